@@ -1,1 +1,36 @@
-//! protocol
+//! WebSocket (RFC 6455) without I/O, for both ends of a connection.
+//!
+//! Bytes come in as slices and go out as slices or events. Nothing in here opens a socket, reads a clock, starts
+//! a thread or asks for randomness: masking keys and nonces are arguments. The [`Connection`] reads frames and
+//! tells the caller what they mean, [`frame`] writes them, [`handshake`] does the opening handshake, [`mask`] and
+//! [`utf8`] touch every byte and are written for that.
+//!
+//! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes. That
+//! is why any way of cutting the input gives the same events and the same error.
+
+#![allow(clippy::unimplemented)]
+
+pub mod close;
+mod connection;
+mod error;
+pub mod frame;
+pub mod handshake;
+mod header;
+pub mod mask;
+mod message;
+mod opcode;
+mod role;
+pub mod utf8;
+
+pub use close::Close;
+pub use connection::Connection;
+pub use error::ProtocolError;
+pub use frame::{
+    client_header_len, encode_close, encode_control, server_header_len, write_server_header_before,
+};
+pub use header::Header;
+pub use mask::MaskingKey;
+pub use message::{Chunk, Control, Event, Limits};
+pub use opcode::{MessageKind, Opcode};
+pub use role::Role;
+pub use utf8::{InvalidUtf8, Utf8};

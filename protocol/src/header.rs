@@ -1,0 +1,149 @@
+//! The header of a frame, read and written (RFC 6455 5.2).
+
+use crate::error::ProtocolError;
+use crate::mask::MaskingKey;
+use crate::opcode::Opcode;
+
+/// A frame's header: 2 to 14 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The last fragment of its message.
+    pub fin: bool,
+    /// The three reserved bits, RSV1 = 4. What they mean is up to extensions; [`Header::parse`] takes them as they are.
+    pub rsv: u8,
+    /// What the frame is for.
+    pub opcode: Opcode,
+    /// The masking key, where there is one.
+    pub mask: Option<MaskingKey>,
+    /// Bytes of payload that follow; below 2^63.
+    pub payload_len: u64,
+}
+
+impl Header {
+    /// The longest header: a 64-bit length and a masking key.
+    pub const MAX_LEN: usize = 14;
+
+    /// Bytes that [`encode`](Header::encode) writes.
+    pub fn encoded_len(&self) -> usize {
+        let key = if self.mask.is_some() { 4 } else { 0 };
+        2 + length_len(self.payload_len) + key
+    }
+
+    /// Writes the header with the length in its shortest form; returns how many bytes of `out` it takes.
+    pub fn encode(&self, out: &mut [u8; 14]) -> usize {
+        out[0] = u8::from(self.fin) << 7 | (self.rsv & 7) << 4 | self.opcode as u8;
+        let at = encode_length(self.payload_len, out);
+        match self.mask {
+            None => at,
+            Some(key) => {
+                out[1] |= MASK_BIT;
+                out[at..at + 4].copy_from_slice(&key.to_bytes());
+                at + 4
+            }
+        }
+    }
+
+    /// Reads a header from the start of `bytes`. `Ok(None)`: more bytes are needed. Otherwise the header and how many
+    /// bytes it took.
+    ///
+    /// # Errors
+    ///
+    /// A reserved opcode, a length not in its shortest form or with its top bit set, each as soon as the bytes that show
+    /// it are there. Whether reserved bits, the mask and the opcode are right in their place is for the
+    /// [`Connection`](crate::Connection) to say.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let opcode = parse_opcode(first)?;
+        let Some((payload_len, at)) = parse_length(bytes)? else { return Ok(None) };
+        let Some((mask, at)) = parse_key(bytes, at) else { return Ok(None) };
+        Ok(Some((Header { fin: is_fin(first), rsv: rsv(first), opcode, mask, payload_len }, at)))
+    }
+}
+
+/// Bit 0x80 of the second byte: a masking key follows the length.
+pub(crate) const MASK_BIT: u8 = 0x80;
+
+/// FIN, from a frame's first byte.
+pub(crate) fn is_fin(first: u8) -> bool {
+    first & 0x80 != 0
+}
+
+/// The reserved bits of a frame's first byte, RSV1 = 4.
+pub(crate) fn rsv(first: u8) -> u8 {
+    first >> 4 & 7
+}
+
+/// The opcode of a frame's first byte.
+pub(crate) fn parse_opcode(first: u8) -> Result<Opcode, ProtocolError> {
+    let opcode = first & 0xf;
+    Opcode::from_u4(opcode).ok_or(ProtocolError::ReservedOpcode { opcode })
+}
+
+/// The payload length, and where in `bytes` it ends. `Ok(None)`: more bytes are needed.
+pub(crate) fn parse_length(bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
+    let Some(&second) = bytes.get(1) else { return Ok(None) };
+    match second & !MASK_BIT {
+        126 => parse_length16(bytes),
+        127 => parse_length64(bytes),
+        short => Ok(Some((u64::from(short), 2))),
+    }
+}
+
+fn parse_length16(bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
+    let Some(&[high, low]) = bytes.get(2..4).and_then(<[u8]>::first_chunk) else { return Ok(None) };
+    let payload_len = u64::from(u16::from_be_bytes([high, low]));
+    if payload_len < 126 {
+        return Err(ProtocolError::NonMinimalLength { payload_len });
+    }
+    Ok(Some((payload_len, 4)))
+}
+
+fn parse_length64(bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
+    if bytes.get(2).is_some_and(|&top| top & 0x80 != 0) {
+        return Err(ProtocolError::LengthTopBit);
+    }
+    let Some(&length) = bytes.get(2..10).and_then(<[u8]>::first_chunk) else { return Ok(None) };
+    let payload_len = u64::from_be_bytes(length);
+    if payload_len <= u64::from(u16::MAX) {
+        return Err(ProtocolError::NonMinimalLength { payload_len });
+    }
+    Ok(Some((payload_len, 10)))
+}
+
+/// The masking key that the second byte announces, and where the header ends. `None`: more bytes are needed.
+pub(crate) fn parse_key(bytes: &[u8], at: usize) -> Option<(Option<MaskingKey>, usize)> {
+    if bytes.get(1)? & MASK_BIT == 0 {
+        return Some((None, at));
+    }
+    let key = bytes.get(at..)?.first_chunk()?;
+    Some((Some(MaskingKey::from_bytes(*key)), at + 4))
+}
+
+/// Bytes that a length takes beyond the header's second byte.
+pub(crate) fn length_len(payload_len: u64) -> usize {
+    match payload_len {
+        0..=125 => 0,
+        126..=0xffff => 2,
+        _ => 8,
+    }
+}
+
+/// Writes the length from the second byte on; returns where it ends.
+fn encode_length(payload_len: u64, out: &mut [u8; 14]) -> usize {
+    match length_len(payload_len) {
+        0 => {
+            out[1] = payload_len as u8;
+            2
+        }
+        2 => {
+            out[1] = 126;
+            out[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            out[1] = 127;
+            out[2..10].copy_from_slice(&payload_len.to_be_bytes());
+            10
+        }
+    }
+}
