@@ -1,1 +1,5 @@
 //! loadgen
+
+pub mod machine;
+pub mod result;
+pub mod subject;

@@ -1,0 +1,363 @@
+//! The machine a session ran on, as far as it explains the figures and names nobody.
+//!
+//! No host name, user name, home directory or environment: results are meant to be committed and published.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::result::short_hash;
+
+/// A machine and the state it was in when a session began.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU, cores, threads,
+    /// memory in whole GiB, virtualisation. Results are kept below it and compare only within it.
+    pub id: String,
+    /// As the CPU calls itself (`/proc/cpuinfo`).
+    pub cpu: String,
+    /// Physical cores that are online.
+    pub cores: u32,
+    /// Logical CPUs that are online.
+    pub threads: u32,
+    /// Whether cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where the kernel does not say.
+    pub smt: Option<bool>,
+    /// Memory the kernel manages, bytes.
+    pub memory_bytes: u64,
+    /// The kernel's release, such as `6.12.9-amd64`.
+    pub kernel: String,
+    /// CPU frequency governor; `null` where the machine does not let the kernel choose (most virtual ones).
+    pub governor: Option<String>,
+    /// One line per CPU vulnerability that costs time or is left open; those the CPU does not have are left out.
+    pub mitigations: Vec<String>,
+    /// `none`, or the hypervisor's name where it is known, or `hypervisor`.
+    pub virtualisation: String,
+    /// TCP congestion control that new sockets get.
+    pub congestion_control: Option<String>,
+    /// What the process may use.
+    pub limits: Limits,
+    /// Load average over one minute when the session began.
+    pub load_at_start: f64,
+}
+
+/// Resource limits of the measuring process (getrlimit(2)) and what the kernel allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Open descriptors: soft limit; `null` is unlimited.
+    pub nofile_soft: Option<u64>,
+    /// Open descriptors: hard limit; `null` is unlimited.
+    pub nofile_hard: Option<u64>,
+    /// Locked memory in bytes: soft limit; `null` is unlimited.
+    pub memlock_soft: Option<u64>,
+    /// `/proc/sys/kernel/io_uring_disabled`: 0 allowed, 1 for privileged groups, 2 off; `null` before Linux 6.6.
+    pub io_uring_disabled: Option<u8>,
+}
+
+impl Machine {
+    /// Describes the machine this process runs on.
+    #[must_use]
+    pub fn here() -> Self {
+        Self::below(Path::new("/"))
+    }
+
+    /// Describes the machine whose `proc` and `sys` lie below `root`.
+    fn below(root: &Path) -> Self {
+        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+        let word = |path: &str| Some(read(path).trim().to_owned()).filter(|text| !text.is_empty());
+        let cpuinfo = read("proc/cpuinfo");
+        let mut machine = Self {
+            id: String::new(),
+            cpu: cpu_model(&cpuinfo),
+            cores: cpu_topology(root).iter().map(|place| place.core).max().map_or(1, |core| core + 1),
+            threads: u32::try_from(cpu_topology(root).len().max(1)).unwrap_or(1),
+            smt: word("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
+            memory_bytes: memory_bytes(&read("proc/meminfo")),
+            kernel: read("proc/sys/kernel/osrelease").trim().to_owned(),
+            governor: word("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            mitigations: mitigations(&root.join("sys/devices/system/cpu/vulnerabilities")),
+            virtualisation: virtualisation(&cpuinfo, &read("sys/class/dmi/id/sys_vendor")),
+            congestion_control: word("proc/sys/net/ipv4/tcp_congestion_control"),
+            limits: limits(
+                &read("proc/self/limits"),
+                word("proc/sys/kernel/io_uring_disabled").and_then(|text| text.parse().ok()),
+            ),
+            load_at_start: load_average(&read("proc/loadavg")),
+        };
+        machine.id = machine.stable_hash();
+        machine
+    }
+
+    /// The hash behind [`Machine::id`].
+    fn stable_hash(&self) -> String {
+        // Firmware and kernel updates move the total by some MiB, hence whole GiB.
+        let gib = (self.memory_bytes + (1 << 29)) >> 30;
+        let stable = format!("{}|{}|{}|{gib}|{}", self.cpu, self.cores, self.threads, self.virtualisation);
+        short_hash(stable.as_bytes())
+    }
+}
+
+/// Where a logical CPU sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuPlace {
+    /// The kernel's number of the logical CPU.
+    pub cpu: u32,
+    /// Its physical core, numbered from 0 in the order of their first logical CPU.
+    pub core: u32,
+}
+
+/// The logical CPUs this process may use, in the kernel's order, each with its physical core.
+///
+/// Empty where `/sys` is not mounted or the process's affinity cannot be read.
+#[must_use]
+pub fn usable_cpus() -> Vec<CpuPlace> {
+    let allowed =
+        fs::read_to_string("/proc/self/status").map(|status| allowed_cpus(&status)).unwrap_or_default();
+    let mut places = cpu_topology(Path::new("/"));
+    places.retain(|place| allowed.contains(&place.cpu));
+    places
+}
+
+/// Every online logical CPU of the machine below `root`.
+fn cpu_topology(root: &Path) -> Vec<CpuPlace> {
+    let cpu_dir = root.join("sys/devices/system/cpu");
+    let online =
+        fs::read_to_string(cpu_dir.join("online")).map(|list| parse_cpu_list(&list)).unwrap_or_default();
+    let mut siblings_seen: Vec<String> = Vec::new();
+    let mut places = Vec::new();
+    for cpu in online {
+        // The list of siblings names the core: equal for every thread of it, and for no thread of another.
+        let path = cpu_dir.join(format!("cpu{cpu}/topology/thread_siblings_list"));
+        let siblings =
+            fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned());
+        let core = siblings_seen.iter().position(|seen| *seen == siblings).unwrap_or_else(|| {
+            siblings_seen.push(siblings);
+            siblings_seen.len() - 1
+        });
+        places.push(CpuPlace { cpu, core: u32::try_from(core).unwrap_or(u32::MAX) });
+    }
+    places
+}
+
+/// The kernel's list notation: `0-3,8,10-11`.
+fn parse_cpu_list(text: &str) -> Vec<u32> {
+    let range = |part: &str| -> Option<std::ops::RangeInclusive<u32>> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// `Cpus_allowed_list` of `/proc/PID/status`.
+fn allowed_cpus(status: &str) -> Vec<u32> {
+    field(status, "Cpus_allowed_list").map(parse_cpu_list).unwrap_or_default()
+}
+
+/// The value behind `name:` in the `name: value` files of `/proc`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then_some(value.trim())
+    })
+}
+
+fn cpu_model(cpuinfo: &str) -> String {
+    if let Some(name) = field(cpuinfo, "model name") {
+        return name.to_owned();
+    }
+    // 64-bit Arm has numbers instead of a name.
+    match (field(cpuinfo, "CPU implementer"), field(cpuinfo, "CPU part")) {
+        (Some(implementer), Some(part)) => format!("Arm implementer {implementer} part {part}"),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn memory_bytes(meminfo: &str) -> u64 {
+    let kib =
+        field(meminfo, "MemTotal").and_then(|value| value.trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn mitigations(vulnerabilities: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(vulnerabilities) else { return Vec::new() };
+    let mut lines: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let state = fs::read_to_string(entry.path()).ok()?;
+            let state = state.trim();
+            (state != "Not affected").then(|| format!("{}: {state}", entry.file_name().to_string_lossy()))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The hypervisor by the vendor that the firmware names, from a list: an unknown vendor's string could name a person.
+fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
+    const KNOWN: [(&str, &str); 7] = [
+        ("Amazon EC2", "Amazon EC2"),
+        ("Google", "Google Compute Engine"),
+        ("Microsoft", "Hyper-V"),
+        ("QEMU", "QEMU"),
+        ("VMware", "VMware"),
+        ("innotek", "VirtualBox"),
+        ("Xen", "Xen"),
+    ];
+    let virtual_cpu =
+        field(cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+    let known = KNOWN.iter().find(|(prefix, _)| vendor.starts_with(prefix)).map(|(_, name)| *name);
+    match (virtual_cpu, known) {
+        (true, known) => known.unwrap_or("hypervisor").to_owned(),
+        // Arm CPUs have no such flag, and bare-metal instances of these vendors are told apart by the product only.
+        (false, Some(name)) if field(cpuinfo, "flags").is_none() => name.to_owned(),
+        (false, _) => "none".to_owned(),
+    }
+}
+
+/// Limits out of `/proc/PID/limits`, whose columns are separated by two spaces or more.
+fn limits(text: &str, io_uring_disabled: Option<u8>) -> Limits {
+    let columns = |name: &str| -> Vec<&str> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().collect()
+    };
+    let number = |columns: &[&str], index: usize| columns.get(index).and_then(|value| value.parse().ok());
+    let nofile = columns("Max open files");
+    Limits {
+        nofile_soft: number(&nofile, 0),
+        nofile_hard: number(&nofile, 1),
+        memlock_soft: number(&columns("Max locked memory"), 0),
+        io_uring_disabled,
+    }
+}
+
+fn load_average(loadavg: &str) -> f64 {
+    loadavg.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPUINFO: &str = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu sse2 hypervisor avx2\n\n\
+                           processor\t: 1\nmodel name\t: AMD EPYC 9B14\n";
+    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                          Max open files            1024                 1048576              files     \n\
+                          Max locked memory         8388608              unlimited            bytes     \n";
+
+    /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine apart.
+    fn fake_root(name: &str) -> std::path::PathBuf {
+        let root = std::env::temp_dir().join(format!("sparring-machine-{name}-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("has a parent"))
+                .expect("temporary directory is writable");
+            fs::write(path, text).expect("temporary directory is writable");
+        };
+        write("proc/cpuinfo", CPUINFO);
+        write("proc/meminfo", "MemTotal:       24567890 kB\nMemFree: 1 kB\n");
+        write("proc/loadavg", "0.42 0.30 0.10 1/100 4242\n");
+        write("proc/self/limits", LIMITS);
+        write("proc/sys/kernel/osrelease", "6.12.9-amd64\n");
+        write("proc/sys/kernel/io_uring_disabled", "2\n");
+        write("proc/sys/net/ipv4/tcp_congestion_control", "cubic\n");
+        write("sys/class/dmi/id/sys_vendor", "QEMU\n");
+        write("sys/devices/system/cpu/online", "0-3\n");
+        write("sys/devices/system/cpu/smt/active", "1\n");
+        write("sys/devices/system/cpu/vulnerabilities/meltdown", "Not affected\n");
+        write("sys/devices/system/cpu/vulnerabilities/spectre_v2", "Mitigation: Retpolines\n");
+        for (cpu, siblings) in [(0, "0,2"), (1, "1,3"), (2, "0,2"), (3, "1,3")] {
+            let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            write(&path, &format!("{siblings}\n"));
+        }
+        root
+    }
+
+    #[test]
+    fn a_machine_is_described_from_proc_and_sys() {
+        let root = fake_root("described");
+        let machine = Machine::below(&root);
+        fs::remove_dir_all(root).expect("own directory");
+        assert_eq!(machine.cpu, "AMD EPYC 9B14");
+        assert_eq!((machine.cores, machine.threads, machine.smt), (2, 4, Some(true)));
+        assert_eq!(machine.memory_bytes, 24_567_890 * 1024);
+        assert_eq!(machine.kernel, "6.12.9-amd64");
+        assert_eq!(machine.governor, None);
+        assert_eq!(machine.mitigations, ["spectre_v2: Mitigation: Retpolines"]);
+        assert_eq!(machine.virtualisation, "QEMU");
+        assert_eq!(machine.congestion_control.as_deref(), Some("cubic"));
+        assert_eq!(machine.limits.nofile_soft, Some(1024));
+        assert_eq!(machine.limits.nofile_hard, Some(1_048_576));
+        assert_eq!(machine.limits.memlock_soft, Some(8_388_608));
+        assert_eq!(machine.limits.io_uring_disabled, Some(2));
+        assert!((machine.load_at_start - 0.42).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_id_survives_what_changes_and_not_what_does_not() {
+        let machine = Machine { cpu: "X".into(), cores: 2, memory_bytes: 24 << 30, ..Machine::default() };
+        let after_update = Machine {
+            kernel: "7.0".into(),
+            load_at_start: 3.0,
+            memory_bytes: (24 << 30) - 12_345_678,
+            ..machine.clone()
+        };
+        assert_eq!(machine.stable_hash(), after_update.stable_hash());
+        for other in [
+            Machine { cpu: "Y".into(), ..machine.clone() },
+            Machine { cores: 4, ..machine.clone() },
+            Machine { threads: 4, ..machine.clone() },
+            Machine { memory_bytes: 48 << 30, ..machine.clone() },
+            Machine { virtualisation: "none".into(), ..machine.clone() },
+        ] {
+            assert_ne!(machine.stable_hash(), other.stable_hash(), "{other:?}");
+        }
+        assert_eq!(machine.stable_hash().len(), 12);
+    }
+
+    #[test]
+    fn siblings_share_a_core() {
+        let root = fake_root("siblings");
+        let cores: Vec<u32> = cpu_topology(&root).iter().map(|place| place.core).collect();
+        fs::remove_dir_all(root).expect("own directory");
+        assert_eq!(cores, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn cpu_lists_are_read_in_the_kernels_notation() {
+        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_cpu_list(""), Vec::<u32>::new());
+        assert_eq!(allowed_cpus("Name:\tx\nCpus_allowed_list:\t1,3\n"), [1, 3]);
+    }
+
+    #[test]
+    fn an_unlimited_limit_is_null() {
+        assert_eq!(
+            limits("Max open files            unlimited            unlimited            files\n", None),
+            Limits { nofile_soft: None, nofile_hard: None, memlock_soft: None, io_uring_disabled: None }
+        );
+    }
+
+    #[test]
+    fn a_vendor_that_is_not_known_is_not_quoted() {
+        assert_eq!(virtualisation("flags : hypervisor\n", "Somebody's Workshop"), "hypervisor");
+        assert_eq!(virtualisation("flags : fpu\n", "Somebody's Workshop"), "none");
+        assert_eq!(virtualisation("Features : asimd\n", "Amazon EC2"), "Amazon EC2");
+    }
+
+    #[test]
+    fn an_arm_cpu_is_named_by_its_numbers() {
+        assert_eq!(
+            cpu_model("CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"),
+            "Arm implementer 0x41 part 0xd0c"
+        );
+        assert_eq!(cpu_model(""), "unknown");
+    }
+
+    #[test]
+    fn this_machine_has_an_id_and_a_cpu() {
+        let machine = Machine::here();
+        assert_eq!(machine.id.len(), 12);
+        assert!(machine.threads >= 1 && machine.cores >= 1 && machine.cores <= machine.threads);
+        assert!(!usable_cpus().is_empty());
+    }
+}

@@ -1,0 +1,380 @@
+//! The types of the stored document.
+//!
+//! Times are nanoseconds in integers unless a name says otherwise; sizes are bytes; `null` means "not known" or "not
+//! carried by the sample", never zero.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::latency::Latency;
+use super::utc::Utc;
+use crate::machine::Machine;
+use crate::subject::{Subject, Tool};
+
+/// The version of the document this program writes, and the highest it reads.
+///
+/// Raised when the meaning of a field changes or a required field is added, not for an optional one.
+pub const SCHEMA: u32 = 1;
+
+/// One measured session: what was measured, by what, where, and every run of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// [`SCHEMA`] of the program that wrote it.
+    pub schema: u32,
+    /// The generator.
+    pub tool: Tool,
+    /// The server.
+    pub subject: Subject,
+    /// Where both ran (the generator's machine where they differ).
+    pub machine: Machine,
+    /// How the runs belong together.
+    pub session: Session,
+    /// What was run: each scenario once, named by the runs.
+    pub scenarios: Vec<Scenario>,
+    /// Every run, in the order in which they were made.
+    pub runs: Vec<Run>,
+    /// What a comparison concluded; `null` in a session that compares nothing.
+    #[serde(default)]
+    pub verdict: Option<serde_json::Value>,
+}
+
+/// How the runs of a document belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Which command made it.
+    pub kind: SessionKind,
+    /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`].
+    #[serde(default)]
+    pub suite: Option<String>,
+    /// The name the user gave with `--tag`.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// When the first run began.
+    pub start: Utc,
+    /// From then to the end of the last run, nanoseconds.
+    pub duration_ns: u64,
+    /// How runs were ordered: `rounds` (each scenario once, then again) or `single`; comparisons add theirs.
+    pub order: String,
+    /// The user ended it before it was complete.
+    pub interrupted: bool,
+    /// What a reader must know before comparing: an engine that was not available, a shared core, a debug build.
+    #[serde(default)]
+    pub marks: Vec<String>,
+}
+
+/// Which command made a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    /// `run`: one run against one server.
+    Single,
+    /// `suite`: the scenarios of `scripts/bench.sh`.
+    Suite,
+    /// Two servers in interleaved pairs.
+    Ab,
+    /// One server against itself.
+    Aa,
+}
+
+/// One scenario: a name for people, a hash for programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Unique within the document, such as `pipeline` or `echo@epoll`.
+    pub name: String,
+    /// [`Parameters::hash`]: results compare only where it is equal.
+    pub hash: String,
+    /// What was asked for.
+    pub parameters: Parameters,
+}
+
+impl Scenario {
+    /// Names `parameters` and computes their hash.
+    #[must_use]
+    pub fn new(name: impl Into<String>, parameters: Parameters) -> Self {
+        Self { name: name.into(), hash: parameters.hash(), parameters }
+    }
+}
+
+/// Everything that defines the load. What differs between machines (which cores were used) is recorded with the run.
+///
+/// A parameter added later is an `Option` that is left out when it is `None`, so that old hashes stay what they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// What is spoken on the connection.
+    pub transport: Transport,
+    /// Open connections.
+    pub connections: u32,
+    /// Messages in flight on each connection (`--pipeline`).
+    pub pipeline: u32,
+    /// Bytes of each message: the payload over `ws`, everything over `tcp`.
+    pub message_bytes: u64,
+    /// What the messages are made of.
+    pub payload: Payload,
+    /// Planned messages per second over all connections; `null` in a closed loop.
+    #[serde(default)]
+    pub rate_per_s: Option<f64>,
+    /// Threads of the generator.
+    pub threads: u32,
+    /// The generator's engine, by name.
+    pub engine: String,
+    /// The server's engine, by name; `null` where the server is not ours or was not started by the generator.
+    #[serde(default)]
+    pub server_engine: Option<String>,
+    /// Threads of the server; `null` as above.
+    #[serde(default)]
+    pub server_threads: Option<u32>,
+    /// Warm-up that was asked for, nanoseconds.
+    pub warmup_ns: u64,
+    /// Measured window that was asked for, nanoseconds.
+    pub measure_ns: u64,
+    /// Whether every echo's content was compared with what was sent.
+    pub verify: bool,
+    /// The seed payloads and masking keys derive from.
+    pub seed: u64,
+    /// Distinct masking keys per connection; `null` where there are none (`tcp`) or each frame has a fresh one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_keys_per_connection: Option<u32>,
+}
+
+impl Parameters {
+    /// Twelve hexadecimal digits of SHA-256 over the parameters as JSON with sorted keys.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
+        let canonical = serde_json::to_value(self).map(|value| value.to_string()).unwrap_or_default();
+        short_hash(canonical.as_bytes())
+    }
+}
+
+/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
+#[must_use]
+pub(crate) fn short_hash(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// WebSocket over TCP (RFC 6455).
+    Ws,
+    /// Raw bytes over TCP: the limit to measure against.
+    Tcp,
+}
+
+/// What messages are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// Seeded random bytes in binary messages.
+    Binary,
+    /// Seeded ASCII in text messages.
+    TextAscii,
+    /// Seeded text of mixed scripts (Latin, Cyrillic, CJK, emoji) in text messages.
+    TextMixed,
+}
+
+/// One run: one set of connections against one server process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// [`Scenario::name`].
+    pub scenario: String,
+    /// Which side of a comparison: `A` or `B`; `A` where there is one side.
+    pub arm: String,
+    /// The pair or the round it belongs to, from 0.
+    pub pair: u32,
+    /// When connecting began.
+    pub start: Utc,
+    /// How long each phase took.
+    pub phases: Phases,
+    /// Whether the figures may be compared with others.
+    pub valid: bool,
+    /// Why not, one sentence each.
+    #[serde(default)]
+    pub invalid_reasons: Vec<String>,
+    /// The user ended it before its time; its figures cover what was measured.
+    pub interrupted: bool,
+    /// Messages planned for the measured window; in a closed loop those that were sent.
+    pub offered: u64,
+    /// Messages sent within the measured window.
+    pub sent: u64,
+    /// Echoes received within the measured window: the count of every latency but `connect`.
+    pub received: u64,
+    /// `received` per second of the measured window.
+    pub rate_per_s: f64,
+    /// Message bytes received per second of the measured window, headers not counted.
+    pub bytes_per_s: f64,
+    /// What went wrong, over the whole run.
+    pub errors: Errors,
+    /// What came back other than it was sent, over the whole run.
+    pub integrity: Integrity,
+    /// How long it took.
+    pub latency_ns: Latencies,
+    /// What it cost the server; `null` where its process was not known.
+    #[serde(default)]
+    pub server: Option<Server>,
+    /// What it cost the generator.
+    pub client: Client,
+    /// Each whole second of the measured window.
+    #[serde(default)]
+    pub series: Vec<Second>,
+}
+
+/// How long each phase of a run took, nanoseconds. Phases are separated by barriers over all threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Until every connection was open (and had shaken hands).
+    pub connect: u64,
+    /// Rest between connecting and the first message.
+    pub settle: u64,
+    /// Load that is not counted.
+    pub warmup: u64,
+    /// The measured window.
+    pub measure: u64,
+    /// From its end until the last echo was back or given up.
+    pub drain: u64,
+}
+
+/// Counts of what went wrong over the whole run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// TCP connections that could not be opened.
+    pub connect: u64,
+    /// Opening handshakes that failed (RFC 6455 section 4.1).
+    pub handshake: u64,
+    /// Frames that broke the protocol.
+    pub protocol: u64,
+    /// Connections the peer closed before the end.
+    pub closed: u64,
+    /// Failed reads and writes.
+    pub io: u64,
+    /// Connections, handshakes and echoes that did not come in time.
+    pub timeout: u64,
+}
+
+impl Errors {
+    /// The sum of all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.connect + self.handshake + self.protocol + self.closed + self.io + self.timeout
+    }
+}
+
+/// Counts of echoes that were not what was sent, over the whole run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Integrity {
+    /// Messages that never came back on a connection that stayed open.
+    pub lost: u64,
+    /// Messages that came back more than once.
+    pub duplicated: u64,
+    /// Messages that came back before an earlier one.
+    pub reordered: u64,
+    /// Messages whose length or content was another.
+    pub corrupted: u64,
+    /// Text that came back as binary, or the other way round.
+    pub wrong_opcode: u64,
+}
+
+impl Integrity {
+    /// The sum of all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode
+    }
+}
+
+/// The four latencies of a run, nanoseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// From the planned time of sending to the echo: the answer. In a closed loop equal to `uncorrected`.
+    pub corrected: Latency,
+    /// From the actual time of sending to the echo: the server's part. In a closed loop its `hdr` is `null`, because
+    /// `corrected` holds the same histogram.
+    pub uncorrected: Latency,
+    /// From the planned to the actual time of sending: the generator's part. Empty in a closed loop.
+    pub lag: Latency,
+    /// From the start of connecting to the end of the opening handshake, one sample per connection.
+    pub connect: Latency,
+}
+
+/// What a run cost the server process, over all its threads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// Its engine as it said itself; `null` where it does not say.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// The CPUs it was confined to; empty where it was not.
+    #[serde(default)]
+    pub cpus: Vec<u32>,
+    /// CPU time per received message in the measured window, from the scheduler's nanosecond accounting.
+    pub cpu_ns_per_message: f64,
+    /// The part in user space. Sampled by the timer tick, hence coarse: shown, never judged.
+    #[serde(default)]
+    pub user_ns_per_message: Option<f64>,
+    /// The part in the kernel; coarse as above.
+    #[serde(default)]
+    pub system_ns_per_message: Option<f64>,
+    /// Resident memory at the end of the measured window.
+    #[serde(default)]
+    pub rss_bytes: Option<u64>,
+    /// Growth of resident memory from before the first connection, per connection.
+    #[serde(default)]
+    pub rss_bytes_per_connection: Option<f64>,
+    /// What the server counted over its whole life, warm-up included (`--stats`); empty where it does not say.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Server {
+    /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts both.
+    #[must_use]
+    pub fn enters_per_message(&self) -> Option<f64> {
+        let enters = *self.counters.get("enters")?;
+        let messages = *self.counters.get("messages")?;
+        (messages > 0).then(|| enters as f64 / messages as f64)
+    }
+}
+
+/// What a run cost the generator.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its engine, by name.
+    pub engine: String,
+    /// The CPUs of its threads, in their order; empty where they were not pinned.
+    #[serde(default)]
+    pub cpus: Vec<u32>,
+    /// CPU time of its worker threads per received message in the measured window.
+    pub cpu_ns_per_message: f64,
+    /// Share of the measured window each worker thread was on a CPU, 0 to 1.
+    pub cpu_utilisation: Vec<f64>,
+    /// Messages sent per `io_uring_enter`; `null` where the engine does not count.
+    #[serde(default)]
+    pub sent_per_enter: Option<f64>,
+    /// How an idle thread waits: `sleep` or `spin`.
+    pub wait: String,
+}
+
+/// One second of the measured window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Second {
+    /// Seconds since the window began, at the start of this one.
+    pub second: u32,
+    /// Messages sent.
+    pub sent: u64,
+    /// Echoes received.
+    pub received: u64,
+    /// Errors of any kind.
+    pub errors: u64,
+    /// Median of the corrected latency, where the second carries it.
+    #[serde(default)]
+    pub p50: Option<u64>,
+    /// 99th percentile of the corrected latency, where the second carries it.
+    #[serde(default)]
+    pub p99: Option<u64>,
+    /// Highest corrected latency; `null` in a second without echoes.
+    #[serde(default)]
+    pub max: Option<u64>,
+}
