@@ -1,0 +1,112 @@
+//! What a worker is told before it starts.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// A socket to accept on.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound and listening, with `TCP_NODELAY` set (connections inherit it); see [`socket::listen`](crate::socket::listen).
+    pub socket: TcpListener,
+    /// Learn the other end's address of every connection. On io_uring this costs one accept operation per connection in
+    /// place of one for all.
+    pub peer_addresses: bool,
+}
+
+/// How long a connection that was closed with [`CloseMode::Flush`](crate::CloseMode::Flush) is read from, waiting for the
+/// other end to close.
+#[derive(Clone, Copy, Debug)]
+pub struct Linger {
+    /// At most this many bytes are read and discarded.
+    pub bytes: u64,
+    /// At most this long.
+    pub time: Duration,
+}
+
+/// Whether an idle worker spins on its completions before it blocks in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spin {
+    /// Block at once.
+    Off,
+    /// Spin for this long first.
+    For(Duration),
+    /// Never block.
+    Always,
+}
+
+/// Whether sends on io_uring have completions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendCompletions {
+    /// None for a send that takes everything, where a probe at the start shows that such sends finish inside the enter;
+    /// otherwise as [`SendCompletions::All`].
+    #[default]
+    Auto,
+    /// Every send has a completion, and its buffers come back only then.
+    All,
+}
+
+/// Sizes of the io_uring engine.
+#[derive(Clone, Copy, Debug)]
+pub struct UringConfig {
+    /// Entries of the submission queue; the kernel rounds up to a power of two.
+    pub sq_entries: u32,
+    /// Entries of the completion queue; likewise.
+    pub cq_entries: u32,
+    /// Receive buffers in the ring, a power of two of at most 32,768.
+    pub buffers: u16,
+    /// Bytes of a receive buffer.
+    pub buffer_size: u32,
+    /// Completions of sends.
+    pub send_completions: SendCompletions,
+}
+
+impl Default for UringConfig {
+    fn default() -> Self {
+        Self {
+            sq_entries: 1024,
+            cq_entries: 4096,
+            buffers: 256,
+            buffer_size: 4096,
+            send_completions: SendCompletions::Auto,
+        }
+    }
+}
+
+/// Everything a worker needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Sockets to accept on.
+    pub listeners: Vec<Listener>,
+    /// Accepted connections open at once, at most; beyond it the worker ceases to accept until some have gone.
+    pub max_accepted: usize,
+    /// Outgoing connections open at once, at most; beyond it [`Worker::connect`](crate::Worker::connect) fails.
+    pub max_connects: usize,
+    /// Unsent bytes of a connection above which its reads pause until they have drained.
+    pub high_water: usize,
+    /// A connection whose other end takes nothing for this long while bytes wait is dropped; zero: never.
+    pub write_stall: Duration,
+    /// Bounds of a gentle close.
+    pub linger: Linger,
+    /// Whether to spin while idle.
+    pub spin: Spin,
+    /// Bytes of the receive buffer of the engines that are not io_uring's.
+    pub receive_buffer: usize,
+    /// The io_uring engine's sizes.
+    pub uring: UringConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            max_accepted: 16_384,
+            max_connects: 16_384,
+            high_water: 1 << 20,
+            write_stall: Duration::from_secs(30),
+            linger: Linger { bytes: 1 << 20, time: Duration::from_secs(2) },
+            spin: Spin::Off,
+            receive_buffer: 64 << 10,
+            uring: UringConfig::default(),
+        }
+    }
+}

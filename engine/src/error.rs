@@ -1,0 +1,82 @@
+//! Why an engine does not start, with the remedy.
+
+use std::io;
+
+/// An engine could not be set up, or the kernel refused it in mid-run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel is older than the engine needs.
+    #[error(
+        "engine {engine} needs Linux {needed} or later, this is {found}: use --engine epoll, or a newer kernel"
+    )]
+    KernelTooOld {
+        /// The engine's name.
+        engine: &'static str,
+        /// Major and minor version at least.
+        needed: &'static str,
+        /// Release of the running kernel.
+        found: String,
+    },
+    /// `kernel.io_uring_disabled` forbids io_uring.
+    #[error(
+        "io_uring is switched off on this host (kernel.io_uring_disabled = {value}): \
+         `sysctl kernel.io_uring_disabled=0` as root allows it, or use --engine epoll"
+    )]
+    Disabled {
+        /// The setting: 1 refuses it to ordinary users, 2 to everyone.
+        value: String,
+    },
+    /// The kernel refuses `io_uring_setup` although the setting allows it: a seccomp filter, usually a container's.
+    #[error(
+        "io_uring is refused to this process ({source}): probably a seccomp filter of a container; \
+         allow io_uring_setup, io_uring_enter and io_uring_register there, or use --engine epoll"
+    )]
+    Refused {
+        /// What `io_uring_setup` said.
+        source: io::Error,
+    },
+    /// The kernel was built without io_uring.
+    #[error("this kernel has no io_uring (ENOSYS): use --engine epoll")]
+    Missing,
+    /// The limit on locked memory is spent.
+    #[error(
+        "not enough locked memory for a ring of {sq_entries}/{cq_entries} entries (limit {limit} for all processes of this \
+         user): raise it with `ulimit -l unlimited` (LimitMEMLOCK=infinity in a unit), or use fewer threads"
+    )]
+    Memlock {
+        /// Entries of the smallest submission queue tried.
+        sq_entries: u32,
+        /// Entries of the smallest completion queue tried.
+        cq_entries: u32,
+        /// The limit, in words.
+        limit: String,
+    },
+    /// The limit on open files is spent.
+    #[error(
+        "too few file descriptors for {wanted} {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
+         (LimitNOFILE= in a unit), or ask for fewer"
+    )]
+    Descriptors {
+        /// How many were wanted.
+        wanted: u64,
+        /// What for.
+        what: &'static str,
+        /// The soft limit.
+        limit: u64,
+    },
+    /// Any other system call that set-up or the loop cannot do without.
+    #[error("{what}: {source}")]
+    System {
+        /// The call and its object.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl EngineError {
+    /// Shorthand for `map_err`.
+    pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

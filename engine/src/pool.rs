@@ -1,0 +1,65 @@
+//! Buffers that are used again, so that assembling messages costs no allocation in steady state.
+
+use bytes::BytesMut;
+
+/// A worker's stock of empty buffers, bounded in bytes.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    free: Vec<BytesMut>,
+    held_bytes: usize,
+}
+
+impl BufferPool {
+    /// Capacity kept in stock, in bytes; buffers returned beyond it are freed.
+    pub const KEEP_BYTES: usize = 16 << 20;
+
+    /// An empty buffer: the one returned last, whose memory is most likely still in the cache, or a new one of no capacity.
+    #[must_use]
+    pub fn take(&mut self) -> BytesMut {
+        match self.free.pop() {
+            Some(buffer) => {
+                self.held_bytes -= buffer.capacity();
+                buffer
+            }
+            None => BytesMut::new(),
+        }
+    }
+
+    /// Takes a buffer back; its content is dropped.
+    pub fn put(&mut self, mut buffer: BytesMut) {
+        buffer.clear();
+        let capacity = buffer.capacity();
+        if capacity > 0 && self.held_bytes + capacity <= Self::KEEP_BYTES {
+            self.held_bytes += capacity;
+            self.free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_returned_buffer_comes_again_empty() {
+        let mut pool = BufferPool::default();
+        let mut buffer = pool.take();
+        buffer.extend_from_slice(&[1; 100]);
+        let (capacity, start) = (buffer.capacity(), buffer.as_ptr());
+        pool.put(buffer);
+        let again = pool.take();
+        assert!(again.is_empty());
+        assert_eq!((again.capacity(), again.as_ptr()), (capacity, start));
+        assert_eq!(pool.take().capacity(), 0);
+    }
+
+    #[test]
+    fn the_stock_is_bounded() {
+        let mut pool = BufferPool::default();
+        pool.put(BytesMut::with_capacity(BufferPool::KEEP_BYTES));
+        pool.put(BytesMut::with_capacity(1));
+        assert_eq!(pool.free.len(), 1);
+        pool.put(BytesMut::new());
+        assert_eq!(pool.free.len(), 1);
+    }
+}

@@ -1,0 +1,74 @@
+//! Waking a worker from another thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+#[derive(Debug)]
+struct Shared {
+    bits: AtomicU64,
+    event: OwnedFd,
+}
+
+/// Wakes a worker; clone it and send it where it is needed.
+#[derive(Clone, Debug)]
+pub struct Remote(Arc<Shared>);
+
+/// The worker's end: given to [`run`](crate::run).
+#[derive(Debug)]
+pub struct Inbox(Arc<Shared>);
+
+/// A pair of ends, on an eventfd(2).
+///
+/// # Errors
+///
+/// When no descriptor is left.
+pub fn remote() -> io::Result<(Remote, Inbox)> {
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let shared = Arc::new(Shared { bits: AtomicU64::new(0), event });
+    Ok((Remote(shared.clone()), Inbox(shared)))
+}
+
+impl Remote {
+    /// Adds `bits` to what the worker has not looked at yet; they reach [`Handler::woken`](crate::Handler::woken).
+    pub fn wake(&self, bits: u64) {
+        // Release pairs with the Acquire of `take`: what was written before the wake is visible to the woken.
+        if self.0.bits.fetch_or(bits, Ordering::Release) == 0 {
+            // Only overflow of the counter (EAGAIN) can fail, and then the worker is awake anyway.
+            let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Inbox {
+    /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no wake is lost between.
+    pub(crate) fn take(&self) -> u64 {
+        let _ = rustix::io::read(&self.0.event, &mut [0u8; 8]);
+        self.0.bits.swap(0, Ordering::Acquire)
+    }
+
+    /// Becomes readable when there are bits to take.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_of_several_wakes_are_joined() {
+        let (remote, inbox) = remote().expect("eventfd");
+        assert_eq!(inbox.take(), 0);
+        remote.wake(1);
+        remote.clone().wake(4);
+        assert_eq!(inbox.take(), 5);
+        assert_eq!(inbox.take(), 0);
+        remote.wake(2);
+        assert_eq!(inbox.take(), 2);
+    }
+}

@@ -1,0 +1,64 @@
+//! Monotonic time in nanoseconds.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time: nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), comparable across the threads of a machine.
+///
+/// Under a simulator it counts from zero. Arithmetic saturates: [`Nanos::NEVER`] plus anything is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// A point that is never reached.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Reads `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn monotonic() -> Self {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        // The kernel's monotonic clock starts near zero at boot: it is neither negative nor beyond 584 years.
+        Self(t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned())
+    }
+
+    /// The span from `earlier` to here; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Nanos {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub for Nanos {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Nanos::NEVER + Duration::from_secs(1), Nanos::NEVER);
+        assert_eq!(Nanos(1) - Nanos(5), Duration::ZERO);
+        assert_eq!(Nanos(5) + Duration::from_nanos(7), Nanos(12));
+        assert_eq!(Nanos(5) + Duration::MAX, Nanos::NEVER);
+    }
+
+    #[test]
+    fn the_clock_does_not_run_backwards() {
+        let a = Nanos::monotonic();
+        assert!(Nanos::monotonic() >= a);
+    }
+}

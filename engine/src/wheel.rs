@@ -1,0 +1,238 @@
+//! A coarse timing wheel: one entry per slot, never early, late by at most two ticks and what the turn takes.
+//!
+//! Moving a deadline later, which happens with every message, only writes the new time: the entry stays in its bucket and is
+//! put where it belongs when the bucket comes up.
+
+use std::time::Duration;
+
+use crate::time::Nanos;
+
+/// Length of a tick.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+const TICK_NS: u64 = TICK.as_nanos() as u64;
+/// Buckets, a power of two: 41 s. What lies further on waits in the last one and is put back when it comes up.
+const BUCKETS: u64 = 4096;
+const NIL: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: Nanos,
+    next: u32,
+    prev: u32,
+    /// The bucket's number, or NIL when not queued.
+    bucket: u32,
+}
+
+const IDLE: Entry = Entry { at: Nanos::NEVER, next: NIL, prev: NIL, bucket: NIL };
+
+/// Deadlines of numbered slots.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    entries: Vec<Entry>,
+    heads: Box<[u32]>,
+    occupied: Box<[u64]>,
+    queued: usize,
+    /// All ticks up to and including this one have been looked at.
+    done: u64,
+}
+
+impl Wheel {
+    /// An empty wheel at time `now`, with room for `slots` slots before it has to move its memory.
+    pub(crate) fn new(now: Nanos, slots: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(slots),
+            heads: vec![NIL; BUCKETS as usize].into_boxed_slice(),
+            occupied: vec![0; (BUCKETS / 64) as usize].into_boxed_slice(),
+            queued: 0,
+            done: now.0 / TICK_NS,
+        }
+    }
+
+    /// Sets the deadline of `slot`; [`Nanos::NEVER`] unsets it.
+    pub(crate) fn set(&mut self, slot: u32, at: Nanos) {
+        if at == Nanos::NEVER && self.entries.len() <= slot as usize {
+            return;
+        }
+        if self.entries.len() <= slot as usize {
+            self.entries.resize(slot as usize + 1, IDLE);
+        }
+        let entry = &mut self.entries[slot as usize];
+        let earlier = at < entry.at;
+        entry.at = at;
+        if entry.bucket == NIL {
+            if at != Nanos::NEVER {
+                self.insert(slot);
+            }
+        } else if earlier {
+            // Perhaps it lies in a bucket after its new time. A later time needs nothing: see `expire`.
+            self.remove(slot);
+            self.insert(slot);
+        }
+    }
+
+    /// Moves every slot whose deadline has passed at `now` to `due`, and unsets it.
+    pub(crate) fn expire(&mut self, now: Nanos, due: &mut Vec<u32>) {
+        let current = now.0 / TICK_NS;
+        if self.queued == 0 {
+            self.done = self.done.max(current);
+            return;
+        }
+        // After a long sleep one round over all buckets sees everything.
+        let first = (self.done + 1).max((current + 1).saturating_sub(BUCKETS));
+        for tick in first..=current {
+            // Entries put back go to later ticks, never to this bucket again: `done` moves first.
+            self.done = tick;
+            let mut slot = self.heads[(tick % BUCKETS) as usize];
+            while slot != NIL {
+                let Entry { at, next, .. } = self.entries[slot as usize];
+                self.remove(slot);
+                if at == Nanos::NEVER {
+                    // Unset meanwhile.
+                } else if at <= now {
+                    self.entries[slot as usize].at = Nanos::NEVER;
+                    due.push(slot);
+                } else {
+                    self.insert(slot);
+                }
+                slot = next;
+            }
+        }
+        self.done = self.done.max(current);
+    }
+
+    /// When to call [`Wheel::expire`] next: never later than needed, perhaps for nothing.
+    pub(crate) fn next(&self) -> Option<Nanos> {
+        if self.queued == 0 {
+            return None;
+        }
+        let start = (self.done + 1) % BUCKETS;
+        let words = BUCKETS / 64;
+        // From the word of `start` once around, and that word's lower bits at the end.
+        for step in 0..=words {
+            let index = (start / 64 + step) % words;
+            let mut word = self.occupied[index as usize];
+            if step == 0 {
+                word &= u64::MAX << (start % 64);
+            }
+            if word != 0 {
+                let bucket = index * 64 + u64::from(word.trailing_zeros());
+                let ticks_on = (bucket + BUCKETS - start) % BUCKETS;
+                return Some(Nanos((self.done + 1 + ticks_on) * TICK_NS));
+            }
+        }
+        None
+    }
+
+    /// Queues an entry in the bucket of the first tick that begins at or after its time.
+    fn insert(&mut self, slot: u32) {
+        let at = self.entries[slot as usize].at;
+        let tick = at.0.div_ceil(TICK_NS).clamp(self.done + 1, self.done + BUCKETS - 1);
+        let bucket = (tick % BUCKETS) as u32;
+        let head = self.heads[bucket as usize];
+        let entry = &mut self.entries[slot as usize];
+        (entry.next, entry.prev, entry.bucket) = (head, NIL, bucket);
+        if head != NIL {
+            self.entries[head as usize].prev = slot;
+        }
+        self.heads[bucket as usize] = slot;
+        self.occupied[(bucket / 64) as usize] |= 1 << (bucket % 64);
+        self.queued += 1;
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let Entry { next, prev, bucket, .. } = self.entries[slot as usize];
+        if prev == NIL {
+            self.heads[bucket as usize] = next;
+            if next == NIL {
+                self.occupied[(bucket / 64) as usize] &= !(1 << (bucket % 64));
+            }
+        } else {
+            self.entries[prev as usize].next = next;
+        }
+        if next != NIL {
+            self.entries[next as usize].prev = prev;
+        }
+        let entry = &mut self.entries[slot as usize];
+        (entry.next, entry.prev, entry.bucket) = (NIL, NIL, NIL);
+        self.queued -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(n: u64) -> Nanos {
+        Nanos(n * 1_000_000)
+    }
+
+    fn due(wheel: &mut Wheel, now: Nanos) -> Vec<u32> {
+        let mut due = Vec::new();
+        wheel.expire(now, &mut due);
+        due.sort_unstable();
+        due
+    }
+
+    #[test]
+    fn never_early_and_once() {
+        let mut wheel = Wheel::new(ms(1000), 4);
+        wheel.set(3, ms(1055));
+        assert_eq!(wheel.next(), Some(ms(1060)));
+        assert!(due(&mut wheel, ms(1054)).is_empty());
+        assert_eq!(due(&mut wheel, ms(1060)), [3]);
+        assert_eq!(wheel.next(), None);
+        assert!(due(&mut wheel, ms(5000)).is_empty());
+    }
+
+    #[test]
+    fn moved_later_earlier_and_unset() {
+        let mut wheel = Wheel::new(ms(0), 4);
+        wheel.set(0, ms(100));
+        wheel.set(0, ms(300));
+        wheel.set(1, ms(300));
+        wheel.set(1, ms(50));
+        wheel.set(2, ms(60));
+        wheel.set(2, Nanos::NEVER);
+        assert_eq!(due(&mut wheel, ms(200)), [1]);
+        assert_eq!(due(&mut wheel, ms(310)), [0]);
+        assert_eq!(wheel.queued, 0);
+    }
+
+    #[test]
+    fn beyond_one_round_and_after_a_long_sleep() {
+        let mut wheel = Wheel::new(ms(0), 4);
+        wheel.set(0, ms(100_000));
+        wheel.set(1, ms(41_000));
+        assert_eq!(due(&mut wheel, ms(60_000)), [1]);
+        assert!(due(&mut wheel, ms(99_999)).is_empty());
+        assert_eq!(due(&mut wheel, ms(1_000_000)), [0]);
+    }
+
+    proptest! {
+        /// Against a list: due when passed, never before, and `next` never sleeps past a deadline by more than a tick.
+        #[test]
+        fn agrees_with_a_list(ops in prop::collection::vec((0u32..8, 0u64..120_000, 1u64..3_000), 1..200)) {
+            let mut wheel = Wheel::new(ms(5), 1);
+            let mut list = [Nanos::NEVER; 8];
+            let mut now = 5;
+            for (slot, ahead, step) in ops {
+                let at = if ahead > 110_000 { Nanos::NEVER } else { ms(now + ahead) };
+                wheel.set(slot, at);
+                list[slot as usize] = at;
+                now += step;
+                if let Some(next) = wheel.next() {
+                    let first = list.iter().min().copied().unwrap_or(Nanos::NEVER);
+                    prop_assert!(next <= first + 2 * TICK);
+                }
+                for slot in due(&mut wheel, ms(now)) {
+                    prop_assert!(list[slot as usize] <= ms(now));
+                    list[slot as usize] = Nanos::NEVER;
+                }
+                for at in list {
+                    prop_assert!(at + 2 * TICK > ms(now));
+                }
+            }
+        }
+    }
+}
