@@ -1,72 +1,544 @@
-//! One open WebSocket.
+//! One open WebSocket: frames in, events out (RFC 6455 5, 6.2, 7).
+
 use std::ops::Range;
 
 use bytes::BytesMut;
 
+use crate::close::Close;
 use crate::error::ProtocolError;
-use crate::message::{Chunk, Event, Limits};
+use crate::header::{self, Header};
+use crate::mask::{self, MaskingKey};
+use crate::message::{Chunk, Control, Event, Limits};
+use crate::opcode::{MessageKind, Opcode};
 use crate::role::Role;
+use crate::utf8::{InvalidUtf8, Utf8};
 
-/// One open WebSocket.
+/// Text is unmasked and validated in blocks of this size, so that the second pass finds them in the L1 cache. A multiple
+/// of 4: every block starts in the same phase of the key.
+const TEXT_BLOCK: usize = 4096;
+
+/// What one end of an open WebSocket has to remember between reads: 40 bytes, and a heap block only while a control
+/// frame is cut.
+///
+/// Feed it every input with [`next`](Connection::next) until that returns `Ok(None)`.
 #[derive(Debug)]
 pub struct Connection {
+    state: State,
+    /// Sum of the payload lengths that the open message's headers declared.
+    declared: u64,
+    /// Frames of the open message, if it is fragmented.
+    fragments: u32,
+    text: Utf8,
+    /// What the open message is, `None` between messages.
+    kind: Option<MessageKind>,
+    /// A chunk of the open message has been handed out.
+    begun: bool,
+    /// A chunk of the open message was skipped: its text cannot be validated any more.
+    unchecked: bool,
     role: Role,
 }
 
+#[derive(Debug)]
+enum State {
+    /// Between frames, or inside a header of which `len` bytes have come.
+    Header { bytes: [u8; Header::MAX_LEN], len: u8 },
+    /// Inside a data frame's payload.
+    Payload { remaining: u64, key: MaskingKey, fin: bool },
+    /// Inside a control frame's payload.
+    Control(Box<CutControl>),
+    /// After a Close or an error.
+    Closed,
+}
+
+impl State {
+    const BETWEEN_FRAMES: State = State::Header { bytes: [0; Header::MAX_LEN], len: 0 };
+}
+
+/// A control frame whose payload has not come whole.
+#[derive(Debug)]
+struct CutControl {
+    opcode: Opcode,
+    key: MaskingKey,
+    missing: usize,
+    /// Still masked.
+    payload: Control,
+}
+
 impl Connection {
-    /// A connection whose handshake is done.
+    /// A connection whose opening handshake is done.
+    #[inline]
     pub fn new(role: Role) -> Self {
-        Connection { role }
+        Connection {
+            state: State::BETWEEN_FRAMES,
+            declared: 0,
+            fragments: 0,
+            text: Utf8::default(),
+            kind: None,
+            begun: false,
+            unchecked: false,
+            role,
+        }
     }
-    /// Our role.
+
+    /// Which end we are.
+    #[inline]
     pub fn role(&self) -> Role {
         self.role
     }
-    /// Reads on.
+
+    /// No message is open and no frame has begun: the peer owes nothing.
+    #[inline]
+    pub fn is_between_messages(&self) -> bool {
+        self.kind.is_none() && matches!(self.state, State::Header { len: 0, .. })
+    }
+
+    /// A Close was read, or an error was found: whatever else comes is swallowed.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Reads on in `input[*at..]` and advances `*at`. `Ok(None)`: all of it is consumed (a part of a header or of a control
+    /// frame is kept inside); go on with the next input from `*at = 0`.
+    ///
+    /// However the bytes are cut into inputs, the payloads put together, the control frames and the error are the same.
+    /// After a Close or an error the rest is swallowed: `Ok(None)` with `*at` at the end, for ever.
+    ///
+    /// The input is mutable because it may be handed on to be unmasked; this function does not change it.
+    ///
+    /// # Errors
+    ///
+    /// A broken rule, as soon as the bytes that show it are there; nothing of the frame has been handed out or kept then.
+    ///
+    /// # Panics
+    ///
+    /// When `*at` is beyond the input.
+    #[inline]
     pub fn next(
         &mut self,
-        _limits: &Limits,
-        _input: &mut [u8],
-        _at: &mut usize,
+        limits: &Limits,
+        input: &mut [u8],
+        at: &mut usize,
     ) -> Result<Option<Event>, ProtocolError> {
-        unimplemented!()
+        match self.next_whole(limits, input, at) {
+            Some(chunk) => Ok(Some(Event::Data(chunk))),
+            None => self.next_of_any_shape(limits, input, at),
+        }
     }
-    /// Unmasks where it lies.
-    pub fn unmask_in_place(
+
+    /// The common shape: a whole unfragmented message of less than 64 KiB, header and all in this input, between messages,
+    /// with nothing wrong. `None` leaves everything as it was.
+    #[inline]
+    fn next_whole(&mut self, limits: &Limits, input: &[u8], at: &mut usize) -> Option<Chunk> {
+        if !self.is_between_messages() {
+            return None;
+        }
+        let bytes = &input[*at..];
+        let &[first, second, ..] = bytes else { return None };
+        let kind = match first {
+            0x81 => MessageKind::Text,
+            0x82 => MessageKind::Binary,
+            _ => return None,
+        };
+        let (len, key_at) = match (second & header::MASK_BIT != 0) == self.role.reads_masked() {
+            true => short_length(second & !header::MASK_BIT, bytes)?,
+            false => return None,
+        };
+        let (key, start) = match self.role {
+            Role::Server => (MaskingKey::from_bytes(*bytes.get(key_at..)?.first_chunk()?), key_at + 4),
+            Role::Client => (MaskingKey::ZERO, key_at),
+        };
+        if bytes.len() - start < len || len as u64 > limits.max_message {
+            return None;
+        }
+        let payload = *at + start..*at + start + len;
+        *at = payload.end;
+        self.text = Utf8::default();
+        self.unchecked = false;
+        Some(Chunk { kind, first: true, last: true, payload, key, whole: true })
+    }
+
+    #[inline(never)]
+    fn next_of_any_shape(
         &mut self,
-        _chunk: Chunk,
-        _input: &mut [u8],
-    ) -> Result<Range<usize>, ProtocolError> {
-        unimplemented!()
+        limits: &Limits,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let result = match self.state {
+            State::Header { .. } => self.next_frame(limits, input, at),
+            State::Payload { .. } => Ok(self.next_chunk(input, at, false).map(Event::Data)),
+            State::Control(_) => self.continue_control(input, at),
+            State::Closed => {
+                *at = input.len();
+                Ok(None)
+            }
+        };
+        result.inspect_err(|_| self.state = State::Closed)
     }
-    /// Unmasks to `to`.
+
+    /// Between frames or inside a header: the frame that comes next, as far as it is there.
+    fn next_frame(
+        &mut self,
+        limits: &Limits,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let begins_here = matches!(self.state, State::Header { len: 0, .. });
+        let Some(header) = self.read_header(limits, input, at)? else { return Ok(None) };
+        if header.opcode.is_control() {
+            return self.begin_control(header, input, at);
+        }
+        self.begin_data(&header);
+        Ok(self.next_chunk(input, at, begins_here).map(Event::Data))
+    }
+
+    /// Reads the header, joining what was kept of it with the input. `Ok(None)`: what there is of it is kept.
+    fn read_header(
+        &mut self,
+        limits: &Limits,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<Header>, ProtocolError> {
+        let State::Header { mut bytes, len } = self.state else { unreachable!("asked for by next_frame") };
+        let kept = usize::from(len);
+        let fresh = &input[*at..];
+        let taken = fresh.len().min(Header::MAX_LEN - kept);
+        bytes[kept..kept + taken].copy_from_slice(&fresh[..taken]);
+        match self.inspect(limits, &bytes[..kept + taken])? {
+            Some((header, header_len)) => {
+                *at += header_len - kept;
+                self.state = State::BETWEEN_FRAMES;
+                Ok(Some(header))
+            }
+            None => {
+                *at = input.len();
+                self.state = State::Header { bytes, len: (kept + taken) as u8 };
+                Ok(None)
+            }
+        }
+    }
+
+    /// Checks a header as far as it is there, each byte before the ones that follow it: this order is what makes the error
+    /// independent of the cuts.
+    fn inspect(&self, limits: &Limits, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let opcode = self.inspect_first(limits, first)?;
+        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        self.inspect_second(opcode, second)?;
+        let Some((payload_len, at)) = header::parse_length(bytes)? else { return Ok(None) };
+        if !opcode.is_control() {
+            self.check_size(limits, opcode, payload_len)?;
+        }
+        let Some((mask, at)) = header::parse_key(bytes, at) else { return Ok(None) };
+        Ok(Some((Header { fin: header::is_fin(first), rsv: 0, opcode, mask, payload_len }, at)))
+    }
+
+    /// FIN, the reserved bits and the opcode, and whether such a frame may come now (RFC 6455 5.2, 5.4, 5.5).
+    fn inspect_first(&self, limits: &Limits, first: u8) -> Result<Opcode, ProtocolError> {
+        let rsv = header::rsv(first);
+        if rsv != 0 {
+            return Err(ProtocolError::ReservedBits { rsv });
+        }
+        let opcode = header::parse_opcode(first)?;
+        match (opcode, self.kind) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::InterleavedMessage),
+            _ => {}
+        }
+        let fin = header::is_fin(first);
+        if opcode.is_control() {
+            return if fin { Ok(opcode) } else { Err(ProtocolError::FragmentedControl) };
+        }
+        let fragmented = !fin || opcode == Opcode::Continuation;
+        if fragmented && self.fragments_with_one_more(opcode) > limits.max_fragments {
+            return Err(ProtocolError::TooManyFragments { max: limits.max_fragments });
+        }
+        Ok(opcode)
+    }
+
+    /// The mask against our role (RFC 6455 5.1), and that a control frame is short (5.5).
+    fn inspect_second(&self, opcode: Opcode, second: u8) -> Result<(), ProtocolError> {
+        match (second & header::MASK_BIT != 0, self.role) {
+            (false, Role::Server) => return Err(ProtocolError::UnmaskedFrame),
+            (true, Role::Client) => return Err(ProtocolError::MaskedFrame),
+            _ => {}
+        }
+        if opcode.is_control() && usize::from(second & !header::MASK_BIT) > Control::MAX_LEN {
+            return Err(ProtocolError::OversizedControl);
+        }
+        Ok(())
+    }
+
+    /// The maximum against the sum so far. Subtracted, not added: a sum of 64-bit lengths could overflow.
+    fn check_size(&self, limits: &Limits, opcode: Opcode, payload_len: u64) -> Result<(), ProtocolError> {
+        let so_far = if opcode == Opcode::Continuation { self.declared } else { 0 };
+        if payload_len > limits.max_message.saturating_sub(so_far) {
+            return Err(ProtocolError::MessageTooBig { max: limits.max_message });
+        }
+        Ok(())
+    }
+
+    /// Saturating, so that a cap of `u32::MAX` is never passed.
+    fn fragments_with_one_more(&self, opcode: Opcode) -> u32 {
+        if opcode == Opcode::Continuation { self.fragments.saturating_add(1) } else { 1 }
+    }
+
+    /// Takes a checked data frame's header.
+    fn begin_data(&mut self, header: &Header) {
+        self.fragments = self.fragments_with_one_more(header.opcode);
+        match header.opcode {
+            Opcode::Text => self.begin_message(MessageKind::Text),
+            Opcode::Binary => self.begin_message(MessageKind::Binary),
+            _ => {}
+        }
+        self.declared += header.payload_len;
+        self.state = State::Payload {
+            remaining: header.payload_len,
+            key: header.mask.unwrap_or(MaskingKey::ZERO),
+            fin: header.fin,
+        };
+    }
+
+    fn begin_message(&mut self, kind: MessageKind) {
+        self.kind = Some(kind);
+        self.declared = 0;
+        self.text = Utf8::default();
+        self.begun = false;
+        self.unchecked = false;
+    }
+
+    /// What there is of a data frame's payload. `None`: some is missing and nothing of it is here. `header_here`: the whole
+    /// header lies in this input.
+    fn next_chunk(&mut self, input: &[u8], at: &mut usize, header_here: bool) -> Option<Chunk> {
+        let State::Payload { remaining, key, fin } = self.state else { return None };
+        let kind = self.kind?;
+        let here = input.len() - *at;
+        if here == 0 && remaining > 0 {
+            return None;
+        }
+        let len = usize::try_from(remaining).map_or(here, |remaining| remaining.min(here));
+        let remaining = remaining - len as u64;
+        let payload = *at..*at + len;
+        *at = payload.end;
+        let last = fin && remaining == 0;
+        let first = !std::mem::replace(&mut self.begun, true);
+        self.state = match remaining {
+            0 => State::BETWEEN_FRAMES,
+            _ => State::Payload { remaining, key: key.rotated(len), fin },
+        };
+        if last {
+            self.kind = None;
+        }
+        Some(Chunk { kind, first, last, payload, key, whole: header_here && first && last })
+    }
+
+    /// Takes a checked control frame's header and what there is of its payload.
+    fn begin_control(
+        &mut self,
+        header: Header,
+        input: &[u8],
+        at: &mut usize,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let missing = header.payload_len as usize;
+        let key = header.mask.unwrap_or(MaskingKey::ZERO);
+        let mut cut = CutControl { opcode: header.opcode, key, missing, payload: Control::new(&[]) };
+        match cut.take(input, at) {
+            true => self.control_event(cut),
+            false => {
+                self.state = State::Control(Box::new(cut));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes on with a control frame that an earlier input cut.
+    fn continue_control(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Event>, ProtocolError> {
+        let State::Control(cut) = &mut self.state else { unreachable!("asked for by next_of_any_shape") };
+        if !cut.take(input, at) {
+            return Ok(None);
+        }
+        match std::mem::replace(&mut self.state, State::BETWEEN_FRAMES) {
+            State::Control(cut) => self.control_event(*cut),
+            _ => unreachable!("it was a control frame a moment ago"),
+        }
+    }
+
+    /// The event that a complete control frame is.
+    fn control_event(&mut self, complete: CutControl) -> Result<Option<Event>, ProtocolError> {
+        let CutControl { opcode, key, mut payload, .. } = complete;
+        mask::in_place(payload.payload_mut(), key);
+        Ok(Some(match opcode {
+            Opcode::Ping => Event::Ping(payload),
+            Opcode::Pong => Event::Pong(payload),
+            _ => {
+                let close = Close::parse(payload)?;
+                self.state = State::Closed;
+                Event::Close(close)
+            }
+        }))
+    }
+
+    /// Unmasks the chunk where it lies, validating text; returns where.
+    ///
+    /// # Errors
+    ///
+    /// Text that is not UTF-8, or that ends inside a character. The connection is closed then.
+    pub fn unmask_in_place(&mut self, chunk: Chunk, input: &mut [u8]) -> Result<Range<usize>, ProtocolError> {
+        let to = chunk.payload.start;
+        self.unmask_shift(chunk, input, to)
+    }
+
+    /// Unmasks the chunk while moving it forward to `to`, validating text; returns where it lies now.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmask_in_place`](Connection::unmask_in_place).
+    ///
+    /// # Panics
+    ///
+    /// When `to` is beyond the payload's start.
+    #[inline]
     pub fn unmask_shift(
         &mut self,
-        _chunk: Chunk,
-        _input: &mut [u8],
-        _to: usize,
+        chunk: Chunk,
+        input: &mut [u8],
+        to: usize,
     ) -> Result<Range<usize>, ProtocolError> {
-        unimplemented!()
+        let Chunk { kind, last, payload, key, .. } = chunk;
+        let end = to + payload.len();
+        match kind {
+            MessageKind::Binary => unmask(input, payload, to, key),
+            MessageKind::Text => self.unmask_text(last, input, payload, to, key)?,
+        }
+        Ok(to..end)
     }
-    /// Unmasks, appended to `message`.
+
+    /// Unmasks, moves and validates block by block.
+    fn unmask_text(
+        &mut self,
+        last: bool,
+        input: &mut [u8],
+        payload: Range<usize>,
+        to: usize,
+        key: MaskingKey,
+    ) -> Result<(), ProtocolError> {
+        let distance = payload.start - to;
+        let mut start = payload.start;
+        while start < payload.end {
+            let end = payload.end.min(start + TEXT_BLOCK);
+            unmask(input, start..end, start - distance, key);
+            self.validate(&input[start - distance..end - distance])?;
+            start = end;
+        }
+        self.end_of_chunk(last)
+    }
+
+    /// Unmasks the chunk to the end of `message`, validating text.
+    ///
+    /// `message` grows by what has come, whatever the header declared.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmask_in_place`](Connection::unmask_in_place); `message` then ends with what was looked at.
     pub fn unmask_append(
         &mut self,
-        _chunk: Chunk,
-        _input: &[u8],
-        _message: &mut BytesMut,
+        chunk: Chunk,
+        input: &[u8],
+        message: &mut BytesMut,
     ) -> Result<(), ProtocolError> {
-        unimplemented!()
+        let Chunk { kind, last, payload, key, .. } = chunk;
+        message.reserve(payload.len());
+        // Copied block by block and unmasked at once, while the block is in the L1 cache.
+        for block in input[payload].chunks(TEXT_BLOCK) {
+            let start = message.len();
+            message.extend_from_slice(block);
+            let block = &mut message[start..];
+            mask::in_place(block, key);
+            if kind == MessageKind::Text {
+                self.validate(block)?;
+            }
+        }
+        match kind {
+            MessageKind::Text => self.end_of_chunk(last),
+            MessageKind::Binary => Ok(()),
+        }
     }
-    /// Neither unmasked nor validated.
-    pub fn skip(&mut self, _chunk: Chunk) {
-        unimplemented!()
+
+    /// Leaves the chunk as it is: neither unmasked nor validated, because the caller compares it with what it expects. What
+    /// follows of the same message is not validated either.
+    #[inline]
+    pub fn skip(&mut self, chunk: Chunk) {
+        self.text = Utf8::default();
+        self.unchecked = !chunk.last;
     }
-    /// Nothing begun.
-    pub fn is_between_messages(&self) -> bool {
-        unimplemented!()
+
+    #[inline]
+    fn validate(&mut self, text: &[u8]) -> Result<(), ProtocolError> {
+        if self.unchecked {
+            return Ok(());
+        }
+        let result = self.text.update(text);
+        self.checked(result)
     }
-    /// After a Close or an error.
-    pub fn is_closed(&self) -> bool {
-        unimplemented!()
+
+    /// Text must not end inside a character (RFC 6455 8.1), also when its last fragment is empty.
+    #[inline]
+    fn end_of_chunk(&mut self, last: bool) -> Result<(), ProtocolError> {
+        if !last {
+            return Ok(());
+        }
+        let result = self.text.finish();
+        self.checked(result)
+    }
+
+    #[inline]
+    fn checked(&mut self, result: Result<(), InvalidUtf8>) -> Result<(), ProtocolError> {
+        result.map_err(|InvalidUtf8| {
+            self.state = State::Closed;
+            ProtocolError::InvalidUtf8
+        })
+    }
+}
+
+impl CutControl {
+    /// Takes what there is of the payload; says whether it is complete.
+    fn take(&mut self, input: &[u8], at: &mut usize) -> bool {
+        let len = self.missing.min(input.len() - *at);
+        self.payload.push(&input[*at..*at + len]);
+        self.missing -= len;
+        *at += len;
+        self.missing == 0
+    }
+}
+
+/// A length of up to 16 bits in its shortest form, and where it ends.
+#[inline]
+fn short_length(second: u8, bytes: &[u8]) -> Option<(usize, usize)> {
+    if second < 126 {
+        return Some((usize::from(second), 2));
+    }
+    let &[_, _, high, low, ..] = bytes else { return None };
+    let len = u16::from_be_bytes([high, low]);
+    (second == 126 && len > 125).then_some((usize::from(len), 4))
+}
+
+/// Unmasks `input[src]` to `to`; from a server, whose frames are not masked, there is nothing to do but to move.
+#[inline]
+fn unmask(input: &mut [u8], src: Range<usize>, to: usize, key: MaskingKey) {
+    if key != MaskingKey::ZERO {
+        mask::shift(input, src, to, key);
+    } else if src.start != to {
+        input.copy_within(src, to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_connection_is_at_most_48_bytes() {
+        assert!(size_of::<Connection>() <= 40, "{}", size_of::<Connection>());
     }
 }
