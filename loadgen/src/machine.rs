@@ -2,9 +2,11 @@
 //!
 //! No host name, user name, home directory or environment: results are meant to be committed and published.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use engine::affinity::parse_cpu_list;
 use serde::{Deserialize, Serialize};
 
 use crate::result::short_hash;
@@ -66,11 +68,12 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         let word = |path: &str| Some(read(path).trim().to_owned()).filter(|text| !text.is_empty());
         let cpuinfo = read("proc/cpuinfo");
+        let (threads, cores) = processors(root);
         let mut machine = Self {
             id: String::new(),
             cpu: cpu_model(&cpuinfo),
-            cores: cpu_topology(root).iter().map(|place| place.core).max().map_or(1, |core| core + 1),
-            threads: u32::try_from(cpu_topology(root).len().max(1)).unwrap_or(1),
+            cores,
+            threads,
             smt: word("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
             memory_bytes: memory_bytes(&read("proc/meminfo")),
             kernel: read("proc/sys/kernel/osrelease").trim().to_owned(),
@@ -97,60 +100,19 @@ impl Machine {
     }
 }
 
-/// Where a logical CPU sits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuPlace {
-    /// The kernel's number of the logical CPU.
-    pub cpu: u32,
-    /// Its physical core, numbered from 0 in the order of their first logical CPU.
-    pub core: u32,
-}
-
-/// The logical CPUs this process may use, in the kernel's order, each with its physical core.
-///
-/// Empty where `/sys` is not mounted or the process's affinity cannot be read.
-#[must_use]
-pub fn usable_cpus() -> Vec<CpuPlace> {
-    let allowed =
-        fs::read_to_string("/proc/self/status").map(|status| allowed_cpus(&status)).unwrap_or_default();
-    let mut places = cpu_topology(Path::new("/"));
-    places.retain(|place| allowed.contains(&place.cpu));
-    places
-}
-
-/// Every online logical CPU of the machine below `root`.
-fn cpu_topology(root: &Path) -> Vec<CpuPlace> {
-    let cpu_dir = root.join("sys/devices/system/cpu");
-    let online =
-        fs::read_to_string(cpu_dir.join("online")).map(|list| parse_cpu_list(&list)).unwrap_or_default();
-    let mut siblings_seen: Vec<String> = Vec::new();
-    let mut places = Vec::new();
-    for cpu in online {
-        // The list of siblings names the core: equal for every thread of it, and for no thread of another.
-        let path = cpu_dir.join(format!("cpu{cpu}/topology/thread_siblings_list"));
-        let siblings =
-            fs::read_to_string(path).map_or_else(|_| cpu.to_string(), |text| text.trim().to_owned());
-        let core = siblings_seen.iter().position(|seen| *seen == siblings).unwrap_or_else(|| {
-            siblings_seen.push(siblings);
-            siblings_seen.len() - 1
-        });
-        places.push(CpuPlace { cpu, core: u32::try_from(core).unwrap_or(u32::MAX) });
-    }
-    places
-}
-
-/// The kernel's list notation: `0-3,8,10-11`.
-fn parse_cpu_list(text: &str) -> Vec<u32> {
-    let range = |part: &str| -> Option<std::ops::RangeInclusive<u32>> {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+/// Online logical CPUs and physical cores of the machine below `root`; zero of both where `/sys` does not say.
+fn processors(root: &Path) -> (u32, u32) {
+    let folder = root.join("sys/devices/system/cpu");
+    let online = fs::read_to_string(folder.join("online")).unwrap_or_default();
+    let online = parse_cpu_list(online.trim()).unwrap_or_default();
+    // The list of siblings names the core: equal for every thread of it, and for no thread of another.
+    let siblings = |cpu: &usize| {
+        let path = folder.join(format!("cpu{cpu}/topology/thread_siblings_list"));
+        fs::read_to_string(path).unwrap_or_else(|_| cpu.to_string())
     };
-    text.trim().split(',').filter_map(range).flatten().collect()
-}
-
-/// `Cpus_allowed_list` of `/proc/PID/status`.
-fn allowed_cpus(status: &str) -> Vec<u32> {
-    field(status, "Cpus_allowed_list").map(parse_cpu_list).unwrap_or_default()
+    let cores: BTreeSet<String> = online.iter().map(siblings).collect();
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    (count(online.len()), count(cores.len()))
 }
 
 /// The value behind `name:` in the `name: value` files of `/proc`.
@@ -315,21 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn siblings_share_a_core() {
-        let root = fake_root("siblings");
-        let cores: Vec<u32> = cpu_topology(&root).iter().map(|place| place.core).collect();
-        fs::remove_dir_all(root).expect("own directory");
-        assert_eq!(cores, [0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn cpu_lists_are_read_in_the_kernels_notation() {
-        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_cpu_list(""), Vec::<u32>::new());
-        assert_eq!(allowed_cpus("Name:\tx\nCpus_allowed_list:\t1,3\n"), [1, 3]);
-    }
-
-    #[test]
     fn an_unlimited_limit_is_null() {
         assert_eq!(
             limits("Max open files            unlimited            unlimited            files\n", None),
@@ -358,6 +305,5 @@ mod tests {
         let machine = Machine::here();
         assert_eq!(machine.id.len(), 12);
         assert!(machine.threads >= 1 && machine.cores >= 1 && machine.cores <= machine.threads);
-        assert!(!usable_cpus().is_empty());
     }
 }

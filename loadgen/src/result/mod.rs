@@ -6,14 +6,26 @@
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
+mod change;
 mod document;
+#[cfg(test)]
+pub(crate) mod example;
 mod latency;
+#[cfg(test)]
+mod schema_tests;
+mod store;
+mod summary;
+mod table;
 mod utc;
 
+pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
     Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
     Second, Server, Session, SessionKind, Transport,
 };
 pub use latency::{HistogramError, Latency, percentile};
+pub use store::{Store, StoreError, parse};
+pub use summary::Summary;
+pub use table::{advisory, derived_lines, summary_table};
 pub use utc::Utc;

@@ -1,0 +1,210 @@
+//! A document for tests: two scenarios, one run each.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use super::document::{
+    Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
+    Second, Server, Session, SessionKind, Transport,
+};
+use super::latency::Latency;
+use super::utc::Utc;
+use crate::machine::{Limits, Machine};
+use crate::subject::{Subject, Tool};
+
+/// 2026-03-01T09:30:00Z.
+const START: u64 = 1_772_357_400_000;
+
+pub(crate) fn document() -> Document {
+    Document {
+        schema: SCHEMA,
+        tool: tool(),
+        subject: subject(),
+        machine: machine(),
+        session: session(),
+        scenarios: vec![
+            Scenario::new("echo", parameters(Transport::Ws)),
+            Scenario::new("tcp", parameters(Transport::Tcp)),
+        ],
+        runs: vec![run("echo", 200_000), run("tcp", 200_000)],
+        verdict: None,
+    }
+}
+
+fn tool() -> Tool {
+    Tool {
+        name: "sparring-loadgen".into(),
+        version: "0.1.0".into(),
+        commit: Some("abcdef0123456789".into()),
+        binary_hash: Some("aaaaaaaaaaaa".into()),
+        engine: "uring".into(),
+        build: "release".into(),
+    }
+}
+
+fn subject() -> Subject {
+    Subject {
+        command: Some("sparring-server --listen 127.0.0.1:0".into()),
+        commit: Some("abcdef0123456789".into()),
+        dirty: Some(false),
+        binary_hash: Some("bbbbbbbbbbbb".into()),
+        engine: Some("uring".into()),
+        build: Some("release".into()),
+        rustc: Some("rustc 1.95.0".into()),
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        id: "0123456789ab".into(),
+        cpu: "AMD EPYC 9B14".into(),
+        cores: 2,
+        threads: 4,
+        smt: Some(true),
+        memory_bytes: 24 << 30,
+        kernel: "6.12.9".into(),
+        governor: None,
+        mitigations: vec!["spectre_v2: Mitigation: Retpolines".into()],
+        virtualisation: "QEMU".into(),
+        congestion_control: Some("cubic".into()),
+        limits: Limits {
+            nofile_soft: Some(1024),
+            nofile_hard: Some(1_048_576),
+            memlock_soft: None,
+            io_uring_disabled: Some(0),
+        },
+        load_at_start: 0.25,
+    }
+}
+
+fn session() -> Session {
+    Session {
+        kind: SessionKind::Suite,
+        suite: Some("quick".into()),
+        tag: None,
+        start: Utc::from_unix_ms(START),
+        duration_ns: 12_000_000_000,
+        order: "rounds".into(),
+        interrupted: false,
+        marks: Vec::new(),
+    }
+}
+
+fn parameters(transport: Transport) -> Parameters {
+    Parameters {
+        transport,
+        connections: 64,
+        pipeline: 1,
+        message_bytes: 32,
+        payload: Payload::Binary,
+        rate_per_s: None,
+        threads: 1,
+        engine: "uring".into(),
+        server_engine: Some("uring".into()),
+        server_threads: Some(1),
+        warmup_ns: 1_000_000_000,
+        measure_ns: 5_000_000_000,
+        verify: true,
+        seed: 1,
+        mask_keys_per_connection: (transport == Transport::Ws).then_some(4096),
+    }
+}
+
+/// A run of two seconds at 100,000 echoes a second when `received` is 200,000.
+pub(crate) fn run(scenario: &str, received: u64) -> Run {
+    let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
+    for sample in 0..received {
+        histogram.record(100_000 + sample * 7 % 50_000).expect("sample is in range");
+    }
+    let mut connect = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
+    connect.record_n(150_000, 64).expect("sample is in range");
+    Run {
+        scenario: scenario.into(),
+        arm: "A".into(),
+        pair: 0,
+        start: Utc::from_unix_ms(START),
+        phases: Phases {
+            connect: 9_000_000,
+            settle: 50_000_000,
+            warmup: 1_000_000_000,
+            measure: 2_000_000_000,
+            drain: 1_000_000,
+        },
+        valid: true,
+        invalid_reasons: Vec::new(),
+        interrupted: false,
+        offered: received,
+        sent: received,
+        received,
+        rate_per_s: received as f64 / 2.0,
+        bytes_per_s: received as f64 * 16.0,
+        errors: Errors::default(),
+        integrity: Integrity::default(),
+        latency_ns: Latencies {
+            corrected: Latency::of(&histogram),
+            uncorrected: Latency::figures(&histogram),
+            lag: Latency::default(),
+            connect: Latency::of(&connect),
+        },
+        server: Some(Server {
+            engine: Some("uring".into()),
+            cpus: vec![0],
+            cpu_ns_per_message: 4_000.0,
+            user_ns_per_message: Some(200.0),
+            system_ns_per_message: Some(3_800.0),
+            rss_bytes: Some(6_000_000),
+            rss_bytes_per_connection: Some(250.5),
+            counters: BTreeMap::from([("enters".into(), 6_000), ("messages".into(), 200_000)]),
+        }),
+        client: Client {
+            engine: "uring".into(),
+            cpus: vec![1],
+            cpu_ns_per_message: 3_000.0,
+            cpu_utilisation: vec![0.75],
+            sent_per_enter: Some(30.0),
+            wait: "sleep".into(),
+        },
+        series: vec![
+            Second {
+                second: 0,
+                sent: received / 2,
+                received: received / 2,
+                errors: 0,
+                p50: Some(120_000),
+                p99: None,
+                max: Some(149_999),
+            },
+            Second { second: 1, ..Second::default() },
+        ],
+    }
+}
+
+/// A run whose histogram is as scattered as a long run's on a busy machine: every value from 20 us to 20 ms.
+pub(crate) fn long_run() -> Run {
+    let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
+    let mut state = 1u64;
+    for _ in 0..2_000_000 {
+        // Knuth's MMIX generator: the counts must not be regular, or they would compress better than real ones.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let exponent = f64::from(u32::try_from(state >> 43).unwrap_or(0)) / f64::from(1u32 << 21);
+        let second = f64::from(u32::try_from((state >> 22) & 0x1f_ffff).unwrap_or(0)) / f64::from(1u32 << 21);
+        let value = 20_000.0 * 1000f64.powf(exponent * second * second);
+        histogram.record(value as u64).expect("sample is in range");
+    }
+    let series = (0..10).map(|second| Second {
+        second,
+        sent: 200_000,
+        received: 200_000,
+        errors: 0,
+        p50: Some(100_000),
+        p99: Some(10_000_000),
+        max: Some(19_999_999),
+    });
+    let latency_ns = Latencies {
+        corrected: Latency::of(&histogram),
+        uncorrected: Latency::figures(&histogram),
+        ..run("echo", 200_000).latency_ns
+    };
+    Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
+}

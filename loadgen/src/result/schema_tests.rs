@@ -1,0 +1,112 @@
+//! `bench-results/schema.json` against what this program writes and against every committed result.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::{example, parse};
+
+fn results_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results")
+}
+
+fn validator() -> Validator {
+    let text = fs::read_to_string(results_folder().join("schema.json")).expect("schema.json is readable");
+    let schema: Value = serde_json::from_str(&text).expect("schema.json is JSON");
+    jsonschema::meta::validate(&schema).expect("schema.json is a JSON Schema");
+    jsonschema::draft202012::new(&schema).expect("schema.json compiles")
+}
+
+fn example_value() -> Value {
+    serde_json::to_value(example::document()).expect("the document is JSON")
+}
+
+fn complaints(validator: &Validator, value: &Value) -> Vec<String> {
+    validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn what_is_written_is_valid() {
+    assert_eq!(complaints(&validator(), &example_value()), Vec::<String>::new());
+}
+
+#[test]
+fn a_result_without_a_known_server_is_valid() {
+    let mut document = example::document();
+    document.subject = crate::subject::Subject::default();
+    document.runs[0].server = None;
+    document.runs[1].valid = false;
+    document.runs[1].invalid_reasons = vec!["The generator was the limit.".into()];
+    let value = serde_json::to_value(document).expect("the document is JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+}
+
+#[test]
+fn every_committed_result_is_valid_and_reads() {
+    let validator = validator();
+    let machines = fs::read_dir(results_folder()).expect("bench-results is readable").flatten();
+    let files = machines.filter_map(|machine| fs::read_dir(machine.path()).ok()).flatten().flatten();
+    for file in files {
+        let text = fs::read_to_string(file.path()).expect("the result is readable");
+        let document = parse(&text, &file.path()).expect("the result reads");
+        let value: Value = serde_json::from_str(&text).expect("the result is JSON");
+        assert_eq!(complaints(&validator, &value), Vec::<String>::new(), "{}", file.path().display());
+        let folder =
+            file.path().parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        assert_eq!(
+            folder,
+            Some(document.machine.id),
+            "{} lies in another machine's folder",
+            file.path().display()
+        );
+    }
+}
+
+/// A change that breaks a document.
+type Break = fn(&mut Value);
+
+#[test]
+fn a_broken_document_is_refused() {
+    let breaks: [(&str, Break); 12] = [
+        ("a field is missing", |v| drop(v.as_object_mut().expect("object").remove("machine"))),
+        ("a higher schema", |v| v["schema"] = json!(2)),
+        ("a count is negative", |v| v["runs"][0]["received"] = json!(-1)),
+        ("a count is no integer", |v| v["runs"][0]["errors"]["closed"] = json!(0.5)),
+        ("a figure is null", |v| v["runs"][0]["rate_per_s"] = Value::Null),
+        ("a counter is missing", |v| {
+            drop(v["runs"][0]["integrity"].as_object_mut().expect("object").remove("lost"))
+        }),
+        ("the histogram is no base64", |v| v["runs"][0]["latency_ns"]["corrected"]["hdr"] = json!("{}")),
+        ("invalid without a reason", |v| v["runs"][0]["valid"] = json!(false)),
+        ("valid with a reason", |v| v["runs"][0]["invalid_reasons"] = json!(["x"])),
+        ("a time in another form", |v| v["session"]["start"] = json!("2026-03-01 09:30")),
+        ("an unknown transport", |v| v["scenarios"][0]["parameters"]["transport"] = json!("udp")),
+        ("no runs", |v| v["runs"] = json!([])),
+    ];
+    let validator = validator();
+    for (what, break_it) in breaks {
+        let mut value = example_value();
+        break_it(&mut value);
+        assert!(!validator.is_valid(&value), "accepted although: {what}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_valid() {
+    let mut value = example_value();
+    value["runs"][0]["server"]["instructions_per_message"] = json!(1200);
+    assert!(validator().is_valid(&value));
+}
+
+/// The whole of `quick` is eight runs of five seconds; `full` is 13 scenarios, three times, and has the bound of 2 MiB.
+#[test]
+fn a_quick_session_stays_below_200_kib() {
+    let mut document = example::document();
+    document.runs = (0..8).map(|_| example::long_run()).collect();
+    document.scenarios = (0..8).map(|_| document.scenarios[0].clone()).collect();
+    let bytes = serde_json::to_string_pretty(&document).expect("the document is JSON").len();
+    assert!(bytes < 200 * 1024, "{bytes} bytes");
+    assert!(bytes * 39 / 8 < 2 * 1024 * 1024, "{bytes} bytes for eight runs, thirty-nine in `full`");
+}

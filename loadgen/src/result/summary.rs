@@ -1,0 +1,179 @@
+//! A scenario's runs in one line: medians of what was measured per run, percentiles of the merged histograms.
+
+use hdrhistogram::Histogram;
+
+use super::document::{Document, Parameters, Run, Scenario};
+use super::latency::percentile;
+
+/// The figures of one scenario over its valid runs, or over all of them where none is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// [`Scenario::name`].
+    pub scenario: String,
+    /// [`Scenario::hash`].
+    pub hash: String,
+    /// The server's engine, or the generator's where the server's is not known.
+    pub engine: String,
+    /// Runs behind the figures.
+    pub runs: usize,
+    /// Whether those runs were valid.
+    pub valid: bool,
+    /// Whether one of them was ended early by the user.
+    pub interrupted: bool,
+    /// Echoes per second.
+    pub rate_per_s: f64,
+    /// Message bytes received per second.
+    pub bytes_per_s: f64,
+    /// Server CPU per message, nanoseconds.
+    pub server_cpu_ns: Option<f64>,
+    /// The part in user space.
+    pub server_user_ns: Option<f64>,
+    /// System calls that wait for or submit I/O, per message, in the server.
+    pub enters_per_message: Option<f64>,
+    /// Corrected latency, nanoseconds: median, 99th and 99.9th percentile.
+    pub p50: Option<u64>,
+    /// As above.
+    pub p99: Option<u64>,
+    /// As above.
+    pub p99_9: Option<u64>,
+    /// Generator CPU per message, nanoseconds.
+    pub client_cpu_ns: f64,
+    /// Utilisation of the generator's busiest thread, 0 to 1.
+    pub client_utilisation: f64,
+}
+
+impl Summary {
+    /// One summary per scenario of `document` that has runs, in the document's order.
+    #[must_use]
+    pub fn all(document: &Document) -> Vec<Self> {
+        let runs_of = |scenario: &Scenario| {
+            document.runs.iter().filter(|run| run.scenario == scenario.name).collect::<Vec<_>>()
+        };
+        document.scenarios.iter().filter_map(|scenario| Self::of(scenario, &runs_of(scenario))).collect()
+    }
+
+    /// `None` where there are no runs.
+    fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
+        let valid: Vec<&Run> = all.iter().copied().filter(|run| run.valid).collect();
+        let runs = if valid.is_empty() { all } else { &valid };
+        let over = |figure: &dyn Fn(&Run) -> Option<f64>| {
+            median(runs.iter().filter_map(|run| figure(run)).collect())
+        };
+        let latency = Merged::of(runs);
+        Some(Self {
+            scenario: scenario.name.clone(),
+            hash: scenario.hash.clone(),
+            engine: engine_of(&scenario.parameters),
+            runs: runs.len(),
+            valid: !valid.is_empty(),
+            interrupted: runs.iter().any(|run| run.interrupted),
+            rate_per_s: over(&|run| Some(run.rate_per_s))?,
+            bytes_per_s: over(&|run| Some(run.bytes_per_s))?,
+            server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
+            server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
+            enters_per_message: over(&|run| run.server.as_ref()?.enters_per_message()),
+            p50: latency.percentile(0.5),
+            p99: latency.percentile(0.99),
+            p99_9: latency.percentile(0.999),
+            client_cpu_ns: over(&|run| Some(run.client.cpu_ns_per_message))?,
+            client_utilisation: over(&|run| {
+                Some(run.client.cpu_utilisation.iter().copied().fold(0.0, f64::max))
+            })?,
+        })
+    }
+}
+
+fn engine_of(parameters: &Parameters) -> String {
+    parameters.server_engine.clone().unwrap_or_else(|| parameters.engine.clone())
+}
+
+/// The corrected latencies of several runs as one histogram: percentiles are never averaged.
+struct Merged(Option<Histogram<u64>>);
+
+impl Merged {
+    fn of(runs: &[&Run]) -> Self {
+        let mut merged: Option<Histogram<u64>> = None;
+        for run in runs {
+            // A run whose histogram cannot be read spoils the percentiles of the whole scenario: better none.
+            let Ok(Some(histogram)) = run.latency_ns.corrected.histogram() else { return Self(None) };
+            match &mut merged {
+                None => merged = Some(histogram),
+                Some(sum) => {
+                    if sum.add(&histogram).is_err() {
+                        return Self(None);
+                    }
+                }
+            }
+        }
+        Self(merged)
+    }
+
+    fn percentile(&self, q: f64) -> Option<u64> {
+        percentile(self.0.as_ref()?, q)
+    }
+}
+
+/// The middle value, or the mean of the two in the middle; `None` of nothing.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        length if length % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    #[test]
+    fn the_median_is_the_middle_or_the_mean_of_two() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), Some(3.0));
+    }
+
+    #[test]
+    fn an_invalid_run_does_not_count_where_there_is_a_valid_one() {
+        let mut document = example::document();
+        let mut bad = document.runs[0].clone();
+        bad.valid = false;
+        bad.rate_per_s = 1.0;
+        document.runs.push(bad);
+        let summary = &Summary::all(&document)[0];
+        assert!(summary.valid);
+        assert_eq!(summary.runs, 1);
+        assert!((summary.rate_per_s - 100_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_scenario_without_a_valid_run_is_shown_as_invalid() {
+        let mut document = example::document();
+        document.runs[0].valid = false;
+        let summary = &Summary::all(&document)[0];
+        assert!(!summary.valid);
+        assert_eq!(summary.runs, 1);
+    }
+
+    #[test]
+    fn percentiles_come_from_the_merged_histogram() {
+        let mut document = example::document();
+        // Alone neither run carries a p99.9; together they do.
+        document.runs = vec![example::run("echo", 60_000), example::run("echo", 60_000)];
+        assert_eq!(document.runs[0].latency_ns.corrected.p99_9, None);
+        let summary = &Summary::all(&document)[0];
+        assert!(summary.p99_9.is_some());
+        assert_eq!(summary.runs, 2);
+    }
+
+    #[test]
+    fn a_scenario_that_was_not_reached_has_no_line() {
+        let mut document = example::document();
+        document.runs.retain(|run| run.scenario != "echo");
+        assert!(Summary::all(&document).iter().all(|summary| summary.scenario != "echo"));
+    }
+}
