@@ -8,8 +8,6 @@
 //! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes. That
 //! is why any way of cutting the input gives the same events and the same error.
 
-#![allow(clippy::unimplemented)]
-
 pub mod close;
 mod connection;
 mod error;

@@ -1,55 +1,271 @@
-//! The client's side (RFC 6455 4.1).
-pub use super::HeadLimits;
+//! The client's side: the request out, the response checked (RFC 6455 4.1).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use httparse::Header;
 use thiserror::Error;
 
-/// An opening handshake's request.
+pub use super::HeadLimits;
+use super::field::{self, Single};
+use super::{accept_key, head};
+
+/// The request of an opening handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Host, with port where it is not the default.
+    /// Host, with the port where it is not the scheme's default.
     pub host: &'a str,
-    /// Path and query.
+    /// Path and query, starting with `/`.
     pub target: &'a str,
-    /// 16 random bytes.
+    /// 16 fresh random bytes.
     pub nonce: [u8; 16],
-    /// The Origin field.
+    /// The Origin field, where there is to be one.
     pub origin: Option<&'a str>,
-    /// In order of preference.
+    /// Subprotocols to offer, the preferred one first.
     pub subprotocols: &'a [&'a str],
-    /// Further fields.
+    /// Further fields, name and value.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
+/// A part of a [`Request`] that would not arrive as what it is.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{part} is malformed: {rule}")]
+pub struct RequestError {
+    /// The part: a field of [`Request`].
+    pub part: &'static str,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
 impl Request<'_> {
+    /// Checks that every part can stand where [`encode`](Request::encode) writes it, and that `headers` repeats no field that the
+    /// handshake itself writes. `encode` writes the parts as they are.
+    ///
+    /// # Errors
+    ///
+    /// The first part that is wrong, and the rule.
+    pub fn check(&self) -> Result<(), RequestError> {
+        let fail = |part, rule| Err(RequestError { part, rule });
+        if self.host.is_empty() || !self.host.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return fail("host", "it is visible ASCII without spaces");
+        }
+        let graphic = self.target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        if !self.target.starts_with('/') || !graphic {
+            return fail("target", "it starts with / and is visible ASCII without spaces and #");
+        }
+        if self.origin.is_some_and(|origin| !is_field_value(origin)) {
+            return fail("origin", "it has no control characters");
+        }
+        if !self.subprotocols.iter().all(|name| field::is_token(name.as_bytes())) {
+            return fail("subprotocol", "it is a token: letters, digits and !#$%&'*+-.^_`|~");
+        }
+        for (name, value) in self.headers {
+            if !field::is_token(name.as_bytes()) || !is_field_value(value) {
+                return fail("header", "its name is a token and its value has no control characters");
+            }
+            if WRITTEN_BY_THE_HANDSHAKE.iter().any(|written| name.eq_ignore_ascii_case(written)) {
+                return fail("header", "the handshake writes this field itself");
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the request to `out`.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        unimplemented!()
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut put = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+        put(&["GET ", self.target, " HTTP/1.1\r\nHost: ", self.host]);
+        put(&["\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "]);
+        put(&[&STANDARD.encode(self.nonce), "\r\nSec-WebSocket-Version: 13\r\n"]);
+        if let Some(origin) = self.origin {
+            put(&["Origin: ", origin, "\r\n"]);
+        }
+        if !self.subprotocols.is_empty() {
+            put(&["Sec-WebSocket-Protocol: ", &self.subprotocols.join(", "), "\r\n"]);
+        }
+        for (name, value) in self.headers {
+            put(&[name, ": ", value, "\r\n"]);
+        }
+        put(&["\r\n"]);
     }
 }
 
-/// Why a response does not open a WebSocket.
+/// Fields that a caller's `headers` must not repeat, or that would change what is being asked for.
+const WRITTEN_BY_THE_HANDSHAKE: [&str; 9] = [
+    "Host",
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+    "Content-Length",
+    "Transfer-Encoding",
+];
+
+fn is_field_value(value: &str) -> bool {
+    !value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
+}
+
+/// Why a response opens no WebSocket (RFC 6455 4.1). What it quotes of the server is escaped.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResponseError {
+    /// Something else than HTTP/1.1.
+    #[error("the server does not answer in HTTP/1.1")]
+    NotHttp,
+    /// The head does not end.
+    #[error("the response's head is longer than {limit} bytes")]
+    HeadTooLong {
+        /// [`HeadLimits::bytes`].
+        limit: usize,
+    },
+    /// More fields than we take.
+    #[error("the response has too many header fields")]
+    TooManyFields,
+    /// The head is not clean HTTP.
+    #[error("the response is malformed: {detail}")]
+    Malformed {
+        /// What is wrong.
+        detail: &'static str,
+    },
     /// Another status than 101.
     #[error("the server answered \"{status} {reason}\" instead of 101")]
     Status {
         /// The status code.
         status: u16,
-        /// The reason phrase.
+        /// The reason phrase, escaped.
         reason: String,
+    },
+    /// No `Upgrade: websocket`.
+    #[error("the response's Upgrade field is not \"websocket\"")]
+    Upgrade,
+    /// No `Connection: Upgrade`.
+    #[error("the response's Connection field lacks \"Upgrade\"")]
+    Connection,
+    /// Sec-WebSocket-Accept is missing or repeated.
+    #[error("the response has not exactly one Sec-WebSocket-Accept field")]
+    NoAccept,
+    /// Sec-WebSocket-Accept does not belong to our key.
+    #[error("the response's Sec-WebSocket-Accept does not belong to the request's key")]
+    WrongAccept,
+    /// An extension that was not asked for.
+    #[error("the server uses an extension that was not offered: \"{name}\"")]
+    UnofferedExtension {
+        /// The field's value, escaped.
+        name: String,
+    },
+    /// A subprotocol that was not asked for, or more than one.
+    #[error("the server chose a subprotocol that was not offered: \"{name}\"")]
+    UnofferedSubprotocol {
+        /// The field's value, escaped.
+        name: String,
     },
 }
 
-/// Finds the end of the response head.
-pub fn find_response(
-    _buffered: &[u8],
-    _scanned: &mut usize,
-    _limits: &HeadLimits,
-) -> Result<Option<usize>, ResponseError> {
-    unimplemented!()
+impl ResponseError {
+    /// A short stable name for logs and counters.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            ResponseError::NotHttp => "not-http",
+            ResponseError::HeadTooLong { .. } => "head-too-long",
+            ResponseError::TooManyFields => "too-many-fields",
+            ResponseError::Malformed { .. } => "malformed-response",
+            ResponseError::Status { .. } => "status",
+            ResponseError::Upgrade => "upgrade",
+            ResponseError::Connection => "connection",
+            ResponseError::NoAccept => "no-accept",
+            ResponseError::WrongAccept => "wrong-accept",
+            ResponseError::UnofferedExtension { .. } => "unoffered-extension",
+            ResponseError::UnofferedSubprotocol { .. } => "unoffered-subprotocol",
+        }
+    }
 }
 
-/// Checks the response.
-pub fn check_response(_head: &[u8], _nonce: &[u8; 16], _subprotocols: &[&str]) -> Result<(), ResponseError> {
-    unimplemented!()
+/// Finds the end of the response's head, as [`find_head`](super::server::find_head) does for a request: `Ok(Some(n))`: it is
+/// `buffered[..n]`, what follows are frames.
+///
+/// # Errors
+///
+/// What is not HTTP/1.1 at once; bare line ends and control characters; a head beyond the limits.
+pub fn find_response(
+    buffered: &[u8],
+    scanned: &mut usize,
+    limits: &HeadLimits,
+) -> Result<Option<usize>, ResponseError> {
+    const START: &[u8] = b"HTTP/1.";
+    let here = buffered.len().min(START.len());
+    if buffered[..here] != START[..here] {
+        return Err(ResponseError::NotHttp);
+    }
+    head::find_end(buffered, scanned, limits).map_err(|fault| match fault {
+        head::HeadFault::BareLineEnd => ResponseError::Malformed { detail: "a line ends without CR LF" },
+        head::HeadFault::ControlCharacter => {
+            ResponseError::Malformed { detail: "a control character in the head" }
+        }
+        head::HeadFault::TooLong { .. } => ResponseError::HeadTooLong { limit: limits.bytes },
+    })
+}
+
+/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered. No extension is offered.
+///
+/// # Errors
+///
+/// The first rule of RFC 6455 4.1 that it breaks.
+pub fn check_response(head: &[u8], nonce: &[u8; 16], subprotocols: &[&str]) -> Result<(), ResponseError> {
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::TooManyFields),
+        _ => return Err(ResponseError::Malformed { detail: "its head cannot be parsed" }),
+    }
+    let status = response.code.unwrap_or_default();
+    if status != 101 {
+        let reason = response.reason.unwrap_or_default().escape_default().to_string();
+        return Err(ResponseError::Status { status, reason });
+    }
+    // HTTP/1.0 cannot switch protocols (RFC 9110 7.8).
+    if response.version != Some(1) {
+        return Err(ResponseError::NotHttp);
+    }
+    check_switch(response.headers)?;
+    check_accept(response.headers, nonce)?;
+    check_choices(response.headers, subprotocols)
+}
+
+fn check_switch(fields: &[Header<'_>]) -> Result<(), ResponseError> {
+    match field::single(fields, "Upgrade") {
+        Single::One(value) if field::trim(value).eq_ignore_ascii_case(b"websocket") => {}
+        _ => return Err(ResponseError::Upgrade),
+    }
+    match field::list_has(fields, "Connection", "upgrade") {
+        true => Ok(()),
+        false => Err(ResponseError::Connection),
+    }
+}
+
+fn check_accept(fields: &[Header<'_>], nonce: &[u8; 16]) -> Result<(), ResponseError> {
+    let Single::One(accept) = field::single(fields, "Sec-WebSocket-Accept") else {
+        return Err(ResponseError::NoAccept);
+    };
+    match field::trim(accept) == accept_key(&STANDARD.encode(nonce)).as_bytes() {
+        true => Ok(()),
+        false => Err(ResponseError::WrongAccept),
+    }
+}
+
+/// The server may choose only among what was offered (RFC 6455 4.1, points 5 and 6).
+fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), ResponseError> {
+    let escaped = |value: &[u8]| value.escape_ascii().to_string();
+    let mut extensions = field::values(fields, "Sec-WebSocket-Extensions");
+    if let Some(name) = extensions.find(|value| field::elements(value).next().is_some()) {
+        return Err(ResponseError::UnofferedExtension { name: escaped(name) });
+    }
+    match field::single(fields, "Sec-WebSocket-Protocol") {
+        Single::Missing => Ok(()),
+        Single::One(name) if subprotocols.iter().any(|offered| offered.as_bytes() == field::trim(name)) => {
+            Ok(())
+        }
+        Single::One(name) => Err(ResponseError::UnofferedSubprotocol { name: escaped(name) }),
+        Single::Repeated => Err(ResponseError::UnofferedSubprotocol { name: "more than one".into() }),
+    }
 }

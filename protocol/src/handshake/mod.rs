@@ -1,6 +1,13 @@
-//! The opening handshake (RFC 6455 4).
+//! The opening handshake (RFC 6455 4), on HTTP/1.1 (RFC 9112), from both ends.
+
 pub mod client;
+mod field;
+mod head;
 pub mod server;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
 
 /// What is taken of a request's or a response's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +27,20 @@ impl Default for HeadLimits {
     }
 }
 
-/// base64(SHA-1(key + GUID)).
-pub fn accept_key(_key: &str) -> String {
-    unimplemented!()
+/// What both ends append to the key (RFC 6455 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The value of Sec-WebSocket-Accept that proves that the key was read: base64(SHA-1(key + GUID)) (RFC 6455 4.2.2).
+pub fn accept_key(key: &str) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_rfc6455_1_3_accept_key() {
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -1,89 +1,416 @@
-//! The server's side (RFC 6455 4.2).
-pub use super::HeadLimits;
+//! The server's side: a request's head in, a 101 or a refusal out (RFC 6455 4.2).
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use httparse::Header;
 use thiserror::Error;
 
-/// Finds the end of the request head.
+pub use super::HeadLimits;
+use super::field::{self, Single};
+use super::{accept_key, head};
+
+/// The longest method that is waited for; the longest registered one has 17 letters.
+const MAX_METHOD: usize = 32;
+
+/// Finds the end of the request head, the first empty line. `Ok(Some(n))`: the head is `buffered[..n]`, what follows are
+/// frames. `Ok(None)`: more bytes are needed.
+///
+/// `scanned` starts at 0 and remembers how far earlier calls looked, so that the cost is linear however slowly the bytes
+/// come. `buffered` always starts with the first byte of the connection.
+///
+/// # Errors
+///
+/// What is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare line ends and control
+/// characters; a head beyond the limits.
 pub fn find_head(
-    _buffered: &[u8],
-    _scanned: &mut usize,
-    _limits: &HeadLimits,
+    buffered: &[u8],
+    scanned: &mut usize,
+    limits: &HeadLimits,
 ) -> Result<Option<usize>, Refusal> {
-    unimplemented!()
+    check_start(buffered)?;
+    head::find_end(buffered, scanned, limits).map_err(|fault| match fault {
+        head::HeadFault::BareLineEnd => Refusal::BARE_LINE_END,
+        head::HeadFault::ControlCharacter => Refusal::CONTROL_CHARACTER,
+        head::HeadFault::TooLong { first_line } if first_line && limits.target < limits.bytes => {
+            Refusal::TARGET_TOO_LONG
+        }
+        head::HeadFault::TooLong { .. } => Refusal::HEAD_TOO_LONG,
+    })
 }
 
-/// Answers a request head.
-pub fn answer(_head: &[u8], _limits: &HeadLimits) -> Result<Accepted, Refusal> {
-    unimplemented!()
+/// The method is all that can be judged before a line has ended. Bounded, so that it may be looked at again each time.
+fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
+    const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
+    let buffered = match buffered {
+        [b'\r'] => return Ok(()),
+        [b'\r', b'\n', rest @ ..] => rest,
+        _ => buffered,
+    };
+    let start = &buffered[..buffered.len().min(MAX_METHOD + 1)];
+    let (method, ended) = match start.iter().position(|&byte| byte == b' ') {
+        Some(end) => (&start[..end], true),
+        None => (start, false),
+    };
+    let may_be_one = field::is_token(method) && method.len() <= MAX_METHOD;
+    if !may_be_one && (ended || !method.is_empty()) || start.starts_with(HTTP2_PREFACE) {
+        return Err(Refusal::NOT_HTTP);
+    }
+    Ok(())
 }
 
-/// A request that is a right opening handshake.
+/// Answers a request head as [`find_head`] found it.
+///
+/// Paths and Origins are for the caller to judge: see [`Accepted::target`], [`Accepted::origin`],
+/// [`Refusal::unknown_path`] and [`Refusal::forbidden_origin`].
+///
+/// # Errors
+///
+/// The refusal of the first rule that the request breaks.
+pub fn answer(head: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
+    if find_head(head, &mut 0, limits)? != Some(head.len()) {
+        return Err(Refusal::MALFORMED);
+    }
+    let mut fields = vec![httparse::EMPTY_HEADER; limits.fields];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(Refusal::MALFORMED),
+        Err(error) => return Err(refuse_unparsed(error, head)),
+    }
+    let method = request.method.unwrap_or_default();
+    accept(&request, limits).map_err(|refusal| Refusal { to_head: method == "HEAD", ..refusal })
+}
+
+/// What httparse finds wrong, as an answer.
+fn refuse_unparsed(error: httparse::Error, head: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::Version if names_some_http_version(head) => Refusal::VERSION_NOT_SUPPORTED,
+        httparse::Error::TooManyHeaders => Refusal::TOO_MANY_FIELDS,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => Refusal::MALFORMED_FIELD,
+        _ => Refusal::MALFORMED,
+    }
+}
+
+/// Whether the request line ends in `HTTP/` and two digits (RFC 9112 2.3).
+fn names_some_http_version(head: &[u8]) -> bool {
+    let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// The rules in their order: HTTP first, then the WebSocket's.
+fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Accepted, Refusal> {
+    if request.version != Some(1) {
+        return Err(Refusal::VERSION_NOT_SUPPORTED);
+    }
+    if request.method != Some("GET") {
+        return Err(Refusal::METHOD_NOT_ALLOWED);
+    }
+    let target = request.path.unwrap_or_default();
+    if target.len() > limits.target {
+        return Err(Refusal::TARGET_TOO_LONG);
+    }
+    let fields = &*request.headers;
+    let host = check_host(fields)?;
+    let (authority, target) = split_target(target)?;
+    check_no_body(fields)?;
+    check_upgrade(fields)?;
+    let key = check_key(fields)?;
+    check_lists(fields)?;
+    Ok(Accepted {
+        target: target.into_owned(),
+        host: authority.unwrap_or(host).to_owned(),
+        origin: check_origin(fields)?.map(str::to_owned),
+        response: switching_protocols(key),
+    })
+}
+
+/// Exactly one Host, and a right one (RFC 9112 3.2).
+fn check_host<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
+    match field::single(fields, "Host") {
+        Single::Missing => Err(Refusal::MISSING_HOST),
+        Single::Repeated => Err(Refusal::REPEATED_HOST),
+        Single::One(value) => {
+            std::str::from_utf8(value).ok().filter(|host| is_authority(host)).ok_or(Refusal::INVALID_HOST)
+        }
+    }
+}
+
+/// `host [ ":" port ]` without user information (RFC 3986 3.2, RFC 9110 4.2.4).
+fn is_authority(authority: &str) -> bool {
+    let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        let Some((address, port)) = bracketed.split_once(']') else { return false };
+        let is_address = |byte: u8| byte.is_ascii_alphanumeric() || b":.".contains(&byte);
+        return !address.is_empty()
+            && address.bytes().all(is_address)
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_digits));
+    }
+    let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_name) && is_digits(port)
+}
+
+/// The authority of an absolute-form target, which wins over Host, and path and query (RFC 9112 3.2).
+fn split_target(target: &str) -> Result<(Option<&str>, std::borrow::Cow<'_, str>), Refusal> {
+    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(Refusal::INVALID_TARGET);
+    }
+    if target.starts_with('/') {
+        return Ok((None, target.into()));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(Refusal::INVALID_TARGET)?;
+    if !["ws", "wss", "http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err(Refusal::INVALID_TARGET);
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if !is_authority(authority) {
+        return Err(Refusal::INVALID_TARGET);
+    }
+    let path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
+    Ok((Some(authority), path))
+}
+
+/// A body would stand where the frames begin.
+fn check_no_body(fields: &[Header<'_>]) -> Result<(), Refusal> {
+    let has_length = field::values(fields, "Content-Length").any(|value| field::trim(value) != b"0");
+    if has_length || field::values(fields, "Transfer-Encoding").next().is_some() {
+        return Err(Refusal::BODY);
+    }
+    Ok(())
+}
+
+/// Upgrade, Connection and version (RFC 6455 4.2.1).
+fn check_upgrade(fields: &[Header<'_>]) -> Result<(), Refusal> {
+    if !field::list_has(fields, "Upgrade", "websocket") {
+        return Err(Refusal::NO_UPGRADE);
+    }
+    if !field::list_has(fields, "Connection", "upgrade") {
+        return Err(Refusal::CONNECTION_WITHOUT_UPGRADE);
+    }
+    match field::single(fields, "Sec-WebSocket-Version") {
+        Single::One(version) if field::trim(version) == b"13" => Ok(()),
+        Single::Repeated => Err(Refusal::REPEATED_WEBSOCKET_VERSION),
+        _ => Err(Refusal::WEBSOCKET_VERSION),
+    }
+}
+
+/// Exactly one key, the base64 of 16 bytes (RFC 6455 4.2.1).
+fn check_key<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
+    // The unused bits of the last letter are let pass: RFC 6455 4.1's own example has some set.
+    const KEY: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+    );
+    let value = match field::single(fields, "Sec-WebSocket-Key") {
+        Single::Missing => return Err(Refusal::MISSING_KEY),
+        Single::Repeated => return Err(Refusal::REPEATED_KEY),
+        Single::One(value) => field::trim(value),
+    };
+    let mut nonce = [0; 18];
+    match KEY.decode_slice(value, &mut nonce) {
+        Ok(16) => std::str::from_utf8(value).map_err(|_| Refusal::INVALID_KEY),
+        _ => Err(Refusal::INVALID_KEY),
+    }
+}
+
+/// Subprotocols and extensions are offers that may be declined, but their lists must be right (RFC 6455 4.2.1, 9.1).
+fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
+    if !field::values(fields, "Sec-WebSocket-Protocol").all(field::is_token_list) {
+        return Err(Refusal::INVALID_SUBPROTOCOLS);
+    }
+    if !field::values(fields, "Sec-WebSocket-Extensions").all(field::is_extension_list) {
+        return Err(Refusal::INVALID_EXTENSIONS);
+    }
+    Ok(())
+}
+
+/// At most one Origin, in visible ASCII (RFC 6454 7).
+fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal> {
+    match field::single(fields, "Origin") {
+        Single::Missing => Ok(None),
+        Single::One(origin) if origin.iter().all(|&byte| byte == b' ' || byte.is_ascii_graphic()) => {
+            std::str::from_utf8(origin).map(Some).map_err(|_| Refusal::INVALID_ORIGIN)
+        }
+        _ => Err(Refusal::INVALID_ORIGIN),
+    }
+}
+
+/// RFC 6455 4.2.2.
+fn switching_protocols(key: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        accept_key(key)
+    )
+    .into_bytes()
+}
+
+/// A request that is a right opening handshake. No extension and no subprotocol is taken up.
 #[derive(Clone, Debug)]
-pub struct Accepted {}
+pub struct Accepted {
+    target: String,
+    host: String,
+    origin: Option<String>,
+    response: Vec<u8>,
+}
 
 impl Accepted {
-    /// Path and query.
+    /// Path and query, starting with `/`; of an absolute-form target too (RFC 9112 3.2).
     pub fn target(&self) -> &str {
-        unimplemented!()
+        &self.target
     }
-    /// The authority the request is for.
+
+    /// Host and port that the request is for: the authority of an absolute-form target, else the Host field.
     pub fn host(&self) -> &str {
-        unimplemented!()
+        &self.host
     }
-    /// The Origin field, where there is one.
+
+    /// The Origin field, which browsers send (RFC 6455 10.2).
     pub fn origin(&self) -> Option<&str> {
-        unimplemented!()
+        self.origin.as_deref()
     }
-    /// The 101, complete.
+
+    /// The 101 answer, complete.
     pub fn response(&self) -> &[u8] {
-        unimplemented!()
+        &self.response
     }
 }
 
-/// Why a handshake is refused, and the HTTP answer.
+/// Why an opening handshake is refused, and the HTTP answer that says so. Nothing in it comes from the client.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("{rule}: {detail}")]
+#[error("{detail}")]
 pub struct Refusal {
     status: u16,
     rule: &'static str,
     section: &'static str,
     detail: &'static str,
+    /// The answer to a HEAD has no content (RFC 9110 9.3.2).
+    to_head: bool,
+}
+
+/// One row of the table below.
+const fn refusal(status: u16, rule: &'static str, section: &'static str, detail: &'static str) -> Refusal {
+    Refusal { status, rule, section, detail, to_head: false }
+}
+
+#[rustfmt::skip]
+impl Refusal {
+    const NOT_HTTP: Refusal = refusal(400, "not-http", "RFC 9112 3", "this is not an HTTP/1.1 request");
+    const BARE_LINE_END: Refusal = refusal(400, "bare-line-end", "RFC 9112 2.2", "a line ends without CR LF");
+    const CONTROL_CHARACTER: Refusal = refusal(400, "control-character", "RFC 9110 5.5", "a control character in the head");
+    const MALFORMED: Refusal = refusal(400, "malformed-request", "RFC 9112 3", "the request is malformed");
+    const MALFORMED_FIELD: Refusal = refusal(400, "malformed-field", "RFC 9112 5", "a header field is malformed or folded");
+    const INVALID_TARGET: Refusal = refusal(400, "invalid-target", "RFC 9112 3.2", "the request target is malformed");
+    const MISSING_HOST: Refusal = refusal(400, "missing-host", "RFC 9112 3.2", "the Host field is missing");
+    const REPEATED_HOST: Refusal = refusal(400, "repeated-host", "RFC 9112 3.2", "more than one Host field");
+    const INVALID_HOST: Refusal = refusal(400, "invalid-host", "RFC 9112 3.2", "the Host field is malformed");
+    const BODY: Refusal = refusal(400, "request-body", "RFC 6455 4.1", "an opening handshake has no body");
+    const CONNECTION_WITHOUT_UPGRADE: Refusal =
+        refusal(400, "connection-without-upgrade", "RFC 6455 4.2.1", "the Connection field lacks \"Upgrade\"");
+    const REPEATED_WEBSOCKET_VERSION: Refusal =
+        refusal(400, "repeated-websocket-version", "RFC 6455 11.3.5", "more than one Sec-WebSocket-Version field");
+    const MISSING_KEY: Refusal = refusal(400, "missing-key", "RFC 6455 4.2.1", "the Sec-WebSocket-Key field is missing");
+    const REPEATED_KEY: Refusal = refusal(400, "repeated-key", "RFC 6455 11.3.1", "more than one Sec-WebSocket-Key field");
+    const INVALID_KEY: Refusal =
+        refusal(400, "invalid-key", "RFC 6455 4.2.1", "Sec-WebSocket-Key is not the base64 of 16 bytes");
+    const INVALID_SUBPROTOCOLS: Refusal =
+        refusal(400, "invalid-subprotocols", "RFC 6455 11.3.4", "Sec-WebSocket-Protocol is malformed");
+    const INVALID_EXTENSIONS: Refusal =
+        refusal(400, "invalid-extensions", "RFC 6455 9.1", "Sec-WebSocket-Extensions is malformed");
+    const INVALID_ORIGIN: Refusal = refusal(400, "invalid-origin", "RFC 6454 7", "the Origin field is malformed or repeated");
+    const METHOD_NOT_ALLOWED: Refusal =
+        refusal(405, "method-not-allowed", "RFC 6455 4.1", "an opening handshake is a GET");
+    const TARGET_TOO_LONG: Refusal = refusal(414, "target-too-long", "RFC 9110 15.5.15", "the request target is too long");
+    const NO_UPGRADE: Refusal = refusal(426, "no-upgrade", "RFC 6455 4.2.1", "this is a WebSocket endpoint");
+    const WEBSOCKET_VERSION: Refusal =
+        refusal(426, "websocket-version", "RFC 6455 4.4", "only version 13 of the WebSocket protocol is spoken here");
+    const HEAD_TOO_LONG: Refusal = refusal(431, "head-too-long", "RFC 6585 5", "the request head is too long");
+    const TOO_MANY_FIELDS: Refusal = refusal(431, "too-many-fields", "RFC 6585 5", "too many header fields");
+    const VERSION_NOT_SUPPORTED: Refusal = refusal(505, "http-version", "RFC 6455 4.1", "only HTTP/1.1 is spoken here");
 }
 
 impl Refusal {
-    /// HTTP status.
+    /// 403: pages of this Origin may not connect (RFC 6455 10.2).
+    pub const fn forbidden_origin() -> Self {
+        refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
+    }
+
+    /// 404: there is no WebSocket under this path.
+    pub const fn unknown_path() -> Self {
+        refusal(404, "unknown-path", "RFC 6455 4.2.2", "there is no WebSocket here")
+    }
+
+    /// 408: the handshake was not done by its deadline.
+    pub const fn timeout() -> Self {
+        refusal(408, "handshake-timeout", "RFC 9110 15.5.9", "the request did not come in time")
+    }
+
+    /// 503: a limit on connections is reached, or the server is going down.
+    pub const fn unavailable() -> Self {
+        refusal(503, "unavailable", "RFC 6455 4.2.2", "no further connection is taken now")
+    }
+
+    /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.status
     }
-    /// Short kebab-case name.
+
+    /// A short stable name for logs and counters.
     pub fn rule(&self) -> &'static str {
         self.rule
     }
-    /// The document and section, such as `RFC 9112 3.2`.
+
+    /// Document and section that the rule stands in, such as `RFC 9112 3.2`.
     pub fn section(&self) -> &'static str {
         self.section
     }
-    /// One line.
+
+    /// One line for people.
     pub fn detail(&self) -> &'static str {
         self.detail
     }
-    /// The complete HTTP answer.
+
+    /// The HTTP answer, complete; after it the connection is closed.
     pub fn response(&self) -> Vec<u8> {
-        unimplemented!()
+        let content = format!("{}\n", self.detail);
+        format!(
+            "HTTP/1.1 {} {}\r\n{}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{}",
+            self.status,
+            self.reason_phrase(),
+            self.answer_fields(),
+            content.len(),
+            if self.to_head { "" } else { &content },
+        )
+        .into_bytes()
     }
-    /// 403: the Origin is not allowed.
-    pub const fn forbidden_origin() -> Self {
-        Refusal { status: 403, rule: "forbidden-origin", section: "", detail: "" }
+
+    /// The fields that this status asks for, and that the connection ends.
+    fn answer_fields(&self) -> &'static str {
+        match self.status {
+            405 => "Connection: close\r\nAllow: GET\r\n",
+            // RFC 9110 15.5.22 wants Upgrade in a 426, and 7.8 then wants it named in Connection.
+            426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            503 => "Connection: close\r\nRetry-After: 1\r\n",
+            _ => "Connection: close\r\n",
+        }
     }
-    /// 404: no WebSocket under this path.
-    pub const fn unknown_path() -> Self {
-        Refusal { status: 404, rule: "unknown-path", section: "", detail: "" }
-    }
-    /// 408: the request did not come in time.
-    pub const fn timeout() -> Self {
-        Refusal { status: 408, rule: "handshake-timeout", section: "", detail: "" }
-    }
-    /// 503: draining or full.
-    pub const fn unavailable() -> Self {
-        Refusal { status: 503, rule: "unavailable", section: "", detail: "" }
+
+    fn reason_phrase(&self) -> &'static str {
+        match self.status {
+            400 => "Bad Request",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            414 => "URI Too Long",
+            426 => "Upgrade Required",
+            431 => "Request Header Fields Too Large",
+            503 => "Service Unavailable",
+            _ => "HTTP Version Not Supported",
+        }
     }
 }

@@ -1,0 +1,184 @@
+//! Header fields: looking them up, and the lists in them (RFC 9110 5.6).
+
+use httparse::Header;
+
+/// How often a field that may stand only once was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Single<'a> {
+    Missing,
+    One(&'a [u8]),
+    Repeated,
+}
+
+/// The field lines of this name, whatever its case.
+pub(super) fn values<'a>(fields: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// The one field line of this name.
+pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'a str) -> Single<'a> {
+    let mut values = values(fields, name);
+    match (values.next(), values.next()) {
+        (None, _) => Single::Missing,
+        (Some(value), None) => Single::One(value),
+        (Some(_), Some(_)) => Single::Repeated,
+    }
+}
+
+/// Whether a list, over however many lines it is spread, has this element, whatever its case.
+pub(super) fn list_has(fields: &[Header<'_>], name: &str, element: &str) -> bool {
+    values(fields, name).flat_map(elements).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
+}
+
+/// The elements of a list without quoted strings; empty ones are allowed and passed over (RFC 9110 5.6.1.2).
+pub(super) fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+/// Without the optional white space around it (RFC 9110 5.6.3).
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// RFC 9110 5.6.2.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether this is a list of at least one token (Sec-WebSocket-Protocol, RFC 6455 11.3.4).
+pub(super) fn is_token_list(list: &[u8]) -> bool {
+    elements(list).next().is_some() && elements(list).all(is_token)
+}
+
+/// Whether this is a list of at least one extension with parameters (RFC 6455 9.1):
+/// `token *( ";" token [ "=" ( token / quoted-string ) ] )`.
+pub(super) fn is_extension_list(list: &[u8]) -> bool {
+    let mut rest = trim(list);
+    let mut extensions = 0;
+    while !rest.is_empty() {
+        if let [b',', after @ ..] = rest {
+            rest = trim(after);
+            continue;
+        }
+        let Some(after) = after_extension(rest) else { return false };
+        extensions += 1;
+        rest = match trim(after) {
+            [b',', after @ ..] => trim(after),
+            [] => &[],
+            _ => return false,
+        };
+    }
+    extensions > 0
+}
+
+/// What follows one extension and its parameters.
+fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = trim(after_token(bytes)?);
+    while let [b';', parameter @ ..] = rest {
+        rest = trim(after_token(trim(parameter))?);
+        if let [b'=', value @ ..] = rest {
+            rest = trim(after_value(trim(value))?);
+        }
+    }
+    Some(rest)
+}
+
+/// What follows a parameter's value: a token, quoted or not. Quoted, too, it must be a token once unescaped.
+fn after_value(bytes: &[u8]) -> Option<&[u8]> {
+    let [b'"', quoted @ ..] = bytes else { return after_token(bytes) };
+    let mut rest = quoted;
+    let mut len = 0;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return (len > 0).then_some(after),
+            [b'\\', escaped, after @ ..] if is_token_byte(*escaped) => after,
+            [plain, after @ ..] if is_token_byte(*plain) => after,
+            _ => return None,
+        };
+        len += 1;
+    }
+}
+
+fn after_token(bytes: &[u8]) -> Option<&[u8]> {
+    let len = bytes.iter().take_while(|&&byte| is_token_byte(byte)).count();
+    (len > 0).then(|| &bytes[len..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_elements_pass_over_empty_ones_and_white_space() {
+        let found: Vec<_> = elements(b" , keep-alive\t,,Upgrade , ").collect();
+        assert_eq!(found, [&b"keep-alive"[..], b"Upgrade"]);
+    }
+
+    #[test]
+    fn test_list_over_several_lines_in_odd_case() {
+        let fields = [
+            Header { name: "Connection", value: b"keep-alive" },
+            Header { name: "cOnNeCtIoN", value: b"x, UPGRADE" },
+        ];
+        assert!(list_has(&fields, "connection", "upgrade"));
+        assert!(!list_has(&fields, "connection", "grade"));
+        assert_eq!(single(&fields, "connection"), Single::Repeated);
+        assert_eq!(single(&fields[..1], "connection"), Single::One(b"keep-alive"));
+        assert_eq!(single(&fields, "host"), Single::Missing);
+    }
+
+    #[test]
+    fn test_token_lists() {
+        for list in [&b"chat"[..], b"chat, superchat", b", chat ,", b"v1.chat.example"] {
+            assert!(is_token_list(list), "{}", list.escape_ascii());
+        }
+        for list in [&b""[..], b" ", b",", b"two words", b"chat;x", b"a/b", b"\"chat\"", b"\xff"] {
+            assert!(!is_token_list(list), "{}", list.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn test_extension_lists() {
+        let good: [&[u8]; 8] = [
+            b"permessage-deflate",
+            b"permessage-deflate; client_max_window_bits",
+            b"permessage-deflate; server_max_window_bits=10; client_no_context_takeover",
+            b"permessage-deflate;server_max_window_bits=\"10\", x-unknown",
+            b"a ; b = c , d",
+            b"a; b=\"\\c\"",
+            b",a",
+            b"a,,b,",
+        ];
+        for list in good {
+            assert!(is_extension_list(list), "{}", list.escape_ascii());
+        }
+        let bad: [&[u8]; 13] = [
+            b"",
+            b",",
+            b";",
+            b"a;",
+            b"a;;b",
+            b"a; b=",
+            b"a; =c",
+            b"a b",
+            b"a; b=\"\"",
+            b"a; b=\"c",
+            b"a; b=\"c d\"",
+            b"a; b=c=d",
+            b"a; b=\"c\\",
+        ];
+        for list in bad {
+            assert!(!is_extension_list(list), "{}", list.escape_ascii());
+        }
+    }
+}

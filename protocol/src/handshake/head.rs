@@ -1,0 +1,115 @@
+//! Where the head of an HTTP message ends, and that it is made of clean lines (RFC 9112 2.2).
+
+use super::HeadLimits;
+
+/// Why a head is refused before it is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadFault {
+    /// A line feed without a carriage return before it, or the reverse.
+    BareLineEnd,
+    /// NUL or another control character.
+    ControlCharacter,
+    /// More bytes than [`HeadLimits::bytes`]; whether they are all the first line.
+    TooLong { first_line: bool },
+}
+
+/// Finds the end of the first empty line. `scanned` remembers how far earlier calls looked, so that every byte is looked
+/// at once however slowly they come.
+pub(super) fn find_end(
+    buffered: &[u8],
+    scanned: &mut usize,
+    limits: &HeadLimits,
+) -> Result<Option<usize>, HeadFault> {
+    // One empty line before the first one is passed over (RFC 9112 2.2).
+    let start = if buffered.starts_with(b"\r\n") { 2 } else { 0 };
+    let allowed = buffered.len().min(limits.bytes);
+    for at in *scanned..allowed {
+        check_byte(at.checked_sub(1).map(|before| buffered[before]), buffered[at])?;
+        if at >= start + 3 && buffered[at - 3..=at] == *b"\r\n\r\n" {
+            *scanned = at + 1;
+            return Ok(Some(at + 1));
+        }
+    }
+    *scanned = (*scanned).max(allowed);
+    if buffered.len() < limits.bytes {
+        return Ok(None);
+    }
+    let first_line = !buffered[start.min(allowed)..allowed].windows(2).any(|pair| pair == b"\r\n");
+    Err(HeadFault::TooLong { first_line })
+}
+
+/// Lines end in CR LF, and nothing else controls anything but a tab (RFC 9110 5.5).
+fn check_byte(before: Option<u8>, byte: u8) -> Result<(), HeadFault> {
+    match (before, byte) {
+        (Some(b'\r'), b'\n') => Ok(()),
+        (Some(b'\r'), _) | (_, b'\n') => Err(HeadFault::BareLineEnd),
+        (_, b'\r' | b'\t') => Ok(()),
+        (_, 0..0x20 | 0x7f) => Err(HeadFault::ControlCharacter),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 64, target: 32, fields: 4 };
+
+    fn whole(bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
+        find_end(bytes, &mut 0, &LIMITS)
+    }
+
+    /// Whole and byte by byte must agree, and no byte may be looked at twice.
+    fn both_ways(bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
+        let mut scanned = 0;
+        for end in 0..=bytes.len() {
+            let before = scanned;
+            let found = find_end(&bytes[..end], &mut scanned, &LIMITS);
+            assert!(scanned >= before && scanned <= end);
+            if found != Ok(None) {
+                assert_eq!(found, whole(bytes), "byte by byte and whole differ");
+                return found;
+            }
+            assert_eq!(scanned, end);
+        }
+        assert_eq!(whole(bytes), Ok(None));
+        Ok(None)
+    }
+
+    #[test]
+    fn test_head_ends_with_the_first_empty_line() {
+        assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest\r\n\r\n"), Ok(Some(24)));
+        assert_eq!(both_ways(b"GET / HTTP/1.1\r\n\r\n"), Ok(Some(18)));
+        assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n"), Ok(None));
+        assert_eq!(both_ways(b""), Ok(None));
+    }
+
+    #[test]
+    fn test_one_empty_line_before_the_head_is_passed_over() {
+        assert_eq!(both_ways(b"\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Some(20)));
+    }
+
+    #[test]
+    fn test_reject_bare_line_ends() {
+        for bytes in [&b"GET / HTTP/1.1\nA"[..], b"GET / HTTP/1.1\rA", b"\n", b"A\r\n\n", b"A\r\r\n"] {
+            assert_eq!(both_ways(bytes), Err(HeadFault::BareLineEnd), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn test_reject_control_characters() {
+        for byte in (0..0x20).filter(|byte| !b"\t\r\n".contains(byte)).chain([0x7f]) {
+            assert_eq!(both_ways(&[b'A', byte]), Err(HeadFault::ControlCharacter), "{byte}");
+        }
+    }
+
+    #[test]
+    fn test_reject_a_head_beyond_the_limit_as_soon_as_it_is_reached() {
+        let fits = [&[b'x'; 60][..], b"\r\n\r\n"].concat();
+        assert_eq!(both_ways(&fits), Ok(Some(64)));
+        assert_eq!(both_ways(&[b'x'; 63]), Ok(None));
+        assert_eq!(both_ways(&[b'x'; 64]), Err(HeadFault::TooLong { first_line: true }));
+        let lines = [&b"GET / HTTP/1.1\r\n"[..], &[b'x'; 60]].concat();
+        assert_eq!(both_ways(&lines), Err(HeadFault::TooLong { first_line: false }));
+    }
+}
