@@ -1,0 +1,76 @@
+//! The helper that refuses io_uring to a command really does, and does nothing else.
+
+use std::env;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use engine::{EngineError, EngineKind};
+
+/// Set in the process that runs under the filter.
+const UNDER_THE_FILTER: &str = "SPARRING_TEST_UNDER_THE_FILTER";
+
+/// `cargo test` builds examples beside the folder of the test binaries, but not when it is told to run one test file.
+fn helper() -> PathBuf {
+    let test = env::current_exe().expect("a test has a path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
+    let helper = profile.join("examples/without_io_uring");
+    assert!(helper.exists(), "{} is not built: run `cargo build --examples` first", helper.display());
+    helper
+}
+
+fn under_the_filter(words: &[&str]) -> Output {
+    Command::new(helper()).args(words).output().expect("the helper runs")
+}
+
+/// The body runs in a child of its own, because a filter cannot be taken off again.
+#[test]
+fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
+    if env::var_os(UNDER_THE_FILTER).is_some() {
+        assert!(EngineKind::Epoll.probe().is_ok());
+        for kind in [EngineKind::Uring, EngineKind::TokioUring] {
+            assert!(kind.probe().is_err(), "{} works under the filter", kind.name());
+        }
+        let error = EngineKind::Uring.probe().expect_err("refused");
+        assert!(
+            matches!(&error, EngineError::Refused { source } if source.kind() == io::ErrorKind::PermissionDenied)
+                || matches!(error, EngineError::Disabled { .. }),
+            "{error}"
+        );
+        return;
+    }
+    let test = env::current_exe().expect("a test has a path");
+    let output = Command::new(helper())
+        .arg(test)
+        .args(["--exact", "io_uring_is_refused_under_the_filter_and_epoll_is_not"])
+        .env(UNDER_THE_FILTER, "1")
+        .output()
+        .expect("the helper runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn the_commands_output_and_status_come_through() {
+    let output = under_the_filter(&["sh", "-c", "echo here; exit 7"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"here\n");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    let output = under_the_filter(&["no-such-command"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
+}
+
+#[test]
+fn without_a_command_the_usage_is_shown() {
+    let output = under_the_filter(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));
+}
