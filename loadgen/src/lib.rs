@@ -1,5 +1,11 @@
-//! loadgen
+//! A load generator for WebSocket servers: latencies that are honest, echoes that are checked, results that are kept.
+//!
+//! [`run`] makes one run against one server, [`suite`] a whole session of them; [`result`] is what is stored.
+#![forbid(unsafe_code)]
 
 pub mod machine;
 pub mod result;
+pub mod run;
+pub mod spawn;
 pub mod subject;
+pub mod url;

@@ -1,0 +1,138 @@
+//! Why a run has no result.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use engine::EngineError;
+use thiserror::Error;
+
+use super::plan::PlanError;
+use crate::spawn::SpawnError;
+
+/// A run that has no result; the texts name cause and remedy.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The plan cannot be carried out: a matter of usage.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The host's name leads to no address.
+    #[error("cannot resolve host `{host}`: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// More connections than descriptors.
+    #[error(
+        "{needed} file descriptors are needed for {connections} connections, but the limit is {limit}: \
+         raise it with `ulimit -n {needed}` (the hard limit too), or lower -c"
+    )]
+    Descriptors {
+        /// How many are needed in all.
+        needed: u64,
+        /// Connections asked for.
+        connections: u32,
+        /// The limit in force, already raised to the hard one.
+        limit: u64,
+    },
+    /// More connections than one address has ports.
+    #[error(
+        "{connections} connections to one address need as many local ports, but there are {ports} \
+         (net.ipv4.ip_local_port_range): `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
+    )]
+    Ports {
+        /// Connections asked for.
+        connections: u32,
+        /// Ports in the range.
+        ports: u32,
+    },
+    /// A thread cannot be kept on its processor.
+    #[error("cannot pin a thread to processor {cpu}: {source}; see --cpus")]
+    Pin {
+        /// The processor.
+        cpu: usize,
+        /// What sched_setaffinity(2) said.
+        source: io::Error,
+    },
+    /// The server of `--spawn` did not start, or is not what is listening.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The engine does not run here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// No connection at any of the host's addresses.
+    #[error("cannot connect to {to}: {source} ({open} of {connections} connections were open)")]
+    Connect {
+        /// The address tried last.
+        to: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+        /// Connections that were open by then.
+        open: u64,
+        /// Connections wanted.
+        connections: u32,
+    },
+    /// The other end is no WebSocket server, or refuses us.
+    #[error("opening handshake with {url} failed: {detail} ({open} of {connections} connections were open)")]
+    Handshake {
+        /// The URL.
+        url: String,
+        /// What was wrong with the answer.
+        detail: String,
+        /// Connections that were open by then.
+        open: u64,
+        /// Connections wanted.
+        connections: u32,
+    },
+    /// The server of `--spawn` ended by itself.
+    #[error("the server ended during the run ({status}){said}")]
+    ServerEnded {
+        /// How.
+        status: ExitStatus,
+        /// Its last words on standard error, ready to be appended.
+        said: String,
+    },
+    /// Every connection was lost.
+    #[error("the server closed all {connections} connections: {cause}{said}")]
+    AllClosed {
+        /// How many there were.
+        connections: u32,
+        /// The last one's cause.
+        cause: String,
+        /// The spawned server's last words on standard error, ready to be appended.
+        said: String,
+    },
+    /// No echo for too long.
+    #[error(
+        "the server stopped answering: no echo for {}, {outstanding} messages are due{said}",
+        format!("{:.1} s", .after.as_secs_f64())
+    )]
+    StoppedAnswering {
+        /// Messages sent and not back.
+        outstanding: u64,
+        /// How long nothing came.
+        after: Duration,
+        /// The spawned server's last words on standard error, ready to be appended.
+        said: String,
+    },
+    /// A worker did not do what it was told: a fault of this program, reported instead of hanging.
+    #[error("a worker thread of the generator did not {0} in time; please report this")]
+    Stuck(&'static str),
+    /// A worker thread panicked.
+    #[error("a worker thread of the generator panicked")]
+    Panicked,
+    /// The user ended the run before anything was measured.
+    #[error("interrupted before anything was measured")]
+    Interrupted,
+    /// A system call the run cannot do without.
+    #[error("{what}: {source}")]
+    System {
+        /// The call and its object.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

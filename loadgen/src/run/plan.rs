@@ -1,0 +1,239 @@
+//! What a run is to do.
+
+use std::time::Duration;
+
+use engine::EngineKind;
+use thiserror::Error;
+
+use crate::result::{Parameters, Payload, Transport};
+use crate::spawn::Spawn;
+use crate::url::{Port, Url};
+
+/// The longest message that is sent, in bytes: a turn's output must fit in memory several times over.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// The deepest pipeline, in messages per connection.
+pub const MAX_PIPELINE: u32 = 65_536;
+/// The most connections of one run: what the worker's tables number.
+pub const MAX_CONNECTIONS: u32 = 1 << 24;
+
+/// Everything that defines a run. Start from [`Plan::new`] and change what is different.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenario's name in the result.
+    pub scenario: String,
+    /// Which side of a comparison; `A` where there is one side.
+    pub arm: String,
+    /// The pair or round it belongs to, from 0.
+    pub pair: u32,
+    /// Where to.
+    pub url: Url,
+    /// Open connections, over all threads.
+    pub connections: u32,
+    /// Worker threads of the generator.
+    pub threads: u32,
+    /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away from the server's.
+    pub cpus: Vec<usize>,
+    /// Messages kept outstanding on each connection.
+    pub pipeline: u32,
+    /// Bytes of each message: the payload over `ws`, everything over `tcp`.
+    pub message_bytes: usize,
+    /// What messages are made of. Over `tcp` there are no kinds of message: the bytes alone.
+    pub payload: Payload,
+    /// The generator's engine.
+    pub engine: EngineKind,
+    /// Rest between connecting and the first message.
+    pub settle: Duration,
+    /// Load that is not counted.
+    pub warmup: Duration,
+    /// The measured window.
+    pub measure: Duration,
+    /// For an attempt to connect, and again for the opening handshake.
+    pub connect_timeout: Duration,
+    /// Without any echo for so long, while some are due, the server counts as dead; so do messages that are not back so
+    /// long after the end of the window.
+    pub answer_timeout: Duration,
+    /// Payloads, masking keys and nonces derive from it.
+    pub seed: u64,
+    /// The server to start for this run and to end with it.
+    pub spawn: Option<Spawn>,
+    /// The server's engine, where the caller knows it: only recorded.
+    pub server_engine: Option<String>,
+    /// The server's threads, where the caller knows them: only recorded.
+    pub server_threads: Option<u32>,
+}
+
+/// A plan that cannot be carried out, in the words of the command line.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// A number out of its range.
+    #[error("{flag} must be {range}, not {value}")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// What it may be.
+        range: String,
+        /// What it was.
+        value: u64,
+    },
+    /// A thread without connections would measure nothing.
+    #[error("-t {threads} needs at least as many connections, but -c is {connections}")]
+    IdleThreads {
+        /// Threads asked for.
+        threads: u32,
+        /// Connections asked for.
+        connections: u32,
+    },
+    /// Empty messages leave no trace in a stream of bytes.
+    #[error("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")]
+    EmptyOverTcp,
+    /// The number of processors is not that of threads.
+    #[error("--cpus names {cpus} processors for {threads} threads (-t): one each")]
+    CpuCount {
+        /// Processors named.
+        cpus: usize,
+        /// Threads asked for.
+        threads: u32,
+    },
+    /// A span that must not be zero.
+    #[error("{0} must be longer than zero")]
+    Zero(&'static str),
+    /// `{port}` without a server to start.
+    #[error("{{port}} in the URL needs --spawn: otherwise nobody knows which port is meant")]
+    PortWithoutSpawn,
+}
+
+impl Plan {
+    /// A plan with the command line's defaults.
+    #[must_use]
+    pub fn new(url: Url, engine: EngineKind) -> Self {
+        Self {
+            scenario: "run".to_owned(),
+            arm: "A".to_owned(),
+            pair: 0,
+            url,
+            connections: 64,
+            threads: 1,
+            cpus: Vec::new(),
+            pipeline: 1,
+            message_bytes: 32,
+            payload: Payload::Binary,
+            engine,
+            settle: Duration::from_millis(100),
+            warmup: Duration::from_secs(2),
+            measure: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(5),
+            seed: 1,
+            spawn: None,
+            server_engine: None,
+            server_threads: None,
+        }
+    }
+
+    /// Whether the plan can be carried out at all, before anything is touched.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, by the name of its flag.
+    pub fn check(&self) -> Result<(), PlanError> {
+        in_range("-c", self.connections.into(), 1, MAX_CONNECTIONS.into())?;
+        in_range("-t", self.threads.into(), 1, 1024)?;
+        in_range("--pipeline", self.pipeline.into(), 1, MAX_PIPELINE.into())?;
+        in_range("-s", self.message_bytes as u64, 0, MAX_MESSAGE_BYTES as u64)?;
+        if self.connections < self.threads {
+            let (threads, connections) = (self.threads, self.connections);
+            return Err(PlanError::IdleThreads { threads, connections });
+        }
+        if self.message_bytes == 0 && self.url.transport == Transport::Tcp {
+            return Err(PlanError::EmptyOverTcp);
+        }
+        if !self.cpus.is_empty() && self.cpus.len() != self.threads as usize {
+            return Err(PlanError::CpuCount { cpus: self.cpus.len(), threads: self.threads });
+        }
+        for (flag, span) in [
+            ("-d", self.measure),
+            ("--connect-timeout", self.connect_timeout),
+            ("--timeout", self.answer_timeout),
+        ] {
+            if span.is_zero() {
+                return Err(PlanError::Zero(flag));
+            }
+        }
+        if self.url.port == Port::Chosen && self.spawn.is_none() {
+            return Err(PlanError::PortWithoutSpawn);
+        }
+        Ok(())
+    }
+
+    /// What defines the load, as it is stored and hashed.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        Parameters {
+            transport: self.url.transport,
+            connections: self.connections,
+            pipeline: self.pipeline,
+            message_bytes: self.message_bytes as u64,
+            payload: self.payload,
+            rate_per_s: None,
+            threads: self.threads,
+            engine: self.engine.name().to_owned(),
+            server_engine: self.server_engine.clone(),
+            server_threads: self.server_threads,
+            warmup_ns: nanos(self.warmup),
+            measure_ns: nanos(self.measure),
+            verify: true,
+            seed: self.seed,
+            mask_keys_per_connection: None,
+        }
+    }
+}
+
+fn in_range(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(PlanError::Range { flag, range: format!("{least} to {most}"), value })
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(url: &str) -> Plan {
+        Plan::new(url.parse().expect("url"), EngineKind::Epoll)
+    }
+
+    #[test]
+    fn the_defaults_can_be_carried_out() {
+        assert_eq!(plan("ws://127.0.0.1:9001/").check(), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_names_its_flag() {
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = plan("tcp://127.0.0.1:9001");
+            change(&mut plan);
+            plan.check().expect_err("cannot be carried out").to_string()
+        };
+        assert!(refused(|p| p.connections = 0).starts_with("-c "));
+        assert!(refused(|p| p.threads = 65).starts_with("-t 65"));
+        assert!(refused(|p| p.pipeline = 0).starts_with("--pipeline"));
+        assert!(refused(|p| p.message_bytes = 0).starts_with("-s 0"));
+        assert!(refused(|p| p.message_bytes = usize::MAX).starts_with("-s "));
+        assert!(refused(|p| p.cpus = vec![0, 1]).starts_with("--cpus"));
+        assert!(refused(|p| p.measure = Duration::ZERO).starts_with("-d"));
+        assert!(refused(|p| p.url.port = Port::Chosen).contains("--spawn"));
+    }
+
+    #[test]
+    fn the_stored_parameters_are_those_of_the_plan() {
+        let parameters = Plan { pipeline: 16, ..plan("tcp://127.0.0.1:9001") }.parameters();
+        assert_eq!((parameters.transport, parameters.pipeline), (Transport::Tcp, 16));
+        assert_eq!((parameters.engine.as_str(), parameters.measure_ns), ("epoll", 10_000_000_000));
+        assert_eq!(parameters.rate_per_s, None);
+    }
+}
