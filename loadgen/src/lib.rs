@@ -8,4 +8,5 @@ pub mod result;
 pub mod run;
 pub mod spawn;
 pub mod subject;
+pub mod suite;
 pub mod url;

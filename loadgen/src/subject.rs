@@ -1,8 +1,10 @@
 //! What was measured and what measured it: the server's and the generator's identity in a result.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -41,6 +43,72 @@ pub struct Subject {
     pub build: Option<String>,
     /// The compiler it was built with, such as `rustc 1.95.0`.
     pub rustc: Option<String>,
+}
+
+impl Tool {
+    /// This program, driving its connections by `engine`.
+    #[must_use]
+    pub fn this(engine: &str) -> Self {
+        Self {
+            name: "sparring-loadgen".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("SPARRING_COMMIT").filter(|commit| is_commit(commit)).map(str::to_owned),
+            binary_hash: env::current_exe().and_then(|path| file_hash(&path)).ok(),
+            engine: engine.to_owned(),
+            build: option_env!("SPARRING_PROFILE").unwrap_or("unknown").to_owned(),
+        }
+    }
+}
+
+impl Subject {
+    /// What can be told about the server that `words` start: its command, its executable and, where it is our own server,
+    /// what it says of itself.
+    #[must_use]
+    pub fn of_command(words: &[String]) -> Self {
+        let program = words.first().and_then(|word| find_program(word));
+        let own =
+            program.as_deref().filter(|path| path.file_name().is_some_and(|name| name == "sparring-server"));
+        Self {
+            command: (!words.is_empty()).then(|| without_directories(words)),
+            binary_hash: program.as_deref().and_then(|path| file_hash(path).ok()),
+            ..own.map(ask).unwrap_or_default()
+        }
+    }
+
+    /// What the output of `sparring-server --version --verbose` tells.
+    fn of_version(text: &str) -> Self {
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty() && value != "unknown")
+        };
+        Self {
+            commit: value("commit").filter(|commit| is_commit(commit)),
+            dirty: value("dirty").and_then(|dirty| dirty.parse().ok()),
+            build: value("profile"),
+            rustc: value("rustc"),
+            ..Self::default()
+        }
+    }
+}
+
+/// Asks our own server; one that does not answer is one about which nothing is known.
+fn ask(program: &Path) -> Subject {
+    let output = Command::new(program).args(["--version", "--verbose"]).stdin(Stdio::null()).output();
+    output.map(|output| Subject::of_version(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+}
+
+/// The executable that execvp(3) would run.
+fn find_program(word: &str) -> Option<PathBuf> {
+    if word.contains('/') {
+        return Some(PathBuf::from(word)).filter(|path| path.is_file());
+    }
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(word)).find(|path| path.is_file())
+}
+
+/// Whether `text` is a commit's name as git prints it, whole or abbreviated.
+#[must_use]
+pub fn is_commit(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The first twelve hexadecimal digits of the SHA-256 of the file at `path`.
@@ -97,6 +165,45 @@ mod tests {
             "server --url ws://h/p"
         );
         assert_eq!(without_directories(&words("../x/server ~/y/z/")), "server z");
+    }
+
+    #[test]
+    fn a_server_of_ours_tells_what_it_was_built_from() {
+        let text = "version: 0.1.0\ncommit: 0123456789abcdef\ndirty: false\nprofile: release\n\
+                    rustc: rustc 1.95.0 (59807616e 2026-04-14)\nkernel: avx2\n";
+        assert_eq!(
+            Subject::of_version(text),
+            Subject {
+                commit: Some("0123456789abcdef".into()),
+                dirty: Some(false),
+                build: Some("release".into()),
+                rustc: Some("rustc 1.95.0 (59807616e 2026-04-14)".into()),
+                ..Subject::default()
+            }
+        );
+        assert_eq!(Subject::of_version("commit: unknown\ndirty: unknown\n"), Subject::default());
+        assert_eq!(Subject::of_version("<html>"), Subject::default());
+    }
+
+    #[test]
+    fn a_foreign_server_is_known_by_its_command_and_file() {
+        let subject = Subject::of_command(&words("sh -c true"));
+        assert_eq!(subject.command.as_deref(), Some("sh -c true"));
+        assert_eq!(subject.binary_hash.map(|hash| hash.len()), Some(12));
+        assert_eq!(subject.commit, None);
+        assert_eq!(Subject::of_command(&words("/no/such/program")).binary_hash, None);
+        assert_eq!(Subject::of_command(&[]), Subject::default());
+    }
+
+    #[test]
+    fn commits_are_lower_case_hexadecimal() {
+        assert!(is_commit("0123abc") && is_commit(&"a".repeat(64)));
+        assert!(
+            !is_commit("0123ab")
+                && !is_commit("main")
+                && !is_commit("0123ABC")
+                && !is_commit(&"a".repeat(65))
+        );
     }
 
     #[test]

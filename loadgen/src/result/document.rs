@@ -40,6 +40,34 @@ pub struct Document {
     pub verdict: Option<serde_json::Value>,
 }
 
+impl Document {
+    /// The document of one run on this machine; `subject` is the default where the server is not known.
+    #[must_use]
+    pub fn single(scenario: Scenario, run: Run, tool: Tool, subject: Subject, machine: Machine) -> Self {
+        let phases = run.phases;
+        let session = Session {
+            kind: SessionKind::Single,
+            suite: None,
+            tag: None,
+            start: run.start,
+            duration_ns: phases.connect + phases.settle + phases.warmup + phases.measure + phases.drain,
+            order: "single".to_owned(),
+            interrupted: run.interrupted,
+            marks: Vec::new(),
+        };
+        Self {
+            schema: SCHEMA,
+            tool,
+            subject,
+            machine,
+            session,
+            scenarios: vec![scenario],
+            runs: vec![run],
+            verdict: None,
+        }
+    }
+}
+
 /// How the runs of a document belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {

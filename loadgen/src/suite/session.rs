@@ -1,0 +1,470 @@
+//! A session of a suite: its scenarios settled for this machine, then run round by round.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use engine::{EngineError, EngineKind};
+
+use super::places::Places;
+use super::scenarios::{Spec, Suite};
+use super::{Options, SuiteError};
+use crate::machine::Machine;
+use crate::result::{Document, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
+use crate::run::{Plan, Progress, RunError};
+use crate::spawn::Spawn;
+use crate::subject::{Subject, Tool};
+use crate::url::{PORT_PLACEHOLDER, Port, Url};
+
+/// Descriptors a process needs beside its connections: listeners, rings, files, standard streams.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Starting the server, connecting, settling and ending it, per run: for the announcement alone.
+const AROUND_A_RUN: Duration = Duration::from_millis(400);
+
+/// What the suite is made of on this machine.
+pub(super) struct Session {
+    suite: Suite,
+    tag: Option<String>,
+    subject: Subject,
+    engine: EngineKind,
+    places: Option<Places>,
+    /// In the order of a round, `pair` not yet set.
+    plans: Vec<Plan>,
+    marks: Vec<String>,
+}
+
+/// How a run is made; tests put something quicker in its place.
+pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
+
+/// Whether an engine works here.
+pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
+
+impl Session {
+    /// Settles the engine, the processors and which scenarios this machine can run.
+    pub(super) fn prepare(
+        options: &Options,
+        machine: &Machine,
+        probe: Probe<'_>,
+    ) -> Result<Self, SuiteError> {
+        let (engine, refused) = settle_engine(options.engine, probe)?;
+        let places = Places::here();
+        let mut marks: Vec<String> = refused.into_iter().collect();
+        marks.extend(places.as_ref().and_then(|places| places.mark.clone()));
+        let descriptors = machine.limits.nofile_hard;
+        let specs = runnable(options.suite.specs(), engine, descriptors, probe, &mut marks);
+        let plans: Vec<Plan> =
+            specs.iter().map(|spec| plan(spec, options, engine, places.as_ref())).collect();
+        let subject = subject(options, engine, &plans);
+        if subject.build.as_deref() == Some("debug") {
+            marks.push("the server is a debug build: its figures mean nothing.".to_owned());
+        }
+        Ok(Self { suite: options.suite, tag: options.tag.clone(), subject, engine, places, plans, marks })
+    }
+
+    /// Says what is about to happen and how long it takes.
+    pub(super) fn announce(&self, notes: &mut dyn Write) -> io::Result<()> {
+        let (suite, rounds) = (self.suite.name(), self.suite.rounds());
+        let runs = self.plans.len() * rounds as usize;
+        let places = match &self.places {
+            Some(places) => format!("server on CPU {}, generator on CPU {}", places.server, places.client),
+            None => "nothing pinned".to_owned(),
+        };
+        writeln!(
+            notes,
+            "suite {suite}: {} scenarios, {runs} runs, about {}",
+            self.plans.len(),
+            self.duration(runs)
+        )?;
+        writeln!(notes, "engine {}, {places}", self.engine.name())?;
+        for mark in &self.marks {
+            writeln!(notes, "NOTE: {mark}")?;
+        }
+        Ok(())
+    }
+
+    fn duration(&self, runs: usize) -> String {
+        let run = self.suite.warmup() + self.suite.measure() + AROUND_A_RUN;
+        let seconds = (run * u32::try_from(runs).unwrap_or(u32::MAX)).as_secs_f64().ceil();
+        if seconds < 90.0 { format!("{seconds} seconds") } else { format!("{:.0} minutes", seconds / 60.0) }
+    }
+
+    /// Makes every run, round by round: a slow stretch of the machine then falls on all scenarios and not on one.
+    pub(super) fn measure(
+        self,
+        machine: Machine,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+        notes: &mut dyn Write,
+    ) -> Result<Document, SuiteError> {
+        let (start, began) = (Utc::now(), Instant::now());
+        let (runs, interrupted) = self.make_runs(execute, progress, notes)?;
+        if runs.is_empty() {
+            return Err(SuiteError::Interrupted);
+        }
+        let session = crate::result::Session {
+            kind: SessionKind::Suite,
+            suite: Some(self.suite.name().to_owned()),
+            tag: self.tag,
+            start,
+            duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            order: "rounds".to_owned(),
+            interrupted,
+            marks: self.marks,
+        };
+        let scenarios =
+            self.plans.iter().map(|plan| Scenario::new(&plan.scenario, plan.parameters())).collect();
+        let tool = Tool::this(self.engine.name());
+        let subject = self.subject;
+        Ok(Document { schema: SCHEMA, tool, subject, machine, session, scenarios, runs, verdict: None })
+    }
+
+    /// The runs that were made, and whether the user ended them early.
+    fn make_runs(
+        &self,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+        notes: &mut dyn Write,
+    ) -> Result<(Vec<Run>, bool), SuiteError> {
+        let total = self.plans.len() * self.suite.rounds() as usize;
+        let mut runs = Vec::with_capacity(total);
+        for pair in 0..self.suite.rounds() {
+            for plan in &self.plans {
+                if progress.interrupted() {
+                    return Ok((runs, true));
+                }
+                let run = match execute(&Plan { pair, ..plan.clone() }, progress) {
+                    Ok(run) => self.doubted(run),
+                    Err(RunError::Interrupted) => return Ok((runs, true)),
+                    Err(source) => return Err(SuiteError::Run { scenario: plan.scenario.clone(), source }),
+                };
+                let interrupted = run.interrupted;
+                writeln!(notes, "{}", line(runs.len() + 1, total, &run))?;
+                runs.push(run);
+                if interrupted {
+                    return Ok((runs, true));
+                }
+            }
+        }
+        Ok((runs, false))
+    }
+
+    /// A debug build of the server is no subject, however well the run went.
+    fn doubted(&self, mut run: Run) -> Run {
+        if self.subject.build.as_deref() == Some("debug") {
+            run.valid = false;
+            run.invalid_reasons.push("The server is a debug build.".to_owned());
+        }
+        run
+    }
+}
+
+fn line(number: usize, total: usize, run: &Run) -> String {
+    let validity = if run.valid { "" } else { "  INVALID" };
+    format!("[{number}/{total}] {:<17}{:>12.0} msg/s{validity}", run.scenario, run.rate_per_s)
+}
+
+/// The session's engine, and what to say where it is not the one it should be.
+fn settle_engine(
+    asked: Option<EngineKind>,
+    probe: Probe<'_>,
+) -> Result<(EngineKind, Option<String>), EngineError> {
+    if let Some(kind) = asked {
+        return probe(kind).map(|()| (kind, None));
+    }
+    Ok(match probe(EngineKind::Uring) {
+        Ok(()) => (EngineKind::Uring, None),
+        Err(error) => {
+            (EngineKind::Epoll, Some(format!("io_uring is not available, this ran on epoll. {error}")))
+        }
+    })
+}
+
+/// The scenarios that this machine can run; the others are named in `marks`.
+fn runnable(
+    specs: Vec<Spec>,
+    default: EngineKind,
+    descriptors: Option<u64>,
+    probe: Probe<'_>,
+    marks: &mut Vec<String>,
+) -> Vec<Spec> {
+    let mut runnable = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let name = spec.full_name();
+        let needed = u64::from(spec.connections) + SPARE_DESCRIPTORS;
+        if spec.engine == Some(default) {
+            // It would be the scenario without an engine's name over again.
+            continue;
+        }
+        if let Some(Err(error)) = spec.engine.map(probe) {
+            marks.push(format!("{name} was left out. {error}"));
+        } else if descriptors.is_some_and(|limit| limit < needed) {
+            let limit = descriptors.unwrap_or_default();
+            marks.push(format!(
+                "{name} was left out: it needs {needed} descriptors, the hard limit is {limit}."
+            ));
+        } else {
+            runnable.push(spec);
+        }
+    }
+    runnable
+}
+
+fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Places>) -> Plan {
+    let engine = spec.engine.unwrap_or(default);
+    let target = if spec.transport == Transport::Ws { "/" } else { "" };
+    let url = Url {
+        transport: spec.transport,
+        host: "127.0.0.1".to_owned(),
+        port: Port::Chosen,
+        target: target.to_owned(),
+    };
+    Plan {
+        scenario: spec.full_name(),
+        connections: spec.connections,
+        pipeline: spec.pipeline,
+        message_bytes: spec.message_bytes,
+        payload: spec.payload,
+        cpus: places.map(|places| places.client).into_iter().collect(),
+        warmup: options.suite.warmup(),
+        measure: options.suite.measure(),
+        spawn: Some(Spawn {
+            command: command(spec, options, engine, places),
+            cpus: places.map(|places| places.server).into_iter().collect(),
+        }),
+        server_engine: Some(engine.name().to_owned()),
+        server_threads: Some(1),
+        ..Plan::new(url, default)
+    }
+}
+
+/// The server's command line: everything that matters named, nothing left to a default that may change.
+fn command(spec: &Spec, options: &Options, engine: EngineKind, places: Option<&Places>) -> Vec<String> {
+    let mut words = vec![
+        options.server.to_string_lossy().into_owned(),
+        "--listen".to_owned(),
+        format!("127.0.0.1:{PORT_PLACEHOLDER}"),
+        "--threads".to_owned(),
+        "1".to_owned(),
+        "--engine".to_owned(),
+        engine.name().to_owned(),
+        "--protocol".to_owned(),
+        if spec.transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
+        "--stats".to_owned(),
+    ];
+    if let Some(places) = places {
+        words.extend(["--cpus".to_owned(), places.server.to_string()]);
+    }
+    words
+}
+
+/// The server's identity: what the caller knows of the checkout wins over what the server says.
+fn subject(options: &Options, engine: EngineKind, plans: &[Plan]) -> Subject {
+    let first = plans.first().and_then(|plan| plan.spawn.as_ref());
+    let asked = Subject::of_command(first.map_or(&[], |spawn| &spawn.command));
+    let engine = Some(engine.name().to_owned());
+    match &options.checkout {
+        Some(checkout) => {
+            Subject { commit: Some(checkout.commit.clone()), dirty: Some(checkout.dirty), engine, ..asked }
+        }
+        None => Subject { engine, ..asked },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::result::example;
+    use crate::run::Silent;
+    use crate::suite::Checkout;
+
+    fn options(suite: Suite) -> Options {
+        Options {
+            suite,
+            server: PathBuf::from("/home/somebody/sparring-server"),
+            results: PathBuf::from("unused"),
+            checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
+            tag: Some("t".into()),
+            engine: None,
+        }
+    }
+
+    fn everything_works(_: EngineKind) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn only_epoll_works(kind: EngineKind) -> Result<(), EngineError> {
+        if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) }
+    }
+
+    fn roomy() -> Machine {
+        Machine::default()
+    }
+
+    fn names(session: &Session) -> Vec<&str> {
+        session.plans.iter().map(|plan| plan.scenario.as_str()).collect()
+    }
+
+    /// A run that takes no time and says which plan it was made for.
+    fn instant(plan: &Plan, _: &mut dyn Progress) -> Result<Run, RunError> {
+        let mut run = example::run(&plan.scenario, 1000);
+        run.pair = plan.pair;
+        Ok(run)
+    }
+
+    #[test]
+    fn every_plan_can_be_carried_out_and_names_its_engine() {
+        for suite in [Suite::Quick, Suite::Full, Suite::Smoke] {
+            let session = Session::prepare(&options(suite), &roomy(), &everything_works).expect("prepared");
+            assert_eq!(session.plans.len(), suite.specs().len());
+            for plan in &session.plans {
+                plan.check().expect("can be carried out");
+                let command = &plan.spawn.as_ref().expect("starts a server").command;
+                let engine =
+                    command.iter().position(|word| word == "--engine").map(|at| command[at + 1].as_str());
+                assert_eq!(engine, plan.server_engine.as_deref());
+                assert_ne!(engine, Some("auto"));
+                assert!(command.contains(&"127.0.0.1:{port}".to_owned()));
+                let raw = command.windows(2).any(|pair| pair == ["--protocol", "tcp"]);
+                assert_eq!(raw, plan.scenario.starts_with("tcp"), "{command:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_generator_drives_all_engines() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+        assert!(session.plans.iter().all(|plan| plan.engine == EngineKind::Uring));
+        assert!(names(&session).contains(&"echo@epoll") && names(&session).contains(&"echo@tokio-uring"));
+    }
+
+    #[test]
+    fn without_io_uring_the_session_runs_on_epoll_and_says_so() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &only_epoll_works).expect("prepared");
+        assert_eq!(names(&session), ["echo", "pipeline", "text", "large", "tcp", "tcp-pipeline"]);
+        assert!(session.plans.iter().all(|plan| plan.server_engine.as_deref() == Some("epoll")));
+        assert!(
+            session.marks.iter().any(|mark| mark.starts_with("io_uring is not available")),
+            "{:?}",
+            session.marks
+        );
+        assert!(session.marks.iter().any(|mark| mark.starts_with("echo@tokio-uring")), "{:?}", session.marks);
+        let mut notes = Vec::new();
+        session.announce(&mut notes).expect("written");
+        assert!(String::from_utf8(notes).expect("text").contains("NOTE: io_uring is not available"));
+    }
+
+    #[test]
+    fn an_engine_asked_for_by_name_never_falls_back() {
+        let options = Options { engine: Some(EngineKind::Uring), ..options(Suite::Quick) };
+        assert!(matches!(
+            Session::prepare(&options, &roomy(), &only_epoll_works),
+            Err(SuiteError::Engine(EngineError::Missing))
+        ));
+    }
+
+    #[test]
+    fn a_scenario_beyond_the_descriptors_is_left_out_and_named() {
+        let mut machine = roomy();
+        machine.limits.nofile_hard = Some(4096);
+        let session = Session::prepare(&options(Suite::Full), &machine, &everything_works).expect("prepared");
+        assert!(!names(&session).contains(&"text-4000x1"));
+        assert!(session.marks.iter().any(|mark| mark.contains("text-4000x1") && mark.contains("4256")));
+    }
+
+    #[test]
+    fn full_announces_its_duration() {
+        let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
+        let mut notes = Vec::new();
+        session.announce(&mut notes).expect("written");
+        let notes = String::from_utf8(notes).expect("text");
+        assert!(notes.starts_with("suite full: 13 scenarios, 39 runs, about 4 minutes"), "{notes}");
+    }
+
+    #[test]
+    fn rounds_are_interleaved_and_the_document_is_whole() {
+        let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
+        let names: Vec<String> = names(&session).into_iter().map(str::to_owned).collect();
+        let document = session.measure(roomy(), &instant, &mut Silent, &mut Vec::new()).expect("measured");
+        assert_eq!(document.runs.len(), 39);
+        for (index, run) in document.runs.iter().enumerate() {
+            assert_eq!((run.scenario.as_str(), run.pair as usize), (names[index % 13].as_str(), index / 13));
+        }
+        assert_eq!(document.session.order, "rounds");
+        assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
+        assert_eq!(document.subject.dirty, Some(true));
+        let command = document.subject.command.expect("known");
+        assert!(command.starts_with("sparring-server --listen"), "{command}");
+        let json = serde_json::to_string(&document.scenarios).expect("JSON");
+        assert!(!json.contains("somebody"), "{json}");
+    }
+
+    /// Says "stop" after a number of questions.
+    struct StopAfter(u32);
+
+    impl Progress for StopAfter {
+        fn tick(&mut self, _: &crate::run::Snapshot) {}
+
+        fn interrupted(&mut self) -> bool {
+            self.0 = self.0.saturating_sub(1);
+            self.0 == 0
+        }
+    }
+
+    #[test]
+    fn what_was_measured_before_ctrl_c_is_kept_and_marked() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+        let document =
+            session.measure(roomy(), &instant, &mut StopAfter(3), &mut Vec::new()).expect("measured");
+        assert_eq!(document.runs.len(), 2);
+        assert!(document.session.interrupted);
+    }
+
+    #[test]
+    fn an_interrupted_run_is_the_last_and_is_kept() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+        let cut = |plan: &Plan, progress: &mut dyn Progress| {
+            instant(plan, progress).map(|run| Run { interrupted: plan.scenario == "pipeline", ..run })
+        };
+        let document = session.measure(roomy(), &cut, &mut Silent, &mut Vec::new()).expect("measured");
+        assert_eq!(document.runs.len(), 2);
+        assert!(document.session.interrupted);
+    }
+
+    #[test]
+    fn ctrl_c_before_the_first_run_leaves_nothing() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+        let result = session.measure(roomy(), &instant, &mut StopAfter(1), &mut Vec::new());
+        assert!(matches!(result, Err(SuiteError::Interrupted)));
+    }
+
+    #[test]
+    fn a_run_that_fails_ends_the_session_with_its_scenario() {
+        let session =
+            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+        let made = RefCell::new(0);
+        let failing = |plan: &Plan, progress: &mut dyn Progress| {
+            *made.borrow_mut() += 1;
+            if plan.scenario == "text" { Err(RunError::Panicked) } else { instant(plan, progress) }
+        };
+        let error = session.measure(roomy(), &failing, &mut Silent, &mut Vec::new()).expect_err("failed");
+        assert!(error.to_string().starts_with("scenario text: "), "{error}");
+        assert_eq!(*made.borrow(), 3);
+    }
+
+    #[test]
+    fn a_debug_build_of_the_server_makes_every_run_invalid() {
+        let mut session =
+            Session::prepare(&options(Suite::Smoke), &roomy(), &everything_works).expect("prepared");
+        session.subject.build = Some("debug".into());
+        let document = session.measure(roomy(), &instant, &mut Silent, &mut Vec::new()).expect("measured");
+        assert!(document.runs.iter().all(|run| !run.valid && run.invalid_reasons.len() == 1));
+    }
+}
