@@ -93,6 +93,15 @@ impl Record {
         self.segments.drain(..)
     }
 
+    /// Drops the pieces of output of this call; owned buffers go to the pool.
+    pub fn discard_segments(&mut self) {
+        for segment in self.segments.drain(..) {
+            if let Segment::Owned(buffer) = segment {
+                self.pool.put(buffer);
+            }
+        }
+    }
+
     /// Takes what was asked for besides bytes.
     pub fn take_commands(&mut self) -> Commands {
         std::mem::take(&mut self.commands)

@@ -1,0 +1,72 @@
+//! Beginning a connection on a socket that does not block, and the meaning of a socket's errors.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::handler::{Cause, Connect};
+
+/// A socket on its way to `connect.to`; writable, or in error, when the outcome is known.
+///
+/// # Errors
+///
+/// What socket(2), bind(2) or connect(2) say at once: no descriptors, no such source address, no route.
+pub(crate) fn begin(connect: &Connect) -> io::Result<OwnedFd> {
+    let family = if connect.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(from) = connect.from {
+        bind_source(&socket, from)?;
+    }
+    match rustix::net::connect(&socket, &connect.to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Binds to a source address without taking a port yet (ip(7)): with port 0 the kernel then chooses one at the connect, when
+/// it knows the whole four-tuple, and does not run out after 28,000 connections.
+fn bind_source(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int that is valid for the length of the call.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::net::bind(socket, &from)?)
+}
+
+/// The outcome of a connect, once the socket is writable or in error; later, what has happened to the connection.
+pub(crate) fn pending_error(socket: impl AsFd) -> io::Result<()> {
+    Ok(sockopt::socket_error(socket)??)
+}
+
+/// What an error of a receive or a send means for the connection. EPIPE: the reset came while we had something to send.
+pub(crate) fn cause(error: io::Error) -> Cause {
+    match error.raw_os_error() {
+        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Cause::Reset,
+        _ => Cause::Io(error),
+    }
+}
+
+/// `Worker::connect` beyond `Config::max_connects`.
+pub(crate) fn too_many(max_connects: usize) -> io::Error {
+    io::Error::other(format!("{max_connects} outgoing connections are open already (max_connects)"))
+}
+
+/// An attempt that took longer than `Connect::timeout`.
+pub(crate) fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer within the connect timeout")
+}
