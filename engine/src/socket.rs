@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Length of the kernel's queue of connections not yet accepted; it takes `net.core.somaxconn` where that is less.
-const BACKLOG: i32 = 16_384;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// `count` listening sockets on one address, among which the kernel spreads connections by hash (`SO_REUSEPORT`, socket(7)).
 ///

@@ -23,12 +23,11 @@ pub(crate) enum OpKind {
     Cancel,
     Close,
     Wake,
-    Timer,
 }
 
 impl OpKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [OpKind; 10] = [
+        const ALL: [OpKind; 9] = [
             OpKind::Accept,
             OpKind::Connect,
             OpKind::Receive,
@@ -38,7 +37,6 @@ impl OpKind {
             OpKind::Cancel,
             OpKind::Close,
             OpKind::Wake,
-            OpKind::Timer,
         ];
         ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }
@@ -84,7 +82,7 @@ mod tests {
 
     #[test]
     fn parts_come_back() {
-        let kinds = [OpKind::Accept, OpKind::Receive, OpKind::Backlog, OpKind::Timer];
+        let kinds = [OpKind::Accept, OpKind::Receive, OpKind::Backlog, OpKind::Wake];
         for kind in kinds {
             for (slot, generation) in [(0, 0), (u32::MAX, GENERATION_MASK), (7, 0x1234_5678)] {
                 let token = Token::from_bits(Token::new(kind, slot, generation).bits());

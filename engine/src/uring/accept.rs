@@ -1,0 +1,177 @@
+//! Accepting.
+//!
+//! One multishot accept per listener serves best, but tells no peer address and takes connections as fast as they come, also
+//! beyond what the table holds: the kernel would drop those with a bare FIN. Where addresses are wanted, or room gets short,
+//! single accepts take its place, never more than there is room for; the rest waits in the listener's queue.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::handler::{Handler, Origin};
+use crate::socket::BACKLOG;
+use crate::time::Nanos;
+use crate::token::{OpKind, Token};
+use crate::uring::Core;
+use crate::uring::ring::{Completion, Op, PeerAddress, Ring};
+use crate::uring::slot::State;
+
+/// Single accepts armed per listener.
+const SINGLES: usize = 32;
+
+/// Room in the table below which single accepts take over: what a multishot accept may take in one go is the queue of the
+/// listener.
+const BURST: usize = BACKLOG as usize;
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// An accept operation, armed or not. Its index is the slot of its token.
+struct Acceptor {
+    listener: u16,
+    multishot: bool,
+    armed: bool,
+    cancelling: bool,
+    /// Written by the kernel; boxed so that it stays in place.
+    address: Box<PeerAddress>,
+}
+
+/// All accept operations of a worker.
+pub(super) struct Acceptors {
+    all: Vec<Acceptor>,
+    /// Per listener: whether to accept.
+    on: Vec<bool>,
+    /// Accepted connections in the table.
+    open: usize,
+    /// Something has changed: look at what should be armed.
+    pub(super) check: bool,
+    /// When to go on after an error.
+    pub(super) retry: Nanos,
+}
+
+impl Acceptors {
+    pub(super) fn new(config: &Config) -> Self {
+        let listeners = 0..config.listeners.len() as u16;
+        let acceptor = |listener, multishot| Acceptor {
+            listener,
+            multishot,
+            armed: false,
+            cancelling: false,
+            address: Box::new(PeerAddress::new()),
+        };
+        let of_listener =
+            |l| std::iter::once(acceptor(l, true)).chain((0..SINGLES).map(move |_| acceptor(l, false)));
+        Self {
+            all: listeners.clone().flat_map(of_listener).collect(),
+            on: listeners.map(|_| true).collect(),
+            open: 0,
+            check: false,
+            retry: Nanos::NEVER,
+        }
+    }
+
+    pub(super) fn listening(&mut self, listener: u16, on: bool) {
+        if let Some(state) = self.on.get_mut(usize::from(listener)) {
+            *state = on;
+            self.check = true;
+        }
+    }
+
+    /// An accepted connection has left the table.
+    pub(super) fn gone(&mut self) {
+        self.open -= 1;
+        self.check = true;
+    }
+
+    fn armed(&self, multishot: bool, listener: Option<u16>) -> usize {
+        let counts =
+            |a: &&Acceptor| a.armed && a.multishot == multishot && listener.is_none_or(|l| a.listener == l);
+        self.all.iter().filter(counts).count()
+    }
+}
+
+impl<R: Ring, H: Handler> Core<'_, R, H> {
+    /// Arms and cancels accepts so that they fit what is wanted and what there is room for.
+    pub(super) fn queue_accepts(&mut self) {
+        if !std::mem::take(&mut self.acceptors.check) {
+            return;
+        }
+        let room = self.config.max_accepted.saturating_sub(self.acceptors.open);
+        for index in 0..self.acceptors.all.len() {
+            let a = &self.acceptors.all[index];
+            let listener = &self.config.listeners[usize::from(a.listener)];
+            let on = self.acceptors.on[usize::from(a.listener)] && self.acceptors.retry == Nanos::NEVER;
+            let by_burst = !listener.peer_addresses && room > BURST;
+            let wanted = on
+                && if a.multishot {
+                    by_burst
+                } else {
+                    let others = self.acceptors.armed(false, None);
+                    let multishot_gone = self.acceptors.armed(true, Some(a.listener)) == 0;
+                    !by_burst && multishot_gone && (a.armed || others < room)
+                };
+            if wanted && !a.armed {
+                self.arm_accept(index);
+            } else if !wanted && a.armed && !a.cancelling {
+                self.cancel_accept(index);
+            }
+        }
+    }
+
+    fn arm_accept(&mut self, index: usize) {
+        let a = &mut self.acceptors.all[index];
+        a.armed = true;
+        let listener = self.config.listeners[usize::from(a.listener)].socket.as_raw_fd();
+        // The address is boxed and its box is dropped only with the worker, after all operations have ended.
+        let op = Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
+        self.push(Token::new(OpKind::Accept, index as u32, 0), op);
+    }
+
+    fn cancel_accept(&mut self, index: usize) {
+        self.acceptors.all[index].cancelling = true;
+        let target = Token::new(OpKind::Accept, index as u32, 0);
+        self.push(Token::new(OpKind::Cancel, index as u32, 0), Op::Cancel { target });
+    }
+
+    pub(super) fn on_accept(&mut self, handler: &mut H, c: Completion) {
+        let Some(a) = self.acceptors.all.get_mut(c.token.slot() as usize) else { return };
+        if !c.more {
+            (a.armed, a.cancelling) = (false, false);
+            self.acceptors.check = true;
+        }
+        if c.result >= 0 {
+            let peer = if a.multishot { None } else { a.address.take() };
+            let from = Origin::Accepted { listener: a.listener, peer };
+            self.accepted(handler, c.result.cast_unsigned(), from);
+        } else {
+            self.on_accept_error(-c.result);
+        }
+    }
+
+    fn accepted(&mut self, handler: &mut H, slot: u32, from: Origin) {
+        self.counters.accepted += 1;
+        self.acceptors.open += 1;
+        if self.config.max_accepted.saturating_sub(self.acceptors.open) <= BURST {
+            self.acceptors.check = true;
+        }
+        self.make_room(slot);
+        debug_assert!(
+            self.slots[slot as usize].state == State::Free,
+            "the kernel chose a slot that is in use"
+        );
+        self.open_connection(handler, slot, from);
+    }
+
+    fn on_accept_error(&mut self, errno: i32) {
+        match errno {
+            // Cancelled by us, or a connection that was gone before it was accepted (accept(2) names the rest).
+            libc::ECANCELED | libc::ECONNABORTED | libc::EAGAIN | libc::EINTR | libc::EPROTO => {}
+            errno => {
+                self.counters.accept_pauses += 1;
+                self.acceptors.retry = self.now + BACK_OFF;
+                let error = std::io::Error::from_raw_os_error(errno);
+                tracing::warn!(%error, "accepting pauses for a moment");
+            }
+        }
+    }
+}

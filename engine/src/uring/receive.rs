@@ -1,0 +1,182 @@
+//! Input: multishot receives into provided buffers, pauses, the end of the other side's stream.
+
+use crate::handler::{Cause, Handler};
+use crate::token::OpKind;
+use crate::uring::ring::{Completion, Op, Ring};
+use crate::uring::slot::{Marks, State, cause_of};
+use crate::uring::{Core, Source};
+
+impl<R: Ring, H: Handler> Core<'_, R, H> {
+    /// Arms the receives of all connections whose last one has ended and who may read.
+    pub(super) fn queue_receives(&mut self) {
+        let mut rearm = std::mem::take(&mut self.rearm);
+        for slot in rearm.drain(..) {
+            self.arm_receive(slot);
+        }
+        self.rearm = rearm;
+    }
+
+    fn arm_receive(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        let wanted = match s.state {
+            State::Open => s.is_listening(),
+            // What comes now is discarded, but it must be read: unread input would turn the close into a reset.
+            State::Draining | State::Lingering => true,
+            _ => false,
+        };
+        if wanted && !s.marks.any(Marks::RECEIVING | Marks::EOF) {
+            s.marks.set(Marks::RECEIVING);
+            let token = s.token(OpKind::Receive, slot);
+            self.push(token, Op::Receive { slot });
+        }
+    }
+
+    /// Ends the receive; its last completion is still to come.
+    pub(super) fn cancel_receive(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if s.marks.any(Marks::RECEIVING) && !s.marks.any(Marks::CANCELLING) {
+            s.marks.set(Marks::CANCELLING);
+            let target = s.token(OpKind::Receive, slot);
+            let token = s.token(OpKind::Cancel, slot);
+            self.push(token, Op::Cancel { target });
+        }
+    }
+
+    pub(super) fn on_receive(&mut self, handler: &mut H, c: Completion) {
+        let slot = c.token.slot();
+        let Some(s) = self.live(c.token) else {
+            self.return_unused(c);
+            return;
+        };
+        if !c.more {
+            s.marks.clear(Marks::RECEIVING | Marks::CANCELLING);
+            self.rearm.push(slot);
+        }
+        match (c.result, c.buffer) {
+            (n, Some(id)) if n > 0 => self.on_bytes(handler, slot, id, n.cast_unsigned() as usize),
+            (0, _) => {
+                self.return_unused(c);
+                self.on_eof(handler, slot);
+            }
+            (e, _) => {
+                self.return_unused(c);
+                self.on_receive_error(slot, -e);
+            }
+        }
+        if !c.more && self.slots[slot as usize].state == State::Ending {
+            self.leaving.push(slot);
+        }
+    }
+
+    fn on_receive_error(&mut self, slot: u32, errno: i32) {
+        match errno {
+            // No buffer was free. By now some have been given back, or will have been when the turn's sends are settled.
+            libc::ENOBUFS => self.counters.enobufs += 1,
+            libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
+            errno => self.end(slot, cause_of(errno)),
+        }
+    }
+
+    fn return_unused(&mut self, c: Completion) {
+        if let Some(id) = c.buffer {
+            self.ring.give_back(id);
+        }
+    }
+
+    fn on_bytes(&mut self, handler: &mut H, slot: u32, id: u16, len: usize) {
+        self.counters.bytes_in += len as u64;
+        let s = &mut self.slots[slot as usize];
+        match s.state {
+            State::Open if s.is_listening() => {
+                let (conn_id, unsent) = (s.id(slot), s.unsent());
+                if let Some(conn) = s.conn.as_mut() {
+                    let mut out = self.record.begin(self.now, unsent, len);
+                    handler.received(conn_id, conn, self.ring.buffer(id, len), &mut out);
+                    self.absorb(slot, Source::Buffer(id));
+                }
+            }
+            State::Open => {
+                let bytes = self.ring.buffer(id, len);
+                s.extra().stash.extend_from_slice(bytes);
+            }
+            State::Draining | State::Lingering => {
+                let left = &mut s.extra().linger_left;
+                *left = left.saturating_sub(len as u64);
+                if *left == 0 {
+                    self.end(slot, Cause::Closed);
+                }
+            }
+            _ => {}
+        }
+        if self.named[usize::from(id)] == 0 {
+            self.ring.give_back(id);
+        }
+    }
+
+    fn on_eof(&mut self, handler: &mut H, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        s.marks.set(Marks::EOF);
+        match s.state {
+            State::Open if s.is_listening() => self.tell_eof(handler, slot),
+            State::Open => s.marks.set(Marks::EOF_UNTOLD),
+            State::Lingering => self.end(slot, Cause::PeerClosed),
+            _ => {}
+        }
+    }
+
+    fn tell_eof(&mut self, handler: &mut H, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        let (id, unsent) = (s.id(slot), s.unsent());
+        if let Some(conn) = s.conn.as_mut() {
+            let mut out = self.record.begin(self.now, unsent, 0);
+            handler.eof(id, conn, &mut out);
+            self.absorb(slot, Source::Nowhere);
+        }
+    }
+
+    // ---- pauses
+
+    pub(super) fn pause(&mut self, slot: u32) {
+        self.slots[slot as usize].marks.set(Marks::PAUSED);
+        self.cancel_receive(slot);
+    }
+
+    pub(super) fn resume(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if s.marks.any(Marks::PAUSED) {
+            s.marks.clear(Marks::PAUSED);
+            self.resumed.push(slot);
+        }
+    }
+
+    /// Hands over what arrived during pauses, and arms the receives again.
+    pub(super) fn deliver_stashes(&mut self, handler: &mut H) {
+        // What a handler resumes within these calls comes in the next turn.
+        for _ in 0..self.resumed.len() {
+            let slot = self.resumed.remove(0);
+            if !self.slots[slot as usize].is_listening() {
+                continue;
+            }
+            self.deliver_stash(handler, slot);
+            let s = &mut self.slots[slot as usize];
+            if s.is_listening() && s.marks.any(Marks::EOF_UNTOLD) {
+                s.marks.clear(Marks::EOF_UNTOLD);
+                self.tell_eof(handler, slot);
+            }
+            self.rearm.push(slot);
+        }
+    }
+
+    fn deliver_stash(&mut self, handler: &mut H, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        let Some(extra) = s.extra.as_mut().filter(|e| !e.stash.is_empty()) else { return };
+        let mut stash = std::mem::take(&mut extra.stash);
+        let (id, unsent, len) = (s.id(slot), s.unsent(), stash.len());
+        if let Some(conn) = s.conn.as_mut() {
+            let mut out = self.record.begin(self.now, unsent, len);
+            handler.received(id, conn, &mut stash, &mut out);
+            self.absorb(slot, Source::Stash(&stash));
+        }
+        self.record.pool().put(stash);
+    }
+}
