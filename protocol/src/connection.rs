@@ -13,12 +13,12 @@ use crate::opcode::{MessageKind, Opcode};
 use crate::role::Role;
 use crate::utf8::{InvalidUtf8, Utf8};
 
-/// Text is unmasked and validated in blocks of this size, so that the second pass finds them in the L1 cache. A multiple
-/// of 4: every block starts in the same phase of the key.
+/// Text is unmasked and validated in blocks of this size, so that the second pass finds them in the L1 cache.
+/// A multiple of 4: every block starts in the same phase of the key.
 const TEXT_BLOCK: usize = 4096;
 
-/// What one end of an open WebSocket has to remember between reads: 40 bytes, and a heap block only while a control
-/// frame is cut.
+/// What one end of an open WebSocket has to remember between reads: 40 bytes, and a heap block only while a
+/// control frame is cut.
 ///
 /// Feed it every input with [`next`](Connection::next) until that returns `Ok(None)`.
 #[derive(Debug)]
@@ -98,17 +98,18 @@ impl Connection {
         matches!(self.state, State::Closed)
     }
 
-    /// Reads on in `input[*at..]` and advances `*at`. `Ok(None)`: all of it is consumed (a part of a header or of a control
-    /// frame is kept inside); go on with the next input from `*at = 0`.
+    /// Reads on in `input[*at..]` and advances `*at`. `Ok(None)`: all of it is consumed (a part of a header
+    /// or of a control frame is kept inside); go on with the next input from `*at = 0`.
     ///
-    /// However the bytes are cut into inputs, the payloads put together, the control frames and the error are the same.
-    /// After a Close or an error the rest is swallowed: `Ok(None)` with `*at` at the end, for ever.
+    /// However the bytes are cut into inputs, the payloads put together, the control frames and the error are
+    /// the same. After a Close or an error the rest is swallowed: `Ok(None)` with `*at` at the end, for ever.
     ///
     /// The input is mutable because it may be handed on to be unmasked; this function does not change it.
     ///
     /// # Errors
     ///
-    /// A broken rule, as soon as the bytes that show it are there; nothing of the frame has been handed out or kept then.
+    /// A broken rule, as soon as the bytes that show it are there; nothing of the frame has been handed out
+    /// or kept then.
     ///
     /// # Panics
     ///
@@ -126,8 +127,8 @@ impl Connection {
         }
     }
 
-    /// The common shape: a whole unfragmented message of less than 64 KiB, header and all in this input, between messages,
-    /// with nothing wrong. `None` leaves everything as it was.
+    /// The common shape: a whole unfragmented message of less than 64 KiB, header and all in this input,
+    /// between messages, with nothing wrong. `None` leaves everything as it was.
     #[inline]
     fn next_whole(&mut self, limits: &Limits, input: &[u8], at: &mut usize) -> Option<Chunk> {
         if !self.is_between_messages() {
@@ -219,8 +220,8 @@ impl Connection {
         }
     }
 
-    /// Checks a header as far as it is there, each byte before the ones that follow it: this order is what makes the error
-    /// independent of the cuts.
+    /// Checks a header as far as it is there, each byte before the ones that follow it: this order is what
+    /// makes the error independent of the cuts.
     fn inspect(&self, limits: &Limits, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let opcode = self.inspect_first(limits, first)?;
@@ -308,8 +309,8 @@ impl Connection {
         self.unchecked = false;
     }
 
-    /// What there is of a data frame's payload. `None`: some is missing and nothing of it is here. `header_here`: the whole
-    /// header lies in this input.
+    /// What there is of a data frame's payload. `None`: some is missing and nothing of it is here.
+    /// `header_here`: the whole header lies in this input.
     fn next_chunk(&mut self, input: &[u8], at: &mut usize, header_here: bool) -> Option<Chunk> {
         let State::Payload { remaining, key, fin } = self.state else { return None };
         let kind = self.kind?;
@@ -465,8 +466,8 @@ impl Connection {
         }
     }
 
-    /// Leaves the chunk as it is: neither unmasked nor validated, because the caller compares it with what it expects. What
-    /// follows of the same message is not validated either.
+    /// Leaves the chunk as it is: neither unmasked nor validated, because the caller compares it with what it
+    /// expects. What follows of the same message is not validated either.
     #[inline]
     pub fn skip(&mut self, chunk: Chunk) {
         self.text = Utf8::default();
@@ -523,7 +524,8 @@ fn short_length(second: u8, bytes: &[u8]) -> Option<(usize, usize)> {
     (second == 126 && len > 125).then_some((usize::from(len), 4))
 }
 
-/// Unmasks `input[src]` to `to`; from a server, whose frames are not masked, there is nothing to do but to move.
+/// Unmasks `input[src]` to `to`; from a server, whose frames are not masked, there is nothing to do but to
+/// move.
 #[inline]
 fn unmask(input: &mut [u8], src: Range<usize>, to: usize, key: MaskingKey) {
     if key != MaskingKey::ZERO {

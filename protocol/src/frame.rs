@@ -14,7 +14,8 @@ pub fn server_header_len(payload_len: u64) -> usize {
     2 + length_len(payload_len)
 }
 
-/// Bytes of the header that a client writes before a payload of this length, masking key included: 6, 8 or 14.
+/// Bytes of the header that a client writes before a payload of this length, masking key included: 6, 8 or
+/// 14.
 #[inline]
 pub fn client_header_len(payload_len: u64) -> usize {
     6 + length_len(payload_len)
@@ -83,8 +84,8 @@ pub fn encode_control(
 
 /// Writes a whole Close frame, masked where there is a key; returns its length.
 ///
-/// Without a code the frame is empty, since a reason cannot stand alone. A reason of more than 123 bytes is cut
-/// at the last character that fits.
+/// Without a code the frame is empty, since a reason cannot stand alone. A reason of more than 123 bytes is
+/// cut at the last character that fits.
 pub fn encode_close(
     code: Option<u16>,
     reason: &str,

@@ -9,7 +9,8 @@ use crate::opcode::Opcode;
 pub struct Header {
     /// The last fragment of its message.
     pub fin: bool,
-    /// The three reserved bits, RSV1 = 4. What they mean is up to extensions; [`Header::parse`] takes them as they are.
+    /// The three reserved bits, RSV1 = 4. What they mean is up to extensions; [`Header::parse`] takes them as
+    /// they are.
     pub rsv: u8,
     /// What the frame is for.
     pub opcode: Opcode,
@@ -43,14 +44,14 @@ impl Header {
         }
     }
 
-    /// Reads a header from the start of `bytes`. `Ok(None)`: more bytes are needed. Otherwise the header and how many
-    /// bytes it took.
+    /// Reads a header from the start of `bytes`. `Ok(None)`: more bytes are needed. Otherwise the header and
+    /// how many bytes it took.
     ///
     /// # Errors
     ///
-    /// A reserved opcode, a length not in its shortest form or with its top bit set, each as soon as the bytes that show
-    /// it are there. Whether reserved bits, the mask and the opcode are right in their place is for the
-    /// [`Connection`](crate::Connection) to say.
+    /// A reserved opcode, a length not in its shortest form or with its top bit set, each as soon as the
+    /// bytes that show it are there. Whether reserved bits, the mask and the opcode are right in their place
+    /// is for the [`Connection`](crate::Connection) to say.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let opcode = parse_opcode(first)?;

@@ -1,12 +1,12 @@
 //! WebSocket (RFC 6455) without I/O, for both ends of a connection.
 //!
-//! Bytes come in as slices and go out as slices or events. Nothing in here opens a socket, reads a clock, starts
-//! a thread or asks for randomness: masking keys and nonces are arguments. The [`Connection`] reads frames and
-//! tells the caller what they mean, [`frame`] writes them, [`handshake`] does the opening handshake, [`mask`] and
-//! [`utf8`] touch every byte and are written for that.
+//! Bytes come in as slices and go out as slices or events. Nothing in here opens a socket, reads a clock,
+//! starts a thread or asks for randomness: masking keys and nonces are arguments. The [`Connection`] reads
+//! frames and tells the caller what they mean, [`frame`] writes them, [`handshake`] does the opening
+//! handshake, [`mask`] and [`utf8`] touch every byte and are written for that.
 //!
-//! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes. That
-//! is why any way of cutting the input gives the same events and the same error.
+//! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes.
+//! That is why any way of cutting the input gives the same events and the same error.
 
 pub mod close;
 mod connection;

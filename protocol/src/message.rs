@@ -38,8 +38,8 @@ pub enum Event {
 
 /// Part of a message: what of one of its frames lies in this input.
 ///
-/// Hand it to exactly one of the connection's `unmask_*` functions or to `skip` before asking for the next event.
-/// Empty payloads occur: empty messages, and empty fragments.
+/// Hand it to exactly one of the connection's `unmask_*` functions or to `skip` before asking for the next
+/// event. Empty payloads occur: empty messages, and empty fragments.
 #[derive(Debug)]
 #[must_use = "a chunk is neither unmasked nor validated until it is handed back to the connection"]
 pub struct Chunk {
@@ -58,9 +58,9 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Whether this is a whole unfragmented message **and its header lies in the same input**, directly before
-    /// `payload`: the condition for turning it into its echo in place, because only then is there room for the
-    /// reply's header.
+    /// Whether this is a whole unfragmented message **and its header lies in the same input**, directly
+    /// before `payload`: the condition for turning it into its echo in place, because only then is there room
+    /// for the reply's header.
     ///
     /// A chunk with `first` and `last` whose header came with an earlier input is not whole in this sense.
     #[inline]

@@ -99,8 +99,8 @@ fn split_cut_character(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(at)
 }
 
-/// Bytes of the character that starts with `lead`. For bytes that start none the value does not matter: they fail
-/// wherever they are looked at.
+/// Bytes of the character that starts with `lead`. For bytes that start none the value does not matter: they
+/// fail wherever they are looked at.
 #[inline]
 fn width(lead: u8) -> usize {
     match lead {
@@ -117,7 +117,8 @@ mod tests {
 
     use super::*;
 
-    /// The length of the shortest prefix that no continuation can mend, if any; std's validator is the oracle.
+    /// The length of the shortest prefix that no continuation can mend, if any; std's validator is the
+    /// oracle.
     fn fails_at(bytes: &[u8]) -> Option<usize> {
         (0..=bytes.len()).find(
             |&end| matches!(std::str::from_utf8(&bytes[..end]), Err(error) if error.error_len().is_some()),

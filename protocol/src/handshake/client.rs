@@ -37,8 +37,8 @@ pub struct RequestError {
 }
 
 impl Request<'_> {
-    /// Checks that every part can stand where [`encode`](Request::encode) writes it, and that `headers` repeats no field that the
-    /// handshake itself writes. `encode` writes the parts as they are.
+    /// Checks that every part can stand where [`encode`](Request::encode) writes it, and that `headers`
+    /// repeats no field that the handshake itself writes. `encode` writes the parts as they are.
     ///
     /// # Errors
     ///
@@ -180,8 +180,8 @@ impl ResponseError {
     }
 }
 
-/// Finds the end of the response's head, as [`find_head`](super::server::find_head) does for a request: `Ok(Some(n))`: it is
-/// `buffered[..n]`, what follows are frames.
+/// Finds the end of the response's head, as [`find_head`](super::server::find_head) does for a request:
+/// `Ok(Some(n))`: it is `buffered[..n]`, what follows are frames.
 ///
 /// # Errors
 ///
@@ -205,7 +205,8 @@ pub fn find_response(
     })
 }
 
-/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered. No extension is offered.
+/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered. No
+/// extension is offered.
 ///
 /// # Errors
 ///

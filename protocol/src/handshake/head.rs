@@ -13,8 +13,8 @@ pub(super) enum HeadFault {
     TooLong { first_line: bool },
 }
 
-/// Finds the end of the first empty line. `scanned` remembers how far earlier calls looked, so that every byte is looked
-/// at once however slowly they come.
+/// Finds the end of the first empty line. `scanned` remembers how far earlier calls looked, so that every
+/// byte is looked at once however slowly they come.
 pub(super) fn find_end(
     buffered: &[u8],
     scanned: &mut usize,

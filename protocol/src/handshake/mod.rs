@@ -30,7 +30,8 @@ impl Default for HeadLimits {
 /// What both ends append to the key (RFC 6455 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The value of Sec-WebSocket-Accept that proves that the key was read: base64(SHA-1(key + GUID)) (RFC 6455 4.2.2).
+/// The value of Sec-WebSocket-Accept that proves that the key was read: base64(SHA-1(key + GUID)) (RFC 6455
+/// 4.2.2).
 pub fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }

@@ -13,16 +13,16 @@ use super::{accept_key, head};
 /// The longest method that is waited for; the longest registered one has 17 letters.
 const MAX_METHOD: usize = 32;
 
-/// Finds the end of the request head, the first empty line. `Ok(Some(n))`: the head is `buffered[..n]`, what follows are
-/// frames. `Ok(None)`: more bytes are needed.
+/// Finds the end of the request head, the first empty line. `Ok(Some(n))`: the head is `buffered[..n]`, what
+/// follows are frames. `Ok(None)`: more bytes are needed.
 ///
-/// `scanned` starts at 0 and remembers how far earlier calls looked, so that the cost is linear however slowly the bytes
-/// come. `buffered` always starts with the first byte of the connection.
+/// `scanned` starts at 0 and remembers how far earlier calls looked, so that the cost is linear however
+/// slowly the bytes come. `buffered` always starts with the first byte of the connection.
 ///
 /// # Errors
 ///
-/// What is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare line ends and control
-/// characters; a head beyond the limits.
+/// What is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare
+/// line ends and control characters; a head beyond the limits.
 pub fn find_head(
     buffered: &[u8],
     scanned: &mut usize,
@@ -39,7 +39,8 @@ pub fn find_head(
     })
 }
 
-/// The method is all that can be judged before a line has ended. Bounded, so that it may be looked at again each time.
+/// The method is all that can be judged before a line has ended. Bounded, so that it may be looked at again
+/// each time.
 fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
     const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
     let buffered = match buffered {
@@ -92,11 +93,13 @@ fn refuse_unparsed(error: httparse::Error, head: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line ends in `HTTP/` and two digits (RFC 9112 2.3).
+/// Whether the request line is right but for its version, `HTTP/` and two digits (RFC 9112 2.3).
 fn names_some_http_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+    let parts: Vec<&[u8]> = line.splitn(4, |&byte| byte == b' ').collect();
+    let [method, target, version] = parts[..] else { return false };
+    let is_version = matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    !method.is_empty() && !target.is_empty() && is_version
 }
 
 /// The rules in their order: HTTP first, then the WebSocket's.
@@ -217,7 +220,8 @@ fn check_key<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
     }
 }
 
-/// Subprotocols and extensions are offers that may be declined, but their lists must be right (RFC 6455 4.2.1, 9.1).
+/// Subprotocols and extensions are offers that may be declined, but their lists must be right (RFC 6455
+/// 4.2.1, 9.1).
 fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
     if !field::values(fields, "Sec-WebSocket-Protocol").all(field::is_token_list) {
         return Err(Refusal::INVALID_SUBPROTOCOLS);
@@ -280,7 +284,8 @@ impl Accepted {
     }
 }
 
-/// Why an opening handshake is refused, and the HTTP answer that says so. Nothing in it comes from the client.
+/// Why an opening handshake is refused, and the HTTP answer that says so. Nothing in it comes from the
+/// client.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{detail}")]
 pub struct Refusal {

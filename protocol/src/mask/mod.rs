@@ -1,10 +1,10 @@
-//! Masking and unmasking (RFC 6455 5.3): byte `i` of a payload is XORed with byte `i % 4` of the key, so that doing
-//! it twice gives the payload back.
+//! Masking and unmasking (RFC 6455 5.3): byte `i` of a payload is XORed with byte `i % 4` of the key, so that
+//! doing it twice gives the payload back.
 //!
-//! One algorithm, several instruction sets. Payloads of up to 64 bytes are done right here with overlapping loads
-//! from both ends; longer ones go through the kernel that was chosen once for this machine. The environment
-//! variable `SPARRING_KERNEL` overrides the choice (`scalar`, `portable`, `avx2`, `avx512`); a name that is unknown
-//! or that the processor cannot run is passed over, and [`kernel`] tells what was taken.
+//! One algorithm, several instruction sets. Payloads of up to 64 bytes are done right here with overlapping
+//! loads from both ends; longer ones go through the kernel that was chosen once for this machine. The
+//! environment variable `SPARRING_KERNEL` overrides the choice (`scalar`, `portable`, `avx2`, `avx512`); a
+//! name that is unknown or that the processor cannot run is passed over, and [`kernel`] tells what was taken.
 
 mod portable;
 mod scalar;
@@ -74,8 +74,9 @@ pub fn copy(src: &[u8], dst: &mut [u8], key: MaskingKey) {
     }
 }
 
-/// Masks or unmasks `buf[src]` while moving it forward, to where `to` says. Source and destination may overlap, and
-/// may be the same. What lies beyond the destination, up to the source's end, is left as it falls.
+/// Masks or unmasks `buf[src]` while moving it forward, to where `to` says. Source and destination may
+/// overlap, and may be the same. What lies beyond the destination, up to the source's end, is left as it
+/// falls.
 ///
 /// # Panics
 ///
@@ -143,7 +144,8 @@ fn choose(asked_for: Option<&str>) -> &'static Kernel {
 impl Kernel {
     #[inline]
     fn in_place(&self, buf: &mut [u8], key: MaskingKey) {
-        // SAFETY: `available` is the only source of kernels, and it gives those whose instructions this processor has.
+        // SAFETY: `available` is the only source of kernels, and it gives those whose instructions this
+        // processor has.
         unsafe { (self.in_place)(buf, key) }
     }
 
@@ -276,7 +278,8 @@ mod tests {
         }
     }
 
-    /// Shifts a payload of `len` bytes by `distance`, with `to` bytes before the destination and some beyond the source.
+    /// Shifts a payload of `len` bytes by `distance`, with `to` bytes before the destination and some beyond
+    /// the source.
     fn check_shift(
         len: usize,
         distance: usize,

@@ -1,7 +1,8 @@
 //! Blocks of 64-bit words in safe code. The x86 kernels are this very code, compiled for wider registers.
 //!
-//! Nothing is done byte by byte at the ends: the first and the last block may overlap. The last one is loaded before
-//! anything is stored, which makes the overlap harmless, also when source and destination are the same or overlap.
+//! Nothing is done byte by byte at the ends: the first and the last block may overlap. The last one is loaded
+//! before anything is stored, which makes the overlap harmless, also when source and destination are the same
+//! or overlap.
 
 use super::{Kernel, MaskingKey};
 
@@ -84,7 +85,8 @@ pub(super) fn long(place: &mut impl Place, key: MaskingKey) {
     let Some(&tail) = place.source().last_chunk::<BLOCK>() else { return short(place, key) };
     let tail = xor(tail, key.rotated(len));
     let mut at = 0;
-    // A block is stored at or before where it was loaded, so no store reaches a block that is yet to be loaded.
+    // A block is stored at or before where it was loaded, so no store reaches a block that is yet to be
+    // loaded.
     while at < len - BLOCK {
         let Some(&block) = place.source()[at..].first_chunk::<BLOCK>() else { break };
         let Some(target) = place.target()[at..].first_chunk_mut::<BLOCK>() else { break };

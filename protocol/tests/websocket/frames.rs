@@ -1,0 +1,40 @@
+//! Frames built byte by byte as RFC 6455 5.2 draws them, without the crate under test.
+
+pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV1: u8 = 0x40;
+pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A frame with the length in its shortest form, masked where there is a key.
+pub(crate) fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
+    let length = match payload.len() {
+        len @ 0..=125 => vec![len as u8],
+        len @ 126..=0xffff => [&[126][..], &(len as u16).to_be_bytes()].concat(),
+        len => [&[127][..], &(len as u64).to_be_bytes()].concat(),
+    };
+    with_length(first, &length, payload, key)
+}
+
+/// A frame whose length is written as given, the first byte without its mask bit.
+pub(crate) fn with_length(first: u8, length: &[u8], payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
+    let mut bytes = vec![first];
+    bytes.extend_from_slice(length);
+    match key {
+        None => bytes.extend_from_slice(payload),
+        Some(key) => {
+            bytes[1] |= 0x80;
+            bytes.extend_from_slice(&key);
+            bytes.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]));
+        }
+    }
+    bytes
+}
+
+/// A frame as a client sends it.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame(first, payload, Some(KEY))
+}
+
+/// A frame as a server sends it.
+pub(crate) fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame(first, payload, None)
+}
