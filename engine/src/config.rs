@@ -99,8 +99,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listeners: Vec::new(),
-            max_accepted: 16_384,
-            max_connects: 16_384,
+            max_accepted: 8192,
+            max_connects: 8192,
             high_water: 1 << 20,
             write_stall: Duration::from_secs(30),
             linger: Linger { bytes: 1 << 20, time: Duration::from_secs(2) },

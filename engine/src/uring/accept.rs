@@ -82,12 +82,6 @@ impl Acceptors {
         self.open -= 1;
         self.check = true;
     }
-
-    fn armed(&self, multishot: bool, listener: Option<u16>) -> usize {
-        let counts =
-            |a: &&Acceptor| a.armed && a.multishot == multishot && listener.is_none_or(|l| a.listener == l);
-        self.all.iter().filter(counts).count()
-    }
 }
 
 impl<R: Ring, H: Handler> Core<'_, R, H> {
@@ -97,22 +91,24 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             return;
         }
         let room = self.config.max_accepted.saturating_sub(self.acceptors.open);
+        let mut singles = self.acceptors.all.iter().filter(|a| a.armed && !a.multishot).count();
+        // Of the listener that is being looked at: its multishot accept comes first in the list.
+        let mut multishot_armed = false;
         for index in 0..self.acceptors.all.len() {
             let a = &self.acceptors.all[index];
             let listener = &self.config.listeners[usize::from(a.listener)];
             let on = self.acceptors.on[usize::from(a.listener)] && self.acceptors.retry == Nanos::NEVER;
-            let by_burst = !listener.peer_addresses && room > BURST;
-            let wanted = on
-                && if a.multishot {
-                    by_burst
-                } else {
-                    let others = self.acceptors.armed(false, None);
-                    let multishot_gone = self.acceptors.armed(true, Some(a.listener)) == 0;
-                    !by_burst && multishot_gone && (a.armed || others < room)
-                };
-            if wanted && !a.armed {
+            let in_bursts = !listener.peer_addresses && room > BURST;
+            let wanted = if a.multishot {
+                multishot_armed = a.armed;
+                in_bursts
+            } else {
+                !in_bursts && !multishot_armed && (a.armed || singles < room)
+            };
+            if on && wanted && !a.armed {
+                singles += usize::from(!a.multishot);
                 self.arm_accept(index);
-            } else if !wanted && a.armed && !a.cancelling {
+            } else if !(on && wanted) && a.armed && !a.cancelling {
                 self.cancel_accept(index);
             }
         }

@@ -210,6 +210,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         self.queue_receives();
         self.step_leaving();
         self.queue_accepts();
+        // What nobody echoed went back in this turn.
+        self.ring.publish();
     }
 
     // ---- submitting and waiting
@@ -454,9 +456,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             (Segment::Arena(range), _) => Bytes::Arena { start: range.start, end: range.end },
             (Segment::Owned(buffer), _) => Bytes::Owned(buffer),
             (Segment::Echo(range), Source::Buffer(id)) => {
-                let named = &mut self.named[usize::from(id)];
-                self.held += usize::from(*named == 0);
-                *named += 1;
+                self.name_buffer(id);
                 Bytes::Buffer { id, start: range.start, end: range.end }
             }
             (Segment::Echo(range), Source::Stash(stash)) => {

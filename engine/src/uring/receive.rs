@@ -85,6 +85,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     fn on_bytes(&mut self, handler: &mut H, slot: u32, id: u16, len: usize) {
         self.counters.bytes_in += len as u64;
+        // The buffer is named for the length of the call: a handler that echoes and then aborts drops its echoes at once.
+        self.name_buffer(id);
         let s = &mut self.slots[slot as usize];
         match s.state {
             State::Open if s.is_listening() => {
@@ -108,7 +110,22 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             }
             _ => {}
         }
-        if self.named[usize::from(id)] == 0 {
+        self.unname_buffer(id);
+    }
+
+    /// One thing more refers to a receive buffer.
+    pub(super) fn name_buffer(&mut self, id: u16) {
+        let named = &mut self.named[usize::from(id)];
+        self.held += usize::from(*named == 0);
+        *named += 1;
+    }
+
+    /// One thing less; after the last the buffer goes back to the ring.
+    pub(super) fn unname_buffer(&mut self, id: u16) {
+        let named = &mut self.named[usize::from(id)];
+        *named -= 1;
+        if *named == 0 {
+            self.held -= 1;
             self.ring.give_back(id);
         }
     }
@@ -151,9 +168,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     /// Hands over what arrived during pauses, and arms the receives again.
     pub(super) fn deliver_stashes(&mut self, handler: &mut H) {
-        // What a handler resumes within these calls comes in the next turn.
-        for _ in 0..self.resumed.len() {
-            let slot = self.resumed.remove(0);
+        let mut resumed = std::mem::take(&mut self.resumed);
+        for slot in resumed.drain(..) {
             if !self.slots[slot as usize].is_listening() {
                 continue;
             }
@@ -165,6 +181,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             }
             self.rearm.push(slot);
         }
+        // What a handler resumed within these calls comes in the next turn.
+        resumed.append(&mut self.resumed);
+        self.resumed = resumed;
     }
 
     fn deliver_stash(&mut self, handler: &mut H, slot: u32) {

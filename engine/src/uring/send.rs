@@ -146,14 +146,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// Lets a piece go: a receive buffer that nothing names any more goes back to the ring, an owned one to the pool.
     fn drop_piece(&mut self, piece: Bytes) {
         match piece {
-            Bytes::Buffer { id, .. } => {
-                let named = &mut self.named[usize::from(id)];
-                *named -= 1;
-                if *named == 0 {
-                    self.held -= 1;
-                    self.ring.give_back(id);
-                }
-            }
+            Bytes::Buffer { id, .. } => self.unname_buffer(id),
             Bytes::Arena { .. } => {}
             Bytes::Owned(bytes) => self.record.pool().put(bytes),
         }
