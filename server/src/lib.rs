@@ -1,1 +1,30 @@
-//! server
+//! The echo server: WebSocket messages, or raw bytes, come back as they were sent.
+//!
+//! One worker per core, each with its own listening socket, connections and counters; nothing is shared while bytes
+//! flow. [`Server`] starts the workers, [`WebSocketEcho`] is what each of them does. From socket to socket a byte passes
+//! an engine's receive, [`WebSocketEcho::received`](engine::Handler::received), the frame reader of `protocol`, the
+//! in-place transform of `echo`, and the engine's send.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+mod connection;
+mod echo;
+mod error;
+mod http;
+mod raw;
+mod refusal;
+mod server;
+mod signals;
+mod stats;
+mod version;
+mod websocket;
+mod worker;
+
+pub use connection::Connection;
+pub use error::ServeError;
+pub use raw::RawEcho;
+pub use server::{Drain, Server};
+pub use stats::{Stats, Tally};
+pub use websocket::WebSocketEcho;
+pub use worker::{DRAIN, STOP};

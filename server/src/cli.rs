@@ -1,0 +1,417 @@
+//! The command line: what was typed, and its translation into a [`Config`].
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use engine::{EngineChoice, SendCompletions, Spin, UringConfig, affinity};
+use protocol::Limits;
+use protocol::handshake::HeadLimits;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Heartbeat, ListenAddress, Protocol, Rules, place_workers};
+use crate::error::ServeError;
+use crate::server::Server;
+use crate::{signals, version};
+
+const LISTENING: &str = "Listening";
+const WORKERS: &str = "Workers";
+const MESSAGES: &str = "Messages and connections";
+const URING: &str = "io_uring";
+const OUTPUT: &str = "Output";
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-server                                       ws://127.0.0.1:9001/, a worker on each core
+  sparring-server --listen 0.0.0.0:8080 --threads 4     reachable from elsewhere
+  sparring-server --engine epoll --stats                another engine; counters at the end
+  sparring-server --protocol tcp                        raw bytes, the limit to measure against
+
+Standard output has one line for each listener, `listening on URL (engine ..., N threads)`, once it accepts.
+SIGTERM or SIGINT closes all WebSockets with 1001 and ends the server; a second one ends it at once.
+Exit status: 0 after a drain, 1 error, 2 wrong usage.";
+
+/// A WebSocket (RFC 6455) echo server for load testing: one worker per core, each on an io_uring of its own.
+///
+/// Every message comes back as one frame of the same kind with the same bytes. Sizes take units (4096, 64KiB, 64MiB),
+/// times too (50us, 5s); 0 switches a time limit off.
+#[derive(Debug, Parser)]
+#[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
+struct Arguments {
+    /// Where to listen: HOST:PORT or ws://HOST:PORT/; port 0 takes a free one. Repeatable.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
+    listen: Vec<ListenAddress>,
+
+    /// What to echo: WebSocket messages, or raw bytes.
+    #[arg(long, value_enum, default_value_t = Spoken::Ws, help_heading = LISTENING)]
+    protocol: Spoken,
+
+    /// Connections open at once, in equal parts for each worker [default: what the limit on open files allows].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = LISTENING)]
+    max_connections: Option<u64>,
+
+    /// How long the end of the server waits for the other ends to close.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LISTENING)]
+    drain_timeout: Duration,
+
+    /// Workers [default: one for each physical core that may be used].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = WORKERS)]
+    threads: Option<u16>,
+
+    /// Processors for the workers in turn, as in 0,2-5 [default: distinct physical cores first].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
+    cpus: Option<CpuList>,
+
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
+    engine: EngineChoice,
+
+    /// Spin while idle before blocking in the kernel: 0 (block at once), a time, or always. Trades CPU for latency.
+    #[arg(long, value_name = "0|TIME|always", value_parser = spin, default_value = "0", help_heading = WORKERS)]
+    spin: Spin,
+
+    /// Largest message, all fragments together; more is answered with Close 1009.
+    #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = MESSAGES)]
+    max_message: u64,
+
+    /// Most fragments of a message, 0 for any number; more is answered with Close 1008.
+    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = MESSAGES)]
+    max_fragments: u32,
+
+    /// A connection whose opening handshake takes longer is answered with 408 and dropped.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = MESSAGES)]
+    handshake_timeout: Duration,
+
+    /// A WebSocket from which nothing came for this long is closed with 1001.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = MESSAGES)]
+    idle_timeout: Duration,
+
+    /// A WebSocket silent for this long is pinged, and dropped when two pings bring no sign of life.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = MESSAGES)]
+    ping_interval: Duration,
+
+    /// Unsent bytes of a connection above which nothing more is read from it until they have left.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = MESSAGES)]
+    high_water: usize,
+
+    /// Bytes of a receive buffer [default: 4KiB on uring, 64KiB on the other engines].
+    #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = URING)]
+    buffer_size: Option<u32>,
+
+    /// Receive buffers of a worker's ring, a power of two.
+    #[arg(long, value_name = "N", value_parser = buffers, default_value = "256", help_heading = URING)]
+    buffers: u16,
+
+    /// Entries of a worker's submission queue; the kernel rounds up to a power of two.
+    #[arg(long, value_name = "N", value_parser = entries, default_value = "1024", help_heading = URING)]
+    sq_entries: u32,
+
+    /// Entries of a worker's completion queue; likewise.
+    #[arg(long, value_name = "N", value_parser = entries, default_value = "4096", help_heading = URING)]
+    cq_entries: u32,
+
+    /// Completions of sends: auto leaves them out where a probe shows that sends finish inside the call that submits them.
+    #[arg(long, value_enum, default_value_t = Completions::Auto, help_heading = URING)]
+    send_completions: Completions,
+
+    /// Print the counters of all workers as one line of JSON at the end.
+    #[arg(long, help_heading = OUTPUT)]
+    stats: bool,
+
+    /// What to log on standard error: off, error, warn, info, debug, trace, or filters as in RUST_LOG [default:
+    /// RUST_LOG, else info].
+    #[arg(long, value_name = "LEVEL", value_parser = log_filter, help_heading = OUTPUT)]
+    log: Option<String>,
+
+    /// Print the version.
+    #[arg(short = 'V', long, help_heading = OUTPUT)]
+    version: bool,
+
+    /// With --version: lines `key: value` with commit, profile, engines available here, and masking kernel.
+    #[arg(long, requires = "version", help_heading = OUTPUT)]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Spoken {
+    Ws,
+    Tcp,
+}
+
+impl From<Spoken> for Protocol {
+    fn from(spoken: Spoken) -> Self {
+        match spoken {
+            Spoken::Ws => Self::WebSocket,
+            Spoken::Tcp => Self::Tcp,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Completions {
+    Auto,
+    All,
+}
+
+/// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
+#[derive(Clone, Debug)]
+struct CpuList(Vec<usize>);
+
+fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
+    affinity::parse_cpu_list(text).map(CpuList)
+}
+
+/// Beyond this a time limit is a slip of the pen, and sums of it with a clock might not fit.
+const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
+
+fn time(text: &str) -> Result<Duration, String> {
+    let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
+    let span = span.map_err(|error| format!("{error}, as in 500ms or 5s; 0 is off"))?;
+    if span > MAX_TIME { Err("at most 100days".to_owned()) } else { Ok(span) }
+}
+
+fn spin(text: &str) -> Result<Spin, String> {
+    if text == "always" {
+        return Ok(Spin::Always);
+    }
+    Ok(match time(text)? {
+        Duration::ZERO => Spin::Off,
+        span => Spin::For(span),
+    })
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| "a size is needed, as in 4096 or 64MiB".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    usize::try_from(bytes(text)?).map_err(|error| error.to_string())
+}
+
+fn message_size(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("at least 1 byte".to_owned()),
+        size => Ok(size),
+    }
+}
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    let allowed = 256..=16 << 20;
+    let size = u32::try_from(bytes(text)?).ok().filter(|size| allowed.contains(size));
+    size.ok_or_else(|| "from 256 to 16MiB".to_owned())
+}
+
+fn buffers(text: &str) -> Result<u16, String> {
+    let count = text.parse::<u16>().ok().filter(|&n| n.is_power_of_two() && (2..=32_768).contains(&n));
+    count.ok_or_else(|| "a power of two from 2 to 32768".to_owned())
+}
+
+fn entries(text: &str) -> Result<u32, String> {
+    let count = text.parse::<u32>().ok().filter(|n| (8..=65_536).contains(n));
+    count.ok_or_else(|| "from 8 to 65536".to_owned())
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl Arguments {
+    /// What was typed, as the server understands it. The error names the flags that do not go together.
+    fn config(&self) -> Result<Config, String> {
+        let protocol = Protocol::from(self.protocol);
+        if let Some(other) = self.listen.iter().find(|l| l.scheme.is_some_and(|scheme| scheme != protocol)) {
+            let scheme = protocol.scheme();
+            return Err(format!(
+                "--listen {other}: its scheme is not that of --protocol {scheme} ({scheme}://)"
+            ));
+        }
+        let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
+        let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
+        let cpus = place_workers(self.threads.map(usize::from), listed, &allowed, affinity::siblings)
+            .map_err(|error| format!("--cpus: {error}"))?;
+        Ok(Config {
+            listen: self.listen.clone(),
+            protocol,
+            rules: self.rules(),
+            engine: self.engine,
+            cpus,
+            max_connections: self.max_connections,
+            high_water: self.high_water,
+            spin: self.spin,
+            uring: self.uring(),
+            receive_buffer: self.buffer_size.map_or(engine::Config::default().receive_buffer, |n| n as usize),
+            drain_timeout: self.drain_timeout,
+        })
+    }
+
+    fn rules(&self) -> Rules {
+        let any = u32::MAX;
+        let max_fragments = if self.max_fragments == 0 { any } else { self.max_fragments };
+        Rules {
+            limits: Limits { max_message: self.max_message, max_fragments },
+            head: HeadLimits::default(),
+            handshake_timeout: self.handshake_timeout,
+            heartbeat: Heartbeat { idle_timeout: self.idle_timeout, ping_interval: self.ping_interval },
+        }
+    }
+
+    fn uring(&self) -> UringConfig {
+        UringConfig {
+            sq_entries: self.sq_entries,
+            cq_entries: self.cq_entries,
+            buffers: self.buffers,
+            buffer_size: self.buffer_size.unwrap_or(UringConfig::default().buffer_size),
+            send_completions: match self.send_completions {
+                Completions::Auto => SendCompletions::Auto,
+                Completions::All => SendCompletions::All,
+            },
+        }
+    }
+}
+
+/// The whole program. A wrong command line ends it with 2.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.version {
+        say(&if arguments.verbose { version::facts() } else { version::line() });
+        return ExitCode::SUCCESS;
+    }
+    let config = arguments.config().unwrap_or_else(|message| {
+        Arguments::command().error(ErrorKind::ValueValidation, message).exit();
+    });
+    start_log(arguments.log.as_deref());
+    match serve(&arguments, &config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sparring-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments, config: &Config) -> Result<(), ServeError> {
+    let signals = signals::catch().map_err(ServeError::system("catching signals"))?;
+    let server = Server::start(config)?;
+    signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
+    if config.engine == EngineChoice::Auto {
+        let (engine, reason) = server.engine();
+        eprintln!("engine {engine}: {reason}");
+    }
+    server.announcements().for_each(|line| say(&line));
+    let stats = server.wait()?;
+    if arguments.stats {
+        say(&stats.to_json());
+    }
+    Ok(())
+}
+
+/// Prints a line at once. Whoever closed the pipe does not want it; the server goes on.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn start_log(filter: Option<&str>) {
+    let info = || EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
+    let filter = match filter {
+        Some(filter) => EnvFilter::new(filter),
+        None => info().from_env_lossy(),
+    };
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let words = ["sparring-server"].iter().chain(arguments);
+        Arguments::try_parse_from(words).map_err(|error| error.to_string())?.config()
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_libraries() {
+        let config = config(&[]).expect("defaults");
+        assert_eq!(config.listen[0].to_string(), "127.0.0.1:9001");
+        assert_eq!(config.rules.limits, Limits::default());
+        assert_eq!(config.rules.handshake_timeout, Duration::from_secs(5));
+        assert_eq!(config.rules.heartbeat, Heartbeat::default());
+        let engine = engine::Config::default();
+        assert_eq!(config.high_water, engine.high_water);
+        assert_eq!(config.spin, Spin::Off);
+        assert_eq!(format!("{:?}", config.uring), format!("{:?}", engine.uring));
+        assert_eq!(config.receive_buffer, engine.receive_buffer);
+        assert!(!config.cpus.is_empty());
+    }
+
+    #[test]
+    fn values_have_units() {
+        let config = config(&[
+            "--max-message",
+            "1MiB",
+            "--max-fragments",
+            "0",
+            "--idle-timeout",
+            "90s",
+            "--spin",
+            "50us",
+            "--buffer-size",
+            "16KiB",
+            "--engine",
+            "tokio-uring",
+        ])
+        .expect("flags");
+        assert_eq!(config.rules.limits, Limits { max_message: 1 << 20, max_fragments: u32::MAX });
+        assert_eq!(config.rules.heartbeat.idle_timeout, Duration::from_secs(90));
+        assert_eq!(config.spin, Spin::For(Duration::from_micros(50)));
+        assert_eq!((config.uring.buffer_size, config.receive_buffer), (16 << 10, 16 << 10));
+        assert_eq!(config.engine, EngineChoice::Named(engine::EngineKind::TokioUring));
+    }
+
+    #[test]
+    fn wrong_values_name_their_flag() {
+        for (flag, value) in [
+            ("--listen", "localhost"),
+            ("--listen", "wss://localhost:1/"),
+            ("--threads", "0"),
+            ("--cpus", "0-x"),
+            ("--cpus", "1023"),
+            ("--engine", "kqueue"),
+            ("--protocol", "http"),
+            ("--max-message", "0"),
+            ("--max-message", "large"),
+            ("--max-fragments", "-1"),
+            ("--handshake-timeout", "5"),
+            ("--idle-timeout", "1000years"),
+            ("--spin", "never"),
+            ("--buffers", "100"),
+            ("--buffer-size", "8"),
+            ("--sq-entries", "0"),
+            ("--send-completions", "none"),
+            ("--max-connections", "0"),
+            ("--log", "server=loud"),
+        ] {
+            let error = config(&[&format!("{flag}={value}")]).expect_err(flag);
+            assert!(error.contains(flag), "{flag} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn scheme_and_protocol_agree() {
+        assert!(config(&["--listen", "tcp://127.0.0.1:0", "--protocol", "tcp"]).is_ok());
+        let error = config(&["--listen", "ws://127.0.0.1:0/", "--protocol", "tcp"]).expect_err("mixed");
+        assert!(error.contains("--listen") && error.contains("--protocol"), "{error}");
+    }
+}

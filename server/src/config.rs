@@ -1,0 +1,295 @@
+//! What the server is to do, whoever asks: the command line's meaning without its form.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::Duration;
+
+use engine::{EngineChoice, Spin, UringConfig, affinity};
+use protocol::Limits;
+use protocol::handshake::HeadLimits;
+
+pub use crate::connection::Heartbeat;
+use crate::error::ServeError;
+
+/// What is echoed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// WebSocket messages.
+    #[default]
+    WebSocket,
+    /// Bytes as they come.
+    Tcp,
+}
+
+impl Protocol {
+    /// The scheme of its URLs.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::WebSocket => "ws",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The URL under which a listener is reached.
+    #[must_use]
+    pub fn url(self, address: SocketAddr) -> String {
+        let path = if self == Self::WebSocket { "/" } else { "" };
+        format!("{}://{address}{path}", self.scheme())
+    }
+}
+
+/// What a worker's WebSocket echo holds its connections to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Sizes of messages.
+    pub limits: Limits,
+    /// Sizes of requests.
+    pub head: HeadLimits,
+    /// A connection whose opening handshake takes longer is dropped; zero: never.
+    pub handshake_timeout: Duration,
+    /// Silent connections.
+    pub heartbeat: Heartbeat,
+}
+
+impl Default for Rules {
+    /// The protocol crate's limits, 5 s for a handshake, no heartbeat.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            head: HeadLimits::default(),
+            handshake_timeout: Duration::from_secs(5),
+            heartbeat: Heartbeat::default(),
+        }
+    }
+}
+
+/// Everything the server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, one line of standard output for each.
+    pub listen: Vec<ListenAddress>,
+    /// What to echo.
+    pub protocol: Protocol,
+    /// The rules of WebSocket connections.
+    pub rules: Rules,
+    /// Which engine.
+    pub engine: EngineChoice,
+    /// The processor of each worker: as many workers as entries. See [`place_workers`].
+    pub cpus: Vec<usize>,
+    /// Connections open at once in the process; `None`: what the limit on open files leaves.
+    pub max_connections: Option<u64>,
+    /// Unsent bytes of a connection above which its reads pause.
+    pub high_water: usize,
+    /// Whether idle workers spin.
+    pub spin: Spin,
+    /// Sizes of the io_uring engine.
+    pub uring: UringConfig,
+    /// Bytes of the receive buffer of the other engines.
+    pub receive_buffer: usize,
+    /// How long a drain waits for the other ends.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    /// A free port of the loopback interface, one worker on the first allowed processor.
+    fn default() -> Self {
+        let engine = engine::Config::default();
+        Self {
+            listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
+            protocol: Protocol::default(),
+            rules: Rules::default(),
+            engine: EngineChoice::Auto,
+            cpus: affinity::allowed().map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
+            max_connections: None,
+            high_water: engine.high_water,
+            spin: engine.spin,
+            uring: engine.uring,
+            receive_buffer: engine.receive_buffer,
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// An address as `--listen` takes it: `host:port` or a URL without a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// What stands before the `://`, if anything does.
+    pub scheme: Option<Protocol>,
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// 0 takes a free one.
+    pub port: u16,
+}
+
+/// A text that is no [`ListenAddress`].
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ListenAddressError {
+    /// The scheme is not known.
+    #[error("the scheme must be ws:// or tcp://, or left out")]
+    Scheme,
+    /// Something follows the port.
+    #[error("no path: every path is answered")]
+    Path,
+    /// No port, or none of 0 to 65535.
+    #[error("a port is needed, as in 127.0.0.1:9001 (0 takes a free one)")]
+    Port,
+    /// No host.
+    #[error("a host is needed, as in 127.0.0.1:9001")]
+    Host,
+    /// Colons in the host without brackets around it.
+    #[error("an IPv6 address stands in brackets, as in [::1]:9001")]
+    Brackets,
+}
+
+impl FromStr for ListenAddress {
+    type Err = ListenAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ListenAddressError> {
+        let (scheme, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some((scheme, rest)) => {
+                let known = [Protocol::WebSocket, Protocol::Tcp];
+                let scheme = known.into_iter().find(|p| p.scheme().eq_ignore_ascii_case(scheme));
+                (Some(scheme.ok_or(ListenAddressError::Scheme)?), rest)
+            }
+        };
+        let authority = if scheme.is_some() { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
+        if authority.contains('/') {
+            return Err(ListenAddressError::Path);
+        }
+        let (host, port) = authority.rsplit_once(':').ok_or(ListenAddressError::Port)?;
+        let port = port.parse().map_err(|_| ListenAddressError::Port)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if bracketed.is_none() && host.contains(':') {
+            return Err(ListenAddressError::Brackets);
+        }
+        let host = bracketed.unwrap_or(host).to_owned();
+        if host.is_empty() { Err(ListenAddressError::Host) } else { Ok(Self { scheme, host, port }) }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl ListenAddress {
+    /// The first address of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Resolve`].
+    pub fn resolve(&self) -> Result<SocketAddr, ServeError> {
+        let failed = |source| ServeError::Resolve { host: self.host.clone(), source };
+        let mut found = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?;
+        found.next().ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no address found")))
+    }
+}
+
+/// Workers that cannot be placed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlacementError {
+    /// A processor that this process may not use.
+    #[error("processor {cpu} is not among those this process may use ({})", list(.allowed))]
+    NotAllowed {
+        /// The one asked for.
+        cpu: usize,
+        /// Those allowed.
+        allowed: Vec<usize>,
+    },
+}
+
+fn list(cpus: &[usize]) -> String {
+    cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The processor of each worker.
+///
+/// Without wishes: one worker on each distinct physical core among the `allowed` processors. Where only their number is
+/// given they take distinct cores before siblings of one core; where processors are `listed` they take those in that order,
+/// by default one worker on each. More workers than processors share them in turn. `siblings` as in [`affinity::spread`].
+///
+/// # Errors
+///
+/// When a listed processor is not allowed.
+pub fn place_workers(
+    threads: Option<usize>,
+    listed: Option<&[usize]>,
+    allowed: &[usize],
+    siblings: impl Fn(usize) -> Vec<usize>,
+) -> Result<Vec<usize>, PlacementError> {
+    if let Some(&cpu) = listed.into_iter().flatten().find(|cpu| !allowed.contains(cpu)) {
+        return Err(PlacementError::NotAllowed { cpu, allowed: allowed.to_vec() });
+    }
+    let order = listed.map_or_else(|| affinity::spread(allowed, &siblings), <[usize]>::to_vec);
+    let core = |&cpu: &usize| siblings(cpu).into_iter().chain([cpu]).min();
+    let natural = match listed {
+        Some(listed) => listed.len(),
+        None => allowed.iter().map(core).collect::<BTreeSet<_>>().len(),
+    };
+    Ok(order.into_iter().cycle().take(threads.unwrap_or(natural)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(Option<Protocol>, String, u16), ListenAddressError> {
+        text.parse().map(|a: ListenAddress| (a.scheme, a.host, a.port))
+    }
+
+    #[test]
+    fn addresses_with_and_without_a_scheme() {
+        assert_eq!(parse("127.0.0.1:9001"), Ok((None, "127.0.0.1".to_owned(), 9001)));
+        assert_eq!(parse("ws://localhost:0/"), Ok((Some(Protocol::WebSocket), "localhost".to_owned(), 0)));
+        assert_eq!(parse("tcp://[::1]:80"), Ok((Some(Protocol::Tcp), "::1".to_owned(), 80)));
+        assert_eq!(parse("wss://localhost:1/"), Err(ListenAddressError::Scheme));
+        assert_eq!(parse("ws://localhost:1/chat"), Err(ListenAddressError::Path));
+        assert_eq!(parse("127.0.0.1"), Err(ListenAddressError::Port));
+        assert_eq!(parse("127.0.0.1:70000"), Err(ListenAddressError::Port));
+        assert_eq!(parse("::1:9001"), Err(ListenAddressError::Brackets));
+        assert_eq!(parse(":9001"), Err(ListenAddressError::Host));
+    }
+
+    #[test]
+    fn addresses_are_shown_as_they_are_read() {
+        for text in ["localhost:9001", "[::1]:9001"] {
+            assert_eq!(text.parse::<ListenAddress>().map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn urls_of_listeners() {
+        let address = "[::1]:9001".parse().expect("address");
+        assert_eq!(Protocol::WebSocket.url(address), "ws://[::1]:9001/");
+        assert_eq!(Protocol::Tcp.url(address), "tcp://[::1]:9001");
+    }
+
+    /// Two cores of two threads each, siblings side by side.
+    fn pairs(cpu: usize) -> Vec<usize> {
+        vec![cpu & !1, cpu | 1]
+    }
+
+    #[test]
+    fn one_worker_on_each_physical_core() {
+        assert_eq!(place_workers(None, None, &[0, 1, 2, 3], pairs), Ok(vec![0, 2]));
+        assert_eq!(place_workers(None, None, &[1, 2], pairs), Ok(vec![1, 2]));
+        assert_eq!(place_workers(None, None, &[5, 6], |_| Vec::new()), Ok(vec![5, 6]));
+    }
+
+    #[test]
+    fn wishes_are_followed() {
+        assert_eq!(place_workers(Some(3), None, &[0, 1, 2, 3], pairs), Ok(vec![0, 2, 1]));
+        assert_eq!(place_workers(Some(3), None, &[0, 1], |_| Vec::new()), Ok(vec![0, 1, 0]));
+        assert_eq!(place_workers(None, Some(&[3, 1]), &[0, 1, 2, 3], pairs), Ok(vec![3, 1]));
+        assert_eq!(place_workers(Some(1), Some(&[3, 1]), &[0, 1, 2, 3], pairs), Ok(vec![3]));
+        let refused = place_workers(None, Some(&[9]), &[0, 1], pairs);
+        assert_eq!(refused, Err(PlacementError::NotAllowed { cpu: 9, allowed: vec![0, 1] }));
+    }
+}

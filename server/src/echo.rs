@@ -1,0 +1,258 @@
+//! Messages into their echoes.
+//!
+//! A server's frame header is exactly 4 bytes shorter than the client's, so a whole frame is turned into its echo inside
+//! the buffer that it arrived in: payload unmasked, new header directly before it. Of several frames in one read the
+//! first stays where it is and the others move forward to stand directly behind it, so that all replies of a read are
+//! one range of bytes:
+//!
+//! ```text
+//! arrived   | head A | payload A | head B | payload B | head C | payload C |
+//! leaves        |hd A| payload A |hd B| payload B |hd C| payload C |
+//! ```
+//!
+//! A message that is not whole in one read, or is fragmented, is assembled in a buffer of its own first, with room for
+//! the reply's header in front. Its memory follows what has arrived, never a declared length.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use bytes::{Buf, BytesMut};
+use engine::Output;
+use protocol::frame::MAX_CONTROL_LEN;
+use protocol::{
+    Chunk, Close, Connection, Event, Limits, MessageKind, Opcode, ProtocolError, encode_close,
+    encode_control, server_header_len, write_server_header_before,
+};
+
+/// The longest header a server writes.
+const HEADER_ROOM: usize = 10;
+
+/// What a read came to.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    /// The connection goes on.
+    Open,
+    /// The other end sent this Close.
+    Closed(Close),
+}
+
+/// The transform, with what one worker keeps for it.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    limits: Limits,
+    messages: u64,
+    assemblies: Assemblies,
+}
+
+impl Echo {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, messages: 0, assemblies: Assemblies::default() }
+    }
+
+    /// Messages echoed so far.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before the fault has been
+    /// echoed and nothing after it will be.
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        socket: &mut Connection,
+        assembly: &mut Assembly,
+        input: &mut [u8],
+        mut at: usize,
+        out: &mut Output<'_>,
+    ) -> Result<Flow, ProtocolError> {
+        let mut replies = Replies(at..at);
+        let outcome = loop {
+            let done = match socket.next(&self.limits, input, &mut at) {
+                Ok(Some(Event::Data(chunk))) if chunk.is_whole() => {
+                    self.echo_in_place(socket, chunk, input, &mut replies)
+                }
+                Ok(Some(Event::Data(chunk))) => {
+                    self.assemble(socket, assembly, chunk, input, &mut replies, out)
+                }
+                Ok(Some(Event::Ping(ping))) => {
+                    replies.flush(out);
+                    control(Opcode::Pong, ping.payload(), out);
+                    Ok(())
+                }
+                Ok(Some(Event::Pong(_))) => Ok(()),
+                Ok(Some(Event::Close(close))) => break Ok(Flow::Closed(close)),
+                Ok(None) => break Ok(Flow::Open),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                break Err(error);
+            }
+        };
+        replies.flush(out);
+        outcome
+    }
+
+    #[inline]
+    fn echo_in_place(
+        &mut self,
+        socket: &mut Connection,
+        chunk: Chunk,
+        input: &mut [u8],
+        replies: &mut Replies,
+    ) -> Result<(), ProtocolError> {
+        let opcode = chunk.kind.opcode();
+        let header_len = server_header_len(chunk.payload.len() as u64);
+        let stays = chunk.payload.start;
+        let to = replies.payload_start(stays, header_len);
+        // On an error `replies` still ends before this message.
+        let payload = if to == stays {
+            socket.unmask_in_place(chunk, input)?
+        } else {
+            socket.unmask_shift(chunk, input, to)?
+        };
+        let start = write_server_header_before(input, payload.start, opcode, payload.len());
+        replies.add(start..payload.end);
+        self.messages += 1;
+        Ok(())
+    }
+
+    fn assemble(
+        &mut self,
+        socket: &mut Connection,
+        assembly: &mut Assembly,
+        chunk: Chunk,
+        input: &[u8],
+        replies: &mut Replies,
+        out: &mut Output<'_>,
+    ) -> Result<(), ProtocolError> {
+        let (kind, last) = (chunk.kind, chunk.last);
+        socket.unmask_append(chunk, input, self.assemblies.open(assembly, out))?;
+        if last {
+            self.messages += 1;
+            replies.flush(out);
+            out.give(framed(self.assemblies.take(assembly), kind));
+        }
+        Ok(())
+    }
+
+    /// Drops an unfinished message; its buffer is used again.
+    pub(crate) fn discard(&mut self, assembly: &mut Assembly, out: &mut Output<'_>) {
+        if assembly.is_open() {
+            out.recycle(self.assemblies.take(assembly));
+        }
+    }
+
+    /// Drops an unfinished message and its memory.
+    pub(crate) fn forget(&mut self, mut assembly: Assembly) {
+        if assembly.is_open() {
+            drop(self.assemblies.take(&mut assembly));
+        }
+    }
+}
+
+/// The range of the input that holds finished replies which are not handed to the engine yet.
+#[derive(Debug)]
+struct Replies(Range<usize>);
+
+impl Replies {
+    /// Where the payload of the next reply goes: directly behind the last reply with room for the header, or, when there
+    /// is none to stand behind, where it lies. Never behind `lies`, as a client's header is longer than the server's.
+    #[inline]
+    fn payload_start(&self, lies: usize, header_len: usize) -> usize {
+        if self.0.is_empty() { lies } else { self.0.end + header_len }
+    }
+
+    #[inline]
+    fn add(&mut self, reply: Range<usize>) {
+        debug_assert!(reply.start >= self.0.end);
+        if self.0.is_empty() {
+            self.0 = reply;
+        } else {
+            debug_assert_eq!(reply.start, self.0.end);
+            self.0.end = reply.end;
+        }
+    }
+
+    /// Hands the replies to the engine, so that something else can stand behind them.
+    #[inline]
+    fn flush(&mut self, out: &mut Output<'_>) {
+        out.echo(self.0.clone());
+        self.0.start = self.0.end;
+    }
+}
+
+/// Puts the reply's header into the room before the assembled payload.
+fn framed(mut buffer: BytesMut, kind: MessageKind) -> BytesMut {
+    let len = buffer.len() - HEADER_ROOM;
+    let start = write_server_header_before(&mut buffer, HEADER_ROOM, kind.opcode(), len);
+    buffer.advance(start);
+    buffer
+}
+
+/// Sends a control frame.
+pub(crate) fn control(opcode: Opcode, payload: &[u8], out: &mut Output<'_>) {
+    let mut frame = [0; MAX_CONTROL_LEN];
+    let len = encode_control(opcode, payload, None, &mut frame);
+    out.append(&frame[..len]);
+}
+
+/// Sends a Close frame with a code.
+pub(crate) fn close(code: u16, reason: &str, out: &mut Output<'_>) {
+    let mut frame = [0; MAX_CONTROL_LEN];
+    let len = encode_close(Some(code), reason, None, &mut frame);
+    out.append(&frame[..len]);
+}
+
+/// A connection's place among the worker's unfinished messages, if it has one: four bytes in place of a buffer, which
+/// most connections never need.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly(Option<NonZeroU32>);
+
+impl Assembly {
+    fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// The unfinished messages of one worker.
+#[derive(Debug, Default)]
+struct Assemblies {
+    buffers: Vec<BytesMut>,
+    free: Vec<NonZeroU32>,
+}
+
+impl Assemblies {
+    /// The connection's buffer; at first one from the pool that holds nothing but the room for the header.
+    fn open(&mut self, assembly: &mut Assembly, out: &mut Output<'_>) -> &mut BytesMut {
+        let place = *assembly.0.get_or_insert_with(|| {
+            let mut buffer = out.buffer();
+            // The last use moved the buffer's beginning behind the room its header did not need. Asking for more than
+            // is there moves it back; without that every use would shorten the buffer until it had to grow again.
+            let _ = buffer.try_reclaim(buffer.capacity() + 1);
+            buffer.extend_from_slice(&[0; HEADER_ROOM]);
+            self.insert(buffer)
+        });
+        &mut self.buffers[index(place)]
+    }
+
+    fn insert(&mut self, buffer: BytesMut) -> NonZeroU32 {
+        if let Some(place) = self.free.pop() {
+            self.buffers[index(place)] = buffer;
+            return place;
+        }
+        self.buffers.push(buffer);
+        u32::try_from(self.buffers.len()).ok().and_then(NonZeroU32::new).expect("fewer connections than 2^32")
+    }
+
+    fn take(&mut self, assembly: &mut Assembly) -> BytesMut {
+        assembly.0.take().map_or_else(BytesMut::new, |place| {
+            self.free.push(place);
+            std::mem::take(&mut self.buffers[index(place)])
+        })
+    }
+}
+
+/// Places count from one, so that "none" costs no bytes.
+fn index(place: NonZeroU32) -> usize {
+    place.get() as usize - 1
+}

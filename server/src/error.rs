@@ -1,0 +1,110 @@
+//! Why the server does not run, with the remedy.
+
+use std::io;
+use std::net::SocketAddr;
+
+use engine::EngineError;
+use rustix::io::Errno;
+
+/// The server could not start, or a worker ended with an error. One line each: cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine does not start, or the kernel refused it in mid-run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A name given to `--listen` has no address.
+    #[error("cannot resolve `{host}` of --listen ({source}): check the name, or give an address")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({source}): {remedy}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// More connections are asked for than the limit on open files allows.
+    #[error(
+        "too few file descriptors for --max-connections {wanted} (limit {limit}, {reserve} of them kept for the server \
+         itself): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer",
+        needed = wanted.saturating_add(*reserve)
+    )]
+    Connections {
+        /// Connections asked for.
+        wanted: u64,
+        /// Descriptors that are not for connections.
+        reserve: u64,
+        /// The limit in force, already raised to the hard one.
+        limit: u64,
+    },
+    /// A worker cannot be kept on its processor.
+    #[error("cannot keep a worker on processor {cpu} ({source}): give other processors with --cpus")]
+    Pin {
+        /// The processor.
+        cpu: usize,
+        /// What sched_setaffinity(2) said.
+        source: io::Error,
+    },
+    /// A system call that the start cannot do without.
+    #[error("{what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker panicked; its message is on standard error.
+    #[error("a worker panicked: this is a fault of the server")]
+    Panicked,
+}
+
+impl ServeError {
+    /// Shorthand for `map_err`.
+    pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
+    pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
+        let remedy = match Errno::from_io_error(&source) {
+            Some(Errno::ADDRINUSE) => {
+                "another process listens there: end it, or choose another port with --listen (port 0 takes a free one)"
+            }
+            Some(Errno::ACCESS) => {
+                "choose a port of 1024 or more with --listen, or grant CAP_NET_BIND_SERVICE"
+            }
+            Some(Errno::ADDRNOTAVAIL) => {
+                "no interface of this host has that address: choose one of `ip address` with --listen"
+            }
+            Some(Errno::MFILE | Errno::NFILE) => {
+                "too few file descriptors: raise the limit with `ulimit -n` (LimitNOFILE= in a unit)"
+            }
+            Some(Errno::AFNOSUPPORT) => "this host has no such address family: choose another with --listen",
+            _ => "choose another address with --listen",
+        };
+        Self::Listen { address, source, remedy }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line_with_cause_and_remedy() {
+        let address = "127.0.0.1:9001".parse().expect("address");
+        let taken = ServeError::listen(address, Errno::ADDRINUSE.into()).to_string();
+        assert!(taken.contains("127.0.0.1:9001") && taken.contains("--listen"), "{taken}");
+        let refused = ServeError::listen(address, Errno::ACCESS.into()).to_string();
+        assert!(refused.contains("Permission denied") && refused.contains("1024"), "{refused}");
+        let few = ServeError::Connections { wanted: 5000, reserve: 72, limit: 1024 }.to_string();
+        assert!(few.contains("ulimit -n 5072") && few.contains("--max-connections"), "{few}");
+        assert!(![taken, refused, few].iter().any(|line| line.contains('\n')));
+    }
+}

@@ -1,0 +1,489 @@
+//! What an echo is, rule by rule: the handler alone, without sockets. Frames are built here by hand, not by the code
+//! under test.
+
+use std::time::Duration;
+
+use engine::{CloseMode, Commands, ConnId, Handler, Nanos, Origin, Record, Segment};
+use protocol::Limits;
+use server::config::{Heartbeat, Rules};
+use server::{Connection, WebSocketEcho};
+
+const ID: ConnId = ConnId { slot: 0, generation: 0 };
+
+const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+const FIN: u8 = 0x80;
+
+/// A client's frame: `first` is the whole first byte.
+fn sent(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frame = header(first, payload.len(), 0x80);
+    frame.extend_from_slice(&key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// The server's frame that answers: unmasked, FIN set.
+fn answer(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(FIN | opcode, payload.len(), 0);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn header(first: u8, len: usize, mask: u8) -> Vec<u8> {
+    let mut header = vec![first];
+    match len {
+        0..=125 => header.push(mask | len as u8),
+        126..=65_535 => {
+            header.push(mask | 126);
+            header.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        _ => {
+            header.push(mask | 127);
+            header.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    header
+}
+
+fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    answer(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// A handler with one connection, driven as an engine would.
+struct Driven {
+    handler: WebSocketEcho,
+    connection: Connection,
+    record: Record,
+    now: Nanos,
+    wire: Vec<u8>,
+    segments: Vec<Segment>,
+    commands: Commands,
+}
+
+impl Driven {
+    fn new(rules: Rules) -> Self {
+        let (mut handler, mut record) = (WebSocketEcho::new(rules), Record::new());
+        let now = Nanos(1_000_000_000);
+        let origin = Origin::Accepted { listener: 0, peer: None };
+        let connection = handler.opened(ID, origin, &mut record.begin(now, 0, 0));
+        let mut driven = Self {
+            handler,
+            connection,
+            record,
+            now,
+            wire: Vec::new(),
+            segments: Vec::new(),
+            commands: Commands::default(),
+        };
+        driven.collect(&[]);
+        driven
+    }
+
+    /// A connection whose handshake is done.
+    fn open() -> Self {
+        Self::open_with(Rules::default())
+    }
+
+    fn open_with(rules: Rules) -> Self {
+        let mut driven = Self::new(rules);
+        assert!(driven.receive(REQUEST).starts_with(b"HTTP/1.1 101 "));
+        driven
+    }
+
+    /// One read; what it brings onto the wire.
+    fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut input = bytes.to_vec();
+        let mut out = self.record.begin(self.now, 0, input.len());
+        self.handler.received(ID, &mut self.connection, &mut input, &mut out);
+        self.collect(&input)
+    }
+
+    fn deadline(&mut self, after: Duration) -> Vec<u8> {
+        self.now = self.now + after;
+        let mut out = self.record.begin(self.now, 0, 0);
+        self.handler.deadline(ID, &mut self.connection, &mut out);
+        self.collect(&[])
+    }
+
+    fn eof(&mut self) -> Vec<u8> {
+        let mut out = self.record.begin(self.now, 0, 0);
+        self.handler.eof(ID, &mut self.connection, &mut out);
+        self.collect(&[])
+    }
+
+    fn collect(&mut self, input: &[u8]) -> Vec<u8> {
+        let new: Vec<u8> =
+            self.record.segments().iter().flat_map(|s| self.record.bytes(s, input).to_vec()).collect();
+        self.segments = self.record.take_segments().collect();
+        for segment in &mut self.segments {
+            if let Segment::Owned(buffer) = segment {
+                self.record.pool().put(std::mem::take(buffer));
+            }
+        }
+        self.record.clear_arena();
+        self.commands = self.record.take_commands();
+        self.wire.extend_from_slice(&new);
+        new
+    }
+
+    fn closing(&self) -> Option<CloseMode> {
+        self.commands.close
+    }
+}
+
+/// Payloads of every header length and many remainders.
+fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 31 + len) as u8).collect()
+}
+
+#[test]
+fn the_documents_request_gets_its_answer() {
+    let mut driven = Driven::new(Rules::default());
+    let response = String::from_utf8(driven.receive(REQUEST)).expect("text");
+    assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
+    assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\n"));
+    assert_eq!(driven.closing(), None);
+}
+
+#[test]
+fn the_rfcs_examples_come_back() {
+    let mut driven = Driven::open();
+    // RFC 6455 5.7: a masked "Hello", and a ping with it.
+    let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    assert_eq!(driven.receive(&hello), b"\x81\x05Hello");
+    let ping = [0x89, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    assert_eq!(driven.receive(&ping), b"\x8a\x05Hello");
+}
+
+#[test]
+fn a_whole_message_is_echoed_in_the_buffer_it_came_in() {
+    for len in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
+        let mut driven = Driven::open();
+        let frame = sent(FIN | BINARY, &payload(len));
+        assert_eq!(driven.receive(&frame), answer(BINARY, &payload(len)), "{len}");
+        // The payload stays where it lies; the header is four bytes shorter.
+        assert_eq!(driven.segments, [Segment::Echo(4..frame.len() as u32)]);
+    }
+}
+
+#[test]
+fn all_replies_of_a_read_are_one_range() {
+    let mut driven = Driven::open();
+    let lengths = [5, 0, 125, 126, 3, 70_000, 1, 1, 65_535, 2, 900];
+    let read: Vec<u8> = lengths.iter().flat_map(|&len| sent(FIN | BINARY, &payload(len))).collect();
+    let wire: Vec<u8> = lengths.iter().flat_map(|&len| answer(BINARY, &payload(len))).collect();
+    assert_eq!(driven.receive(&read), wire);
+    assert_eq!(driven.segments, [Segment::Echo(4..4 + wire.len() as u32)]);
+    assert_eq!(driven.handler.tally().messages, lengths.len() as u64);
+}
+
+#[test]
+fn a_thousand_small_frames_are_compacted() {
+    let mut driven = Driven::open();
+    let messages: Vec<String> = (0..1000).map(|n| format!("message {n} äöü")).collect();
+    let read: Vec<u8> = messages.iter().flat_map(|m| sent(FIN | TEXT, m.as_bytes())).collect();
+    let wire: Vec<u8> = messages.iter().flat_map(|m| answer(TEXT, m.as_bytes())).collect();
+    assert_eq!(driven.receive(&read), wire);
+    assert_eq!(driven.segments.len(), 1);
+}
+
+#[test]
+fn pongs_stand_where_their_pings_stood() {
+    let mut driven = Driven::open();
+    let read = [
+        sent(FIN | TEXT, b"one"),
+        sent(FIN | PING, b"a"),
+        sent(FIN | PING, b""),
+        sent(FIN | TEXT, b"two"),
+        sent(FIN | PONG, b"unasked"),
+        sent(FIN | TEXT, b"three"),
+        sent(FIN | PING, &[7; 125]),
+    ];
+    let wire = [
+        answer(TEXT, b"one"),
+        answer(PONG, b"a"),
+        answer(PONG, b""),
+        answer(TEXT, b"two"),
+        answer(TEXT, b"three"),
+        answer(PONG, &[7; 125]),
+    ];
+    assert_eq!(driven.receive(&read.concat()), wire.concat());
+    assert_eq!(driven.segments.len(), 4);
+}
+
+#[test]
+fn fragments_come_back_as_one_frame_after_the_pong_between_them() {
+    let mut driven = Driven::open();
+    let read = [
+        sent(FIN | BINARY, b"before"),
+        sent(TEXT, "Gr\u{fc}".as_bytes().split_at(3).0),
+        sent(FIN | PING, b"now"),
+        sent(0, "Gr\u{fc}".as_bytes().split_at(3).1),
+        sent(0, b""),
+        sent(FIN, "\u{df}e".as_bytes()),
+        sent(FIN | BINARY, b"after"),
+    ];
+    let wire = [
+        answer(BINARY, b"before"),
+        answer(PONG, b"now"),
+        answer(TEXT, "Gr\u{fc}\u{df}e".as_bytes()),
+        answer(BINARY, b"after"),
+    ];
+    assert_eq!(driven.receive(&read.concat()), wire.concat());
+    assert_eq!(driven.handler.tally().messages, 3);
+}
+
+#[test]
+fn an_empty_fragmented_message_is_echoed() {
+    let mut driven = Driven::open();
+    assert_eq!(driven.receive(&sent(BINARY, b"")), b"");
+    assert_eq!(driven.receive(&sent(FIN, b"")), answer(BINARY, b""));
+}
+
+#[test]
+fn nothing_of_a_message_leaves_before_its_end() {
+    let mut driven = Driven::open();
+    let frame = sent(FIN | BINARY, &payload(300));
+    let (start, end) = frame.split_at(200);
+    assert_eq!(driven.receive(start), b"");
+    assert_eq!(driven.receive(end), answer(BINARY, &payload(300)));
+}
+
+/// A stream with everything in it, and what answers it.
+fn medley() -> (Vec<u8>, Vec<u8>) {
+    let stream = [
+        sent(FIN | TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
+        sent(FIN | BINARY, &payload(126)),
+        sent(FIN | BINARY, b""),
+        sent(FIN | PING, b"p1"),
+        sent(TEXT, "\u{1f600}".as_bytes().split_at(2).0),
+        sent(FIN | PING, b"p2"),
+        sent(0, b""),
+        sent(FIN, "\u{1f600}".as_bytes().split_at(2).1),
+        sent(FIN | TEXT, b"x"),
+        sent(FIN | PONG, b"unasked"),
+        sent(FIN | BINARY, &payload(200)),
+        sent(FIN | CLOSE, b"\x03\xe8bye"),
+        sent(FIN | TEXT, b"swallowed"),
+    ];
+    let wire = [
+        answer(TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
+        answer(BINARY, &payload(126)),
+        answer(BINARY, b""),
+        answer(PONG, b"p1"),
+        answer(PONG, b"p2"),
+        answer(TEXT, "\u{1f600}".as_bytes()),
+        answer(TEXT, b"x"),
+        answer(BINARY, &payload(200)),
+        close_frame(1000, "bye"),
+    ];
+    (stream.concat(), wire.concat())
+}
+
+/// Feeds the pieces until the handler closes, as an engine does.
+fn feed<'a>(driven: &mut Driven, pieces: impl IntoIterator<Item = &'a [u8]>) {
+    for piece in pieces {
+        if driven.closing().is_none() {
+            driven.receive(piece);
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_a_stream_gives_the_same_answers() {
+    let (stream, wire) = medley();
+    for cut in 0..=stream.len() {
+        let mut driven = Driven::open();
+        driven.wire.clear();
+        feed(&mut driven, [&stream[..cut], &stream[cut..]].into_iter().filter(|piece| !piece.is_empty()));
+        assert_eq!(driven.wire, wire, "cut at {cut}");
+        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+    }
+    for size in 1..=20 {
+        let mut driven = Driven::open();
+        driven.wire.clear();
+        feed(&mut driven, stream.chunks(size));
+        assert_eq!(driven.wire, wire, "pieces of {size}");
+    }
+}
+
+#[test]
+fn every_cut_of_request_and_stream_gives_the_same_answers() {
+    let (stream, wire) = medley();
+    let all = [REQUEST, &stream].concat();
+    let mut expected = Driven::new(Rules::default()).receive(REQUEST);
+    expected.extend_from_slice(&wire);
+    for cut in 1..all.len() {
+        let mut driven = Driven::new(Rules::default());
+        feed(&mut driven, [&all[..cut], &all[cut..]]);
+        assert_eq!(driven.wire, expected, "cut at {cut}");
+    }
+    let mut driven = Driven::new(Rules::default());
+    feed(&mut driven, all.chunks(1));
+    assert_eq!(driven.wire, expected);
+}
+
+#[test]
+fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
+    let small = Rules { limits: Limits { max_message: 1000, max_fragments: 3 }, ..Rules::default() };
+    let cases: [(&str, Vec<u8>, u16); 12] = [
+        ("reserved bit", sent(FIN | 0x40 | TEXT, b"x"), 1002),
+        ("reserved opcode", sent(FIN | 3, b"x"), 1002),
+        ("unmasked", answer(TEXT, b"x"), 1002),
+        ("fragmented ping", sent(PING, b"x"), 1002),
+        ("long ping", sent(FIN | PING, &[0; 126]), 1002),
+        ("continuation without a start", sent(FIN, b"x"), 1002),
+        ("start inside a message", [sent(TEXT, b"x"), sent(TEXT, b"y")].concat(), 1002),
+        ("non-minimal length", [&[0x82, 0xfe, 0, 5, 1, 2, 3, 4][..], b"hello"].concat(), 1002),
+        ("too big", sent(FIN | BINARY, &payload(1001)), 1009),
+        ("too big a sum", [sent(BINARY, &payload(600)), sent(FIN, &payload(401))].concat(), 1009),
+        ("too many fragments", [sent(TEXT, b""), sent(0, b""), sent(0, b""), sent(0, b"")].concat(), 1008),
+        ("invalid text", sent(FIN | TEXT, b"ab\xff"), 1007),
+    ];
+    for (name, bytes, code) in cases {
+        let mut driven = Driven::open_with(small);
+        let valid =
+            [sent(FIN | TEXT, b"first"), sent(FIN | PING, b"!"), sent(FIN | BINARY, b"second")].concat();
+        let replies = [answer(TEXT, b"first"), answer(PONG, b"!"), answer(BINARY, b"second")].concat();
+        let read = [valid, bytes, sent(FIN | TEXT, b"never")].concat();
+        let wire = driven.receive(&read);
+        assert!(wire.starts_with(&replies), "{name}");
+        let close = &wire[replies.len()..];
+        assert_eq!((close[0], &close[2..4]), (FIN | CLOSE, &code.to_be_bytes()[..]), "{name}");
+        assert_eq!(close.len(), 2 + usize::from(close[1]), "{name}: nothing follows the Close");
+        assert_eq!(driven.closing(), Some(CloseMode::Flush), "{name}");
+        assert_eq!((driven.handler.tally().messages, driven.handler.tally().refused), (2, 1), "{name}");
+    }
+}
+
+#[test]
+fn invalid_text_fails_at_the_read_that_shows_it() {
+    let mut driven = Driven::open();
+    let frame = sent(FIN | TEXT, &[&b"valid so far \xed\xa0"[..], &[b'x'; 5000]].concat());
+    assert_eq!(driven.receive(&frame[..20]), b"");
+    let wire = driven.receive(&frame[20..30]);
+    assert_eq!(&wire[2..4], 1007u16.to_be_bytes());
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+#[test]
+fn a_message_over_the_maximum_fails_from_its_header_alone() {
+    let mut driven = Driven::open();
+    let header = [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes((64 << 20) + 1), &[1, 2, 3, 4]].concat();
+    assert_eq!(&driven.receive(&header)[2..4], 1009u16.to_be_bytes());
+}
+
+#[test]
+fn a_close_is_answered_alike() {
+    for payload in [&b""[..], b"\x03\xe8", b"\x0f\xa0own code", b"\x03\xe9going"] {
+        let mut driven = Driven::open();
+        let read = [sent(FIN | TEXT, b"last"), sent(FIN | CLOSE, payload), sent(FIN | TEXT, b"no")].concat();
+        assert_eq!(driven.receive(&read), [answer(TEXT, b"last"), answer(CLOSE, payload)].concat());
+        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+        assert_eq!(driven.handler.tally().refused, 0);
+    }
+    let mut driven = Driven::open();
+    assert_eq!(&driven.receive(&sent(FIN | CLOSE, b"\x03"))[2..4], 1002u16.to_be_bytes());
+}
+
+#[test]
+fn frames_that_come_with_the_request_are_echoed() {
+    let mut driven = Driven::new(Rules::default());
+    let read = [REQUEST, &sent(FIN | TEXT, b"early"), &sent(FIN | TEXT, b"bird")].concat();
+    let wire = driven.receive(&read);
+    assert!(wire.ends_with(&[answer(TEXT, b"early"), answer(TEXT, b"bird")].concat()));
+}
+
+#[test]
+fn a_bad_request_gets_its_status_and_the_connection_ends() {
+    let mut driven = Driven::new(Rules::default());
+    let wire = driven.receive(b"POST / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(wire.starts_with(b"HTTP/1.1 405 "), "{}", wire.escape_ascii());
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+    assert_eq!(driven.handler.tally().refused, 1);
+}
+
+#[test]
+fn a_request_that_does_not_end_in_time_gets_408() {
+    let mut driven = Driven::new(Rules::default());
+    driven.receive(&REQUEST[..40]);
+    let wire = driven.deadline(Duration::from_secs(5));
+    assert!(wire.starts_with(b"HTTP/1.1 408 "), "{}", wire.escape_ascii());
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+#[test]
+fn a_connection_that_asks_for_nothing_is_dropped_without_an_answer() {
+    let mut driven = Driven::new(Rules::default());
+    assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
+    assert_eq!(driven.closing(), Some(CloseMode::Abort));
+}
+
+#[test]
+fn the_handshakes_deadline_ends_with_the_handshake() {
+    let mut driven = Driven::new(Rules::default());
+    driven.receive(REQUEST);
+    assert_eq!(driven.commands.deadline, Some(None));
+}
+
+#[test]
+fn a_silent_connection_is_pinged_then_dropped() {
+    let interval = Duration::from_secs(30);
+    let heartbeat = Heartbeat { ping_interval: interval, ..Heartbeat::default() };
+    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + interval)));
+    assert_eq!(driven.deadline(interval), answer(PING, b""));
+    driven.receive(&sent(FIN | PONG, b""));
+    assert_eq!(driven.deadline(interval), answer(PING, b""));
+    assert_eq!(driven.deadline(interval), answer(PING, b""));
+    assert_eq!(driven.deadline(interval), b"");
+    assert_eq!(driven.closing(), Some(CloseMode::Abort));
+}
+
+#[test]
+fn messages_move_the_deadline_without_setting_it() {
+    let interval = Duration::from_secs(30);
+    let heartbeat = Heartbeat { idle_timeout: interval, ..Heartbeat::default() };
+    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    driven.now = driven.now + Duration::from_secs(20);
+    driven.receive(&sent(FIN | TEXT, b"alive"));
+    assert!(driven.commands.is_empty());
+    assert_eq!(driven.deadline(Duration::from_secs(10)), b"");
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + Duration::from_secs(20))));
+    assert_eq!(&driven.deadline(Duration::from_secs(20))[2..4], 1001u16.to_be_bytes());
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+#[test]
+fn the_end_of_input_closes_gently() {
+    let mut driven = Driven::open();
+    assert_eq!(driven.receive(&sent(FIN | TEXT, b"last")), answer(TEXT, b"last"));
+    assert_eq!(driven.eof(), b"");
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+#[test]
+fn an_unfinished_messages_buffer_is_used_again_after_a_fault() {
+    let mut driven = Driven::open();
+    driven.receive(&sent(BINARY, &payload(5000)));
+    driven.receive(&sent(FIN | TEXT, b"not now"));
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+    assert!(driven.record.pool().take().capacity() >= 5000);
+}
+
+#[test]
+fn a_declared_length_costs_no_memory() {
+    let mut driven = Driven::open();
+    let header = [&[FIN | BINARY, 0xff][..], &u64::to_be_bytes(64 << 20), &[1, 2, 3, 4], b"few"].concat();
+    assert_eq!(driven.receive(&header), b"");
+    driven.eof();
+    assert!(driven.record.pool().take().capacity() < 1024);
+}
