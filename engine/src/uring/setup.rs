@@ -22,8 +22,11 @@ const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Below these sizes a ring is not worth having.
 const SMALLEST: (u32, u32) = (64, 256);
 
+/// Asks for set-up flags.
+type SetFlags = fn(&mut Builder);
+
 /// Sets of set-up flags, the best first. Each later one does without something that older kernels lack.
-const STEPS: [(&str, fn(&mut Builder)); 4] = [
+const STEPS: [(&str, SetFlags); 4] = [
     ("single issuer, deferred task work, no submission array", |b| {
         b.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_taskrun_flag();
         b.setup_no_sqarray();
