@@ -17,8 +17,8 @@ pub struct Utf8 {
     len: u8,
 }
 
-/// Below this simdutf8 is scalar, and asking for ASCII first is quicker.
-const SIMD_FROM: usize = 64;
+/// Up to this asking for ASCII first is quicker: simdutf8 works in blocks of 64 bytes.
+const SHORT: usize = 64;
 
 impl Utf8 {
     /// Reads on.
@@ -28,7 +28,7 @@ impl Utf8 {
     /// When no continuation could make the text valid, however it goes on.
     #[inline]
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
-        if self.len == 0 && bytes.len() < SIMD_FROM && bytes.is_ascii() {
+        if self.len == 0 && bytes.len() <= SHORT && bytes.is_ascii() {
             return Ok(());
         }
         self.update_any(bytes)

@@ -1,4 +1,4 @@
-//! Blocks of 64-bit words in safe code. The x86 kernels are this very code, compiled for wider registers.
+//! The algorithm of every kernel but the scalar one, and the kernel that does it in 64-bit words.
 //!
 //! Nothing is done byte by byte at the ends: the first and the last block may overlap. The last one is loaded
 //! before anything is stored, which makes the overlap harmless, also when source and destination are the same
@@ -12,7 +12,7 @@ pub(super) const KERNEL: Kernel = Kernel { name: "portable", runs_here: || true,
 pub(super) const SHORT: usize = 64;
 
 /// Bytes of a block in [`long`]: one cache line, one AVX-512 register.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Where a payload is read from and written to. Both slices are equally long.
 pub(super) trait Place {
@@ -67,29 +67,33 @@ impl Place for Within<'_> {
 }
 
 fn in_place(buf: &mut [u8], key: MaskingKey) {
-    long(&mut InPlace(buf), key);
+    long(&mut InPlace(buf), key, xor);
 }
 
 fn copy(src: &[u8], dst: &mut [u8], key: MaskingKey) {
-    long(&mut Between(src, dst), key);
+    long(&mut Between(src, dst), key, xor);
 }
 
 fn shift(buf: &mut [u8], distance: usize, key: MaskingKey) {
-    long(&mut Within { buf, distance }, key);
+    long(&mut Within { buf, distance }, key, xor);
 }
 
-/// Payloads of more than [`SHORT`] bytes.
+/// Payloads of more than [`SHORT`] bytes; `xor` does one block in the widest registers there are.
 #[inline(always)]
-pub(super) fn long(place: &mut impl Place, key: MaskingKey) {
+pub(super) fn long(
+    place: &mut impl Place,
+    key: MaskingKey,
+    xor: impl Fn([u8; BLOCK], MaskingKey) -> [u8; BLOCK],
+) {
     let len = place.source().len();
-    let Some(&tail) = place.source().last_chunk::<BLOCK>() else { return short(place, key) };
+    let Some(&tail) = place.source().last_chunk() else { return short(place, key) };
     let tail = xor(tail, key.rotated(len));
     let mut at = 0;
     // A block is stored at or before where it was loaded, so no store reaches a block that is yet to be
     // loaded.
     while at < len - BLOCK {
-        let Some(&block) = place.source()[at..].first_chunk::<BLOCK>() else { break };
-        let Some(target) = place.target()[at..].first_chunk_mut::<BLOCK>() else { break };
+        let Some(&block) = place.source()[at..].first_chunk() else { break };
+        let Some(target) = place.target()[at..].first_chunk_mut() else { break };
         *target = xor(block, key);
         at += BLOCK;
     }
