@@ -1,7 +1,7 @@
 //! The algorithm with AVX2 and AVX-512 registers.
 //!
 //! Intrinsics rather than the compiler's own vectors: left to itself it turns the block loop into gathers and
-//! scatters under AVX-512 (16 KiB in place on a Sapphire Rapids core: 26 instead of 80 GB/s).
+//! scatters under AVX-512 (16 KiB in place on a virtual Intel Xeon: 26 instead of 80 GB/s).
 #![expect(unsafe_code, reason = "blocks are taken into registers by transmutation")]
 
 use std::arch::x86_64::{__m256i, __m512i};
