@@ -19,8 +19,11 @@ Exit codes: 0 fine, 1 error, 2 usage, 13 a scenario has no valid run, 130 interr
 TEXT
 }
 
+# The first line says what is wrong, the others are there to be copied.
 fail() {
-    printf 'bench.sh: %s\n' "$@" >&2
+    printf 'bench.sh: %s\n' "$1" >&2
+    shift
+    [ $# -eq 0 ] || printf '%s\n' "$@" >&2
     exit 1
 }
 
@@ -51,18 +54,18 @@ check_system() {
 }
 
 check_rust() {
-    # Where rustup puts it; a shell that was open before the installation does not have it in its path.
-    export PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
-    if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
-        fail "there is no Rust toolchain. This installs one, without root:" \
-            "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
-    fi
     local wanted found
+    local install="  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+    # Where rustup puts it: a shell that was open before the installation does not have it in its path, and a
+    # distribution's older toolchain must not win over it.
+    export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
+    if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+        fail "there is no Rust toolchain. This installs one, without root:" "$install"
+    fi
     wanted=$(sed -n 's/^rust-version = "\([0-9.]*\)"$/\1/p' Cargo.toml)
     found=$(rustc --version | cut -d' ' -f2) || fail "rustc does not run; its message is above"
     if [ "$(printf '%s\n%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1)" != "$wanted" ]; then
-        fail "rustc $found is too old, $wanted is needed. With rustup this brings it:" \
-            "  rustup toolchain install $wanted --profile minimal"
+        fail "rustc $found is too old, $wanted is needed. This installs a newer one beside it, without root:" "$install"
     fi
 }
 
