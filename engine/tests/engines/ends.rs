@@ -1,0 +1,331 @@
+//! Ends of connections: `closed` once for each, with the right cause, and nothing after it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use engine::{Cause, CloseMode};
+
+use crate::stage::{Case, Event, LIMIT, Running, Script, expect, pattern, read_to_end, round_trip};
+
+pub(crate) fn nothing_sent_at_all(case: &Case) {
+    let running = Running::echo(case);
+    let client = running.connect();
+    let id = running.wait_opened();
+    drop(client);
+    assert!(matches!(running.event(), Event::Eof(eof) if eof == id));
+    assert!(matches!(running.event(), Event::Closed(closed, Cause::PeerClosed) if closed == id));
+    let (counters, events) = running.finish();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!((counters.bytes_in, counters.bytes_out), (0, 0));
+}
+
+pub(crate) fn the_client_half_closes_and_still_reads(case: &Case) {
+    let script = Script::default().received(|_, bytes, out| out.echo(0..bytes.len())).eof(|_, out| {
+        out.append(b", and a farewell");
+        out.close(CloseMode::Flush);
+    });
+    let running = Running::start(case, case.config(), script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.write_all(b"question").expect("write");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    assert_eq!(read_to_end(&mut client), b"question, and a farewell");
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    running.finish();
+}
+
+pub(crate) fn half_open_until_the_handler_closes(case: &Case) {
+    let running = Running::start(case, case.config(), Script::default());
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    running.wait_for(|e| matches!(e, Event::Eof(_)).then_some(()));
+    for round in 0..20 {
+        let bytes = pattern(5000, round);
+        let sent = bytes.clone();
+        assert!(running.with(id, move |out| out.append(&sent)).is_some(), "half-open is open");
+        expect(&mut client, &bytes);
+    }
+    running.some_turns();
+    assert!(running.events_so_far().is_empty());
+    running.with(id, |out| out.close(CloseMode::Flush));
+    assert_eq!(read_to_end(&mut client), b"");
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    running.finish();
+}
+
+pub(crate) fn the_server_half_closes_and_discards(case: &Case) {
+    let script = Script::default().opened(|_, out| {
+        out.append(b"bye");
+        out.close(CloseMode::Flush);
+    });
+    let running = Running::start(case, case.config(), script);
+    let mut client = running.connect();
+    assert_eq!(read_to_end(&mut client), b"bye");
+    client.write_all(&pattern(100_000, 1)).expect("the server still reads");
+    let id = running.wait_opened();
+    running.some_turns();
+    assert!(running.events_so_far().is_empty(), "bytes after the close are discarded");
+    assert_eq!(running.ask(|w| (w.connections(), w.ids().len())), (1, 0), "closing is not open");
+    assert!(running.with(id, |_| {}).is_none(), "closing is not open");
+    drop(client);
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    assert_eq!(running.ask(|w| w.connections()), 0);
+    running.finish();
+}
+
+/// Closes with a reset in place of a FIN.
+fn reset(client: std::net::TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("linger");
+    drop(client);
+}
+
+pub(crate) fn reset_by_the_peer(case: &Case) {
+    let running = Running::echo(case);
+    let mut bystander = running.connect();
+    running.wait_opened();
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    round_trip(&mut client, b"one");
+    reset(client);
+    assert!(matches!(running.wait_closed(id), Cause::Reset));
+    round_trip(&mut bystander, b"unharmed");
+    running.finish();
+}
+
+pub(crate) fn reset_while_bytes_wait(case: &Case) {
+    let running = Running::start(case, case.config(), Script::default());
+    let client = running.connect();
+    let id = running.wait_opened();
+    running.with(id, |out| out.give(BytesMut::from(&pattern(16 << 20, 2)[..])));
+    assert!(running.with(id, |out| out.unsent()).expect("open") > 0);
+    reset(client);
+    assert!(matches!(running.wait_closed(id), Cause::Reset));
+    running.finish();
+}
+
+pub(crate) fn abort_in_the_first_output(case: &Case) {
+    let script = Script::default().opened(|_, out| {
+        out.append(b"never seen");
+        out.close(CloseMode::Flush);
+        out.close(CloseMode::Abort);
+    });
+    let running = Running::start(case, case.config(), script);
+    for _ in 0..20 {
+        let mut client = running.connect();
+        let id = running.wait_opened();
+        assert!(matches!(running.wait_closed(id), Cause::Closed));
+        let mut bytes = Vec::new();
+        match client.read_to_end(&mut bytes) {
+            Ok(_) => assert!(bytes.is_empty()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+    let (counters, events) = running.finish();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!((counters.accepted, counters.closed, counters.bytes_out), (20, 20, 0));
+}
+
+pub(crate) fn abort_drops_what_is_unsent(case: &Case) {
+    let running = Running::start(case, case.config(), Script::default());
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    running.with(id, |out| out.give(BytesMut::from(&pattern(16 << 20, 3)[..])));
+    running.with(id, |out| out.close(CloseMode::Abort));
+    assert!(running.with(id, |_| {}).is_none(), "aborted");
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    let mut bytes = Vec::new();
+    let _ = client.read_to_end(&mut bytes);
+    assert!(bytes.len() < 16 << 20, "everything was sent");
+    running.finish();
+}
+
+pub(crate) fn flush_sends_everything(case: &Case) {
+    let script = Script::default().opened(|_, out| {
+        out.append(b"head");
+        out.give(BytesMut::from(&pattern(8 << 20, 4)[..]));
+        out.append(b"tail");
+        out.close(CloseMode::Flush);
+    });
+    let running = Running::start(case, case.config(), script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    running.some_turns();
+    let bytes = read_to_end(&mut client);
+    assert_eq!(bytes.len(), (8 << 20) + 8);
+    assert!(bytes[..4] == *b"head" && bytes[bytes.len() - 4..] == *b"tail");
+    assert!(bytes[4..bytes.len() - 4] == pattern(8 << 20, 4)[..]);
+    drop(client);
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    running.finish();
+}
+
+/// The client has sent its FIN before the server closes: nothing is left to wait for.
+pub(crate) fn flush_after_eof_ends_at_once(case: &Case) {
+    let mut config = case.config();
+    config.linger.time = Duration::from_secs(3600);
+    let running = Running::start(case, config, Script::default());
+    let client = running.connect();
+    let id = running.wait_opened();
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    running.wait_for(|e| matches!(e, Event::Eof(_)).then_some(()));
+    running.with(id, |out| {
+        out.append(b"last");
+        out.close(CloseMode::Flush);
+    });
+    assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
+    let mut client = client;
+    assert_eq!(read_to_end(&mut client), b"last");
+    running.finish();
+}
+
+pub(crate) fn lingering_is_bounded_in_time(case: &Case) {
+    let mut config = case.config();
+    config.linger.time = Duration::from_millis(120);
+    let script = Script::default().opened(|_, out| out.close(CloseMode::Flush));
+    let since = Instant::now();
+    let running = Running::start(case, config, script);
+    let client = running.connect();
+    let id = running.wait_opened();
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    assert!(since.elapsed() >= Duration::from_millis(120), "too early");
+    drop(client);
+    running.finish();
+}
+
+pub(crate) fn lingering_is_bounded_in_bytes(case: &Case) {
+    let mut config = case.config();
+    config.linger.time = Duration::from_secs(3600);
+    config.linger.bytes = 100_000;
+    let script = Script::default().opened(|_, out| out.close(CloseMode::Flush));
+    let running = Running::start(case, config, script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    let chunk = pattern(50_000, 5);
+    // The server stops reading and closes: from then on writes fail.
+    while client.write_all(&chunk).is_ok() {}
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    let (counters, _) = running.finish();
+    assert!(counters.bytes_in < 100_000 + (4 << 20), "{} bytes read", counters.bytes_in);
+}
+
+pub(crate) fn closing_ends_all_calls(case: &Case) {
+    let script = Script::default().received(|_, bytes, out| {
+        out.set_deadline(Some(out.now() + Duration::from_millis(20)));
+        out.echo(0..bytes.len());
+        out.close(CloseMode::Flush);
+    });
+    let mut config = case.config();
+    config.linger.time = Duration::from_millis(200);
+    let running = Running::start(case, config, script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.write_all(b"first").expect("write");
+    expect(&mut client, b"first");
+    client.write_all(b"second").expect("write");
+    let mut seen = Vec::new();
+    let cause = running.wait_for(|e| match e {
+        Event::Closed(closed, cause) if closed == id => Some(cause),
+        other => {
+            seen.push(other);
+            None
+        }
+    });
+    assert!(matches!(cause, Cause::Closed), "{cause:?}");
+    assert!(matches!(&seen[..], [Event::Received(_, bytes)] if bytes == b"first"), "{seen:?}");
+    drop(client);
+    running.finish();
+}
+
+/// Bytes and FIN arrive while paused: neither is told before the handler goes on.
+pub(crate) fn pause_holds_bytes_and_end_back(case: &Case) {
+    let script = Script::default().received(|_, bytes, out| {
+        if bytes.ends_with(b"stop") {
+            out.pause();
+        }
+    });
+    let running = Running::start(case, case.config(), script);
+    let mut other = running.connect();
+    running.wait_opened();
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.write_all(b"stop").expect("write");
+    running.wait_for(|e| matches!(e, Event::Received(received, _) if received == id).then_some(()));
+    let late = pattern(100_000, 6);
+    client.write_all(&late).expect("write");
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    for _ in 0..5 {
+        // The other connection is served: whatever could be told of the paused one would have been.
+        other.write_all(b"x").expect("write");
+        running.wait_for(|e| match e {
+            Event::Received(received, _) if received != id => Some(()),
+            event => panic!("told while paused: {event:?}"),
+        });
+    }
+    assert!(running.with(id, |out| out.append(b"still writes")).is_some());
+    expect(&mut client, b"still writes");
+    running.with(id, |out| out.resume());
+    let mut bytes = Vec::new();
+    running.wait_for(|e| match e {
+        Event::Received(received, more) if received == id => {
+            bytes.extend_from_slice(&more);
+            None
+        }
+        Event::Eof(eof) if eof == id => Some(()),
+        event => panic!("{event:?}"),
+    });
+    assert!(bytes == late);
+    running.finish();
+}
+
+pub(crate) fn paused_from_the_first_call(case: &Case) {
+    let script = Script::default().opened(|_, out| out.pause());
+    let running = Running::start(case, case.config(), script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    client.write_all(b"early").expect("write");
+    running.some_turns();
+    assert!(running.events_so_far().is_empty());
+    // Paused and resumed within a call: nothing changes.
+    running.with(id, |out| {
+        out.resume();
+        out.pause();
+    });
+    running.some_turns();
+    assert!(running.events_so_far().is_empty());
+    running.with(id, |out| out.resume());
+    let bytes = running.wait_for(|e| if let Event::Received(_, bytes) = e { Some(bytes) } else { None });
+    assert_eq!(bytes, b"early");
+    running.finish();
+}
+
+pub(crate) fn stop_closes_everything(case: &Case) {
+    let mut running = Running::echo(case);
+    let mut clients: Vec<_> = (0..20).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        round_trip(client, b"here");
+    }
+    let since = Instant::now();
+    running.ask(|w| {
+        for id in w.ids() {
+            w.with(id, |_, out| out.append(b"last words"));
+        }
+        w.stop();
+    });
+    let (counters, events) = running.join();
+    assert!(since.elapsed() < LIMIT);
+    let shut = events.iter().filter(|e| matches!(e, Event::Closed(_, Cause::Shutdown))).count();
+    assert_eq!((shut, counters.closed), (20, 20));
+    for client in &mut clients {
+        assert_eq!(read_to_end(client), b"last words");
+    }
+}
+
+pub(crate) fn stop_in_start(case: &Case) {
+    let mut running = Running::start(case, case.config(), Script::default().start(|w| w.stop()));
+    let (counters, events) = running.join();
+    assert_eq!(counters.accepted, 0);
+    assert!(events.is_empty());
+}

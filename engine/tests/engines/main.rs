@@ -1,0 +1,105 @@
+//! One table of scenarios over every engine that works here: what the seam promises, seen from a plain socket.
+//!
+//! An engine that the kernel refuses is skipped with a line on standard error.
+
+mod bytes;
+mod connect;
+mod ends;
+mod limits;
+mod stage;
+mod timing;
+
+/// A module of tests for each engine, every one running all scenarios.
+macro_rules! engines {
+    ($($engine:ident: $name:literal, $kind:ident, $completions:ident;)*; $($group:ident::{$($scenario:ident),* $(,)?};)*) => {
+        engines!(@each [$($engine: $name, $kind, $completions;)*] { $($group::{$($scenario),*};)* });
+    };
+    (@each [] $scenarios:tt) => {};
+    (@each [$engine:ident: $name:literal, $kind:ident, $completions:ident; $($rest:tt)*] $scenarios:tt) => {
+        mod $engine {
+            const CASE: crate::stage::Case = crate::stage::Case {
+                name: $name,
+                kind: engine::EngineKind::$kind,
+                send_completions: engine::SendCompletions::$completions,
+            };
+            engines!(@tests $scenarios);
+        }
+        engines!(@each [$($rest)*] $scenarios);
+    };
+    (@tests { $($group:ident::{$($scenario:ident),*};)* }) => {
+        $(mod $group {
+            $(
+                #[test]
+                fn $scenario() {
+                    if super::CASE.works() {
+                        crate::$group::$scenario(&super::CASE);
+                    }
+                }
+            )*
+        })*
+    };
+}
+
+engines! {
+    epoll: "epoll", Epoll, Auto;
+    tokio_uring: "tokio-uring", TokioUring, Auto;
+    uring: "uring", Uring, Auto;
+    uring_all: "uring, all sends with completions", Uring, All;
+    ;
+    bytes::{
+        echo_comes_back_and_is_counted,
+        one_byte_at_a_time,
+        sixteen_mebibytes,
+        many_segments_of_every_kind,
+        output_of_a_turn_keeps_its_order,
+        random_cuts_keep_the_order,
+        a_reader_that_never_reads,
+        a_slow_reader_gets_everything,
+        held_back_segments_keep_their_order,
+        two_workers_talk_to_each_other,
+        spinning_changes_nothing,
+    };
+    ends::{
+        nothing_sent_at_all,
+        the_client_half_closes_and_still_reads,
+        half_open_until_the_handler_closes,
+        the_server_half_closes_and_discards,
+        reset_by_the_peer,
+        reset_while_bytes_wait,
+        abort_in_the_first_output,
+        abort_drops_what_is_unsent,
+        flush_sends_everything,
+        flush_after_eof_ends_at_once,
+        lingering_is_bounded_in_time,
+        lingering_is_bounded_in_bytes,
+        closing_ends_all_calls,
+        pause_holds_bytes_and_end_back,
+        paused_from_the_first_call,
+        stop_closes_everything,
+        stop_in_start,
+    };
+    timing::{
+        deadlines_ring_once_and_never_early,
+        a_deadline_moves_and_is_unset,
+        alarms_ring_once_and_never_early,
+        wakes_are_joined_and_never_lost,
+        one_clock_read_for_a_turn,
+    };
+    connect::{
+        connects_and_talks,
+        from_a_source_address,
+        refused,
+        times_out,
+        too_many_connects,
+        reconnects_from_the_failure,
+        an_unroutable_source_fails_later,
+    };
+    limits::{
+        listening_off_and_on,
+        the_table_is_full_and_recovers,
+        a_thousand_connections,
+        slots_are_used_again_under_new_ids,
+        descriptors_run_out_and_come_back,
+        a_blocking_listener_does_not_stop_the_worker,
+    };
+}

@@ -1,0 +1,463 @@
+//! A handler that tests can script, and that checks on every call what the seam promises.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use engine::{
+    Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Listener, Nanos, Origin, Output,
+    Remote, SendCompletions, Worker,
+};
+
+/// Against hangs only: nothing is decided by it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// The bit of `wake` that means: there are commands.
+const COMMANDS: u64 = 1 << 63;
+
+/// An engine, and how it is set up.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) kind: EngineKind,
+    pub(crate) send_completions: SendCompletions,
+}
+
+impl Case {
+    /// Whether the engine works here; if not, says so past the capture of the test's output.
+    pub(crate) fn works(&self) -> bool {
+        match self.kind.probe() {
+            Ok(()) => true,
+            Err(reason) => {
+                let test = thread::current();
+                let test = test.name().unwrap_or("test").to_owned();
+                let _ = writeln!(io::stderr(), "skipped: {test}: {}: {reason}", self.name);
+                false
+            }
+        }
+    }
+
+    /// A configuration with a listener on a free port of the loopback address.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = self.clients_only();
+        let socket = engine::socket::listen(loopback(0), 1).expect("listen").remove(0);
+        config.listeners.push(Listener { socket, peer_addresses: true });
+        config
+    }
+
+    /// A configuration without listeners.
+    pub(crate) fn clients_only(&self) -> Config {
+        let mut config = Config::default();
+        config.uring.send_completions = self.send_completions;
+        config.uring.sq_entries = 256;
+        config.uring.cq_entries = 1024;
+        config
+    }
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// What the engine told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Opened(ConnId, Origin),
+    ConnectFailed(u64, io::Error),
+    Received(ConnId, Vec<u8>),
+    Eof(ConnId),
+    Drained(ConnId),
+    Deadline(ConnId, Nanos),
+    Closed(ConnId, Cause),
+    Alarm(Nanos),
+    Woken(u64),
+}
+
+type OnConn = Box<dyn FnMut(ConnId, &mut Output<'_>) + Send>;
+type OnReceived = Box<dyn FnMut(ConnId, &mut [u8], &mut Output<'_>) + Send>;
+type OnWorker = Box<dyn FnMut(&mut Worker<'_, Stage>) + Send>;
+type Command = Box<dyn FnOnce(&mut Worker<'_, Stage>) + Send>;
+
+/// What the handler does; nothing where nothing is set.
+pub(crate) struct Script {
+    start: OnWorker,
+    opened: OnConn,
+    received: OnReceived,
+    eof: OnConn,
+    turn_end: OnWorker,
+    connect_failed: OnWorker,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            start: Box::new(|_| {}),
+            opened: Box::new(|_, _| {}),
+            received: Box::new(|_, _, _| {}),
+            eof: Box::new(|_, _| {}),
+            turn_end: Box::new(|_| {}),
+            connect_failed: Box::new(|_| {}),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident($($arg:ty),*);)*) => {
+        $(pub(crate) fn $name(mut self, f: impl FnMut($($arg),*) + Send + 'static) -> Self {
+            self.$name = Box::new(f);
+            self
+        })*
+    };
+}
+
+impl Script {
+    /// Sends everything back, and closes when the other end does.
+    pub(crate) fn echo() -> Self {
+        Self::default()
+            .received(|_, bytes, out| out.echo(0..bytes.len()))
+            .eof(|_, out| out.close(engine::CloseMode::Flush))
+    }
+
+    setters! {
+        start(&mut Worker<'_, Stage>);
+        opened(ConnId, &mut Output<'_>);
+        received(ConnId, &mut [u8], &mut Output<'_>);
+        eof(ConnId, &mut Output<'_>);
+        turn_end(&mut Worker<'_, Stage>);
+        connect_failed(&mut Worker<'_, Stage>);
+    }
+}
+
+/// What is known of an open connection.
+#[derive(Default)]
+struct Known {
+    serial: u64,
+    eof: bool,
+}
+
+/// The handler under the script: tells every event to the test and checks the order of calls.
+pub(crate) struct Stage {
+    script: Script,
+    events: Sender<Event>,
+    commands: Receiver<Command>,
+    known: HashMap<ConnId, Known>,
+    opened: u64,
+    /// Set while the engine is inside a call of this handler: no other may come from within.
+    inside: bool,
+}
+
+impl Stage {
+    fn tell(&self, event: Event) {
+        // A test that has seen enough drops its end.
+        let _ = self.events.send(event);
+    }
+
+    fn enter(&mut self) {
+        assert!(!std::mem::replace(&mut self.inside, true), "a call of the handler from within another");
+    }
+
+    fn leave(&mut self) {
+        self.inside = false;
+    }
+
+    fn check(&mut self, id: ConnId, serial: u64) -> &mut Known {
+        let known = self.known.get_mut(&id).expect("a call for a connection that is not open");
+        assert_eq!(known.serial, serial, "the state of another connection");
+        known
+    }
+}
+
+impl Handler for Stage {
+    /// The connection's number in the order of opening.
+    type Conn = u64;
+
+    fn start(&mut self, w: &mut Worker<'_, Self>) {
+        (self.script.start)(w);
+    }
+
+    fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> u64 {
+        self.enter();
+        self.opened += 1;
+        let known = Known { serial: self.opened, eof: false };
+        assert!(self.known.insert(id, known).is_none(), "opened twice");
+        self.tell(Event::Opened(id, from));
+        (self.script.opened)(id, out);
+        self.leave();
+        self.opened
+    }
+
+    fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
+        self.enter();
+        self.tell(Event::ConnectFailed(tag, error));
+        (self.script.connect_failed)(w);
+        self.leave();
+    }
+
+    fn received(&mut self, id: ConnId, c: &mut u64, bytes: &mut [u8], out: &mut Output<'_>) {
+        self.enter();
+        assert!(!self.check(id, *c).eof, "bytes after the end");
+        assert!(!bytes.is_empty(), "received without bytes");
+        self.tell(Event::Received(id, bytes.to_vec()));
+        (self.script.received)(id, bytes, out);
+        self.leave();
+    }
+
+    fn eof(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+        self.enter();
+        assert!(!std::mem::replace(&mut self.check(id, *c).eof, true), "eof twice");
+        self.tell(Event::Eof(id));
+        (self.script.eof)(id, out);
+        self.leave();
+    }
+
+    fn drained(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+        self.enter();
+        self.check(id, *c);
+        assert_eq!(out.unsent(), 0, "drained with bytes unsent");
+        self.tell(Event::Drained(id));
+        self.leave();
+    }
+
+    fn deadline(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+        self.enter();
+        self.check(id, *c);
+        self.tell(Event::Deadline(id, out.now()));
+        self.leave();
+    }
+
+    fn closed(&mut self, id: ConnId, c: u64, cause: Cause) {
+        self.enter();
+        self.check(id, c);
+        self.known.remove(&id);
+        self.tell(Event::Closed(id, cause));
+        self.leave();
+    }
+
+    fn alarm(&mut self, w: &mut Worker<'_, Self>) {
+        self.enter();
+        self.tell(Event::Alarm(w.now()));
+        self.leave();
+    }
+
+    fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
+        self.enter();
+        assert_ne!(bits, 0, "woken by nobody");
+        if bits & COMMANDS != 0 {
+            while let Ok(command) = self.commands.try_recv() {
+                command(w);
+            }
+        }
+        if bits & !COMMANDS != 0 {
+            self.tell(Event::Woken(bits & !COMMANDS));
+        }
+        self.leave();
+    }
+
+    fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
+        self.enter();
+        (self.script.turn_end)(w);
+        self.leave();
+    }
+}
+
+/// A worker on a thread of its own.
+pub(crate) struct Running {
+    pub(crate) addr: SocketAddr,
+    pub(crate) remote: Remote,
+    events: Receiver<Event>,
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<Result<(Counters, usize), EngineError>>>,
+}
+
+impl Running {
+    pub(crate) fn start(case: &Case, config: Config, script: Script) -> Self {
+        let (event_sender, events) = channel();
+        let (commands, command_receiver) = channel();
+        let (remote, inbox) = engine::remote().expect("eventfd");
+        let addr = config.listeners.first().map_or(loopback(0), |l| l.socket.local_addr().expect("address"));
+        let kind = case.kind;
+        let thread = thread::spawn(move || {
+            let mut stage = Stage {
+                script,
+                events: event_sender,
+                commands: command_receiver,
+                known: HashMap::new(),
+                opened: 0,
+                inside: false,
+            };
+            let counters = engine::run(kind, &config, inbox, &mut stage)?;
+            Ok((counters, stage.known.len()))
+        });
+        Self { addr, remote, events, commands, thread: Some(thread) }
+    }
+
+    /// An echo server.
+    pub(crate) fn echo(case: &Case) -> Self {
+        Self::start(case, case.config(), Script::echo())
+    }
+
+    /// Has `f` run on the worker's thread, in `woken`, and waits for what it returns.
+    pub(crate) fn ask<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Worker<'_, Stage>) -> R + Send + 'static,
+    ) -> R {
+        let (answer, receiver) = channel();
+        let command: Command = Box::new(move |w| {
+            let _ = answer.send(f(w));
+        });
+        self.commands.send(command).expect("the worker runs");
+        self.remote.wake(COMMANDS);
+        receiver.recv_timeout(LIMIT).expect("the worker answers")
+    }
+
+    /// Has `f` called by `Worker::with`.
+    pub(crate) fn with<R: Send + 'static>(
+        &self,
+        id: ConnId,
+        f: impl FnOnce(&mut Output<'_>) -> R + Send + 'static,
+    ) -> Option<R> {
+        self.ask(move |w| w.with(id, |_, out| f(out)))
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        client(self.addr)
+    }
+
+    pub(crate) fn event(&self) -> Event {
+        match self.events.recv_timeout(LIMIT) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => panic!("nothing happened for {LIMIT:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the worker has ended"),
+        }
+    }
+
+    /// The next event that `pick` wants; others are passed over.
+    pub(crate) fn wait_for<R>(&self, mut pick: impl FnMut(Event) -> Option<R>) -> R {
+        loop {
+            if let Some(picked) = pick(self.event()) {
+                return picked;
+            }
+        }
+    }
+
+    pub(crate) fn wait_opened(&self) -> ConnId {
+        self.wait_for(|e| if let Event::Opened(id, _) = e { Some(id) } else { None })
+    }
+
+    pub(crate) fn wait_closed(&self, id: ConnId) -> Cause {
+        self.wait_for(|e| match e {
+            Event::Closed(closed, cause) if closed == id => Some(cause),
+            _ => None,
+        })
+    }
+
+    /// The events that have come so far.
+    pub(crate) fn events_so_far(&self) -> Vec<Event> {
+        self.events.try_iter().collect()
+    }
+
+    /// Lets some turns go by, so that what the worker could do unasked it has done.
+    pub(crate) fn some_turns(&self) {
+        for _ in 0..10 {
+            self.ask(|_| {});
+        }
+    }
+
+    /// Stops the worker; every connection must have been reported closed. Returns the counters and the events not yet taken.
+    pub(crate) fn finish(mut self) -> (Counters, Vec<Event>) {
+        let command: Command = Box::new(|w| w.stop());
+        self.commands.send(command).expect("the worker runs");
+        self.remote.wake(COMMANDS);
+        self.join()
+    }
+
+    /// Waits for the end of a worker that stops by itself.
+    pub(crate) fn join(&mut self) -> (Counters, Vec<Event>) {
+        let thread = self.thread.take().expect("joined once");
+        let since = Instant::now();
+        while !thread.is_finished() {
+            assert!(since.elapsed() < LIMIT, "the worker does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let (counters, open) = match thread.join() {
+            Ok(outcome) => outcome.expect("the engine runs"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        assert_eq!(open, 0, "opened connections without a closed");
+        (counters, self.events_so_far())
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails half-way leaves no worker behind.
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            let command: Command = Box::new(|w| w.stop());
+            let _ = self.commands.send(command);
+            self.remote.wake(COMMANDS);
+        }
+    }
+}
+
+/// A blocking client with bounded waits.
+pub(crate) fn client(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&addr, LIMIT).expect("connect");
+    bounded(stream)
+}
+
+pub(crate) fn bounded(stream: TcpStream) -> TcpStream {
+    stream.set_nonblocking(false).expect("blocking");
+    stream.set_nodelay(true).expect("nodelay");
+    stream.set_read_timeout(Some(LIMIT)).expect("timeout");
+    stream.set_write_timeout(Some(LIMIT)).expect("timeout");
+    stream
+}
+
+/// Sends `bytes` and expects them back.
+pub(crate) fn round_trip(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("write");
+    expect(stream, bytes);
+}
+
+pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("read");
+    assert!(back == bytes, "other bytes came back");
+}
+
+/// Everything until the other end's FIN.
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an orderly end");
+    bytes
+}
+
+/// Bytes that differ along the way, so that a shift or a swap shows.
+pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// splitmix64: small, seeded, good enough for choices in tests.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// 1 to `most`.
+    pub(crate) fn upto(&mut self, most: usize) -> usize {
+        1 + (self.next() % most as u64) as usize
+    }
+}
