@@ -9,7 +9,7 @@ use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::uring::Core;
 use crate::uring::pieces::Chain;
-use crate::uring::ring::{Completion, Op, Ring, Wait};
+use crate::uring::ring::{Completion, Op, Ring, SendMode, Wait};
 use crate::uring::slot::{Marks, Slot, State};
 
 /// How long the end of a worker waits for operations that were cancelled.
@@ -65,6 +65,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     }
 
     fn step_draining(&mut self, slot: u32) {
+        self.look_again_after_silent_send(slot);
         let s = &mut self.slots[slot as usize];
         if s.unsent() > 0 || s.marks.any(Marks::SENDING | Marks::BACKLOG) {
             return;
@@ -90,7 +91,15 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
     }
 
+    /// No completion will wake the worker for a silent send that takes everything: the next turn must not wait.
+    fn look_again_after_silent_send(&mut self, slot: u32) {
+        if self.send_mode == SendMode::Silent && self.slots[slot as usize].marks.any(Marks::SENDING) {
+            self.leaving.push(slot);
+        }
+    }
+
     fn step_ending(&mut self, slot: u32) {
+        self.look_again_after_silent_send(slot);
         self.cancel_receive(slot);
         let s = &mut self.slots[slot as usize];
         if s.marks.any(Marks::BACKLOG) && !s.marks.any(Marks::ABORTING) {
@@ -191,8 +200,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             self.collect();
             let silent = self.send_mode;
             for c in self.completions.drain(..) {
-                let uncounted =
-                    c.token.kind() == Some(OpKind::Send) && silent == crate::uring::SendMode::Silent;
+                let uncounted = c.token.kind() == Some(OpKind::Send) && silent == SendMode::Silent;
                 if !c.more && !uncounted {
                     self.outstanding -= 1;
                 }

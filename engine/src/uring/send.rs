@@ -21,7 +21,10 @@ const BACKLOG_CHUNK: usize = 4096;
 
 /// Headers of SENDMSG operations between their queueing and their submission.
 pub(super) struct Messages {
-    #[allow(clippy::vec_box, reason = "headers stay in place while the list grows: the kernel reads them at submission")]
+    #[allow(
+        clippy::vec_box,
+        reason = "headers stay in place while the list grows: the kernel reads them at submission"
+    )]
     all: Vec<Box<Message>>,
     used: usize,
 }
