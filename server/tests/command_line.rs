@@ -1,0 +1,191 @@
+//! The program as a whole: its lines, its exit codes, its signals.
+
+mod program;
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use program::{Program, command, connect, expect, frame, read_head, rest, run};
+use rustix::process::Signal;
+
+const CLOSE_1001: &[u8] = b"\x88\x02\x03\xe9";
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[test]
+fn the_documents_request_gets_its_answer() {
+    let server = Program::start(&[]);
+    let mut stream = server.connect();
+    stream.write_all(program::REQUEST).expect("request");
+    let response = read_head(&mut stream);
+    assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
+    assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
+    stream.write_all(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58").expect("hello");
+    expect(&mut stream, b"\x81\x05Hello");
+}
+
+#[test]
+fn one_line_for_each_listener() {
+    let listen = ["--listen", "127.0.0.1:0", "--listen", "ws://127.0.0.1:0/"];
+    let server = Program::start_with(&listen, &["--engine", "epoll", "--threads", "2"]);
+    for (index, line) in server.lines.iter().enumerate() {
+        let address = server.address_of(index);
+        assert_eq!(*line, format!("listening on ws://{address}/ (engine epoll, 2 threads)"));
+        let mut stream = connect(address);
+        stream.write_all(program::REQUEST).expect("request");
+        assert!(read_head(&mut stream).contains(" 101 "));
+    }
+}
+
+#[test]
+fn raw_bytes_come_back_as_they_are() {
+    let server = Program::start(&["--protocol", "tcp", "--engine", "epoll", "--threads", "1"]);
+    assert_eq!(server.lines[0], format!("listening on tcp://{} (engine epoll, 1 thread)", server.address()));
+    let mut stream = server.connect();
+    stream.write_all(b"GET anything\0\xff").expect("bytes");
+    expect(&mut stream, b"GET anything\0\xff");
+    stream.shutdown(std::net::Shutdown::Write).expect("half-close");
+    assert_eq!(rest(&mut stream), b"");
+}
+
+#[test]
+fn a_port_in_use_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = taken.local_addr().expect("address").to_string();
+    let output = run(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains(&address) && message.contains("--listen"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_port_of_another_such_server_is_an_error_too() {
+    let server = Program::start(&[]);
+    let output = run(&["--listen", &server.address().to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn a_host_without_an_address_is_an_error() {
+    let output = run(&["--listen", "no such host:9001"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("no such host") && message.contains("--listen"), "{message}");
+}
+
+#[test]
+fn an_address_of_another_host_is_an_error() {
+    // TEST-NET-1 (RFC 5737): nobody has it.
+    let output = run(&["--listen", "192.0.2.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("192.0.2.1:0"), "{}", stderr(&output));
+}
+
+#[test]
+fn more_connections_than_descriptors_is_an_error() {
+    let output = run(&["--listen", "127.0.0.1:0", "--max-connections", "4000000000"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("--max-connections") && message.contains("ulimit -n"), "{message}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn wrong_flags_are_named() {
+    for arguments in [
+        &["--engine", "kqueue"][..],
+        &["--max-message", "huge"],
+        &["--cpus", "1022"],
+        &["--listen", "wss://127.0.0.1:0/"],
+        &["--no-such-flag"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(arguments[0]), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_version_for_people_and_for_machines() {
+    let line = String::from_utf8(run(&["--version"]).stdout).expect("text");
+    assert!(line.starts_with("sparring-server 0.") && line.lines().count() == 1, "{line}");
+    let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
+    let keys: Vec<&str> = facts.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+    let engines = ["engine uring", "engine tokio-uring", "engine epoll"];
+    let expected = [&["name", "version", "commit", "dirty", "profile", "rustc"][..], &engines, &["kernel"]];
+    assert_eq!(keys, expected.concat());
+    assert!(facts.contains("\nengine epoll: available\n"), "{facts}");
+}
+
+#[test]
+fn auto_says_which_engine_and_why() {
+    let mut child = command(&["--listen", "127.0.0.1:0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut line = String::new();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    std::io::BufRead::read_line(&mut stderr, &mut line).expect("a line");
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    assert!(line.starts_with("engine uring: ") || line.starts_with("engine epoll: "), "{line}");
+}
+
+#[test]
+fn a_signal_closes_with_1001_and_ends_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Program::start(&["--stats"]);
+        let mut idle = server.connect();
+        let mut open = server.open();
+        open.write_all(&frame(1, b"hello")).expect("frame");
+        expect(&mut open, b"\x81\x05hello");
+        server.signal(signal);
+        // The Close, then the end of the stream; a handshake that has not begun is dropped.
+        assert_eq!(rest(&mut open), CLOSE_1001);
+        assert_eq!(rest(&mut idle), b"");
+        drop((open, idle));
+        let (status, printed) = server.end();
+        assert_eq!(status.code(), Some(0));
+        let stats: serde_json::Value = serde_json::from_str(&printed).expect("one line of JSON");
+        assert_eq!((&stats["messages"], &stats["refused"]), (&1.into(), &0.into()), "{printed}");
+        assert_eq!((&stats["accepted"], &stats["closed"]), (&2.into(), &2.into()), "{printed}");
+    }
+}
+
+#[test]
+fn a_drain_ends_without_the_other_side() {
+    let server = Program::start(&["--drain-timeout", "100ms"]);
+    let mut stubborn = server.open();
+    server.signal(Signal::TERM);
+    expect(&mut stubborn, CLOSE_1001);
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let server = Program::start(&["--drain-timeout", "1h"]);
+    let mut stubborn = server.open();
+    server.signal(Signal::TERM);
+    expect(&mut stubborn, CLOSE_1001);
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0.code(), Some(128 + 15));
+}
+
+#[test]
+fn a_closed_standard_output_is_no_reason_to_end() {
+    let mut server = Program::start(&["--stats"]);
+    server.close_stdout();
+    let mut stream = server.open();
+    stream.write_all(&frame(2, b"x")).expect("frame");
+    expect(&mut stream, b"\x82\x01x");
+    server.signal(Signal::TERM);
+    drop(stream);
+    assert_eq!(server.end().0.code(), Some(0));
+}

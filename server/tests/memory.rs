@@ -1,0 +1,152 @@
+//! What an idle connection costs the server: anonymous memory, as the slope between 1,000 and 10,000 connections.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const FEW: usize = 1_000;
+const MANY: usize = 10_000;
+
+/// Bytes of anonymous memory per idle connection, at most.
+const PROMISE: i64 = 256;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+struct Server {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Server {
+    /// `None` when the engine does not work here; the reason is printed.
+    fn start(engine: &str) -> Option<Self> {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_sparring-server"))
+            .args(["--listen", "127.0.0.1:0", "--threads", "1", "--engine", engine])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server's binary");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let Some(rest) = line.strip_prefix("listening on ws://") else {
+            let mut why = String::new();
+            process.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
+            process.wait().expect("it has ended");
+            println!("skipped: engine {engine} does not work here: {}", why.trim());
+            return None;
+        };
+        let addr = rest.split('/').next().and_then(|a| a.parse().ok()).expect("an address");
+        Some(Self { process, addr })
+    }
+
+    fn anonymous_bytes(&self) -> i64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("status");
+        let line = status.lines().find(|l| l.starts_with("RssAnon:")).expect("RssAnon");
+        let kib: i64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
+    fn open(&self, count: usize) -> Vec<TcpStream> {
+        (0..count)
+            .map(|_| {
+                let mut stream = TcpStream::connect(self.addr).expect("connect");
+                stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+                stream.write_all(REQUEST).expect("request");
+                stream
+            })
+            .map(|mut stream| {
+                let mut head = [0u8; 129];
+                let mut got = 0;
+                while !head[..got].ends_with(b"\r\n\r\n") {
+                    got += stream.read(&mut head[got..]).expect("the answer");
+                }
+                assert!(head.starts_with(b"HTTP/1.1 101 "));
+                stream
+            })
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Echoes a binary message of `len` bytes on each connection.
+fn echo_each(streams: &mut [TcpStream], len: usize) {
+    let payload = vec![0x5a; len];
+    // A masking key of zeroes leaves the payload as it is.
+    let (mut frame, mut reply) = (vec![0x82u8], vec![0x82u8]);
+    if len < 126 {
+        frame.push(0x80 | len as u8);
+        reply.push(len as u8);
+    } else {
+        frame.push(0x80 | 126);
+        reply.push(126);
+        frame.extend_from_slice(&(len as u16).to_be_bytes());
+        reply.extend_from_slice(&(len as u16).to_be_bytes());
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(&payload);
+    reply.extend_from_slice(&payload);
+    let mut got = vec![0; reply.len()];
+    for stream in streams {
+        stream.write_all(&frame).expect("send");
+        stream.read_exact(&mut got).expect("echo");
+        assert_eq!(got, reply);
+    }
+}
+
+fn enough_descriptors() -> bool {
+    let limit = engine::socket::raise_file_limit();
+    let enough = limit as usize > MANY + 200;
+    if !enough {
+        println!("skipped: the limit on open files, {limit}, does not allow {MANY} connections");
+    }
+    enough
+}
+
+/// Waits until the slope is within the promise or the time is up: memory of what is over may be given back late.
+fn settled_slope(server: &Server, base: i64, wait: Duration) -> i64 {
+    let end = Instant::now() + wait;
+    loop {
+        let slope = (server.anonymous_bytes() - base) / (MANY - FEW) as i64;
+        if slope <= PROMISE || Instant::now() >= end {
+            return slope;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn an_idle_connection_costs_little(engine: &str) {
+    if !enough_descriptors() {
+        return;
+    }
+    let Some(server) = Server::start(engine) else { return };
+    let mut streams = server.open(FEW);
+    echo_each(&mut streams, 32);
+    let base = server.anonymous_bytes();
+    streams.extend(server.open(MANY - FEW));
+    let idle = settled_slope(&server, base, Duration::from_secs(2));
+    echo_each(&mut streams, 1024);
+    let used = settled_slope(&server, base, Duration::from_secs(2));
+    println!("engine {engine}: {idle} bytes per idle connection, {used} after each has echoed 1 KiB");
+    assert!(idle <= PROMISE, "{idle} bytes per idle connection");
+    assert!(used <= PROMISE, "{used} bytes per connection after it has echoed 1 KiB");
+}
+
+#[test]
+fn an_idle_connection_costs_little_on_uring() {
+    an_idle_connection_costs_little("uring");
+}
+
+#[test]
+fn an_idle_connection_costs_little_on_epoll() {
+    an_idle_connection_costs_little("epoll");
+}
