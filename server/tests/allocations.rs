@@ -1,0 +1,219 @@
+//! No allocation per message in steady state: counted, on the handler alone and through the engines.
+#![allow(
+    unsafe_code,
+    reason = "a counting allocator is an implementation of an unsafe trait; the server itself has none"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use engine::{ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions};
+use server::config::{Config, Rules};
+use server::{Server, WebSocketEcho};
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call is passed to the system's allocator as it came; counting touches no memory but the counter's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` came from `System` by one of the other functions.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: `memory` came from `System`; the rest is the caller's promise.
+        unsafe { System.realloc(memory, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A client's frame, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len @ 126..=65_535 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What a client sends in one round, and how many bytes answer it.
+struct Round {
+    name: &'static str,
+    sent: Vec<u8>,
+    answered: usize,
+    /// Lengths of the reads that the handler alone gets it in.
+    reads: &'static [usize],
+}
+
+/// Whole and cut frames.
+const ANY: &[usize] = &[4096, 1000, 37];
+/// Only reads that leave control frames whole: one that is cut is collected in a box of its own, which is rare and no message.
+const WHOLE: &[usize] = &[4096, 1000];
+
+fn rounds() -> Vec<Round> {
+    let text = "gr\u{fc}\u{df}e \u{1f600} ".repeat(6_000);
+    let fragments = [
+        frame(0x01, &text.as_bytes()[..300]),
+        frame(0x89, b"between"),
+        frame(0x00, &text.as_bytes()[300..5_000]),
+        frame(0x80, &text.as_bytes()[5_000..6_000]),
+    ];
+    vec![
+        Round { name: "whole frames", sent: frame(0x82, &[7; 32]).repeat(16), answered: 16 * 34, reads: ANY },
+        Round {
+            name: "text of 64 KiB",
+            sent: frame(0x81, &text.as_bytes()[..65_520]),
+            answered: 4 + 65_520,
+            reads: ANY,
+        },
+        Round { name: "200 KiB", sent: frame(0x82, &[7; 200 << 10]), answered: 10 + (200 << 10), reads: ANY },
+        Round {
+            name: "fragments and a ping",
+            sent: fragments.concat(),
+            answered: 2 + 7 + 4 + 6_000,
+            reads: WHOLE,
+        },
+        Round { name: "pings", sent: frame(0x89, b"ping").repeat(10), answered: 60, reads: WHOLE },
+    ]
+}
+
+/// Allocations of the quietest of a few stretches: a buffer may still grow in one of them, for good.
+fn allocations(mut stretch: impl FnMut()) -> u64 {
+    let mut count = || {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        stretch();
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    (0..4).map(|_| count()).min().unwrap_or_default()
+}
+
+/// One round into the handler, in reads of `size` bytes; the bytes that come out.
+fn drive(
+    handler: &mut WebSocketEcho,
+    connection: &mut server::Connection,
+    record: &mut Record,
+    bytes: &mut [u8],
+    size: usize,
+) -> usize {
+    let mut answered = 0;
+    let id = ConnId { slot: 0, generation: 0 };
+    for input in bytes.chunks_mut(size) {
+        let mut out = record.begin(Nanos(1), 0, input.len());
+        handler.received(id, connection, input, &mut out);
+        answered += record.segments().iter().map(|s| record.bytes(s, input).len()).sum::<usize>();
+        // An engine sends the buffer, then puts it back.
+        let mut sent = [const { None }; 16];
+        for (place, segment) in sent.iter_mut().zip(record.take_segments()) {
+            *place = Some(segment);
+        }
+        for segment in sent.into_iter().flatten() {
+            if let Segment::Owned(buffer) = segment {
+                record.pool().put(buffer);
+            }
+        }
+        assert!(record.take_commands().close.is_none());
+        record.clear_arena();
+    }
+    answered
+}
+
+fn handler_alone(round: &Round, size: usize) {
+    let (mut handler, mut record) = (WebSocketEcho::new(Rules::default()), Record::new());
+    let origin = Origin::Accepted { listener: 0, peer: None };
+    let id = ConnId { slot: 0, generation: 0 };
+    let mut connection = handler.opened(id, origin, &mut record.begin(Nanos(1), 0, 0));
+    record.take_commands();
+    drive(&mut handler, &mut connection, &mut record, &mut REQUEST.to_vec(), REQUEST.len());
+    let mut bytes = round.sent.clone();
+    let count = allocations(|| {
+        for _ in 0..100 {
+            bytes.copy_from_slice(&round.sent);
+            let answered = drive(&mut handler, &mut connection, &mut record, &mut bytes, size);
+            assert_eq!(answered, round.answered, "{}", round.name);
+        }
+    });
+    assert_eq!(count, 0, "{} in reads of {size} bytes: allocations in 100 rounds", round.name);
+}
+
+fn through_an_engine(config: &Config, rounds: &[Round]) {
+    let server = Server::start(config).expect("start");
+    let mut stream = open(server.addresses()[0]);
+    let mut answer = vec![0; 1 << 20];
+    for round in rounds {
+        let count = allocations(|| {
+            for _ in 0..100 {
+                stream.write_all(&round.sent).expect("send");
+                stream.read_exact(&mut answer[..round.answered]).expect("answer");
+            }
+        });
+        assert_eq!(count, 0, "{} on {}: allocations in 100 rounds", round.name, server.engine().0);
+    }
+    drop(stream);
+    server.drain().begin();
+    server.wait().expect("end");
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_nodelay(true).expect("nodelay");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    stream.write_all(REQUEST).expect("request");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("response");
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    stream
+}
+
+/// One test, since the counter is the process's.
+#[test]
+fn steady_state_allocates_nothing() {
+    let rounds = rounds();
+    for round in &rounds {
+        for &size in round.reads {
+            handler_alone(round, size);
+        }
+    }
+    for kind in [EngineKind::Uring, EngineKind::Epoll] {
+        if let Err(error) = kind.probe() {
+            eprintln!("skipped: engine {kind}: {error}");
+            continue;
+        }
+        let mut config = Config { engine: EngineChoice::Named(kind), ..Config::default() };
+        through_an_engine(&config, &rounds);
+        if kind == EngineKind::Uring {
+            config.uring.send_completions = SendCompletions::All;
+            through_an_engine(&config, &rounds);
+        }
+    }
+}
