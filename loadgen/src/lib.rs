@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod machine;
+mod procfs;
 pub mod result;
 pub mod run;
 pub mod spawn;

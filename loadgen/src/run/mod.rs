@@ -1,8 +1,16 @@
 //! One run: a set of connections, one load, one result.
 
+mod check;
+mod client;
 mod error;
+mod ledger;
+mod outgoing;
+mod payload;
 mod plan;
 mod progress;
+mod random;
+mod shared;
+mod tally;
 
 pub use error::RunError;
 pub use plan::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_PIPELINE, Plan, PlanError};

@@ -1,0 +1,262 @@
+//! Whether an echo is what was sent.
+//!
+//! Every echo is compared with the message it claims to be, byte for byte. How faults are told apart:
+//!
+//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose number
+//!   cannot be ours (another connection's, or never sent) is corrupted too and takes the place of the oldest one due.
+//! * *wrong opcode*: text came back as binary or the other way round. Counted beside the content, not instead of it.
+//! * *duplicated*: right, but it had come before. It is no received message.
+//! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the reordered one).
+//! * *lost*: not back at the end of the drain, or given up because four times the pipeline's depth of later messages
+//!   have been sent since, on a connection that stayed open. (Its echo, should it come after all, counts as duplicated.)
+//!
+//! A message shorter than [`STAMP`] bytes carries no number: its echo is compared with the oldest one due, so that order
+//! shows as content. There, whatever differs is corrupted, and an echo when none is due is duplicated.
+
+use super::ledger::{Arrival, Ledger};
+use super::payload::{Content, STAMP};
+use crate::result::Integrity;
+
+use engine::Nanos;
+
+/// An echo that comes in several pieces, or that is not the one expected next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arriving {
+    /// Bytes so far.
+    got: usize,
+    stamp: [u8; STAMP],
+    /// Which message it claims to be, once that is known.
+    sequence: Option<u64>,
+    /// Something differed.
+    unsound: bool,
+}
+
+/// A whole echo, judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// Which message it is compared with; `None` where it names none of ours, or none is due.
+    pub(crate) sequence: Option<u64>,
+    /// Its content is that message's.
+    pub(crate) sound: bool,
+}
+
+impl Arriving {
+    /// Bytes of the echo so far.
+    pub(crate) fn got(&self) -> usize {
+        self.got
+    }
+
+    /// The next piece of the echo, perhaps empty.
+    pub(crate) fn feed(&mut self, content: &Content, connection: u32, ledger: &Ledger, piece: &[u8]) {
+        let rest = if content.is_stamped() {
+            self.feed_stamp(content, connection, ledger, piece)
+        } else {
+            if self.got == 0 {
+                self.sequence = ledger.oldest();
+            }
+            piece
+        };
+        self.feed_body(content, connection, rest);
+    }
+
+    /// Takes what belongs to the stamp; returns what is behind it.
+    fn feed_stamp<'a>(
+        &mut self,
+        content: &Content,
+        connection: u32,
+        ledger: &Ledger,
+        piece: &'a [u8],
+    ) -> &'a [u8] {
+        if self.got >= STAMP {
+            return piece;
+        }
+        let (stamp, rest) = piece.split_at(piece.len().min(STAMP - self.got));
+        self.stamp[self.got..self.got + stamp.len()].copy_from_slice(stamp);
+        self.got += stamp.len();
+        if self.got == STAMP {
+            let near = ledger.oldest().unwrap_or_default();
+            self.sequence = content
+                .read_stamp(&self.stamp, near)
+                .filter(|&(of, sequence)| of == connection && ledger.has_sent(sequence))
+                .map(|(_, sequence)| sequence);
+        }
+        rest
+    }
+
+    fn feed_body(&mut self, content: &Content, connection: u32, piece: &[u8]) {
+        let at = if content.is_stamped() { self.got.saturating_sub(STAMP) } else { self.got };
+        self.got += piece.len();
+        if piece.is_empty() || self.unsound {
+            return;
+        }
+        let expected = self.sequence.and_then(|s| content.body(connection, s).get(at..at + piece.len()));
+        self.unsound = expected != Some(piece);
+    }
+
+    /// The echo is whole; the next one begins.
+    pub(crate) fn finish(&mut self, content: &Content) -> Judged {
+        let echo = std::mem::take(self);
+        let sound = !echo.unsound && echo.got == content.len() && echo.sequence.is_some();
+        Judged { sequence: echo.sequence, sound }
+    }
+}
+
+/// Enters a judged echo: when its message was sent, or `None` where the echo answers none.
+pub(crate) fn settle(
+    judged: Judged,
+    stamped: bool,
+    ledger: &mut Ledger,
+    ring: &mut [Nanos],
+    integrity: &mut Integrity,
+) -> Option<Nanos> {
+    if !judged.sound && (stamped || judged.sequence.is_some()) {
+        integrity.corrupted += 1;
+        return settle_corrupted(judged, ledger, ring);
+    }
+    let Some(sequence) = judged.sequence else {
+        integrity.duplicated += 1;
+        return None;
+    };
+    match ledger.receive(ring, sequence) {
+        Arrival::InOrder { sent } => Some(sent),
+        Arrival::Late { sent } => {
+            integrity.reordered += 1;
+            Some(sent)
+        }
+        Arrival::Again => {
+            integrity.duplicated += 1;
+            None
+        }
+    }
+}
+
+/// A corrupted echo answers the message it names where that is due, else the oldest: otherwise one flipped bit would
+/// count as a loss as well.
+fn settle_corrupted(judged: Judged, ledger: &mut Ledger, ring: &mut [Nanos]) -> Option<Nanos> {
+    [judged.sequence, ledger.oldest()].into_iter().flatten().find_map(|sequence| {
+        match ledger.receive(ring, sequence) {
+            Arrival::InOrder { sent } | Arrival::Late { sent } => Some(sent),
+            Arrival::Again => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::ring_len;
+    use super::*;
+    use crate::result::Payload;
+
+    const CONNECTION: u32 = 5;
+
+    struct Bench {
+        content: Content,
+        ledger: Ledger,
+        ring: Vec<Nanos>,
+        integrity: Integrity,
+        received: u64,
+    }
+
+    impl Bench {
+        fn new(payload: Payload, len: usize, pipeline: u32) -> Self {
+            let mut ledger = Ledger::default();
+            let mut ring = vec![Nanos::NEVER; ring_len(pipeline)];
+            for i in 0..pipeline {
+                ledger.send(&mut ring, Nanos(i.into()));
+            }
+            let content = Content::new(payload, len, 1);
+            Self { content, ledger, ring, integrity: Integrity::default(), received: 0 }
+        }
+
+        fn message(&self, sequence: u64) -> Vec<u8> {
+            let mut message = self.content.stamp(CONNECTION, sequence).to_vec();
+            message.truncate(if self.content.is_stamped() { STAMP } else { 0 });
+            message.extend_from_slice(self.content.body(CONNECTION, sequence));
+            message
+        }
+
+        /// An echo in pieces of `cut` bytes.
+        fn echo(&mut self, bytes: &[u8], cut: usize) {
+            let mut arriving = Arriving::default();
+            arriving.feed(&self.content, CONNECTION, &self.ledger, &[]);
+            for piece in bytes.chunks(cut) {
+                arriving.feed(&self.content, CONNECTION, &self.ledger, piece);
+            }
+            let judged = arriving.finish(&self.content);
+            let stamped = self.content.is_stamped();
+            let sent = settle(judged, stamped, &mut self.ledger, &mut self.ring, &mut self.integrity);
+            self.received += u64::from(sent.is_some());
+        }
+    }
+
+    fn integrity(duplicated: u64, reordered: u64, corrupted: u64) -> Integrity {
+        Integrity { duplicated, reordered, corrupted, ..Integrity::default() }
+    }
+
+    #[test]
+    fn every_cut_of_a_right_echo_is_right() {
+        for payload in [Payload::Binary, Payload::TextAscii, Payload::TextMixed] {
+            for len in [0, 1, 15, 16, 17, 40] {
+                for cut in 1..=len.max(1) {
+                    let mut bench = Bench::new(payload, len, 4);
+                    (0..4).for_each(|s| bench.echo(&bench.message(s), cut));
+                    assert_eq!((bench.integrity, bench.received), (Integrity::default(), 4));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_byte_is_one_corruption_and_no_loss() {
+        for len in [1, 15, 16, 17, 40] {
+            for at in 0..len {
+                let mut bench = Bench::new(Payload::Binary, len, 4);
+                let mut bad = bench.message(0);
+                bad[at] ^= 0x80;
+                bench.echo(&bad, 7);
+                (1..4).for_each(|s| bench.echo(&bench.message(s), 7));
+                assert_eq!(bench.integrity.corrupted, 1, "byte {at} of {len}");
+                assert_eq!(bench.integrity.total(), 1);
+                assert_eq!((bench.received, bench.ledger.outstanding()), (4, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn another_length_is_corrupted() {
+        for len in [0, 5, 16, 40] {
+            let mut bench = Bench::new(Payload::Binary, len, 4);
+            let mut long = bench.message(0);
+            long.push(0);
+            bench.echo(&long, 100);
+            assert_eq!(bench.integrity, integrity(0, 0, 1));
+            if len > 0 {
+                bench.echo(&bench.message(1)[..len - 1], 100);
+                assert_eq!(bench.integrity, integrity(0, 0, 2));
+            }
+        }
+    }
+
+    #[test]
+    fn duplicates_and_reordering_are_told_by_the_number() {
+        let mut bench = Bench::new(Payload::TextMixed, 40, 4);
+        for sequence in [0, 0, 2, 1, 3, 2] {
+            bench.echo(&bench.message(sequence), 9);
+        }
+        assert_eq!(bench.integrity, integrity(2, 1, 0));
+        assert_eq!((bench.received, bench.ledger.outstanding()), (4, 0));
+        bench.echo(&bench.message(4), 9);
+        assert_eq!(bench.integrity, integrity(2, 1, 1), "never sent");
+        assert_eq!(bench.received, 4);
+    }
+
+    #[test]
+    fn without_a_number_order_is_content_and_a_surplus_is_a_duplicate() {
+        let mut bench = Bench::new(Payload::Binary, 8, 2);
+        for sequence in [1, 0, 0] {
+            bench.echo(&bench.message(sequence), 3);
+        }
+        assert_eq!(bench.integrity, integrity(1, 0, 2));
+        assert_eq!(bench.received, 2);
+    }
+}

@@ -1,0 +1,270 @@
+//! What messages are made of.
+//!
+//! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a *body*, a slice of one
+//! seeded pool that all connections share; which slice depends on connection and sequence. A message too short for a
+//! stamp is body alone. So the expected content of every echo is known without keeping any message, and compared in
+//! place.
+//!
+//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is built so that a
+//! character ends where a body can end: bodies have their exact length in bytes and no character is ever cut.
+
+use bytes::Bytes;
+use protocol::MessageKind;
+
+use super::random::Random;
+use crate::result::Payload;
+
+/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text two times eight
+/// hexadecimal digits of their low 32 bits.
+pub(crate) const STAMP: usize = 16;
+/// Bytes of a line.
+const LINE: usize = 64;
+/// Lines at which bodies begin: 32 KiB, so that the pool for short messages stays in the first-level cache.
+const LINES: usize = 1 << LINES_BITS;
+const LINES_BITS: u32 = 9;
+
+/// The messages of a run: one size, one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    payload: Payload,
+    len: usize,
+    body_len: usize,
+    pool: Bytes,
+}
+
+impl Content {
+    /// Messages of `len` bytes.
+    pub(crate) fn new(payload: Payload, len: usize, seed: u64) -> Self {
+        let body_len = if len >= STAMP { len - STAMP } else { len };
+        let lines = LINES + body_len.div_ceil(LINE);
+        let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
+        let mut pool = Vec::with_capacity(lines * LINE);
+        for _ in 0..lines {
+            fill_line(payload, body_len % LINE, &mut random, &mut pool);
+        }
+        Self { payload, len, body_len, pool: pool.into() }
+    }
+
+    /// Bytes of a message.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The kind of the messages.
+    #[inline]
+    pub(crate) fn kind(&self) -> MessageKind {
+        match self.payload {
+            Payload::Binary => MessageKind::Binary,
+            Payload::TextAscii | Payload::TextMixed => MessageKind::Text,
+        }
+    }
+
+    /// Whether messages say which they are.
+    #[inline]
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.len >= STAMP
+    }
+
+    /// The stamp of a message; all of it is content, where there is room.
+    #[inline]
+    pub(crate) fn stamp(&self, connection: u32, sequence: u64) -> [u8; STAMP] {
+        let mut stamp = [0; STAMP];
+        let (first, second) = stamp.split_at_mut(STAMP / 2);
+        if self.payload == Payload::Binary {
+            first.copy_from_slice(&u64::from(connection).to_le_bytes());
+            second.copy_from_slice(&sequence.to_le_bytes());
+        } else {
+            write_hex(connection, first);
+            write_hex(sequence as u32, second);
+        }
+        stamp
+    }
+
+    /// Connection and sequence of a stamp; `None` where there are none in it. Text carries only the low half of a
+    /// sequence: it is completed to the number nearest to `near`.
+    pub(crate) fn read_stamp(&self, stamp: &[u8; STAMP], near: u64) -> Option<(u32, u64)> {
+        let (first, second) = stamp.split_at(STAMP / 2);
+        if self.payload == Payload::Binary {
+            let connection = u64::from_le_bytes(first.try_into().ok()?);
+            let sequence = u64::from_le_bytes(second.try_into().ok()?);
+            return Some((u32::try_from(connection).ok()?, sequence));
+        }
+        let (connection, low) = (read_hex(first)?, read_hex(second)?);
+        let distance = low.wrapping_sub(near as u32).cast_signed();
+        Some((connection, near.checked_add_signed(distance.into())?))
+    }
+
+    /// What follows the stamp; without a stamp the whole message.
+    #[inline]
+    pub(crate) fn body(&self, connection: u32, sequence: u64) -> &[u8] {
+        let mixed = (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let start = (mixed >> (64 - LINES_BITS)) as usize * LINE;
+        &self.pool[start..start + self.body_len]
+    }
+
+    /// Whether `echo` is this message.
+    #[inline]
+    pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
+        if echo.len() != self.len {
+            return false;
+        }
+        let body = self.body(connection, sequence);
+        if !self.is_stamped() {
+            return echo == body;
+        }
+        let (stamp, rest) = echo.split_at(STAMP);
+        stamp == self.stamp(connection, sequence) && rest == body
+    }
+}
+
+fn write_hex(number: u32, digits: &mut [u8]) {
+    for (i, digit) in digits.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (28 - 4 * i)) as usize & 15];
+    }
+}
+
+/// Only what [`write_hex`] writes, so that no two stamps mean the same.
+fn read_hex(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number: u32, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u32::from(value))
+    })
+}
+
+/// One line with a boundary between characters at its start, at `cut`, and at its end.
+fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u8>) {
+    match payload {
+        Payload::Binary => (0..LINE / 8).for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes())),
+        Payload::TextAscii => {
+            fill_text(cut, &ASCII_ONLY, random, pool);
+            fill_text(LINE - cut, &ASCII_ONLY, random, pool);
+        }
+        Payload::TextMixed => {
+            fill_text(cut, &MIXED, random, pool);
+            fill_text(LINE - cut, &MIXED, random, pool);
+        }
+    }
+}
+
+/// First and last character of a script's alphabet; all of one have the same length in UTF-8.
+type Script = (char, char);
+
+const LATIN: Script = ('a', 'z');
+const ASCII_ONLY: [Script; 1] = [LATIN];
+/// One, two, three and four bytes a character; CJK and Cyrillic twice, as emoji are rarer in what people write.
+const MIXED: [Script; 7] = [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
+
+/// Words of up to seven characters, each of one script, with spaces between, `len` bytes in all.
+fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec<u8>) {
+    let end = pool.len() + len;
+    while pool.len() < end {
+        let script = scripts[random.below(scripts.len())];
+        for _ in 0..=random.below(7) {
+            push_char(script, end, random, pool);
+        }
+        if pool.len() < end {
+            pool.push(b' ');
+        }
+    }
+}
+
+/// A character of `script`, or of the Latin one where it would not fit before `end`; nothing at `end`.
+fn push_char(script: Script, end: usize, random: &mut Random, pool: &mut Vec<u8>) {
+    let room = end - pool.len();
+    let (first, last) = if script.0.len_utf8() <= room { script } else { LATIN };
+    if room == 0 {
+        return;
+    }
+    let count = last as usize - first as usize + 1;
+    let scalar = first as u32 + random.below(count) as u32;
+    // The scripts contain no surrogates: every number between their ends is a character.
+    let character = char::from_u32(scalar).unwrap_or(first);
+    pool.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Payload; 3] = [Payload::Binary, Payload::TextAscii, Payload::TextMixed];
+
+    fn message(content: &Content, connection: u32, sequence: u64) -> Vec<u8> {
+        let mut message = Vec::new();
+        if content.is_stamped() {
+            message.extend_from_slice(&content.stamp(connection, sequence));
+        }
+        message.extend_from_slice(content.body(connection, sequence));
+        message
+    }
+
+    #[test]
+    fn every_message_has_its_exact_length_and_text_is_utf_8() {
+        for payload in ALL {
+            for len in (0..=200).chain([1000, 1024, 4096, 65_535, 65_536, 70_001]) {
+                let content = Content::new(payload, len, 1);
+                for sequence in 0..if len > 1000 { 20 } else { 600 } {
+                    let message = message(&content, 3, sequence);
+                    assert_eq!(message.len(), len);
+                    assert!(content.matches(3, sequence, &message));
+                    if payload != Payload::Binary {
+                        std::str::from_utf8(&message).expect("text is UTF-8");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mixed_text_has_characters_of_every_length_and_ascii_text_only_of_one() {
+        let text =
+            |payload| String::from_utf8(message(&Content::new(payload, 4096, 1), 0, 0)).expect("UTF-8");
+        let mixed = text(Payload::TextMixed);
+        assert!((1..=4).all(|len| mixed.chars().any(|c| c.len_utf8() == len)));
+        assert!(text(Payload::TextAscii).is_ascii());
+    }
+
+    #[test]
+    fn stamps_are_read_back() {
+        for payload in ALL {
+            let content = Content::new(payload, 32, 1);
+            for (connection, sequence) in [(0, 0), (7, 1), (u32::MAX, (1 << 33) + 5)] {
+                let stamp = content.stamp(connection, sequence);
+                let near = sequence.saturating_sub(3);
+                assert_eq!(content.read_stamp(&stamp, near), Some((connection, sequence)), "{payload:?}");
+                assert_eq!(content.read_stamp(&stamp, sequence + 3), Some((connection, sequence)));
+            }
+        }
+        let text = Content::new(Payload::TextAscii, 32, 1);
+        assert_eq!(text.read_stamp(b"0000000A00000000", 0), None);
+        assert_eq!(text.read_stamp(b"00000001ffffffff", 0), None);
+        let binary = Content::new(Payload::Binary, 32, 1);
+        assert_eq!(binary.read_stamp(&[0xff; STAMP], 0), None);
+    }
+
+    #[test]
+    fn neighbours_differ_and_seeds_differ() {
+        let content = Content::new(Payload::Binary, 8, 1);
+        assert!((0..1000).all(|n| content.body(1, n) != content.body(1, n + 1)));
+        assert!((0..1000).all(|n| content.body(n, 0) != content.body(n + 1, 0)));
+        assert_ne!(content.body(0, 0), Content::new(Payload::Binary, 8, 2).body(0, 0));
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        for len in [1, 15, 16, 17, 100] {
+            let content = Content::new(Payload::TextMixed, len, 1);
+            let good = message(&content, 1, 1);
+            for i in 0..len {
+                let mut bad = good.clone();
+                bad[i] ^= 1;
+                assert!(!content.matches(1, 1, &bad));
+            }
+            assert!(!content.matches(1, 1, &good[..len - 1]));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What the coordinator and the workers of a run share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use engine::{EngineError, Nanos};
+
+use super::payload::Content;
+use crate::result::Transport;
+
+/// What the coordinator tells a worker, as bits of a wake.
+pub(crate) mod orders {
+    /// Begin the load; the window is set.
+    pub(crate) const LOAD: u64 = 1;
+    /// The window's end was moved to now.
+    pub(crate) const END: u64 = 1 << 1;
+    /// Give up what is outstanding, close all connections, then stop.
+    pub(crate) const CLOSE: u64 = 1 << 2;
+    /// Stop at once.
+    pub(crate) const STOP: u64 = 1 << 3;
+}
+
+/// What a worker tells the coordinator.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Its thread runs, under this number (gettid(2)).
+    Started(i32),
+    /// All its connections are open.
+    Connected,
+    /// A connection cannot be opened at any address.
+    ConnectFailed { to: std::net::SocketAddr, source: std::io::Error },
+    /// The opening handshake of a connection failed.
+    HandshakeFailed(String),
+    /// All its connections are gone; why the last one went.
+    Deserted(String),
+    /// After the window: everything outstanding is back.
+    Drained,
+    /// The engine did not start, or broke off.
+    Failed(EngineError),
+    /// Its thread could not be pinned.
+    Unpinned(std::io::Error),
+}
+
+/// The measured window, in the engines' time. Set by the coordinator before the load begins; the end moves when the user
+/// interrupts. Workers look once per turn: the same turn is never half inside.
+#[derive(Debug)]
+pub(crate) struct Window {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+/// Where a point in time lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    Before,
+    /// In this second of the window.
+    Inside(u32),
+    After,
+}
+
+impl Window {
+    pub(crate) fn unset() -> Self {
+        Self { start: AtomicU64::new(u64::MAX), end: AtomicU64::new(u64::MAX) }
+    }
+
+    pub(crate) fn set(&self, start: Nanos, end: Nanos) {
+        self.start.store(start.0, Ordering::Release);
+        self.end.store(end.0, Ordering::Release);
+    }
+
+    pub(crate) fn end_at(&self, end: Nanos) {
+        self.end.store(end.0, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) -> Nanos {
+        Nanos(self.end.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn position(&self, now: Nanos) -> Position {
+        if now >= self.end() {
+            return Position::After;
+        }
+        let start = self.start.load(Ordering::Acquire);
+        match now.0.checked_sub(start) {
+            None => Position::Before,
+            Some(since) => Position::Inside((since / 1_000_000_000) as u32),
+        }
+    }
+}
+
+impl Position {
+    /// The second of the window, if in it.
+    #[inline]
+    pub(crate) fn second(self) -> Option<u32> {
+        match self {
+            Self::Inside(second) => Some(second),
+            Self::Before | Self::After => None,
+        }
+    }
+}
+
+/// A worker's totals, for the coordinator to look at while the run lasts: each on a cache line of its worker's own, written
+/// once per turn.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Gauges {
+    pub(crate) open: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) outstanding: AtomicU64,
+    pub(crate) faults: AtomicU64,
+}
+
+/// What every worker of a run needs to know.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) transport: Transport,
+    /// In the order in which they are tried.
+    pub(crate) addresses: Vec<std::net::SocketAddr>,
+    /// The Host field of the opening handshake.
+    pub(crate) host: String,
+    /// The request target of the opening handshake.
+    pub(crate) target: String,
+    pub(crate) content: Content,
+    pub(crate) pipeline: u32,
+    pub(crate) seed: u64,
+    pub(crate) connect_timeout: Duration,
+    /// Entries of each worker's series.
+    pub(crate) seconds: u32,
+    pub(crate) window: Window,
+    /// One for each worker.
+    pub(crate) gauges: Vec<Gauges>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_contains_its_start_but_not_its_end() {
+        let window = Window::unset();
+        assert_eq!(window.position(Nanos(1 << 62)), Position::Before);
+        window.set(Nanos(1_000), Nanos(2_000_001_000));
+        assert_eq!(window.position(Nanos(999)), Position::Before);
+        assert_eq!(window.position(Nanos(1_000)), Position::Inside(0));
+        assert_eq!(window.position(Nanos(1_000_001_000)), Position::Inside(1));
+        assert_eq!(window.position(Nanos(2_000_001_000)), Position::After);
+        window.end_at(Nanos(500));
+        assert_eq!(window.position(Nanos(999)).second(), None);
+    }
+}
