@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -26,25 +26,31 @@ pub(crate) enum Accepted {
 }
 
 /// Takes one connection from the queue.
-pub(crate) fn accept(listener: &TcpListener, flags: SocketFlags) -> Accepted {
+pub(crate) fn accept(listener: impl AsFd, flags: SocketFlags) -> Accepted {
     match acceptfrom_with(listener, flags | SocketFlags::CLOEXEC) {
         Ok((socket, peer)) => Accepted::Connection(socket, peer.and_then(|p| SocketAddr::try_from(p).ok())),
         Err(Errno::AGAIN) => Accepted::Nothing,
-        Err(
-            Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::PROTO
-            | Errno::PERM
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NONET
-            | Errno::OPNOTSUPP,
-        ) => Accepted::Failed,
+        Err(error) if is_passing(error) => Accepted::Failed,
         Err(_) => Accepted::Starved,
     }
+}
+
+/// Errors of accept(2) that concern one connection: the next one may be well.
+pub(crate) fn is_passing(error: Errno) -> bool {
+    const PASSING: [Errno; 11] = [
+        Errno::INTR,
+        Errno::CONNABORTED,
+        Errno::PROTO,
+        Errno::PERM,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+    ];
+    PASSING.contains(&error)
 }
 
 /// Makes a caller's listener fit for [`accept`]: with a blocking one an accept of nothing would stop the worker.

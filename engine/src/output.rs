@@ -93,6 +93,11 @@ impl Record {
         self.segments.drain(..)
     }
 
+    /// The pieces of output of this call, to be taken out while the arena is read.
+    pub(crate) fn segments_mut(&mut self) -> &mut Vec<Segment> {
+        &mut self.segments
+    }
+
     /// Drops the pieces of output of this call; owned buffers go to the pool.
     pub fn discard_segments(&mut self) {
         for segment in self.segments.drain(..) {

@@ -1,0 +1,383 @@
+//! A connection of the tokio-uring engine.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use ::tokio_uring::buf::IoBuf;
+use ::tokio_uring::net::TcpStream;
+use bytes::{Buf, BytesMut};
+use tokio::task::AbortHandle;
+
+use crate::handler::Cause;
+use crate::pool::BufferPool;
+use crate::time::Nanos;
+
+/// Bytes of a connection's receive buffer at first; it doubles with every read that fills it. Every connection has a read in
+/// flight, and so a buffer of its own.
+pub(super) const FIRST_READ: usize = 4096;
+/// Memory taken for copied output at least.
+const CHUNK: usize = 4096;
+/// Buffers that the handler gives are sent as they are from this length on, and copied behind what is queued below it: one
+/// write of one buffer is worth a copy.
+const JOIN_BELOW: usize = 16 << 10;
+/// Chunks that leave with one write.
+const CHUNKS_PER_WRITE: usize = 16;
+
+/// How far a connection has come.
+pub(super) enum Phase {
+    /// connect(2) is under way in a task; the handler knows nothing yet.
+    Connecting { tag: u64, task: Option<AbortHandle> },
+    /// The handler's.
+    Open,
+    /// Closed by the handler with bytes still to send; what arrives is discarded.
+    Flushing { discarded: u64 },
+    /// Everything is sent and our FIN with it; what arrives is discarded until the other end's FIN.
+    Lingering { discarded: u64 },
+    /// Over; the handler learns it in the next turn.
+    Dead(Cause),
+}
+
+/// A piece of output, and where its memory goes afterwards.
+pub(super) struct Chunk {
+    bytes: BytesMut,
+    /// It was a receive buffer, not one of the handler's.
+    receive: bool,
+}
+
+// SAFETY: all three describe the initialised part of the `BytesMut`, whose memory does not move with the value; nothing
+// writes to it while the operation that borrows it is in flight, because the operation owns the chunk.
+unsafe impl IoBuf for Chunk {
+    fn stable_ptr(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What a writer has in flight.
+pub(super) enum Write {
+    One(Chunk),
+    Several(Vec<Chunk>),
+}
+
+/// Buffers for reads; those for the handler are in the record's pool.
+#[derive(Default)]
+pub(super) struct ReadBuffers {
+    free: Vec<BytesMut>,
+}
+
+impl ReadBuffers {
+    /// Buffers kept, at most.
+    const KEEP: usize = 1024;
+
+    /// An empty buffer with room for `len` bytes.
+    pub(super) fn take(&mut self, len: usize) -> BytesMut {
+        let mut buffer = self.free.pop().unwrap_or_default();
+        buffer.reserve(len);
+        buffer
+    }
+
+    pub(super) fn put(&mut self, mut buffer: BytesMut) {
+        if self.free.len() < Self::KEEP {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// Everything of a connection that is not sent yet, in the order of the wire.
+#[derive(Default)]
+pub(super) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// With those in flight.
+    bytes: usize,
+    /// Bytes of the write in flight.
+    in_flight: usize,
+}
+
+impl Outbox {
+    /// Bytes not sent yet, those of the write in flight included.
+    pub(super) fn unsent(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    pub(super) fn has_chunks(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
+    /// Appends a copy.
+    pub(super) fn push_copy(&mut self, bytes: &[u8], buffers: &mut ReadBuffers) {
+        self.bytes += bytes.len();
+        match self.chunks.back_mut() {
+            Some(last) if last.bytes.capacity() - last.bytes.len() >= bytes.len() => {
+                last.bytes.extend_from_slice(bytes);
+            }
+            _ => {
+                let mut chunk = buffers.take(bytes.len().max(CHUNK));
+                chunk.extend_from_slice(bytes);
+                self.chunks.push_back(Chunk { bytes: chunk, receive: true });
+            }
+        }
+    }
+
+    /// Appends a buffer of the handler's.
+    pub(super) fn push_owned(&mut self, buffer: BytesMut, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
+        if buffer.len() < JOIN_BELOW && !self.chunks.is_empty() {
+            self.push_copy(&buffer, buffers);
+            pool.put(buffer);
+        } else {
+            self.bytes += buffer.len();
+            self.chunks.push_back(Chunk { bytes: buffer, receive: false });
+        }
+    }
+
+    /// Appends the receive buffer itself, which holds nothing but the output.
+    pub(super) fn push_received(&mut self, buffer: BytesMut) {
+        self.bytes += buffer.len();
+        self.chunks.push_back(Chunk { bytes: buffer, receive: true });
+    }
+
+    /// The next write, if there is something and none is in flight.
+    pub(super) fn begin(&mut self) -> Option<Write> {
+        if self.is_writing() {
+            return None;
+        }
+        let write = if self.chunks.len() > 1 {
+            let count = self.chunks.len().min(CHUNKS_PER_WRITE);
+            Write::Several(self.chunks.drain(..count).collect())
+        } else {
+            Write::One(self.chunks.pop_front()?)
+        };
+        self.in_flight = match &write {
+            Write::One(chunk) => chunk.bytes.len(),
+            Write::Several(chunks) => chunks.iter().map(|c| c.bytes.len()).sum(),
+        };
+        Some(write)
+    }
+
+    /// A write has ended with `sent` bytes; what it left goes first next time. Whether it took everything.
+    pub(super) fn end(
+        &mut self,
+        write: Write,
+        mut sent: usize,
+        buffers: &mut ReadBuffers,
+        pool: &mut BufferPool,
+    ) -> bool {
+        let all = sent == self.in_flight;
+        self.bytes -= sent;
+        self.in_flight = 0;
+        let chunks = match write {
+            Write::One(chunk) => vec_of_one(chunk),
+            Write::Several(chunks) => Chunks::Several(chunks.into_iter()),
+        };
+        let mut left = VecDeque::new();
+        for mut chunk in chunks {
+            let taken = sent.min(chunk.bytes.len());
+            sent -= taken;
+            chunk.bytes.advance(taken);
+            if chunk.bytes.is_empty() {
+                recycle(chunk, buffers, pool);
+            } else {
+                left.push_back(chunk);
+            }
+        }
+        while let Some(chunk) = left.pop_back() {
+            self.chunks.push_front(chunk);
+        }
+        all
+    }
+
+    /// Forgets what is not in flight.
+    pub(super) fn clear(&mut self, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
+        for chunk in self.chunks.drain(..) {
+            recycle(chunk, buffers, pool);
+        }
+        self.bytes = self.in_flight;
+    }
+}
+
+/// Iterates over the chunks of a write without an allocation for a single one.
+enum Chunks {
+    One(std::option::IntoIter<Chunk>),
+    Several(std::vec::IntoIter<Chunk>),
+}
+
+fn vec_of_one(chunk: Chunk) -> Chunks {
+    Chunks::One(Some(chunk).into_iter())
+}
+
+impl Iterator for Chunks {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        match self {
+            Self::One(one) => one.next(),
+            Self::Several(several) => several.next(),
+        }
+    }
+}
+
+fn recycle(chunk: Chunk, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
+    if chunk.receive {
+        buffers.put(chunk.bytes);
+    } else {
+        pool.put(chunk.bytes);
+    }
+}
+
+/// An entry of the engine's table.
+pub(super) struct Connection<C> {
+    /// `None` while connecting. The tasks hold it too: the socket is closed when they have ended.
+    pub(super) stream: Option<Rc<TcpStream>>,
+    /// The handler's; `None` until it has opened the connection.
+    pub(super) state: Option<C>,
+    pub(super) phase: Phase,
+    pub(super) outbox: Outbox,
+    /// The handler's deadline.
+    pub(super) deadline: Nanos,
+    /// The engine's own: of the connecting, of a stalled write or of the lingering, as the phase says.
+    pub(super) limit: Nanos,
+    /// The reader, while it waits for leave to read or to hand over what it has read.
+    pub(super) reader: Option<Waker>,
+    /// The writer, while there is nothing to write.
+    pub(super) writer: Option<Waker>,
+    /// Bytes of the next read's buffer.
+    pub(super) read_size: usize,
+    /// Accepted, or connected.
+    pub(super) accepted: bool,
+    /// The other end's FIN has been read.
+    pub(super) eof: bool,
+    /// By the handler.
+    pub(super) paused: bool,
+    /// By the high-water mark.
+    pub(super) throttled: bool,
+    /// The handler may have seen that bytes wait, and hears when they have gone.
+    pub(super) held_back: bool,
+    /// In the list of connections with something to do at the end of the turn.
+    pub(super) dirty: bool,
+}
+
+impl<C> Connection<C> {
+    pub(super) fn new(stream: Option<Rc<TcpStream>>, accepted: bool, phase: Phase) -> Self {
+        Self {
+            stream,
+            state: None,
+            phase,
+            outbox: Outbox::default(),
+            deadline: Nanos::NEVER,
+            limit: Nanos::NEVER,
+            reader: None,
+            writer: None,
+            read_size: FIRST_READ,
+            accepted,
+            eof: false,
+            paused: false,
+            throttled: false,
+            held_back: false,
+            dirty: false,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether to read, and to hand over what has been read: somebody takes it, or it is discarded.
+    pub(super) fn wants_input(&self, discard_at_most: u64) -> bool {
+        match self.phase {
+            Phase::Open => !self.paused && !self.throttled,
+            Phase::Flushing { discarded } => discarded < discard_at_most,
+            Phase::Lingering { .. } => true,
+            Phase::Connecting { .. } | Phase::Dead(_) => false,
+        }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.phase, Phase::Dead(_))
+    }
+
+    /// The earlier of the two times, for the wheel.
+    pub(super) fn next_timer(&self) -> Nanos {
+        self.deadline.min(self.limit)
+    }
+
+    pub(super) fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(write: &Write) -> Vec<u8> {
+        match write {
+            Write::One(chunk) => chunk.bytes.to_vec(),
+            Write::Several(chunks) => chunks.iter().flat_map(|c| c.bytes.to_vec()).collect(),
+        }
+    }
+
+    #[test]
+    fn output_leaves_in_order_whatever_each_write_takes() {
+        for step in [1, 7, 1000, 20_000, 1 << 20] {
+            let (mut buffers, mut pool) = (ReadBuffers::default(), BufferPool::default());
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for round in 0..5u8 {
+                outbox.push_copy(&[round; 3000], &mut buffers);
+                outbox.push_owned(BytesMut::from(&[round + 50; JOIN_BELOW][..]), &mut buffers, &mut pool);
+                outbox.push_owned(BytesMut::from(&[round + 100; 10][..]), &mut buffers, &mut pool);
+                outbox.push_received(BytesMut::from(&[round + 150; 20][..]));
+                expected.extend_from_slice(&[round; 3000]);
+                expected.extend_from_slice(&[round + 50; JOIN_BELOW]);
+                expected.extend_from_slice(&[round + 100; 10]);
+                expected.extend_from_slice(&[round + 150; 20]);
+            }
+            let mut seen = Vec::new();
+            while outbox.unsent() > 0 {
+                let write = outbox.begin().expect("something to write");
+                assert!(outbox.begin().is_none(), "one write in flight");
+                let bytes = bytes_of(&write);
+                let sent = step.min(bytes.len());
+                seen.extend_from_slice(&bytes[..sent]);
+                assert_eq!(outbox.end(write, sent, &mut buffers, &mut pool), sent == bytes.len());
+            }
+            assert!(seen == expected && outbox.begin().is_none());
+        }
+    }
+
+    #[test]
+    fn a_receive_buffer_keeps_its_memory_round_after_round() {
+        let mut buffers = ReadBuffers::default();
+        let buffer = buffers.take(FIRST_READ);
+        let capacity = buffer.capacity();
+        buffers.put(buffer);
+        for _ in 0..100 {
+            let mut buffer = buffers.take(FIRST_READ);
+            assert_eq!(buffer.capacity(), capacity);
+            buffer.extend_from_slice(&[1; 100]);
+            // What an echo does: the reply stands four bytes into the buffer.
+            buffer.advance(4);
+            buffers.put(buffer);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The tasks: a reader and a writer for each connection, one for each listener and for each connect under way.
+//!
+//! They own the operations in flight and nothing else: what a completion means is decided in [`Core`](super::core::Core), in
+//! calls that never span an await.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use ::tokio_uring::net::TcpStream;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+use super::connection::Write;
+use super::core::{Admission, Core};
+use crate::handler::{ConnId, Handler};
+use crate::outgoing;
+
+/// What all tasks of a worker share.
+pub(super) struct Shared<H: Handler> {
+    core: RefCell<Core<H>>,
+    handler: NonNull<H>,
+    /// A task has panicked, in a call of the handler: the run ends with a panic of its own.
+    panicked: Cell<bool>,
+}
+
+impl<H: Handler> Shared<H> {
+    /// # Safety
+    ///
+    /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value is gone.
+    pub(super) unsafe fn new(core: Core<H>, handler: NonNull<H>) -> Rc<Self> {
+        let shared = Rc::new(Self { core: RefCell::new(core), handler, panicked: Cell::new(false) });
+        shared.core.borrow_mut().shared = Rc::downgrade(&shared);
+        shared
+    }
+
+    /// The engine's state and the handler, for the length of `f`.
+    pub(super) fn enter<R>(&self, f: impl FnOnce(&mut Core<H>, &mut H) -> R) -> R {
+        let mut core = self.core.borrow_mut();
+        // SAFETY: valid and unshared by the contract of `new`; the borrow of `core`, which lasts as long, admits one call at a
+        // time, and `f` cannot hold it over an await.
+        f(&mut core, unsafe { &mut *self.handler.as_ptr() })
+    }
+
+    pub(super) fn has_panicked(&self) -> bool {
+        self.panicked.get()
+    }
+}
+
+/// Ends the run when a task unwinds: the runtime itself would swallow it.
+struct Alert<H: Handler>(Rc<Shared<H>>);
+
+impl<H: Handler> Drop for Alert<H> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked.set(true);
+            if let Ok(mut core) = self.0.core.try_borrow_mut() {
+                core.want_turn();
+            }
+        }
+    }
+}
+
+fn spawn<H: Handler>(shared: Rc<Shared<H>>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+    let task = async move {
+        let _alert = Alert(shared);
+        task.await;
+    };
+    ::tokio_uring::spawn(task).abort_handle()
+}
+
+/// Starts the tasks of an open connection.
+pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, stream: &Rc<TcpStream>) {
+    spawn(shared.clone(), read(shared.clone(), id, stream.clone()));
+    spawn(shared.clone(), write(shared.clone(), id, stream.clone()));
+}
+
+async fn read<H: Handler>(shared: Rc<Shared<H>>, id: ConnId, stream: Rc<TcpStream>) {
+    while let Some(buffer) = poll_fn(|cx| shared.enter(|core, _| core.poll_read(id, cx))).await {
+        // Never dropped in flight: a pause or a close waits here for its end.
+        let (outcome, buffer) = stream.read(buffer).await;
+        let mut arrival = Some((outcome, buffer));
+        let go_on =
+            poll_fn(|cx| shared.enter(|core, handler| core.poll_arrival(handler, id, &mut arrival, cx)));
+        if !go_on.await {
+            return;
+        }
+    }
+}
+
+async fn write<H: Handler>(shared: Rc<Shared<H>>, id: ConnId, stream: Rc<TcpStream>) {
+    while let Some(write) = poll_fn(|cx| shared.enter(|core, _| core.poll_write(id, cx))).await {
+        let (outcome, write) = match write {
+            Write::One(chunk) => {
+                let (outcome, chunk) = stream.write(chunk).submit().await;
+                (outcome, Write::One(chunk))
+            }
+            Write::Several(chunks) => {
+                let (outcome, chunks) = stream.writev(chunks).await;
+                (outcome, Write::Several(chunks))
+            }
+        };
+        shared.enter(|core, handler| core.wrote(handler, id, outcome, write));
+    }
+}
+
+/// Accepts at a listener. Readiness and accept4(2) in place of accepts on the ring: an accept in flight could not be called
+/// back when the worker ceases to listen.
+pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener: AsyncFd<OwnedFd>) {
+    let core = shared.clone();
+    spawn(shared.clone(), async move {
+        loop {
+            poll_fn(|cx| core.enter(|core, _| core.poll_door(index, cx))).await;
+            let Ok(mut ready) = listener.readable().await else { return };
+            loop {
+                match core.enter(|core, handler| core.accept(handler, index, listener.get_ref())) {
+                    Admission::Next => {}
+                    Admission::Empty => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Admission::Shut => break,
+                }
+            }
+            // A flood of connections leaves room for the open ones.
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// Waits for the outcome of a connect. The socket comes non-blocking, which the ring's operations do not want.
+pub(super) fn connect<H: Handler>(
+    shared: &Rc<Shared<H>>,
+    id: ConnId,
+    socket: AsyncFd<OwnedFd>,
+) -> AbortHandle {
+    let core = shared.clone();
+    spawn(shared.clone(), async move {
+        let outcome = match socket.writable().await {
+            Ok(_) => outgoing::pending_error(socket.get_ref()),
+            Err(error) => Err(error),
+        };
+        let socket = socket.into_inner();
+        let stream = outcome.and_then(|()| blocking_stream(socket));
+        core.enter(|core, handler| core.connect_ended(handler, id, stream));
+    })
+}
+
+/// A socket as the ring's operations want it: one that does not block would fail with EAGAIN in place of waiting.
+pub(super) fn blocking_stream(socket: OwnedFd) -> io::Result<Rc<TcpStream>> {
+    let socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(Rc::new(TcpStream::from_std(socket)))
+}
