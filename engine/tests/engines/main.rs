@@ -1,6 +1,10 @@
 //! One table of scenarios over every engine that works here: what the seam promises, seen from a plain socket.
 //!
 //! An engine that the kernel refuses is skipped with a line on standard error.
+#![allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the lint's method path is not general over the lifetime of an output or a worker"
+)]
 
 mod bytes;
 mod connect;
