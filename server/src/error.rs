@@ -32,8 +32,8 @@ pub enum ServeError {
     },
     /// More connections are asked for than the limit on open files allows.
     #[error(
-        "too few file descriptors for --max-connections {wanted} (limit {limit}, {reserve} of them kept for the server \
-         itself): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer",
+        "too few file descriptors for {wanted} connections (limit {limit}, of which the server itself needs {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer \
+         with --max-connections",
         needed = wanted.saturating_add(*reserve)
     )]
     Connections {

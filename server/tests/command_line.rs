@@ -71,6 +71,17 @@ fn a_port_of_another_such_server_is_an_error_too() {
 }
 
 #[test]
+fn a_port_without_permission_is_an_error() {
+    if !TcpListener::bind("127.0.0.1:1").is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+        eprintln!("skipped: this user may listen on port 1");
+        return;
+    }
+    let output = run(&["--listen", "127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("CAP_NET_BIND_SERVICE"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_host_without_an_address_is_an_error() {
     let output = run(&["--listen", "no such host:9001"]);
     assert_eq!(output.status.code(), Some(1));
