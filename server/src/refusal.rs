@@ -37,8 +37,8 @@ impl Refusals {
     /// Frames were refused with a close code.
     pub(crate) fn frames(&mut self, now: Nanos, error: &ProtocolError) {
         if self.may_log(now) {
-            let (code, rule, section) = (error.close_code(), error.rule(), error.section());
-            warn!(code, rule, section, "frames refused: {error}");
+            let (code, rule) = (error.close_code(), error.rule());
+            warn!(code, rule, section = format!("RFC 6455 {}", error.section()), "frames refused: {error}");
         }
     }
 

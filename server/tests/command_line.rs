@@ -200,3 +200,28 @@ fn a_closed_standard_output_is_no_reason_to_end() {
     drop(stream);
     assert_eq!(server.end().0.code(), Some(0));
 }
+
+#[test]
+fn every_refusal_has_its_line_in_the_log() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("refusals.log");
+    let log = std::fs::File::create(&path).expect("a log file");
+    let server = Program::start_logging(&["--listen", "127.0.0.1:0"], &["--stats"], log);
+    let mut unmasked = server.open();
+    unmasked.write_all(b"\x81\x01?").expect("frame");
+    assert_eq!(rest(&mut unmasked)[2..4], 1002u16.to_be_bytes());
+    let mut post = server.connect();
+    post.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+    assert!(rest(&mut post).starts_with(b"HTTP/1.1 405 "));
+    drop((unmasked, post));
+    server.signal(Signal::TERM);
+    let (_, printed) = server.end();
+    assert!(printed.contains("\"refused\":2"), "{printed}");
+    let log = std::fs::read_to_string(path).expect("the log");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[0].contains("unmasked-frame") && lines[0].contains("5.1") && lines[0].contains("1002"),
+        "{log}"
+    );
+    assert!(lines[1].contains("405"), "{log}");
+}

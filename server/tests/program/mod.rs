@@ -56,9 +56,14 @@ impl Program {
     }
 
     pub fn start_with(listen: &[&str], arguments: &[&str]) -> Self {
+        Self::start_logging(listen, arguments, Stdio::null())
+    }
+
+    /// Its standard error goes to `log`.
+    pub fn start_logging(listen: &[&str], arguments: &[&str], log: impl Into<Stdio>) -> Self {
         let mut child = command(&[listen, arguments].concat())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
