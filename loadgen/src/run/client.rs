@@ -509,7 +509,8 @@ impl Handler for Client {
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
-        self.report(Report::Started(rustix::thread::gettid().as_raw_nonzero().get()));
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        self.report(Report::Started { worker: self.worker, tid });
         self.connect_more(w);
     }
 

@@ -9,7 +9,7 @@ use engine::EngineError;
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::spawn::SpawnError;
+use crate::spawn::{LastWords, SpawnError};
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]
@@ -93,7 +93,7 @@ pub enum RunError {
         /// How.
         status: ExitStatus,
         /// Its last words on standard error, ready to be appended.
-        said: String,
+        said: LastWords,
     },
     /// Every connection was lost.
     #[error("the server closed all {connections} connections: {cause}{said}")]
@@ -103,7 +103,7 @@ pub enum RunError {
         /// The last one's cause.
         cause: String,
         /// The spawned server's last words on standard error, ready to be appended.
-        said: String,
+        said: LastWords,
     },
     /// No echo for too long.
     #[error(
@@ -116,7 +116,7 @@ pub enum RunError {
         /// How long nothing came.
         after: Duration,
         /// The spawned server's last words on standard error, ready to be appended.
-        said: String,
+        said: LastWords,
     },
     /// A worker did not do what it was told: a fault of this program, reported instead of hanging.
     #[error("a worker thread of the generator did not {0} in time; please report this")]

@@ -1,22 +1,46 @@
 //! One run: a set of connections, one load, one result.
+//!
+//! The [`coordinator`] leads the workers through the phases; each worker is an engine that drives a [`client`], the
+//! handler of its share of the connections. A message goes through [`outgoing`] (built from [`payload`]) and [`ledger`]
+//! (entered as sent), and its echo through [`check`], [`ledger`] and [`tally`]. When it is over, [`assemble`] makes of it
+//! what is stored.
+//!
+//! The load is a closed loop: every connection keeps [`Plan::pipeline`] messages outstanding. All places that become
+//! free in one turn of the engine are filled in one send for each connection. Sent is a message at the clock read just
+//! before the turn's sends leave, received at the clock read with which the turn began: latencies are exact to one turn.
 
+mod assemble;
 mod check;
 mod client;
+mod coordinator;
 mod error;
 mod ledger;
 mod outgoing;
 mod payload;
 mod plan;
+mod preflight;
 mod progress;
 mod random;
 mod shared;
 mod tally;
+mod worker;
 
 pub use error::RunError;
 pub use plan::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_PIPELINE, Plan, PlanError};
 pub use progress::{Phase, Progress, Silent, Snapshot};
 
-use crate::result::Run;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::result::{Run, Utc};
+use crate::spawn::{Server, SpawnError, free_port};
+use crate::url::Port;
+
+use assemble::{Context, assemble};
+use coordinator::Coordinator;
+use payload::Content;
+use shared::{Gauges, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -31,6 +55,65 @@ use crate::result::Run;
 /// See [`RunError`]. Nothing is left running then.
 pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError> {
     plan.check()?;
-    let _ = progress;
-    Err(RunError::Interrupted)
+    preflight::check_limits(plan)?;
+    let cpus = preflight::place(plan);
+    let addresses = addresses(plan)?;
+    let mut server = start_server(plan, &addresses, progress)?;
+    let shared = Arc::new(share(plan, addresses));
+    let start = Utc::now();
+    let measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
+    let server = server.map(|server| (server.engine(), server.end()));
+    Ok(assemble(Context { plan, start, cpus: &cpus, server }, &measured))
 }
+
+/// All addresses of the URL's host; `{port}` becomes a free one.
+fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
+    match plan.url.port {
+        Port::Number(port) => preflight::resolve(&plan.url.host, port),
+        Port::Chosen => {
+            let mut addresses = preflight::resolve(&plan.url.host, 0)?;
+            let port = free_port(addresses[0].ip())?;
+            addresses.iter_mut().for_each(|address| address.set_port(port));
+            Ok(addresses)
+        }
+    }
+}
+
+fn start_server(
+    plan: &Plan,
+    addresses: &[SocketAddr],
+    progress: &mut dyn Progress,
+) -> Result<Option<Server>, RunError> {
+    let Some(spawn) = &plan.spawn else { return Ok(None) };
+    let url = plan.url.with_port(addresses[0].port());
+    match Server::start(spawn, &url, addresses, &mut || !progress.interrupted()) {
+        Ok(server) => Ok(Some(server)),
+        Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
+    let url = plan.url.with_port(addresses[0].port());
+    Shared {
+        transport: url.transport,
+        host: url.host_field(),
+        target: url.target,
+        addresses,
+        content: Content::new(plan.payload, plan.message_bytes, plan.seed),
+        pipeline: plan.pipeline,
+        seed: plan.seed,
+        connect_timeout: plan.connect_timeout,
+        seconds: seconds(plan.measure),
+        window: Window::unset(),
+        gauges: (0..plan.threads).map(|_| Gauges::default()).collect(),
+    }
+}
+
+/// Entries of a series: the whole seconds of the window.
+fn seconds(measure: Duration) -> u32 {
+    u32::try_from(measure.as_secs()).unwrap_or(u32::MAX).min(MAX_SERIES)
+}
+
+/// A day of seconds; a longer window has a shorter series than itself.
+const MAX_SERIES: u32 = 24 * 3600;

@@ -23,8 +23,8 @@ pub(crate) mod orders {
 /// What a worker tells the coordinator.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// Its thread runs, under this number (gettid(2)).
-    Started(i32),
+    /// The thread of this worker runs, under this number (gettid(2)).
+    Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
     /// A connection cannot be opened at any address.
@@ -38,7 +38,7 @@ pub(crate) enum Report {
     /// The engine did not start, or broke off.
     Failed(EngineError),
     /// Its thread could not be pinned.
-    Unpinned(std::io::Error),
+    Unpinned { cpu: usize, source: std::io::Error },
 }
 
 /// The measured window, in the engines' time. Set by the coordinator before the load begins; the end moves when the user

@@ -1,0 +1,199 @@
+//! From what was measured to what is stored.
+
+use std::collections::BTreeMap;
+
+use super::coordinator::{Measured, ServerCost};
+use super::plan::Plan;
+use super::tally::{Tally, histogram};
+use crate::result::{Client, Latencies, Latency, Run, Second, Server, Utc};
+
+/// What is known beside the measurement itself.
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) start: Utc,
+    /// The workers' processors.
+    pub(super) cpus: &'a [usize],
+    /// The engine the server named, and what it counted.
+    pub(super) server: Option<(Option<String>, BTreeMap<String, u64>)>,
+}
+
+pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
+    let Context { plan, start, cpus, server } = context;
+    let tally = &measured.tally;
+    let received = tally.received.measured;
+    let seconds = measured.window.as_secs_f64();
+    let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let invalid_reasons = invalid_reasons(plan, tally);
+    Run {
+        scenario: plan.scenario.clone(),
+        arm: plan.arm.clone(),
+        pair: plan.pair,
+        start,
+        phases: measured.phases,
+        valid: invalid_reasons.is_empty(),
+        invalid_reasons,
+        interrupted: measured.interrupted,
+        offered: tally.sent.measured,
+        sent: tally.sent.measured,
+        received,
+        rate_per_s: per_second(received as f64),
+        bytes_per_s: per_second(received as f64 * plan.message_bytes as f64),
+        errors: tally.errors,
+        integrity: tally.integrity,
+        latency_ns: latencies(tally),
+        server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
+            engine,
+            cpus: plan.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
+            counters,
+            ..server_cost(plan, &cost, received)
+        }),
+        client: client(plan, cpus, measured),
+        series: whole_seconds(&tally.series, measured.window.as_secs()),
+    }
+}
+
+/// Why the figures must not be compared with others.
+fn invalid_reasons(plan: &Plan, tally: &Tally) -> Vec<String> {
+    let (errors, integrity) = (tally.errors, tally.integrity);
+    let reasons = [
+        (cfg!(debug_assertions), "the generator is a debug build: build it with --release".to_owned()),
+        (errors.total() > 0, format!("{} of {} connections were lost", errors.total(), plan.connections)),
+        (integrity.total() > 0, format!("{} echoes were not what was sent", integrity.total())),
+        (tally.received.measured == 0, "no echo was received in the window".to_owned()),
+    ];
+    reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect()
+}
+
+/// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
+fn latencies(tally: &Tally) -> Latencies {
+    Latencies {
+        corrected: Latency::of(&tally.latency),
+        uncorrected: Latency::figures(&tally.latency),
+        lag: Latency::of(&histogram()),
+        connect: Latency::of(&tally.connect),
+    }
+}
+
+fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
+    let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
+    Server {
+        cpu_ns_per_message: per_message(cost.cpu.total_ns, received),
+        user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
+        system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
+        rss_bytes: Some(cost.after.resident),
+        rss_bytes_per_connection: Some(growth / f64::from(plan.connections)),
+        ..Server::default()
+    }
+}
+
+fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
+    let window_ns = measured.window.as_nanos() as f64;
+    let spent = &measured.threads_cpu_ns;
+    let (sent, enters) = (measured.tally.sent.total, measured.counters.enters);
+    Client {
+        engine: plan.engine.name().to_owned(),
+        cpus: numbers(cpus),
+        cpu_ns_per_message: per_message(spent.iter().sum(), measured.tally.received.measured),
+        // Both edges are read a moment late: a busy thread may seem to have been on its CPU a moment longer than it could.
+        cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
+        sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
+        wait: "sleep".to_owned(),
+    }
+}
+
+fn per_message(ns: u64, messages: u64) -> f64 {
+    if messages == 0 { 0.0 } else { ns as f64 / messages as f64 }
+}
+
+fn numbers(cpus: &[usize]) -> Vec<u32> {
+    cpus.iter().filter_map(|&cpu| u32::try_from(cpu).ok()).collect()
+}
+
+/// An interrupted window ends within a second, which then would look slow.
+fn whole_seconds(series: &[Second], seconds: u64) -> Vec<Second> {
+    series.iter().copied().filter(|entry| u64::from(entry.second) < seconds).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use engine::{Counters, EngineKind};
+
+    use super::*;
+    use crate::procfs::{CpuSpent, Memory};
+    use crate::result::Phases;
+    use crate::spawn::Spawn;
+
+    fn measured(window: Duration) -> Measured {
+        let mut tally = Tally::new(3);
+        tally.sent(300, Some(0));
+        (0..200).for_each(|i| tally.received(1000 + i, Some(1)));
+        Measured {
+            tally,
+            counters: Counters { enters: 100, ..Counters::default() },
+            phases: Phases::default(),
+            window,
+            interrupted: false,
+            threads_cpu_ns: vec![500_000_000, 3_000_000_000],
+            server: Some(ServerCost {
+                cpu: CpuSpent { total_ns: 2000, user_ns: 400, system_ns: 1600 },
+                before: Memory { resident: 10, anonymous: 100_000 },
+                after: Memory { resident: 500_000, anonymous: 164_000 },
+            }),
+        }
+    }
+
+    fn run(measured: &Measured) -> Run {
+        let url = "ws://127.0.0.1:9001/".parse().expect("url");
+        let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
+        let plan = Plan { spawn: Some(spawn), ..Plan::new(url, EngineKind::Epoll) };
+        let server = Some((Some("uring".to_owned()), BTreeMap::from([("messages".to_owned(), 7)])));
+        assemble(Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server }, measured)
+    }
+
+    #[test]
+    fn rates_and_costs_are_those_of_the_window() {
+        let run = run(&measured(Duration::from_secs(2)));
+        assert_eq!((run.sent, run.received, run.offered), (300, 200, 300));
+        assert_eq!((run.rate_per_s, run.bytes_per_s), (100.0, 3200.0));
+        assert_eq!(run.client.cpu_ns_per_message, 17_500_000.0);
+        assert_eq!(run.client.cpu_utilisation, [0.25, 1.0]);
+        assert_eq!(run.client.sent_per_enter, Some(3.0));
+        let server = run.server.expect("known");
+        assert_eq!((server.cpu_ns_per_message, server.user_ns_per_message), (10.0, Some(2.0)));
+        assert_eq!((server.rss_bytes, server.rss_bytes_per_connection), (Some(500_000), Some(1000.0)));
+        assert_eq!((server.counters["messages"], server.cpus), (7, vec![0]));
+    }
+
+    #[test]
+    fn a_closed_loop_stores_one_histogram_of_what_was_received() {
+        let run = run(&measured(Duration::from_secs(2)));
+        let Latencies { corrected, uncorrected, lag, .. } = run.latency_ns;
+        assert_eq!((corrected.count, uncorrected.count, lag.count), (run.received, run.received, 0));
+        assert_eq!((corrected.p50, corrected.max), (uncorrected.p50, uncorrected.max));
+        assert!(corrected.hdr.is_some() && uncorrected.hdr.is_none() && lag.hdr.is_none());
+    }
+
+    #[test]
+    fn only_whole_seconds_are_in_the_series() {
+        assert_eq!(run(&measured(Duration::from_millis(2900))).series.len(), 2);
+        assert!(run(&measured(Duration::from_millis(900))).series.is_empty());
+    }
+
+    #[test]
+    fn what_makes_figures_incomparable_is_said() {
+        let mut measured = measured(Duration::from_secs(2));
+        let reasons = |measured: &Measured| {
+            let reasons = run(measured).invalid_reasons;
+            reasons.into_iter().filter(|reason| !reason.contains("debug build")).collect::<Vec<_>>()
+        };
+        assert!(reasons(&measured).is_empty());
+        measured.tally.errors.closed = 2;
+        measured.tally.integrity.lost = 3;
+        assert_eq!(reasons(&measured), ["2 of 64 connections were lost", "3 echoes were not what was sent"]);
+        measured.tally = Tally::new(1);
+        assert_eq!(reasons(&measured), ["no echo was received in the window"]);
+        assert!(!run(&measured).valid);
+    }
+}

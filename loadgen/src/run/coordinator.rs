@@ -1,0 +1,434 @@
+//! Leads the workers through the phases of a run and watches that it comes to an end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine::{Counters, Nanos};
+
+use super::error::RunError;
+use super::plan::Plan;
+use super::progress::{Phase, Progress, Snapshot};
+use super::shared::{Gauges, Report, Shared, orders};
+use super::tally::Tally;
+use super::worker::{WorkerThread, shares};
+use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
+use crate::result::Phases;
+use crate::spawn::{LastWords, Server};
+
+/// How often progress is told and everything is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the server's threads are looked at within the window, so that the cost of one that ends is not lost.
+const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
+/// What workers may take to do what needs nobody else.
+const GRACE: Duration = Duration::from_secs(5);
+/// A server that dies closes its connections a little before it can be seen to be dead.
+const DYING: Duration = Duration::from_millis(300);
+
+/// Everything a run yields.
+pub(super) struct Measured {
+    pub(super) tally: Tally,
+    pub(super) counters: Counters,
+    pub(super) phases: Phases,
+    /// The window as it was in the end.
+    pub(super) window: Duration,
+    pub(super) interrupted: bool,
+    /// CPU time of each worker thread in the window.
+    pub(super) threads_cpu_ns: Vec<u64>,
+    pub(super) server: Option<ServerCost>,
+}
+
+/// What a run cost the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServerCost {
+    pub(super) cpu: CpuSpent,
+    /// Before the first connection.
+    pub(super) before: Memory,
+    /// At the end of the window.
+    pub(super) after: Memory,
+}
+
+pub(super) struct Coordinator<'a> {
+    plan: &'a Plan,
+    progress: &'a mut dyn Progress,
+    server: Option<&'a mut Server>,
+    shared: Arc<Shared>,
+    workers: Vec<WorkerThread>,
+    reports: Receiver<Report>,
+    /// Thread numbers by worker, once known.
+    tids: Vec<u32>,
+    connected: u32,
+    drained: u32,
+    /// Workers that have lost all their connections.
+    deserted: u32,
+    last_loss: String,
+    phase: Phase,
+    phase_began: Instant,
+    phase_planned: Duration,
+    last_tick: Option<Instant>,
+    /// Echoes at the last look, and when their number last changed.
+    received: u64,
+    received_at: Instant,
+    is_interrupted: bool,
+}
+
+impl<'a> Coordinator<'a> {
+    /// Starts the workers; they begin to connect.
+    pub(super) fn start(
+        plan: &'a Plan,
+        shared: Arc<Shared>,
+        cpus: &[usize],
+        server: Option<&'a mut Server>,
+        progress: &'a mut dyn Progress,
+    ) -> Result<Self, RunError> {
+        let (sender, reports) = channel();
+        let mut coordinator = Self {
+            plan,
+            progress,
+            server,
+            tids: vec![0; plan.threads as usize],
+            shared,
+            workers: Vec::new(),
+            reports,
+            connected: 0,
+            drained: 0,
+            deserted: 0,
+            last_loss: String::new(),
+            phase: Phase::Connect,
+            phase_began: Instant::now(),
+            phase_planned: Duration::ZERO,
+            last_tick: None,
+            received: 0,
+            received_at: Instant::now(),
+            is_interrupted: false,
+        };
+        coordinator.start_workers(&sender, cpus)?;
+        Ok(coordinator)
+    }
+
+    fn start_workers(&mut self, sender: &Sender<Report>, cpus: &[usize]) -> Result<(), RunError> {
+        let mut first = 0;
+        for (index, count) in shares(self.plan.connections, self.plan.threads).enumerate() {
+            let cpu = cpus.get(index).copied();
+            let worker = WorkerThread::start(self.plan, &self.shared, sender, index, first, count, cpu);
+            match worker {
+                Ok(worker) => self.workers.push(worker),
+                Err(error) => {
+                    self.stop();
+                    return Err(error);
+                }
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// Leads the run through its phases. Nothing of it is left running afterwards.
+    pub(super) fn run(mut self) -> Result<Measured, RunError> {
+        let before = self.server_memory();
+        match self.phases(before) {
+            Ok(measured) => Ok(measured),
+            Err(error) => {
+                self.stop();
+                Err(self.explain(error))
+            }
+        }
+    }
+
+    fn phases(&mut self, before: Memory) -> Result<Measured, RunError> {
+        let mut phases = Phases { connect: self.connect()?, ..Phases::default() };
+        phases.settle = self.rest(Phase::Settle, self.plan.settle)?;
+        if self.is_interrupted {
+            return Err(RunError::Interrupted);
+        }
+        let start = Nanos::monotonic() + self.plan.warmup;
+        self.shared.window.set(start, start + self.plan.measure);
+        self.received_at = Instant::now();
+        self.order(orders::LOAD);
+        phases.warmup = self.rest(Phase::Warmup, self.plan.warmup)?;
+        if self.is_interrupted {
+            return Err(RunError::Interrupted);
+        }
+        let (threads_cpu_ns, cpu) = self.measure()?;
+        // A wish to end that comes later changes nothing of the result.
+        let interrupted = self.is_interrupted;
+        let end = self.shared.window.end();
+        let after = self.server_memory();
+        phases.measure = end.0 - start.0;
+        phases.drain = self.drain(end)?;
+        let (tally, counters) = self.close()?;
+        Ok(Measured {
+            tally,
+            counters,
+            phases,
+            window: end - start,
+            interrupted,
+            threads_cpu_ns,
+            server: self.server.is_some().then_some(ServerCost { cpu, before, after }),
+        })
+    }
+
+    // The phases.
+
+    fn connect(&mut self) -> Result<u64, RunError> {
+        self.enter(Phase::Connect, Duration::ZERO);
+        // Each connection has its own time limits; this is for the case that one of them does not work.
+        let rounds = 1 + self.plan.connections / (self.plan.threads * 256);
+        let attempts = 2 * rounds * self.shared.addresses.len() as u32;
+        let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + GRACE;
+        while self.connected < self.plan.threads {
+            if Instant::now() > deadline {
+                return Err(RunError::Stuck("open its connections"));
+            }
+            self.wait(deadline)?;
+            if self.is_interrupted {
+                return Err(RunError::Interrupted);
+            }
+        }
+        Ok(self.phase_ns())
+    }
+
+    /// Lets a phase of fixed length pass; returns how long it took.
+    fn rest(&mut self, phase: Phase, span: Duration) -> Result<u64, RunError> {
+        self.enter(phase, span);
+        let end = Instant::now() + span;
+        while Instant::now() < end && !self.is_interrupted {
+            self.wait(end)?;
+        }
+        Ok(self.phase_ns())
+    }
+
+    /// The measured window: the CPU time of each worker thread, and of the server.
+    fn measure(&mut self) -> Result<(Vec<u64>, CpuSpent), RunError> {
+        let mut server = CpuUsage::default();
+        let threads = self.threads_cpu_ns();
+        self.look_at_server(&mut server);
+        let server_before = server.clone();
+        self.enter(Phase::Measure, self.plan.measure);
+        // What is left of the window: looking has taken a moment.
+        let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
+        let mut looked = Instant::now();
+        while Instant::now() < end && !self.is_interrupted {
+            self.wait(end)?;
+            if looked.elapsed() >= LOOK_AT_SERVER {
+                looked = Instant::now();
+                self.look_at_server(&mut server);
+            }
+        }
+        if self.is_interrupted {
+            self.shared.window.end_at(Nanos::monotonic());
+            self.order(orders::END);
+        }
+        let now = self.threads_cpu_ns();
+        let spent = now.iter().zip(&threads).map(|(now, then)| now.saturating_sub(*then)).collect();
+        self.look_at_server(&mut server);
+        Ok((spent, server.since(&server_before)))
+    }
+
+    /// Until everything outstanding is back, or has taken too long.
+    fn drain(&mut self, window_end: Nanos) -> Result<u64, RunError> {
+        self.enter(Phase::Drain, Duration::ZERO);
+        let deadline = Instant::now() + self.plan.answer_timeout;
+        while self.drained < self.plan.threads && Instant::now() < deadline {
+            self.wait(deadline)?;
+        }
+        let silent = self.silence();
+        if self.drained < self.plan.threads && silent > Nanos::monotonic().since(window_end) + TICK {
+            return Err(self.stopped_answering(silent));
+        }
+        Ok(self.phase_ns())
+    }
+
+    fn close(&mut self) -> Result<(Tally, Counters), RunError> {
+        self.enter(Phase::Close, Duration::ZERO);
+        self.order(orders::CLOSE);
+        if !self.all_finished_within(GRACE) {
+            self.order(orders::STOP);
+            if !self.all_finished_within(GRACE) {
+                return Err(RunError::Stuck("stop"));
+            }
+        }
+        let mut tally = Tally::new(self.shared.seconds);
+        let mut counters = Counters::default();
+        for worker in self.workers.drain(..) {
+            let (part, counted) = worker.join()?;
+            tally.add(&part);
+            counters += counted;
+        }
+        Ok((tally, counters))
+    }
+
+    /// Ends the workers at once. One that does not end is left behind: the error that led here matters more.
+    fn stop(&mut self) {
+        self.order(orders::STOP);
+        self.all_finished_within(GRACE);
+        self.workers.clear();
+    }
+
+    fn all_finished_within(&self, bound: Duration) -> bool {
+        let began = Instant::now();
+        while !self.workers.iter().all(WorkerThread::is_finished) {
+            if began.elapsed() > bound {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    fn order(&self, bits: u64) {
+        self.workers.iter().for_each(|worker| worker.remote.wake(bits));
+    }
+
+    // Watching.
+
+    /// Waits for a report, for the next tick or for `until`, whichever comes first, and deals with it.
+    fn wait(&mut self, until: Instant) -> Result<(), RunError> {
+        let now = Instant::now();
+        let next_tick = self.last_tick.map_or(now, |last| last + TICK);
+        let span = until.min(next_tick).saturating_duration_since(now);
+        match self.reports.recv_timeout(span) {
+            Ok(report) => self.hear(report)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            // All workers have ended, and none has said why.
+            Err(RecvTimeoutError::Disconnected) => return Err(RunError::Panicked),
+        }
+        if Instant::now() >= next_tick {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, report: Report) -> Result<(), RunError> {
+        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
+        match report {
+            Report::Started { worker, tid } => self.tids[worker] = tid,
+            Report::Connected => self.connected += 1,
+            Report::Drained => self.drained += 1,
+            Report::Deserted(cause) => {
+                self.deserted += 1;
+                self.last_loss = cause;
+                return self.check_deserted();
+            }
+            Report::ConnectFailed { to, source } => {
+                return Err(RunError::Connect { to, source, open, connections });
+            }
+            Report::HandshakeFailed(detail) => {
+                let url = self.plan.url.with_port(self.shared.addresses[0].port()).to_string();
+                return Err(RunError::Handshake { url, detail, open, connections });
+            }
+            Report::Failed(error) => return Err(error.into()),
+            Report::Unpinned { cpu, source } => return Err(RunError::Pin { cpu, source }),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), RunError> {
+        let received = self.total(|gauges| &gauges.received);
+        if received != self.received {
+            self.received = received;
+            self.received_at = Instant::now();
+        }
+        self.tell();
+        self.is_interrupted |= self.progress.interrupted();
+        if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
+            return Err(RunError::ServerEnded { status, said: LastWords::default() });
+        }
+        let loading = matches!(self.phase, Phase::Warmup | Phase::Measure);
+        if loading && self.silence() >= self.plan.answer_timeout && self.outstanding() > 0 {
+            return Err(self.stopped_answering(self.silence()));
+        }
+        Ok(())
+    }
+
+    fn check_deserted(&self) -> Result<(), RunError> {
+        if self.deserted < self.plan.threads || matches!(self.phase, Phase::Drain | Phase::Close) {
+            return Ok(());
+        }
+        let (connections, cause) = (self.plan.connections, self.last_loss.clone());
+        Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
+    }
+
+    fn stopped_answering(&self, after: Duration) -> RunError {
+        RunError::StoppedAnswering { outstanding: self.outstanding(), after, said: LastWords::default() }
+    }
+
+    /// How long no echo has come.
+    fn silence(&self) -> Duration {
+        self.received_at.elapsed()
+    }
+
+    fn outstanding(&self) -> u64 {
+        self.total(|gauges| &gauges.outstanding)
+    }
+
+    /// Adds what the server has to say. That it died explains whatever else went wrong.
+    fn explain(&mut self, error: RunError) -> RunError {
+        let Some(server) = self.server.as_mut() else { return error };
+        let began = Instant::now();
+        let may_explain =
+            !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Pin { .. });
+        while may_explain && began.elapsed() < DYING {
+            if let Some(status) = server.exit_status() {
+                return RunError::ServerEnded { status, said: server.last_words() };
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        match error {
+            RunError::AllClosed { connections, cause, .. } => {
+                RunError::AllClosed { connections, cause, said: server.last_words() }
+            }
+            RunError::StoppedAnswering { outstanding, after, .. } => {
+                RunError::StoppedAnswering { outstanding, after, said: server.last_words() }
+            }
+            other => other,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, planned: Duration) {
+        self.phase = phase;
+        self.phase_began = Instant::now();
+        self.phase_planned = planned;
+        self.tell();
+    }
+
+    fn phase_ns(&self) -> u64 {
+        u64::try_from(self.phase_began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn tell(&mut self) {
+        self.last_tick = Some(Instant::now());
+        let at = Snapshot {
+            phase: self.phase,
+            elapsed: self.phase_began.elapsed(),
+            planned: self.phase_planned,
+            open: self.total(|gauges| &gauges.open),
+            connections: self.plan.connections.into(),
+            sent: self.total(|gauges| &gauges.sent),
+            received: self.total(|gauges| &gauges.received),
+            errors: self.total(|gauges| &gauges.faults),
+        };
+        self.progress.tick(&at);
+    }
+
+    fn total(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
+        self.shared.gauges.iter().map(|gauges| gauge(gauges).load(Ordering::Relaxed)).sum()
+    }
+
+    fn threads_cpu_ns(&self) -> Vec<u64> {
+        let me = std::process::id();
+        self.tids.iter().map(|&tid| procfs::thread_cpu_ns(me, tid).unwrap_or_default()).collect()
+    }
+
+    fn look_at_server(&self, usage: &mut CpuUsage) {
+        if let Some(server) = &self.server {
+            usage.look(&server.pids());
+        }
+    }
+
+    fn server_memory(&self) -> Memory {
+        self.server.as_ref().map(|server| procfs::memory(&server.pids())).unwrap_or_default()
+    }
+}

@@ -1,0 +1,127 @@
+//! What is settled before anything is started: addresses, descriptors, ports, processors.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use engine::{affinity, socket};
+
+use super::error::RunError;
+use super::plan::Plan;
+
+/// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
+const PER_THREAD: u64 = 8;
+/// Descriptors of the process: standard streams, pipes to a server, files read in between.
+const PER_PROCESS: u64 = 64;
+
+/// All addresses of a host, in the resolver's order, each once.
+pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, RunError> {
+    let failed = |source| RunError::Resolve { host: host.to_owned(), source };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (host, port).to_socket_addrs().map_err(failed)? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(failed(std::io::Error::other("the name has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Raises the limits and checks that they are enough.
+pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
+    let limit = socket::raise_file_limit();
+    socket::raise_memlock_limit();
+    let needed = u64::from(plan.connections) + u64::from(plan.threads) * PER_THREAD + PER_PROCESS;
+    if needed > limit {
+        return Err(RunError::Descriptors { needed, connections: plan.connections, limit });
+    }
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    match parse_port_range(&range) {
+        Some(ports) if plan.connections > ports => {
+            Err(RunError::Ports { connections: plan.connections, ports })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse_port_range(text: &str) -> Option<u32> {
+    let mut ends = text.split_ascii_whitespace().map(str::parse::<u32>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    Some((last + 1).saturating_sub(first))
+}
+
+/// The workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and the
+/// scheduler decides, where there are fewer than threads.
+pub(super) fn place(plan: &Plan) -> Vec<usize> {
+    if !plan.cpus.is_empty() {
+        return plan.cpus.clone();
+    }
+    let servers = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
+    choose(&affinity::allowed().unwrap_or_default(), servers, plan.threads as usize, affinity::siblings)
+}
+
+fn choose(
+    allowed: &[usize],
+    servers: &[usize],
+    threads: usize,
+    siblings: impl Fn(usize) -> Vec<usize>,
+) -> Vec<usize> {
+    let mut free: Vec<usize> = allowed.iter().copied().filter(|cpu| !servers.contains(cpu)).collect();
+    if free.is_empty() {
+        free = allowed.to_vec();
+    }
+    // From the end: servers and interrupts usually begin with the first. Distinct cores first, and those that share no
+    // core with the server before those that do.
+    free.reverse();
+    let mut order = affinity::spread(&free, &siblings);
+    order.sort_by_key(|&cpu| siblings(cpu).iter().any(|sibling| servers.contains(sibling)));
+    if order.len() < threads {
+        return Vec::new();
+    }
+    order.truncate(threads);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_are_resolved() {
+        assert_eq!(
+            resolve("127.0.0.1", 7).expect("an address"),
+            ["127.0.0.1:7".parse::<SocketAddr>().expect("address")]
+        );
+        assert!(resolve("::1", 7).expect("an address")[0].is_ipv6());
+        let error = resolve("no-such-host.invalid", 7).expect_err("RFC 2606 reserves .invalid");
+        assert!(error.to_string().contains("no-such-host.invalid"));
+    }
+
+    #[test]
+    fn the_port_range_contains_both_ends() {
+        assert_eq!(parse_port_range("32768\t60999\n"), Some(28_232));
+        assert_eq!(parse_port_range(""), None);
+    }
+
+    #[test]
+    fn too_many_connections_are_refused_with_the_remedy() {
+        let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
+        plan.connections = 1 << 24;
+        let error = check_limits(&plan).expect_err("no machine has so many ports").to_string();
+        assert!(error.contains("ulimit -n") || error.contains("ip_local_port_range"), "{error}");
+    }
+
+    #[test]
+    fn threads_get_cores_of_their_own_at_the_end_away_from_the_server() {
+        let alone = |_| Vec::new();
+        assert_eq!(choose(&[0, 1, 2, 3], &[], 2, alone), [3, 2]);
+        assert_eq!(choose(&[0, 1, 2, 3], &[3], 1, alone), [2]);
+        assert_eq!(choose(&[0, 1], &[0, 1], 1, alone), [1]);
+        assert_eq!(choose(&[0, 1], &[], 3, alone), [0; 0]);
+        // Two cores of two threads each.
+        let pairs = |cpu: usize| vec![cpu & !1, cpu | 1];
+        assert_eq!(choose(&[0, 1, 2, 3], &[], 2, pairs), [3, 1]);
+        assert_eq!(choose(&[0, 1, 2, 3], &[3], 2, pairs), [1, 0]);
+        assert_eq!(choose(&[0, 1, 2, 3], &[2], 1, pairs), [1]);
+    }
+}

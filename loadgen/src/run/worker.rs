@@ -1,0 +1,114 @@
+//! The worker threads of a run.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, UringConfig, affinity};
+
+use super::client::Client;
+use super::error::RunError;
+use super::plan::Plan;
+use super::shared::{Report, Shared};
+use super::tally::Tally;
+
+/// How long a gentle close may take; the run waits no longer for anything.
+const LINGER: Duration = Duration::from_secs(1);
+/// Entries of a completion queue, at most.
+const MAX_CQ_ENTRIES: u32 = 32_768;
+
+/// A running worker.
+pub(super) struct WorkerThread {
+    /// Wakes it.
+    pub(super) remote: Remote,
+    thread: JoinHandle<(Tally, Counters)>,
+}
+
+impl WorkerThread {
+    /// Starts worker number `index` with connections `first..first + count`.
+    pub(super) fn start(
+        plan: &Plan,
+        shared: &Arc<Shared>,
+        reports: &Sender<Report>,
+        index: usize,
+        first: u32,
+        count: u32,
+        cpu: Option<usize>,
+    ) -> Result<Self, RunError> {
+        let failed = |what| move |source| RunError::System { what, source };
+        let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
+        let client = Client::new(shared.clone(), index, first, count, reports.clone());
+        let (reports, kind, config) = (reports.clone(), plan.engine, config(plan, count));
+        let thread = thread::Builder::new()
+            .name(format!("load-{index}"))
+            .spawn(move || work(kind, &config, inbox, client, cpu, &reports))
+            .map_err(failed("cannot start a thread"))?;
+        Ok(Self { remote, thread })
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// What it counted, once it has ended.
+    pub(super) fn join(self) -> Result<(Tally, Counters), RunError> {
+        self.thread.join().map_err(|_| RunError::Panicked)
+    }
+}
+
+fn work(
+    kind: EngineKind,
+    config: &Config,
+    inbox: Inbox,
+    mut client: Client,
+    cpu: Option<usize>,
+    reports: &Sender<Report>,
+) -> (Tally, Counters) {
+    // Where nobody listens to a report any more, the run has failed for another reason.
+    if let Some(cpu) = cpu
+        && let Err(source) = affinity::pin(cpu)
+    {
+        let _ = reports.send(Report::Unpinned { cpu, source });
+        return (client.into_tally(), Counters::default());
+    }
+    let counters = engine::run(kind, config, inbox, &mut client).unwrap_or_else(|error| {
+        let _ = reports.send(Report::Failed(error));
+        Counters::default()
+    });
+    (client.into_tally(), counters)
+}
+
+fn config(plan: &Plan, connections: u32) -> Config {
+    let uring = UringConfig::default();
+    let cq_entries =
+        connections.saturating_mul(2).next_power_of_two().clamp(uring.cq_entries, MAX_CQ_ENTRIES);
+    Config {
+        max_accepted: 0,
+        max_connects: connections as usize,
+        // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only end in a deadlock with a
+        // server that does the same.
+        high_water: usize::MAX,
+        write_stall: plan.answer_timeout,
+        linger: Linger { bytes: u64::MAX, time: LINGER },
+        uring: UringConfig { cq_entries, ..uring },
+        ..Config::default()
+    }
+}
+
+/// How many connections each of `threads` workers has; they differ by one at most.
+pub(super) fn shares(connections: u32, threads: u32) -> impl Iterator<Item = u32> {
+    (0..threads).map(move |i| connections / threads + u32::from(i < connections % threads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_shared_out_evenly() {
+        assert_eq!(shares(64, 1).collect::<Vec<_>>(), [64]);
+        assert_eq!(shares(10, 4).collect::<Vec<_>>(), [3, 3, 2, 2]);
+    }
+}
