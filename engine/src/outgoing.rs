@@ -9,19 +9,29 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::handler::{Cause, Connect};
 
+/// A socket for a connection to `to`, bound to `from` where given, with `TCP_NODELAY`.
+///
+/// # Errors
+///
+/// What socket(2) or bind(2) say: no descriptors, no such source address.
+pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(from) = from {
+        bind_source(&socket, from)?;
+    }
+    Ok(socket)
+}
+
 /// A socket on its way to `connect.to`; writable, or in error, when the outcome is known.
 ///
 /// # Errors
 ///
-/// What socket(2), bind(2) or connect(2) say at once: no descriptors, no such source address, no route.
+/// What [`socket`] or connect(2) say at once: no descriptors, no such source address, no route.
 pub(crate) fn begin(connect: &Connect) -> io::Result<OwnedFd> {
-    let family = if connect.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    if let Some(from) = connect.from {
-        bind_source(&socket, from)?;
-    }
+    let socket = socket(connect.to, connect.from)?;
     match rustix::net::connect(&socket, &connect.to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

@@ -13,6 +13,9 @@ impl BufferPool {
     /// Capacity kept in stock, in bytes; buffers returned beyond it are freed.
     pub const KEEP_BYTES: usize = 16 << 20;
 
+    /// Capacity of a new buffer for held-back bytes at least, so that many short pieces share one.
+    const CHUNK: usize = 4096;
+
     /// An empty buffer: the one returned last, whose memory is most likely still in the cache, or a new one of no capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
@@ -23,6 +26,18 @@ impl BufferPool {
             }
             None => BytesMut::new(),
         }
+    }
+
+    /// An empty buffer with room for `len` bytes, and not so large that holding few bytes for long would be a waste of it.
+    #[must_use]
+    pub fn take_fitting(&mut self, len: usize) -> BytesMut {
+        let wanted = len.max(Self::CHUNK);
+        let buffer = self.take();
+        if (len..=4 * wanted).contains(&buffer.capacity()) {
+            return buffer;
+        }
+        self.put(buffer);
+        BytesMut::with_capacity(wanted)
     }
 
     /// Takes a buffer back; its content is dropped.

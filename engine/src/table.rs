@@ -17,16 +17,11 @@ pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     capacity: usize,
-    len: usize,
 }
 
 impl<T> Table<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { slots: Vec::with_capacity(capacity), free: Vec::new(), capacity, len: 0 }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
+        Self { slots: Vec::with_capacity(capacity), free: Vec::new(), capacity }
     }
 
     /// Puts a value into a free slot, the one freed last first; gives it back when the table is full.
@@ -41,7 +36,6 @@ impl<T> Table<T> {
         };
         let entry = &mut self.slots[slot as usize];
         entry.value = Some(value);
-        self.len += 1;
         Ok(ConnId { slot, generation: entry.generation })
     }
 
@@ -51,7 +45,6 @@ impl<T> Table<T> {
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.slot);
-        self.len -= 1;
         Some(value)
     }
 
@@ -92,7 +85,7 @@ mod tests {
         assert_eq!(table.remove(a), None);
         assert_eq!(table.get_mut(c), Some(&mut 'c'));
         assert_eq!(table.id_of(b.slot), Some(b));
-        assert_eq!(table.len(), 2);
+        assert_eq!(table.iter().count(), 2);
         assert_eq!(table.iter().map(|(id, v)| (id, *v)).collect::<Vec<_>>(), [(c, 'c'), (b, 'b')]);
     }
 }

@@ -7,13 +7,60 @@ use bytes::{Buf, BytesMut};
 
 use crate::pool::BufferPool;
 
-/// Memory taken for held-back bytes at least, so that many short pieces share a chunk.
-const CHUNK: usize = 4096;
+/// Bytes of a chunk of copied output. All alike, so that one fits wherever one is wanted.
+const CHUNK: usize = 16 << 10;
+
+/// Memory of backlogs that have emptied, to be used again: a stream of large messages may hold back a little of each.
+#[derive(Default)]
+pub(super) struct Spares {
+    chunks: Vec<BytesMut>,
+    #[expect(clippy::vec_box, reason = "a connection owns the box, so that an idle one is small")]
+    backlogs: Vec<Box<Backlog>>,
+}
+
+impl Spares {
+    /// Chunks kept, at most: 4 MiB.
+    const KEEP_CHUNKS: usize = 256;
+    /// Empty backlogs kept, at most.
+    const KEEP_BACKLOGS: usize = 64;
+
+    /// An empty backlog.
+    pub(super) fn backlog(&mut self) -> Box<Backlog> {
+        self.backlogs.pop().unwrap_or_default()
+    }
+
+    /// Takes an emptied backlog back.
+    pub(super) fn put_backlog(&mut self, empty: Box<Backlog>) {
+        debug_assert!(empty.is_empty(), "a backlog put away with bytes in it");
+        if self.backlogs.len() < Self::KEEP_BACKLOGS {
+            self.backlogs.push(empty);
+        }
+    }
+
+    fn chunk(&mut self) -> BytesMut {
+        self.chunks.pop().unwrap_or_else(|| BytesMut::with_capacity(CHUNK))
+    }
+
+    fn put_chunk(&mut self, mut chunk: BytesMut) {
+        if self.chunks.len() < Self::KEEP_CHUNKS {
+            chunk.clear();
+            // Takes back, without an allocation, the room in front that partial sends have left.
+            chunk.reserve(CHUNK);
+            self.chunks.push(chunk);
+        }
+    }
+}
+
+struct Piece {
+    bytes: BytesMut,
+    /// A chunk of copies, not a buffer of the handler's.
+    copied: bool,
+}
 
 /// Bytes of a connection that wait until its socket is writable again, in the order of the wire.
 #[derive(Default)]
 pub(super) struct Backlog {
-    chunks: VecDeque<BytesMut>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
 }
 
@@ -27,18 +74,22 @@ impl Backlog {
     }
 
     /// Appends a copy of `bytes`.
-    pub(super) fn push_copy(&mut self, bytes: &[u8], pool: &mut BufferPool) {
-        if bytes.is_empty() {
-            return;
-        }
+    pub(super) fn push_copy(&mut self, mut bytes: &[u8], spares: &mut Spares) {
         self.bytes += bytes.len();
-        match self.chunks.back_mut() {
-            Some(last) if last.capacity() - last.len() >= bytes.len() => last.extend_from_slice(bytes),
-            _ => {
-                let mut chunk = chunk_for(bytes.len(), pool);
-                chunk.extend_from_slice(bytes);
-                self.chunks.push_back(chunk);
+        while !bytes.is_empty() {
+            let room = match self.pieces.back_mut() {
+                Some(last) if last.copied => last.bytes.capacity() - last.bytes.len(),
+                _ => 0,
+            };
+            if room == 0 {
+                self.pieces.push_back(Piece { bytes: spares.chunk(), copied: true });
+                continue;
             }
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            if let Some(last) = self.pieces.back_mut() {
+                last.bytes.extend_from_slice(now);
+            }
+            bytes = later;
         }
     }
 
@@ -46,46 +97,37 @@ impl Backlog {
     pub(super) fn push_owned(&mut self, buffer: BytesMut) {
         if !buffer.is_empty() {
             self.bytes += buffer.len();
-            self.chunks.push_back(buffer);
+            self.pieces.push_back(Piece { bytes: buffer, copied: false });
         }
     }
 
-    /// Fills `slices` with the chunks at the front; returns how many and their bytes.
+    /// Fills `slices` with the pieces at the front; returns how many and their bytes.
     pub(super) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
-        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(chunk);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(&piece.bytes);
             count += 1;
-            bytes += chunk.len();
+            bytes += piece.bytes.len();
         }
         (count, bytes)
     }
 
-    /// Drops `sent` bytes from the front; emptied chunks go to the pool.
-    pub(super) fn advance(&mut self, mut sent: usize, pool: &mut BufferPool) {
+    /// Drops `sent` bytes from the front; emptied buffers go where they came from.
+    pub(super) fn advance(&mut self, mut sent: usize, spares: &mut Spares, pool: &mut BufferPool) {
         self.bytes -= sent;
-        while let Some(first) = self.chunks.front_mut() {
-            if sent < first.len() {
-                first.advance(sent);
+        while let Some(first) = self.pieces.front_mut() {
+            if sent < first.bytes.len() {
+                first.bytes.advance(sent);
                 return;
             }
-            sent -= first.len();
-            if let Some(done) = self.chunks.pop_front() {
-                pool.put(done);
+            sent -= first.bytes.len();
+            match self.pieces.pop_front() {
+                Some(Piece { bytes, copied: true }) => spares.put_chunk(bytes),
+                Some(Piece { bytes, copied: false }) => pool.put(bytes),
+                None => {}
             }
         }
     }
-}
-
-/// A buffer with room for `len` bytes: the pool's, unless that would spend a large one on a few bytes.
-fn chunk_for(len: usize, pool: &mut BufferPool) -> BytesMut {
-    let wanted = len.max(CHUNK);
-    let buffer = pool.take();
-    if (len..=4 * wanted).contains(&buffer.capacity()) {
-        return buffer;
-    }
-    pool.put(buffer);
-    BytesMut::with_capacity(wanted)
 }
 
 #[cfg(test)]
@@ -102,36 +144,44 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_order_whatever_is_taken() {
-        for step in 1..12 {
-            let mut pool = BufferPool::default();
+        for step in [1, 3, 11, 5000, 40_000] {
+            let (mut spares, mut pool) = (Spares::default(), BufferPool::default());
             let mut backlog = Backlog::default();
-            backlog.push_copy(b"abc", &mut pool);
-            backlog.push_copy(b"", &mut pool);
-            backlog.push_owned(BytesMut::from(&b"defgh"[..]));
-            backlog.push_owned(BytesMut::new());
-            backlog.push_copy(b"ijk", &mut pool);
+            let mut expected = Vec::new();
+            for (round, len) in [3, 0, CHUNK + 5, 2 * CHUNK].into_iter().enumerate() {
+                backlog.push_copy(&vec![round as u8; len], &mut spares);
+                backlog.push_owned(BytesMut::from(&[round as u8 + 10; 7][..]));
+                backlog.push_owned(BytesMut::new());
+                expected.extend(vec![round as u8; len]);
+                expected.extend([round as u8 + 10; 7]);
+            }
             let mut seen = Vec::new();
             while !backlog.is_empty() {
                 let left = content(&backlog);
                 assert_eq!(left.len(), backlog.len());
                 let sent = step.min(left.len());
                 seen.extend_from_slice(&left[..sent]);
-                backlog.advance(sent, &mut pool);
+                backlog.advance(sent, &mut spares, &mut pool);
             }
-            assert_eq!(seen, b"abcdefghijk");
-            assert!(backlog.chunks.is_empty());
+            assert!(seen == expected);
+            assert!(backlog.pieces.is_empty());
         }
     }
 
     #[test]
-    fn short_pieces_share_a_chunk_and_large_buffers_stay_in_the_pool() {
-        let mut pool = BufferPool::default();
-        pool.put(BytesMut::with_capacity(1 << 20));
-        let mut backlog = Backlog::default();
-        for _ in 0..100 {
-            backlog.push_copy(b"0123456789", &mut pool);
+    fn memory_is_used_again_whole_and_apart_from_the_handlers() {
+        let (mut spares, mut pool) = (Spares::default(), BufferPool::default());
+        for round in 1..100 {
+            let mut backlog = spares.backlog();
+            backlog.push_copy(&[1; 100], &mut spares);
+            backlog.push_copy(&[2; 100], &mut spares);
+            assert_eq!(backlog.pieces.len(), 1, "short pieces share a chunk");
+            // In two steps: the chunk loses room in front for a while.
+            backlog.advance(round, &mut spares, &mut pool);
+            backlog.advance(200 - round, &mut spares, &mut pool);
+            spares.put_backlog(backlog);
+            assert_eq!((spares.chunks.len(), spares.chunks[0].capacity()), (1, CHUNK));
         }
-        assert_eq!(backlog.chunks.len(), 1);
-        assert_eq!(pool.take().capacity(), 1 << 20);
+        assert_eq!(pool.take().capacity(), 0);
     }
 }

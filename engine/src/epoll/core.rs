@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, Shutdown, SocketFlags};
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Spares};
 use super::connection::{Connection, Phase};
 use super::outbox::{Chain, Outbox, SLICES, Sent, send_slices};
 use super::poller::{CONNECTION, Poller};
@@ -53,6 +53,7 @@ pub(super) struct Core<'a, H: Handler> {
     pub(super) wheel: Wheel,
     pub(super) record: Record,
     outbox: Outbox,
+    spares: Spares,
     /// To be read; left from the last turn and of this one.
     readable: Vec<ConnId>,
     /// With output or a close to see to at the end of the turn.
@@ -90,6 +91,7 @@ impl<'a, H: Handler> Core<'a, H> {
             wheel: Wheel::new(now, slots),
             record: Record::new(),
             outbox: Outbox::default(),
+            spares: Spares::default(),
             readable: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
@@ -201,8 +203,8 @@ impl<'a, H: Handler> Core<'a, H> {
                 self.counters.bytes_out += taken as u64;
                 if taken < bytes.len() {
                     self.counters.partial_sends += 1;
-                    let mut backlog = Box::<Backlog>::default();
-                    backlog.push_copy(&bytes[taken..], self.record.pool());
+                    let mut backlog = self.spares.backlog();
+                    backlog.push_copy(&bytes[taken..], &mut self.spares);
                     self.keep(id, backlog);
                 }
             }
@@ -231,7 +233,7 @@ impl<'a, H: Handler> Core<'a, H> {
         let Some(c) = self.table.get_mut(id) else { return };
         let chain = std::mem::take(&mut c.queued);
         if let Some(backlog) = c.backlog.as_mut() {
-            self.outbox.hold_back_all(chain, &mut self.record, input, backlog);
+            self.outbox.hold_back_all(chain, &mut self.record, input, backlog, &mut self.spares);
             self.throttle(id);
             return;
         }
@@ -240,8 +242,9 @@ impl<'a, H: Handler> Core<'a, H> {
             Ok(Sent::All) => {}
             Ok(Sent::Part { at, skip }) => {
                 self.counters.partial_sends += 1;
-                let mut backlog = Box::<Backlog>::default();
-                self.outbox.hold_back(at, skip, &mut self.record, input, &mut backlog);
+                let mut backlog = self.spares.backlog();
+                let left = Sent::Part { at, skip };
+                self.outbox.hold_back(left, &mut self.record, input, &mut backlog, &mut self.spares);
                 self.keep(id, backlog);
             }
             Err(error) => self.kill(id, outgoing::cause(error)),
@@ -285,7 +288,7 @@ impl<'a, H: Handler> Core<'a, H> {
                 Ok(0) => return,
                 Ok(taken) => {
                     self.counters.bytes_out += taken as u64;
-                    backlog.advance(taken, self.record.pool());
+                    backlog.advance(taken, &mut self.spares, self.record.pool());
                     if backlog.is_empty() {
                         return self.drained(handler, id);
                     }
@@ -302,7 +305,9 @@ impl<'a, H: Handler> Core<'a, H> {
 
     fn drained(&mut self, handler: &mut H, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
-        c.backlog = None;
+        if let Some(empty) = c.backlog.take() {
+            self.spares.put_backlog(empty);
+        }
         c.throttled = false;
         list(c, id, &mut self.dirty);
         self.set_limit(id, Nanos::NEVER);

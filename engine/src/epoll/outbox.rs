@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Spares};
 use crate::output::{Record, Segment};
 
 const NIL: u32 = u32::MAX;
@@ -51,7 +51,7 @@ pub(super) struct Outbox {
 pub(super) enum Sent {
     /// All of it.
     All,
-    /// The kernel's buffer is full: the chain from its node `at` on, without that node's batch's first `skip` bytes, is left.
+    /// The kernel's buffer is full: what follows the first `skip` bytes from node `at` on is left.
     Part { at: u32, skip: usize },
 }
 
@@ -97,53 +97,42 @@ impl Outbox {
         Ok(Sent::All)
     }
 
-    /// Moves a chain, from its node `at` on and without the first `skip` bytes, to a backlog.
+    /// Moves what is left of a chain to a backlog.
     pub(super) fn hold_back(
         &mut self,
-        mut at: u32,
-        mut skip: usize,
+        left: Sent,
         record: &mut Record,
         input: &[u8],
         backlog: &mut Backlog,
+        spares: &mut Spares,
     ) {
+        let Sent::Part { mut at, mut skip } = left else { return };
         while let Some(node) = self.nodes.get_mut(at as usize) {
             at = node.next;
             let len = segment_len(&node.segment);
-            if skip >= len {
-                skip -= len;
-                if let Segment::Owned(buffer) = take(&mut node.segment) {
-                    record.pool().put(buffer);
-                }
-                continue;
-            }
+            let taken = skip.min(len);
+            skip -= taken;
             match take(&mut node.segment) {
+                Segment::Owned(buffer) if taken == len => record.pool().put(buffer),
                 Segment::Owned(mut buffer) => {
-                    bytes::Buf::advance(&mut buffer, skip);
+                    bytes::Buf::advance(&mut buffer, taken);
                     backlog.push_owned(buffer);
                 }
-                Segment::Echo(range) => {
-                    backlog.push_copy(&input[range.start as usize + skip..range.end as usize], record.pool());
-                }
-                Segment::Arena(range) => {
-                    let mut pool = std::mem::take(record.pool());
-                    let range = range.start as usize + skip..range.end as usize;
-                    backlog.push_copy(&record.arena()[range], &mut pool);
-                    *record.pool() = pool;
-                }
+                piece => backlog.push_copy(&record.bytes(&piece, input)[taken..], spares),
             }
-            skip = 0;
         }
     }
 
-    /// A whole chain.
+    /// Moves a whole chain to a backlog.
     pub(super) fn hold_back_all(
         &mut self,
         chain: Chain,
         record: &mut Record,
         input: &[u8],
         backlog: &mut Backlog,
+        spares: &mut Spares,
     ) {
-        self.hold_back(chain.head, 0, record, input, backlog);
+        self.hold_back(Sent::Part { at: chain.head, skip: 0 }, record, input, backlog, spares);
     }
 
     fn gather<'a>(

@@ -5,10 +5,12 @@
 //! single accepts take its place, never more than there is room for; the rest waits in the listener's queue.
 
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::handler::{Handler, Origin};
+use crate::incoming;
 use crate::socket::BACKLOG;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
@@ -22,9 +24,6 @@ const SINGLES: usize = 32;
 /// Room in the table below which single accepts take over: what a multishot accept may take in one go is the queue of the
 /// listener.
 const BURST: usize = BACKLOG as usize;
-
-/// Pause after an accept that failed for want of descriptors or memory.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// An accept operation, armed or not. Its index is the slot of its token.
 struct Acceptor {
@@ -43,6 +42,8 @@ pub(super) struct Acceptors {
     on: Vec<bool>,
     /// Accepted connections in the table.
     open: usize,
+    /// There was no room when last looked at.
+    full: bool,
     /// Something has changed: look at what should be armed.
     pub(super) check: bool,
     /// When to go on after an error.
@@ -65,6 +66,7 @@ impl Acceptors {
             all: listeners.clone().flat_map(of_listener).collect(),
             on: listeners.map(|_| true).collect(),
             open: 0,
+            full: false,
             check: false,
             retry: Nanos::NEVER,
         }
@@ -91,6 +93,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             return;
         }
         let room = self.config.max_accepted.saturating_sub(self.acceptors.open);
+        let full = room == 0;
+        self.counters.accept_pauses += u64::from(full && !self.acceptors.full);
+        self.acceptors.full = full;
         let mut singles = self.acceptors.all.iter().filter(|a| a.armed && !a.multishot).count();
         // Of the listener that is being looked at: its multishot accept comes first in the list.
         let mut multishot_armed = false;
@@ -160,11 +165,12 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     fn on_accept_error(&mut self, errno: i32) {
         match errno {
-            // Cancelled by us, or a connection that was gone before it was accepted (accept(2) names the rest).
-            libc::ECANCELED | libc::ECONNABORTED | libc::EAGAIN | libc::EINTR | libc::EPROTO => {}
+            // Cancelled by us.
+            libc::ECANCELED | libc::EAGAIN => {}
+            errno if incoming::is_passing(Errno::from_raw_os_error(errno)) => {}
             errno => {
                 self.counters.accept_pauses += 1;
-                self.acceptors.retry = self.now + BACK_OFF;
+                self.acceptors.retry = self.now + incoming::RETRY;
                 let error = std::io::Error::from_raw_os_error(errno);
                 tracing::warn!(%error, "accepting pauses for a moment");
             }

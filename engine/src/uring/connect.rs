@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::handler::{Connect, Handler, Origin, point};
+use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::Core;
@@ -38,8 +39,7 @@ impl FreeSlots {
 impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn begin_connect(&mut self, connect: &Connect) {
         let Some(slot) = self.connects.take() else {
-            let error = io::Error::other("as many connections as the worker may have are open");
-            self.failed_connects.push((connect.tag, error));
+            self.failed_connects.push((connect.tag, outgoing::too_many(self.config.max_connects)));
             return;
         };
         if let Err(error) = self.ring.socket(slot, connect.to, connect.from) {
@@ -87,7 +87,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             self.open_connection(handler, slot, Origin::Connected { tag: connecting.tag });
         } else {
             let error = if connecting.timed_out {
-                io::ErrorKind::TimedOut.into()
+                outgoing::timed_out()
             } else {
                 io::Error::from_raw_os_error(-c.result)
             };

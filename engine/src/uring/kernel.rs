@@ -11,12 +11,11 @@ use io_uring::{IoUring, cqueue, opcode};
 
 use crate::config::UringConfig;
 use crate::error::EngineError;
+use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::Token;
 use crate::uring::buf_ring::BufRing;
-use crate::uring::ring::{
-    Completion, Full, Op, PeerAddress, Ring, SendMode, TargetAddress, Wait, client_socket,
-};
+use crate::uring::ring::{Completion, Full, Op, PeerAddress, Ring, SendMode, TargetAddress, Wait};
 use crate::uring::setup;
 
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
@@ -237,7 +236,7 @@ impl Ring for KernelRing {
     }
 
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
-        let socket: OwnedFd = client_socket(to, from)?;
+        let socket: OwnedFd = outgoing::socket(to, from)?;
         self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(drop)
     }
 

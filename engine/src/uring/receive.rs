@@ -3,7 +3,7 @@
 use crate::handler::{Cause, Handler};
 use crate::token::OpKind;
 use crate::uring::ring::{Completion, Op, Ring};
-use crate::uring::slot::{Marks, State, cause_of};
+use crate::uring::slot::{Marks, State, cause};
 use crate::uring::{Core, Source};
 
 impl<R: Ring, H: Handler> Core<'_, R, H> {
@@ -73,7 +73,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             // No buffer was free. By now some have been given back, or will have been when the turn's sends are settled.
             libc::ENOBUFS => self.counters.enobufs += 1,
             libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
-            errno => self.end(slot, cause_of(errno)),
+            errno => self.end(slot, cause(errno)),
         }
     }
 

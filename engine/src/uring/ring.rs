@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 use crate::time::Nanos;
 use crate::token::Token;
@@ -227,44 +227,6 @@ fn to_socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
         }
         _ => None,
     }
-}
-
-/// Makes a socket for an outgoing connection: `TCP_NODELAY`, bound to `from` where given.
-///
-/// # Errors
-///
-/// Of socket(2), setsockopt(2) or bind(2).
-pub(crate) fn client_socket(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    if let Some(from) = from {
-        if from.port() == 0 {
-            bind_address_no_port(&socket)?;
-        }
-        rustix::net::bind(&socket, &from)?;
-    }
-    Ok(socket)
-}
-
-/// `IP_BIND_ADDRESS_NO_PORT`: the port is chosen at connect time, when the other end is known, so that each pair of addresses
-/// has all ports to itself (ip(7)).
-fn bind_address_no_port(socket: &OwnedFd) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is an int that lives across the call, and its size is passed.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::pieces::{Bytes, Chain};
 use crate::uring::ring::{Completion, Op, Ring, SendMode};
-use crate::uring::slot::{Marks, State, cause_of};
+use crate::uring::slot::{Marks, State, cause};
 use crate::uring::{Core, Source};
 
 /// Pieces that one SENDMSG takes; more are copied together.
@@ -15,9 +15,6 @@ const GATHER: usize = 16;
 
 /// Bytes of a backlog that one send takes, so that progress shows.
 const BACKLOG_SEND: usize = 256 << 10;
-
-/// Bytes of a new chunk of a backlog at least: small leftovers share it.
-const BACKLOG_CHUNK: usize = 4096;
 
 /// Headers of SENDMSG operations between their queueing and their submission.
 pub(super) struct Messages {
@@ -185,7 +182,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             e if [-libc::EAGAIN, -libc::EINTR, -libc::ENOBUFS, -libc::ENOMEM].contains(&e) => 0,
             e => {
                 self.drop_chain(&mut chain);
-                self.end(slot, cause_of(-e));
+                self.end(slot, cause(-e));
                 self.after_send(slot);
                 return;
             }
@@ -221,8 +218,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// reader never keeps receive buffers.
     fn keep_rest(&mut self, slot: u32, mut chain: Chain, took: usize) {
         let mut skip = took;
-        let mut rest = self.record.pool().take();
-        rest.reserve(chain.bytes as usize - took);
+        let mut rest = self.record.pool().take_fitting(chain.bytes as usize - took);
         while let Some(piece) = self.pieces.pop(&mut chain) {
             let from = skip.min(piece.len());
             skip -= from;
@@ -261,9 +257,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             backlog.bytes -= last.len();
             return last;
         }
-        let mut chunk = self.record.pool().take();
-        chunk.reserve(len.max(BACKLOG_CHUNK));
-        chunk
+        self.record.pool().take_fitting(len)
     }
 
     fn check_high_water(&mut self, slot: u32) {
@@ -310,7 +304,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             }
             e if [-libc::EAGAIN, -libc::EINTR].contains(&e) => {}
             e => {
-                self.end(slot, cause_of(-e));
+                self.end(slot, cause(-e));
                 return;
             }
         }

@@ -6,6 +6,7 @@ use std::io;
 use bytes::{Buf, BytesMut};
 
 use crate::handler::{Cause, ConnId};
+use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::{GENERATION_MASK, OpKind, Token};
 use crate::uring::pieces::Chain;
@@ -195,12 +196,9 @@ impl<C> Slot<C> {
     }
 }
 
-/// What an error of a socket means for the connection.
-pub(super) fn cause_of(errno: i32) -> Cause {
-    match errno {
-        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED => Cause::Reset,
-        errno => Cause::Io(io::Error::from_raw_os_error(errno)),
-    }
+/// What a failed operation means for the connection.
+pub(super) fn cause(errno: i32) -> Cause {
+    outgoing::cause(io::Error::from_raw_os_error(errno))
 }
 
 #[cfg(test)]
