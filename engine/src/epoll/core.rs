@@ -56,6 +56,8 @@ pub(super) struct Core<'a, H: Handler> {
     spares: Spares,
     /// To be read; left from the last turn and of this one.
     readable: Vec<ConnId>,
+    /// Being read.
+    reading: Vec<ConnId>,
     /// With output or a close to see to at the end of the turn.
     dirty: Vec<ConnId>,
     /// Dead and not yet reported.
@@ -93,6 +95,7 @@ impl<'a, H: Handler> Core<'a, H> {
             outbox: Outbox::default(),
             spares: Spares::default(),
             readable: Vec::new(),
+            reading: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
             failed: Vec::new(),
@@ -399,17 +402,18 @@ impl<'a, H: Handler> Core<'a, H> {
 
     /// Reads every connection that has something, each a bounded number of times.
     pub(super) fn read_all(&mut self, handler: &mut H, buffer: &mut [u8]) {
-        let mut readable = std::mem::take(&mut self.readable);
-        for &id in &readable {
+        // Those with something left are listed anew meanwhile, for the next turn.
+        std::mem::swap(&mut self.readable, &mut self.reading);
+        for index in 0..self.reading.len() {
+            let id = self.reading[index];
+            self.read(handler, id, buffer);
+            // Only now: what the handler asks for while it is read from needs no second entry.
             if let Some(c) = self.table.get_mut(id) {
                 c.listed = false;
-                self.read(handler, id, buffer);
+                self.read_later(id);
             }
         }
-        readable.clear();
-        // Those with something left have been listed anew meanwhile; keep the memory of the longer list.
-        readable.append(&mut self.readable);
-        self.readable = readable;
+        self.reading.clear();
     }
 
     fn read(&mut self, handler: &mut H, id: ConnId, buffer: &mut [u8]) {
@@ -434,7 +438,6 @@ impl<'a, H: Handler> Core<'a, H> {
                 Err(error) => return self.kill(id, outgoing::cause(error.into())),
             }
         }
-        self.read_later(id);
     }
 
     fn take_in(&mut self, handler: &mut H, id: ConnId, input: &mut [u8]) {

@@ -329,3 +329,13 @@ pub(crate) fn stop_in_start(case: &Case) {
     assert_eq!(counters.accepted, 0);
     assert!(events.is_empty());
 }
+
+/// A runtime that catches what its tasks throw must not leave a worker behind that runs on with half a handler.
+pub(crate) fn a_panic_of_the_handler_is_not_swallowed(case: &Case) {
+    let script = Script::default().received(|_, _, _| panic!("on purpose"));
+    let mut running = Running::start(case, case.config(), script);
+    let mut client = running.connect();
+    client.write_all(b"x").expect("write");
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| running.join()));
+    assert!(outcome.is_err(), "the run went on");
+}

@@ -81,6 +81,7 @@ engines! {
         paused_from_the_first_call,
         stop_closes_everything,
         stop_in_start,
+        a_panic_of_the_handler_is_not_swallowed,
     };
     timing::{
         deadlines_ring_once_and_never_early,
