@@ -16,6 +16,9 @@ impl BufferPool {
     /// Capacity of a new buffer for held-back bytes at least, so that many short pieces share one.
     const CHUNK: usize = 4096;
 
+    /// Buffers that are looked at for one that fits.
+    const LOOKED_AT: usize = 16;
+
     /// An empty buffer: the one returned last, whose memory is most likely still in the cache, or a new one of no capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
@@ -32,12 +35,16 @@ impl BufferPool {
     #[must_use]
     pub fn take_fitting(&mut self, len: usize) -> BytesMut {
         let wanted = len.max(Self::CHUNK);
-        let buffer = self.take();
-        if (len..=4 * wanted).contains(&buffer.capacity()) {
-            return buffer;
+        let fits = |b: &BytesMut| (len..=4 * wanted).contains(&b.capacity());
+        let recent = self.free.len().saturating_sub(Self::LOOKED_AT);
+        match self.free[recent..].iter().rposition(fits) {
+            Some(index) => {
+                let buffer = self.free.swap_remove(recent + index);
+                self.held_bytes -= buffer.capacity();
+                buffer
+            }
+            None => BytesMut::with_capacity(wanted),
         }
-        self.put(buffer);
-        BytesMut::with_capacity(wanted)
     }
 
     /// Takes a buffer back; its content is dropped.
@@ -66,6 +73,18 @@ mod tests {
         assert!(again.is_empty());
         assert_eq!((again.capacity(), again.as_ptr()), (capacity, start));
         assert_eq!(pool.take().capacity(), 0);
+    }
+
+    #[test]
+    fn a_fitting_buffer_is_neither_too_small_nor_a_waste() {
+        let mut pool = BufferPool::default();
+        for capacity in [1 << 20, 5000, 100] {
+            pool.put(BytesMut::with_capacity(capacity));
+        }
+        assert_eq!(pool.take_fitting(3000).capacity(), 5000);
+        assert_eq!(pool.take_fitting(3000).capacity(), BufferPool::CHUNK);
+        assert_eq!(pool.take_fitting(1 << 20).capacity(), 1 << 20);
+        assert_eq!(pool.held_bytes, 100);
     }
 
     #[test]
