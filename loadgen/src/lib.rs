@@ -3,6 +3,7 @@
 //! [`run`] makes one run against one server, [`suite`] a whole session of them; [`result`] is what is stored.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod machine;
 mod procfs;
 pub mod result;

@@ -26,7 +26,7 @@ mod tally;
 mod worker;
 
 pub use error::RunError;
-pub use plan::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_PIPELINE, Plan, PlanError};
+pub use plan::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING_BYTES, MAX_PIPELINE, Plan, PlanError};
 pub use progress::{Phase, Progress, Silent, Snapshot};
 
 use std::net::SocketAddr;

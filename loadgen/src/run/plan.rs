@@ -13,6 +13,8 @@ use crate::url::{Port, Url};
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The deepest pipeline, in messages per connection.
 pub const MAX_PIPELINE: u32 = 65_536;
+/// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which holds them in memory.
+pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// The most connections of one run: what the worker's tables number.
 pub const MAX_CONNECTIONS: u32 = 1 << 24;
 
@@ -83,6 +85,14 @@ pub enum PlanError {
         /// Connections asked for.
         connections: u32,
     },
+    /// All first messages together would not fit in memory.
+    #[error(
+        "-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {MAX_OUTSTANDING_BYTES}"
+    )]
+    TooMuchOutstanding {
+        /// Their product.
+        bytes: u64,
+    },
     /// Empty messages leave no trace in a stream of bytes.
     #[error("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")]
     EmptyOverTcp,
@@ -143,6 +153,11 @@ impl Plan {
         if self.connections < self.threads {
             let (threads, connections) = (self.threads, self.connections);
             return Err(PlanError::IdleThreads { threads, connections });
+        }
+        let each = u64::from(self.pipeline).saturating_mul(self.message_bytes as u64);
+        let bytes = each.saturating_mul(self.connections.into());
+        if bytes > MAX_OUTSTANDING_BYTES {
+            return Err(PlanError::TooMuchOutstanding { bytes });
         }
         if self.message_bytes == 0 && self.url.transport == Transport::Tcp {
             return Err(PlanError::EmptyOverTcp);
@@ -224,6 +239,7 @@ mod tests {
         assert!(refused(|p| p.pipeline = 0).starts_with("--pipeline"));
         assert!(refused(|p| p.message_bytes = 0).starts_with("-s 0"));
         assert!(refused(|p| p.message_bytes = usize::MAX).starts_with("-s "));
+        assert!(refused(|p| p.message_bytes = MAX_MESSAGE_BYTES).starts_with("-c, --pipeline and -s"));
         assert!(refused(|p| p.cpus = vec![0, 1]).starts_with("--cpus"));
         assert!(refused(|p| p.measure = Duration::ZERO).starts_with("-d"));
         assert!(refused(|p| p.url.port = Port::Chosen).contains("--spawn"));

@@ -1,0 +1,219 @@
+//! A run as text for people.
+
+use std::fmt::Write as _;
+
+use crate::result::{Errors, Integrity, Latency, Payload, Run, Server};
+use crate::run::Plan;
+
+/// What one run measured, in a dozen lines.
+pub(super) fn report(plan: &Plan, run: &Run) -> String {
+    let mut lines = vec![
+        heading(plan, run),
+        String::new(),
+        line("rate", &rate(run)),
+        line("latency", &latency(&run.latency_ns.corrected)),
+        line("connect", &connect(plan, run)),
+        line("echoes", &integrity(run.integrity)),
+        line("errors", &errors(run.errors)),
+    ];
+    lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(server))));
+    lines.push(line("generator", &generator(run)));
+    if run.interrupted {
+        lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
+    }
+    lines.extend(run.invalid_reasons.iter().map(|reason| line("", &format!("INVALID: {reason}"))));
+    lines.join("\n")
+}
+
+fn line(label: &str, text: &str) -> String {
+    format!("  {label:<10} {text}").trim_end().to_owned()
+}
+
+fn heading(plan: &Plan, run: &Run) -> String {
+    let kind = match plan.payload {
+        Payload::Binary => "binary",
+        Payload::TextAscii => "ASCII text",
+        Payload::TextMixed => "mixed-script text",
+    };
+    format!(
+        "{}: {} x {} deep, {} B {kind}, {}, engine {}, {:.1} s",
+        plan.url,
+        count(plan.connections.into(), "connection"),
+        plan.pipeline,
+        grouped(plan.message_bytes as f64),
+        count(plan.threads.into(), "thread"),
+        run.client.engine,
+        run.phases.measure as f64 / 1e9,
+    )
+}
+
+fn rate(run: &Run) -> String {
+    format!(
+        "{} msg/s, {:.1} MB/s each way ({} received)",
+        grouped(run.rate_per_s),
+        run.bytes_per_s / 1e6,
+        grouped(run.received as f64)
+    )
+}
+
+/// Percentiles only where the sample carries them.
+fn latency(latency: &Latency) -> String {
+    if latency.count == 0 {
+        return "no samples".to_owned();
+    }
+    let percentiles = [
+        ("p50", latency.p50),
+        ("p90", latency.p90),
+        ("p99", latency.p99),
+        ("p99.9", latency.p99_9),
+        ("p99.99", latency.p99_99),
+        ("max", Some(latency.max)),
+    ];
+    let shown = percentiles.iter().filter_map(|(name, ns)| Some(format!("{name} {}", span((*ns)?))));
+    let mut text = shown.collect::<Vec<_>>().join("  ");
+    let _ = write!(text, "  mean {}", span(latency.mean as u64));
+    text
+}
+
+fn connect(plan: &Plan, run: &Run) -> String {
+    let each = &run.latency_ns.connect;
+    format!(
+        "{} open after {}; each {}",
+        count(plan.connections.into(), "connection"),
+        span(run.phases.connect),
+        latency(each)
+    )
+}
+
+fn integrity(integrity: Integrity) -> String {
+    let Integrity { lost, duplicated, reordered, corrupted, wrong_opcode } = integrity;
+    listed(
+        "all as they were sent (every one checked)",
+        &[
+            (lost, "lost"),
+            (duplicated, "duplicated"),
+            (reordered, "reordered"),
+            (corrupted, "corrupted"),
+            (wrong_opcode, "with the wrong opcode"),
+        ],
+    )
+}
+
+fn errors(errors: Errors) -> String {
+    let Errors { connect, handshake, protocol, closed, io, timeout } = errors;
+    listed(
+        "none",
+        &[
+            (connect, "not connected"),
+            (handshake, "handshakes failed"),
+            (protocol, "protocol errors"),
+            (closed, "closed by the server"),
+            (io, "failed reads or writes"),
+            (timeout, "timed out"),
+        ],
+    )
+}
+
+fn listed(none: &str, counts: &[(u64, &str)]) -> String {
+    let some =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
+    let some = some.collect::<Vec<_>>().join(", ");
+    if some.is_empty() { none.to_owned() } else { some }
+}
+
+fn server_cost(server: &Server) -> String {
+    let mut text = format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3);
+    if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
+        let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
+    }
+    if let Some(enters) = server.enters_per_message() {
+        let _ = write!(text, ", {enters:.3} enters per message");
+    }
+    if let Some(rss) = server.rss_bytes {
+        let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
+    }
+    if let Some(engine) = &server.engine {
+        let _ = write!(text, ", engine {engine}");
+    }
+    text
+}
+
+fn generator(run: &Run) -> String {
+    let client = &run.client;
+    let busy: Vec<String> =
+        client.cpu_utilisation.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
+    let mut text =
+        format!("{:.2} us CPU per message, threads busy {}", client.cpu_ns_per_message / 1e3, busy.join(" "));
+    if let Some(sent) = client.sent_per_enter {
+        let _ = write!(text, ", {sent:.1} sent per enter");
+    }
+    text
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n as f64), if n == 1 { "" } else { "s" })
+}
+
+/// Nanoseconds in the unit that people read most easily, three digits or so.
+fn span(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..100_000 => format!("{:.1} us", ns as f64 / 1e3),
+        100_000..1_000_000 => format!("{:.0} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}
+
+/// A whole number with commas between thousands.
+pub(super) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_spans_have_units() {
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,568"],
+            [0.0, 999.0, 1000.0, 1_234_567.8].map(grouped).as_slice()
+        );
+        let spans = [999, 1_500, 336_400, 2_120_000, 3_500_000_000].map(span);
+        assert_eq!(spans, ["999 ns", "1.5 us", "336 us", "2.12 ms", "3.50 s"]);
+        assert_eq!((count(1, "thread"), count(2, "thread")), ("1 thread".to_owned(), "2 threads".to_owned()));
+    }
+
+    #[test]
+    fn only_what_happened_is_listed() {
+        assert_eq!(errors(Errors::default()), "none");
+        assert_eq!(
+            errors(Errors { closed: 2, timeout: 1, ..Errors::default() }),
+            "2 closed by the server, 1 timed out"
+        );
+        assert!(integrity(Integrity::default()).contains("every one checked"));
+        assert_eq!(integrity(Integrity { lost: 1500, ..Integrity::default() }), "1,500 lost");
+    }
+
+    #[test]
+    fn percentiles_that_the_sample_does_not_carry_are_not_shown() {
+        let shown = latency(&Latency {
+            count: 300,
+            p50: Some(5_000),
+            max: 9_000,
+            mean: 5_500.0,
+            ..Latency::default()
+        });
+        assert_eq!(shown, "p50 5.0 us  max 9.0 us  mean 5.5 us");
+        assert_eq!(latency(&Latency::default()), "no samples");
+    }
+}
