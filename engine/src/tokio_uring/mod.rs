@@ -6,6 +6,9 @@
 //! one pass over the ready tasks has done: the first event reads the clock and wakes the main task, which runs behind them,
 //! sees to timers and the inbox, calls `turn_end` and wakes the writers: one write for each connection.
 //!
+//! Every write is an operation that takes its time, so bytes count as unsent until the runtime tells of its end; a handler that
+//! has seen unsent bytes at the start of a call always hears `drained`, also where nobody was slow.
+//!
 //! A reply that lies in the receive buffer leaves in that buffer; others are copied together. Listeners and connects wait for
 //! readiness, off the hot path, because those waits have to be called back. All timers are one timerfd(2), in nanoseconds,
 //! where the runtime's own are in milliseconds.
