@@ -1,6 +1,6 @@
 //! The tasks: a reader and a writer for each connection, one for each listener and for each connect under way.
 //!
-//! They own the operations in flight and nothing else: what a completion means is decided in [`Core`](super::core::Core), in
+//! They own the operations in flight and nothing else: what a completion means is decided in [`Core`], in
 //! calls that never span an await.
 
 use std::cell::{Cell, RefCell};
