@@ -29,8 +29,6 @@ use crate::url::{PORT_PLACEHOLDER, Url};
 pub const GUARD: &str = "spawn-guard";
 /// What a server prints once it accepts; what follows is the URL.
 const LISTENING: &str = "listening on ";
-/// How long a server may take until it accepts.
-const START_TIME: Duration = Duration::from_secs(20);
 /// How long a server may take to end after SIGTERM: its own drain takes up to 5 s.
 const END_TIME: Duration = Duration::from_secs(7);
 /// How often is looked whether something has happened.
@@ -89,10 +87,11 @@ pub enum SpawnError {
     },
     /// The server listens nowhere, or not where it was expected.
     #[error(
-        "the server does not accept at {at} after {} s: does its command listen on the port of the URL?{said}",
-        START_TIME.as_secs()
+        "the server does not accept at {at} after {after:?} (--spawn-timeout): does its command listen there?{said}"
     )]
     NotListening {
+        /// How long it had.
+        after: Duration,
         /// The address.
         at: SocketAddr,
         /// Its last words, ready to be appended.
@@ -182,7 +181,7 @@ struct Said {
 
 impl Server {
     /// Starts a server and waits until it accepts at one of `addresses` (all with the URL's port): it has printed its
-    /// `listening on` line or has answered an opening handshake, and the listening socket is its own.
+    /// `listening on` line or has answered an opening handshake, and the listening socket is its own. At most for `timeout`.
     ///
     /// `wait` is asked again and again whether to go on waiting. Call from a thread that lives as long as the program: the
     /// kernel ends the server when the *thread* that started it ends.
@@ -194,6 +193,7 @@ impl Server {
         spawn: &Spawn,
         url: &Url,
         addresses: &[SocketAddr],
+        timeout: Duration,
         wait: &mut dyn FnMut() -> bool,
     ) -> Result<Self, SpawnError> {
         let at = addresses[0];
@@ -207,8 +207,8 @@ impl Server {
                 server.wait_for_last_words();
                 return Err(SpawnError::Ended { status, said: server.last_words() });
             }
-            if began.elapsed() > START_TIME {
-                return Err(SpawnError::NotListening { at, said: server.last_words() });
+            if began.elapsed() > timeout {
+                return Err(SpawnError::NotListening { at, after: timeout, said: server.last_words() });
             }
             if !wait() {
                 return Err(SpawnError::Interrupted);

@@ -143,6 +143,10 @@ struct RunArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
 
+    /// How long it may take until it accepts.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
+    spawn_timeout: Duration,
+
     /// Worker threads.
     #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
     threads: u32,
@@ -331,6 +335,7 @@ impl RunArguments {
             connect_timeout: self.connect_timeout,
             answer_timeout: self.timeout,
             seed: self.seed,
+            start_timeout: self.spawn_timeout,
             spawn: spawn.map_err(|error| Failure::Usage(error.to_string()))?,
             ..Plan::new(self.url.clone(), engine)
         };
@@ -537,6 +542,7 @@ mod tests {
             (&["--text-kind", "runes"], "--text-kind"),
             (&["--connect-timeout", "0"], "--connect-timeout"),
             (&["--timeout", "0"], "--timeout"),
+            (&["--spawn-timeout", "0"], "--spawn-timeout"),
         ] {
             let error = plan(&[&["ws://h/"], flags].concat()).expect_err(named);
             assert!(error.contains(named), "{flags:?}: {error}");

@@ -86,7 +86,7 @@ fn start_server(
 ) -> Result<Option<Server>, RunError> {
     let Some(spawn) = &plan.spawn else { return Ok(None) };
     let url = plan.url.with_port(addresses[0].port());
-    match Server::start(spawn, &url, addresses, &mut || !progress.interrupted()) {
+    match Server::start(spawn, &url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
         Ok(server) => Ok(Some(server)),
         Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
         Err(error) => Err(error.into()),

@@ -58,6 +58,8 @@ pub struct Plan {
     pub seed: u64,
     /// The server to start for this run and to end with it.
     pub spawn: Option<Spawn>,
+    /// How long that server may take until it accepts.
+    pub start_timeout: Duration,
     /// The server's engine, where the caller knows it: only recorded.
     pub server_engine: Option<String>,
     /// The server's threads, where the caller knows them: only recorded.
@@ -135,6 +137,7 @@ impl Plan {
             answer_timeout: Duration::from_secs(5),
             seed: 1,
             spawn: None,
+            start_timeout: Duration::from_secs(20),
             server_engine: None,
             server_threads: None,
         }
@@ -169,6 +172,7 @@ impl Plan {
             ("-d", self.measure),
             ("--connect-timeout", self.connect_timeout),
             ("--timeout", self.answer_timeout),
+            ("--spawn-timeout", self.start_timeout),
         ] {
             if span.is_zero() {
                 return Err(PlanError::Zero(flag));

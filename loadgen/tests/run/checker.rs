@@ -1,0 +1,135 @@
+//! Every fault is counted exactly, and right echoes are no fault, however they come.
+
+use std::sync::atomic::Ordering;
+
+use engine::EngineKind;
+use loadgen::result::{Errors, Integrity, Payload, Run};
+use loadgen::run::Plan;
+
+use super::echo::{Echo, Fault};
+use super::{assert_consistent, engines, plan, reasons, run};
+
+/// The run of a plan against a server with `fault`, on every engine.
+fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run)) {
+    for engine in engines() {
+        let server = Echo::ws(fault);
+        let mut plan = plan(&server.ws_url(), engine);
+        plan.pipeline = 4;
+        change(&mut plan);
+        let run = run(&plan);
+        assert_consistent(&run);
+        check(&run);
+    }
+}
+
+fn assert_integrity(fault: Fault, expected: Integrity) {
+    on_every_engine(
+        fault,
+        |plan| plan.answer_timeout = std::time::Duration::from_secs(3),
+        |run| {
+            assert_eq!(run.integrity, expected, "{fault:?} on {}", run.client.engine);
+            assert_eq!(run.errors, Errors::default());
+            assert!(run.received > 0);
+            assert_eq!(reasons(run), [format!("{} echoes were not what was sent", expected.total())]);
+        },
+    );
+}
+
+#[test]
+fn right_echoes_of_any_size_are_right() {
+    for payload in [Payload::Binary, Payload::TextAscii, Payload::TextMixed] {
+        for len in [0, 1, 15, 16, 125, 126, 1024, 65_536] {
+            let server = Echo::ws(Fault::None);
+            let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
+            (plan.payload, plan.message_bytes) = (payload, len);
+            plan.measure = std::time::Duration::from_millis(50);
+            let run = run(&plan);
+            assert_consistent(&run);
+            assert_eq!(
+                (run.integrity, run.errors),
+                (Integrity::default(), Errors::default()),
+                "{payload:?} {len}"
+            );
+            assert!(run.received > 0 && reasons(&run).is_empty());
+        }
+    }
+}
+
+#[test]
+fn large_messages_and_several_threads_on_every_engine() {
+    let change = |plan: &mut Plan| {
+        (plan.payload, plan.message_bytes) = (Payload::TextMixed, 300_000);
+        (plan.threads, plan.pipeline) = (2, 2);
+    };
+    on_every_engine(Fault::None, change, |run| {
+        assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
+        assert_eq!((run.client.cpu_utilisation.len(), run.latency_ns.connect.count), (2, 4));
+        assert!(run.received > 0 && reasons(run).is_empty());
+    });
+}
+
+#[test]
+fn fragments_and_single_bytes_are_right_and_pings_are_answered() {
+    for engine in engines() {
+        for fault in [Fault::Fragments, Fault::Trickle] {
+            let server = Echo::ws(fault);
+            let run = run(&plan(&server.ws_url(), engine));
+            assert_consistent(&run);
+            assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{fault:?}");
+            let pongs = server.seen.pongs.load(Ordering::Relaxed);
+            // The last ones may still be on their way.
+            assert_eq!(pongs > 0, fault == Fault::Fragments);
+        }
+    }
+}
+
+#[test]
+fn corruption_is_counted_once_wherever_it_is() {
+    for at in [0, 8, 31] {
+        assert_integrity(Fault::Corrupt(at), Integrity { corrupted: 4, ..Integrity::default() });
+    }
+    assert_integrity(Fault::Shorten, Integrity { corrupted: 4, ..Integrity::default() });
+}
+
+#[test]
+fn reordering_is_counted_once() {
+    assert_integrity(Fault::Reorder, Integrity { reordered: 4, ..Integrity::default() });
+}
+
+#[test]
+fn duplicates_are_counted_once() {
+    assert_integrity(Fault::Duplicate, Integrity { duplicated: 4, ..Integrity::default() });
+}
+
+#[test]
+fn dropped_messages_are_lost() {
+    assert_integrity(Fault::Drop, Integrity { lost: 4, ..Integrity::default() });
+}
+
+#[test]
+fn the_wrong_opcode_is_counted_and_the_content_is_not() {
+    assert_integrity(Fault::WrongOpcode, Integrity { wrong_opcode: 4, ..Integrity::default() });
+}
+
+#[test]
+fn raw_echoes_are_checked_too() {
+    for engine in engines() {
+        for len in [1, 15, 38, 100_000] {
+            let server = Echo::tcp(len, Fault::None);
+            let mut plan = plan(&server.tcp_url(), engine);
+            (plan.message_bytes, plan.pipeline) = (len, 3);
+            let right = run(&plan);
+            assert_consistent(&right);
+            assert_eq!(
+                (right.integrity, right.errors),
+                (Integrity::default(), Errors::default()),
+                "{len} bytes"
+            );
+            assert!(right.received > 0);
+
+            plan.url = Echo::tcp(len, Fault::Corrupt(len / 2)).tcp_url().parse().expect("url");
+            let wrong = run(&plan);
+            assert_eq!(wrong.integrity, Integrity { corrupted: 4, ..Integrity::default() }, "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The program itself: exit codes, what goes where, and servers it starts.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use loadgen::result::{Document, SCHEMA, SessionKind};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::echo::{Echo, Fault};
+
+/// Far beyond what anything here needs.
+const BOUND: Duration = Duration::from_secs(60);
+/// Debug builds measure, but say that it is not valid.
+const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
+/// Names the fault to the server that this test program becomes.
+const SERVE: &str = "SPARRING_TEST_SERVE";
+
+fn loadgen(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sparring-loadgen"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    loadgen(arguments).output().expect("the program runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asserts the exit code, and that the one line on standard error says so.
+fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = output(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} not in: {said}");
+    assert!(output.stdout.is_empty());
+}
+
+/// A run of a moment.
+const SHORT: [&str; 8] = ["-c", "4", "-d", "300ms", "-w", "20ms", "--engine", "epoll"];
+
+fn short(more: &[&str]) -> Vec<String> {
+    ["run"].iter().chain(&SHORT).chain(more).map(|&word| word.to_owned()).collect()
+}
+
+fn run_short(more: &[&str]) -> Output {
+    let words = short(more);
+    output(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn document(output: &Output) -> Document {
+    let said = text(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+#[test]
+fn unusable_flags_end_with_2_and_their_name() {
+    assert_fails(&["run", "wss://localhost/"], 2, &["wss://", "not built in this version"]);
+    assert_fails(&["run", "ws://localhost/", "-c", "0"], 2, &["-c must be"]);
+    assert_fails(&["run", "ws://localhost/", "--engine", "kqueue"], 2, &["--engine"]);
+    assert_fails(&["run", "ws://localhost/", "--spawn", "open 'quote"], 2, &["--spawn"]);
+    assert_fails(&["run", "ws://localhost:{port}/"], 2, &["{port}", "--spawn"]);
+    assert_fails(&["suite", "slow"], 2, &["slow"]);
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_1_before_anything_is_measured() {
+    assert_fails(&["run", "ws://no-such-host.invalid/"], 1, &["no-such-host.invalid"]);
+    assert_fails(&["run", "ws://127.0.0.1:1/", "--json", "/no/such/folder/result.json"], 1, &["--json"]);
+    let many = ["run", "ws://127.0.0.1:1/", "-c", "16777216"];
+    let output = output(&many);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("ulimit -n") || said.contains("ip_local_port_range"), "{said}");
+}
+
+#[test]
+fn the_table_goes_to_standard_output_and_nothing_else_does() {
+    let server = Echo::ws(Fault::None);
+    let output = run_short(&[&server.ws_url()]);
+    let (table, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(FINE), "{said}");
+    for part in ["msg/s", "latency", "every one checked", "errors     none", "generator"] {
+        assert!(table.contains(part), "{part} not in: {table}");
+    }
+    assert_eq!(said, "");
+    let quiet = run_short(&[&server.ws_url(), "--quiet"]);
+    assert_eq!((text(&quiet.stdout), text(&quiet.stderr)), (String::new(), String::new()));
+}
+
+#[test]
+fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
+    let server = Echo::ws(Fault::None);
+    let output = run_short(&[&server.ws_url(), "--json", "-", "--tag", "trial"]);
+    assert_eq!(output.status.code(), Some(FINE));
+    let document = document(&output);
+    assert_eq!((document.schema, document.session.kind), (SCHEMA, SessionKind::Single));
+    assert_eq!((document.tool.engine.as_str(), document.session.tag.as_deref()), ("epoll", Some("trial")));
+    assert_eq!((document.scenarios.len(), document.runs.len()), (1, 1));
+    let run = &document.runs[0];
+    assert_eq!(run.scenario, document.scenarios[0].name);
+    assert_eq!(run.latency_ns.corrected.count, run.received);
+    assert!(run.received > 0 && !run.interrupted && run.server.is_none());
+    assert!(text(&output.stderr).contains("msg/s"), "the table goes where the document does not");
+}
+
+#[test]
+fn a_json_file_is_there_in_whole_or_not_at_all() {
+    let folder = scratch("json");
+    let file = folder.join("result.json");
+    let name = file.to_str().expect("UTF-8");
+    assert_eq!(run_short(&["ws://127.0.0.1:1/", "--json", name]).status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 0);
+    let server = Echo::ws(Fault::None);
+    assert_eq!(run_short(&[&server.ws_url(), "--json", name]).status.code(), Some(FINE));
+    let stored = std::fs::read(&file).expect("written");
+    serde_json::from_slice::<Document>(&stored).expect("a document");
+    assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1);
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn wrong_echoes_are_an_error_with_a_result() {
+    let server = Echo::ws(Fault::Corrupt(3));
+    let output = run_short(&[&server.ws_url(), "--json", "-"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(document(&output).runs[0].integrity.corrupted, 4);
+    assert!(text(&output.stderr).contains("4 corrupted"));
+}
+
+#[test]
+fn lost_connections_are_invalid() {
+    let server = Echo::ws(Fault::DisconnectFirst);
+    let output = run_short(&[&server.ws_url(), "--json", "-"]);
+    assert_eq!(output.status.code(), Some(13));
+    assert_eq!(document(&output).runs[0].errors.closed, 1);
+}
+
+#[test]
+fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
+    let server = Echo::ws(Fault::None);
+    let url = server.ws_url();
+    let words = ["run", &url, "-d", "1h", "-w", "0", "--settle", "0", "--engine", "epoll", "--json", "-"];
+    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    until("messages flow", || server.seen.messages.load(Ordering::Relaxed) > 10_000 || ended(&mut child));
+    kill_process(Pid::from_child(&child), Signal::INT).expect("our own child");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    let run = &document(&output).runs[0];
+    assert!(run.interrupted && run.received > 0 && run.phases.measure < 3_600_000_000_000);
+
+    // A server that never answers keeps the drain waiting: the second signal does not.
+    let server = Echo::ws(Fault::Silent);
+    let url = server.ws_url();
+    let words = ["run", &url, "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
+    let mut child = loadgen(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    until("messages flow", || server.seen.messages.load(Ordering::Relaxed) >= 64 || ended(&mut child));
+    let pid = Pid::from_child(&child);
+    until("the second signal ends it", || {
+        let _ = kill_process(pid, Signal::INT);
+        ended(&mut child)
+    });
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+}
+
+#[test]
+fn the_version_is_readable_by_people_and_machines() {
+    let line = text(&output(&["--version"]).stdout);
+    assert!(line.starts_with("sparring-loadgen ") && line.lines().count() == 1, "{line}");
+    let facts = text(&output(&["--version", "--verbose"]).stdout);
+    for key in ["version", "commit", "dirty", "profile", "rustc", "engine uring", "engine epoll", "kernel"] {
+        assert!(facts.lines().any(|line| line.starts_with(&format!("{key}: "))), "{key} not in: {facts}");
+    }
+}
+
+// Servers that the program starts: this test program, in another role.
+
+/// Not a test: what a spawned server does. `SPARRING_TEST_SERVE` is the port and the fault.
+#[test]
+#[ignore = "the server that other tests spawn"]
+fn serve() {
+    let Ok(role) = std::env::var(SERVE) else { return };
+    let (port, fault) = role.split_once(' ').expect("port and fault");
+    let fault = if fault == "exit" { Fault::Exit } else { Fault::None };
+    let server = Echo::ws_at(&format!("127.0.0.1:{port}"), fault);
+    // The test runner has begun a line of its own.
+    println!("\nlistening on {} (engine blocking, 1 thread)", server.ws_url());
+    println!(r#"{{"messages": 12, "enters": 3}}"#);
+    loop {
+        thread::sleep(BOUND);
+    }
+}
+
+/// The command of a server, for --spawn.
+fn server_command(fault: &str) -> String {
+    let this = std::env::current_exe().expect("this program");
+    let name = "command::serve";
+    format!("env '{SERVE}={{port}} {fault}' '{}' --exact {name} --ignored --nocapture", this.display())
+}
+
+const SPAWNED: &str = "ws://127.0.0.1:{port}/";
+
+#[test]
+fn a_spawned_server_is_measured_and_ended() {
+    let output = run_short(&[SPAWNED, "--spawn", &server_command("none"), "--json", "-"]);
+    assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
+    let document = document(&output);
+    let server = document.runs[0].server.as_ref().expect("its cost");
+    assert!(server.cpu_ns_per_message > 0.0 && server.rss_bytes.is_some_and(|bytes| bytes > 0));
+    assert_eq!((server.engine.as_deref(), server.counters["messages"]), (Some("blocking"), 12));
+    let command = document.subject.command.expect("named");
+    assert!(!command.contains(env!("CARGO_MANIFEST_DIR")), "{command}");
+}
+
+#[test]
+fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
+    let command = server_command("exit");
+    let words = ["run", SPAWNED, "--spawn", &command, "-d", "1h", "--engine", "epoll"];
+    assert_fails(&words, 1, &["the server ended during the run", "exit status: 3", "as the test wants it"]);
+}
+
+#[test]
+fn a_server_that_does_not_start_is_told_with_its_last_words() {
+    let fails = |command: &str, parts: &[&str]| {
+        assert_fails(&["run", SPAWNED, "--engine", "epoll", "--spawn", command], 1, parts);
+    };
+    fails("/no/such/server", &["cannot run `/no/such/server`", "127"]);
+    fails("sh -c 'echo my reasons >&2; exit 4'", &["before it accepted", "exit status: 4", "my reasons"]);
+    let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "sleep 3600", "--spawn-timeout", "200ms"];
+    assert_fails(&words, 1, &["does not accept", "--spawn-timeout"]);
+    let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "true", "--spawn-cpus", "1000"];
+    assert_fails(&words, 1, &["--spawn-cpus"]);
+}
+
+#[test]
+fn the_port_of_somebody_else_is_no_server_of_ours() {
+    let taken = Echo::ws(Fault::None);
+    let words = ["run", &taken.ws_url(), "--engine", "epoll", "--spawn", "sleep 3600"];
+    assert_fails(&words, 1, &["already listens"]);
+
+    // Somebody takes the port while the server is starting.
+    let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let folder = scratch("port");
+    let marker = folder.join("started");
+    let command = format!("sh -c 'touch {}; exec sleep 3600'", marker.display());
+    let url = format!("ws://{at}/");
+    let words = ["run", &url, "--engine", "epoll", "--spawn", &command];
+    let child = loadgen(&words).stderr(Stdio::piped()).spawn().expect("runs");
+    until("the server starts", || marker.exists());
+    let _somebody = TcpListener::bind(at).expect("still free");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("does not belong to the server"), "{}", text(&output.stderr));
+    std::fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn a_server_ends_with_its_generator() {
+    let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let command = server_command("none").replace("{port}", &at.port().to_string());
+    let url = format!("ws://{at}/");
+    let words = ["run", &url, "-d", "1h", "--engine", "epoll", "--spawn", &command];
+    let mut child = loadgen(&words).stdout(Stdio::null()).spawn().expect("runs");
+    until("the server listens", || listens(at) || ended(&mut child));
+    child.kill().expect("our own child");
+    child.wait().expect("killed");
+    until("the server has ended", || !listens(at));
+}
+
+fn listens(at: SocketAddr) -> bool {
+    TcpStream::connect(at).is_ok()
+}
+
+fn ended(child: &mut Child) -> bool {
+    child.try_wait().is_ok_and(|status| status.is_some())
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < BOUND, "{what}: not within {BOUND:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A folder of this test's own.
+fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+}

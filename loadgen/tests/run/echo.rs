@@ -1,0 +1,320 @@
+//! An echo server that does something wrong on purpose: blocking, a thread for each connection.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use protocol::handshake::{HeadLimits, server as handshake};
+use protocol::{Header, MaskingKey, Opcode, mask};
+
+/// What a server does wrong, with the second message of every connection where nothing else is said. (The second is sent in
+/// the first burst of a pipeline of two: nothing depends on how fast the test machine is.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Changes this byte.
+    Corrupt(usize),
+    /// Leaves the last byte away.
+    Shorten,
+    /// Sends it after the third.
+    Reorder,
+    /// Never answers it.
+    Drop,
+    /// Answers it twice.
+    Duplicate,
+    /// Text as binary, binary as text.
+    WrongOpcode,
+    /// Answers 404 to the handshake.
+    NotFound,
+    /// Answers the handshake with another key's accept.
+    WrongAccept,
+    /// Closes without answering the handshake.
+    HangUp,
+    /// Never answers the handshake.
+    Mute,
+    /// Never answers a message.
+    Silent,
+    /// Ends the connection.
+    Disconnect,
+    /// Ends only the first connection.
+    DisconnectFirst,
+    /// Sends Close 1001 with a reason.
+    Close,
+    /// Sends a masked frame.
+    Masked,
+    /// Answers every message in three fragments with a ping between.
+    Fragments,
+    /// Sends every message's echo in single bytes.
+    Trickle,
+    /// Sends a byte too many (raw only).
+    Surplus,
+    /// Ends the whole process.
+    Exit,
+}
+
+/// What the server has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub connections: AtomicU64,
+    pub messages: AtomicU64,
+    pub pongs: AtomicU64,
+    pub closes: AtomicU64,
+}
+
+/// A server that lives as long as the process.
+pub struct Echo {
+    pub at: SocketAddr,
+    pub seen: Arc<Seen>,
+}
+
+impl Echo {
+    pub fn ws(fault: Fault) -> Self {
+        Self::start("127.0.0.1:0", fault, serve_ws)
+    }
+
+    pub fn ws_at(at: &str, fault: Fault) -> Self {
+        Self::start(at, fault, serve_ws)
+    }
+
+    /// Raw echo of messages of `len` bytes.
+    pub fn tcp(len: usize, fault: Fault) -> Self {
+        Self::start("127.0.0.1:0", fault, move |stream, fault, seen, _| serve_tcp(stream, len, fault, seen))
+    }
+
+    fn start(
+        at: &str,
+        fault: Fault,
+        serve: impl Fn(TcpStream, Fault, &Seen, u64) -> io::Result<()> + Send + Copy + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(at).expect("a free port");
+        let at = listener.local_addr().expect("bound");
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let number = shared.connections.fetch_add(1, Ordering::Relaxed);
+                let seen = shared.clone();
+                thread::spawn(move || {
+                    before_serving();
+                    stream.set_nodelay(true).expect("a socket");
+                    // The other end may go at any time.
+                    let _ = serve(stream, fault, &seen, number);
+                });
+            }
+        });
+        Self { at, seen }
+    }
+
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/", self.at)
+    }
+
+    pub fn tcp_url(&self) -> String {
+        format!("tcp://{}", self.at)
+    }
+}
+
+std::thread_local! {
+    /// Set on the threads of servers, for tests that tell threads apart.
+    pub static SERVES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn before_serving() {
+    SERVES.set(true);
+}
+
+fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io::Result<()> {
+    let mut input = Input::default();
+    let head = input.read_head(&mut stream)?;
+    let accepted = handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
+    match fault {
+        Fault::NotFound => {
+            return stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+        Fault::WrongAccept => {
+            let key = protocol::handshake::accept_key("AAAAAAAAAAAAAAAAAAAAAA==");
+            let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+            stream.write_all(format!("{head}Sec-WebSocket-Accept: {key}\r\n\r\n").as_bytes())?;
+        }
+        Fault::HangUp => return Ok(()),
+        Fault::Mute => {}
+        _ => stream.write_all(accepted.response())?,
+    }
+    let mut session = Session { stream, fault, number, held: None, count: 0 };
+    let mut payload = Vec::new();
+    loop {
+        let opcode = input.read_frame(&mut session.stream, &mut payload)?;
+        match opcode {
+            Opcode::Pong => drop(seen.pongs.fetch_add(1, Ordering::Relaxed)),
+            Opcode::Close => {
+                seen.closes.fetch_add(1, Ordering::Relaxed);
+                return session.send(Opcode::Close, &payload);
+            }
+            _ => {
+                seen.messages.fetch_add(1, Ordering::Relaxed);
+                session.answer(opcode, &mut payload)?;
+            }
+        }
+    }
+}
+
+struct Session {
+    stream: TcpStream,
+    fault: Fault,
+    number: u64,
+    held: Option<Vec<u8>>,
+    count: u64,
+}
+
+impl Session {
+    fn answer(&mut self, opcode: Opcode, payload: &mut Vec<u8>) -> io::Result<()> {
+        let index = self.count;
+        self.count += 1;
+        match self.fault {
+            Fault::Mute | Fault::Silent => return Ok(()),
+            Fault::Fragments => return self.send_fragments(opcode, payload),
+            Fault::Trickle => return self.trickle(opcode, payload),
+            _ => {}
+        }
+        if index != 1 {
+            self.send(opcode, payload)?;
+            if let Some(held) = self.held.take() {
+                self.send(opcode, &held)?;
+            }
+            return Ok(());
+        }
+        match self.fault {
+            Fault::Corrupt(at) => payload[at] ^= 0x01,
+            Fault::Shorten => drop(payload.pop()),
+            Fault::Reorder => {
+                self.held = Some(payload.clone());
+                return Ok(());
+            }
+            Fault::Drop => return Ok(()),
+            Fault::Duplicate => self.send(opcode, payload)?,
+            Fault::WrongOpcode => {
+                let other = if opcode == Opcode::Text { Opcode::Binary } else { Opcode::Text };
+                return self.send(other, payload);
+            }
+            Fault::Disconnect => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Fault::DisconnectFirst if self.number == 0 => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Fault::Close => {
+                self.send(Opcode::Close, b"\x03\xe9gone fishing")?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Fault::Masked => return self.send_masked(opcode, payload),
+            Fault::Exit => {
+                eprintln!("cannot go on: as the test wants it");
+                std::process::exit(3);
+            }
+            _ => {}
+        }
+        self.send(opcode, payload)
+    }
+
+    fn send(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        let frame = frame(true, opcode, None, payload);
+        self.stream.write_all(&frame)
+    }
+
+    fn send_masked(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&frame(true, opcode, Some(MaskingKey::from_bytes([1, 2, 3, 4])), payload))
+    }
+
+    fn send_fragments(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        let (first, rest) = payload.split_at(payload.len() / 3);
+        let mut bytes = frame(false, opcode, None, first);
+        bytes.extend(frame(true, Opcode::Ping, None, b"between"));
+        bytes.extend(frame(false, Opcode::Continuation, None, rest));
+        bytes.extend(frame(true, Opcode::Continuation, None, b""));
+        self.stream.write_all(&bytes)
+    }
+
+    fn trickle(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        frame(true, opcode, None, payload).chunks(1).try_for_each(|byte| self.stream.write_all(byte))
+    }
+}
+
+fn frame(fin: bool, opcode: Opcode, key: Option<MaskingKey>, payload: &[u8]) -> Vec<u8> {
+    let mut head = [0; Header::MAX_LEN];
+    let header = Header { fin, rsv: 0, opcode, mask: key, payload_len: payload.len() as u64 };
+    let len = header.encode(&mut head);
+    let mut bytes = head[..len].to_vec();
+    bytes.extend_from_slice(payload);
+    if let Some(key) = key {
+        mask::in_place(&mut bytes[len..], key);
+    }
+    bytes
+}
+
+/// Bytes read and not yet used.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Input {
+    fn more(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        self.bytes.drain(..self.used);
+        self.used = 0;
+        let mut piece = [0; 16 << 10];
+        match stream.read(&mut piece)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            len => {
+                self.bytes.extend_from_slice(&piece[..len]);
+                Ok(())
+            }
+        }
+    }
+
+    fn read_head(&mut self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+        let mut scanned = 0;
+        loop {
+            self.more(stream)?;
+            let head = handshake::find_head(&self.bytes, &mut scanned, &HeadLimits::default());
+            if let Some(len) = head.map_err(io::Error::other)? {
+                self.used = len;
+                return Ok(self.bytes[..len].to_vec());
+            }
+        }
+    }
+
+    /// The next frame's opcode; its payload, unmasked, in `payload`.
+    fn read_frame(&mut self, stream: &mut TcpStream, payload: &mut Vec<u8>) -> io::Result<Opcode> {
+        loop {
+            let rest = &self.bytes[self.used..];
+            if let Some((header, len)) = Header::parse(rest).map_err(io::Error::other)? {
+                let end = len + header.payload_len as usize;
+                if rest.len() >= end {
+                    payload.clear();
+                    payload.extend_from_slice(&rest[len..end]);
+                    mask::in_place(payload, header.mask.expect("clients mask"));
+                    self.used += end;
+                    return Ok(header.opcode);
+                }
+            }
+            self.more(stream)?;
+        }
+    }
+}
+
+fn serve_tcp(mut stream: TcpStream, len: usize, fault: Fault, seen: &Seen) -> io::Result<()> {
+    let mut message = vec![0; len];
+    for index in 0.. {
+        stream.read_exact(&mut message)?;
+        seen.messages.fetch_add(1, Ordering::Relaxed);
+        match (fault, index) {
+            (Fault::Corrupt(at), 1) => message[at] ^= 0x01,
+            (Fault::Surplus, 1) => message.resize(3 * len, 0),
+            (Fault::Silent, _) => continue,
+            _ => {}
+        }
+        stream.write_all(&message)?;
+        message.resize(len, 0);
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! How a run ends when the server does not do its part, or the user has seen enough.
+
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use engine::EngineKind;
+use loadgen::result::{Errors, Integrity};
+use loadgen::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
+
+use super::echo::{Echo, Fault};
+use super::{assert_consistent, engines, failure, plan, reasons, run};
+
+/// Far beyond what any of these needs, and far below what a hang would take.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The error against a server with `fault`, on every engine.
+fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
+    let error = |engine| {
+        let server = Echo::ws(fault);
+        let mut plan = plan(&server.ws_url(), engine);
+        change(&mut plan);
+        let began = Instant::now();
+        let error = failure(&plan).to_string();
+        assert!(began.elapsed() < BOUND, "{error}");
+        error
+    };
+    engines().into_iter().map(error).collect()
+}
+
+fn assert_all(errors: &[String], parts: &[&str]) {
+    for error in errors {
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?} not in: {error}");
+    }
+}
+
+#[test]
+fn nobody_listens() {
+    let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    for engine in engines() {
+        let error = failure(&plan(&format!("ws://{at}/"), engine));
+        assert!(matches!(error, RunError::Connect { .. }), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+}
+
+#[test]
+fn handshakes_that_fail() {
+    assert_all(&errors(Fault::NotFound, |_| {}), &["handshake", "404"]);
+    assert_all(&errors(Fault::WrongAccept, |_| {}), &["handshake", "Accept"]);
+    assert_all(&errors(Fault::HangUp, |_| {}), &["handshake", "without answering"]);
+    let quick = |plan: &mut Plan| plan.connect_timeout = Duration::from_millis(300);
+    assert_all(&errors(Fault::Mute, quick), &["handshake", "no answer within 300ms"]);
+}
+
+#[test]
+fn a_server_that_stops_answering() {
+    let patient_enough = |plan: &mut Plan| plan.answer_timeout = Duration::from_millis(400);
+    let long = |plan: &mut Plan| {
+        patient_enough(plan);
+        plan.measure = Duration::from_secs(3600);
+    };
+    assert_all(&errors(Fault::Silent, long), &["stopped answering", "4 messages are due"]);
+    assert_all(&errors(Fault::Silent, patient_enough), &["stopped answering"]);
+}
+
+#[test]
+fn a_server_that_closes_everything() {
+    let long = |plan: &mut Plan| plan.measure = Duration::from_secs(3600);
+    assert_all(&errors(Fault::Disconnect, long), &["closed all 4 connections"]);
+    assert_all(&errors(Fault::Close, long), &["closed all 4 connections", "1001", "gone fishing"]);
+    assert_all(&errors(Fault::Masked, long), &["broke the protocol", "masked", "5.1"]);
+}
+
+#[test]
+fn one_lost_connection_makes_the_result_invalid() {
+    for engine in engines() {
+        let run = run(&plan(&Echo::ws(Fault::DisconnectFirst).ws_url(), engine));
+        assert_consistent(&run);
+        assert_eq!(run.errors, Errors { closed: 1, ..Errors::default() });
+        assert_eq!(
+            run.integrity,
+            Integrity::default(),
+            "what was under way on it is not lost on an open connection"
+        );
+        assert_eq!(reasons(&run), ["1 of 4 connections were lost"]);
+        assert!(!run.valid && run.received > 0);
+    }
+}
+
+#[test]
+fn more_bytes_than_were_sent() {
+    let server = Echo::tcp(38, Fault::Surplus);
+    let mut plan = plan(&server.tcp_url(), EngineKind::Epoll);
+    plan.message_bytes = 38;
+    let error = failure(&plan).to_string();
+    assert!(error.contains("more bytes than it was sent"), "{error}");
+}
+
+#[test]
+fn names_and_addresses_of_both_families() {
+    // Listens at one address only: where the name leads to others first, they are tried and given up.
+    let server = Echo::ws(Fault::None);
+    let url = format!("ws://localhost:{}/", server.at.port());
+    for engine in engines() {
+        assert!(run(&plan(&url, engine)).received > 0);
+    }
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("skipped: no IPv6 here");
+        return;
+    }
+    let server = Echo::ws_at("[::1]:0", Fault::None);
+    for engine in engines() {
+        assert!(run(&plan(&server.ws_url(), engine)).received > 0);
+    }
+    let error = failure(&plan("ws://no-such-host.invalid/", EngineKind::Epoll));
+    assert!(matches!(error, RunError::Resolve { .. }), "{error}");
+}
+
+/// Interrupts in a phase, once there is something to show.
+struct Impatient(Phase, bool);
+
+impl Progress for Impatient {
+    fn tick(&mut self, at: &Snapshot) {
+        self.1 |= at.phase == self.0 && (at.received > 100 || self.0 != Phase::Measure);
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.1
+    }
+}
+
+#[test]
+fn an_interruption_gives_what_was_measured() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::None);
+        let plan = Plan { measure: Duration::from_secs(3600), ..plan(&server.ws_url(), engine) };
+        let run = execute(&plan, &mut Impatient(Phase::Measure, false)).expect("a result");
+        assert_consistent(&run);
+        assert!(run.interrupted && run.received > 0 && reasons(&run).is_empty());
+        assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
+        assert!(run.phases.measure < 60_000_000_000);
+        assert_eq!(server.seen.closes.load(Ordering::Relaxed), 4, "every connection is closed by a Close");
+    }
+}
+
+#[test]
+fn an_interruption_before_the_window_gives_nothing() {
+    let server = Echo::ws(Fault::None);
+    let plan = Plan { warmup: Duration::from_secs(3600), ..plan(&server.ws_url(), EngineKind::Epoll) };
+    let error = execute(&plan, &mut Impatient(Phase::Warmup, false)).expect_err("nothing was measured");
+    assert!(matches!(error, RunError::Interrupted));
+}
+
+#[test]
+fn a_series_has_the_whole_seconds() {
+    let server = Echo::ws(Fault::None);
+    let plan = Plan { measure: Duration::from_millis(1200), ..plan(&server.ws_url(), EngineKind::Epoll) };
+    let run = run(&plan);
+    assert_eq!(run.series.len(), 1);
+    let second = run.series[0];
+    assert!(second.received > 0 && second.received <= run.received && second.sent <= run.sent);
+    assert!(second.max.is_some_and(|max| max <= run.latency_ns.corrected.max * 101 / 100));
+}
