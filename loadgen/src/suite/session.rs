@@ -196,7 +196,10 @@ fn runnable(
             continue;
         }
         if let Some(Err(error)) = spec.engine.map(probe) {
-            marks.push(format!("{name} was left out. {error}"));
+            // Where the session fell back, its own mark has already said what is wrong with io_uring here.
+            let why =
+                if default == EngineKind::Epoll { "it needs io_uring".to_owned() } else { error.to_string() };
+            marks.push(format!("{name} was left out: {why}."));
         } else if descriptors.is_some_and(|limit| limit < needed) {
             let limit = descriptors.unwrap_or_default();
             marks.push(format!(
