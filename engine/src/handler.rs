@@ -110,6 +110,10 @@ pub trait Handler: Sized + 'static {
     fn eof(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>);
 
     /// Bytes that had been held back, because the other end was slow, have all gone to the kernel.
+    ///
+    /// It comes only where a turn had ended with bytes held back: a handler that sees a large [`Output::unsent`] within its own
+    /// turn hears nothing when the kernel then takes all of it. `unsent` may be above zero again, by what was written in this
+    /// turn. On the tokio-uring engine it can also come when nobody was slow.
     fn drained(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>);
 
     /// The connection's deadline ([`Output::set_deadline`]) has passed. It is unset again.
