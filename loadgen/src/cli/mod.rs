@@ -36,20 +36,21 @@ const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 13 the measurement is invalid
-(lost connections, a debug build); 130 interrupted, with the result of what was measured.";
+Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 13 the measurement
+is invalid (lost connections, a debug build); 130 interrupted, with the result of what was measured.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  sparring-loadgen run ws://127.0.0.1:9001/                          64 connections, one message of 32 B on each
-  sparring-loadgen run ws://127.0.0.1:9001/ -c 64 --pipeline 16      sixteen
-  sparring-loadgen run ws://[::1]:8080/chat -c 8 -s 64KiB --text     text of mixed scripts
-  sparring-loadgen run tcp://127.0.0.1:9001 -s 38                    raw bytes, the limit to measure against
-  sparring-loadgen run 'ws://127.0.0.1:{port}/' --json result.json \\
-      --spawn 'sparring-server --listen 127.0.0.1:{port} --stats'    starts the server, measures what it costs
+  sparring-loadgen run ws://127.0.0.1:9001/                       64 connections, one message on each
+  sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16         sixteen on each
+  sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
+  sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
+  sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
+      --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
 
-The load is a closed loop: each connection sends again when an echo is back. Latency runs from just before the send to
-the echo's arrival. Every echo is compared with what was sent. Ctrl-C ends the run with what it has, twice at once.
+The load is a closed loop: each connection sends again when an echo is back. Latency runs from just
+before the send to the arrival of the echo. Every echo is compared with what was sent. Ctrl-C ends the
+run with what it has; a second one ends it at once.
 ";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
@@ -59,7 +60,7 @@ the echo's arrival. Every echo is compared with what was sent. Ctrl-C ends the r
     disable_version_flag = true,
     arg_required_else_help = true,
     after_help = EXIT_STATUS,
-    max_term_width = 110
+    max_term_width = 104
 )]
 struct Arguments {
     #[command(subcommand)]

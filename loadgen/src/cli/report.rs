@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use crate::result::{Errors, Integrity, Latency, Payload, Run, Server};
 use crate::run::Plan;
 
+/// From so many connections on the growth of the server's memory is theirs.
+const MANY_CONNECTIONS: u32 = 1000;
+
 /// What one run measured, in a dozen lines.
 pub(super) fn report(plan: &Plan, run: &Run) -> String {
     let mut lines = vec![
@@ -16,7 +19,7 @@ pub(super) fn report(plan: &Plan, run: &Run) -> String {
         line("echoes", &integrity(run.integrity)),
         line("errors", &errors(run.errors)),
     ];
-    lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(server))));
+    lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
     lines.push(line("generator", &generator(run)));
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
@@ -121,7 +124,7 @@ fn listed(none: &str, counts: &[(u64, &str)]) -> String {
     if some.is_empty() { none.to_owned() } else { some }
 }
 
-fn server_cost(server: &Server) -> String {
+fn server_cost(plan: &Plan, server: &Server) -> String {
     let mut text = format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3);
     if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
         let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
@@ -131,6 +134,10 @@ fn server_cost(server: &Server) -> String {
     }
     if let Some(rss) = server.rss_bytes {
         let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
+    }
+    // With few connections the growth is that of a server that has begun to work.
+    if let Some(growth) = server.rss_bytes_per_connection.filter(|_| plan.connections >= MANY_CONNECTIONS) {
+        let _ = write!(text, " ({} B for each connection)", grouped(growth));
     }
     if let Some(engine) = &server.engine {
         let _ = write!(text, ", engine {engine}");

@@ -298,7 +298,7 @@ pub struct Integrity {
     pub lost: u64,
     /// Messages that came back more than once.
     pub duplicated: u64,
-    /// Messages that came back before an earlier one.
+    /// Messages that came back after a later one (the late ones, as RFC 4737 counts).
     pub reordered: u64,
     /// Messages whose length or content was another.
     pub corrupted: u64,

@@ -101,31 +101,38 @@ impl Arriving {
     }
 }
 
-/// Enters a judged echo: when its message was sent, or `None` where the echo answers none.
+/// What became of an echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// When its message was sent; `None` where the echo answers none.
+    pub(crate) sent: Option<Nanos>,
+    /// Something was wrong with it, and is counted.
+    pub(crate) is_fault: bool,
+}
+
+/// Enters a judged echo.
+#[inline]
 pub(crate) fn settle(
     judged: Judged,
     stamped: bool,
     ledger: &mut Ledger,
     ring: &mut [Nanos],
     integrity: &mut Integrity,
-) -> Option<Nanos> {
+) -> Settled {
     if !judged.sound && (stamped || judged.sequence.is_some()) {
         integrity.corrupted += 1;
-        return settle_corrupted(judged, ledger, ring);
+        return Settled { sent: settle_corrupted(judged, ledger, ring), is_fault: true };
     }
-    let Some(sequence) = judged.sequence else {
-        integrity.duplicated += 1;
-        return None;
-    };
-    match ledger.receive(ring, sequence) {
-        Arrival::InOrder { sent } => Some(sent),
+    let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(ring, sequence));
+    match arrival {
+        Arrival::InOrder { sent } => Settled { sent: Some(sent), is_fault: false },
         Arrival::Late { sent } => {
             integrity.reordered += 1;
-            Some(sent)
+            Settled { sent: Some(sent), is_fault: true }
         }
         Arrival::Again => {
             integrity.duplicated += 1;
-            None
+            Settled { sent: None, is_fault: true }
         }
     }
 }
@@ -184,8 +191,10 @@ mod tests {
             }
             let judged = arriving.finish(&self.content);
             let stamped = self.content.is_stamped();
-            let sent = settle(judged, stamped, &mut self.ledger, &mut self.ring, &mut self.integrity);
-            self.received += u64::from(sent.is_some());
+            let faults = self.integrity.total();
+            let settled = settle(judged, stamped, &mut self.ledger, &mut self.ring, &mut self.integrity);
+            assert_eq!(settled.is_fault, self.integrity.total() > faults);
+            self.received += u64::from(settled.sent.is_some());
         }
     }
 

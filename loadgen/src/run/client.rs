@@ -10,7 +10,7 @@ use engine::{Cause, CloseMode, ConnId, Connect, Handler, Nanos, Origin, Output, 
 use protocol::handshake::{HeadLimits, client as handshake};
 use protocol::{Connection, Event, Limits, MessageKind, Role};
 
-use super::check::{self, Arriving, Judged};
+use super::check::{self, Arriving, Judged, Settled};
 use super::ledger::{Ledger, Slot, ring_len};
 use super::outgoing::Outgoing;
 use super::random::Random;
@@ -333,13 +333,11 @@ impl Client {
         let state = &mut self.links[link as usize];
         let ring = &mut self.sent_at[link as usize * self.ring_len..][..self.ring_len];
         let content = &self.shared.content;
-        let faults = self.tally.integrity.total();
-        if kind != content.kind() {
-            self.tally.integrity.wrong_opcode += 1;
-        }
-        let sent =
+        let has_wrong_opcode = kind != content.kind();
+        self.tally.integrity.wrong_opcode += u64::from(has_wrong_opcode);
+        let Settled { sent, is_fault } =
             check::settle(judged, content.is_stamped(), &mut state.ledger, ring, &mut self.tally.integrity);
-        if self.tally.integrity.total() != faults {
+        if is_fault || has_wrong_opcode {
             self.tally.failed(self.position.second());
         }
         let Some(sent) = sent else { return };

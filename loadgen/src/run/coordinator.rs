@@ -72,6 +72,8 @@ pub(super) struct Coordinator<'a> {
     received: u64,
     received_at: Instant,
     is_interrupted: bool,
+    /// The server's memory before the first connection.
+    memory_before: Memory,
 }
 
 impl<'a> Coordinator<'a> {
@@ -103,7 +105,10 @@ impl<'a> Coordinator<'a> {
             received: 0,
             received_at: Instant::now(),
             is_interrupted: false,
+            memory_before: Memory::default(),
         };
+        coordinator.memory_before = coordinator.server_memory();
+        coordinator.enter(Phase::Connect, Duration::ZERO);
         coordinator.start_workers(&sender, cpus)?;
         Ok(coordinator)
     }
@@ -127,8 +132,7 @@ impl<'a> Coordinator<'a> {
 
     /// Leads the run through its phases. Nothing of it is left running afterwards.
     pub(super) fn run(mut self) -> Result<Measured, RunError> {
-        let before = self.server_memory();
-        match self.phases(before) {
+        match self.phases() {
             Ok(measured) => Ok(measured),
             Err(error) => {
                 self.stop();
@@ -137,7 +141,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn phases(&mut self, before: Memory) -> Result<Measured, RunError> {
+    fn phases(&mut self) -> Result<Measured, RunError> {
         let mut phases = Phases { connect: self.connect()?, ..Phases::default() };
         phases.settle = self.rest(Phase::Settle, self.plan.settle)?;
         if self.is_interrupted {
@@ -166,14 +170,14 @@ impl<'a> Coordinator<'a> {
             window: end - start,
             interrupted,
             threads_cpu_ns,
-            server: self.server.is_some().then_some(ServerCost { cpu, before, after }),
+            server: self.server.is_some().then_some(ServerCost { cpu, before: self.memory_before, after }),
         })
     }
 
     // The phases.
 
+    /// Until every connection is open; the workers have begun as they were started.
     fn connect(&mut self) -> Result<u64, RunError> {
-        self.enter(Phase::Connect, Duration::ZERO);
         // Each connection has its own time limits; this is for the case that one of them does not work.
         let rounds = 1 + self.plan.connections / (self.plan.threads * 256);
         let attempts = 2 * rounds * self.shared.addresses.len() as u32;

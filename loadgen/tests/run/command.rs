@@ -99,6 +99,10 @@ fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "--json", "-", "--tag", "trial"]);
     assert_eq!(output.status.code(), Some(FINE));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
+    jsonschema::validate(&schema, &json).expect("the document follows the schema");
     let document = document(&output);
     assert_eq!((document.schema, document.session.kind), (SCHEMA, SessionKind::Single));
     assert_eq!((document.tool.engine.as_str(), document.session.tag.as_deref()), ("epoll", Some("trial")));
