@@ -1,9 +1,8 @@
 //! One run: a set of connections, one load, one result.
 //!
-//! The [`coordinator`] leads the workers through the phases; each worker is an engine that drives a [`client`], the
-//! handler of its share of the connections. A message goes through [`outgoing`] (built from [`payload`]) and [`ledger`]
-//! (entered as sent), and its echo through [`check`], [`ledger`] and [`tally`]. When it is over, [`assemble`] makes of it
-//! what is stored.
+//! The `coordinator` leads the workers through the phases; each worker is an engine that drives a `client`, the handler
+//! of its share of the connections. A message goes through `outgoing` (built from `payload`) and `ledger` (entered as
+//! sent), and its echo through `check`, `ledger` and `tally`. When it is over, `assemble` makes of it what is stored.
 //!
 //! The load is a closed loop: every connection keeps [`Plan::pipeline`] messages outstanding. All places that become
 //! free in one turn of the engine are filled in one send for each connection. Sent is a message at the clock read just
