@@ -65,14 +65,14 @@ impl Outgoing {
 
     #[inline]
     fn write(&mut self, content: &Content, connection: u32, sequence: u64, frame: &mut [u8]) {
-        let (header, payload) = frame.split_at_mut(self.header_len);
-        let key = self.begin(header);
+        let key = self.begin(frame);
+        let payload = &mut frame[self.header_len..];
         let body = content.body(connection, sequence);
         if !content.is_stamped() {
             return put(body, payload, key);
         }
-        let (stamp, rest) = payload.split_at_mut(STAMP);
-        put(&content.stamp(connection, sequence), stamp, key);
+        let Some((stamp, rest)) = payload.split_first_chunk_mut::<STAMP>() else { return };
+        *stamp = masked(content.stamp(connection, sequence), key);
         put(body, rest, key);
     }
 
@@ -80,7 +80,7 @@ impl Outgoing {
         let mut buffer = out.buffer();
         buffer.reserve(self.header_len + content.len());
         let mut header = self.header;
-        let key = self.begin(&mut header[..self.header_len]);
+        let key = self.begin(&mut header);
         buffer.extend_from_slice(&header[..self.header_len]);
         push(&content.stamp(connection, sequence), &mut buffer, key);
         for piece in content.body(connection, sequence).chunks(PIECE) {
@@ -89,13 +89,18 @@ impl Outgoing {
         out.give(buffer);
     }
 
-    /// Writes the header with a fresh key; returns it, or `None` where nothing is masked.
+    /// Writes the header with a fresh key to the front of `frame`; returns the key, or `None` where nothing is masked.
     #[inline]
-    fn begin(&mut self, header: &mut [u8]) -> Option<MaskingKey> {
+    fn begin(&mut self, frame: &mut [u8]) -> Option<MaskingKey> {
         let key_at = self.header_len.checked_sub(4)?;
         let key = fresh_key(&mut self.random);
-        header.copy_from_slice(&self.header[..self.header_len]);
-        header[key_at..].copy_from_slice(&key.to_bytes());
+        // As many bytes as the longest header has, where there is room: a copy of a length known beforehand is two moves
+        // and no call. The payload overwrites what is too much.
+        match frame.first_chunk_mut::<{ Header::MAX_LEN }>() {
+            Some(longest) => *longest = self.header,
+            None => frame[..self.header_len].copy_from_slice(&self.header[..self.header_len]),
+        }
+        frame[key_at..key_at + 4].copy_from_slice(&key.to_bytes());
         Some(key)
     }
 
@@ -127,6 +132,14 @@ impl Outgoing {
 #[inline]
 fn fresh_key(random: &mut Random) -> MaskingKey {
     MaskingKey::from_bytes((random.next() as u32).to_le_bytes())
+}
+
+/// A stamp, masked where there is a key: in one piece, as it stands in every message.
+#[inline]
+fn masked(stamp: [u8; STAMP], key: Option<MaskingKey>) -> [u8; STAMP] {
+    let key = u32::from_ne_bytes(key.map_or([0; 4], MaskingKey::to_bytes));
+    let every_fourth = 0x0000_0001_0000_0001_0000_0001_0000_0001_u128;
+    (u128::from_ne_bytes(stamp) ^ (every_fourth * u128::from(key))).to_ne_bytes()
 }
 
 /// Copies, masked where there is a key; `from` begins a multiple of four bytes into the payload.
