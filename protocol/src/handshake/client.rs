@@ -62,7 +62,8 @@ impl Request<'_> {
             if !field::is_token(name.as_bytes()) || !is_field_value(value) {
                 return fail("header", "its name is a token and its value has no control characters");
             }
-            if WRITTEN_BY_THE_HANDSHAKE.iter().any(|written| name.eq_ignore_ascii_case(written)) {
+            let origin = self.origin.map(|_| "Origin");
+            if WRITTEN_BY_THE_HANDSHAKE.into_iter().chain(origin).any(|own| name.eq_ignore_ascii_case(own)) {
                 return fail("header", "the handshake writes this field itself");
             }
         }

@@ -29,14 +29,18 @@ pub fn find_head(
     limits: &HeadLimits,
 ) -> Result<Option<usize>, Refusal> {
     check_start(buffered)?;
-    head::find_end(buffered, scanned, limits).map_err(|fault| match fault {
+    head::find_end(buffered, scanned, limits).map_err(|fault| refuse_fault(fault, limits).to(buffered))
+}
+
+fn refuse_fault(fault: head::HeadFault, limits: &HeadLimits) -> Refusal {
+    match fault {
         head::HeadFault::BareLineEnd => Refusal::BARE_LINE_END,
         head::HeadFault::ControlCharacter => Refusal::CONTROL_CHARACTER,
         head::HeadFault::TooLong { first_line } if first_line && limits.target < limits.bytes => {
             Refusal::TARGET_TOO_LONG
         }
         head::HeadFault::TooLong { .. } => Refusal::HEAD_TOO_LONG,
-    })
+    }
 }
 
 /// The method is all that can be judged before a line has ended. Bounded, so that it may be looked at again
@@ -76,11 +80,10 @@ pub fn answer(head: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-        Ok(_) => return Err(Refusal::MALFORMED),
-        Err(error) => return Err(refuse_unparsed(error, head)),
+        Ok(_) => return Err(Refusal::MALFORMED.to(head)),
+        Err(error) => return Err(refuse_unparsed(error, head).to(head)),
     }
-    let method = request.method.unwrap_or_default();
-    accept(&request, limits).map_err(|refusal| Refusal { to_head: method == "HEAD", ..refusal })
+    accept(&request, limits).map_err(|refusal| refusal.to(head))
 }
 
 /// What httparse finds wrong, as an answer.
@@ -357,6 +360,13 @@ impl Refusal {
     /// 503: a limit on connections is reached, or the server is going down.
     pub const fn unavailable() -> Self {
         refusal(503, "unavailable", "RFC 6455 4.2.2", "no further connection is taken now")
+    }
+
+    /// This refusal, to the request that starts with `bytes`: the method counts also where the rest of the
+    /// request is malformed.
+    fn to(self, bytes: &[u8]) -> Self {
+        let to_head = bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ");
+        Refusal { to_head, ..self }
     }
 
     /// The HTTP status.

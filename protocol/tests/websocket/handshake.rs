@@ -165,6 +165,26 @@ fn test_refuse_other_methods_with_405_and_allow() {
 }
 
 #[test]
+fn test_refusals_of_a_malformed_head_request_have_no_content_either() {
+    let malformed: [(&[&str], u16, &str); 5] = [
+        (&["HEAD / HTTP/1.1", "Host: a", "no colon"], 400, "malformed-field"),
+        (&["HEAD / HTTP/1.1", "Host: a", "A: \0"], 400, "control-character"),
+        (&["HEAD / HTTP/1.1\nHost: a"], 400, "bare-line-end"),
+        (&["HEAD / HTTP/1.0"], 505, "http-version"),
+        (&["HEAD / HTTP/3.0"], 505, "http-version"),
+    ];
+    for (lines, status, rule) in malformed {
+        for empty_line_before in ["", "\r\n"] {
+            let bytes = [empty_line_before.as_bytes(), &head(lines)].concat();
+            let response = refuses(&bytes, status, rule).response();
+            assert!(response.ends_with(b"\r\n\r\n"), "{}", response.escape_ascii());
+        }
+    }
+    let header_and_more = refuses(b"HEADER\0/ HTTP/1.1", 400, "not-http").response();
+    assert!(!header_and_more.ends_with(b"\r\n\r\n"), "another method");
+}
+
+#[test]
 fn test_refuse_other_http_versions_with_505() {
     for version in ["HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "HTTP/3.0", "HTTP/1.2"] {
         refuses(&replaced("GET", Some(&format!("GET / {version}"))), 505, "http-version");
@@ -499,6 +519,9 @@ fn test_request_check_names_the_part_that_is_wrong() {
     for header in [("X A", "b"), ("", "b"), ("X-A", "b\r\nY: z"), ("host", "h"), ("sec-websocket-key", "k")] {
         assert_eq!(part(Request { headers: &[header], ..good }), Err("header"));
     }
+    let twice = Request { headers: &[("ORIGIN", "http://b")], ..good };
+    assert_eq!(part(twice), Err("header"), "the handshake writes the Origin already");
+    assert_eq!(part(Request { origin: None, ..twice }), Ok(()));
 }
 
 proptest! {
