@@ -1,0 +1,46 @@
+//! A client reads any response: the head's end, and whether it opens the WebSocket.
+
+use protocol::handshake::HeadLimits;
+use protocol::handshake::client::{ResponseError, check_response, find_response};
+
+use super::input::Input;
+use super::request::find_however_cut;
+
+/// The request's nonce; the Sec-WebSocket-Accept that belongs to it is that of RFC 6455 1.3.
+const NONCE: [u8; 16] = *b"the sample nonce";
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Limits that a few bytes reach.
+const SMALL: HeadLimits = HeadLimits { bytes: 200, target: 0, fields: 8 };
+
+/// Looks for the head in growing buffers, and checks it.
+pub fn target(data: &[u8]) {
+    let input = Input::parse(data);
+    let limits = if input.option(0) { SMALL } else { HeadLimits::default() };
+    let subprotocols: &[&str] = if input.option(1) { &["chat", "superchat"] } else { &[] };
+    let find = |buffered: &[u8], scanned: &mut usize| find_response(buffered, scanned, &limits);
+    match find_however_cut(&input, find) {
+        Err(error) => check_error(&error),
+        Ok(None) => assert!(input.bytes.len() < limits.bytes, "bounded by the limit"),
+        Ok(Some(end)) => {
+            let head = &input.bytes[..end];
+            assert!(end <= limits.bytes && head.ends_with(b"\r\n\r\n"));
+            check(head, subprotocols);
+        }
+    }
+    check(input.bytes, subprotocols);
+}
+
+fn check(head: &[u8], subprotocols: &[&str]) {
+    match check_response(head, &NONCE, subprotocols) {
+        Err(error) => check_error(&error),
+        Ok(()) => assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT)),
+    }
+}
+
+/// What is quoted of the server may be shown on a terminal.
+fn check_error(error: &ResponseError) {
+    assert!(!error.rule().is_empty());
+    let shown = error.to_string();
+    assert!(!shown.contains(char::is_control) && shown.is_ascii(), "{shown:?}");
+}

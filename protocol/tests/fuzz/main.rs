@@ -1,0 +1,119 @@
+//! The fuzz targets on stable: over the stored corpus, and over inputs mutated from it by a seeded generator.
+//!
+//! By default the number of inputs is fixed, so that every run is the same. `SPARRING_FUZZ_SECONDS=60` goes
+//! on for that long with each target instead; `SPARRING_FUZZ_SEED=1` starts elsewhere.
+
+mod mutate;
+#[path = "../../fuzz/targets/mod.rs"]
+pub mod targets;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mutate::Mutator;
+use targets::Target;
+
+/// Mutated inputs for each target, unless there is a time.
+const INPUTS: u64 = 20_000;
+
+/// The stored inputs of a target, in the order of their names.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+/// Says which input it was when a target panics.
+struct Running<'a> {
+    name: &'a str,
+    input: &'a [u8],
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("target {} with the input b\"{}\"", self.name, self.input.escape_ascii());
+        }
+    }
+}
+
+fn run(name: &str, target: Target, input: &[u8]) {
+    let running = Running { name, input };
+    target(running.input);
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+}
+
+fn over_corpus_and_mutations(name: &str) {
+    let (_, target) = targets::ALL.into_iter().find(|(known, _)| *known == name).unwrap();
+    let seeds = corpus(name);
+    assert!(!seeds.is_empty(), "{name} has no corpus");
+    for seed in &seeds {
+        run(name, target, seed);
+    }
+    let mut mutator = Mutator::new(number_from("SPARRING_FUZZ_SEED").unwrap_or(0), &seeds);
+    match number_from("SPARRING_FUZZ_SECONDS") {
+        None => (0..INPUTS).for_each(|_| run(name, target, &mutator.next())),
+        Some(seconds) => {
+            let end = Instant::now() + Duration::from_secs(seconds);
+            while Instant::now() < end {
+                run(name, target, &mutator.next());
+            }
+        }
+    }
+}
+
+#[test]
+fn test_request_over_corpus_and_mutations() {
+    over_corpus_and_mutations("request");
+}
+
+#[test]
+fn test_response_over_corpus_and_mutations() {
+    over_corpus_and_mutations("response");
+}
+
+#[test]
+fn test_handshake_over_corpus_and_mutations() {
+    over_corpus_and_mutations("handshake");
+}
+
+#[test]
+fn test_header_over_corpus_and_mutations() {
+    over_corpus_and_mutations("header");
+}
+
+#[test]
+fn test_connection_over_corpus_and_mutations() {
+    over_corpus_and_mutations("connection");
+}
+
+#[test]
+fn test_close_over_corpus_and_mutations() {
+    over_corpus_and_mutations("close");
+}
+
+#[test]
+fn test_utf8_over_corpus_and_mutations() {
+    over_corpus_and_mutations("utf8");
+}
+
+#[test]
+fn test_mask_over_corpus_and_mutations() {
+    over_corpus_and_mutations("mask");
+}
+
+#[test]
+fn test_every_target_has_a_binary_and_a_corpus() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    for (name, _) in targets::ALL {
+        let binary = std::fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert!(binary.contains(&format!("targets::{name}::target")), "{name}");
+        assert!(!corpus(name).is_empty(), "{name}");
+    }
+}
