@@ -1,9 +1,11 @@
 //! A load generator for WebSocket servers: latencies that are honest, echoes that are checked, results that are kept.
 //!
-//! [`run`] makes one run against one server, [`suite`] a whole session of them; [`result`] is what is stored.
+//! [`run`] makes one run against one server, [`suite`] a whole session of them; [`result`] is what is stored. [`mod@echo`]
+//! measures nothing: it is the strict other end for a server under test.
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod echo;
 pub mod machine;
 mod procfs;
 pub mod result;

@@ -1,5 +1,6 @@
 //! The command line: what was typed, and its translation into a [`Plan`] or a suite's [`Options`].
 
+mod echo;
 mod output;
 mod report;
 mod terminal;
@@ -25,6 +26,7 @@ use crate::subject::{Subject, Tool};
 use crate::suite::{self, Checkout, Options, Suite};
 use crate::url::Url;
 
+use echo::EchoArguments;
 use output::Output;
 use terminal::{Interrupt, Terminal};
 
@@ -81,6 +83,8 @@ enum Command {
     Run(Box<RunArguments>),
     /// Measure our own server with a fixed set of scenarios and store the session (what scripts/bench.sh calls).
     Suite(SuiteArguments),
+    /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
+    Echo(EchoArguments),
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -299,8 +303,9 @@ pub fn main() -> ExitCode {
     let ended = match &arguments.command {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Suite(suite)) => suite.execute(),
+        Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
-        None => Err(Failure::Usage("a subcommand is needed: run or suite".to_owned())),
+        None => Err(Failure::Usage("a subcommand is needed: run, suite or echo".to_owned())),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,543 @@
+//! A small echoing client: connects, sends every message back, leaves the ending to the server.
+//!
+//! It is the client's side of the protocol as strict as it can be, to test servers with (`sparring-loadgen echo`), and to
+//! be tested itself: the Autobahn testsuite drives it through the same cases as any other client. One connection at a time.
+//! A message comes back whole, as one masked frame of the same kind, after all of it has arrived and is valid.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use engine::{Cause, CloseMode, Config, ConnId, Connect, EngineError, EngineKind, Handler, Linger};
+use engine::{Origin, Output, Worker};
+use protocol::frame::MAX_CONTROL_LEN;
+use protocol::handshake::{HeadLimits, client as handshake};
+use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
+use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
+use thiserror::Error;
+
+use crate::result::Transport;
+use crate::url::{Port, Url};
+
+/// Stands for the number of the connection in a URL's path or query.
+pub const NUMBER_PLACEHOLDER: &str = "{n}";
+
+/// What to connect to, and how often.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server. [`NUMBER_PLACEHOLDER`] in its target becomes the number of the connection.
+    pub url: Url,
+    /// One connection for each of these numbers, one after the other; `None` makes one.
+    pub repeat: Option<RangeInclusive<u32>>,
+    /// The event loop.
+    pub engine: EngineKind,
+    /// For connecting, and again for the opening handshake.
+    pub connect_timeout: Duration,
+    /// How long the server may take, after the last Close, to close the TCP connection. It does so first
+    /// (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+    pub closing_timeout: Duration,
+    /// What is taken of a message.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// One connection to `url`, with the limits of the server: 64 MiB a message.
+    #[must_use]
+    pub fn new(url: Url, engine: EngineKind) -> Self {
+        Self {
+            url,
+            repeat: None,
+            engine,
+            connect_timeout: Duration::from_secs(10),
+            closing_timeout: Duration::from_secs(2),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    ///
+    /// What does not, by its name on the command line.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.url.transport != Transport::Ws || self.url.port == Port::Chosen {
+            return Err(PlanError::Url(self.url.to_string()));
+        }
+        if self.repeat.is_none() && self.url.target.contains(NUMBER_PLACEHOLDER) {
+            return Err(PlanError::Placeholder);
+        }
+        if self.connect_timeout.is_zero() {
+            return Err(PlanError::ConnectTimeout);
+        }
+        match &self.repeat {
+            Some(numbers) if numbers.is_empty() => Err(PlanError::Repeat(numbers.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a plan cannot be carried out.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// Raw TCP has no messages, and no server is started here.
+    #[error("`{0}` has nothing to echo: a ws:// URL with the port of a running server is needed")]
+    Url(String),
+    /// Nothing to put in its place.
+    #[error("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO")]
+    Placeholder,
+    /// No number lies in the range.
+    #[error("--repeat {}..{} is empty: the first number must not be above the last", .0.start(), .0.end())]
+    Repeat(RangeInclusive<u32>),
+    /// Nothing connects within no time.
+    #[error("--connect-timeout must be more than 0")]
+    ConnectTimeout,
+}
+
+/// How a WebSocket ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server sent a Close, which was answered by the same.
+    Closed {
+        /// Its code, where it had one.
+        code: Option<u16>,
+        /// Its reason, escaped.
+        reason: String,
+    },
+    /// The server broke this rule and was told so by a Close.
+    Failed(ProtocolError),
+    /// The connection ended without a Close.
+    Lost(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { code: None, .. } => f.write_str("the server closed it without a code"),
+            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
+                write!(f, "the server closed it with {code}")
+            }
+            Self::Closed { code: Some(code), reason } => {
+                write!(f, "the server closed it with {code}: {reason}")
+            }
+            Self::Failed(error) => {
+                let (code, section) = (error.close_code(), error.section());
+                write!(f, "closed with {code}, for the server broke a rule: {error} (RFC 6455 {section})")
+            }
+            Self::Lost(why) => write!(f, "lost: {why}"),
+        }
+    }
+}
+
+/// A connection that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Its number, from [`Plan::repeat`].
+    pub number: Option<u32>,
+    /// Messages echoed.
+    pub messages: u64,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// Why there is no further connection; the texts name cause and remedy.
+#[derive(Debug, Error)]
+pub enum EchoError {
+    /// The plan cannot be carried out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The host's name leads to no address.
+    #[error("cannot resolve host `{host}`: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The engine does not run here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// No descriptor is left for the engine.
+    #[error("cannot make an eventfd: {0}")]
+    Eventfd(io::Error),
+    /// None of the host's addresses can be connected to.
+    #[error("cannot connect to {to}: {source}")]
+    Connect {
+        /// The address tried last.
+        to: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The other end is no WebSocket server, or refuses us.
+    #[error("opening handshake for {target} failed: {detail}")]
+    Handshake {
+        /// The request target.
+        target: String,
+        /// What was wrong with the answer.
+        detail: String,
+    },
+}
+
+/// Makes the connections of `plan` one after the other, and calls `watch` when one is over.
+///
+/// Blocks until the servers have closed all of them; a WebSocket may stay open for ever.
+///
+/// # Errors
+///
+/// See [`EchoError`]. A connection that opened and ended is never one, however it ended.
+pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), EchoError> {
+    plan.check()?;
+    let (_remote, inbox) = engine::remote().map_err(EchoError::Eventfd)?;
+    let mut client = EchoClient::new(plan, addresses(&plan.url)?, Box::new(watch));
+    engine::run(plan.engine, &config(plan), inbox, &mut client)?;
+    client.failure.map_or(Ok(()), Err)
+}
+
+fn addresses(url: &Url) -> Result<Vec<SocketAddr>, EchoError> {
+    let Port::Number(port) = url.port else { return Err(PlanError::Url(url.to_string()).into()) };
+    let failed = |source| EchoError::Resolve { host: url.host.clone(), source };
+    let found: Vec<_> = (url.host.as_str(), port).to_socket_addrs().map_err(failed)?.collect();
+    match found.is_empty() {
+        true => Err(failed(io::Error::other("the name has no address"))),
+        false => Ok(found),
+    }
+}
+
+fn config(plan: &Plan) -> Config {
+    Config {
+        max_accepted: 0,
+        max_connects: 1,
+        linger: Linger { time: plan.closing_timeout, ..Config::default().linger },
+        ..Config::default()
+    }
+}
+
+/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be predictable to it
+/// (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which the standard library has.
+#[derive(Debug, Default)]
+struct Secrets {
+    hash: RandomState,
+    used: u64,
+}
+
+impl Secrets {
+    fn next(&mut self) -> [u8; 8] {
+        self.used += 1;
+        self.hash.hash_one(self.used).to_ne_bytes()
+    }
+
+    fn masking_key(&mut self) -> MaskingKey {
+        let [a, b, c, d, ..] = self.next();
+        MaskingKey::from_bytes([a, b, c, d])
+    }
+
+    /// 16 bytes, fresh for every handshake (RFC 6455 4.1).
+    fn nonce(&mut self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.next());
+        nonce[8..].copy_from_slice(&self.next());
+        nonce
+    }
+}
+
+/// The handler: one connection at a time.
+struct EchoClient {
+    url: Url,
+    numbers: RangeInclusive<u32>,
+    is_numbered: bool,
+    limits: Limits,
+    connect_timeout: Duration,
+    closing_timeout: Duration,
+    addresses: Vec<SocketAddr>,
+    /// The connection that is being made, and the last one while none is.
+    visit: Visit,
+    /// Nothing is under way: the next one can begin.
+    is_idle: bool,
+    /// Ends the run.
+    failure: Option<EchoError>,
+    secrets: Secrets,
+    watch: Box<dyn FnMut(&Visit)>,
+}
+
+/// How far a connection has come.
+enum Stage {
+    Handshaking(Box<Opening>),
+    Open {
+        protocol: Connection,
+        /// The open message, as far as it has come.
+        message: BytesMut,
+    },
+    /// The last Close is sent, or nothing can be sent any more.
+    Ended,
+}
+
+/// An opening handshake that is under way.
+struct Opening {
+    nonce: [u8; 16],
+    head: Vec<u8>,
+    scanned: usize,
+}
+
+impl Opening {
+    /// Reads on in the response: where in `bytes` the frames begin, once it is whole and right.
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, handshake::ResponseError> {
+        let before = self.head.len();
+        self.head.extend_from_slice(bytes);
+        let len = handshake::find_response(&self.head, &mut self.scanned, &HeadLimits::default())?;
+        let Some(len) = len else { return Ok(None) };
+        handshake::check_response(&self.head[..len], &self.nonce, &[])?;
+        Ok(Some(len - before))
+    }
+}
+
+impl EchoClient {
+    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&Visit)>) -> Self {
+        Self {
+            url: plan.url.clone(),
+            numbers: plan.repeat.clone().unwrap_or(1..=1),
+            is_numbered: plan.repeat.is_some(),
+            limits: plan.limits,
+            connect_timeout: plan.connect_timeout,
+            closing_timeout: plan.closing_timeout,
+            addresses,
+            visit: Visit { number: None, messages: 0, ending: Ending::Lost(String::new()) },
+            is_idle: true,
+            failure: None,
+            secrets: Secrets::default(),
+            watch,
+        }
+    }
+
+    // Opening.
+
+    fn begin_next(&mut self, w: &mut Worker<'_, Self>) {
+        let next = if self.failure.is_none() { self.numbers.next() } else { None };
+        let Some(number) = next else { return w.stop() };
+        self.is_idle = false;
+        self.visit.number = self.is_numbered.then_some(number);
+        self.visit.messages = 0;
+        self.connect(w, 0);
+    }
+
+    fn connect(&self, w: &mut Worker<'_, Self>, attempt: usize) {
+        let (to, tag) = (self.addresses[attempt], attempt as u64);
+        w.connect(Connect { to, from: None, tag, timeout: self.connect_timeout });
+    }
+
+    fn target(&self) -> String {
+        match self.visit.number {
+            Some(number) => self.url.target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
+            None => self.url.target.clone(),
+        }
+    }
+
+    fn request(&mut self, out: &mut Output<'_>) -> Opening {
+        let nonce = self.secrets.nonce();
+        let request = handshake::Request {
+            host: &self.url.host_field(),
+            target: &self.target(),
+            nonce,
+            origin: None,
+            subprotocols: &[],
+            headers: &[],
+        };
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes);
+        out.append(&bytes);
+        out.set_deadline(Some(out.now() + self.connect_timeout));
+        Opening { nonce, head: Vec::new(), scanned: 0 }
+    }
+
+    fn handshake_failed(&mut self, detail: String) {
+        self.failure = Some(EchoError::Handshake { target: self.target(), detail });
+    }
+
+    // Frames.
+
+    fn read_frames(&mut self, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
+        let Stage::Open { protocol, message } = stage else { return };
+        let mut at = 0;
+        let ending = loop {
+            let done = match protocol.next(&self.limits, bytes, &mut at) {
+                Ok(Some(Event::Data(chunk))) => self.take(protocol, message, chunk, bytes, out),
+                Ok(Some(Event::Ping(ping))) => {
+                    self.control(Opcode::Pong, ping.payload(), out);
+                    Ok(())
+                }
+                Ok(Some(Event::Pong(_))) => Ok(()),
+                Ok(Some(Event::Close(close))) => break self.answer(&close, out),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                break self.fail(error, out);
+            }
+        };
+        self.end(stage, ending, out);
+        out.set_deadline(Some(out.now() + self.closing_timeout));
+    }
+
+    /// Takes a part of a message; sends the message back when it is whole.
+    fn take(
+        &mut self,
+        protocol: &mut Connection,
+        message: &mut BytesMut,
+        chunk: Chunk,
+        bytes: &[u8],
+        out: &mut Output<'_>,
+    ) -> Result<(), ProtocolError> {
+        let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
+        if first {
+            *message = out.buffer();
+        }
+        protocol.unmask_append(chunk, bytes, message)?;
+        if last {
+            self.visit.messages += 1;
+            self.send_back(kind, std::mem::take(message), out);
+        }
+        Ok(())
+    }
+
+    fn send_back(&mut self, kind: MessageKind, mut message: BytesMut, out: &mut Output<'_>) {
+        let key = self.secrets.masking_key();
+        let header = Header {
+            fin: true,
+            rsv: 0,
+            opcode: kind.opcode(),
+            mask: Some(key),
+            payload_len: message.len() as u64,
+        };
+        let mut bytes = [0; Header::MAX_LEN];
+        let len = header.encode(&mut bytes);
+        out.append(&bytes[..len]);
+        mask::in_place(&mut message, key);
+        out.give(message);
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8], out: &mut Output<'_>) {
+        let mut frame = [0; MAX_CONTROL_LEN];
+        let len = encode_control(opcode, payload, Some(self.secrets.masking_key()), &mut frame);
+        out.append(&frame[..len]);
+    }
+
+    // Ending.
+
+    /// The server's Close has the same for an answer (RFC 6455 5.5.1).
+    fn answer(&mut self, close: &Close, out: &mut Output<'_>) -> Ending {
+        self.control(Opcode::Close, close.payload(), out);
+        Ending::Closed { code: close.code(), reason: close.reason().escape_debug().to_string() }
+    }
+
+    /// A broken rule has a Close with its code for an answer (RFC 6455 7.1.7).
+    fn fail(&mut self, error: ProtocolError, out: &mut Output<'_>) -> Ending {
+        let mut frame = [0; MAX_CONTROL_LEN];
+        let key = self.secrets.masking_key();
+        let len = encode_close(Some(error.close_code()), error.rule(), Some(key), &mut frame);
+        out.append(&frame[..len]);
+        Ending::Failed(error)
+    }
+
+    fn end(&mut self, stage: &mut Stage, ending: Ending, out: &mut Output<'_>) {
+        self.visit.ending = ending;
+        if let Stage::Open { message, .. } = std::mem::replace(stage, Stage::Ended) {
+            out.recycle(message);
+        }
+    }
+}
+
+fn describe(cause: &Cause) -> String {
+    match cause {
+        Cause::PeerClosed => "the server closed the connection without a Close".to_owned(),
+        Cause::Closed => "given up".to_owned(),
+        Cause::Reset => "the server reset the connection".to_owned(),
+        Cause::WriteStalled => "the server took no more bytes".to_owned(),
+        Cause::Io(error) => error.to_string(),
+        Cause::Shutdown => "the program ended".to_owned(),
+    }
+}
+
+impl Handler for EchoClient {
+    type Conn = Stage;
+
+    fn start(&mut self, w: &mut Worker<'_, Self>) {
+        self.begin_next(w);
+    }
+
+    fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) -> Stage {
+        Stage::Handshaking(Box::new(self.request(out)))
+    }
+
+    fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, source: io::Error) {
+        let attempt = tag as usize;
+        if attempt + 1 < self.addresses.len() {
+            return self.connect(w, attempt + 1);
+        }
+        self.failure = Some(EchoError::Connect { to: self.addresses[attempt], source });
+        self.is_idle = true;
+    }
+
+    fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
+        let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
+        match opening.read(bytes) {
+            Ok(None) => {}
+            Ok(Some(frames)) => {
+                out.set_deadline(None);
+                *stage = Stage::Open { protocol: Connection::new(Role::Client), message: BytesMut::new() };
+                self.read_frames(stage, &mut bytes[frames..], out);
+            }
+            Err(error) => {
+                self.handshake_failed(error.to_string());
+                *stage = Stage::Ended;
+                out.close(CloseMode::Abort);
+            }
+        }
+    }
+
+    fn eof(&mut self, _: ConnId, stage: &mut Stage, out: &mut Output<'_>) {
+        match stage {
+            Stage::Handshaking(_) => {
+                self.handshake_failed("the server closed the connection without answering".to_owned());
+                *stage = Stage::Ended;
+            }
+            Stage::Open { .. } => self.end(stage, Ending::Lost(describe(&Cause::PeerClosed)), out),
+            Stage::Ended => {}
+        }
+        out.close(CloseMode::Flush);
+    }
+
+    fn drained(&mut self, _: ConnId, _: &mut Stage, _: &mut Output<'_>) {}
+
+    fn deadline(&mut self, _: ConnId, stage: &mut Stage, out: &mut Output<'_>) {
+        if let Stage::Handshaking(_) = stage {
+            self.handshake_failed(format!("no answer within {:?}", self.connect_timeout));
+            *stage = Stage::Ended;
+        }
+        out.close(CloseMode::Abort);
+    }
+
+    fn closed(&mut self, _: ConnId, stage: Stage, cause: Cause) {
+        match stage {
+            Stage::Handshaking(_) => self.handshake_failed(describe(&cause)),
+            Stage::Open { .. } => self.visit.ending = Ending::Lost(describe(&cause)),
+            Stage::Ended => {}
+        }
+        if self.failure.is_none() {
+            (self.watch)(&self.visit);
+        }
+        self.is_idle = true;
+    }
+
+    fn alarm(&mut self, _: &mut Worker<'_, Self>) {}
+
+    fn woken(&mut self, _: &mut Worker<'_, Self>, _: u64) {}
+
+    fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
+        if self.is_idle {
+            self.begin_next(w);
+        }
+    }
+}

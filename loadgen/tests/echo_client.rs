@@ -1,0 +1,420 @@
+//! The echoing client against a server of this test, which sees every byte it sends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine::EngineKind;
+use loadgen::echo::{EchoError, Ending, Plan, Visit, execute};
+use protocol::handshake::{HeadLimits, server as handshake};
+use protocol::{Header, Opcode, ProtocolError, encode_close, encode_control, mask};
+
+/// Far beyond what anything here needs.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The engines that work here; says which do not.
+fn engines() -> Vec<EngineKind> {
+    let works = |kind: &EngineKind| match kind.probe() {
+        Ok(()) => true,
+        Err(reason) => {
+            println!("skipped: {kind}: {reason}");
+            false
+        }
+    };
+    EngineKind::ALL.into_iter().filter(works).collect()
+}
+
+/// The server's end of one connection: blocking, frame by frame.
+struct Peer {
+    stream: TcpStream,
+    /// What the client asked for.
+    target: String,
+    seen_keys: Vec<[u8; 4]>,
+}
+
+/// A frame that the client sent, unmasked.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    opcode: Opcode,
+    payload: Vec<u8>,
+}
+
+impl Peer {
+    /// Accepts a connection and reads the request; returns the right answer to it.
+    fn ask(listener: &TcpListener) -> (Self, String) {
+        let (stream, _) = listener.accept().expect("a client");
+        stream.set_read_timeout(Some(BOUND)).expect("a socket");
+        stream.set_write_timeout(Some(BOUND)).expect("a socket");
+        let mut peer = Self { stream, target: String::new(), seen_keys: Vec::new() };
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(peer.bytes(1)[0]);
+        }
+        let accepted = handshake::answer(&head, &HeadLimits::default()).expect("a right request");
+        peer.target = accepted.target().to_owned();
+        (peer, String::from_utf8_lossy(accepted.response()).into_owned())
+    }
+
+    /// Accepts a WebSocket; `frames` follow the response in the same write.
+    fn accept(listener: &TcpListener, frames: &[u8]) -> Self {
+        let (mut peer, answer) = Self::ask(listener);
+        peer.send(&[answer.as_bytes(), frames].concat());
+        peer
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the client reads");
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).expect("the client writes");
+        bytes
+    }
+
+    /// The next frame; it must be what RFC 6455 5 wants of a client, and unfragmented.
+    fn frame(&mut self) -> Frame {
+        let mut bytes = self.bytes(2);
+        let (header, len) = loop {
+            match Header::parse(&bytes).expect("a right header") {
+                Some(found) => break found,
+                None => bytes.extend(self.bytes(1)),
+            }
+        };
+        assert_eq!(len, bytes.len());
+        assert!(header.fin && header.rsv == 0);
+        let key = header.mask.expect("a client masks (RFC 6455 5.1)");
+        assert!(!self.seen_keys.contains(&key.to_bytes()), "every frame has a key of its own (RFC 6455 5.3)");
+        self.seen_keys.push(key.to_bytes());
+        let mut payload = self.bytes(header.payload_len as usize);
+        mask::in_place(&mut payload, key);
+        Frame { opcode: header.opcode, payload }
+    }
+
+    fn assert_next(&mut self, opcode: Opcode, payload: &[u8], what: &str) {
+        let frame = self.frame();
+        assert_eq!(frame.opcode, opcode, "{what}");
+        assert!(frame.payload == payload, "{what}: {} bytes of {}", frame.payload.len(), payload.len());
+    }
+
+    /// The next frame is a Close with this code.
+    fn assert_fails_with(&mut self, code: u16, what: &str) {
+        let frame = self.frame();
+        assert_eq!(frame.opcode, Opcode::Close, "{what}");
+        assert_eq!(frame.payload.first_chunk(), Some(&code.to_be_bytes()), "{what}");
+    }
+
+    /// Nothing comes any more, and the client has not closed its end.
+    fn assert_silent(&mut self) {
+        self.stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
+        let error = self.stream.read(&mut [0]).expect_err("neither a byte nor the end");
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        self.stream.set_read_timeout(Some(BOUND)).expect("a socket");
+    }
+
+    /// Closes the WebSocket as a server does: Close, the same back, TCP.
+    fn close(mut self, code: u16, reason: &str) {
+        self.send(&close(code, reason));
+        let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
+        self.assert_next(Opcode::Close, &payload, "the same Close");
+        self.assert_silent();
+    }
+}
+
+/// An unmasked frame.
+fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let header = Header { fin, rsv: 0, opcode, mask: None, payload_len: payload.len() as u64 };
+    let mut bytes = [0; Header::MAX_LEN];
+    let len = header.encode(&mut bytes);
+    [&bytes[..len], payload].concat()
+}
+
+fn close(code: u16, reason: &str) -> Vec<u8> {
+    let mut bytes = [0; protocol::frame::MAX_CONTROL_LEN];
+    let len = encode_close(Some(code), reason, None, &mut bytes);
+    bytes[..len].to_vec()
+}
+
+fn ping(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [0; protocol::frame::MAX_CONTROL_LEN];
+    let len = encode_control(Opcode::Ping, payload, None, &mut bytes);
+    bytes[..len].to_vec()
+}
+
+/// A server that plays `script`; its port, and its end.
+fn server(script: impl FnOnce(TcpListener) + Send + 'static) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    (port, thread::spawn(move || script(listener)))
+}
+
+/// Runs the client; what became of its connections, and of the whole.
+fn visits(plan: &Plan) -> (Vec<Visit>, Result<(), EchoError>) {
+    let (sender, receiver) = mpsc::channel();
+    let outcome = execute(plan, move |visit| sender.send(visit.clone()).expect("it is read below"));
+    (receiver.try_iter().collect(), outcome)
+}
+
+fn plan(port: u16, target: &str, engine: EngineKind) -> Plan {
+    let url = format!("ws://127.0.0.1:{port}{target}").parse().expect("a URL");
+    // Never reached where the other end does what it should, however busy the machine is.
+    Plan { connect_timeout: BOUND, closing_timeout: BOUND, ..Plan::new(url, engine) }
+}
+
+/// One visit on every engine to a server that plays `script`.
+fn every_engine(script: impl Fn(&TcpListener) + Clone + Send + 'static) -> Vec<Visit> {
+    let visit = |engine| {
+        let script = script.clone();
+        let (port, server) = server(move |listener| script(&listener));
+        let (mut visits, outcome) = visits(&plan(port, "/", engine));
+        server.join().unwrap_or_else(|_| panic!("the server found a fault, on {engine}"));
+        outcome.unwrap_or_else(|error| panic!("{engine}: {error}"));
+        assert_eq!(visits.len(), 1);
+        visits.remove(0)
+    };
+    engines().into_iter().map(visit).collect()
+}
+
+fn closed(code: u16, reason: &str) -> Ending {
+    Ending::Closed { code: Some(code), reason: reason.to_owned() }
+}
+
+#[test]
+fn messages_of_every_length_come_back_as_one_frame_of_their_kind() {
+    let lengths = [0, 1, 125, 126, 65_535, 65_536, 300_000];
+    let visits = every_engine(move |listener| {
+        let mut peer = Peer::accept(listener, &[]);
+        for len in lengths {
+            let text = "żółw 🐢 ".repeat(len / 4);
+            for (opcode, payload) in [
+                (Opcode::Binary, vec![0xa5; len]),
+                (Opcode::Text, text[..text.floor_char_boundary(len)].into()),
+            ] {
+                peer.send(&frame(true, opcode, &payload));
+                peer.assert_next(opcode, &payload, "the same message");
+            }
+        }
+        peer.close(1000, "bye");
+    });
+    for visit in visits {
+        assert_eq!(visit, Visit { number: None, messages: 14, ending: closed(1000, "bye") });
+    }
+}
+
+#[test]
+fn frames_in_the_segment_of_the_response_are_echoed() {
+    for visit in every_engine(|listener| {
+        let mut peer = Peer::accept(listener, &frame(true, Opcode::Text, b"early"));
+        peer.assert_next(Opcode::Text, b"early", "the first message");
+        peer.close(3000, "");
+    }) {
+        assert_eq!((visit.messages, visit.ending), (1, closed(3000, "")));
+    }
+}
+
+#[test]
+fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
+    every_engine(|listener| {
+        // A character is split between the fragments, and every byte comes alone.
+        let fragments = [
+            frame(false, Opcode::Text, "a€".as_bytes().split_at(2).0),
+            ping(b"here?"),
+            frame(false, Opcode::Continuation, b""),
+            frame(true, Opcode::Continuation, "a€".as_bytes().split_at(2).1),
+        ];
+        let mut peer = Peer::accept(listener, &[]);
+        peer.stream.set_nodelay(true).expect("a socket");
+        for byte in fragments.concat() {
+            peer.send(&[byte]);
+        }
+        peer.assert_next(Opcode::Pong, b"here?", "the pong first");
+        peer.assert_next(Opcode::Text, "a€".as_bytes(), "then the message");
+        peer.send(&frame(true, Opcode::Pong, b"unsolicited"));
+        peer.close(1001, "");
+    });
+}
+
+#[test]
+fn an_empty_close_is_answered_by_an_empty_one_and_nothing_after_it_is_read() {
+    for visit in every_engine(|listener| {
+        let late =
+            [frame(true, Opcode::Close, b""), frame(true, Opcode::Text, b"late"), ping(b"late")].concat();
+        let mut peer = Peer::accept(listener, &late);
+        peer.assert_next(Opcode::Close, b"", "an empty Close");
+        peer.assert_silent();
+    }) {
+        assert_eq!((visit.messages, visit.ending), (0, Ending::Closed { code: None, reason: String::new() }));
+    }
+}
+
+/// A server's fault: the bytes up to where it is plain, the rule, and the code.
+fn faults() -> Vec<(Vec<u8>, ProtocolError, u16)> {
+    let max = Plan::new("ws://h/".parse().expect("a URL"), EngineKind::Epoll).limits.max_message;
+    let too_big = (max + 1).to_be_bytes();
+    vec![
+        (vec![0x81, 0x82], ProtocolError::MaskedFrame, 1002),
+        (vec![0xc1], ProtocolError::ReservedBits { rsv: 4 }, 1002),
+        (vec![0x83], ProtocolError::ReservedOpcode { opcode: 3 }, 1002),
+        (vec![0x80], ProtocolError::ContinuationWithoutStart, 1002),
+        (vec![0x01, 0x00, 0x81], ProtocolError::InterleavedMessage, 1002),
+        (vec![0x09], ProtocolError::FragmentedControl, 1002),
+        (vec![0x89, 0x7e], ProtocolError::OversizedControl, 1002),
+        (vec![0x82, 0x7e, 0, 125], ProtocolError::NonMinimalLength { payload_len: 125 }, 1002),
+        ([&[0x82, 0x7f], &too_big[..]].concat(), ProtocolError::MessageTooBig { max }, 1009),
+        // Text that can no longer become UTF-8, in the middle of a frame of 100 bytes.
+        (vec![0x81, 100, b'a', 0xed, 0xa0], ProtocolError::InvalidUtf8, 1007),
+        (vec![0x81, 1, 0xc3], ProtocolError::InvalidUtf8, 1007),
+        (vec![0x88, 1, 3], ProtocolError::TruncatedCloseCode, 1002),
+        (vec![0x88, 2, 0x03, 0xed], ProtocolError::ForbiddenCloseCode { code: 1005 }, 1002),
+        (vec![0x88, 3, 0x03, 0xe8, 0xff], ProtocolError::InvalidCloseReason, 1007),
+    ]
+}
+
+#[test]
+fn a_broken_rule_gets_its_close_code_at_once_after_the_echoes_of_what_came_before() {
+    for (bytes, error, code) in faults() {
+        let what = error.to_string();
+        for visit in every_engine(move |listener| {
+            let mut peer =
+                Peer::accept(listener, &[&frame(true, Opcode::Text, b"fine")[..], &bytes].concat());
+            peer.assert_next(Opcode::Text, b"fine", &what);
+            peer.assert_fails_with(code, &what);
+            // Whatever follows is no longer read, and the server may close first.
+            peer.send(&ping(b"late"));
+            peer.assert_silent();
+        }) {
+            assert_eq!((visit.messages, visit.ending), (1, Ending::Failed(error)));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_does_not_close_tcp_is_left_after_a_while() {
+    for engine in engines() {
+        let (port, server) = server(|listener| {
+            let mut peer = Peer::accept(&listener, &close(1000, ""));
+            peer.assert_next(Opcode::Close, &1000_u16.to_be_bytes(), "the same Close");
+            // The end of the bytes, by whatever way.
+            let _ = peer.stream.read_to_end(&mut Vec::new());
+        });
+        let plan = Plan { closing_timeout: Duration::from_millis(30), ..plan(port, "/", engine) };
+        let (visits, outcome) = visits(&plan);
+        assert!(outcome.is_ok());
+        assert_eq!(visits[0].ending, closed(1000, ""));
+        server.join().expect("no fault");
+    }
+}
+
+#[test]
+fn a_connection_without_a_close_is_lost() {
+    for visit in every_engine(|listener| drop(Peer::accept(listener, &[]))) {
+        assert!(matches!(visit.ending, Ending::Lost(_)), "{}", visit.ending);
+    }
+}
+
+/// Makes a wrong answer to a handshake from the right one.
+type Spoil = fn(&str) -> String;
+
+/// What the client says to a wrong answer.
+fn refused(engine: EngineKind, spoil: Spoil) -> String {
+    let (port, server) = server(move |listener| {
+        let (mut peer, answer) = Peer::ask(&listener);
+        peer.send(spoil(&answer).as_bytes());
+    });
+    let (visits, outcome) = visits(&plan(port, "/", engine));
+    server.join().expect("no fault");
+    assert_eq!(visits, []);
+    outcome.expect_err("no WebSocket").to_string()
+}
+
+#[test]
+fn an_answer_that_opens_no_websocket_ends_it_with_the_reason() {
+    for engine in engines() {
+        let answers: [(Spoil, &str); 4] = [
+            (|_| "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), "404 Not Found"),
+            (|right| right.replacen("Accept: ", "Accept: x", 1), "Sec-WebSocket-Accept"),
+            (|right| right.replacen("Upgrade: websocket\r\n", "", 1), "Upgrade"),
+            (|_| String::new(), "without answering"),
+        ];
+        for (spoil, part) in answers {
+            let said = refused(engine, spoil);
+            assert!(said.contains("opening handshake for /") && said.contains(part), "{engine}: {said}");
+        }
+    }
+}
+
+#[test]
+fn nobody_listening_ends_it_with_the_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    for engine in engines() {
+        let (visits, outcome) = visits(&plan(address.port(), "/", engine));
+        assert_eq!(visits, []);
+        assert!(outcome.expect_err("refused").to_string().contains(&address.to_string()));
+    }
+}
+
+#[test]
+fn repeated_connections_come_one_after_the_other_with_their_numbers() {
+    for engine in engines() {
+        let (port, server) = server(|listener| {
+            for number in 7..=9 {
+                let peer = Peer::accept(&listener, &[]);
+                assert_eq!(peer.target, format!("/case?case={number}&again={number}"));
+                peer.close(4000 + number, "");
+            }
+        });
+        let plan = Plan { repeat: Some(7..=9), ..plan(port, "/case?case={n}&again={n}", engine) };
+        let (visits, outcome) = visits(&plan);
+        server.join().expect("no fault");
+        assert!(outcome.is_ok());
+        let expected =
+            (7..=9).map(|n| Visit { number: Some(n), messages: 0, ending: closed(4000 + n as u16, "") });
+        assert_eq!(visits, expected.collect::<Vec<_>>());
+    }
+}
+
+fn program(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sparring-loadgen"));
+    command.arg("echo").args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+#[test]
+fn the_program_prints_a_line_for_each_connection() {
+    let (port, server) = server(|listener| {
+        let mut peer = Peer::accept(&listener, &frame(true, Opcode::Text, b"one"));
+        peer.assert_next(Opcode::Text, b"one", "the echo");
+        peer.close(1000, "");
+        let mut peer = Peer::accept(&listener, &[0xc1]);
+        peer.assert_fails_with(1002, "RSV1");
+    });
+    let url = format!("ws://127.0.0.1:{port}/{{n}}");
+    let output = program(&[&url, "--repeat", "1..2", "--engine", "epoll"]);
+    server.join().expect("no fault");
+    assert_eq!(output.status.code(), Some(0));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let (first, second) = lines.split_once('\n').expect("two lines");
+    assert_eq!(first, "1: 1 message echoed; the server closed it with 1000");
+    assert!(
+        second.starts_with("2: 0 messages echoed; closed with 1002") && second.ends_with("5.2)\n"),
+        "{second}"
+    );
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn the_program_ends_with_1_where_nothing_can_be_echoed_and_with_2_where_it_is_used_wrongly() {
+    for (arguments, code, part) in [
+        (["ws://127.0.0.1:1/", "-q"], 1, "cannot connect to 127.0.0.1:1"),
+        (["tcp://127.0.0.1:1", "-q"], 2, "ws://"),
+    ] {
+        let output = program(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(code), true), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
+}
