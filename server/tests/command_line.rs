@@ -217,7 +217,7 @@ fn every_refusal_has_its_line_in_the_log() {
     let (_, printed) = server.end();
     assert!(printed.contains("\"refused\":2"), "{printed}");
     let log = std::fs::read_to_string(path).expect("the log");
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused")).collect();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" refused: ")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     assert!(
         lines[0].contains("unmasked-frame") && lines[0].contains("5.1") && lines[0].contains("1002"),
