@@ -19,8 +19,8 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// Code and reason.
-type Read = Result<(Option<u16>, String), ProtocolError>;
+/// Code and reason, or what is wrong.
+pub type Read = Result<(Option<u16>, String), ProtocolError>;
 
 fn read(role: Role, frame: &mut [u8]) -> Read {
     let mut connection = Connection::new(role);
@@ -32,7 +32,8 @@ fn read(role: Role, frame: &mut [u8]) -> Read {
     }
 }
 
-fn expected(payload: &[u8]) -> Read {
+/// What a Close with this payload means.
+pub fn expected(payload: &[u8]) -> Read {
     let (code, reason) = match payload {
         [] => return Ok((None, String::new())),
         [_] => return Err(ProtocolError::TruncatedCloseCode),

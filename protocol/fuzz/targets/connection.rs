@@ -9,6 +9,7 @@ use protocol::{
 };
 
 use super::input::Input;
+use super::model;
 
 /// Options 0: role; 1 and 2: way to unmask; 3 and 4: limits.
 pub fn target(data: &[u8]) {
@@ -29,6 +30,7 @@ pub fn target(data: &[u8]) {
     let whole = 0..input.bytes.len();
     let bytes: Vec<Range<usize>> = whole.clone().map(|at| at..at + 1).collect();
     let by_byte = way.read(input.bytes, &bytes);
+    assert_eq!(by_byte.seen, model::expected(role, limits, input.bytes), "as RFC 6455 has it");
     way.same(input.bytes, &by_byte, &input.pieces());
     way.same(input.bytes, &by_byte, &[whole]);
     way.again(&by_byte);
@@ -36,11 +38,16 @@ pub fn target(data: &[u8]) {
 
 /// What a caller saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+pub enum Seen {
+    /// A whole message.
     Message(MessageKind, Vec<u8>),
+    /// A ping's payload.
     Ping(Vec<u8>),
+    /// A pong's payload.
     Pong(Vec<u8>),
+    /// A valid Close's payload.
     Close(Vec<u8>),
+    /// A broken rule.
     Error(ProtocolError),
 }
 

@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod header;
 pub mod input;
 pub mod mask;
+pub mod model;
 pub mod request;
 pub mod response;
 pub mod utf8;
