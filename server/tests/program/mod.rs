@@ -109,6 +109,10 @@ impl Program {
         stream
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process number");
         kill_process(pid, signal).expect("signal");

@@ -1,0 +1,54 @@
+//! The connection that must notice nothing.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::playground::Target;
+use crate::wire::{TEXT, frame, open};
+
+pub(crate) struct Bystander {
+    stream: TcpStream,
+    sent: u32,
+}
+
+impl Bystander {
+    /// Opens one and sees it echo.
+    pub(crate) fn open(target: &Target) -> io::Result<Self> {
+        let mut bystander = Self { stream: open(target)?, sent: 0 };
+        bystander.echo()?;
+        Ok(bystander)
+    }
+
+    /// Echoes while `case` runs, and once more when it is done.
+    pub(crate) fn during<T>(mut self, case: impl FnOnce() -> T) -> (T, io::Result<()>) {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let echoing = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    self.echo()?;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                self.echo()
+            });
+            let result = case();
+            done.store(true, Ordering::Release);
+            let echoed = echoing.join().unwrap_or_else(|_| Err(io::Error::other("panicked")));
+            (result, echoed)
+        })
+    }
+
+    fn echo(&mut self) -> io::Result<()> {
+        self.sent += 1;
+        let message = format!("bystander {:06}", self.sent);
+        self.stream.write_all(&frame(TEXT, message.as_bytes()))?;
+        let mut got = [0; 18];
+        self.stream.read_exact(&mut got)?;
+        match got[..2] == [0x81, 16] && got[2..] == *message.as_bytes() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{} for {message}", got.escape_ascii()))),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A case: what is sent, what is expected, and the verdict on what is seen.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::bystander::Bystander;
+use crate::observe::{Answer, End, Frame, Seen, observe_answer, observe_frames};
+use crate::playground::{On, Playground, Target};
+use crate::wire::{self, PING, frame};
+
+/// Cases that run at once.
+const SIDE_BY_SIDE: usize = 16;
+
+/// Asks whether the connection is still open; its pong says yes.
+pub(crate) const PROBE: &[u8] = b"still open?";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As the RFC asks.
+    Ok,
+    /// Tolerated, or dropped without a code.
+    Lax,
+    /// Another answer than the right one.
+    Wrong,
+    /// The server ended, or the bystander was hurt.
+    Broken,
+    /// The case needs limits that only our server's flags set.
+    Skipped,
+}
+
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) id: String,
+    pub(crate) sent: String,
+    pub(crate) section: &'static str,
+    pub(crate) on: On,
+    /// Measures something that other cases would disturb.
+    pub(crate) alone: bool,
+    pub(crate) check: Check,
+}
+
+#[derive(Clone)]
+pub(crate) enum Check {
+    /// The first bytes of a connection, in these writes.
+    Request(Vec<Vec<u8>>, Answer),
+    /// What follows a handshake, in these writes: the data and control frames that come back, and the end.
+    Frames(Vec<Vec<u8>>, Vec<Frame>, End),
+    /// Anything else.
+    Scenario(&'static str, fn(&Target) -> Outcome),
+}
+
+/// Verdict and what was seen.
+pub(crate) type Outcome = (Verdict, String);
+
+impl Case {
+    fn new(id: impl Into<String>, sent: impl Into<String>, section: &'static str, check: Check) -> Self {
+        Self { id: id.into(), sent: sent.into(), section, on: On::Usual, alone: false, check }
+    }
+
+    pub(crate) fn request(
+        id: &str,
+        sent: &str,
+        section: &'static str,
+        bytes: Vec<u8>,
+        answer: Answer,
+    ) -> Self {
+        Self::new(id, sent, section, Check::Request(vec![bytes], answer))
+    }
+
+    pub(crate) fn frames(
+        id: impl Into<String>,
+        sent: impl Into<String>,
+        section: &'static str,
+        bytes: Vec<u8>,
+        replies: &[(u8, &[u8])],
+        end: End,
+    ) -> Self {
+        let replies = replies.iter().map(|&(opcode, payload)| (opcode, payload.to_vec())).collect();
+        Self::new(id, sent, section, Check::Frames(vec![bytes], replies, end))
+    }
+
+    pub(crate) fn scenario(
+        id: &str,
+        sent: &str,
+        section: &'static str,
+        expected: &'static str,
+        run: fn(&Target) -> Outcome,
+    ) -> Self {
+        Self::new(id, sent, section, Check::Scenario(expected, run))
+    }
+
+    pub(crate) fn on(mut self, on: On) -> Self {
+        self.on = on;
+        self
+    }
+
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// The same bytes in writes of `len` bytes.
+    pub(crate) fn in_writes_of(mut self, len: usize) -> Self {
+        if let Check::Request(writes, _) | Check::Frames(writes, ..) = &mut self.check {
+            *writes = writes.concat().chunks(len).map(<[u8]>::to_vec).collect();
+        }
+        self
+    }
+
+    pub(crate) fn expected(&self) -> String {
+        match &self.check {
+            Check::Request(_, answer) => answer.to_string(),
+            Check::Frames(_, replies, end) if replies.is_empty() => end.to_string(),
+            Check::Frames(_, replies, end) => format!("{}, {end}", crate::observe::describe(replies)),
+            Check::Scenario(expected, _) => (*expected).to_owned(),
+        }
+    }
+
+    fn run(&self, target: &Target) -> Outcome {
+        match &self.check {
+            Check::Request(writes, answer) => {
+                let Ok(stream) = wire::connect(target) else { return no_connection() };
+                let offered = writes.concat();
+                let probe = match answer {
+                    Answer::Opens(_) => frame(PING, PROBE),
+                    _ => Vec::new(),
+                };
+                let seen = exchange(&stream, writes, &probe, || observe_answer(&stream, answer));
+                answer.judge(&offered, &seen)
+            }
+            Check::Frames(writes, replies, end) => {
+                let Ok(stream) = wire::open(target) else { return no_connection() };
+                let probe = if *end == End::Open { frame(PING, PROBE) } else { Vec::new() };
+                let seen = exchange(&stream, writes, &probe, || observe_frames(&stream, Vec::new()));
+                end.judge(replies, &seen)
+            }
+            Check::Scenario(_, run) => run(target),
+        }
+    }
+}
+
+fn no_connection() -> Outcome {
+    (Verdict::Broken, "no connection".into())
+}
+
+/// Writes on a thread of its own, so that neither side waits for the other. That writing fails is no finding: the server
+/// may have closed.
+fn exchange(stream: &TcpStream, writes: &[Vec<u8>], probe: &[u8], observe: impl FnOnce() -> Seen) -> Seen {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = stream;
+            for write in writes {
+                if stream.write_all(write).is_err() {
+                    return;
+                }
+                // So that short sequences are not joined into one segment; the verdict does not depend on it.
+                if (2..64).contains(&writes.len()) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            let _ = stream.write_all(probe);
+        });
+        let seen = observe();
+        // Also wakes a writer that is stuck.
+        let _ = stream.shutdown(Shutdown::Both);
+        seen
+    })
+}
+
+pub(crate) struct Result {
+    pub(crate) id: String,
+    pub(crate) sent: String,
+    pub(crate) expected: String,
+    pub(crate) seen: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) section: &'static str,
+}
+
+/// Runs the cases, many at once, those that measure one after the other at the end.
+pub(crate) fn run_all(cases: &[Case], playground: &Playground) -> Vec<Result> {
+    let results = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let take = |alone: bool| {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if case.alone == alone {
+                let result = run(case, playground);
+                results.lock().expect("no panic").push(result);
+            }
+        }
+    };
+    thread::scope(|scope| (0..SIDE_BY_SIDE).for_each(|_| drop(scope.spawn(|| take(false)))));
+    next.store(0, Ordering::Relaxed);
+    take(true);
+    let mut results = results.into_inner().expect("no panic");
+    results.sort_by_key(|result| cases.iter().position(|case| case.id == result.id));
+    results
+}
+
+fn run(case: &Case, playground: &Playground) -> Result {
+    let (verdict, seen) = match Target::of(playground, case.on) {
+        None => (Verdict::Skipped, "needs our server's flags".into()),
+        Some(target) => with_bystander(case, &target),
+    };
+    let Case { id, sent, section, .. } = case;
+    Result { id: id.clone(), sent: sent.clone(), expected: case.expected(), seen, verdict, section }
+}
+
+fn with_bystander(case: &Case, target: &Target) -> Outcome {
+    match Bystander::open(target) {
+        Err(error) => (Verdict::Broken, format!("no bystander: {error}")),
+        Ok(bystander) => match bystander.during(|| case.run(target)) {
+            (outcome, Ok(())) => outcome,
+            ((_, seen), Err(error)) => (Verdict::Broken, format!("{seen}; bystander: {error}")),
+        },
+    }
+}

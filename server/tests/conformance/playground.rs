@@ -1,0 +1,84 @@
+//! Where the cases play: one foreign server, or three of ours with different limits.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::program::Program;
+
+/// Which server a case needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// Any, with its default limits.
+    Usual,
+    /// Ours, with 64 KiB to a message and 100 fragments.
+    Small,
+    /// Ours, with short deadlines for handshakes and silence.
+    Hurried,
+}
+
+#[derive(Debug)]
+pub(crate) struct Playground {
+    pub(crate) host: String,
+    pub(crate) path: String,
+    /// Only a server that will not answer takes this long.
+    pub(crate) patience: Duration,
+    usual: SocketAddr,
+    limited: Option<Limited>,
+}
+
+#[derive(Debug)]
+struct Limited {
+    small: SocketAddr,
+    hurried: SocketAddr,
+    pid: u32,
+}
+
+impl Playground {
+    pub(crate) fn own(usual: &Program, small: &Program, hurried: &Program, patience: Duration) -> Self {
+        let limited = Limited { small: small.address(), hurried: hurried.address(), pid: usual.pid() };
+        let usual = usual.address();
+        Self { host: usual.to_string(), path: "/".into(), patience, usual, limited: Some(limited) }
+    }
+
+    pub(crate) fn foreign(url: &str, patience: Duration) -> Result<Self, String> {
+        let rest = url.strip_prefix("ws://").ok_or("the URL must start with ws://")?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let path = if path.is_empty() { "/" } else { path };
+        let authority = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let mut found = authority.to_socket_addrs().map_err(|error| error.to_string())?;
+        let usual = found.next().ok_or("no such host")?;
+        TcpStream::connect_timeout(&usual, patience).map_err(|error| format!("nothing answers: {error}"))?;
+        Ok(Self { host: host.into(), path: path.into(), patience, usual, limited: None })
+    }
+
+    pub(crate) fn address(&self, on: On) -> Option<SocketAddr> {
+        match (on, &self.limited) {
+            (On::Usual, _) => Some(self.usual),
+            (On::Small, limited) => limited.as_ref().map(|limited| limited.small),
+            (On::Hurried, limited) => limited.as_ref().map(|limited| limited.hurried),
+        }
+    }
+
+    /// The usual server's process, where it is ours.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.limited.as_ref().map(|limited| limited.pid)
+    }
+}
+
+/// One server of the playground, as a case meets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) patience: Duration,
+    pub(crate) pid: Option<u32>,
+}
+
+impl Target {
+    pub(crate) fn of(playground: &Playground, on: On) -> Option<Self> {
+        let Playground { host, path, patience, .. } = playground;
+        let (host, path, patience, pid) = (host.clone(), path.clone(), *patience, playground.pid());
+        Some(Self { address: playground.address(on)?, host, path, patience, pid })
+    }
+}
