@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::bystander::Bystander;
-use crate::observe::{Answer, End, Frame, Seen, observe_answer, observe_frames};
+use crate::observe::{Answer, End, Frame, Seen, describe_replies, observe_answer, observe_frames};
 use crate::playground::{On, Playground, Target};
 use crate::wire::{self, PING, frame};
 
@@ -115,7 +115,7 @@ impl Case {
         match &self.check {
             Check::Request(_, answer) => answer.to_string(),
             Check::Frames(_, replies, end) if replies.is_empty() => end.to_string(),
-            Check::Frames(_, replies, end) => format!("{}, {end}", crate::observe::describe(replies)),
+            Check::Frames(_, replies, end) => format!("{}, {end}", describe_replies(replies)),
             Check::Scenario(expected, _) => (*expected).to_owned(),
         }
     }

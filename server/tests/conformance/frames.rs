@@ -5,9 +5,6 @@ use crate::observe::End;
 use crate::playground::On;
 use crate::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, masked_by, raw};
 
-/// Our server's limit without flags.
-const MAX_MESSAGE: u64 = 64 << 20;
-
 const KEY: [u8; 4] = [1, 2, 3, 4];
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -402,14 +399,6 @@ fn limits() -> Vec<Case> {
             flood(5000, b"", true),
             &[(BINARY, b"")],
             End::Open,
-        ),
-        Case::frames(
-            "limit-default",
-            "a header of 64 MiB and 1",
-            "RFC 6455 7.4.1",
-            [header(FIN | BINARY, MAX_MESSAGE + 1), KEY.to_vec()].concat(),
-            &[],
-            End::Close(1009),
         ),
     ]
 }

@@ -404,10 +404,20 @@ fn websocket_refusals(d: &Draft) -> Vec<Case> {
             d.clone().with("Sec-WebSocket-Key", KEY).bytes(),
         ),
     ];
-    for version in ["", "0", "8", "12", "14", "013", "13, 8", "x"] {
+    let versions = [
+        ("empty", ""),
+        ("0", "0"),
+        ("8", "8"),
+        ("12", "12"),
+        ("14", "14"),
+        ("013", "013"),
+        ("list", "13, 8"),
+        ("letter", "x"),
+    ];
+    for (name, version) in versions {
         let draft = d.clone().set("Sec-WebSocket-Version", version);
         cases.push(upgrade(
-            &format!("hs-version-{version}"),
+            &format!("hs-version-{name}"),
             &format!("Sec-WebSocket-Version: {version}"),
             draft,
         ));
@@ -486,7 +496,7 @@ fn sizes(d: &Draft, path: &str) -> Vec<Case> {
             "hs-target-endless",
             "a request line without an end",
             414,
-            vec![b'G'; 0].into_iter().chain(*b"GET /").chain([b'a'; 20 << 10]).collect(),
+            [&b"GET /"[..], &[b'a'; 20 << 10]].concat(),
         ),
         too_big("hs-fields-120", "125 fields", 431, fields(120).bytes()),
         too_big("hs-head-17k", "one field of 17 KiB", 431, long(17 << 10)),

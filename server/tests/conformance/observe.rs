@@ -152,13 +152,18 @@ impl fmt::Display for Seen {
 }
 
 /// Frames in words, the first ones.
-pub(crate) fn describe(frames: &[Frame]) -> String {
+fn describe(frames: &[Frame]) -> String {
     let mut words: Vec<String> =
-        frames.iter().take(3).map(|(first, payload)| word(*first, payload)).collect();
-    if frames.len() > 3 {
+        frames.iter().take(2).map(|(first, payload)| word(*first, payload)).collect();
+    if frames.len() > 2 {
         words.push(format!("... ({} frames)", frames.len()));
     }
     words.join(", ")
+}
+
+/// Expected replies in words.
+pub(crate) fn describe_replies(replies: &[Frame]) -> String {
+    describe(&replies.iter().map(|(opcode, payload)| (FIN | opcode, payload.clone())).collect::<Vec<_>>())
 }
 
 fn word(first: u8, payload: &[u8]) -> String {
@@ -222,7 +227,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Opens(replies) if replies.is_empty() => f.write_str("101, open"),
-            Self::Opens(replies) => write!(f, "101, {}, open", describe(replies)),
+            Self::Opens(replies) => write!(f, "101, {}, open", describe_replies(replies)),
             Self::Status(status, _) => write!(f, "{status}, end"),
             Self::StatusOrDrop => f.write_str("400 or end"),
             Self::Drop => f.write_str("end"),
