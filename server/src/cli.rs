@@ -12,7 +12,7 @@ use protocol::Limits;
 use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Heartbeat, ListenAddress, Protocol, Rules, place_workers};
+use crate::config::{Admission, Config, Heartbeat, ListenAddress, Protocol, Rules, place_workers};
 use crate::error::ServeError;
 use crate::server::Server;
 use crate::{signals, version};
@@ -44,6 +44,14 @@ struct Arguments {
     /// Where to listen: HOST:PORT or ws://HOST:PORT/; port 0 takes a free one. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
+
+    /// The only path that is served, others get a 404 [default: every path].
+    #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
+    path: Option<String>,
+
+    /// Take browsers' pages of this Origin alone, others get a 403; requests without an Origin are taken. Repeatable.
+    #[arg(long = "origin", value_name = "ORIGIN", help_heading = LISTENING)]
+    origins: Vec<String>,
 
     /// What to echo: WebSocket messages, or raw bytes.
     #[arg(long, value_enum, default_value_t = Spoken::Ws, help_heading = LISTENING)]
@@ -173,6 +181,12 @@ fn time(text: &str) -> Result<Duration, String> {
     if span > MAX_TIME { Err("at most 100days".to_owned()) } else { Ok(span) }
 }
 
+fn path(text: &str) -> Result<String, String> {
+    let graphic = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+    let right = text.starts_with('/') && graphic;
+    if right { Ok(text.to_owned()) } else { Err("a path without a query is needed, as in /chat".to_owned()) }
+}
+
 fn spin(text: &str) -> Result<Spin, String> {
     if text == "always" {
         return Ok(Spin::Always);
@@ -255,6 +269,7 @@ impl Arguments {
         Rules {
             limits: Limits { max_message: self.max_message, max_fragments },
             head: HeadLimits::default(),
+            admission: Admission { path: self.path.clone(), origins: self.origins.clone() },
             handshake_timeout: self.handshake_timeout,
             heartbeat: Heartbeat { idle_timeout: self.idle_timeout, ping_interval: self.ping_interval },
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
+use protocol::handshake::server::{Accepted, Refusal};
 
 pub use crate::connection::Heartbeat;
 use crate::error::ServeError;
@@ -42,13 +43,42 @@ impl Protocol {
     }
 }
 
+/// Which right requests are let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The only path, without a query; `None`: every path.
+    pub path: Option<String>,
+    /// The only Origins, as browsers send them; empty: every Origin. A request without one comes from no browser's page and
+    /// is let in (RFC 6455 10.2).
+    pub origins: Vec<String>,
+}
+
+impl Admission {
+    /// # Errors
+    ///
+    /// 404 for another path, 403 for another Origin.
+    pub(crate) fn check(&self, request: &Accepted) -> Result<(), Refusal> {
+        let asked = request.target().split('?').next().unwrap_or_default();
+        if self.path.as_ref().is_some_and(|path| path != asked) {
+            return Err(Refusal::unknown_path());
+        }
+        let allowed = |origin: &str| self.origins.iter().any(|known| known.eq_ignore_ascii_case(origin));
+        if !self.origins.is_empty() && !request.origin().is_none_or(allowed) {
+            return Err(Refusal::forbidden_origin());
+        }
+        Ok(())
+    }
+}
+
 /// What a worker's WebSocket echo holds its connections to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Sizes of messages.
     pub limits: Limits,
     /// Sizes of requests.
     pub head: HeadLimits,
+    /// Paths and Origins.
+    pub admission: Admission,
     /// A connection whose opening handshake takes longer is dropped; zero: never.
     pub handshake_timeout: Duration,
     /// Silent connections.
@@ -56,11 +86,12 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// The protocol crate's limits, 5 s for a handshake, no heartbeat.
+    /// The protocol crate's limits, every path and Origin, 5 s for a handshake, no heartbeat.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             head: HeadLimits::default(),
+            admission: Admission::default(),
             handshake_timeout: Duration::from_secs(5),
             heartbeat: Heartbeat::default(),
         }

@@ -1,7 +1,9 @@
 //! The opening handshake's stage of a connection (RFC 6455 4.2).
 
 use engine::Output;
-use protocol::handshake::server::{HeadLimits, Refusal, answer, find_head};
+use protocol::handshake::server::{Refusal, answer, find_head};
+
+use crate::config::Rules;
 
 /// A request head that has not arrived whole.
 #[derive(Debug, Default)]
@@ -24,14 +26,14 @@ pub(crate) enum Progress {
 /// copied.
 pub(crate) fn read(
     head: &mut Option<Box<Head>>,
-    limits: &HeadLimits,
+    rules: &Rules,
     bytes: &[u8],
     out: &mut Output<'_>,
 ) -> Result<Progress, Refusal> {
     let Some(kept) = head else {
         let mut scanned = 0;
-        return match find_head(bytes, &mut scanned, limits)? {
-            Some(end) => accept(&bytes[..end], limits, out).map(|()| Progress::Open(end)),
+        return match find_head(bytes, &mut scanned, &rules.head)? {
+            Some(end) => accept(&bytes[..end], rules, out).map(|()| Progress::Open(end)),
             None => {
                 *head = Some(Box::new(Head { buffered: bytes.to_vec(), scanned }));
                 Ok(Progress::Incomplete)
@@ -40,9 +42,9 @@ pub(crate) fn read(
     };
     let before = kept.buffered.len();
     kept.buffered.extend_from_slice(bytes);
-    match find_head(&kept.buffered, &mut kept.scanned, limits)? {
+    match find_head(&kept.buffered, &mut kept.scanned, &rules.head)? {
         Some(end) => {
-            accept(&kept.buffered[..end], limits, out)?;
+            accept(&kept.buffered[..end], rules, out)?;
             *head = None;
             // The head's end was not in what had come before, so it lies in this read.
             Ok(Progress::Open(end - before))
@@ -51,7 +53,9 @@ pub(crate) fn read(
     }
 }
 
-fn accept(head: &[u8], limits: &HeadLimits, out: &mut Output<'_>) -> Result<(), Refusal> {
-    out.append(answer(head, limits)?.response());
+fn accept(head: &[u8], rules: &Rules, out: &mut Output<'_>) -> Result<(), Refusal> {
+    let request = answer(head, &rules.head)?;
+    rules.admission.check(&request)?;
+    out.append(request.response());
     Ok(())
 }

@@ -20,6 +20,7 @@ const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
 #[derive(Debug)]
 pub struct Server {
     protocol: Protocol,
+    path: String,
     addresses: Vec<SocketAddr>,
     engine: EngineKind,
     engine_reason: String,
@@ -43,7 +44,8 @@ impl Server {
         let (sender, reports) = channel();
         let (remotes, workers) = (Vec::new(), Vec::new());
         let protocol = config.protocol;
-        let mut server = Self { protocol, addresses, engine, engine_reason, remotes, workers, reports };
+        let path = config.rules.admission.path.clone().unwrap_or_default();
+        let mut server = Self { protocol, path, addresses, engine, engine_reason, remotes, workers, reports };
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
             let (remote, inbox) = engine::remote().map_err(ServeError::system("creating an eventfd"))?;
             let reports = sender.clone();
@@ -66,7 +68,7 @@ impl Server {
     }
 
     fn spawn(&mut self, config: &Config, plan: Plan) -> Result<(), ServeError> {
-        let rules = config.rules;
+        let rules = config.rules.clone();
         self.workers.push(match self.protocol {
             Protocol::WebSocket => worker::spawn(plan, move |life| WebSocketEcho::with_life(rules, life))?,
             Protocol::Tcp => worker::spawn(plan, RawEcho::with_life)?,
@@ -102,7 +104,8 @@ impl Server {
         let (engine, threads) = (self.engine, self.workers.len());
         let noun = if threads == 1 { "thread" } else { "threads" };
         let urls = self.addresses.iter().map(|&address| self.protocol.url(address));
-        urls.map(move |url| format!("listening on {url} (engine {engine}, {threads} {noun})"))
+        let path = self.path.trim_start_matches('/');
+        urls.map(move |url| format!("listening on {url}{path} (engine {engine}, {threads} {noun})"))
     }
 
     /// What ends the server from any thread.

@@ -48,7 +48,7 @@ impl WebSocketEcho {
 
     fn handshake(&mut self, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshake(head) = &mut c.stage else { return };
-        match http::read(head, &self.rules.head, bytes, out) {
+        match http::read(head, &self.rules, bytes, out) {
             Ok(Progress::Incomplete) => {}
             Ok(Progress::Open(frames)) => {
                 c.stage = Stage::Open(protocol::Connection::new(protocol::Role::Server));
@@ -114,14 +114,16 @@ impl WebSocketEcho {
         out.set_deadline(next);
     }
 
-    /// Closes an open WebSocket with 1001; a handshake is dropped.
+    /// Closes an open WebSocket with 1001; a request that has begun gets a 503, and a connection that has said nothing no
+    /// answer.
     fn farewell(&mut self, c: &mut Connection, reason: &str, out: &mut Output<'_>) {
         match c.stage {
             Stage::Open(_) => {
                 echo::close(GOING_AWAY, reason, out);
                 self.finish(c, out);
             }
-            Stage::Handshake(_) => out.close(CloseMode::Abort),
+            Stage::Handshake(Some(_)) => self.refuse(c, &Refusal::unavailable(), out),
+            Stage::Handshake(None) => out.close(CloseMode::Abort),
         }
     }
 }

@@ -171,6 +171,32 @@ fn a_signal_closes_with_1001_and_ends_with_0() {
 }
 
 #[test]
+fn a_drain_answers_a_begun_request_with_503() {
+    let server = Program::start(&["--threads", "1"]);
+    let mut begun = server.connect();
+    begun.write_all(&program::REQUEST[..20]).expect("half a request");
+    // The one worker has read that half by the time it echoes to a later connection.
+    let mut open = server.open();
+    open.write_all(&frame(1, b"hello")).expect("frame");
+    expect(&mut open, b"\x81\x05hello");
+    server.signal(Signal::TERM);
+    let answer = String::from_utf8(rest(&mut begun)).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
+    assert_eq!(rest(&mut open), CLOSE_1001);
+    drop((begun, open));
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+#[test]
+fn the_line_of_a_listener_names_the_path() {
+    let server = Program::start(&["--path", "/chat"]);
+    assert!(server.lines[0].contains(&format!(" ws://{}/chat (", server.address())), "{:?}", server.lines);
+    for wrong in ["chat", "/chat?a", "/a b"] {
+        assert_eq!(run(&["--path", wrong]).status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
 fn a_drain_ends_without_the_other_side() {
     let server = Program::start(&["--drain-timeout", "100ms"]);
     let mut stubborn = server.open();

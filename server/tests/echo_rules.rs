@@ -349,7 +349,7 @@ fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
         ("invalid text", sent(FIN | TEXT, b"ab\xff"), 1007),
     ];
     for (name, bytes, code) in cases {
-        let mut driven = Driven::open_with(small);
+        let mut driven = Driven::open_with(small.clone());
         let valid =
             [sent(FIN | TEXT, b"first"), sent(FIN | PING, b"!"), sent(FIN | BINARY, b"second")].concat();
         let replies = [answer(TEXT, b"first"), answer(PONG, b"!"), answer(BINARY, b"second")].concat();

@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::observe::Answer;
-use crate::playground::{On, Playground};
+use crate::playground::{ORIGIN, On, PATH, Playground};
 use crate::wire::{BINARY, KEY, TEXT, frame};
 
 const CLOSES: &[(&str, &str)] = &[("Connection", "close")];
@@ -85,6 +85,7 @@ pub(crate) fn cases(playground: &Playground) -> Vec<Case> {
         sizes(&draft, &playground.path),
         other_protocols(),
         deadlines(&draft),
+        admission(&draft),
     ]
     .concat()
 }
@@ -530,5 +531,33 @@ fn deadlines(d: &Draft) -> Vec<Case> {
             .on(On::Hurried),
         Case::request("hs-late-empty", "nothing at all", "RFC 9112 9.5", Vec::new(), Answer::Drop)
             .on(On::Hurried),
+    ]
+}
+
+fn admission(d: &Draft) -> Vec<Case> {
+    let d = d.clone().line(&format!("GET {PATH} HTTP/1.1"));
+    let line = |target: &str| d.clone().line(&format!("GET {target} HTTP/1.1"));
+    let from = |origin: &str| d.clone().with("Origin", origin);
+    let fine = |id, sent, draft: Draft| opens(id, sent, "RFC 6455 4.2.2", draft.bytes()).on(On::Choosy);
+    let refused = |id, sent, status, draft: Draft| {
+        let section = if status == 403 { "RFC 6455 10.2" } else { "RFC 6455 4.2.2" };
+        Case::request(id, sent, section, draft.bytes(), Answer::Status(status, CLOSES)).on(On::Choosy)
+    };
+    vec![
+        fine("hs-path", "the path that is served", d.clone()),
+        fine("hs-path-query", "the same with a query", line(&format!("{PATH}?a"))),
+        fine("hs-path-absolute", "the same in absolute form", line(&format!("http://localhost{PATH}"))),
+        refused("hs-path-other", "another path", 404, line("/other")),
+        refused("hs-path-root", "no path", 404, line("/")),
+        refused("hs-path-below", "a path below the one", 404, line(&format!("{PATH}/more"))),
+        fine("hs-origin-allowed", "the Origin that is allowed", from(ORIGIN)),
+        refused("hs-origin-other", "another Origin", 403, from("http://evil.example")),
+        refused(
+            "hs-origin-longer",
+            "an Origin that begins as the right one",
+            403,
+            from(&format!("{ORIGIN}.evil")),
+        ),
+        refused("hs-origin-null", "Origin: null", 403, from("null")),
     ]
 }

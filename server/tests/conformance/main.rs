@@ -22,7 +22,7 @@ mod wire;
 use std::time::Duration;
 
 use case::{Case, Verdict};
-use playground::Playground;
+use playground::{ORIGIN, PATH, Playground};
 use program::{LONG, Program, engines};
 use table::{print, summary};
 
@@ -45,13 +45,16 @@ fn all_ok_on(engine: &str) {
     if !engines().iter().any(|found| found == engine) {
         return;
     }
+    // Hundreds of connections for each engine, all engines in one process.
+    engine::socket::raise_file_limit();
     let start = |limits: &[&str]| {
         Program::start(&[&["--engine", engine, "--threads", "1", "--log", "off"], limits].concat())
     };
     let usual = start(&[]);
     let small = start(&["--max-message", "64KiB", "--max-fragments", "100"]);
+    let choosy = start(&["--path", PATH, "--origin", ORIGIN]);
     let hurried = start(&["--handshake-timeout", HURRY, "--idle-timeout", HURRY]);
-    let playground = Playground::own(&usual, &small, &hurried, LONG);
+    let playground = Playground::own(&usual, &small, &choosy, &hurried, LONG);
     let results = case::run_all(&cases(&playground), &playground);
     let failures: Vec<_> = results.into_iter().filter(|result| result.verdict != Verdict::Ok).collect();
     if !failures.is_empty() {

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::program::Program;
 
+/// What the choosy server lets in.
+pub(crate) const PATH: &str = "/chat";
+pub(crate) const ORIGIN: &str = "http://good.example";
+
 /// Which server a case needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -12,6 +16,8 @@ pub(crate) enum On {
     Usual,
     /// Ours, with 64 KiB to a message and 100 fragments.
     Small,
+    /// Ours, with one path and one Origin.
+    Choosy,
     /// Ours, with short deadlines for handshakes and silence.
     Hurried,
 }
@@ -29,13 +35,25 @@ pub(crate) struct Playground {
 #[derive(Debug)]
 struct Limited {
     small: SocketAddr,
+    choosy: SocketAddr,
     hurried: SocketAddr,
     pid: u32,
 }
 
 impl Playground {
-    pub(crate) fn own(usual: &Program, small: &Program, hurried: &Program, patience: Duration) -> Self {
-        let limited = Limited { small: small.address(), hurried: hurried.address(), pid: usual.pid() };
+    pub(crate) fn own(
+        usual: &Program,
+        small: &Program,
+        choosy: &Program,
+        hurried: &Program,
+        patience: Duration,
+    ) -> Self {
+        let limited = Limited {
+            small: small.address(),
+            choosy: choosy.address(),
+            hurried: hurried.address(),
+            pid: usual.pid(),
+        };
         let usual = usual.address();
         Self { host: usual.to_string(), path: "/".into(), patience, usual, limited: Some(limited) }
     }
@@ -55,6 +73,7 @@ impl Playground {
         match (on, &self.limited) {
             (On::Usual, _) => Some(self.usual),
             (On::Small, limited) => limited.as_ref().map(|limited| limited.small),
+            (On::Choosy, limited) => limited.as_ref().map(|limited| limited.choosy),
             (On::Hurried, limited) => limited.as_ref().map(|limited| limited.hurried),
         }
     }
@@ -78,7 +97,8 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn of(playground: &Playground, on: On) -> Option<Self> {
         let Playground { host, path, patience, .. } = playground;
-        let (host, path, patience, pid) = (host.clone(), path.clone(), *patience, playground.pid());
+        let path = if on == On::Choosy { PATH } else { path };
+        let (host, path, patience, pid) = (host.clone(), path.to_owned(), *patience, playground.pid());
         Some(Self { address: playground.address(on)?, host, path, patience, pid })
     }
 }

@@ -91,8 +91,8 @@ impl Program {
         let line = &self.lines[listener];
         let url = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
         let url = url.unwrap_or_else(|| panic!("unexpected line: {line}"));
-        let authority = url.split("://").nth(1).expect("a URL").trim_end_matches('/');
-        authority.parse().expect("an address")
+        let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
+        authority.expect("a URL").parse().expect("an address")
     }
 
     /// A TCP connection that cannot hang a test.
