@@ -8,7 +8,7 @@ usage: scripts/conformance.sh URL
 
   URL   a WebSocket echo server: ws://HOST:PORT/PATH
 
-Sends some 300 usual, unusual and hostile inputs, each with a bystander connection that must go on echoing, and prints for
+Sends some 350 usual, unusual and hostile inputs, each with a bystander connection that must go on echoing, and prints for
 each: id, what is sent, what is expected, what is seen, the verdict, and the section of the RFC. A last line counts.
 
   OK        as the RFC asks
