@@ -229,7 +229,7 @@ fn a_closed_standard_output_is_no_reason_to_end() {
 
 #[test]
 fn every_refusal_has_its_line_in_the_log() {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("refusals.log");
+    let path = std::env::temp_dir().join(format!("sparring-refusals-{}.log", std::process::id()));
     let log = std::fs::File::create(&path).expect("a log file");
     let server = Program::start_logging(&["--listen", "127.0.0.1:0"], &["--stats"], log);
     let mut unmasked = server.open();
@@ -242,7 +242,8 @@ fn every_refusal_has_its_line_in_the_log() {
     server.signal(Signal::TERM);
     let (_, printed) = server.end();
     assert!(printed.contains("\"refused\":2"), "{printed}");
-    let log = std::fs::read_to_string(path).expect("the log");
+    let log = std::fs::read_to_string(&path).expect("the log");
+    std::fs::remove_file(path).expect("own file");
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" refused: ")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     assert!(
