@@ -338,17 +338,25 @@ mod tests {
 
     #[test]
     fn output_leaves_in_order_whatever_each_write_takes() {
-        for step in [1, 7, 1000, 20_000, 1 << 20] {
+        // Every byte by itself where there are few, larger steps where there are many.
+        for (step, copied, owned) in [
+            (1, 30, 100),
+            (7, 300, 100),
+            (1000, 3000, JOIN_BELOW),
+            (20_000, 3000, JOIN_BELOW),
+            (1 << 20, 1, JOIN_BELOW),
+        ] {
             let (mut buffers, mut pool) = (ReadBuffers::default(), BufferPool::default());
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
             for round in 0..5u8 {
-                outbox.push_copy(&[round; 3000], &mut buffers);
-                outbox.push_owned(BytesMut::from(&[round + 50; JOIN_BELOW][..]), &mut buffers, &mut pool);
+                let (copied, owned) = (vec![round; copied], vec![round + 50; owned]);
+                outbox.push_copy(&copied, &mut buffers);
+                outbox.push_owned(BytesMut::from(&owned[..]), &mut buffers, &mut pool);
                 outbox.push_owned(BytesMut::from(&[round + 100; 10][..]), &mut buffers, &mut pool);
                 outbox.push_received(BytesMut::from(&[round + 150; 20][..]));
-                expected.extend_from_slice(&[round; 3000]);
-                expected.extend_from_slice(&[round + 50; JOIN_BELOW]);
+                expected.extend_from_slice(&copied);
+                expected.extend_from_slice(&owned);
                 expected.extend_from_slice(&[round + 100; 10]);
                 expected.extend_from_slice(&[round + 150; 20]);
             }
