@@ -137,14 +137,14 @@ mod tests {
     fn content(backlog: &Backlog) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 16];
         let (count, bytes) = backlog.gather(&mut slices);
-        let joined: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
+        let joined = slices[..count].iter().map(|s| &s[..]).collect::<Vec<_>>().concat();
         assert_eq!(joined.len(), bytes);
         joined
     }
 
     #[test]
     fn bytes_leave_in_order_whatever_is_taken() {
-        for step in [1, 3, 11, 5000, 40_000] {
+        for step in [11, 111, 5000, 40_000] {
             let (mut spares, mut pool) = (Spares::default(), BufferPool::default());
             let mut backlog = Backlog::default();
             let mut expected = Vec::new();
