@@ -179,6 +179,30 @@ struct Said {
     open: u32,
 }
 
+/// Whose the listening sockets are.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    Server,
+    /// One has gone while we looked.
+    Gone,
+    Stranger,
+}
+
+/// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which listen afterwards.
+///
+/// The server holds a socket from before it listens on it. So one that listened, was not among the server's, and still listens
+/// is somebody else's. One that is gone may have been the server's, which tried its port before it opened it for good.
+fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> BTreeSet<u64>) -> Owner {
+    let others: BTreeSet<u64> = listeners.difference(own).copied().collect();
+    if others.is_empty() {
+        Owner::Server
+    } else if others.is_disjoint(&now()) {
+        Owner::Gone
+    } else {
+        Owner::Stranger
+    }
+}
+
 impl Server {
     /// Starts a server and waits until it accepts at one of `addresses` (all with the URL's port): it has printed its
     /// `listening on` line or has answered an opening handshake, and the listening socket is its own. At most for `timeout`.
@@ -261,10 +285,13 @@ impl Server {
         if listeners.is_empty() {
             return Ok(false);
         }
-        // The server holds its socket from before it listens on it: whoever listens without being it is somebody else.
-        let own: BTreeSet<u64> = procfs::sockets_of(&self.pids());
-        if !listeners.is_subset(&own) {
-            return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
+        let own = procfs::sockets_of(&self.pids());
+        match owner(&listeners, &own, || procfs::listeners_at(addresses)) {
+            Owner::Server => {}
+            Owner::Gone => return Ok(false),
+            Owner::Stranger => {
+                return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
+            }
         }
         Ok(says_so || addresses.iter().any(|&at| answers(url, at)))
     }
@@ -447,6 +474,15 @@ fn confine(cpus: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_was_only_tried_is_no_strangers() {
+        let set = |inodes: &[u64]| inodes.iter().copied().collect::<BTreeSet<u64>>();
+        assert_eq!(owner(&set(&[1]), &set(&[1, 2]), || unreachable!("it is clear already")), Owner::Server);
+        // Socket 1 was closed between both looks, and 2 opened for good.
+        assert_eq!(owner(&set(&[1]), &set(&[2]), || set(&[2])), Owner::Gone);
+        assert_eq!(owner(&set(&[1]), &set(&[2]), || set(&[1, 2])), Owner::Stranger);
+    }
 
     #[test]
     fn commands_are_split_as_a_shell_would() {
