@@ -72,7 +72,7 @@ impl Outgoing {
             return put(body, payload, key);
         }
         let Some((stamp, rest)) = payload.split_first_chunk_mut::<STAMP>() else { return };
-        *stamp = masked(content.stamp(connection, sequence), key);
+        *stamp = masked(content.stamp_word(connection, sequence), key);
         put(body, rest, key);
     }
 
@@ -136,10 +136,10 @@ fn fresh_key(random: &mut Random) -> MaskingKey {
 
 /// A stamp, masked where there is a key: in one piece, as it stands in every message.
 #[inline]
-fn masked(stamp: [u8; STAMP], key: Option<MaskingKey>) -> [u8; STAMP] {
-    let key = u32::from_ne_bytes(key.map_or([0; 4], MaskingKey::to_bytes));
+fn masked(stamp: u128, key: Option<MaskingKey>) -> [u8; STAMP] {
+    let key = u32::from_le_bytes(key.map_or([0; 4], MaskingKey::to_bytes));
     let every_fourth = 0x0000_0001_0000_0001_0000_0001_0000_0001_u128;
-    (u128::from_ne_bytes(stamp) ^ (every_fourth * u128::from(key))).to_ne_bytes()
+    (stamp ^ (every_fourth * u128::from(key))).to_le_bytes()
 }
 
 /// Copies, masked where there is a key; `from` begins a multiple of four bytes into the payload.
