@@ -6,7 +6,9 @@ use std::process::Command;
 
 fn main() {
     let commit = output("git", &["rev-parse", "HEAD"]);
-    let dirty = output("git", &["status", "--porcelain", "--", ":/", ":(exclude,top)bench-results"]);
+    // Without optional locks, or looking would refresh the index, which is watched: every build would be a new one.
+    let status = ["--no-optional-locks", "status", "--porcelain", "--", ":/", ":(exclude,top)bench-results"];
+    let dirty = output("git", &status);
     tell("SPARRING_COMMIT", commit.as_deref().unwrap_or("unknown"));
     tell(
         "SPARRING_DIRTY",

@@ -102,7 +102,8 @@ build() {
 describe_checkout() {
     local commit changes
     commit=$(git rev-parse HEAD 2>/dev/null) || return 0
-    changes=$(git status --porcelain -- ':/' ':(exclude,top)bench-results' 2>/dev/null) || return 0
+    # Without optional locks: a refreshed index would make cargo build again.
+    changes=$(git --no-optional-locks status --porcelain -- ':/' ':(exclude,top)bench-results' 2>/dev/null) || return 0
     checkout=(--commit "$commit")
     [ -z "$changes" ] || checkout+=(--dirty)
 }

@@ -129,7 +129,7 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
     if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
         let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
     }
-    if let Some(enters) = server.enters_per_message() {
+    if let Some(enters) = server.enters_per_message(plan.url.transport, plan.message_bytes as u64) {
         let _ = write!(text, ", {enters:.3} enters per message");
     }
     if let Some(rss) = server.rss_bytes {

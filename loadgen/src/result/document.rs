@@ -358,10 +358,15 @@ pub struct Server {
 
 impl Server {
     /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts both.
+    ///
+    /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from the bytes.
     #[must_use]
-    pub fn enters_per_message(&self) -> Option<f64> {
+    pub fn enters_per_message(&self, transport: Transport, message_bytes: u64) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
-        let messages = *self.counters.get("messages")?;
+        let messages = match transport {
+            Transport::Ws => *self.counters.get("messages")?,
+            Transport::Tcp => self.counters.get("bytes_in")?.checked_div(message_bytes)?,
+        };
         (messages > 0).then(|| enters as f64 / messages as f64)
     }
 }

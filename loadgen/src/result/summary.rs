@@ -71,7 +71,10 @@ impl Summary {
             bytes_per_s: over(&|run| Some(run.bytes_per_s))?,
             server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
             server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
-            enters_per_message: over(&|run| run.server.as_ref()?.enters_per_message()),
+            enters_per_message: over(&|run| {
+                let Parameters { transport, message_bytes, .. } = scenario.parameters;
+                run.server.as_ref()?.enters_per_message(transport, message_bytes)
+            }),
             p50: latency.percentile(0.5),
             p99: latency.percentile(0.99),
             p99_9: latency.percentile(0.999),
@@ -168,6 +171,24 @@ mod tests {
         let summary = &Summary::all(&document)[0];
         assert!(summary.p99_9.is_some());
         assert_eq!(summary.runs, 2);
+    }
+
+    #[test]
+    fn raw_messages_are_counted_by_their_bytes() {
+        let mut document = example::document();
+        let of = |document: &Document, scenario: &str| {
+            let all = Summary::all(document);
+            all.iter().find(|summary| summary.scenario == scenario).and_then(|s| s.enters_per_message)
+        };
+        // 6,000 enters for 200,000 messages of a WebSocket.
+        assert_eq!(of(&document, "echo"), Some(0.03));
+        document.runs = vec![example::run("tcp", 60_000)];
+        let bytes = document.scenarios.iter().find(|s| s.name == "tcp").map(|s| s.parameters.message_bytes);
+        let server = document.runs[0].server.as_mut().expect("a server");
+        server.counters.insert("bytes_in".into(), 200_000 * bytes.expect("the scenario"));
+        // Reads, of which one may hold many messages.
+        server.counters.insert("messages".into(), 10);
+        assert_eq!(of(&document, "tcp"), Some(0.03));
     }
 
     #[test]
