@@ -30,6 +30,10 @@ pub enum Fault {
     NotFound,
     /// Answers the handshake with another key's accept.
     WrongAccept,
+    /// Answers the handshake rightly but for the first text, in place of which stands the second.
+    Instead(&'static str, &'static str),
+    /// Begins an answer to the handshake whose head never ends.
+    EndlessHead,
     /// Closes without answering the handshake.
     HangUp,
     /// Never answers the handshake.
@@ -138,6 +142,15 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
             let key = protocol::handshake::accept_key("AAAAAAAAAAAAAAAAAAAAAA==");
             let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
             stream.write_all(format!("{head}Sec-WebSocket-Accept: {key}\r\n\r\n").as_bytes())?;
+        }
+        Fault::Instead(right, wrong) => {
+            let answer = String::from_utf8_lossy(accepted.response()).replacen(right, wrong, 1);
+            stream.write_all(answer.as_bytes())?;
+        }
+        Fault::EndlessHead => {
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n")?;
+            // Far beyond what anybody should keep; writing fails when the other end has had enough.
+            return (0..1 << 20).try_for_each(|_| stream.write_all(b"X: y\r\n"));
         }
         Fault::HangUp => return Ok(()),
         Fault::Mute => {}

@@ -53,6 +53,29 @@ fn handshakes_that_fail() {
     assert_all(&errors(Fault::Mute, quick), &["handshake", "no answer within 300ms"]);
 }
 
+/// RFC 6455 4.1: every condition under which a client must fail the connection.
+#[test]
+fn answers_that_open_no_websocket() {
+    let answers = [
+        ("101 Switching Protocols", "200 OK", "200 OK"),
+        ("101 Switching Protocols", "301 Moved Permanently\r\nLocation: /", "301 Moved Permanently"),
+        ("101 Switching Protocols", "503 Service Unavailable", "503 Service Unavailable"),
+        ("HTTP/1.1", "HTTP/1.0", "HTTP/1.1"),
+        ("Upgrade: websocket\r\n", "", "Upgrade"),
+        ("Upgrade: websocket", "Upgrade: h2c", "Upgrade"),
+        ("Connection: Upgrade\r\n", "", "Connection"),
+        ("Connection: Upgrade", "Connection: keep-alive", "Connection"),
+        ("Sec-WebSocket-Accept: ", "X-Accept: ", "Sec-WebSocket-Accept"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "permessage-deflate"),
+        ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n", "chat"),
+        ("\r\n\r\n", "\r\nno field at all\r\n\r\n", "malformed"),
+    ];
+    for (right, wrong, said) in answers {
+        assert_all(&errors(Fault::Instead(right, wrong), |_| {}), &["handshake", said]);
+    }
+    assert_all(&errors(Fault::EndlessHead, |_| {}), &["handshake", "longer than"]);
+}
+
 #[test]
 fn a_server_that_stops_answering() {
     let patient_enough = |plan: &mut Plan| plan.answer_timeout = Duration::from_millis(400);
