@@ -16,11 +16,11 @@ use bytes::BytesMut;
 use engine::{Cause, CloseMode, Config, ConnId, Connect, EngineError, EngineKind, Handler, Linger};
 use engine::{Origin, Output, Worker};
 use protocol::frame::MAX_CONTROL_LEN;
-use protocol::handshake::{HeadLimits, client as handshake};
 use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 use thiserror::Error;
 
+use crate::opening::Opening;
 use crate::result::Transport;
 use crate::url::{Port, Url};
 
@@ -275,25 +275,6 @@ enum Stage {
     Ended,
 }
 
-/// An opening handshake that is under way.
-struct Opening {
-    nonce: [u8; 16],
-    head: Vec<u8>,
-    scanned: usize,
-}
-
-impl Opening {
-    /// Reads on in the response: where in `bytes` the frames begin, once it is whole and right.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, handshake::ResponseError> {
-        let before = self.head.len();
-        self.head.extend_from_slice(bytes);
-        let len = handshake::find_response(&self.head, &mut self.scanned, &HeadLimits::default())?;
-        let Some(len) = len else { return Ok(None) };
-        handshake::check_response(&self.head[..len], &self.nonce, &[])?;
-        Ok(Some(len - before))
-    }
-}
-
 impl EchoClient {
     fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&Visit)>) -> Self {
         Self {
@@ -337,19 +318,7 @@ impl EchoClient {
 
     fn request(&mut self, out: &mut Output<'_>) -> Opening {
         let nonce = self.secrets.nonce();
-        let request = handshake::Request {
-            host: &self.url.host_field(),
-            target: &self.target(),
-            nonce,
-            origin: None,
-            subprotocols: &[],
-            headers: &[],
-        };
-        let mut bytes = Vec::new();
-        request.encode(&mut bytes);
-        out.append(&bytes);
-        out.set_deadline(Some(out.now() + self.connect_timeout));
-        Opening { nonce, head: Vec::new(), scanned: 0 }
+        Opening::begin(&self.url.host_field(), &self.target(), nonce, self.connect_timeout, out)
     }
 
     fn handshake_failed(&mut self, detail: String) {

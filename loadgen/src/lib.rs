@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod echo;
 pub mod machine;
+mod opening;
 mod procfs;
 pub mod result;
 pub mod run;

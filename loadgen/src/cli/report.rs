@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::result::table::grouped;
 use crate::result::{Errors, Integrity, Latency, Payload, Run, Server};
 use crate::run::Plan;
 
@@ -170,19 +171,6 @@ fn span(ns: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),
         _ => format!("{:.2} s", ns as f64 / 1e9),
     }
-}
-
-/// A whole number with commas between thousands.
-pub(super) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

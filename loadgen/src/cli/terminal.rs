@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::report::grouped;
+use crate::result::table::grouped;
 use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.

@@ -15,7 +15,7 @@ mod latency;
 mod schema_tests;
 mod store;
 mod summary;
-mod table;
+pub(crate) mod table;
 mod utc;
 
 pub use change::{Change, ScenarioChange, change_between};

@@ -167,7 +167,7 @@ fn latency(ns: Option<u64>) -> String {
 }
 
 /// A whole number with a comma every three digits.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use engine::{Cause, CloseMode, ConnId, Connect, Handler, Nanos, Origin, Output, Worker};
-use protocol::handshake::{HeadLimits, client as handshake};
 use protocol::{Connection, Event, Limits, MessageKind, Role};
 
 use super::check::{self, Arriving, Judged, Settled};
@@ -16,6 +15,7 @@ use super::outgoing::Outgoing;
 use super::random::Random;
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::{Tally, duration_ns};
+use crate::opening::Opening;
 use crate::result::Transport;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
@@ -51,19 +51,14 @@ enum Stage {
     Closed,
     /// Since then; being connected, to the address of this index.
     Connecting(Nanos),
-    Handshaking(Box<Opening>),
+    /// The request is out; the connection was begun at this time.
+    Handshaking {
+        began: Nanos,
+        opening: Box<Opening>,
+    },
     Open,
     /// We have ended it, or know that it has ended.
     Closing,
-}
-
-/// An opening handshake that is under way.
-struct Opening {
-    began: Nanos,
-    nonce: [u8; 16],
-    /// What has come of the response, where it did not come in one piece.
-    head: Vec<u8>,
-    scanned: usize,
 }
 
 /// What the worker is about.
@@ -209,20 +204,9 @@ impl Client {
     }
 
     fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
-        let nonce = self.outgoing.nonce();
-        let request = handshake::Request {
-            host: &self.shared.host,
-            target: &self.shared.target,
-            nonce,
-            origin: None,
-            subprotocols: &[],
-            headers: &[],
-        };
-        let mut bytes = Vec::new();
-        request.encode(&mut bytes);
-        out.append(&bytes);
-        out.set_deadline(Some(out.now() + self.shared.connect_timeout));
-        Stage::Handshaking(Box::new(Opening { began, nonce, head: Vec::new(), scanned: 0 }))
+        let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
+        let opening = Opening::begin(&shared.host, &shared.target, nonce, shared.connect_timeout, out);
+        Stage::Handshaking { began, opening: Box::new(opening) }
     }
 
     fn now_open(&mut self, link: u32, began: Nanos) {
@@ -247,11 +231,11 @@ impl Client {
 
     /// Reads on in the response; returns how many of `bytes` belong to it once it is whole and right.
     fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
-        let Stage::Handshaking(opening) = &mut self.links[link as usize].stage else { return None };
+        let Stage::Handshaking { began, opening } = &mut self.links[link as usize].stage else { return None };
+        let began = *began;
         match opening.read(bytes) {
             Ok(None) => None,
             Ok(Some(used)) => {
-                let began = opening.began;
                 out.set_deadline(None);
                 self.now_open(link, began);
                 Some(used)
@@ -463,29 +447,6 @@ impl Client {
     }
 }
 
-impl Opening {
-    /// Reads on in the response: how many of `bytes` belong to it once it is whole and right.
-    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, handshake::ResponseError> {
-        let limits = HeadLimits::default();
-        if self.head.is_empty() {
-            // Nearly always the whole response comes in one piece.
-            if let Some(len) = handshake::find_response(bytes, &mut self.scanned, &limits)? {
-                handshake::check_response(&bytes[..len], &self.nonce, &[])?;
-                return Ok(Some(len));
-            }
-            self.head.extend_from_slice(bytes);
-            return Ok(None);
-        }
-        let before = self.head.len();
-        self.head.extend_from_slice(bytes);
-        let Some(len) = handshake::find_response(&self.head, &mut self.scanned, &limits)? else {
-            return Ok(None);
-        };
-        handshake::check_response(&self.head[..len], &self.nonce, &[])?;
-        Ok(Some(len - before))
-    }
-}
-
 /// A separator where there is something to separate.
 fn colon(text: &str) -> &'static str {
     if text.is_empty() { "" } else { ": " }
@@ -551,7 +512,7 @@ impl Handler for Client {
         match (&self.links[c.link as usize].stage, self.shared.transport) {
             (Stage::Open | Stage::Closing, Transport::Ws) => self.read_frames(c, bytes, out),
             (Stage::Open, Transport::Tcp) => self.read_raw(c.link, bytes, out),
-            (Stage::Handshaking(_), _) => {
+            (Stage::Handshaking { .. }, _) => {
                 if let Some(used) = self.read_response(c.link, bytes, out) {
                     self.read_frames(c, &mut bytes[used..], out);
                 }
@@ -567,7 +528,7 @@ impl Handler for Client {
                 self.tally.errors.closed += 1;
                 self.end(c.link, describe(&Cause::PeerClosed), out);
             }
-            Stage::Handshaking(_) => {
+            Stage::Handshaking { .. } => {
                 let detail = "the server closed the connection without answering".to_owned();
                 self.handshake_failed(c.link, detail, out);
             }
@@ -579,7 +540,7 @@ impl Handler for Client {
 
     fn deadline(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        if let Stage::Handshaking(_) = self.links[c.link as usize].stage {
+        if let Stage::Handshaking { .. } = self.links[c.link as usize].stage {
             self.tally.errors.timeout += 1;
             let detail = format!("no answer within {:?}", self.shared.connect_timeout);
             return self.handshake_failed(c.link, detail, out);
@@ -600,7 +561,7 @@ impl Handler for Client {
                 }
                 self.lose(c.link, describe(&cause));
             }
-            Stage::Handshaking(_) if !matches!(cause, Cause::Shutdown) => {
+            Stage::Handshaking { .. } if !matches!(cause, Cause::Shutdown) => {
                 self.opening -= 1;
                 self.tally.errors.handshake += 1;
                 self.doing = Doing::Waiting;
