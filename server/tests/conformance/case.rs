@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub(crate) const PROBE: &[u8] = b"still open?";
 pub(crate) enum Verdict {
     /// As the RFC asks.
     Ok,
-    /// Tolerated, or dropped without a code.
+    /// Tolerated, dropped without a code, or refused in another way than the most exact one.
     Lax,
     /// Another answer than the right one.
     Wrong,
@@ -125,17 +126,19 @@ impl Case {
             Check::Request(writes, answer) => {
                 let Ok(stream) = wire::connect(target) else { return no_connection() };
                 let offered = writes.concat();
-                let probe = match answer {
-                    Answer::Opens(_) => frame(PING, PROBE),
-                    _ => Vec::new(),
+                let probe_behind = match answer {
+                    Answer::Opens(replies) => Some(replies.len()),
+                    _ => None,
                 };
-                let seen = exchange(&stream, writes, &probe, || observe_answer(&stream, answer));
+                let seen =
+                    exchange(&stream, writes, probe_behind, |came| observe_answer(&stream, answer, came));
                 answer.judge(&offered, &seen)
             }
             Check::Frames(writes, replies, end) => {
                 let Ok(stream) = wire::open(target) else { return no_connection() };
-                let probe = if *end == End::Open { frame(PING, PROBE) } else { Vec::new() };
-                let seen = exchange(&stream, writes, &probe, || observe_frames(&stream, Vec::new()));
+                let probe_behind = (*end == End::Open).then_some(replies.len());
+                let seen =
+                    exchange(&stream, writes, probe_behind, |came| observe_frames(&stream, Vec::new(), came));
                 end.judge(replies, &seen)
             }
             Check::Scenario(_, run) => run(target),
@@ -149,9 +152,18 @@ fn no_connection() -> Outcome {
 
 /// Writes on a thread of its own, so that neither side waits for the other. That writing fails is no finding: the server
 /// may have closed.
-fn exchange(stream: &TcpStream, writes: &[Vec<u8>], probe: &[u8], observe: impl FnOnce() -> Seen) -> Seen {
+///
+/// The probe goes out behind so many replies, so that it is no frame before the server's 101 (RFC 6455 4.1), and its pong,
+/// which may overtake an echo (5.5.3), does not end a case too early.
+fn exchange(
+    stream: &TcpStream,
+    writes: &[Vec<u8>],
+    probe_behind: Option<usize>,
+    observe: impl FnOnce(&mut dyn FnMut(usize)) -> Seen,
+) -> Seen {
+    let (say_due, probe_due) = mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             let mut stream = stream;
             for write in writes {
                 if stream.write_all(write).is_err() {
@@ -162,9 +174,16 @@ fn exchange(stream: &TcpStream, writes: &[Vec<u8>], probe: &[u8], observe: impl 
                     thread::sleep(Duration::from_millis(1));
                 }
             }
-            let _ = stream.write_all(probe);
+            if probe_due.recv().is_ok() {
+                let _ = stream.write_all(&frame(PING, PROBE));
+            }
         });
-        let seen = observe();
+        let seen = observe(&mut |came| {
+            if probe_behind == Some(came) {
+                let _ = say_due.send(());
+            }
+        });
+        drop(say_due);
         // Also wakes a writer that is stuck.
         let _ = stream.shutdown(Shutdown::Both);
         seen

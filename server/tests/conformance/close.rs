@@ -142,7 +142,7 @@ fn never_closes(target: &Target) -> Outcome {
     if stream.write_all(&close(1000, b"")).is_err() {
         return (Verdict::Wrong, "no Close taken".into());
     }
-    let seen = observe_frames(&stream, Vec::new());
+    let seen = observe_frames(&stream, Vec::new(), &mut |_| ());
     if seen.last != Last::Eof {
         return (Verdict::Lax, seen.to_string());
     }
@@ -172,5 +172,5 @@ fn half_closed(target: &Target, bytes: &[u8], replies: &[(u8, Vec<u8>)]) -> Outc
     let Ok(mut stream) = wire::open(target) else { return (Verdict::Broken, "no connection".into()) };
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
-    End::Eof.judge(replies, &observe_frames(&stream, Vec::new()))
+    End::Eof.judge(replies, &observe_frames(&stream, Vec::new(), &mut |_| ()))
 }

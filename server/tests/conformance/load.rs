@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 
 use crate::case::{Case, Outcome, Verdict};
-use crate::observe::{End, Last, Seen, observe_frames};
+use crate::observe::{End, observe_frames};
 use crate::playground::Target;
 use crate::wire::{self, BINARY, FIN, PING, TEXT, frame, raw};
 
@@ -197,11 +197,12 @@ fn bytewise(target: &Target) -> Outcome {
 }
 
 fn echo_of(mut stream: &TcpStream, message: &[u8]) -> Outcome {
-    let probe = stream.write_all(&frame(PING, crate::case::PROBE));
-    let seen = match probe {
-        Ok(()) => observe_frames(stream, Vec::new()),
-        Err(_) => Seen { head: Vec::new(), frames: Vec::new(), last: Last::Reset },
-    };
+    let seen = observe_frames(stream, Vec::new(), &mut |came| {
+        if came == 1 {
+            // A server that has gone is seen by the read that follows.
+            let _ = stream.write_all(&frame(PING, crate::case::PROBE));
+        }
+    });
     End::Open.judge(&[(TEXT, message.to_vec())], &seen)
 }
 

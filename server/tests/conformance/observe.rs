@@ -58,10 +58,11 @@ pub(crate) enum Answer {
     Drop,
 }
 
-/// Reads frames until the probe's pong or the end.
-pub(crate) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>) -> Seen {
+/// Reads frames until the probe's pong or the end. `came` learns before each how many have come.
+pub(crate) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut dyn FnMut(usize)) -> Seen {
     let mut frames = Vec::new();
     let last = loop {
+        came(frames.len());
         match read_frame(&mut stream) {
             Ok(frame) if frame.0 == FIN | PONG && frame.1 == PROBE => break Last::Open,
             Ok(frame) => frames.push(frame),
@@ -72,7 +73,7 @@ pub(crate) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>) -> Seen {
 }
 
 /// Reads an HTTP answer; after a 101 frames, else content.
-pub(crate) fn observe_answer(mut stream: &TcpStream, answer: &Answer) -> Seen {
+pub(crate) fn observe_answer(mut stream: &TcpStream, answer: &Answer, came: &mut dyn FnMut(usize)) -> Seen {
     let mut head = Vec::new();
     let mut byte = [0];
     let last = loop {
@@ -84,7 +85,7 @@ pub(crate) fn observe_answer(mut stream: &TcpStream, answer: &Answer) -> Seen {
         if head.starts_with(b"HTTP/1.1 101 ") && head.ends_with(b"\r\n\r\n") {
             // Where a refusal was expected that it opened is all there is to know.
             return match answer {
-                Answer::Opens(_) => observe_frames(stream, head),
+                Answer::Opens(_) => observe_frames(stream, head, came),
                 _ => Seen { head, frames: Vec::new(), last: Last::Open },
             };
         }
@@ -203,9 +204,8 @@ impl End {
 
     fn verdict(&self, replies: &[Frame], seen: &Seen) -> Verdict {
         let (before, close, after) = seen.split();
-        let as_expected = |(reply, frame): (&Frame, &Frame)| FIN | reply.0 == frame.0 && reply.1 == frame.1;
-        let replied = before.len() >= replies.len() && replies.iter().zip(before).all(as_expected);
-        let exactly = replied && before.len() == replies.len();
+        let Replies { in_order, complete, exactly } = Replies::compare(replies, before);
+        let replied = in_order && complete;
         match (self, close) {
             (Self::Open, None) if exactly && seen.last == Last::Open => Verdict::Ok,
             (Self::Eof, None) if exactly && seen.last == Last::Eof => Verdict::Ok,
@@ -215,11 +215,46 @@ impl End {
             (Self::Close(_) | Self::Answer(_), None) if replied => Verdict::Lax,
             (Self::Close(_) | Self::Answer(_), None) => Verdict::Wrong,
             (Self::Close(code), Some(payload)) if !payload.starts_with(&code.to_be_bytes()) => Verdict::Wrong,
-            (Self::Answer(expected), Some(payload)) if payload != expected => Verdict::Wrong,
+            (Self::Answer(expected), Some(payload)) if code(payload) != code(expected) => Verdict::Wrong,
+            // The messages before were sound, but the RFC does not say that they are answered first (7.1.7).
+            _ if in_order && !complete && after == 0 => Verdict::Lax,
             _ if !exactly || after > 0 => Verdict::Wrong,
+            // The code is echoed, the reason need not be (5.5.1).
+            (Self::Answer(expected), Some(payload)) if payload != expected => Verdict::Lax,
             _ if seen.last == Last::Eof => Verdict::Ok,
             _ => Verdict::Lax,
         }
+    }
+}
+
+/// The status code of a Close's payload; nothing where it has none.
+fn code(payload: &[u8]) -> &[u8] {
+    &payload[..payload.len().min(2)]
+}
+
+/// What came beside what is expected.
+struct Replies {
+    /// What came begins as expected, or is the beginning of it.
+    in_order: bool,
+    /// Nothing is missing.
+    complete: bool,
+    /// Nothing else came either.
+    exactly: bool,
+}
+
+impl Replies {
+    /// Data and pongs each in their order: a pong may overtake an echo (RFC 6455 5.5.3).
+    fn compare(expected: &[Frame], seen: &[Frame]) -> Self {
+        let is_control = |frame: &&Frame| frame.0 & 0x08 != 0;
+        let alike = |(reply, frame): (&Frame, &Frame)| FIN | reply.0 == frame.0 && reply.1 == frame.1;
+        let (control, data): (Vec<&Frame>, Vec<&Frame>) = expected.iter().partition(is_control);
+        let (seen_control, seen_data): (Vec<&Frame>, Vec<&Frame>) = seen.iter().partition(is_control);
+        let kinds = [(control, seen_control), (data, seen_data)];
+        let in_order = kinds.iter().all(|(expected, seen)| {
+            expected.iter().zip(seen).map(|(reply, frame)| (*reply, *frame)).all(alike)
+        });
+        let complete = kinds.iter().all(|(expected, seen)| seen.len() >= expected.len());
+        Self { in_order, complete, exactly: in_order && expected.len() == seen.len() && complete }
     }
 }
 
@@ -258,14 +293,23 @@ impl Answer {
     }
 }
 
+/// Fields that a refusal with their status must have (RFC 9110 15.5.6, 15.5.22).
+const OBLIGATORY: [&str; 2] = ["Allow", "Upgrade"];
+
+/// RFC 6455 leaves the status to the server ("such as 400", 4.2.1), HTTP whether the connection stays: another refusal, and
+/// one that lacks a field that only helps, is lax.
 fn refused(wanted: u16, fields: &[(&str, &str)], seen: &Seen) -> Outcome {
     let verdict = match status(&seen.head) {
         None | Some(101) => Verdict::Lax,
+        Some(status) if status != wanted && matches!(status, 400..=499 | 501 | 505) => Verdict::Lax,
         Some(status) if status != wanted => Verdict::Wrong,
         Some(_) => {
-            let missing = fields.iter().find(|(name, value)| !has(&seen.head, name, value));
-            if let Some((name, value)) = missing {
-                return (Verdict::Wrong, format!("{seen}: no {name}: {value}"));
+            let missing = |&(name, value): &(&str, &str)| !has(&seen.head, name, value);
+            let absent: Vec<_> = fields.iter().copied().filter(missing).collect();
+            let is_obligatory = |(name, _): &&(&str, &str)| OBLIGATORY.contains(name);
+            if let Some((name, value)) = absent.iter().find(is_obligatory).or(absent.first()) {
+                let verdict = if OBLIGATORY.contains(name) { Verdict::Wrong } else { Verdict::Lax };
+                return (verdict, format!("{seen}: no {name}: {value}"));
             }
             if seen.last == Last::Eof { Verdict::Ok } else { Verdict::Lax }
         }
