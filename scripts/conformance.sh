@@ -12,7 +12,7 @@ Sends some 350 usual, unusual and hostile inputs, each with a bystander connecti
 each: id, what is sent, what is expected, what is seen, the verdict, and the section of the RFC. A last line counts.
 
   OK        as the RFC asks
-  lax       tolerated, or dropped without a status or a close code
+  lax       tolerated, dropped without a status or a close code, or refused with another status than the most exact one
   wrong     another answer than the right one
   broken    the server ended, or the bystander was hurt
   skipped   needs limits that only flags of sparring-server set

@@ -1,0 +1,14 @@
+// Echo server on ws for Node.js, with the library's defaults but for the limit of 64 MiB. Found through NODE_PATH.
+"use strict";
+
+const { WebSocketServer } = require("ws");
+
+const [host, port] = (process.argv[2] ?? "127.0.0.1:0").split(":");
+const server = new WebSocketServer({ host, port: Number(port), maxPayload: 64 << 20 });
+
+server.on("connection", (socket) => {
+  // Without a listener an error of one connection would end the process.
+  socket.on("error", () => {});
+  socket.on("message", (data, isBinary) => socket.send(data, { binary: isBinary }));
+});
+server.on("listening", () => console.log(`listening on ws://${host}:${server.address().port}/`));
