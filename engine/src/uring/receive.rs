@@ -19,7 +19,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     fn arm_receive(&mut self, slot: u32) {
         let s = &mut self.slots[slot as usize];
         let wanted = match s.state {
-            State::Open => s.is_listening(),
+            State::Open => s.has_caught_up(),
             // What comes now is discarded, but it must be read: unread input would turn the close into a reset.
             State::Draining | State::Lingering => true,
             _ => false,
@@ -89,7 +89,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         self.name_buffer(id);
         let s = &mut self.slots[slot as usize];
         match s.state {
-            State::Open if s.is_listening() => {
+            State::Open if s.has_caught_up() => {
                 let (conn_id, unsent) = (s.id(slot), s.unsent());
                 if let Some(conn) = s.conn.as_mut() {
                     let mut out = self.record.begin(self.now, unsent, len);
@@ -97,10 +97,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
                     self.absorb(slot, Source::Buffer(id));
                 }
             }
-            State::Open => {
-                let bytes = self.ring.buffer(id, len);
-                s.extra().stash.extend_from_slice(bytes);
-            }
+            State::Open => self.stash(slot, id, len),
             State::Draining | State::Lingering => {
                 let left = &mut s.extra().linger_left;
                 *left = left.saturating_sub(len as u64);
@@ -134,7 +131,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let s = &mut self.slots[slot as usize];
         s.marks.set(Marks::EOF);
         match s.state {
-            State::Open if s.is_listening() => self.tell_eof(handler, slot),
+            State::Open if s.has_caught_up() => self.tell_eof(handler, slot),
             State::Open => s.marks.set(Marks::EOF_UNTOLD),
             State::Lingering => self.end(slot, Cause::PeerClosed),
             _ => {}
@@ -173,7 +170,10 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             if !self.slots[slot as usize].is_listening() {
                 continue;
             }
-            self.deliver_stash(handler, slot);
+            if !self.deliver_stash(handler, slot) {
+                self.resumed.push(slot);
+                continue;
+            }
             let s = &mut self.slots[slot as usize];
             if s.is_listening() && s.marks.any(Marks::EOF_UNTOLD) {
                 s.marks.clear(Marks::EOF_UNTOLD);
@@ -186,16 +186,43 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         self.resumed = resumed;
     }
 
-    fn deliver_stash(&mut self, handler: &mut H, slot: u32) {
-        let s = &mut self.slots[slot as usize];
-        let Some(extra) = s.extra.as_mut().filter(|e| !e.stash.is_empty()) else { return };
-        let mut stash = std::mem::take(&mut extra.stash);
-        let (id, unsent, len) = (s.id(slot), s.unsent(), stash.len());
-        if let Some(conn) = s.conn.as_mut() {
-            let mut out = self.record.begin(self.now, unsent, len);
-            handler.received(id, conn, &mut stash, &mut out);
-            self.absorb(slot, Source::Stash(&stash));
+    /// Keeps what came after a pause. In pieces: one growing buffer would be copied and leave its smaller selves behind.
+    fn stash(&mut self, slot: u32, id: u16, len: usize) {
+        let bytes = self.ring.buffer(id, len);
+        let stash = &mut self.slots[slot as usize].extra().stash;
+        match stash.back_mut() {
+            Some(last) if last.capacity() - last.len() >= len => last.extend_from_slice(bytes),
+            _ => {
+                let mut piece = self.record.pool().take_fitting(len);
+                piece.extend_from_slice(bytes);
+                stash.push_back(piece);
+            }
         }
-        self.record.pool().put(stash);
+    }
+
+    /// Hands over what was stashed, piece by piece, until the handler pauses again or its output is above the high-water mark.
+    /// Whether there is no need to come back for more in the next turn.
+    fn deliver_stash(&mut self, handler: &mut H, slot: u32) -> bool {
+        loop {
+            let s = &mut self.slots[slot as usize];
+            if !s.is_listening() {
+                return true;
+            }
+            let (id, unsent) = (s.id(slot), s.unsent());
+            let Some(stash) = s.extra.as_mut().map(|e| &mut e.stash).filter(|s| !s.is_empty()) else {
+                return true;
+            };
+            if unsent > self.config.high_water {
+                // Of this turn's making: it is sent first, and if it does not go the connection is held back.
+                return false;
+            }
+            let Some(mut piece) = stash.pop_front() else { return true };
+            if let Some(conn) = s.conn.as_mut() {
+                let mut out = self.record.begin(self.now, unsent, piece.len());
+                handler.received(id, conn, &mut piece, &mut out);
+                self.absorb(slot, Source::Stash(&piece));
+            }
+            self.record.pool().put(piece);
+        }
     }
 }

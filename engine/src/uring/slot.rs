@@ -85,8 +85,8 @@ impl Marks {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) backlog: Backlog,
-    /// Bytes that arrived after a pause, in order.
-    pub(super) stash: BytesMut,
+    /// Bytes that arrived after a pause, in order and in pieces.
+    pub(super) stash: VecDeque<BytesMut>,
     /// Bytes that may still be discarded before a gentle close is cut short.
     pub(super) linger_left: u64,
     pub(super) cause: Option<Cause>,
@@ -188,6 +188,11 @@ impl<C> Slot<C> {
     /// Whether `received` may be called.
     pub(super) fn is_listening(&self) -> bool {
         self.state == State::Open && !self.marks.any(Marks::PAUSED | Marks::HELD_BACK)
+    }
+
+    /// Whether what arrives now may be handed over now: not before what was stashed.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.is_listening() && self.extra.as_ref().is_none_or(|e| e.stash.is_empty())
     }
 
     /// The earlier of both times.

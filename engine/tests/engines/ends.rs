@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -283,6 +285,39 @@ pub(crate) fn pause_holds_bytes_and_end_back(case: &Case) {
     });
     assert!(bytes == late);
     running.finish();
+}
+
+/// A pause after every call, lifted at the end of that turn or of the next: what was held back comes before what arrives in
+/// the meantime.
+pub(crate) fn pauses_between_all_calls_keep_the_order(case: &Case) {
+    for a_turn_later in [false, true] {
+        let paused = Arc::new(AtomicBool::new(false));
+        let just_paused = paused.clone();
+        let script = Script::default()
+            .received(move |_, bytes, out| {
+                out.echo(0..bytes.len());
+                out.pause();
+                just_paused.store(true, Ordering::Relaxed);
+            })
+            .turn_end(move |w| {
+                if paused.swap(false, Ordering::Relaxed) && a_turn_later {
+                    return w.set_alarm(Some(w.now()));
+                }
+                for id in w.ids() {
+                    w.with(id, |_, out| out.resume());
+                }
+            });
+        let running = Running::start(case, case.config(), script);
+        let mut client = running.connect();
+        let bytes = pattern(4 << 20, 8);
+        let mut writer = client.try_clone().expect("a second handle");
+        let sent = bytes.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&sent).expect("write"));
+        expect(&mut client, &bytes);
+        writing.join().expect("written");
+        drop(client);
+        running.finish();
+    }
 }
 
 pub(crate) fn paused_from_the_first_call(case: &Case) {

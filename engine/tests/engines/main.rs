@@ -79,6 +79,7 @@ engines! {
         lingering_is_bounded_in_bytes,
         closing_ends_all_calls,
         pause_holds_bytes_and_end_back,
+        pauses_between_all_calls_keep_the_order,
         paused_from_the_first_call,
         paused_between_two_messages,
         stop_closes_everything,
