@@ -121,6 +121,8 @@ struct Core<'c, R, H: Handler> {
     drained: Vec<u32>,
     due: Vec<u32>,
     scratch: Vec<Segment>,
+    /// What a send left, while it is put into a backlog.
+    rest: Vec<bytes::BytesMut>,
     failed_connects: Vec<(u64, io::Error)>,
     /// Operations whose last completion is still to come.
     outstanding: usize,
@@ -163,6 +165,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             drained: Vec::new(),
             due: Vec::new(),
             scratch: Vec::new(),
+            rest: Vec::new(),
             failed_connects: Vec::new(),
             outstanding: 0,
             open: 0,

@@ -1,6 +1,6 @@
 //! Output: one send per connection and turn, and the backlog of what the kernel did not take.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use crate::handler::{Handler, point};
 use crate::time::Nanos;
@@ -15,6 +15,10 @@ const GATHER: usize = 16;
 
 /// Bytes of a backlog that one send takes, so that progress shows.
 const BACKLOG_SEND: usize = 256 << 10;
+
+/// Bytes of a chunk that what a send left is copied to, at most, where its pieces are not larger: chunks of like sizes are used
+/// again.
+const REST_CHUNK: usize = 64 << 10;
 
 /// Headers of SENDMSG operations between their queueing and their submission.
 pub(super) struct Messages {
@@ -214,23 +218,43 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     // ---- the backlog
 
-    /// Puts what a send left, all but its first `took` bytes, before everything else that waits. It is copied, so that a slow
-    /// reader never keeps receive buffers.
+    /// Puts what a send left, all but its first `took` bytes, before everything else that waits. What lies in receive buffers or
+    /// in the arena is copied, so that a slow reader never keeps them.
     fn keep_rest(&mut self, slot: u32, mut chain: Chain, took: usize) {
+        if !matches!(self.slots[slot as usize].state, State::Open | State::Draining) {
+            return self.drop_chain(&mut chain);
+        }
         let mut skip = took;
-        let mut rest = self.record.pool().take_fitting(chain.bytes as usize - took);
+        let mut rest = std::mem::take(&mut self.rest);
         while let Some(piece) = self.pieces.pop(&mut chain) {
             let from = skip.min(piece.len());
             skip -= from;
-            self.copy_and_drop(piece, from, &mut rest);
+            match piece {
+                piece if from == piece.len() => self.drop_piece(piece),
+                Bytes::Owned(mut bytes) => {
+                    bytes.advance(from);
+                    rest.push(bytes);
+                }
+                piece => {
+                    let len = piece.len() - from;
+                    let mut chunk = match rest.pop_if(|last| last.capacity() - last.len() >= len) {
+                        Some(last) => last,
+                        None => {
+                            let more = len + chain.bytes as usize;
+                            self.record.pool().take_fitting(more.min(REST_CHUNK).max(len))
+                        }
+                    };
+                    self.copy_and_drop(piece, from, &mut chunk);
+                    rest.push(chunk);
+                }
+            }
         }
-        let s = &mut self.slots[slot as usize];
-        if matches!(s.state, State::Open | State::Draining) {
-            s.extra().backlog.push_front(rest);
-            self.check_high_water(slot);
-        } else {
-            self.record.pool().put(rest);
+        let backlog = &mut self.slots[slot as usize].extra().backlog;
+        for chunk in rest.drain(..).rev() {
+            backlog.push_front(chunk);
         }
+        self.rest = rest;
+        self.check_high_water(slot);
     }
 
     /// Puts output behind what waits already.
