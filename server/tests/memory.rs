@@ -26,6 +26,8 @@ impl Server {
     fn start(engine: &str) -> Option<Self> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_sparring-server"))
             .args(["--listen", "127.0.0.1:0", "--threads", "1", "--engine", engine])
+            // Memory in huge pages would come in steps of 2 MiB and say nothing about a connection.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
