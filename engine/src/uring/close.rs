@@ -198,12 +198,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let end = self.ring.clock() + QUIESCE;
         loop {
             self.collect();
-            let silent = self.send_mode;
-            for c in self.completions.drain(..) {
-                let uncounted = c.token.kind() == Some(OpKind::Send) && silent == SendMode::Silent;
-                if !c.more && !uncounted {
-                    self.outstanding -= 1;
-                }
+            while let Some(completion) = self.completions.pop() {
+                self.count_off(completion);
             }
             self.settled = 0;
             if self.outstanding == 0 {

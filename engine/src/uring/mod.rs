@@ -385,10 +385,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             debug_assert!(false, "a completion without a token");
             return;
         };
-        let silent = kind == OpKind::Send && self.send_mode == SendMode::Silent;
-        if !c.more && !silent {
-            self.outstanding -= 1;
-        }
+        self.count_off(c);
         match kind {
             OpKind::Send if unsettled => self.on_sent(c),
             OpKind::Send | OpKind::Cancel => {}
@@ -410,6 +407,14 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         }
         if bits != 0 {
             handler.woken(&mut Worker::new(self), bits);
+        }
+    }
+
+    /// Takes an operation off the count when this was its last completion. Silent sends were never counted.
+    fn count_off(&mut self, c: Completion) {
+        let silent = c.token.kind() == Some(OpKind::Send) && self.send_mode == SendMode::Silent;
+        if !c.more && !silent {
+            self.outstanding -= 1;
         }
     }
 
