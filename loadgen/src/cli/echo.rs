@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
 
-use super::{Failure, LIMITS, WORKERS, start_log, time};
+use super::value::time;
+use super::{Failure, LIMITS, WORKERS, start_log};
 use crate::echo::{EchoError, Plan, Visit, execute};
 use crate::url::Url;
 

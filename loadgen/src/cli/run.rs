@@ -1,0 +1,333 @@
+//! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and written of the run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use engine::{EngineChoice, EngineKind};
+
+use crate::machine::Machine;
+use crate::result::{Document, Payload, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
+use crate::run::{Plan, PlanError, execute};
+use crate::spawn::{Spawn, SpawnError};
+use crate::subject::{Subject, Tool};
+use crate::url::Url;
+
+use super::output::Output;
+use super::terminal::Terminal;
+use super::value::{CpuList, cpu_list, size, time};
+use super::{
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, LIMITS, LOAD, MESSAGES, OUTPUT, SERVER, WORKERS,
+    catch_signals, print, report, start_log,
+};
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen run ws://127.0.0.1:9001/                       64 connections, one message on each
+  sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16         sixteen on each
+  sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
+  sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
+  sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
+      --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
+
+The load is a closed loop: each connection sends again when an echo is back. Latency runs from just
+before the send to the arrival of the echo. Every echo is compared with what was sent. Ctrl-C ends the
+run with what it has; a second one ends it at once.
+";
+
+/// Sizes take units (4096, 64KiB, 1MiB), times too (500ms, 10s).
+#[derive(Debug, Args)]
+#[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"))]
+pub(super) struct RunArguments {
+    /// The server: ws://HOST[:PORT]/PATH, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
+    url: Url,
+
+    /// Connections, over all threads.
+    #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = LOAD)]
+    connections: u32,
+
+    /// Messages kept outstanding on each connection.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
+    pipeline: u32,
+
+    /// How long to measure.
+    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LOAD)]
+    duration: Duration,
+
+    /// Load before that which does not count.
+    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = LOAD)]
+    warmup: Duration,
+
+    /// Rest between connecting and the first message.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms", help_heading = LOAD)]
+    settle: Duration,
+
+    /// Bytes of each message; over tcp:// the raw bytes sent and expected back.
+    #[arg(short, long, value_name = "SIZE", value_parser = size, default_value = "32", help_heading = MESSAGES)]
+    size: usize,
+
+    /// Text messages (see --text-kind).
+    #[arg(long, conflicts_with = "binary", help_heading = MESSAGES)]
+    text: bool,
+
+    /// Binary messages of seeded random bytes (the default).
+    #[arg(long, help_heading = MESSAGES)]
+    binary: bool,
+
+    /// What text is made of: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
+    text_kind: Option<TextKind>,
+
+    /// Payloads, masking keys (a fresh one for each frame) and nonces derive from it.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
+    seed: u64,
+
+    /// Start this server for the run and end it afterwards; its CPU time and memory are measured. No shell is used.
+    #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
+    spawn: Option<String>,
+
+    /// Processors to confine that server to, as in 0,2-5.
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
+    spawn_cpus: Option<CpuList>,
+
+    /// How long it may take until it accepts.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
+    spawn_timeout: Duration,
+
+    /// Worker threads.
+    #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
+    threads: u32,
+
+    /// Processors of the worker threads, one each [default: the last ones allowed, away from --spawn-cpus].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
+    cpus: Option<CpuList>,
+
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
+    engine: EngineChoice,
+
+    /// For connecting, and again for the opening handshake.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
+    connect_timeout: Duration,
+
+    /// Without any echo for so long the server counts as dead; echoes that take longer after the end are lost.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
+    timeout: Duration,
+
+    /// Write the whole result as JSON; - is standard output, which then has nothing else.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    json: Option<PathBuf>,
+
+    /// A name for the result.
+    #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
+    tag: Option<String>,
+
+    /// Neither progress nor table: errors alone.
+    #[arg(short, long, help_heading = OUTPUT)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TextKind {
+    Mixed,
+    Ascii,
+}
+
+impl RunArguments {
+    /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
+    pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
+        let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
+        let plan = Plan {
+            scenario: self.tag.clone().unwrap_or_else(|| "run".to_owned()),
+            connections: self.connections,
+            threads: self.threads,
+            cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
+            pipeline: self.pipeline,
+            message_bytes: self.size,
+            payload: self.payload(),
+            settle: self.settle,
+            warmup: self.warmup,
+            measure: self.duration,
+            connect_timeout: self.connect_timeout,
+            answer_timeout: self.timeout,
+            seed: self.seed,
+            start_timeout: self.spawn_timeout,
+            spawn: spawn.map_err(|error| Failure::Usage(error.to_string()))?,
+            ..Plan::new(self.url.clone(), engine)
+        };
+        plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
+        Ok(plan)
+    }
+
+    fn parse_spawn(&self, command: &str) -> Result<Spawn, SpawnError> {
+        let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
+        Ok(Spawn { cpus, ..Spawn::parse(command)? })
+    }
+
+    fn payload(&self) -> Payload {
+        match (self.text_kind, self.text) {
+            (Some(TextKind::Ascii), _) => Payload::TextAscii,
+            (Some(TextKind::Mixed), _) | (None, true) => Payload::TextMixed,
+            (None, false) => Payload::Binary,
+        }
+    }
+
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let plan = self.plan(EngineKind::Uring)?;
+        start_log();
+        let (engine, why) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let plan = Plan { engine, ..plan };
+        let mut output = self.json.as_deref().map(open_output).transpose()?;
+        if self.engine == EngineChoice::Auto && !self.quiet {
+            eprintln!("engine {engine}: {why}");
+        }
+        let mut terminal = Terminal::new(catch_signals()?, self.quiet);
+        let (start, began) = (Utc::now(), Instant::now());
+        let run = execute(&plan, &mut terminal);
+        terminal.clear();
+        let run = run?;
+        if !self.quiet {
+            let text = report::report(&plan, &run);
+            let is_json = output.as_ref().is_some_and(Output::is_standard);
+            print(&text, is_json)
+                .map_err(|error| Failure::Error(format!("cannot print the table: {error}")))?;
+        }
+        let code = exit_code(&run);
+        if let Some(output) = &mut output {
+            let document = self.document(&plan, run, start, began.elapsed());
+            let path = self.json.as_deref().unwrap_or(Path::new("-")).display();
+            output.write(&document).map_err(|error| Failure::Error(format!("--json {path}: {error}")))?;
+        }
+        Ok(code)
+    }
+
+    fn document(&self, plan: &Plan, run: Run, start: Utc, took: Duration) -> Document {
+        let words = plan.spawn.as_ref().map(|spawn| spawn.command.as_slice()).unwrap_or_default();
+        let engine = run.server.as_ref().and_then(|server| server.engine.clone());
+        let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
+        Document {
+            schema: SCHEMA,
+            tool: Tool::this(plan.engine.name()),
+            subject: Subject { engine: engine.clone(), ..Subject::of_command(words) },
+            machine: Machine::here(),
+            session: Session {
+                kind: SessionKind::Single,
+                suite: None,
+                tag: self.tag.clone(),
+                start,
+                duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+                order: "single".to_owned(),
+                interrupted: run.interrupted,
+                marks: debug.into_iter().collect(),
+            },
+            scenarios: vec![Scenario::new(
+                plan.scenario.clone(),
+                Plan { server_engine: engine, ..plan.clone() }.parameters(),
+            )],
+            runs: vec![run],
+            verdict: None,
+        }
+    }
+}
+
+fn open_output(path: &Path) -> Result<Output, Failure> {
+    Output::open(path).map_err(|error| Failure::Error(format!("--json {}: {error}", path.display())))
+}
+
+/// Wrong echoes are an error whatever else is true; an interrupted run is known to be incomplete.
+fn exit_code(run: &Run) -> u8 {
+    if run.integrity.total() > 0 {
+        return 1;
+    }
+    match (run.interrupted, run.valid) {
+        (true, _) => INTERRUPTED,
+        (false, false) => INVALID,
+        (false, true) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+
+    fn plan(arguments: &[&str]) -> Result<Plan, String> {
+        let words = ["sparring-loadgen", "run"].iter().chain(arguments);
+        let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Some(Command::Run(run)) = parsed.command else { return Err("not run".to_owned()) };
+        run.plan(EngineKind::Epoll).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_a_plan() {
+        let url = "ws://127.0.0.1:9001/";
+        let typed = plan(&[url]).expect("a URL is enough");
+        let default = Plan::new(url.parse().expect("url"), EngineKind::Epoll);
+        assert_eq!(format!("{typed:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn every_flag_reaches_the_plan() {
+        let line = "ws://h:{port}/x -c 9 -t 3 --cpus 4-6 -d 3s -w 0 --settle 1ms -s 1KiB --pipeline 4 --text --seed 7 \
+                    --connect-timeout 2s --timeout 1s --spawn-cpus 0,1 --tag name --engine epoll";
+        let words = line.split_ascii_whitespace().chain(["--spawn", "server -p {port}"]).collect::<Vec<_>>();
+        let plan = plan(&words).expect("flags");
+        assert_eq!((plan.connections, plan.threads, plan.pipeline, plan.message_bytes), (9, 3, 4, 1024));
+        assert_eq!((plan.cpus, plan.seed, plan.payload), (vec![4, 5, 6], 7, Payload::TextMixed));
+        let times = [plan.measure, plan.warmup, plan.settle, plan.connect_timeout, plan.answer_timeout];
+        assert_eq!(times.map(|time| time.as_millis()), [3000, 0, 1, 2000, 1000]);
+        let spawn = plan.spawn.expect("a server");
+        assert_eq!((spawn.command.len(), spawn.cpus), (3, vec![0, 1]));
+        assert_eq!(plan.scenario, "name");
+    }
+
+    #[test]
+    fn kinds_of_payload() {
+        let kind = |flags: &[&str]| plan(&[&["ws://h/"], flags].concat()).map(|plan| plan.payload);
+        assert_eq!(kind(&["--binary"]), Ok(Payload::Binary));
+        assert_eq!(kind(&["--text-kind", "ascii"]), Ok(Payload::TextAscii));
+        assert_eq!(kind(&["--text", "--text-kind", "mixed"]), Ok(Payload::TextMixed));
+        assert!(kind(&["--text", "--binary"]).expect_err("both").contains("--binary"));
+    }
+
+    #[test]
+    fn unusable_flags_are_named() {
+        for (flags, named) in [
+            (&["-c", "0"][..], "-c"),
+            (&["-c", "many"], "--connections"),
+            (&["-t", "65"], "-t"),
+            (&["-d", "0"], "-d"),
+            (&["-d", "5"], "--duration"),
+            (&["-w", "soon"], "--warmup"),
+            (&["-s", "large"], "--size"),
+            (&["-s", "1GiB"], "-s"),
+            (&["-s", "64MiB"], "--pipeline"),
+            (&["--pipeline", "0"], "--pipeline"),
+            (&["--cpus", "x"], "--cpus"),
+            (&["--cpus", "0,1"], "--cpus"),
+            (&["--engine", "kqueue"], "--engine"),
+            (&["--spawn", "a 'b"], "--spawn"),
+            (&["--spawn-cpus", "0"], "--spawn"),
+            (&["--text-kind", "runes"], "--text-kind"),
+            (&["--connect-timeout", "0"], "--connect-timeout"),
+            (&["--timeout", "0"], "--timeout"),
+            (&["--spawn-timeout", "0"], "--spawn-timeout"),
+        ] {
+            let error = plan(&[&["ws://h/"], flags].concat()).expect_err(named);
+            assert!(error.contains(named), "{flags:?}: {error}");
+        }
+        for url in ["wss://h/", "http://h/", "ws://h:{port}/", "ws://h:0/"] {
+            assert!(plan(&[url]).is_err(), "{url}");
+        }
+        assert!(plan(&["tcp://h:1", "-s", "0"]).expect_err("nothing to send").contains("-s 0"));
+    }
+
+    #[test]
+    fn values_at_the_limits_are_usable() {
+        assert!(plan(&["ws://h/", "-s", "32", "--pipeline", "65536"]).is_ok());
+        assert!(plan(&["ws://h/", "-s", "0", "-w", "0"]).is_ok());
+        assert!(plan(&["ws://h/", "-s", "64MiB", "-c", "32"]).is_ok());
+    }
+}
