@@ -3,6 +3,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use crate::socket::Congestion;
+
 /// A socket to accept on.
 #[derive(Debug)]
 pub struct Listener {
@@ -89,6 +91,9 @@ pub struct Config {
     pub linger: Linger,
     /// Whether to spin while idle.
     pub spin: Spin,
+    /// Congestion control of outgoing connections; `None`: the kernel's default. Accepted ones have their listener's, see
+    /// [`socket::listen_with`](crate::socket::listen_with).
+    pub congestion: Option<Congestion>,
     /// Bytes of the receive buffer of the engines that are not io_uring's.
     pub receive_buffer: usize,
     /// The io_uring engine's sizes.
@@ -105,6 +110,7 @@ impl Default for Config {
             write_stall: Duration::from_secs(30),
             linger: Linger { bytes: 1 << 20, time: Duration::from_secs(2) },
             spin: Spin::Off,
+            congestion: None,
             receive_buffer: 64 << 10,
             uring: UringConfig::default(),
         }

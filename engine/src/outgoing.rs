@@ -8,17 +8,25 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::handler::{Cause, Connect};
+use crate::socket::Congestion;
 
-/// A socket for a connection to `to`, bound to `from` where given, with `TCP_NODELAY`.
+/// A socket for a connection to `to`, bound to `from` and with `congestion` where given, with `TCP_NODELAY`.
 ///
 /// # Errors
 ///
 /// What socket(2) or bind(2) say: no descriptors, no such source address.
-pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd> {
+pub(crate) fn socket(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    congestion: Option<&Congestion>,
+) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(congestion) = congestion {
+        congestion.apply(&socket)?;
+    }
     if let Some(from) = from {
         bind_source(&socket, from)?;
     }
@@ -30,8 +38,8 @@ pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Own
 /// # Errors
 ///
 /// What [`socket`] or connect(2) say at once: no descriptors, no such source address, no route.
-pub(crate) fn begin(connect: &Connect) -> io::Result<OwnedFd> {
-    let socket = socket(connect.to, connect.from)?;
+pub(crate) fn begin(connect: &Connect, congestion: Option<&Congestion>) -> io::Result<OwnedFd> {
+    let socket = socket(connect.to, connect.from, congestion)?;
     match rustix::net::connect(&socket, &connect.to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

@@ -551,7 +551,7 @@ impl<'a, H: Handler> Core<'a, H> {
         if self.outgoing >= self.config.max_connects {
             return Err(outgoing::too_many(self.config.max_connects));
         }
-        let socket = outgoing::begin(connect)?;
+        let socket = outgoing::begin(connect, self.config.congestion.as_ref())?;
         let connection = Connection::new(socket, false, Phase::Connecting { tag: connect.tag });
         let id = self
             .admit(connection)

@@ -12,6 +12,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use crate::config::UringConfig;
 use crate::error::EngineError;
 use crate::outgoing;
+use crate::socket::Congestion;
 use crate::time::Nanos;
 use crate::token::Token;
 use crate::uring::buf_ring::BufRing;
@@ -37,6 +38,8 @@ pub(crate) struct KernelRing {
     buffers: BufRing,
     /// The clock reading of a wait's end is relative for the kernel: converted at each wait.
     wait: Timespec,
+    /// Of outgoing connections.
+    congestion: Option<Congestion>,
 }
 
 impl KernelRing {
@@ -55,9 +58,14 @@ impl KernelRing {
             )
         }
         .map_err(|e| setup::too_old().unwrap_or(EngineError::System { what: "buffer ring", source: e }))?;
-        let this = Self { ring, buffers, wait: Timespec::new() };
+        let this = Self { ring, buffers, wait: Timespec::new(), congestion: None };
         this.register_table(accepted, connects)?;
         Ok(this)
+    }
+
+    /// With this congestion control for outgoing connections.
+    pub(crate) fn with_congestion(self, congestion: Option<Congestion>) -> Self {
+        Self { congestion, ..self }
     }
 
     fn register_table(&self, accepted: u32, connects: u32) -> Result<(), EngineError> {
@@ -236,7 +244,7 @@ impl Ring for KernelRing {
     }
 
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
-        let socket: OwnedFd = outgoing::socket(to, from)?;
+        let socket: OwnedFd = outgoing::socket(to, from, self.congestion.as_ref())?;
         self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(drop)
     }
 

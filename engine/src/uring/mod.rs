@@ -66,7 +66,8 @@ pub(crate) fn run<H: Handler>(
     handler: &mut H,
 ) -> Result<Counters, EngineError> {
     let accepted = if config.listeners.is_empty() { 0 } else { as_slots(config.max_accepted) };
-    let ring = KernelRing::new(&config.uring, accepted, as_slots(config.max_connects))?;
+    let ring = KernelRing::new(&config.uring, accepted, as_slots(config.max_connects))?
+        .with_congestion(config.congestion.clone());
     Core::new(ring, config, inbox, accepted)?.run(handler)
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod bytes;
+mod congestion;
 mod connect;
 mod ends;
 mod limits;
@@ -101,6 +102,9 @@ engines! {
         too_many_connects,
         reconnects_from_the_failure,
         an_unroutable_source_fails_later,
+    };
+    congestion::{
+        both_ends_are_set,
     };
     limits::{
         listening_off_and_on,

@@ -31,12 +31,17 @@ impl Case {
         match self.kind.probe() {
             Ok(()) => true,
             Err(reason) => {
-                let test = thread::current();
-                let test = test.name().unwrap_or("test").to_owned();
-                let _ = writeln!(io::stderr(), "skipped: {test}: {}: {reason}", self.name);
+                self.skip(reason);
                 false
             }
         }
+    }
+
+    /// Says that the test does not run here, past the capture of its output.
+    pub(crate) fn skip(&self, reason: impl std::fmt::Display) {
+        let test = thread::current();
+        let test = test.name().unwrap_or("test").to_owned();
+        let _ = writeln!(io::stderr(), "skipped: {test}: {}: {reason}", self.name);
     }
 
     /// A configuration with a listener on a free port of the loopback address.
