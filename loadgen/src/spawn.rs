@@ -313,10 +313,13 @@ impl Server {
     /// The engine it named on its `listening on` line: `... (engine uring, 1 thread)`.
     #[must_use]
     pub fn engine(&self) -> Option<String> {
-        let said = lock(&self.said);
-        let (_, after) = said.listening.as_ref()?.split_once("(engine ")?;
-        let end = after.find([',', ')'])?;
-        Some(after[..end].to_owned())
+        announced(lock(&self.said).listening.as_deref()?, "engine")
+    }
+
+    /// The congestion control it named there; `None` where it is the kernel's default.
+    #[must_use]
+    pub fn congestion(&self) -> Option<String> {
+        announced(lock(&self.said).listening.as_deref()?, "congestion")
     }
 
     /// What it wrote to standard error last.
@@ -387,6 +390,13 @@ impl Said {
         }
         self.last_words.push_back(line);
     }
+}
+
+/// A value of the `listening on URL (engine uring, 1 thread, congestion reno)` line.
+fn announced(line: &str, name: &str) -> Option<String> {
+    let (_, facts) = line.strip_suffix(')')?.rsplit_once(" (")?;
+    let value = facts.split(", ").find_map(|fact| fact.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.to_owned())
 }
 
 /// A panic of a reading thread leaves nothing half-done that matters here.
@@ -491,6 +501,15 @@ mod tests {
         assert_eq!(words, ["server", "--listen", "127.0.0.1:7", "--name", "a b"]);
         assert!(matches!(Spawn::parse("  "), Err(SpawnError::Command(_))));
         assert!(matches!(Spawn::parse("server 'open"), Err(SpawnError::Command(_))));
+    }
+
+    #[test]
+    fn a_server_announces_its_engine_and_congestion_control() {
+        let line = "listening on ws://[::1]:9001/ (engine uring, 2 threads, congestion reno)";
+        assert_eq!(announced(line, "engine").as_deref(), Some("uring"));
+        assert_eq!(announced(line, "congestion").as_deref(), Some("reno"));
+        assert_eq!(announced("listening on ws://h:1/ (engine epoll, 1 thread)", "congestion"), None);
+        assert_eq!(announced("listening on port 9001", "engine"), None);
     }
 
     #[test]

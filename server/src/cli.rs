@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
+use engine::socket::Congestion;
 use engine::{EngineChoice, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
@@ -56,6 +57,10 @@ struct Arguments {
     /// What to echo: WebSocket messages, or raw bytes.
     #[arg(long, value_enum, default_value_t = Spoken::Ws, help_heading = LISTENING)]
     protocol: Spoken,
+
+    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    #[arg(long, value_name = "NAME", help_heading = LISTENING)]
+    congestion: Option<Congestion>,
 
     /// Connections open at once, in equal parts for each worker [default: what the limit on open files allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = LISTENING)]
@@ -257,6 +262,7 @@ impl Arguments {
             max_connections: self.max_connections,
             high_water: self.high_water,
             spin: self.spin,
+            congestion: self.congestion.clone(),
             uring: self.uring(),
             receive_buffer: self.buffer_size.map_or(engine::Config::default().receive_buffer, |n| n as usize),
             drain_timeout: self.drain_timeout,
@@ -415,6 +421,7 @@ mod tests {
             ("--buffer-size", "8"),
             ("--sq-entries", "0"),
             ("--send-completions", "none"),
+            ("--congestion", "no-such"),
             ("--max-connections", "0"),
             ("--log", "server=loud"),
         ] {

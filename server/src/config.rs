@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
+use engine::socket::Congestion;
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
@@ -117,6 +118,8 @@ pub struct Config {
     pub high_water: usize,
     /// Whether idle workers spin.
     pub spin: Spin,
+    /// Congestion control of the connections; `None`: the kernel's default.
+    pub congestion: Option<Congestion>,
     /// Sizes of the io_uring engine.
     pub uring: UringConfig,
     /// Bytes of the receive buffer of the other engines.
@@ -138,6 +141,7 @@ impl Default for Config {
             max_connections: None,
             high_water: engine.high_water,
             spin: engine.spin,
+            congestion: None,
             uring: engine.uring,
             receive_buffer: engine.receive_buffer,
             drain_timeout: Duration::from_secs(5),

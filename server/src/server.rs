@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-use engine::{EngineKind, Listener, Remote, socket};
+use engine::socket::{self, Congestion};
+use engine::{EngineKind, Listener, Remote};
 
 use crate::config::{Config, Protocol};
 use crate::error::ServeError;
@@ -24,6 +25,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     engine: EngineKind,
     engine_reason: String,
+    congestion: Option<Congestion>,
     remotes: Vec<Remote>,
     workers: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
@@ -45,7 +47,9 @@ impl Server {
         let (remotes, workers) = (Vec::new(), Vec::new());
         let protocol = config.protocol;
         let path = config.rules.admission.path.clone().unwrap_or_default();
-        let mut server = Self { protocol, path, addresses, engine, engine_reason, remotes, workers, reports };
+        let congestion = config.congestion.clone();
+        let mut server =
+            Self { protocol, path, addresses, engine, engine_reason, congestion, remotes, workers, reports };
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
             let (remote, inbox) = engine::remote().map_err(ServeError::system("creating an eventfd"))?;
             let reports = sender.clone();
@@ -105,7 +109,11 @@ impl Server {
         let noun = if threads == 1 { "thread" } else { "threads" };
         let urls = self.addresses.iter().map(|&address| self.protocol.url(address));
         let path = self.path.trim_start_matches('/');
-        urls.map(move |url| format!("listening on {url}{path} (engine {engine}, {threads} {noun})"))
+        let congestion =
+            self.congestion.as_ref().map(|name| format!(", congestion {name}")).unwrap_or_default();
+        urls.map(move |url| {
+            format!("listening on {url}{path} (engine {engine}, {threads} {noun}{congestion})")
+        })
     }
 
     /// What ends the server from any thread.
@@ -184,7 +192,7 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
     for listen in &config.listen {
         let address = listen.resolve()?;
         let failed = |source| ServeError::listen(address, source);
-        let sockets = socket::listen(address, workers).map_err(failed)?;
+        let sockets = socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
         addresses.push(sockets[0].local_addr().map_err(failed)?);
         for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
             of_worker.push(socket);

@@ -41,6 +41,25 @@ fn one_line_for_each_listener() {
 }
 
 #[test]
+fn the_congestion_control_is_announced_where_it_is_set() {
+    let server = Program::start(&["--engine", "epoll", "--threads", "1", "--congestion", "reno"]);
+    let address = server.address();
+    let line = format!("listening on ws://{address}/ (engine epoll, 1 thread, congestion reno)");
+    assert_eq!(server.lines[0], line);
+}
+
+#[test]
+fn a_congestion_control_that_cannot_be_used_is_refused_at_the_start() {
+    let output = run(&["--congestion", "no-such"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = stderr(&output);
+    assert!(
+        message.contains("--congestion") && message.contains("one of ") && message.contains("reno"),
+        "{message}"
+    );
+}
+
+#[test]
 fn raw_bytes_come_back_as_they_are() {
     let server = Program::start(&["--protocol", "tcp", "--engine", "epoll", "--threads", "1"]);
     assert_eq!(server.lines[0], format!("listening on tcp://{} (engine epoll, 1 thread)", server.address()));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
 use crate::machine::Machine;
@@ -106,6 +107,10 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
     engine: EngineChoice,
 
+    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    #[arg(long, value_name = "NAME", help_heading = WORKERS)]
+    congestion: Option<Congestion>,
+
     /// For connecting, and again for the opening handshake.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     connect_timeout: Duration,
@@ -145,6 +150,7 @@ impl RunArguments {
             pipeline: self.pipeline,
             message_bytes: self.size,
             payload: self.payload(),
+            congestion: self.congestion.clone(),
             settle: self.settle,
             warmup: self.warmup,
             measure: self.duration,
@@ -204,6 +210,7 @@ impl RunArguments {
     fn document(&self, plan: &Plan, run: Run, start: Utc, took: Duration) -> Document {
         let words = plan.spawn.as_ref().map(|spawn| spawn.command.as_slice()).unwrap_or_default();
         let engine = run.server.as_ref().and_then(|server| server.engine.clone());
+        let server_congestion = run.server.as_ref().and_then(|server| server.congestion.clone());
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
         Document {
             schema: SCHEMA,
@@ -222,7 +229,7 @@ impl RunArguments {
             },
             scenarios: vec![Scenario::new(
                 plan.scenario.clone(),
-                Plan { server_engine: engine, ..plan.clone() }.parameters(),
+                Plan { server_engine: engine, server_congestion, ..plan.clone() }.parameters(),
             )],
             runs: vec![run],
             verdict: None,
@@ -271,7 +278,7 @@ mod tests {
     #[test]
     fn every_flag_reaches_the_plan() {
         let line = "ws://h:{port}/x -c 9 -t 3 --cpus 4-6 -d 3s -w 0 --settle 1ms -s 1KiB --pipeline 4 --text --seed 7 \
-                    --connect-timeout 2s --timeout 1s --spawn-cpus 0,1 --tag name --engine epoll";
+                    --connect-timeout 2s --timeout 1s --spawn-cpus 0,1 --tag name --engine epoll --congestion reno";
         let words = line.split_ascii_whitespace().chain(["--spawn", "server -p {port}"]).collect::<Vec<_>>();
         let plan = plan(&words).expect("flags");
         assert_eq!((plan.connections, plan.threads, plan.pipeline, plan.message_bytes), (9, 3, 4, 1024));
@@ -281,6 +288,7 @@ mod tests {
         let spawn = plan.spawn.expect("a server");
         assert_eq!((spawn.command.len(), spawn.cpus), (3, vec![0, 1]));
         assert_eq!(plan.scenario, "name");
+        assert_eq!(plan.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
     }
 
     #[test]
@@ -308,6 +316,7 @@ mod tests {
             (&["--cpus", "x"], "--cpus"),
             (&["--cpus", "0,1"], "--cpus"),
             (&["--engine", "kqueue"], "--engine"),
+            (&["--congestion", "no-such"], "--congestion"),
             (&["--spawn", "a 'b"], "--spawn"),
             (&["--spawn-cpus", "0"], "--spawn"),
             (&["--text-kind", "runes"], "--text-kind"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use engine::EngineKind;
+use engine::socket::Congestion;
 
 use crate::suite::{self, Checkout, Options, Suite};
 
@@ -41,6 +42,10 @@ pub(super) struct SuiteArguments {
     /// The engine of both sides, but for scenarios about an engine [default: uring, or epoll where io_uring is refused].
     #[arg(long, value_name = "uring|tokio-uring|epoll")]
     engine: Option<EngineKind>,
+
+    /// Congestion control of both sides, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<Congestion>,
 
     /// No progress.
     #[arg(short, long)]
@@ -88,6 +93,7 @@ impl SuiteArguments {
             checkout: self.commit.clone().map(|commit| Checkout { commit, dirty: self.dirty }),
             tag: self.tag.clone(),
             engine: self.engine,
+            congestion: self.congestion.clone(),
         })
     }
 }

@@ -164,6 +164,12 @@ pub struct Parameters {
     /// Distinct masking keys per connection; `null` where there are none (`tcp`) or each frame has a fresh one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_keys_per_connection: Option<u32>,
+    /// Congestion control of the generator's sockets; `None`: the machine's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<String>,
+    /// Congestion control of the server's sockets; `None`: the machine's default, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_congestion: Option<String>,
 }
 
 impl Parameters {
@@ -334,6 +340,9 @@ pub struct Server {
     /// Its engine as it said itself; `null` where it does not say.
     #[serde(default)]
     pub engine: Option<String>,
+    /// The congestion control it said it has set; `None`: the machine's default, or it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<String>,
     /// The CPUs it was confined to; empty where it was not.
     #[serde(default)]
     pub cpus: Vec<u32>,

@@ -108,6 +108,8 @@ fn parameters(transport: Transport) -> Parameters {
         verify: true,
         seed: 1,
         mask_keys_per_connection: (transport == Transport::Ws).then_some(4096),
+        congestion: Some("reno".into()),
+        server_congestion: Some("cubic".into()),
     }
 }
 
@@ -149,6 +151,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         },
         server: Some(Server {
             engine: Some("uring".into()),
+            congestion: Some("cubic".into()),
             cpus: vec![0],
             cpu_ns_per_message: 4_000.0,
             user_ns_per_message: Some(200.0),

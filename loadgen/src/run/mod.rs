@@ -61,8 +61,13 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
     let shared = Arc::new(share(plan, addresses));
     let start = Utc::now();
     let measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
+    let congestion = server.as_ref().and_then(Server::congestion);
     let server = server.map(|server| (server.engine(), server.end()));
-    Ok(assemble(Context { plan, start, cpus: &cpus, server }, &measured))
+    let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
+    if let Some(server) = run.server.as_mut() {
+        server.congestion = congestion;
+    }
+    Ok(run)
 }
 
 /// All addresses of the URL's host; `{port}` becomes a free one.

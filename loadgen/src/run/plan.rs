@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use engine::EngineKind;
+use engine::socket::Congestion;
 use thiserror::Error;
 
 use crate::result::{Parameters, Payload, Transport};
@@ -43,6 +44,8 @@ pub struct Plan {
     pub payload: Payload,
     /// The generator's engine.
     pub engine: EngineKind,
+    /// Congestion control of the generator's connections; `None`: the kernel's default.
+    pub congestion: Option<Congestion>,
     /// Rest between connecting and the first message.
     pub settle: Duration,
     /// Load that is not counted.
@@ -64,6 +67,8 @@ pub struct Plan {
     pub server_engine: Option<String>,
     /// The server's threads, where the caller knows them: only recorded.
     pub server_threads: Option<u32>,
+    /// The server's congestion control, where it is not the kernel's default and the caller knows it: only recorded.
+    pub server_congestion: Option<String>,
 }
 
 /// A plan that cannot be carried out, in the words of the command line.
@@ -130,6 +135,7 @@ impl Plan {
             message_bytes: 32,
             payload: Payload::Binary,
             engine,
+            congestion: None,
             settle: Duration::from_millis(100),
             warmup: Duration::from_secs(2),
             measure: Duration::from_secs(10),
@@ -140,6 +146,7 @@ impl Plan {
             start_timeout: Duration::from_secs(20),
             server_engine: None,
             server_threads: None,
+            server_congestion: None,
         }
     }
 
@@ -203,6 +210,8 @@ impl Plan {
             verify: true,
             seed: self.seed,
             mask_keys_per_connection: None,
+            congestion: self.congestion.as_ref().map(ToString::to_string),
+            server_congestion: self.server_congestion.clone(),
         }
     }
 }

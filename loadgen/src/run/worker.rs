@@ -92,6 +92,7 @@ fn config(plan: &Plan, connections: u32) -> Config {
         high_water: usize::MAX,
         write_stall: plan.answer_timeout,
         linger: Linger { bytes: u64::MAX, time: LINGER },
+        congestion: plan.congestion.clone(),
         uring: UringConfig { cq_entries, ..uring },
         ..Config::default()
     }

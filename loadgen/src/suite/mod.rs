@@ -8,6 +8,7 @@ mod session;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use engine::socket::Congestion;
 use engine::{EngineError, EngineKind};
 use thiserror::Error;
 
@@ -37,6 +38,8 @@ pub struct Options {
     /// The engine of the generator and, but for scenarios about an engine, of the server. `None` is `uring`, or `epoll` on
     /// a host that refuses io_uring, which the result then says.
     pub engine: Option<EngineKind>,
+    /// Congestion control of both sides; `None`: the kernel's default.
+    pub congestion: Option<Congestion>,
 }
 
 /// The state of the source a server was built from.
@@ -232,6 +235,7 @@ mod tests {
             checkout: None,
             tag: None,
             engine: None,
+            congestion: None,
         }
     }
 

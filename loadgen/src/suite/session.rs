@@ -236,6 +236,8 @@ fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Pla
         }),
         server_engine: Some(engine.name().to_owned()),
         server_threads: Some(1),
+        congestion: options.congestion.clone(),
+        server_congestion: options.congestion.as_ref().map(ToString::to_string),
         ..Plan::new(url, default)
     }
 }
@@ -254,6 +256,9 @@ fn command(spec: &Spec, options: &Options, engine: EngineKind, places: Option<&P
         if spec.transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
         "--stats".to_owned(),
     ];
+    if let Some(congestion) = &options.congestion {
+        words.extend(["--congestion".to_owned(), congestion.to_string()]);
+    }
     if let Some(places) = places {
         words.extend(["--cpus".to_owned(), places.server.to_string()]);
     }
@@ -291,6 +296,7 @@ mod tests {
             checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
             tag: Some("t".into()),
             engine: None,
+            congestion: None,
         }
     }
 
@@ -333,6 +339,25 @@ mod tests {
                 let raw = command.windows(2).any(|pair| pair == ["--protocol", "tcp"]);
                 assert_eq!(raw, plan.scenario.starts_with("tcp"), "{command:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_congestion_control_is_set_on_both_sides_and_part_of_the_scenario() {
+        let reno = "reno".parse().expect("every kernel has it");
+        let options = Options { congestion: Some(reno), ..options(Suite::Quick) };
+        let with = Session::prepare(&options, &roomy(), &everything_works).expect("prepared");
+        let without = Session::prepare(&Options { congestion: None, ..options }, &roomy(), &everything_works);
+        for (with, without) in with.plans.iter().zip(&without.expect("prepared").plans) {
+            let words = &with.spawn.as_ref().expect("starts a server").command;
+            assert!(words.windows(2).any(|pair| pair == ["--congestion", "reno"]), "{words:?}");
+            let (with, without) = (with.parameters(), without.parameters());
+            assert_eq!(
+                (with.congestion.as_deref(), with.server_congestion.as_deref()),
+                (Some("reno"), Some("reno"))
+            );
+            assert_eq!((without.congestion.as_ref(), without.server_congestion.as_ref()), (None, None));
+            assert_ne!(with.hash(), without.hash());
         }
     }
 

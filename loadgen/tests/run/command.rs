@@ -64,6 +64,7 @@ fn unusable_flags_end_with_2_and_their_name() {
     assert_fails(&["run", "wss://localhost/"], 2, &["wss://", "not built in this version"]);
     assert_fails(&["run", "ws://localhost/", "-c", "0"], 2, &["-c must be"]);
     assert_fails(&["run", "ws://localhost/", "--engine", "kqueue"], 2, &["--engine"]);
+    assert_fails(&["run", "ws://localhost/", "--congestion", "no-such"], 2, &["--congestion", "reno"]);
     assert_fails(&["run", "ws://localhost/", "--spawn", "open 'quote"], 2, &["--spawn"]);
     assert_fails(&["run", "ws://localhost:{port}/"], 2, &["{port}", "--spawn"]);
     assert_fails(&["suite", "slow"], 2, &["slow"]);
@@ -194,7 +195,7 @@ fn serve() {
     let fault = if fault == "exit" { Fault::Exit } else { Fault::None };
     let server = Echo::ws_at(&format!("127.0.0.1:{port}"), fault);
     // The test runner has begun a line of its own.
-    println!("\nlistening on {} (engine blocking, 1 thread)", server.ws_url());
+    println!("\nlistening on {} (engine blocking, 1 thread, congestion cubic)", server.ws_url());
     println!(r#"{{"messages": 12, "enters": 3}}"#);
     loop {
         thread::sleep(BOUND);
@@ -212,12 +213,17 @@ const SPAWNED: &str = "ws://127.0.0.1:{port}/";
 
 #[test]
 fn a_spawned_server_is_measured_and_ended() {
-    let output = run_short(&[SPAWNED, "--spawn", &server_command("none"), "--json", "-"]);
+    let output =
+        run_short(&[SPAWNED, "--spawn", &server_command("none"), "--congestion", "reno", "--json", "-"]);
     assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
     let document = document(&output);
     let server = document.runs[0].server.as_ref().expect("its cost");
     assert!(server.cpu_ns_per_message > 0.0 && server.rss_bytes.is_some_and(|bytes| bytes > 0));
     assert_eq!((server.engine.as_deref(), server.counters["messages"]), (Some("blocking"), 12));
+    // The generator's own congestion control comes from a flag, the server's from what it says.
+    let parameters = &document.scenarios[0].parameters;
+    assert_eq!(parameters.congestion.as_deref(), Some("reno"));
+    assert_eq!(parameters.server_congestion.as_deref(), Some("cubic"));
     let command = document.subject.command.expect("named");
     assert!(!command.contains(env!("CARGO_MANIFEST_DIR")), "{command}");
 }
