@@ -1,5 +1,6 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is printed.
 
+mod doctor;
 mod echo;
 mod output;
 mod report;
@@ -20,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::run::RunError;
 use crate::spawn;
 
+use doctor::DoctorArguments;
 use echo::EchoArguments;
 use run::RunArguments;
 use suite::SuiteArguments;
@@ -67,6 +69,8 @@ enum Command {
     Suite(SuiteArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
     Echo(EchoArguments),
+    /// Say what on this machine would spoil a measurement, and the command that mends it. Changes nothing.
+    Doctor(DoctorArguments),
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -113,8 +117,9 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
+        Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
-        None => Err(Failure::Usage("a subcommand is needed: run, suite or echo".to_owned())),
+        None => Err(Failure::Usage("a subcommand is needed: run, suite, echo or doctor".to_owned())),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

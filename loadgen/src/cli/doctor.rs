@@ -1,0 +1,153 @@
+//! `sparring-loadgen doctor`: what would spoil a measurement here.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::value::{CpuList, cpu_list, time};
+use super::{Failure, OUTPUT};
+use crate::doctor::{Finding, Intent, Severity, examine};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen doctor                            what is known without knowing what is to be measured
+  sparring-loadgen doctor -c 20000                   and whether so many connections are possible
+  sparring-loadgen doctor --cpus 2,3 --spawn-cpus 0,1
+                                                     and whether generator and server are apart
+  sparring-loadgen doctor --json | jq .findings
+
+Severities: SPOILS: what is measured now is not to be trusted, or cannot be done as asked. hint: makes figures
+worse, or limits what can be measured. unknown: the kernel does not tell. fine. Nothing is ever changed: the
+commands are for you to read, and to run.
+
+Exit status: 0 nothing spoils a measurement (there may be hints); 1 something does, or an error; 2 wrong usage.";
+
+/// Changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DoctorArguments {
+    /// Connections that are to be opened from one address.
+    #[arg(short, long, value_name = "N")]
+    connections: Option<u32>,
+
+    /// Processors that the generator is to use.
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    cpus: Option<CpuList>,
+
+    /// Processors that the server is to use, where it runs on this machine.
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    spawn_cpus: Option<CpuList>,
+
+    /// How long to watch what else is going on.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s")]
+    watch: Duration,
+
+    /// Read proc and sys below this folder: a host's, seen from a container, or a copy.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+
+    /// One JSON object on standard output instead of the table.
+    #[arg(long, help_heading = OUTPUT)]
+    json: bool,
+
+    /// Only what is not fine.
+    #[arg(short, long, help_heading = OUTPUT)]
+    quiet: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: u32,
+    /// Whether anything spoils a measurement.
+    spoiled: bool,
+    findings: &'a [Finding],
+}
+
+/// Raised when the meaning of a field changes.
+const SCHEMA: u32 = 1;
+
+impl DoctorArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let list = |list: &Option<CpuList>| list.clone().map(|list| list.0).unwrap_or_default();
+        let intent = Intent {
+            connections: self.connections,
+            cpus: list(&self.cpus),
+            server_cpus: list(&self.spawn_cpus),
+            is_debug_build: cfg!(debug_assertions),
+        };
+        if !self.root.join("proc").is_dir() {
+            return Err(Failure::Usage(format!(
+                "--root {}: there is no folder proc below it",
+                self.root.display()
+            )));
+        }
+        let findings = examine(&self.root, self.watch, &intent);
+        let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);
+        let text = if self.json {
+            let report = Report { schema: SCHEMA, spoiled, findings: &findings };
+            serde_json::to_string_pretty(&report).map_err(|error| Failure::Error(error.to_string()))?
+        } else {
+            table(&findings, self.quiet)
+        };
+        writeln!(io::stdout(), "{text}").map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
+        Ok(u8::from(spoiled))
+    }
+}
+
+/// The worst first; each with its reason and remedy where it has some.
+fn table(findings: &[Finding], quiet: bool) -> String {
+    let mut text = String::new();
+    for finding in findings.iter().filter(|finding| !(quiet && finding.severity == Severity::Fine)) {
+        let Finding { check, severity, seen, why, fix } = finding;
+        let _ = writeln!(text, "{severity:<8} {check:<12} {seen}");
+        if !fix.is_empty() {
+            let _ = writeln!(text, "{:21} {why}", "");
+            let _ = writeln!(text, "{:21} fix: {fix}", "");
+        }
+    }
+    text + &summary(findings)
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (spoils, hints, unknown) = (count(Severity::Spoils), count(Severity::Hint), count(Severity::Unknown));
+    let verdict = match spoils {
+        0 => "Nothing found that spoils a measurement",
+        1 => "1 finding spoils a measurement",
+        _ => return format!("{spoils} findings spoil a measurement; {}", rest(hints, unknown)),
+    };
+    format!("{verdict}; {}", rest(hints, unknown))
+}
+
+fn rest(hints: usize, unknown: usize) -> String {
+    let hints = format!("{hints} hint{}", if hints == 1 { "" } else { "s" });
+    if unknown == 0 { hints } else { format!("{hints}, {unknown} unknown") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity) -> Finding {
+        let has_more = severity >= Severity::Hint;
+        let text = |text: &str| if has_more { text.to_owned() } else { String::new() };
+        Finding { check: "c", severity, seen: "seen".to_owned(), why: text("why"), fix: text("do it") }
+    }
+
+    #[test]
+    fn the_table_has_remedies_where_there_are_some() {
+        let findings = [Severity::Spoils, Severity::Unknown, Severity::Fine].map(finding);
+        let text = table(&findings, false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
+        assert_eq!(lines[5], "1 finding spoils a measurement; 0 hints, 1 unknown");
+        assert_eq!(table(&findings, true).lines().count(), 5);
+        assert!(summary(&[finding(Severity::Hint)]).starts_with("Nothing found"));
+    }
+}

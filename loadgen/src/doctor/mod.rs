@@ -1,0 +1,160 @@
+//! What on this machine would spoil a measurement, and the command that mends it.
+//!
+//! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is changed. Every check is a
+//! function from what was read to one [`Finding`], or to none where the kernel does not say: a check that cannot be made
+//! is reported as [`Severity::Unknown`], never as fine.
+
+mod activity;
+mod limits;
+mod network;
+mod noise;
+mod processors;
+mod system;
+
+use std::fmt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use activity::Activity;
+use system::System;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing to mend.
+    Fine,
+    /// The kernel does not tell, or not to us.
+    Unknown,
+    /// Known to make figures worse, or to limit what can be measured; a measurement is still one.
+    Hint,
+    /// What is measured now is not to be trusted, or what was asked for cannot be done.
+    Spoils,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fine => "fine",
+            Self::Unknown => "unknown",
+            Self::Hint => "hint",
+            Self::Spoils => "SPOILS",
+        })
+    }
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The check's name, the same in every version.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was seen.
+    pub seen: String,
+    /// Why it matters; empty where it does not.
+    pub why: String,
+    /// The command that mends it, or what else would; empty where there is nothing to mend.
+    pub fix: String,
+}
+
+impl Finding {
+    fn fine(seen: impl Into<String>) -> Self {
+        Self {
+            check: "",
+            severity: Severity::Fine,
+            seen: seen.into(),
+            why: String::new(),
+            fix: String::new(),
+        }
+    }
+
+    fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check: "", severity: Severity::Hint, seen: seen.into(), why: why.into(), fix: fix.into() }
+    }
+
+    fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { severity: Severity::Spoils, ..Self::hint(seen, why, fix) }
+    }
+
+    fn unknown() -> Self {
+        Self { severity: Severity::Unknown, ..Self::fine("the kernel does not tell") }
+    }
+}
+
+/// What is going to be measured, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Intent {
+    /// Connections from one address.
+    pub connections: Option<u32>,
+    /// The generator's processors.
+    pub cpus: Vec<usize>,
+    /// The server's.
+    pub server_cpus: Vec<usize>,
+    /// The generator is a debug build.
+    pub is_debug_build: bool,
+}
+
+/// Everything that was read.
+struct Evidence<'a> {
+    system: &'a System,
+    intent: &'a Intent,
+    before: &'a Activity,
+    after: &'a Activity,
+}
+
+/// A check's name and what it does.
+type Check = (&'static str, fn(&Evidence<'_>) -> Option<Finding>);
+
+const CHECKS: &[Check] = &[
+    ("build", limits::build),
+    ("io_uring", limits::io_uring),
+    ("descriptors", limits::descriptors),
+    ("memlock", limits::memlock),
+    ("memory", limits::memory),
+    ("ports", network::ports),
+    ("time-wait", network::time_wait),
+    ("backlog", network::backlog),
+    ("congestion", network::congestion),
+    ("conntrack", network::conntrack),
+    ("processors", processors::count),
+    ("smt", processors::smt),
+    ("governor", processors::governor),
+    ("turbo", processors::turbo),
+    ("throttling", processors::throttling),
+    ("c-states", processors::idle_states),
+    ("clocksource", processors::clocksource),
+    ("hypervisor", noise::hypervisor),
+    ("quota", noise::quota),
+    ("steal", noise::steal),
+    ("pressure", noise::pressure),
+    ("others", noise::others),
+];
+
+/// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for `watch` to see what
+/// else is going on. The worst findings come first.
+#[must_use]
+pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
+    let system = System::below(root);
+    let before = Activity::now(&system);
+    thread::sleep(watch);
+    let after = Activity::now(&system);
+    judge(&Evidence { system: &system, intent, before: &before, after: &after })
+}
+
+fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
+    let findings = CHECKS.iter().map(|(name, check)| {
+        let finding = check(evidence).unwrap_or_else(Finding::unknown);
+        Finding { check: name, ..finding }
+    });
+    let mut findings: Vec<Finding> = findings.collect();
+    // Stable: within a severity they stay in the order of the table.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+#[cfg(test)]
+mod tests;

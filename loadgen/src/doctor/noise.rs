@@ -1,0 +1,104 @@
+//! Who else uses the machine.
+
+use super::activity::control_groups;
+use super::system::assigned;
+use super::{Evidence, Finding};
+
+/// Shares of the processors' time that others had, above which it is told and above which it spoils.
+const STEAL_SEEN: f64 = 0.002;
+const STEAL_SPOILS: f64 = 0.02;
+/// Per cent of the last ten seconds in which something waited.
+const PRESSURE_SEEN: f64 = 2.0;
+const PRESSURE_SPOILS: f64 = 10.0;
+/// A process is named from this share of a processor on.
+const BUSY: f64 = 0.02;
+/// All others together, in processors.
+const BUSY_SPOILS: f64 = 0.25;
+/// Names that are printed.
+const NAMED: usize = 4;
+
+pub(super) fn hypervisor(evidence: &Evidence<'_>) -> Option<Finding> {
+    let flags = evidence.system.field("proc/cpuinfo", "flags")?;
+    if !flags.split(' ').any(|flag| flag == "hypervisor") {
+        return Some(Finding::fine("none"));
+    }
+    Some(Finding::hint(
+        "this is a virtual machine",
+        "its neighbours come and go: the same program differs by several per cent from hour to hour",
+        "compare only what was measured in turns (scripts/ab.sh), or take a machine of your own",
+    ))
+}
+
+pub(super) fn quota(evidence: &Evidence<'_>) -> Option<Finding> {
+    let used_up = evidence.after.quota_used_up_since(evidence.before).unwrap_or(0);
+    let quota = control_groups(evidence.system).iter().find_map(|group| {
+        let max = evidence.system.text(&format!("{group}/cpu.max"))?;
+        let (quota, period) = max.split_once(' ')?;
+        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    });
+    let Some(processors) = quota else {
+        return evidence.system.text("proc/self/cgroup").map(|_| Finding::fine("none"));
+    };
+    let mut seen = format!("this control group may use {processors:.2} processors (cpu.max)");
+    if used_up > 0 {
+        seen += &format!(", and was stopped {used_up} times while we looked");
+    }
+    Some(Finding::spoils(
+        seen,
+        "a group that has used up its share of 100 ms stands still for the rest of it",
+        "start the container without --cpus (use --cpuset-cpus), or the service without CPUQuota",
+    ))
+}
+
+pub(super) fn steal(evidence: &Evidence<'_>) -> Option<Finding> {
+    let share = evidence.after.stolen_since(evidence.before)?;
+    let seen = format!("{:.1} % of the processors' time went to other virtual machines", share * 100.0);
+    let fix = "another host or time of day, or a machine with processors of its own";
+    if share >= STEAL_SPOILS {
+        return Some(Finding::spoils(seen, "programs stood still without knowing it", fix));
+    }
+    if share >= STEAL_SEEN {
+        return Some(Finding::hint(seen, "it shows in the highest percentiles", fix));
+    }
+    Some(Finding::fine(seen))
+}
+
+/// Pressure stall information: per cent of the last ten seconds in which some task waited for it.
+pub(super) fn pressure(evidence: &Evidence<'_>) -> Option<Finding> {
+    let waited = |what: &str| {
+        let text = evidence.system.text(&format!("proc/pressure/{what}"))?;
+        assigned(text.lines().find(|line| line.starts_with("some"))?, "avg10")
+    };
+    let some: Vec<(&str, f64)> =
+        ["cpu", "memory", "io"].into_iter().filter_map(|what| Some((what, waited(what)?))).collect();
+    let worst = some.iter().map(|(_, share)| *share).max_by(f64::total_cmp)?;
+    let shares = some.iter().map(|(what, share)| format!("{what} {share:.1} %")).collect::<Vec<_>>();
+    let seen = format!("tasks waited within the last 10 s: {}", shares.join(", "));
+    let why = "somebody else's work was in the way, and would be in the way of a measurement";
+    let fix = "end what is busy, and wait ten seconds: top, iotop";
+    if worst >= PRESSURE_SPOILS {
+        return Some(Finding::spoils(seen, why, fix));
+    }
+    if worst >= PRESSURE_SEEN {
+        return Some(Finding::hint(seen, why, fix));
+    }
+    Some(Finding::fine(seen))
+}
+
+pub(super) fn others(evidence: &Evidence<'_>) -> Option<Finding> {
+    let busy = evidence.after.busy_since(evidence.before, BUSY)?;
+    let sum: f64 = busy.iter().map(|process| process.share).sum();
+    if busy.is_empty() {
+        return Some(Finding::fine("no other process was busy while we looked"));
+    }
+    let named = busy.iter().take(NAMED);
+    let named = named.map(|each| format!("{} ({}) {:.0} %", each.name, each.pid, each.share * 100.0));
+    let more = if busy.len() > NAMED { format!(" and {} more", busy.len() - NAMED) } else { String::new() };
+    let seen = format!("busy, in per cent of one processor: {}{more}", named.collect::<Vec<_>>().join(", "));
+    let fix = format!("end or stop them, if they are yours: kill -STOP {}", busy[0].pid);
+    let why = "they take turns with server and generator on the same processors";
+    if sum >= BUSY_SPOILS {
+        return Some(Finding::spoils(seen, why, fix));
+    }
+    Some(Finding::hint(seen, why, fix))
+}

@@ -1,0 +1,176 @@
+//! Processors: how many, which belong together, how fast they run and how deep they sleep.
+
+use std::collections::BTreeSet;
+
+use super::system::listed;
+use super::{Evidence, Finding};
+
+/// Waking from states that take longer than this shows among latencies of tens of microseconds.
+const DEEP_SLEEP_US: u64 = 10;
+/// Reading one of these costs a system call, or a slow device.
+const SLOW_CLOCKS: [&str; 5] = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"];
+
+const CPUS: &str = "sys/devices/system/cpu";
+
+pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
+    let allowed = evidence.system.allowed();
+    let shared: Vec<usize> = evidence
+        .intent
+        .cpus
+        .iter()
+        .copied()
+        .filter(|cpu| evidence.intent.server_cpus.contains(cpu))
+        .collect();
+    let seen = format!("this process may use {} ({})", plural(allowed.len()), listed(&allowed));
+    if !shared.is_empty() {
+        return Some(Finding::spoils(
+            format!("generator and server are to share {}", listed(&shared)),
+            "each waits while the other works: neither is measured",
+            "--cpus and --spawn-cpus without a processor in common",
+        ));
+    }
+    match allowed.len() {
+        0 => None,
+        1 => Some(Finding::spoils(
+            seen,
+            "generator and server have to share it: each waits while the other works",
+            "taskset with more of them, or a machine that has more; or the server on another machine",
+        )),
+        _ => Some(Finding::fine(seen)),
+    }
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "1 processor".to_owned() } else { format!("{count} processors") }
+}
+
+/// Threads of one core share its units: a server beside its generator on one core runs at about half the speed.
+pub(super) fn smt(evidence: &Evidence<'_>) -> Option<Finding> {
+    let system = evidence.system;
+    let online = system.online();
+    if online.is_empty() {
+        return None;
+    }
+    let cores: BTreeSet<Vec<usize>> = online.iter().map(|&cpu| system.siblings(cpu)).collect();
+    let (ours, servers) = (&evidence.intent.cpus, &evidence.intent.server_cpus);
+    let overlap = ours.iter().find(|&&cpu| {
+        system.siblings(cpu).iter().any(|sibling| *sibling != cpu && servers.contains(sibling))
+    });
+    if let Some(cpu) = overlap {
+        return Some(Finding::spoils(
+            format!("processor {cpu} of the generator is on a core with one of the server"),
+            "the two slow each other down, by as much as either has to do",
+            "--cpus and --spawn-cpus on different cores: lscpu --extended=CPU,CORE",
+        ));
+    }
+    if cores.len() == online.len() {
+        return Some(Finding::fine("every processor is a core of its own, as far as one can see"));
+    }
+    let cores_seen = format!("{} processors on {} cores", online.len(), cores.len());
+    if !ours.is_empty() && !servers.is_empty() {
+        return Some(Finding::fine(format!("{cores_seen}; generator and server are on different ones")));
+    }
+    let pairs =
+        cores.iter().filter(|core| core.len() > 1).take(2).map(|core| listed(core)).collect::<Vec<_>>();
+    Some(Finding::hint(
+        format!("{cores_seen} (such as {})", pairs.join(" and ")),
+        "server and generator on threads of one core slow each other down",
+        "--cpus and --spawn-cpus on different cores, or: echo off | sudo tee /sys/devices/system/cpu/smt/control",
+    ))
+}
+
+pub(super) fn governor(evidence: &Evidence<'_>) -> Option<Finding> {
+    let system = evidence.system;
+    let online = system.online();
+    let read = |cpu: &usize| system.text(&format!("{CPUS}/cpu{cpu}/cpufreq/scaling_governor"));
+    let governors: BTreeSet<String> = online.iter().filter_map(read).collect();
+    if governors.is_empty() {
+        // Usual in virtual machines: the host decides.
+        return (!online.is_empty()).then(|| Finding::fine("the kernel does not choose the frequency here"));
+    }
+    let seen = governors.iter().cloned().collect::<Vec<_>>().join(", ");
+    if governors.iter().all(|governor| governor == "performance") {
+        return Some(Finding::fine(seen));
+    }
+    Some(Finding::spoils(
+        seen,
+        "the frequency follows the load: a light load is measured on a slow processor",
+        "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
+    ))
+}
+
+pub(super) fn turbo(evidence: &Evidence<'_>) -> Option<Finding> {
+    let system = evidence.system;
+    let (on, fix) = match system.text(&format!("{CPUS}/intel_pstate/no_turbo")) {
+        Some(off) => (off == "0", "echo 1 | sudo tee /sys/devices/system/cpu/intel_pstate/no_turbo"),
+        None => match system.text(&format!("{CPUS}/cpufreq/boost")) {
+            Some(on) => (on == "1", "echo 0 | sudo tee /sys/devices/system/cpu/cpufreq/boost"),
+            None => {
+                let known = !system.online().is_empty();
+                return known.then(|| Finding::fine("the kernel does not control it here"));
+            }
+        },
+    };
+    if !on {
+        return Some(Finding::fine("off"));
+    }
+    Some(Finding::hint(
+        "on",
+        "the frequency depends on temperature and on what other cores do; a long run is slower than a short one",
+        fix,
+    ))
+}
+
+pub(super) fn throttling(evidence: &Evidence<'_>) -> Option<Finding> {
+    let Some(times) = evidence.after.throttled_since(evidence.before) else {
+        return (!evidence.system.online().is_empty())
+            .then(|| Finding::fine("the machine does not count it"));
+    };
+    if times == 0 {
+        return Some(Finding::fine("no processor was slowed down because of its heat while we looked"));
+    }
+    Some(Finding::spoils(
+        format!("processors were slowed down {times} times because of their heat"),
+        "they run at whatever speed keeps them cool",
+        "better cooling, fewer busy processors, or a lower fixed frequency: sudo cpupower frequency-set -u 2GHz",
+    ))
+}
+
+pub(super) fn idle_states(evidence: &Evidence<'_>) -> Option<Finding> {
+    let system = evidence.system;
+    let &cpu = system.online().first()?;
+    let folder = format!("{CPUS}/cpu{cpu}/cpuidle");
+    let state = |name: String| {
+        let read = |what: &str| system.text(&format!("{folder}/{name}/{what}"));
+        let on = read("disable").is_none_or(|disabled| disabled == "0");
+        let latency_us: u64 = read("latency")?.parse().ok()?;
+        on.then(|| (latency_us, read("name").unwrap_or(name.clone())))
+    };
+    let deepest =
+        system.names(&folder).into_iter().filter(|name| name.starts_with("state")).filter_map(state).max();
+    let Some((latency_us, name)) = deepest else { return Some(Finding::fine("the kernel uses none here")) };
+    let seen = format!("the deepest is {name}, {latency_us} us from waking");
+    if latency_us <= DEEP_SLEEP_US {
+        return Some(Finding::fine(seen));
+    }
+    Some(Finding::hint(
+        seen,
+        "a light load pays for waking up: it has longer latencies than a heavy one",
+        format!("sudo cpupower idle-set -D {DEEP_SLEEP_US}"),
+    ))
+}
+
+pub(super) fn clocksource(evidence: &Evidence<'_>) -> Option<Finding> {
+    let folder = "sys/devices/system/clocksource/clocksource0";
+    let current = evidence.system.text(&format!("{folder}/current_clocksource"))?;
+    if !SLOW_CLOCKS.contains(&current.as_str()) {
+        return Some(Finding::fine(current));
+    }
+    let available = evidence.system.text(&format!("{folder}/available_clocksource")).unwrap_or_default();
+    let better = available.split_ascii_whitespace().find(|name| !SLOW_CLOCKS.contains(name));
+    let fix = match better {
+        Some(name) => format!("echo {name} | sudo tee /{folder}/current_clocksource"),
+        None => "the kernel found no better one: dmesg | grep -i clocksource says why".to_owned(),
+    };
+    Some(Finding::spoils(current, "every look at the clock costs a microsecond or more, on both sides", fix))
+}
