@@ -1,0 +1,97 @@
+//! The statistics of a comparison: rank tests, their estimates, and the correction for several of them.
+//!
+//! Everything here is exact where that can be had, by counting all assignments that the null hypothesis makes equally
+//! likely (see [`signed_rank`] for pairs, [`rank_sum`] for two unpaired samples). Figures of load tests are skewed and have
+//! outliers; ranks need no assumption about their shape, and an outlier weighs no more than the largest rank.
+//!
+//! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every level and for every
+//! unit, and the estimate is a factor.
+
+mod holm;
+mod normal;
+pub mod rank_sum;
+mod ranks;
+pub mod signed_rank;
+
+pub use holm::holm;
+
+/// A shift between two sides, on the scale of the samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The Hodges-Lehmann estimate.
+    pub shift: f64,
+    /// The confidence interval of the level asked for; `None` where so few samples bound it on no side.
+    pub interval: Option<(f64, f64)>,
+    /// Two-sided p-value of "there is no shift".
+    pub p: f64,
+}
+
+/// The confidence level of every interval that is shown.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// The factor between pairs `(before, after)`: estimate and interval of `after / before`, and the p-value of "no change".
+///
+/// `None` where there is no pair, or one of a figure that is not above zero and so has no ratio.
+#[must_use]
+pub fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
+    let logs: Vec<f64> =
+        pairs.iter().map(|&(before, after)| log_ratio(before, after)).collect::<Option<_>>()?;
+    Some(as_factor(signed_rank::estimate(&logs, CONFIDENCE)?))
+}
+
+/// The factor between two samples that were not paired, as [`ratio_of_pairs`].
+#[must_use]
+pub fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
+    let logs =
+        |sample: &[f64]| sample.iter().map(|&figure| log_ratio(1.0, figure)).collect::<Option<Vec<_>>>();
+    Some(as_factor(rank_sum::estimate(&logs(before)?, &logs(after)?, CONFIDENCE)?))
+}
+
+/// `ln(after / before)`; `None` where that is no number.
+#[must_use]
+pub fn log_ratio(before: f64, after: f64) -> Option<f64> {
+    let both = before.is_finite() && after.is_finite() && before > 0.0 && after > 0.0;
+    both.then(|| (after / before).ln())
+}
+
+/// From logarithms back to factors.
+fn as_factor(log: Estimate) -> Estimate {
+    Estimate {
+        shift: log.shift.exp(),
+        interval: log.interval.map(|(low, high)| (low.exp(), high.exp())),
+        p: log.p,
+    }
+}
+
+/// The middle of sorted values, or the mean of the two in the middle.
+fn middle(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[half - 1], sorted[half]) } else { sorted[half] }
+}
+
+/// The `k`-th smallest and the `k`-th largest of sorted values, from 1; `None` where `k` is 0.
+fn order_interval(sorted: &[f64], k: usize) -> Option<(f64, f64)> {
+    let low = *sorted.get(k.checked_sub(1)?)?;
+    Some((low, *sorted.get(sorted.len().checked_sub(k)?)?))
+}
+
+/// How many of the smallest values of a distribution (`probabilities` of 0, 1, 2, ...) together have at most `tail`.
+fn values_within(probabilities: &[f64], tail: f64) -> usize {
+    let mut sum = 0.0;
+    let within = |&probability: &f64| {
+        sum += probability;
+        // A hair of tolerance: the sum of many small numbers may miss the round one they make.
+        sum <= tail * (1.0 + 1e-12)
+    };
+    probabilities.iter().copied().take_while(within).count()
+}
+
+/// Both tails of a distribution at one of its values, doubled: the usual two-sided p-value.
+fn two_sided(probabilities: &[f64], at: usize) -> f64 {
+    let below: f64 = probabilities[..=at].iter().sum();
+    let above: f64 = probabilities[at..].iter().sum();
+    (2.0 * below.min(above)).min(1.0)
+}
+
+#[cfg(test)]
+mod tests;
