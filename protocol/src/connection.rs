@@ -11,11 +11,8 @@ use crate::mask::{self, MaskingKey};
 use crate::message::{Chunk, Control, Event, Limits};
 use crate::opcode::{MessageKind, Opcode};
 use crate::role::Role;
+use crate::text;
 use crate::utf8::{InvalidUtf8, Utf8};
-
-/// Text is unmasked and validated in blocks of this size, so that the second pass finds them in the L1 cache.
-/// A multiple of 4: every block starts in the same phase of the key.
-const TEXT_BLOCK: usize = 4096;
 
 /// What one end of an open WebSocket has to remember between reads: 40 bytes, and a heap block only while a
 /// control frame is cut.
@@ -408,31 +405,13 @@ impl Connection {
     ) -> Result<Range<usize>, ProtocolError> {
         let Chunk { kind, last, payload, key, .. } = chunk;
         let end = to + payload.len();
-        match kind {
-            MessageKind::Binary => unmask(input, payload, to, key),
-            MessageKind::Text => self.unmask_text(last, input, payload, to, key)?,
+        if kind == MessageKind::Text && !self.unchecked {
+            let result = text::shift(input, payload, to, key, &mut self.text);
+            self.end_of_chunk(last, result)?;
+        } else {
+            unmask(input, payload, to, key);
         }
         Ok(to..end)
-    }
-
-    /// Unmasks, moves and validates block by block.
-    fn unmask_text(
-        &mut self,
-        last: bool,
-        input: &mut [u8],
-        payload: Range<usize>,
-        to: usize,
-        key: MaskingKey,
-    ) -> Result<(), ProtocolError> {
-        let distance = payload.start - to;
-        let mut start = payload.start;
-        while start < payload.end {
-            let end = payload.end.min(start + TEXT_BLOCK);
-            unmask(input, start..end, start - distance, key);
-            self.validate(&input[start - distance..end - distance])?;
-            start = end;
-        }
-        self.end_of_chunk(last)
     }
 
     /// Unmasks the chunk to the end of `message`, validating text.
@@ -449,21 +428,12 @@ impl Connection {
         message: &mut BytesMut,
     ) -> Result<(), ProtocolError> {
         let Chunk { kind, last, payload, key, .. } = chunk;
-        message.reserve(payload.len());
-        // Copied block by block and unmasked at once, while the block is in the L1 cache.
-        for block in input[payload].chunks(TEXT_BLOCK) {
-            let start = message.len();
-            message.extend_from_slice(block);
-            let block = &mut message[start..];
-            mask::in_place(block, key);
-            if kind == MessageKind::Text {
-                self.validate(block)?;
-            }
+        if kind == MessageKind::Text && !self.unchecked {
+            let result = text::append(&input[payload], message, key, &mut self.text);
+            return self.end_of_chunk(last, result);
         }
-        match kind {
-            MessageKind::Text => self.end_of_chunk(last),
-            MessageKind::Binary => Ok(()),
-        }
+        mask::append(&input[payload], message, key);
+        Ok(())
     }
 
     /// Leaves the chunk as it is: neither unmasked nor validated, because the caller compares it with what it
@@ -474,27 +444,10 @@ impl Connection {
         self.unchecked = !chunk.last;
     }
 
-    #[inline]
-    fn validate(&mut self, text: &[u8]) -> Result<(), ProtocolError> {
-        if self.unchecked {
-            return Ok(());
-        }
-        let result = self.text.update(text);
-        self.checked(result)
-    }
-
     /// Text must not end inside a character (RFC 6455 8.1), also when its last fragment is empty.
     #[inline]
-    fn end_of_chunk(&mut self, last: bool) -> Result<(), ProtocolError> {
-        if !last {
-            return Ok(());
-        }
-        let result = self.text.finish();
-        self.checked(result)
-    }
-
-    #[inline]
-    fn checked(&mut self, result: Result<(), InvalidUtf8>) -> Result<(), ProtocolError> {
+    fn end_of_chunk(&mut self, last: bool, so_far: Result<(), InvalidUtf8>) -> Result<(), ProtocolError> {
+        let result = if last { so_far.and_then(|()| self.text.finish()) } else { so_far };
         result.map_err(|InvalidUtf8| {
             self.state = State::Closed;
             ProtocolError::InvalidUtf8

@@ -1,81 +1,132 @@
-//! The algorithm with AVX2 and AVX-512 registers.
+//! The algorithm in the registers of x86-64: SSE2, which all of them have, AVX2 and AVX-512.
 //!
-//! Intrinsics rather than the compiler's own vectors: left to itself it turns the block loop into gathers and
-//! scatters under AVX-512 (16 KiB in place on a virtual Intel Xeon: 26 instead of 80 GB/s).
-#![expect(unsafe_code, reason = "blocks are taken into registers by transmutation")]
+//! AVX-512 is that of Ice Lake and Zen 4 and later, with what UTF-8 validation needs of it. Earlier processors that have
+//! some of it lower their clock for it, and get AVX2.
+#![expect(unsafe_code, reason = "registers are loaded and stored through raw pointers")]
 
-use std::arch::x86_64::{__m256i, __m512i};
-use std::arch::x86_64::{_mm256_set1_epi32, _mm256_xor_si256, _mm512_set1_epi32, _mm512_xor_si512};
-use std::mem::transmute;
+use std::arch::x86_64::*;
 
-use super::portable::{BLOCK, Between, InPlace, Within, long};
-use super::{Kernel, MaskingKey};
+use super::MaskingKey;
+use super::algorithm::{Register, ends, long};
+use super::kernel::Kernel;
+use super::span::Span;
+use crate::utf8;
 
 pub(super) const AVX2: Kernel = Kernel {
     name: "avx2",
     runs_here: || is_x86_feature_detected!("avx2"),
-    in_place: avx2_in_place,
-    copy: avx2_copy,
-    shift: avx2_shift,
+    mask: avx2,
+    is_utf8: |text| simdutf8::basic::from_utf8(text).is_ok(),
 };
 
 pub(super) const AVX512: Kernel = Kernel {
     name: "avx512",
-    runs_here: || is_x86_feature_detected!("avx512f"),
-    in_place: avx512_in_place,
-    copy: avx512_copy,
-    shift: avx512_shift,
+    runs_here: utf8::avx512::runs_here,
+    mask: avx512,
+    is_utf8: utf8::avx512::is_utf8,
 };
 
-// The closures below inherit the instruction set of the function they stand in; a function's name would not.
-
+/// # Safety
+///
+/// `span.len` is more than [`SHORT`](super::SHORT).
 #[target_feature(enable = "avx2")]
-fn avx2_in_place(buf: &mut [u8], key: MaskingKey) {
-    long(&mut InPlace(buf), key, |block, key| avx2_xor(block, key));
+unsafe fn avx2(span: &Span<'_>, key: MaskingKey) -> bool {
+    // SAFETY: the arms name the lengths that they are made for; the caller has AVX2.
+    unsafe {
+        match span.len {
+            ..=128 => ends::<__m256i, 2>(span, key),
+            129..=256 => ends::<__m256i, 4>(span, key),
+            _ => long::<__m256i, 4>(span, key),
+        }
+    }
 }
 
-#[target_feature(enable = "avx2")]
-fn avx2_copy(src: &[u8], dst: &mut [u8], key: MaskingKey) {
-    long(&mut Between(src, dst), key, |block, key| avx2_xor(block, key));
+/// # Safety
+///
+/// `span.len` is more than [`SHORT`](super::SHORT).
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn avx512(span: &Span<'_>, key: MaskingKey) -> bool {
+    // SAFETY: the arms name the lengths that they are made for; the caller has AVX-512.
+    unsafe {
+        match span.len {
+            ..=128 => ends::<__m512i, 1>(span, key),
+            129..=256 => ends::<__m512i, 2>(span, key),
+            257..=512 => ends::<__m512i, 4>(span, key),
+            _ => long::<__m512i, 4>(span, key),
+        }
+    }
 }
 
-#[target_feature(enable = "avx2")]
-fn avx2_shift(buf: &mut [u8], distance: usize, key: MaskingKey) {
-    long(&mut Within { buf, distance }, key, |block, key| avx2_xor(block, key));
+macro_rules! x86_register {
+    ($register:ty, $set1:ident, $loadu:ident, $storeu:ident, $xor:ident, $or:ident, $is_ascii:expr) => {
+        // The functions carry no `target_feature`, and so cannot be inlined into each other; they always are
+        // inlined into the kernel above that asked for them, which does enable what they need.
+        impl Register for $register {
+            const LEN: usize = size_of::<$register>();
+
+            #[inline(always)]
+            fn of_key(key: MaskingKey) -> Self {
+                // SAFETY: registers are only made for kernels that this processor runs.
+                unsafe { $set1(i32::from_ne_bytes(key.to_bytes())) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(at: *const u8) -> Self {
+                // SAFETY: the caller's promise; the load is an unaligned one.
+                unsafe { $loadu(at.cast()) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, at: *mut u8) {
+                // SAFETY: the caller's promise; the store is an unaligned one.
+                unsafe { $storeu(at.cast(), self) }
+            }
+
+            #[inline(always)]
+            fn xor(self, other: Self) -> Self {
+                // SAFETY: whoever has a register has the instructions.
+                unsafe { $xor(self, other) }
+            }
+
+            #[inline(always)]
+            fn or(self, other: Self) -> Self {
+                // SAFETY: as above.
+                unsafe { $or(self, other) }
+            }
+
+            #[inline(always)]
+            fn is_ascii(self) -> bool {
+                // SAFETY: as above.
+                unsafe { $is_ascii(self) == 0 }
+            }
+        }
+    };
 }
 
-#[target_feature(enable = "avx2")]
-#[inline]
-fn avx2_xor(block: [u8; BLOCK], key: MaskingKey) -> [u8; BLOCK] {
-    let key = _mm256_set1_epi32(i32::from_ne_bytes(key.0));
-    // SAFETY: both types are 64 bytes without padding, and every pattern of bits is a value of both.
-    let [low, high] = unsafe { transmute::<[u8; BLOCK], [__m256i; 2]>(block) };
-    let block = [_mm256_xor_si256(low, key), _mm256_xor_si256(high, key)];
-    // SAFETY: as above.
-    unsafe { transmute::<[__m256i; 2], [u8; BLOCK]>(block) }
-}
-
-#[target_feature(enable = "avx512f")]
-fn avx512_in_place(buf: &mut [u8], key: MaskingKey) {
-    long(&mut InPlace(buf), key, |block, key| avx512_xor(block, key));
-}
-
-#[target_feature(enable = "avx512f")]
-fn avx512_copy(src: &[u8], dst: &mut [u8], key: MaskingKey) {
-    long(&mut Between(src, dst), key, |block, key| avx512_xor(block, key));
-}
-
-#[target_feature(enable = "avx512f")]
-fn avx512_shift(buf: &mut [u8], distance: usize, key: MaskingKey) {
-    long(&mut Within { buf, distance }, key, |block, key| avx512_xor(block, key));
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn avx512_xor(block: [u8; BLOCK], key: MaskingKey) -> [u8; BLOCK] {
-    let key = _mm512_set1_epi32(i32::from_ne_bytes(key.0));
-    // SAFETY: both types are 64 bytes without padding, and every pattern of bits is a value of both.
-    let block = unsafe { transmute::<[u8; BLOCK], __m512i>(block) };
-    // SAFETY: as above.
-    unsafe { transmute::<__m512i, [u8; BLOCK]>(_mm512_xor_si512(block, key)) }
-}
+x86_register!(
+    __m128i,
+    _mm_set1_epi32,
+    _mm_loadu_si128,
+    _mm_storeu_si128,
+    _mm_xor_si128,
+    _mm_or_si128,
+    _mm_movemask_epi8
+);
+x86_register!(
+    __m256i,
+    _mm256_set1_epi32,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_xor_si256,
+    _mm256_or_si256,
+    _mm256_movemask_epi8
+);
+x86_register!(
+    __m512i,
+    _mm512_set1_epi32,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    _mm512_xor_si512,
+    _mm512_or_si512,
+    _mm512_movepi8_mask
+);

@@ -1,6 +1,11 @@
 //! UTF-8 that comes in pieces: incremental, failing at the piece that makes it invalid (RFC 6455 8.1).
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
 use thiserror::Error;
+
+use crate::mask;
 
 /// The bytes so far are the start of no UTF-8 string, or the end cut a character.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -17,7 +22,7 @@ pub struct Utf8 {
     len: u8,
 }
 
-/// Up to this asking for ASCII first is quicker: simdutf8 works in blocks of 64 bytes.
+/// Up to this asking for ASCII first is quicker.
 const SHORT: usize = 64;
 
 impl Utf8 {
@@ -28,17 +33,30 @@ impl Utf8 {
     /// When no continuation could make the text valid, however it goes on.
     #[inline]
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
-        if self.len == 0 && bytes.len() <= SHORT && bytes.is_ascii() {
+        if bytes.len() <= SHORT && self.is_between_characters() && bytes.is_ascii() {
             return Ok(());
         }
         self.update_any(bytes)
     }
 
-    fn update_any(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
-        let bytes = if self.len == 0 { bytes } else { self.complete(bytes)? };
-        let (characters, cut) = split_cut_character(bytes);
-        simdutf8::basic::from_utf8(characters).map_err(|_| InvalidUtf8)?;
-        if cut.is_empty() { Ok(()) } else { self.keep(cut) }
+    #[inline(never)]
+    pub(crate) fn update_any(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
+        let settled = self.settle(bytes)?;
+        self.keep(&bytes[settled..])
+    }
+
+    /// No character is cut: the text could end here.
+    #[inline]
+    pub(crate) fn is_between_characters(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Reads on up to a last character that is cut; returns where that starts. It is for the caller to put before what
+    /// comes next, or to [`keep`](Utf8::keep).
+    pub(crate) fn settle(&mut self, bytes: &[u8]) -> Result<usize, InvalidUtf8> {
+        let rest = if self.is_between_characters() { bytes } else { self.complete(bytes)? };
+        let (characters, cut) = split_cut_character(rest);
+        if mask::is_utf8(characters) { Ok(bytes.len() - cut.len()) } else { Err(InvalidUtf8) }
     }
 
     /// The end of the text; ready for the next one afterwards.
@@ -73,7 +91,10 @@ impl Utf8 {
     }
 
     /// Carries a cut character over, unless what there is of it is wrong already.
-    fn keep(&mut self, cut: &[u8]) -> Result<(), InvalidUtf8> {
+    pub(crate) fn keep(&mut self, cut: &[u8]) -> Result<(), InvalidUtf8> {
+        if cut.is_empty() {
+            return Ok(());
+        }
         match std::str::from_utf8(cut) {
             Err(error) if error.valid_up_to() == 0 && error.error_len().is_none() => {
                 self.carry[..cut.len()].copy_from_slice(cut);

@@ -1,0 +1,99 @@
+//! Where a payload is read from and written to.
+#![expect(
+    unsafe_code,
+    reason = "in place, between buffers and within one buffer are one function over pointers"
+)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use bytes::BytesMut;
+
+use super::algorithm::short;
+use super::kernel::{Kernel, chosen};
+use super::{MaskingKey, SHORT};
+
+/// A payload on its way from `source` to `target`.
+///
+/// `source` is valid for reads and `target` for writes of `len` bytes throughout `'a`, and nobody else touches either.
+/// Where they overlap, `target` is at or before `source`. Only the constructors make one, so that this always holds.
+pub(crate) struct Span<'a> {
+    pub(super) source: *const u8,
+    pub(super) target: *mut u8,
+    pub(super) len: usize,
+    borrowed: PhantomData<(&'a [u8], &'a mut [u8])>,
+}
+
+impl<'a> Span<'a> {
+    /// The buffer onto itself.
+    #[inline]
+    pub(crate) fn in_place(buf: &'a mut [u8]) -> Self {
+        let target = buf.as_mut_ptr();
+        Span { source: target, target, len: buf.len(), borrowed: PhantomData }
+    }
+
+    /// From one buffer to another.
+    ///
+    /// # Panics
+    ///
+    /// When the lengths differ.
+    #[inline]
+    pub(crate) fn between(source: &'a [u8], target: &'a mut [u8]) -> Self {
+        assert_eq!(source.len(), target.len(), "source and destination differ in length");
+        Span {
+            source: source.as_ptr(),
+            target: target.as_mut_ptr(),
+            len: source.len(),
+            borrowed: PhantomData,
+        }
+    }
+
+    /// From `source` forward to `to`, in one buffer.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is beyond the start of `source`, or `source` is not within `buf`.
+    #[inline]
+    pub(crate) fn within(buf: &'a mut [u8], source: Range<usize>, to: usize) -> Self {
+        assert!(to <= source.start, "a shift moves forward only");
+        let len = source.len();
+        let touched = &mut buf[to..source.end];
+        let target = touched.as_mut_ptr();
+        // SAFETY: `touched` begins at `to` and is as long as distance and length together, so that the source
+        // starts within it and ends with it.
+        let source = unsafe { target.add(touched.len() - len) };
+        Span { source, target, len, borrowed: PhantomData }
+    }
+
+    /// Masks or unmasks on the way; says whether all of what arrived is ASCII.
+    #[inline]
+    pub(crate) fn mask(self, key: MaskingKey) -> bool {
+        if self.len <= SHORT {
+            // SAFETY: the length was looked at.
+            unsafe { short(&self, key) }
+        } else {
+            self.mask_by(chosen(), key)
+        }
+    }
+
+    /// The same for more than [`SHORT`] bytes, by this kernel.
+    #[inline]
+    pub(super) fn mask_by(self, kernel: &Kernel, key: MaskingKey) -> bool {
+        debug_assert!(self.len > SHORT);
+        // SAFETY: the callers have looked at the length, and every kernel that can be had runs here.
+        unsafe { (kernel.mask)(&self, key) }
+    }
+}
+
+/// Masks or unmasks `source` to the end of `target`; says whether all of what arrived is ASCII.
+#[inline]
+pub(crate) fn append(source: &[u8], target: &mut BytesMut, key: MaskingKey) -> bool {
+    target.reserve(source.len());
+    let start = target.len();
+    let room = target.spare_capacity_mut()[..source.len()].as_mut_ptr().cast();
+    let span = Span { source: source.as_ptr(), target: room, len: source.len(), borrowed: PhantomData };
+    let is_ascii = span.mask(key);
+    // SAFETY: so much had been reserved, and `mask` has written all of it.
+    unsafe { target.set_len(start + source.len()) };
+    is_ascii
+}
