@@ -1,0 +1,34 @@
+//! Takes tokio-websockets' masking out of its source, as cargo has it: the module is private, and a copy of it here would
+//! grow old.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let source = source_of("tokio-websockets").join("src/mask.rs");
+    let text = std::fs::read_to_string(&source).expect("the crate has src/mask.rs");
+    // What is included cannot begin with the documentation of a module, and its tests need its dependencies.
+    let code = text.split("#[cfg(all(test").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.starts_with("//!"));
+    let target =
+        PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it")).join("tokio_websockets_mask.rs");
+    std::fs::write(target, lines.collect::<Vec<_>>().join("\n")).expect("OUT_DIR can be written");
+    println!("cargo::rerun-if-changed={}", source.display());
+    println!("cargo::rustc-check-cfg=cfg(feature, values(\"nightly\"))");
+    println!("cargo::rerun-if-changed=build.rs");
+}
+
+/// The folder of a dependency.
+fn source_of(package: &str) -> PathBuf {
+    let cargo = std::env::var("CARGO").expect("cargo sets it");
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata writes JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let found = packages.iter().find(|p| p["name"] == package).expect("it is a dependency");
+    let manifest = Path::new(found["manifest_path"].as_str().expect("a path"));
+    manifest.parent().expect("a folder").to_owned()
+}
