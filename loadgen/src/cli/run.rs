@@ -216,6 +216,7 @@ impl RunArguments {
             schema: SCHEMA,
             tool: Tool::this(plan.engine.name()),
             subject: Subject { engine: engine.clone(), ..Subject::of_command(words) },
+            arms: Vec::new(),
             machine: Machine::here(),
             session: Session {
                 kind: SessionKind::Single,

@@ -1,3 +1,18 @@
 //! Comparing two sides: the statistics, the metrics that are judged, and the rule of the verdict.
+//!
+//! [`sides`] pairs the runs of a document up, [`statistics`] makes estimates of them, [`judge`] a verdict; [`noise`] says
+//! what the machine does to identical servers, below which nothing is judged a change.
 
+#[cfg(test)]
+pub(crate) mod example;
+mod metric;
+pub mod noise;
+pub mod sides;
 pub mod statistics;
+mod verdict;
+
+pub use metric::Metric;
+pub use sides::Comparison;
+pub use verdict::{
+    Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,
+};

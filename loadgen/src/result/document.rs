@@ -25,8 +25,11 @@ pub struct Document {
     pub schema: u32,
     /// The generator.
     pub tool: Tool,
-    /// The server.
+    /// The server; in a comparison the newer side, the last of [`Document::arms`].
     pub subject: Subject,
+    /// The sides of a comparison, by the names that the runs use; empty where there is one side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<Arm>,
     /// Where both ran (the generator's machine where they differ).
     pub machine: Machine,
     /// How the runs belong together.
@@ -59,6 +62,7 @@ impl Document {
             schema: SCHEMA,
             tool,
             subject,
+            arms: Vec::new(),
             machine,
             session,
             scenarios: vec![scenario],
@@ -66,6 +70,15 @@ impl Document {
             verdict: None,
         }
     }
+}
+
+/// One side of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arm {
+    /// As in [`Run::arm`]: `A` and `B`, or a name.
+    pub name: String,
+    /// The server of this side.
+    pub subject: Subject,
 }
 
 /// How the runs of a document belong together.

@@ -21,6 +21,7 @@ pub(crate) fn document() -> Document {
         schema: SCHEMA,
         tool: tool(),
         subject: subject(),
+        arms: Vec::new(),
         machine: machine(),
         session: session(),
         scenarios: vec![

@@ -21,11 +21,12 @@ mod utc;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
-    Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
+    Arm, Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
     Second, Server, Session, SessionKind, Transport,
 };
 pub use latency::{HistogramError, Latency, percentile};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;
+pub(crate) use summary::median;
 pub use table::{advisory, derived_lines, summary_table};
 pub use utc::Utc;

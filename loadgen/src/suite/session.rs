@@ -115,7 +115,8 @@ impl Session {
             self.plans.iter().map(|plan| Scenario::new(&plan.scenario, plan.parameters())).collect();
         let tool = Tool::this(self.engine.name());
         let subject = self.subject;
-        Ok(Document { schema: SCHEMA, tool, subject, machine, session, scenarios, runs, verdict: None })
+        let arms = Vec::new();
+        Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict: None })
     }
 
     /// The runs that were made, and whether the user ended them early.

@@ -31,6 +31,12 @@ pub fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate> {
     Some(Estimate { shift: middle(&averages), interval, p: p_value(differences) })
 }
 
+/// The Hodges-Lehmann estimate alone: the median of the Walsh averages; zero of no differences. They must be finite.
+#[must_use]
+pub fn shift(differences: &[f64]) -> f64 {
+    if differences.is_empty() { 0.0 } else { middle(&walsh_averages(differences)) }
+}
+
 /// Two-sided p-value of "the differences are symmetric about zero"; 1 where all are zero. Differences must be finite.
 #[must_use]
 pub fn p_value(differences: &[f64]) -> f64 {

@@ -1,0 +1,188 @@
+//! What is compared of a run: which figures are judged, which are shown beside, and by how much one must change to matter.
+
+use serde::{Deserialize, Serialize};
+
+use crate::result::{Parameters, Run};
+
+/// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
+/// work, and the whole memory is the steadier figure.
+const MANY_CONNECTIONS: u32 = 1000;
+
+/// A figure of one run, with a direction in which it is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Echoes per second.
+    Throughput,
+    /// CPU of the whole server process per message, nanoseconds.
+    ServerCpu,
+    /// Median of the corrected latency, nanoseconds.
+    P50,
+    /// Its 99th percentile.
+    P99,
+    /// Its 99.9th percentile.
+    P99_9,
+    /// The server's resident memory per connection, bytes: its growth from 1,000 connections on, all of it below.
+    Memory,
+    /// `io_uring_enter` (or `epoll_wait`) calls of the server per message.
+    Enters,
+    /// CPU of the generator per message, nanoseconds: changes of it are not the server's.
+    GeneratorCpu,
+}
+
+impl Metric {
+    /// All, in the order in which they are shown.
+    pub const ALL: [Self; 8] = [
+        Self::Throughput,
+        Self::ServerCpu,
+        Self::P50,
+        Self::P99,
+        Self::P99_9,
+        Self::Memory,
+        Self::Enters,
+        Self::GeneratorCpu,
+    ];
+
+    /// On the command line, in results and in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::ServerCpu => "server-cpu",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P99_9 => "p99.9",
+            Self::Memory => "memory",
+            Self::Enters => "enters",
+            Self::GeneratorCpu => "generator-cpu",
+        }
+    }
+
+    /// What it is, with the unit of [`Metric::shown`].
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Throughput => "messages per second",
+            Self::ServerCpu => "server CPU, us per message",
+            Self::P50 => "p50 latency, us",
+            Self::P99 => "p99 latency, us",
+            Self::P99_9 => "p99.9 latency, us",
+            Self::Memory => "server memory, bytes per connection",
+            Self::Enters => "server enters per message",
+            Self::GeneratorCpu => "generator CPU, us per message",
+        }
+    }
+
+    /// A value of it in the unit people read: nanoseconds become microseconds.
+    #[must_use]
+    pub fn shown(self, value: f64) -> f64 {
+        match self {
+            Self::ServerCpu | Self::P50 | Self::P99 | Self::P99_9 | Self::GeneratorCpu => value / 1000.0,
+            Self::Throughput | Self::Memory | Self::Enters => value,
+        }
+    }
+
+    /// Whether more of it is better.
+    #[must_use]
+    pub fn higher_is_better(self) -> bool {
+        self == Self::Throughput
+    }
+
+    /// The relative change below which nobody would act, however certain it is.
+    #[must_use]
+    pub fn default_threshold(self) -> f64 {
+        match self {
+            Self::Throughput | Self::ServerCpu | Self::P50 | Self::Enters | Self::GeneratorCpu => 0.02,
+            Self::P99 | Self::Memory => 0.05,
+            Self::P99_9 => 0.10,
+        }
+    }
+
+    /// Whether a verdict hangs on it under this load; all else is shown and not judged.
+    ///
+    /// Few, because each takes some of the certainty of the others: throughput, server CPU and memory under a load that
+    /// saturates (a closed loop), latencies under a fixed rate.
+    #[must_use]
+    pub fn is_gated(self, load: &Parameters) -> bool {
+        match self {
+            Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
+            Self::P50 | Self::P99 => load.rate_per_s.is_some(),
+            Self::P99_9 | Self::Enters | Self::GeneratorCpu => false,
+        }
+    }
+
+    /// Its value in a run; `None` where the run does not carry it.
+    #[must_use]
+    pub fn of(self, run: &Run, load: &Parameters) -> Option<f64> {
+        let latency = &run.latency_ns.corrected;
+        match self {
+            Self::Throughput => Some(run.rate_per_s),
+            Self::ServerCpu => run.server.as_ref().map(|server| server.cpu_ns_per_message),
+            Self::P50 => latency.p50.map(|ns| ns as f64),
+            Self::P99 => latency.p99.map(|ns| ns as f64),
+            Self::P99_9 => latency.p99_9.map(|ns| ns as f64),
+            Self::Memory => memory(run, load.connections),
+            Self::Enters => run.server.as_ref()?.enters_per_message(load.transport, load.message_bytes),
+            Self::GeneratorCpu => Some(run.client.cpu_ns_per_message),
+        }
+    }
+}
+
+fn memory(run: &Run, connections: u32) -> Option<f64> {
+    let server = run.server.as_ref()?;
+    if connections >= MANY_CONNECTIONS {
+        return server.rss_bytes_per_connection;
+    }
+    Some(server.rss_bytes? as f64 / f64::from(connections.max(1)))
+}
+
+impl std::str::FromStr for Metric {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|metric| metric.name() == text);
+        known.ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|metric| metric.name()).collect();
+            format!("unknown metric `{text}`: one of {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::example;
+
+    #[test]
+    fn metrics_are_known_by_their_names() {
+        for metric in Metric::ALL {
+            assert_eq!(metric.name().parse(), Ok(metric));
+        }
+        assert!("speed".parse::<Metric>().is_err_and(|error| error.contains("throughput")));
+    }
+
+    #[test]
+    fn five_metrics_are_judged_over_both_loads() {
+        let closed = example::document().scenarios[0].parameters.clone();
+        let open = Parameters { rate_per_s: Some(1000.0), ..closed.clone() };
+        let gated =
+            |load: &Parameters| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
+        assert_eq!(gated(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
+        assert_eq!(gated(&open), [Metric::P50, Metric::P99]);
+    }
+
+    #[test]
+    fn figures_come_from_the_run() {
+        let document = example::document();
+        let (run, load) = (&document.runs[0], &document.scenarios[0].parameters);
+        let of = |metric: Metric| metric.of(run, load).map(|value| metric.shown(value));
+        assert_eq!(of(Metric::Throughput), Some(100_000.0));
+        assert_eq!((of(Metric::ServerCpu), of(Metric::GeneratorCpu)), (Some(4.0), Some(3.0)));
+        assert_eq!((of(Metric::Enters), of(Metric::Memory)), (Some(0.03), Some(93_750.0)));
+        assert!(of(Metric::P50).is_some_and(|us| (100.0..150.0).contains(&us)));
+        let many = Parameters { connections: 4000, ..load.clone() };
+        assert_eq!(Metric::Memory.of(run, &many), Some(250.5));
+        let unknown = Run { server: None, ..run.clone() };
+        assert_eq!((Metric::Memory.of(&unknown, load), Metric::ServerCpu.of(&unknown, load)), (None, None));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a machine does to two identical servers: recorded by `aa`, used as the floor of every threshold.
+
+use serde::{Deserialize, Serialize};
+
+use super::metric::Metric;
+use super::sides::pairs;
+use super::statistics::{log_ratio, signed_rank};
+use crate::result::{Document, Parameters, Scenario};
+
+/// Duels drawn from the recorded pairs.
+const RESAMPLES: usize = 2000;
+/// The share of them that must lie below the noise.
+const SHARE: f64 = 0.95;
+/// Fewer recorded pairs say nothing about the tail of a distribution.
+pub const MIN_RECORDED: usize = 8;
+
+/// The noise of one metric in one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// The scenario in which it was recorded.
+    pub scenario: String,
+    /// Which figure.
+    pub metric: Metric,
+    /// Pairs of the duels it is about.
+    pub pairs: usize,
+    /// Pairs that were recorded.
+    pub recorded: usize,
+    /// The 95th percentile of the absolute estimate of such duels, relative: 0.01 is 1 %.
+    pub p95: f64,
+}
+
+/// The noise of every metric of a recorded session, for duels of `pairs` pairs.
+#[must_use]
+pub fn of_session(document: &Document, pairs: usize) -> Vec<Noise> {
+    let scenarios = document.scenarios.iter();
+    scenarios
+        .flat_map(|scenario| Metric::ALL.map(|metric| of_metric(document, scenario, metric, pairs)))
+        .flatten()
+        .collect()
+}
+
+/// `None` where fewer than [`MIN_RECORDED`] pairs carry the metric.
+fn of_metric(document: &Document, scenario: &Scenario, metric: Metric, duel_pairs: usize) -> Option<Noise> {
+    let (recorded, _) = pairs(document, &scenario.name);
+    let logs = recorded
+        .iter()
+        .map(|(a, b)| log_ratio(metric.of(a, &scenario.parameters)?, metric.of(b, &scenario.parameters)?));
+    let logs: Vec<f64> = logs.collect::<Option<_>>()?;
+    if logs.len() < MIN_RECORDED || duel_pairs == 0 {
+        return None;
+    }
+    Some(Noise {
+        scenario: scenario.name.clone(),
+        metric,
+        pairs: duel_pairs,
+        recorded: logs.len(),
+        p95: resampled(&logs, duel_pairs).exp_m1(),
+    })
+}
+
+/// The 95th percentile of the absolute estimate over duels of `pairs` pairs drawn from `logs` with replacement.
+///
+/// Both sides were the same, so each log-ratio might as well have come out with the other sign: signs are drawn too.
+fn resampled(logs: &[f64], pairs: usize) -> f64 {
+    let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
+    let mut estimates: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let duel: Vec<f64> = (0..pairs).map(|_| draw.signed(logs)).collect();
+            signed_rank::shift(&duel).abs()
+        })
+        .collect();
+    estimates.sort_by(f64::total_cmp);
+    estimates[(RESAMPLES as f64 * SHARE).ceil() as usize - 1]
+}
+
+/// splitmix64 (Steele, Lea, Flood, OOPSLA 2014): with a fixed seed, so that a stored session always says the same.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn signed(&mut self, of: &[f64]) -> f64 {
+        let bits = self.next();
+        let value = of[(bits >> 1) as usize % of.len()];
+        if bits & 1 == 0 { value } else { -value }
+    }
+}
+
+/// The newest recorded noise that fits a scenario of a duel.
+#[derive(Debug, Clone, Default)]
+pub struct Noises {
+    /// Recorded sessions, newest first, with the name of their file.
+    sessions: Vec<(String, Document)>,
+}
+
+impl Noises {
+    /// Out of the sessions of one machine, oldest first, with their files' names; those that recorded no noise are left out.
+    #[must_use]
+    pub fn among(sessions: impl IntoIterator<Item = (String, Document)>) -> Self {
+        let recorded =
+            |(_, document): &(String, Document)| document.session.kind == crate::result::SessionKind::Aa;
+        let mut sessions: Vec<_> = sessions.into_iter().filter(recorded).collect();
+        sessions.reverse();
+        Self { sessions }
+    }
+
+    /// The noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and the file it comes from.
+    #[must_use]
+    pub fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
+        self.sessions.iter().find_map(|(file, document)| {
+            let recorded =
+                document.scenarios.iter().filter(|one| is_like(&one.parameters, &scenario.parameters));
+            let noise =
+                recorded.filter_map(|recorded| of_metric(document, recorded, metric, pairs)).next()?;
+            Some((noise, file.as_str()))
+        })
+    }
+}
+
+/// Whether two loads are alike enough for the noise of one to be that of the other: all is equal but the exact fixed rate,
+/// which follows the server's capacity, and what only one side may know of its server.
+fn is_like(one: &Parameters, other: &Parameters) -> bool {
+    let essence = |load: &Parameters| Parameters {
+        rate_per_s: load.rate_per_s.map(|_| 0.0),
+        server_engine: None,
+        server_threads: None,
+        seed: 0,
+        ..load.clone()
+    };
+    essence(one) == essence(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::result::SessionKind;
+
+    fn recorded(pairs: u32) -> Document {
+        let mut document = duel(pairs, 1.0);
+        document.session.kind = SessionKind::Aa;
+        document
+    }
+
+    #[test]
+    fn noise_is_what_the_estimate_does_when_nothing_changed() {
+        let logs: Vec<f64> = (-10..=10).map(|i| 0.002 * f64::from(i)).collect();
+        let (few, many) = (resampled(&logs, 8), resampled(&logs, 30));
+        assert!(few > many && few <= 0.02 && many > 0.0, "{few} {many}");
+        assert_eq!(resampled(&[0.0; 10], 8), 0.0);
+        assert_eq!(resampled(&logs, 8), few, "the same every time");
+    }
+
+    /// For normal ratios the estimate's spread is known: its efficiency against the mean is 3 / pi.
+    #[test]
+    fn noise_of_normal_ratios_is_what_theory_says() {
+        // Quantiles of the normal distribution: a sample as regular as one can be.
+        let logs: Vec<f64> = (1..200).map(|i| 0.01 * quantile(f64::from(i) / 200.0)).collect();
+        let expected = 1.96 * 0.01 / 10f64.sqrt() * (std::f64::consts::PI / 3.0).sqrt();
+        assert!((resampled(&logs, 10) / expected - 1.0).abs() < 0.1, "{} {expected}", resampled(&logs, 10));
+    }
+
+    fn quantile(p: f64) -> f64 {
+        let (mut low, mut high) = (-10.0, 10.0);
+        for _ in 0..60 {
+            let z = f64::midpoint(low, high);
+            if 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2) < p { low = z } else { high = z }
+        }
+        low
+    }
+
+    #[test]
+    fn too_few_recorded_pairs_say_nothing() {
+        assert!(of_session(&recorded(7), 10).is_empty());
+        let noises = of_session(&recorded(12), 10);
+        let cpu = noises.iter().find(|noise| noise.metric == Metric::ServerCpu).expect("recorded");
+        assert_eq!((cpu.recorded, cpu.pairs), (12, 10));
+        assert!(cpu.p95 > 0.0 && cpu.p95 < 0.002, "{cpu:?}");
+    }
+
+    #[test]
+    fn the_newest_recording_of_a_like_load_counts() {
+        let (old, new) = (recorded(10), recorded(12));
+        let sessions =
+            [("old".to_owned(), old.clone()), ("new".to_owned(), new), ("duel".to_owned(), duel(20, 1.0))];
+        let noises = Noises::among(sessions);
+        let mut scenario = old.scenarios[0].clone();
+        let (noise, file) = noises.find(&scenario, Metric::Throughput, 10).expect("recorded");
+        assert_eq!((noise.recorded, file), (12, "new"));
+        scenario.parameters.server_engine = None;
+        assert!(noises.find(&scenario, Metric::Throughput, 10).is_some());
+        scenario.parameters.connections += 1;
+        assert!(noises.find(&scenario, Metric::Throughput, 10).is_none());
+    }
+}

@@ -1,0 +1,237 @@
+//! From the runs of two sides to figures that can be judged.
+
+use std::collections::BTreeMap;
+
+use super::metric::Metric;
+use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
+use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
+use crate::result::{Document, Parameters, Run, Scenario, median};
+
+/// The names of the two sides of a duel, as runs carry them.
+pub const SIDES: [&str; 2] = ["A", "B"];
+
+/// Two sides compared: every metric that both have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// Whether the runs of both sides alternated. Otherwise every verdict is advisory.
+    pub interleaved: bool,
+    /// The judged metrics of all scenarios, then the others.
+    pub judgements: Vec<Judgement>,
+    /// What could not be compared and why, one sentence each.
+    pub left_out: Vec<String>,
+}
+
+/// Which threshold a metric has in a scenario.
+pub type Thresholds<'a> = &'a dyn Fn(&Scenario, Metric) -> Threshold;
+
+/// The metrics' own thresholds, for want of anything known about the machine.
+#[must_use]
+pub fn default_thresholds(_: &Scenario, metric: Metric) -> Threshold {
+    Threshold::of(metric, None)
+}
+
+impl Comparison {
+    /// Side B against side A of an interleaved session, pair by pair.
+    #[must_use]
+    pub fn of_arms(document: &Document, thresholds: Thresholds<'_>) -> Self {
+        let mut collected = Collected::default();
+        for scenario in &document.scenarios {
+            let (pairs, spoiled) = pairs(document, &scenario.name);
+            if spoiled > 0 {
+                let (name, made) = (&scenario.name, pairs.len() + spoiled);
+                collected
+                    .left_out
+                    .push(format!("{name}: {spoiled} of {made} pairs have a run that is not valid."));
+            }
+            let samples = |metric: Metric| {
+                let of = |run: &Run| metric.of(run, &scenario.parameters);
+                pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect::<Option<Vec<_>>>()
+            };
+            for metric in Metric::ALL {
+                let estimated = samples(metric).and_then(|pairs| Some((ratio_of_pairs(&pairs)?, pairs)));
+                let sides = estimated.map(|(estimate, pairs)| (estimate, pairs.into_iter().unzip()));
+                collected.take(scenario, metric, sides, thresholds);
+            }
+        }
+        collected.judge(true)
+    }
+
+    /// The session `new` against the session `base`: scenarios of the same name, runs not paired.
+    ///
+    /// Whether the two may be compared at all is the caller's question.
+    #[must_use]
+    pub fn of_sessions(base: &Document, new: &Document, thresholds: Thresholds<'_>) -> Self {
+        let mut collected = Collected::default();
+        for scenario in &new.scenarios {
+            let Some(before) = base.scenarios.iter().find(|before| before.name == scenario.name) else {
+                collected.left_out.push(format!("{}: only in the newer session.", scenario.name));
+                continue;
+            };
+            let samples = |document: &Document, load: &Parameters, metric: Metric| {
+                let runs = document.runs.iter().filter(|run| run.scenario == scenario.name && is_sound(run));
+                runs.map(|run| metric.of(run, load)).collect::<Option<Vec<f64>>>()
+            };
+            for metric in Metric::ALL {
+                let sides = samples(base, &before.parameters, metric)
+                    .zip(samples(new, &scenario.parameters, metric))
+                    .and_then(|(a, b)| Some((ratio_of_samples(&a, &b)?, (a, b))));
+                collected.take(scenario, metric, sides, thresholds);
+            }
+        }
+        for scenario in
+            base.scenarios.iter().filter(|s| new.scenarios.iter().all(|other| other.name != s.name))
+        {
+            collected.left_out.push(format!("{}: only in the earlier session.", scenario.name));
+        }
+        collected.judge(false)
+    }
+
+    /// The verdict over all judged metrics; `None` where none was judged.
+    #[must_use]
+    pub fn overall(&self) -> Option<Verdict> {
+        Verdict::overall(self.judgements.iter().filter_map(|judgement| judgement.verdict))
+    }
+
+    /// Pairs that would probably settle what is inconclusive; `None` where nothing is, or no reasonable number would.
+    #[must_use]
+    pub fn more_pairs(&self) -> Option<usize> {
+        let open =
+            self.judgements.iter().filter(|judgement| judgement.verdict == Some(Verdict::Inconclusive));
+        open.map(|judgement| judgement.more_pairs).collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+}
+
+/// Whether a run's figures may be compared with others.
+#[must_use]
+pub fn is_sound(run: &Run) -> bool {
+    run.valid && !run.interrupted
+}
+
+/// The pairs of `scenario` both of whose runs are sound, in their order, and the number of complete pairs that are not.
+#[must_use]
+pub fn pairs<'a>(document: &'a Document, scenario: &str) -> (Vec<(&'a Run, &'a Run)>, usize) {
+    let mut sides: BTreeMap<u32, [Option<&Run>; 2]> = BTreeMap::new();
+    for run in document.runs.iter().filter(|run| run.scenario == scenario) {
+        if let Some(side) = SIDES.iter().position(|name| *name == run.arm) {
+            sides.entry(run.pair).or_default()[side] = Some(run);
+        }
+    }
+    let complete = sides.into_values().filter_map(|[a, b]| a.zip(b));
+    let (sound, spoiled): (Vec<_>, Vec<_>) = complete.partition(|(a, b)| is_sound(a) && is_sound(b));
+    (sound, spoiled.len())
+}
+
+/// An estimate and the values of both sides behind it.
+type Sides = (Estimate, (Vec<f64>, Vec<f64>));
+
+/// What has been compared so far.
+#[derive(Default)]
+struct Collected {
+    gates: Vec<(Compared, Threshold)>,
+    shown: Vec<Compared>,
+    left_out: Vec<String>,
+}
+
+impl Collected {
+    fn take(
+        &mut self,
+        scenario: &Scenario,
+        metric: Metric,
+        sides: Option<Sides>,
+        thresholds: Thresholds<'_>,
+    ) {
+        let gated = metric.is_gated(&scenario.parameters);
+        let Some((estimate, (a, b))) = sides else {
+            if gated {
+                let (name, metric) = (&scenario.name, metric.name());
+                self.left_out
+                    .push(format!("{name}: {metric} is not known of every run, and was not judged."));
+            }
+            return;
+        };
+        let compared = Compared {
+            scenario: scenario.name.clone(),
+            metric,
+            estimate,
+            pairs: a.len().min(b.len()),
+            a: median(a).unwrap_or_default(),
+            b: median(b).unwrap_or_default(),
+        };
+        if gated {
+            self.gates.push((compared, thresholds(scenario, metric)));
+        } else {
+            self.shown.push(compared);
+        }
+    }
+
+    fn judge(self, interleaved: bool) -> Comparison {
+        let mut judgements = judge(self.gates);
+        judgements.extend(self.shown.into_iter().map(show));
+        Comparison { interleaved, judgements, left_out: self.left_out }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+
+    fn find(comparison: &Comparison, metric: Metric) -> &Judgement {
+        comparison.judgements.iter().find(|judgement| judgement.metric == metric).expect("compared")
+    }
+
+    #[test]
+    fn a_slower_side_is_found_and_the_other_metrics_are_not_blamed() {
+        let comparison = Comparison::of_arms(&duel(10, 1.06), &default_thresholds);
+        assert!(comparison.interleaved);
+        assert_eq!(find(&comparison, Metric::ServerCpu).verdict, Some(Verdict::Regressed));
+        assert_eq!(find(&comparison, Metric::Memory).verdict, Some(Verdict::Unchanged));
+        assert_eq!(find(&comparison, Metric::Enters).verdict, None);
+        assert_eq!(comparison.overall(), Some(Verdict::Regressed));
+        assert!((find(&comparison, Metric::ServerCpu).ratio - 1.06).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_pair_with_an_invalid_run_does_not_count_and_is_named() {
+        let mut document = duel(10, 1.0);
+        document.runs[3].valid = false;
+        document.runs[9].interrupted = true;
+        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        assert_eq!(find(&comparison, Metric::Throughput).pairs, 8);
+        assert_eq!(comparison.left_out, ["echo: 2 of 10 pairs have a run that is not valid."]);
+    }
+
+    #[test]
+    fn a_gate_that_is_not_known_of_every_run_is_named() {
+        let mut document = duel(8, 1.0);
+        document.runs[0].server = None;
+        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        assert!(comparison.judgements.iter().all(|judgement| judgement.metric != Metric::ServerCpu));
+        assert!(
+            comparison.left_out.iter().any(|line| line.contains("server-cpu")),
+            "{:?}",
+            comparison.left_out
+        );
+    }
+
+    #[test]
+    fn sessions_are_compared_unpaired_over_the_scenarios_that_both_have() {
+        let (base, mut new) = (duel(10, 1.0), duel(10, 1.0));
+        for run in &mut new.runs {
+            run.server.as_mut().expect("known").cpu_ns_per_message *= 1.2;
+        }
+        new.scenarios.push(Scenario { name: "text".into(), ..new.scenarios[0].clone() });
+        let comparison = Comparison::of_sessions(&base, &new, &default_thresholds);
+        assert!(!comparison.interleaved);
+        assert_eq!(find(&comparison, Metric::ServerCpu).verdict, Some(Verdict::Regressed));
+        assert_eq!(comparison.left_out, ["text: only in the newer session."]);
+    }
+
+    #[test]
+    fn one_open_question_asks_for_pairs_and_a_hopeless_one_for_none() {
+        let three = Comparison::of_arms(&duel(3, 1.5), &default_thresholds);
+        assert_eq!(three.overall(), Some(Verdict::Inconclusive));
+        assert_eq!(three.more_pairs(), Some(5));
+        assert_eq!(Comparison::of_arms(&duel(10, 1.0), &default_thresholds).more_pairs(), None);
+    }
+}
