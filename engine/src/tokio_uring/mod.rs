@@ -75,11 +75,12 @@ pub(crate) fn probe() -> Result<(), EngineError> {
 }
 
 fn build(sq_entries: u32, cq_entries: u32) -> Result<Runtime, EngineError> {
-    let mut shrink = 0;
+    // Once over all sizes: what old rings held is either given back by then or not at all.
+    let (mut shrink, mut waited) = (0, 0);
     loop {
         let sq = (sq_entries >> shrink).max(MIN_ENTRIES);
         let cq = (cq_entries >> shrink).max(2 * sq);
-        match build_patiently(sq, cq) {
+        match build_patiently(sq, cq, &mut waited) {
             Ok(runtime) => return Ok(runtime),
             Err(error) if is(&error, libc::ENOMEM) && sq > MIN_ENTRIES => shrink += 1,
             Err(error) => return Err(setup_error(error, sq, cq)),
@@ -87,14 +88,14 @@ fn build(sq_entries: u32, cq_entries: u32) -> Result<Runtime, EngineError> {
     }
 }
 
-fn build_patiently(sq_entries: u32, cq_entries: u32) -> io::Result<Runtime> {
-    let mut tries = 0;
+/// Tries for a while where memory is short; `waited` says how often it has paused.
+fn build_patiently(sq_entries: u32, cq_entries: u32, waited: &mut u32) -> io::Result<Runtime> {
     loop {
         match build_once(sq_entries, cq_entries, true) {
             // COOP_TASKRUN came with Linux 5.19, SINGLE_ISSUER with 6.0.
             Err(error) if is(&error, libc::EINVAL) => return build_once(sq_entries, cq_entries, false),
-            Err(error) if is(&error, libc::ENOMEM) && tries < MEMLOCK_RETRIES => {
-                tries += 1;
+            Err(error) if is(&error, libc::ENOMEM) && *waited < MEMLOCK_RETRIES => {
+                *waited += 1;
                 std::thread::sleep(MEMLOCK_PAUSE);
             }
             outcome => return outcome,

@@ -46,6 +46,28 @@ pub(crate) fn one_byte_at_a_time(case: &Case) {
     running.finish();
 }
 
+/// From nothing on: what fits a buffer exactly, one less and one more, and whatever sockets hold.
+pub(crate) fn sizes_around_every_edge(case: &Case) {
+    let running = Running::echo(case);
+    let mut client = running.connect();
+    let mut total = 0;
+    for power in [0, 1, 6, 7, 8, 11, 12, 13, 15, 16, 17, 20, 22] {
+        for size in [(1usize << power) - 1, 1 << power, (1 << power) + 1] {
+            let bytes = pattern(size, size as u64);
+            let writer = {
+                let (mut client, bytes) = (client.try_clone().expect("clone"), bytes.clone());
+                thread::spawn(move || client.write_all(&bytes).expect("write"))
+            };
+            expect(&mut client, &bytes);
+            writer.join().expect("writer");
+            total += size as u64;
+        }
+    }
+    drop(client);
+    let (counters, _) = running.finish();
+    assert_eq!((counters.bytes_in, counters.bytes_out), (total, total));
+}
+
 pub(crate) fn sixteen_mebibytes(case: &Case) {
     let running = Running::echo(case);
     let mut client = running.connect();

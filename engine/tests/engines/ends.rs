@@ -364,6 +364,42 @@ pub(crate) fn paused_between_two_messages(case: &Case) {
     running.finish();
 }
 
+/// As a server ends: no new connections, a last word to all, then nothing is left.
+pub(crate) fn a_drain_takes_leave_of_everyone(case: &Case) {
+    const COUNT: usize = 100;
+    let running = Running::start(case, case.config(), Script::default());
+    let mut clients: Vec<_> = (0..COUNT).map(|_| running.connect()).collect();
+    let ids: Vec<_> = clients.iter().map(|_| running.wait_opened()).collect();
+    // More for some than their sockets hold: it must leave before the last word does.
+    let owed = pattern(6 << 20, 1);
+    for id in ids.iter().take(3).copied() {
+        let bytes = BytesMut::from(&owed[..]);
+        running.with(id, move |out| out.give(bytes));
+    }
+    running.ask(|w| {
+        w.listening(0, false);
+        for id in w.ids() {
+            w.with(id, |_, out| {
+                out.append(b"going away");
+                out.close(CloseMode::Flush);
+            });
+        }
+    });
+    let mut owing = 0;
+    for client in &mut clients {
+        let said = read_to_end(client);
+        assert!(said.ends_with(b"going away"));
+        owing += usize::from(said.len() == owed.len() + 10 && said.starts_with(&owed));
+        client.shutdown(Shutdown::Write).expect("shutdown");
+    }
+    assert_eq!(owing, 3, "what was owed before has come as well");
+    for _ in 0..COUNT {
+        running.wait_for(|e| matches!(e, Event::Closed(_, Cause::PeerClosed)).then_some(()));
+    }
+    assert_eq!(running.ask(|w| w.connections()), 0);
+    running.finish();
+}
+
 pub(crate) fn stop_closes_everything(case: &Case) {
     let mut running = Running::echo(case);
     let mut clients: Vec<_> = (0..20).map(|_| running.connect()).collect();

@@ -1,12 +1,12 @@
-//! Listeners, the table's bounds, descriptors.
+//! Listeners, the table's bounds.
 
+use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::thread;
 
-use engine::{Cause, CloseMode, Listener};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use engine::{Cause, CloseMode, ConnId, Listener};
 
-use crate::stage::{Case, Event, Running, Script, loopback, round_trip};
+use crate::stage::{Case, Event, Random, Running, Script, loopback, round_trip};
 
 pub(crate) fn listening_off_and_on(case: &Case) {
     let running = Running::echo(case);
@@ -115,52 +115,57 @@ pub(crate) fn slots_are_used_again_under_new_ids(case: &Case) {
     running.finish();
 }
 
-/// The limit on open files belongs to a process: the scenario runs in one of its own, this test once more.
-pub(crate) fn descriptors_run_out_and_come_back(case: &Case) {
-    const CHILD: &str = "SPARRING_TEST_FEW_DESCRIPTORS";
-    if std::env::var_os(CHILD).is_some() {
-        return few_descriptors(case);
+/// Many short connections over few slots, dropped at any point: what one of them sent or was owed never reaches the next.
+pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
+    const SLOTS: usize = 4;
+    const EACH: u64 = 60;
+    let mut config = case.config();
+    config.max_accepted = SLOTS;
+    config.max_connects = 0;
+    let mut tags: HashMap<ConnId, u8> = HashMap::new();
+    let script = Script::echo().received(move |id, bytes, out| {
+        let tag = *tags.entry(id).or_insert(bytes[0]);
+        assert!(bytes.iter().all(|&byte| byte == tag), "bytes of two connections in one");
+        // More than fits: something is always still on its way when the other end goes.
+        out.append(&[tag; 3000]);
+        out.echo(0..bytes.len());
+    });
+    let running = Running::start(case, config, script);
+    let addr = running.addr;
+    let clients: Vec<_> = (0..2 * SLOTS as u64)
+        .map(|client| {
+            thread::spawn(move || {
+                let mut random = Random(client);
+                for round in 0..EACH {
+                    let tag = (client * EACH + round) as u8;
+                    visit(addr, tag, &mut random);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("every byte that came was its own");
     }
-    let test = std::thread::current().name().expect("a test's thread has its name").to_owned();
-    let child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .output()
-        .expect("spawn");
-    let text = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success() && text.contains("1 passed"), "{text}");
+    let (counters, _) = running.finish();
+    assert_eq!((counters.accepted, counters.closed), (2 * SLOTS as u64 * EACH, 2 * SLOTS as u64 * EACH));
 }
 
-fn few_descriptors(case: &Case) {
-    let running = Running::echo(case);
-    let mut first = running.connect();
-    let first_id = running.wait_opened();
-    round_trip(&mut first, b"in");
-    // Descriptors for the clients' ends only: the server's accepts find none. A direct descriptor of io_uring is none.
-    let mut clients: Vec<TcpStream> = Vec::new();
-    let limit = getrlimit(Resource::Nofile);
-    let used = std::fs::read_dir("/proc/self/fd").expect("proc").count() as u64;
-    let few = Rlimit { current: Some(used + 8), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, few).expect("limit");
-    for _ in 0..200 {
-        match TcpStream::connect(running.addr) {
-            Ok(client) => clients.push(client),
-            Err(_) => break,
-        }
+/// One connection: sends `tag` some times, reads some of what comes back, and goes, by a FIN or by a reset.
+fn visit(addr: std::net::SocketAddr, tag: u8, random: &mut Random) {
+    let mut stream = crate::stage::client(addr);
+    for _ in 0..random.upto(4) {
+        std::io::Write::write_all(&mut stream, &vec![tag; random.upto(2000)]).expect("write");
+        let mut some = vec![0; random.upto(2500)];
+        let len = std::io::Read::read(&mut stream, &mut some).expect("read");
+        assert!(some[..len].iter().all(|&byte| byte == tag), "another connection's bytes");
     }
-    assert!(!clients.is_empty());
-    for _ in 0..20 {
-        round_trip(&mut first, b"served all the same");
+    if random.upto(2) == 1 {
+        let mut whole = stream.try_clone().expect("clone");
+        stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut whole, &mut rest).expect("an orderly end");
+        assert!(rest.iter().all(|&byte| byte == tag), "another connection's bytes");
     }
-    let turns_are_bounded = running.ask(|w| w.connections());
-    assert!(turns_are_bounded <= clients.len() + 1);
-    setrlimit(Resource::Nofile, limit).expect("limit");
-    for client in clients {
-        let mut client = crate::stage::bounded(client);
-        round_trip(&mut client, b"in the end");
-    }
-    assert!(running.with(first_id, |_| {}).is_some());
-    running.finish();
 }
 
 /// Whoever hands over a listener that blocks does not block the worker.

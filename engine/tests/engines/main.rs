@@ -9,8 +9,10 @@
 mod bytes;
 mod congestion;
 mod connect;
+mod descriptors;
 mod ends;
 mod limits;
+mod scarcity;
 mod stage;
 mod timing;
 
@@ -54,6 +56,7 @@ engines! {
     bytes::{
         echo_comes_back_and_is_counted,
         one_byte_at_a_time,
+        sizes_around_every_edge,
         sixteen_mebibytes,
         many_segments_of_every_kind,
         output_of_a_turn_keeps_its_order,
@@ -83,6 +86,7 @@ engines! {
         pauses_between_all_calls_keep_the_order,
         paused_from_the_first_call,
         paused_between_two_messages,
+        a_drain_takes_leave_of_everyone,
         stop_closes_everything,
         stop_in_start,
         a_panic_of_the_handler_is_not_swallowed,
@@ -111,7 +115,19 @@ engines! {
         the_table_is_full_and_recovers,
         a_thousand_connections,
         slots_are_used_again_under_new_ids,
-        descriptors_run_out_and_come_back,
+        slots_used_again_keep_bytes_apart,
         a_blocking_listener_does_not_stop_the_worker,
+    };
+    descriptors::{
+        as_many_connections_as_descriptors_allow,
+        connects_without_descriptors_fail_and_recover,
+        a_table_beyond_the_limit_is_refused_or_starves_gently,
+        little_locked_memory_as_an_ordinary_user,
+    };
+    scarcity::{
+        a_ring_of_two_buffers,
+        buffers_of_one_byte,
+        a_tiny_completion_queue,
+        one_flooder_beside_two_hundred,
     };
 }

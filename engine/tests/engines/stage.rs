@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -59,6 +62,25 @@ impl Case {
         config.uring.sq_entries = 256;
         config.uring.cq_entries = 1024;
         config
+    }
+}
+
+/// Limits belong to a process: runs `body` in one of its own, this test once more.
+pub(crate) fn in_a_process_of_its_own(body: impl FnOnce()) {
+    const CHILD: &str = "SPARRING_TEST_IN_A_PROCESS_OF_ITS_OWN";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let test = thread::current().name().expect("a test's thread has its name").to_owned();
+    let child = process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .expect("spawn");
+    let text = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && text.contains("1 passed"), "{text}");
+    for line in text.lines().filter(|line| line.starts_with("skipped: ")) {
+        let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
@@ -123,6 +145,16 @@ impl Script {
         Self::default()
             .received(|_, bytes, out| out.echo(0..bytes.len()))
             .eof(|_, out| out.close(engine::CloseMode::Flush))
+    }
+
+    /// Counts turns into the value returned.
+    pub(crate) fn counting_turns(self) -> (Self, Arc<AtomicU64>) {
+        let turns = Arc::new(AtomicU64::new(0));
+        let count = turns.clone();
+        let script = self.turn_end(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        (script, turns)
     }
 
     setters! {
@@ -308,12 +340,16 @@ impl Running {
         f: impl FnOnce(&mut Worker<'_, Stage>) -> R + Send + 'static,
     ) -> R {
         let (answer, receiver) = channel();
-        let command: Command = Box::new(move |w| {
+        self.post(move |w| {
             let _ = answer.send(f(w));
         });
-        self.commands.send(command).expect("the worker runs");
-        self.remote.wake(COMMANDS);
         receiver.recv_timeout(LIMIT).expect("the worker answers")
+    }
+
+    /// Has `f` run on the worker's thread, in `woken`, and does not wait.
+    pub(crate) fn post(&self, f: impl FnOnce(&mut Worker<'_, Stage>) + Send + 'static) {
+        self.commands.send(Box::new(f)).expect("the worker runs");
+        self.remote.wake(COMMANDS);
     }
 
     /// Has `f` called by `Worker::with`.
