@@ -212,6 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn what_only_root_may_choose_is_refused_to_others_with_what_they_may() {
+        let (available, allowed) = (controls("available"), controls("allowed"));
+        let Some(forbidden) = available.split(' ').find(|name| !allowed.split(' ').any(|a| a == *name))
+        else {
+            eprintln!("skipped: every congestion control is allowed to everyone here");
+            return;
+        };
+        let name = forbidden.to_owned();
+        // Credentials are a thread's own in Linux (setuid(2), notes): the other tests keep theirs.
+        let outcome = std::thread::spawn(move || {
+            let nobody = rustix::process::Uid::from_raw(65_534);
+            if rustix::process::geteuid().is_root() {
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+            }
+            name.parse::<Congestion>().map(drop)
+        });
+        let error = outcome.join().expect("no panic").expect_err("forbidden").to_string();
+        assert!(error.contains(forbidden) && error.contains(&allowed) && error.contains("sysctl"), "{error}");
+    }
+
+    #[test]
     fn limits_are_raised_to_the_hard_ones() {
         let now = raise_file_limit();
         assert_eq!(now, getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -63,7 +63,8 @@ pub(crate) fn a_ring_of_two_buffers(case: &Case) {
 }
 
 pub(crate) fn buffers_of_one_byte(case: &Case) {
-    let running = Running::start(case, with_buffers(case, 4, 1), Script::echo());
+    // Enough of them that a turn's output is more pieces than one send takes.
+    let running = Running::start(case, with_buffers(case, 64, 1), Script::echo());
     let mut client = running.connect();
     let bytes = pattern(3000, 1);
     client.write_all(&bytes).expect("write");
@@ -124,30 +125,18 @@ fn all_closed(running: Running, count: usize) -> Counters {
 /// Turns that a message of somebody else may wait beside a connection that sends without end.
 const TURNS_TO_WAIT: u64 = 40;
 
+/// How much of that connection one turn may take in, without which a bound of turns says nothing: all buffers of the ring, and
+/// on the other engines some receives.
+fn most_in_a_turn(case: &Case) -> usize {
+    let buffers = if case.kind == EngineKind::Uring { 64 } else { 16 };
+    buffers * 4096
+}
+
 pub(crate) fn one_flooder_beside_two_hundred(case: &Case) {
     const CLIENTS: usize = 200;
     const ROUNDS: usize = 20;
-    let turns = Arc::new(AtomicU64::new(0));
-    let received: Arc<Mutex<HashMap<u8, Vec<u64>>>> = Arc::default();
-    let script = {
-        let (turns, at_end, received) = (turns.clone(), turns.clone(), received.clone());
-        let mut flooders: Vec<ConnId> = Vec::new();
-        Script::echo()
-            .received(move |id, bytes, out| {
-                out.echo(0..bytes.len());
-                if bytes.len() > 1 && !flooders.contains(&id) {
-                    flooders.push(id);
-                }
-                if !flooders.contains(&id) {
-                    let turn = turns.load(Ordering::Relaxed);
-                    received.lock().expect("lock").entry(bytes[0]).or_default().push(turn);
-                }
-            })
-            .turn_end(move |_| {
-                at_end.fetch_add(1, Ordering::Relaxed);
-            })
-    };
-    let running = Running::start(case, with_buffers(case, 64, 4096), script);
+    let watch = Watch::default();
+    let running = Running::start(case, with_buffers(case, 64, 4096), watch.script());
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| running.connect()).collect();
     let flood = Flood::start(&running);
     let mut longest = 0;
@@ -155,22 +144,60 @@ pub(crate) fn one_flooder_beside_two_hundred(case: &Case) {
         let mut written = Vec::with_capacity(CLIENTS);
         for (client, stream) in clients.iter_mut().enumerate() {
             stream.write_all(&[client as u8]).expect("write");
-            written.push(turns.load(Ordering::Relaxed));
+            written.push(watch.turns.load(Ordering::Relaxed));
         }
         for (client, stream) in clients.iter_mut().enumerate() {
             expect(stream, &[client as u8]);
         }
-        let mut received = received.lock().expect("lock");
+        let mut received = watch.received.lock().expect("lock");
         for (client, written) in written.iter().enumerate() {
-            let at = received.remove(&(client as u8)).expect("echoed, so received")[0];
-            longest = longest.max(at.saturating_sub(*written));
+            let turn = received.remove(&(client as u8)).expect("echoed, so received");
+            longest = longest.max(turn.saturating_sub(*written));
         }
     }
     flood.stop();
     drop(clients);
     running.finish();
-    println!("{}: the longest wait was {longest} turns", case.name);
+    let flooded = watch.most_flooded.load(Ordering::Relaxed);
+    println!("{}: waited {longest} turns at most; the flood had {flooded} bytes in a turn", case.name);
     assert!(longest <= TURNS_TO_WAIT, "a message waited for {longest} turns");
+    assert!(flooded <= most_in_a_turn(case), "{flooded} bytes of the flood in one turn");
+}
+
+/// What happens in which turn beside a flood. The others send single bytes, each its number.
+#[derive(Default, Clone)]
+struct Watch {
+    turns: Arc<AtomicU64>,
+    /// The turn in which each one's byte came.
+    received: Arc<Mutex<HashMap<u8, u64>>>,
+    /// Bytes of the flood in this turn, and at most in one.
+    flooded: Arc<AtomicUsize>,
+    most_flooded: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    fn script(&self) -> Script {
+        let (inside, at_end) = (self.clone(), self.clone());
+        let mut flooder: Option<ConnId> = None;
+        Script::echo()
+            .received(move |id, bytes, out| {
+                out.echo(0..bytes.len());
+                if bytes.len() > 1 {
+                    flooder = Some(id);
+                }
+                if flooder == Some(id) {
+                    inside.flooded.fetch_add(bytes.len(), Ordering::Relaxed);
+                } else {
+                    let turn = inside.turns.load(Ordering::Relaxed);
+                    inside.received.lock().expect("lock").insert(bytes[0], turn);
+                }
+            })
+            .turn_end(move |_| {
+                at_end.turns.fetch_add(1, Ordering::Relaxed);
+                let flooded = at_end.flooded.swap(0, Ordering::Relaxed);
+                at_end.most_flooded.fetch_max(flooded, Ordering::Relaxed);
+            })
+    }
 }
 
 /// A connection that sends and reads as fast as it can.

@@ -58,6 +58,10 @@ impl Case {
     /// A configuration without listeners.
     pub(crate) fn clients_only(&self) -> Config {
         let mut config = Config::default();
+        // io_uring's table of direct descriptors may not be larger than the limit on open files.
+        let half = usize::try_from(engine::socket::raise_file_limit() / 2).unwrap_or(usize::MAX);
+        config.max_accepted = config.max_accepted.min(half);
+        config.max_connects = config.max_connects.min(half);
         config.uring.send_completions = self.send_completions;
         config.uring.sq_entries = 256;
         config.uring.cq_entries = 1024;
