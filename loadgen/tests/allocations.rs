@@ -95,8 +95,12 @@ fn assert_steady(url: &str, engine: EngineKind, change: impl Fn(&mut Plan), what
     assert!(received > received_before && run.integrity.total() == 0);
     let (allocations, messages) = (after - before, received - received_before);
     println!("{what} on {engine}: {allocations} allocations for {messages} messages");
-    // A buffer that finds its final size late is nothing that happens for every message.
-    assert!(allocations * 1000 <= messages, "{what} on {engine}: {allocations} for {messages} messages");
+    // A buffer that finds its final size late is nothing that happens for every message; nor is the histogram of a second (two
+    // pieces of memory), and the window may have begun before it was first looked at.
+    assert!(
+        allocations.saturating_sub(4) * 1000 <= messages,
+        "{what} on {engine}: {allocations} for {messages} messages"
+    );
 }
 
 /// One test: the count is the process's.
@@ -111,6 +115,8 @@ fn the_generator_allocates_nothing_in_steady_state() {
         let small = |_: &mut Plan| {};
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, small, "small messages");
         assert_steady(&Echo::ws(Fault::Fragments).ws_url(), engine, small, "fragments and pings");
+        let open = |plan: &mut Plan| plan.rate_per_s = Some(20_000.0);
+        assert_steady(&Echo::ws(Fault::None).ws_url(), engine, open, "an open loop");
         let text = |plan: &mut Plan| plan.payload = Payload::TextMixed;
         assert_steady(&Echo::ws(Fault::Trickle).ws_url(), engine, text, "single bytes");
         let spanning = |plan: &mut Plan| (plan.message_bytes, plan.payload) = (5000, Payload::TextMixed);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::result::table::grouped;
-use crate::result::{Errors, Integrity, Latency, Payload, Run, Server};
+use crate::result::{Errors, Integrity, Latencies, Latency, Payload, Run, Server};
 use crate::run::Plan;
 
 /// From so many connections on the growth of the server's memory is theirs.
@@ -14,14 +14,19 @@ pub(super) fn report(plan: &Plan, run: &Run) -> String {
     let mut lines = vec![
         heading(plan, run),
         String::new(),
-        line("rate", &rate(run)),
+        line("rate", &rate(plan, run)),
         line("latency", &latency(&run.latency_ns.corrected)),
+    ];
+    if plan.rate_per_s.is_some() {
+        lines.extend(parts(run));
+    }
+    lines.extend([
         line("connect", &connect(plan, run)),
         line("echoes", &integrity(run.integrity)),
         line("errors", &errors(run.errors)),
-    ];
+    ]);
     lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
-    lines.push(line("generator", &generator(run)));
+    lines.push(line("generator", &generator(plan, run)));
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
     }
@@ -40,10 +45,10 @@ fn heading(plan: &Plan, run: &Run) -> String {
         Payload::TextMixed => "mixed-script text",
     };
     format!(
-        "{}: {} x {} deep, {} B {kind}, {}, engine {}, {:.1} s",
+        "{}: {}{}, {} B {kind}, {}, engine {}, {:.1} s",
         plan.url,
         count(plan.connections.into(), "connection"),
-        plan.pipeline,
+        load(plan),
         grouped(plan.message_bytes as f64),
         count(plan.threads.into(), "thread"),
         run.client.engine,
@@ -51,13 +56,47 @@ fn heading(plan: &Plan, run: &Run) -> String {
     )
 }
 
-fn rate(run: &Run) -> String {
+fn load(plan: &Plan) -> String {
+    match plan.rate_per_s {
+        None => format!(" x {} deep", plan.pipeline),
+        Some(rate) => format!(", {} msg/s planned ({})", grouped(rate), plan.arrival),
+    }
+}
+
+fn rate(plan: &Plan, run: &Run) -> String {
+    let planned = match plan.rate_per_s {
+        None => String::new(),
+        Some(_) => format!(" of {} planned", grouped(run.offered as f64)),
+    };
     format!(
-        "{} msg/s, {:.1} MB/s each way ({} received)",
+        "{} msg/s, {:.1} MB/s each way ({} received{planned})",
         grouped(run.rate_per_s),
         run.bytes_per_s / 1e6,
-        grouped(run.received as f64)
+        grouped(run.received as f64),
     )
+}
+
+/// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
+fn parts(run: &Run) -> Vec<String> {
+    let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
+    let mut lines = vec![line("  server", &latency(uncorrected)), line("  lag", &latency(lag))];
+    if differ(corrected, uncorrected) {
+        lines.push(line(
+            "",
+            "latency runs from the planned send to the echo: of that, server from the actual send, lag before it",
+        ));
+    }
+    lines
+}
+
+/// Whether a reader would wonder: some figure is a tenth apart or more.
+fn differ(a: &Latency, b: &Latency) -> bool {
+    let figures = |latency: &Latency| [latency.p50, latency.p99, latency.p99_9, Some(latency.max)];
+    let is_apart = |(a, b): (Option<u64>, Option<u64>)| match (a, b) {
+        (Some(a), Some(b)) => a.abs_diff(b) * 10 > a.max(b),
+        _ => false,
+    };
+    figures(a).into_iter().zip(figures(b)).any(is_apart)
 }
 
 /// Percentiles only where the sample carries them.
@@ -146,7 +185,7 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
     text
 }
 
-fn generator(run: &Run) -> String {
+fn generator(plan: &Plan, run: &Run) -> String {
     let client = &run.client;
     let busy: Vec<String> =
         client.cpu_utilisation.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
@@ -154,6 +193,9 @@ fn generator(run: &Run) -> String {
         format!("{:.2} us CPU per message, threads busy {}", client.cpu_ns_per_message / 1e3, busy.join(" "));
     if let Some(sent) = client.sent_per_enter {
         let _ = write!(text, ", {sent:.1} sent per enter");
+    }
+    if plan.rate_per_s.is_some() {
+        let _ = write!(text, ", waits by {}", if client.wait == "spin" { "spinning" } else { "sleeping" });
     }
     text
 }

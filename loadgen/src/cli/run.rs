@@ -8,15 +8,15 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
 use crate::machine::Machine;
-use crate::result::{Document, Payload, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Plan, PlanError, execute};
+use crate::result::{Arrival, Document, Payload, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
+use crate::run::{Plan, PlanError, Wait, execute};
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
 use crate::url::Url;
 
 use super::output::Output;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list, size, time};
+use super::value::{CpuList, cpu_list, rate, size, time};
 use super::{
     EXIT_STATUS, Failure, INTERRUPTED, INVALID, LIMITS, LOAD, MESSAGES, OUTPUT, SERVER, WORKERS,
     catch_signals, print, report, start_log,
@@ -26,14 +26,17 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   sparring-loadgen run ws://127.0.0.1:9001/                       64 connections, one message on each
   sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16         sixteen on each
+  sparring-loadgen run ws://127.0.0.1:9001/ -R 50k -t 2           50,000 messages a second, whatever comes back
   sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
   sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
   sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
       --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
 
-The load is a closed loop: each connection sends again when an echo is back. Latency runs from just
-before the send to the arrival of the echo. Every echo is compared with what was sent. Ctrl-C ends the
-run with what it has; a second one ends it at once.
+Without -R the load is a closed loop: each connection sends again when an echo is back, and latency runs
+from just before the send to the arrival of the echo. That finds capacity. With -R it is an open loop:
+messages are planned beforehand, and latency runs from the planned time, so that a server that stalls
+pays for the messages that had to wait. That measures latency as users see it. Every echo is compared
+with what was sent. Ctrl-C ends the run with what it has; a second one ends it at once.
 ";
 
 /// Sizes take units (4096, 64KiB, 1MiB), times too (500ms, 10s).
@@ -47,9 +50,26 @@ pub(super) struct RunArguments {
     #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = LOAD)]
     connections: u32,
 
-    /// Messages kept outstanding on each connection.
+    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
     pipeline: u32,
+
+    /// Open loop: so many messages a second over all connections, as planned beforehand, whatever comes back. 500, 50k,
+    /// 50/1s, 200/100ms.
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = rate, help_heading = LOAD)]
+    rate: Option<f64>,
+
+    /// Open loop: so many a second on each connection.
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate", help_heading = LOAD)]
+    rate_per_connection: Option<f64>,
+
+    /// How the planned messages follow each other: at even distances, as independent users, or N at the same instant.
+    #[arg(long, value_name = "constant|poisson|burst:N", default_value = "constant", help_heading = LOAD)]
+    arrival: Arrival,
+
+    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid.
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = LOAD)]
+    max_outstanding: u32,
 
     /// How long to measure.
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LOAD)]
@@ -111,6 +131,11 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "NAME", help_heading = WORKERS)]
     congestion: Option<Congestion>,
 
+    /// How a thread waits: sleep costs nothing and wakes late, spin is exact and takes a whole processor [default: spin in an
+    /// open loop against --spawn-cpus on other cores, else sleep].
+    #[arg(long, value_enum, value_name = "spin|sleep", help_heading = WORKERS)]
+    wait: Option<WaitName>,
+
     /// For connecting, and again for the opening handshake.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     connect_timeout: Duration,
@@ -138,6 +163,21 @@ enum TextKind {
     Ascii,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WaitName {
+    Spin,
+    Sleep,
+}
+
+impl From<WaitName> for Wait {
+    fn from(name: WaitName) -> Self {
+        match name {
+            WaitName::Spin => Self::Spin,
+            WaitName::Sleep => Self::Sleep,
+        }
+    }
+}
+
 impl RunArguments {
     /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
     pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
@@ -148,6 +188,10 @@ impl RunArguments {
             threads: self.threads,
             cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
             pipeline: self.pipeline,
+            rate_per_s: self.rate_per_s(),
+            arrival: self.arrival,
+            max_outstanding: self.max_outstanding,
+            wait: self.wait.map(Wait::from),
             message_bytes: self.size,
             payload: self.payload(),
             congestion: self.congestion.clone(),
@@ -168,6 +212,10 @@ impl RunArguments {
     fn parse_spawn(&self, command: &str) -> Result<Spawn, SpawnError> {
         let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
         Ok(Spawn { cpus, ..Spawn::parse(command)? })
+    }
+
+    fn rate_per_s(&self) -> Option<f64> {
+        self.rate.or_else(|| Some(self.rate_per_connection? * f64::from(self.connections)))
     }
 
     fn payload(&self) -> Payload {
@@ -293,6 +341,27 @@ mod tests {
     }
 
     #[test]
+    fn rates_and_waiting_reach_the_plan() {
+        let open = plan(&[
+            "ws://h/",
+            "-R",
+            "50k",
+            "--arrival",
+            "burst:8",
+            "--max-outstanding",
+            "9",
+            "--wait",
+            "spin",
+        ]);
+        let open = open.expect("flags");
+        assert_eq!((open.rate_per_s, open.arrival.to_string().as_str()), (Some(50_000.0), "burst:8"));
+        assert_eq!((open.max_outstanding, open.wait), (9, Some(Wait::Spin)));
+        let each = plan(&["ws://h/", "-c", "8", "--rate-per-connection", "200/100ms"]).expect("flags");
+        assert_eq!(each.rate_per_s, Some(16_000.0));
+        assert!(plan(&["ws://h/", "-R", "1", "--rate-per-connection", "1"]).is_err());
+    }
+
+    #[test]
     fn kinds_of_payload() {
         let kind = |flags: &[&str]| plan(&[&["ws://h/"], flags].concat()).map(|plan| plan.payload);
         assert_eq!(kind(&["--binary"]), Ok(Payload::Binary));
@@ -309,6 +378,12 @@ mod tests {
             (&["-t", "65"], "-t"),
             (&["-d", "0"], "-d"),
             (&["-d", "5"], "--duration"),
+            (&["-R", "0"], "-R"),
+            (&["-R", "fast"], "--rate"),
+            (&["--rate-per-connection", "0"], "-R"),
+            (&["--arrival", "burst"], "--arrival"),
+            (&["--max-outstanding", "0"], "--max-outstanding"),
+            (&["--wait", "patiently"], "--wait"),
             (&["-w", "soon"], "--warmup"),
             (&["-s", "large"], "--size"),
             (&["-s", "1GiB"], "-s"),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::arrival::Arrival;
 use super::latency::Latency;
 use super::utc::Utc;
 use crate::machine::Machine;
@@ -147,7 +148,7 @@ pub struct Parameters {
     pub transport: Transport,
     /// Open connections.
     pub connections: u32,
-    /// Messages in flight on each connection (`--pipeline`).
+    /// Messages in flight on each connection (`--pipeline`) of a closed loop; an open loop is not bound by it.
     pub pipeline: u32,
     /// Bytes of each message: the payload over `ws`, everything over `tcp`.
     pub message_bytes: u64,
@@ -156,6 +157,9 @@ pub struct Parameters {
     /// Planned messages per second over all connections; `null` in a closed loop.
     #[serde(default)]
     pub rate_per_s: Option<f64>,
+    /// How planned messages are spread over time; `null` in a closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival: Option<Arrival>,
     /// Threads of the generator.
     pub threads: u32,
     /// The generator's engine, by name.
@@ -248,7 +252,8 @@ pub struct Run {
     pub offered: u64,
     /// Messages sent within the measured window.
     pub sent: u64,
-    /// Echoes received within the measured window: the count of every latency but `connect`.
+    /// Echoes received within the measured window: in a closed loop the count of every latency but `connect`. (The latencies
+    /// of an open loop are those of the messages planned in the window, whenever their echoes came.)
     pub received: u64,
     /// `received` per second of the measured window.
     pub rate_per_s: f64,
@@ -333,7 +338,8 @@ impl Integrity {
     }
 }
 
-/// The four latencies of a run, nanoseconds.
+/// The four latencies of a run, nanoseconds. `sent` is a clock read just before the system call that carries the send (at most
+/// 16 messages in an open loop), received the one at the start of the turn: exact to one such call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// From the planned time of sending to the echo: the answer. In a closed loop equal to `uncorrected`.
@@ -423,7 +429,8 @@ pub struct Second {
     pub received: u64,
     /// Errors of any kind.
     pub errors: u64,
-    /// Median of the corrected latency, where the second carries it.
+    /// Median of the corrected latency, where the second carries it. Of the messages received in this second in a closed loop,
+    /// planned in it in an open one; so are the other two.
     #[serde(default)]
     pub p50: Option<u64>,
     /// 99th percentile of the corrected latency, where the second carries it.

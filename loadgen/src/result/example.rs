@@ -100,6 +100,7 @@ fn parameters(transport: Transport) -> Parameters {
         message_bytes: 32,
         payload: Payload::Binary,
         rate_per_s: None,
+        arrival: None,
         threads: 1,
         engine: "uring".into(),
         server_engine: Some("uring".into()),

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -84,7 +84,7 @@ impl Latency {
 
 /// The value at quantile `q` (0 to 1), or `None` where fewer than 100 samples lie above it.
 #[must_use]
-pub fn percentile(histogram: &Histogram<u64>, q: f64) -> Option<u64> {
+pub fn percentile<C: Counter>(histogram: &Histogram<C>, q: f64) -> Option<u64> {
     // A hair of tolerance: 100,000 * (1 - 0.999) is 99.99999999999999 in binary floating point.
     let above = histogram.len() as f64 * (1.0 - q);
     (above >= SAMPLES_ABOVE - 1e-6).then(|| histogram.value_at_quantile(q))

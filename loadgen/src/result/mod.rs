@@ -6,6 +6,7 @@
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
+mod arrival;
 mod change;
 mod document;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod summary;
 pub(crate) mod table;
 mod utc;
 
+pub use arrival::Arrival;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{

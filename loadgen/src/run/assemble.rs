@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::coordinator::{Measured, ServerCost};
-use super::plan::Plan;
-use super::tally::{Tally, histogram};
+use super::plan::{Plan, Wait};
+use super::tally::Tally;
 use crate::result::{Client, Latencies, Latency, Run, Second, Server, Utc};
 
 /// What is known beside the measurement itself.
@@ -33,7 +33,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
         interrupted: measured.interrupted,
-        offered: tally.sent.measured,
+        offered: if plan.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },
         sent: tally.sent.measured,
         received,
         rate_per_s: per_second(received as f64),
@@ -48,7 +48,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             ..server_cost(plan, &cost, received)
         }),
         client: client(plan, cpus, measured),
-        series: whole_seconds(&tally.series, measured.window.as_secs()),
+        series: whole_seconds(tally.seconds(), measured.window.as_secs()),
     }
 }
 
@@ -59,6 +59,13 @@ fn invalid_reasons(plan: &Plan, tally: &Tally) -> Vec<String> {
         (cfg!(debug_assertions), "the generator is a debug build: build it with --release".to_owned()),
         (errors.total() > 0, format!("{} of {} connections were lost", errors.total(), plan.connections)),
         (integrity.total() > 0, format!("{} echoes were not what was sent", integrity.total())),
+        (
+            tally.was_full,
+            format!(
+                "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
+                plan.max_outstanding
+            ),
+        ),
         (tally.received.measured == 0, "no echo was received in the window".to_owned()),
     ];
     reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect()
@@ -66,10 +73,14 @@ fn invalid_reasons(plan: &Plan, tally: &Tally) -> Vec<String> {
 
 /// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
 fn latencies(tally: &Tally) -> Latencies {
+    let (uncorrected, lag) = match &tally.parts {
+        None => (Latency::figures(&tally.latency), Latency::default()),
+        Some(parts) => (Latency::of(&parts.uncorrected), Latency::of(&parts.lag)),
+    };
     Latencies {
         corrected: Latency::of(&tally.latency),
-        uncorrected: Latency::figures(&tally.latency),
-        lag: Latency::of(&histogram()),
+        uncorrected,
+        lag,
         connect: Latency::of(&tally.connect),
     }
 }
@@ -97,7 +108,7 @@ fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
         // Both edges are read a moment late: a busy thread may seem to have been on its CPU a moment longer than it could.
         cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
         sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
-        wait: "sleep".to_owned(),
+        wait: plan.wait.unwrap_or(Wait::Sleep).name().to_owned(),
     }
 }
 
@@ -110,8 +121,9 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
 }
 
 /// An interrupted window ends within a second, which then would look slow.
-fn whole_seconds(series: &[Second], seconds: u64) -> Vec<Second> {
-    series.iter().copied().filter(|entry| u64::from(entry.second) < seconds).collect()
+fn whole_seconds(mut series: Vec<Second>, seconds: u64) -> Vec<Second> {
+    series.retain(|entry| u64::from(entry.second) < seconds);
+    series
 }
 
 #[cfg(test)]
@@ -126,9 +138,10 @@ mod tests {
     use crate::spawn::Spawn;
 
     fn measured(window: Duration) -> Measured {
-        let mut tally = Tally::new(3);
+        let mut tally = Tally::new(3, false);
         tally.sent(300, Some(0));
         (0..200).for_each(|i| tally.received(1000 + i, Some(1)));
+        tally.settle();
         Measured {
             tally,
             counters: Counters { enters: 100, ..Counters::default() },
@@ -192,7 +205,7 @@ mod tests {
         measured.tally.errors.closed = 2;
         measured.tally.integrity.lost = 3;
         assert_eq!(reasons(&measured), ["2 of 64 connections were lost", "3 echoes were not what was sent"]);
-        measured.tally = Tally::new(1);
+        measured.tally = Tally::new(1, false);
         assert_eq!(reasons(&measured), ["no echo was received in the window"]);
         assert!(!run(&measured).valid);
     }

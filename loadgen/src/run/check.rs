@@ -13,11 +13,9 @@
 //! A message shorter than [`STAMP`] bytes carries no number: its echo is compared with the oldest one due, so that order
 //! shows as content. There, whatever differs is corrupted, and an echo when none is due is duplicated.
 
-use super::ledger::{Arrival, Ledger};
+use super::ledger::{Arrival, Ledger, Times};
 use super::payload::{Content, STAMP};
 use crate::result::Integrity;
-
-use engine::Nanos;
 
 /// An echo that comes in several pieces, or that is not the one expected next.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,8 +102,8 @@ impl Arriving {
 /// What became of an echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// When its message was sent; `None` where the echo answers none.
-    pub(crate) sent: Option<Nanos>,
+    /// When its message was due and sent; `None` where the echo answers none.
+    pub(crate) times: Option<Times>,
     /// Something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
 }
@@ -116,33 +114,32 @@ pub(crate) fn settle(
     judged: Judged,
     stamped: bool,
     ledger: &mut Ledger,
-    ring: &mut [Nanos],
     integrity: &mut Integrity,
 ) -> Settled {
     if !judged.sound && (stamped || judged.sequence.is_some()) {
         integrity.corrupted += 1;
-        return Settled { sent: settle_corrupted(judged, ledger, ring), is_fault: true };
+        return Settled { times: settle_corrupted(judged, ledger), is_fault: true };
     }
-    let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(ring, sequence));
+    let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(sequence));
     match arrival {
-        Arrival::InOrder { sent } => Settled { sent: Some(sent), is_fault: false },
-        Arrival::Late { sent } => {
+        Arrival::InOrder(times) => Settled { times: Some(times), is_fault: false },
+        Arrival::Late(times) => {
             integrity.reordered += 1;
-            Settled { sent: Some(sent), is_fault: true }
+            Settled { times: Some(times), is_fault: true }
         }
         Arrival::Again => {
             integrity.duplicated += 1;
-            Settled { sent: None, is_fault: true }
+            Settled { times: None, is_fault: true }
         }
     }
 }
 
 /// A corrupted echo answers the message it names where that is due, else the oldest: otherwise one flipped bit would
 /// count as a loss as well.
-fn settle_corrupted(judged: Judged, ledger: &mut Ledger, ring: &mut [Nanos]) -> Option<Nanos> {
+fn settle_corrupted(judged: Judged, ledger: &mut Ledger) -> Option<Times> {
     [judged.sequence, ledger.oldest()].into_iter().flatten().find_map(|sequence| {
-        match ledger.receive(ring, sequence) {
-            Arrival::InOrder { sent } | Arrival::Late { sent } => Some(sent),
+        match ledger.receive(sequence) {
+            Arrival::InOrder(times) | Arrival::Late(times) => Some(times),
             Arrival::Again => None,
         }
     })
@@ -150,7 +147,8 @@ fn settle_corrupted(judged: Judged, ledger: &mut Ledger, ring: &mut [Nanos]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::ring_len;
+    use engine::Nanos;
+
     use super::*;
     use crate::result::Payload;
 
@@ -159,20 +157,18 @@ mod tests {
     struct Bench {
         content: Content,
         ledger: Ledger,
-        ring: Vec<Nanos>,
         integrity: Integrity,
         received: u64,
     }
 
     impl Bench {
         fn new(payload: Payload, len: usize, pipeline: u32) -> Self {
-            let mut ledger = Ledger::default();
-            let mut ring = vec![Nanos::NEVER; ring_len(pipeline)];
+            let mut ledger = Ledger::closed(pipeline);
             for i in 0..pipeline {
-                ledger.send(&mut ring, Nanos(i.into()));
+                ledger.send(Times { due: Nanos(i.into()), sent: Nanos(i.into()) });
             }
             let content = Content::new(payload, len, 1);
-            Self { content, ledger, ring, integrity: Integrity::default(), received: 0 }
+            Self { content, ledger, integrity: Integrity::default(), received: 0 }
         }
 
         fn message(&self, sequence: u64) -> Vec<u8> {
@@ -192,9 +188,9 @@ mod tests {
             let judged = arriving.finish(&self.content);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
-            let settled = settle(judged, stamped, &mut self.ledger, &mut self.ring, &mut self.integrity);
+            let settled = settle(judged, stamped, &mut self.ledger, &mut self.integrity);
             assert_eq!(settled.is_fault, self.integrity.total() > faults);
-            self.received += u64::from(settled.sent.is_some());
+            self.received += u64::from(settled.times.is_some());
         }
     }
 

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::Tally;
-use super::worker::{WorkerThread, shares};
+use super::worker::WorkerThread;
 use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
 use crate::spawn::{LastWords, Server};
@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// What workers may take to do what needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
+/// From the order to begin to the first message of an open loop: every worker hears of it before.
+const LEAD: Duration = Duration::from_millis(2);
 /// A server that dies closes its connections a little before it can be seen to be dead.
 const DYING: Duration = Duration::from_millis(300);
 
@@ -114,10 +116,9 @@ impl<'a> Coordinator<'a> {
     }
 
     fn start_workers(&mut self, sender: &Sender<Report>, cpus: &[usize]) -> Result<(), RunError> {
-        let mut first = 0;
-        for (index, count) in shares(self.plan.connections, self.plan.threads).enumerate() {
+        for index in 0..self.plan.threads as usize {
             let cpu = cpus.get(index).copied();
-            let worker = WorkerThread::start(self.plan, &self.shared, sender, index, first, count, cpu);
+            let worker = WorkerThread::start(self.plan, &self.shared, sender, index, cpu);
             match worker {
                 Ok(worker) => self.workers.push(worker),
                 Err(error) => {
@@ -125,7 +126,6 @@ impl<'a> Coordinator<'a> {
                     return Err(error);
                 }
             }
-            first += count;
         }
         Ok(())
     }
@@ -147,11 +147,13 @@ impl<'a> Coordinator<'a> {
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let start = Nanos::monotonic() + self.plan.warmup;
-        self.shared.window.set(start, start + self.plan.measure);
+        let lead = if self.plan.rate_per_s.is_some() { LEAD } else { Duration::ZERO };
+        let epoch = Nanos::monotonic() + lead;
+        let start = epoch + self.plan.warmup;
+        self.shared.window.set(epoch, start, start + self.plan.measure);
         self.received_at = Instant::now();
         self.order(orders::LOAD);
-        phases.warmup = self.rest(Phase::Warmup, self.plan.warmup)?;
+        phases.warmup = self.rest(Phase::Warmup, lead + self.plan.warmup)?;
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
@@ -254,7 +256,7 @@ impl<'a> Coordinator<'a> {
                 return Err(RunError::Stuck("stop"));
             }
         }
-        let mut tally = Tally::new(self.shared.seconds);
+        let mut tally = Tally::new(self.shared.seconds, self.shared.rate.is_some());
         let mut counters = Counters::default();
         for worker in self.workers.drain(..) {
             let (part, counted) = worker.join()?;

@@ -2,39 +2,51 @@
 
 use engine::Nanos;
 
-/// Marks a slot whose message is back. No message is ever sent at this point in time.
+/// Marks a slot whose message is back. No message is ever due at this point in time.
 const BACK: Nanos = Nanos::NEVER;
 
-/// How far beyond the depth of the pipeline a connection may get while an early message is missing. A message that is
-/// not back after so many times the depth of later ones is given up as lost, and its place in the pipeline is filled.
+/// How far beyond its depth a connection may get while an early message is missing. A message that is not back after so
+/// many times the depth of later ones is given up as lost, and its place is filled.
 const PATIENCE: u32 = 4;
 
-/// The sequence numbers of one connection. The times of sending lie outside, in a ring of [`ring_len`] slots for each
-/// connection, so that a deep pipeline costs memory only where there is one.
-#[derive(Clone, Copy, Debug, Default)]
+/// The ring of an open loop begins with so many slots and doubles when it must: most connections never have more
+/// outstanding.
+const FIRST_LEN: u32 = PATIENCE;
+
+/// When a message was to be sent, and when it was. In a closed loop, which plans nothing, both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) due: Nanos,
+    pub(crate) sent: Nanos,
+}
+
+/// The sequence numbers of one connection and the times of those outstanding.
+///
+/// Times lie in a ring of a power of two of slots, by sequence number. In an open loop a second half of the ring holds the
+/// times of sending; the first half alone tells which slots are taken.
+#[derive(Clone, Debug)]
 pub(crate) struct Ledger {
+    ring: Box<[Nanos]>,
+    /// Slots of the ring, and as many as it may get.
+    len: u32,
+    max_len: u32,
+    /// Messages sent and neither back nor given up.
+    outstanding: u32,
     /// The oldest message that is not back; equal to `next` where all are.
     oldest: u64,
     /// The next to be sent.
     next: u64,
     /// One more than the highest that came back ("NextExp" of RFC 4737 4.2).
     expected: u64,
-    outstanding: u32,
 }
 
 /// What the arrival of a message means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// It was due; no later one had come before it.
-    InOrder {
-        /// When it was sent.
-        sent: Nanos,
-    },
+    InOrder(Times),
     /// It was due, but a later one had come before it.
-    Late {
-        /// When it was sent.
-        sent: Nanos,
-    },
+    Late(Times),
     /// It had come before.
     Again,
 }
@@ -48,12 +60,22 @@ pub(crate) enum Slot {
     TakenFromLost,
 }
 
-/// Slots of a ring for a pipeline of this depth; a power of two.
-pub(crate) fn ring_len(pipeline: u32) -> usize {
-    (pipeline * PATIENCE).next_power_of_two() as usize
-}
-
 impl Ledger {
+    /// For a closed loop with a pipeline of this depth.
+    pub(crate) fn closed(pipeline: u32) -> Self {
+        let len = ring_len(pipeline);
+        Self::new(vec![BACK; len as usize], len, len)
+    }
+
+    /// For an open loop in which so many may be outstanding. Begins small and grows with what is.
+    pub(crate) fn open(max_outstanding: u32) -> Self {
+        Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
+    }
+
+    fn new(ring: Vec<Nanos>, len: u32, max_len: u32) -> Self {
+        Self { ring: ring.into(), len, max_len, outstanding: 0, oldest: 0, next: 0, expected: 0 }
+    }
+
     /// Messages sent and neither back nor given up.
     #[inline]
     pub(crate) fn outstanding(&self) -> u32 {
@@ -77,68 +99,114 @@ impl Ledger {
         sequence < self.next
     }
 
-    /// Enters a message sent at `now`, with the number [`next`](Self::next).
+    /// Enters the message of the number [`next`](Self::next).
     #[inline]
-    pub(crate) fn send(&mut self, ring: &mut [Nanos], now: Nanos) -> Slot {
-        let is_full = self.next - self.oldest == ring.len() as u64;
-        if is_full {
-            self.clear(ring, self.oldest);
+    pub(crate) fn send(&mut self, times: Times) -> Slot {
+        let mut slot = Slot::Free;
+        if self.next - self.oldest == u64::from(self.len) {
+            slot = self.make_room();
         }
-        ring[slot(ring, self.next)] = now;
+        let at = self.slot(self.next);
+        self.ring[at] = times.due;
+        if let Some(sent) = self.ring.get_mut(at + self.len as usize) {
+            *sent = times.sent;
+        }
         self.next += 1;
         self.outstanding += 1;
-        if is_full { Slot::TakenFromLost } else { Slot::Free }
+        slot
     }
 
     /// Enters the arrival of a message that [was sent](Self::has_sent).
     #[inline]
-    pub(crate) fn receive(&mut self, ring: &mut [Nanos], sequence: u64) -> Arrival {
+    pub(crate) fn receive(&mut self, sequence: u64) -> Arrival {
         debug_assert!(self.has_sent(sequence));
-        if sequence < self.oldest || ring[slot(ring, sequence)] == BACK {
+        let at = self.slot(sequence);
+        let due = self.ring[at];
+        if sequence < self.oldest || due == BACK {
             return Arrival::Again;
         }
-        let sent = ring[slot(ring, sequence)];
-        self.clear(ring, sequence);
+        let sent = self.ring.get(at + self.len as usize).copied().unwrap_or(due);
+        self.clear(sequence);
+        let times = Times { due, sent };
         if sequence < self.expected {
-            return Arrival::Late { sent };
+            return Arrival::Late(times);
         }
         self.expected = sequence + 1;
-        Arrival::InOrder { sent }
+        Arrival::InOrder(times)
     }
 
-    fn clear(&mut self, ring: &mut [Nanos], sequence: u64) {
-        ring[slot(ring, sequence)] = BACK;
+    /// Forgets what is outstanding, for a new connection in this one's place. Numbers go on: an echo that somehow belongs to
+    /// the old one is not taken for one of the new.
+    pub(crate) fn begin_anew(&mut self) {
+        self.ring.fill(BACK);
+        self.outstanding = 0;
+        (self.oldest, self.expected) = (self.next, self.next);
+    }
+
+    fn clear(&mut self, sequence: u64) {
+        let at = self.slot(sequence);
+        self.ring[at] = BACK;
         self.outstanding -= 1;
-        while self.oldest < self.next && ring[slot(ring, self.oldest)] == BACK {
+        while self.oldest < self.next && self.ring[self.slot(self.oldest)] == BACK {
             self.oldest += 1;
         }
     }
+
+    #[cold]
+    fn make_room(&mut self) -> Slot {
+        if self.len < self.max_len {
+            self.grow();
+            return Slot::Free;
+        }
+        self.clear(self.oldest);
+        Slot::TakenFromLost
+    }
+
+    /// Doubles the ring (of an open loop: a closed one has all that it may have).
+    fn grow(&mut self) {
+        let (old, len) = (self.len as usize, self.len as usize * 2);
+        let mut ring = vec![BACK; 2 * len];
+        for sequence in self.oldest..self.next {
+            let (from, to) = (sequence as usize & (old - 1), sequence as usize & (len - 1));
+            ring[to] = self.ring[from];
+            ring[to + len] = self.ring[from + old];
+        }
+        self.ring = ring.into();
+        self.len *= 2;
+    }
+
+    #[inline]
+    fn slot(&self, sequence: u64) -> usize {
+        sequence as usize & (self.len as usize - 1)
+    }
 }
 
-#[inline]
-fn slot(ring: &[Nanos], sequence: u64) -> usize {
-    sequence as usize & (ring.len() - 1)
+fn ring_len(depth: u32) -> u32 {
+    depth.saturating_mul(PATIENCE).checked_next_power_of_two().unwrap_or(1 << 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sent(pipeline: u32, count: u64) -> (Ledger, Vec<Nanos>) {
-        let mut ledger = Ledger::default();
-        let mut ring = vec![BACK; ring_len(pipeline)];
+    fn at(time: u64) -> Times {
+        Times { due: Nanos(time), sent: Nanos(time) }
+    }
+
+    fn sent(pipeline: u32, count: u64) -> Ledger {
+        let mut ledger = Ledger::closed(pipeline);
         for i in 0..count {
-            assert_eq!(ledger.send(&mut ring, Nanos(i)), Slot::Free);
+            assert_eq!(ledger.send(at(i)), Slot::Free);
         }
-        (ledger, ring)
+        ledger
     }
 
     #[test]
     fn messages_in_order_come_back_with_their_times() {
-        let (mut ledger, mut ring) = sent(4, 4);
+        let mut ledger = sent(4, 4);
         for i in 0..4 {
             assert_eq!(ledger.oldest(), Some(i));
-            assert_eq!(ledger.receive(&mut ring, i), Arrival::InOrder { sent: Nanos(i) });
+            assert_eq!(ledger.receive(i), Arrival::InOrder(at(i)));
         }
         assert_eq!((ledger.outstanding(), ledger.oldest()), (0, None));
         assert!(!ledger.has_sent(4));
@@ -146,40 +214,79 @@ mod tests {
 
     #[test]
     fn the_one_that_was_overtaken_is_late() {
-        let (mut ledger, mut ring) = sent(4, 4);
-        assert_eq!(ledger.receive(&mut ring, 1), Arrival::InOrder { sent: Nanos(1) });
-        assert_eq!(ledger.receive(&mut ring, 2), Arrival::InOrder { sent: Nanos(2) });
-        assert_eq!(ledger.receive(&mut ring, 0), Arrival::Late { sent: Nanos(0) });
-        assert_eq!(ledger.receive(&mut ring, 3), Arrival::InOrder { sent: Nanos(3) });
+        let mut ledger = sent(4, 4);
+        assert_eq!(ledger.receive(1), Arrival::InOrder(at(1)));
+        assert_eq!(ledger.receive(2), Arrival::InOrder(at(2)));
+        assert_eq!(ledger.receive(0), Arrival::Late(at(0)));
+        assert_eq!(ledger.receive(3), Arrival::InOrder(at(3)));
     }
 
     #[test]
     fn the_second_arrival_is_known_before_and_after_older_ones_are_back() {
-        let (mut ledger, mut ring) = sent(4, 4);
-        ledger.receive(&mut ring, 1);
-        assert_eq!(ledger.receive(&mut ring, 1), Arrival::Again);
-        ledger.receive(&mut ring, 0);
-        assert_eq!(ledger.receive(&mut ring, 0), Arrival::Again);
-        assert_eq!(ledger.receive(&mut ring, 1), Arrival::Again);
+        let mut ledger = sent(4, 4);
+        ledger.receive(1);
+        assert_eq!(ledger.receive(1), Arrival::Again);
+        ledger.receive(0);
+        assert_eq!(ledger.receive(0), Arrival::Again);
+        assert_eq!(ledger.receive(1), Arrival::Again);
         assert_eq!(ledger.outstanding(), 2);
     }
 
     #[test]
     fn a_missing_message_is_given_up_after_four_times_the_depth() {
-        let (mut ledger, mut ring) = sent(2, 2);
-        ledger.receive(&mut ring, 1);
+        let mut ledger = sent(2, 2);
+        ledger.receive(1);
         for i in 2..8 {
-            assert_eq!(ledger.send(&mut ring, Nanos(i)), Slot::Free);
-            assert!(matches!(ledger.receive(&mut ring, i), Arrival::InOrder { .. }));
+            assert_eq!(ledger.send(at(i)), Slot::Free);
+            assert!(matches!(ledger.receive(i), Arrival::InOrder(_)));
         }
         assert_eq!(ledger.outstanding(), 1);
-        assert_eq!(ledger.send(&mut ring, Nanos(8)), Slot::TakenFromLost);
+        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
         assert_eq!((ledger.outstanding(), ledger.oldest()), (1, Some(8)));
-        assert_eq!(ledger.receive(&mut ring, 0), Arrival::Again);
+        assert_eq!(ledger.receive(0), Arrival::Again);
     }
 
     #[test]
-    fn rings_are_powers_of_two() {
-        assert_eq!((ring_len(1), ring_len(3), ring_len(16)), (4, 16, 64));
+    fn an_open_loop_grows_with_what_is_outstanding_and_keeps_both_times() {
+        let mut ledger = Ledger::open(4096);
+        let times = |i: u64| Times { due: Nanos(10 * i), sent: Nanos(10 * i + 3) };
+        for i in 0..3000 {
+            assert_eq!(ledger.send(times(i)), Slot::Free);
+            // Out of step with the powers of two.
+            if i == 5 {
+                (0..3).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+            }
+        }
+        assert_eq!(ledger.outstanding(), 2997);
+        (3..3000).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+        assert_eq!(ledger.outstanding(), 0);
+    }
+
+    #[test]
+    fn an_open_loop_gives_up_after_four_times_what_may_be_outstanding() {
+        let mut ledger = Ledger::open(2);
+        ledger.send(at(0));
+        for i in 1..8 {
+            assert_eq!(ledger.send(at(i)), Slot::Free);
+            ledger.receive(i);
+        }
+        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
+    }
+
+    #[test]
+    fn a_new_connection_owes_nothing_and_counts_on() {
+        let mut ledger = sent(4, 3);
+        ledger.begin_anew();
+        assert_eq!((ledger.outstanding(), ledger.next(), ledger.oldest()), (0, 3, None));
+        assert_eq!(ledger.receive(2), Arrival::Again);
+        ledger.send(at(9));
+        assert_eq!(ledger.receive(3), Arrival::InOrder(at(9)));
+    }
+
+    #[test]
+    fn a_connection_with_one_message_at_a_time_is_small() {
+        let bytes = |ledger: &Ledger| size_of::<Ledger>() + size_of_val(&*ledger.ring);
+        assert!(bytes(&Ledger::closed(1)) <= 128);
+        assert!(bytes(&Ledger::open(4096)) <= 128);
     }
 }

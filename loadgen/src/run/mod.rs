@@ -4,9 +4,12 @@
 //! of its share of the connections. A message goes through `outgoing` (built from `payload`) and `ledger` (entered as
 //! sent), and its echo through `check`, `ledger` and `tally`. When it is over, `assemble` makes of it what is stored.
 //!
-//! The load is a closed loop: every connection keeps [`Plan::pipeline`] messages outstanding. All places that become
-//! free in one turn of the engine are filled in one send for each connection. Sent is a message at the clock read just
-//! before the turn's sends leave, received at the clock read with which the turn began: latencies are exact to one turn.
+//! In a closed loop every connection keeps [`Plan::pipeline`] messages outstanding. All places that become free in one turn
+//! of the engine are filled in one send for each connection. In an open loop ([`Plan::rate_per_s`]) messages leave when the
+//! `schedule` says, however many are outstanding, and latency runs from the planned time.
+//!
+//! Sent is a message at the clock read just before the turn's sends leave, received at the clock read with which the turn
+//! began: latencies are exact to one turn, and to one enter.
 
 mod assemble;
 mod check;
@@ -20,12 +23,16 @@ mod plan;
 mod preflight;
 mod progress;
 mod random;
+mod schedule;
 mod shared;
 mod tally;
 mod worker;
 
 pub use error::RunError;
-pub use plan::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING_BYTES, MAX_PIPELINE, Plan, PlanError};
+pub use plan::{
+    MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE, MAX_RATE, Plan,
+    PlanError, Wait,
+};
 pub use progress::{Phase, Progress, Silent, Snapshot};
 
 use std::net::SocketAddr;
@@ -39,7 +46,7 @@ use crate::url::Port;
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
 use payload::Content;
-use shared::{Gauges, Shared, Window};
+use shared::{Gauges, Rate, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -56,6 +63,7 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
+    let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), ..plan.clone() };
     let addresses = addresses(plan)?;
     let mut server = start_server(plan, &addresses, progress)?;
     let shared = Arc::new(share(plan, addresses));
@@ -105,7 +113,11 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         target: url.target,
         addresses,
         content: Content::new(plan.payload, plan.message_bytes, plan.seed),
+        connections: plan.connections,
+        threads: plan.threads,
         pipeline: plan.pipeline,
+        rate: plan.rate_per_s.map(|per_s| Rate { per_s, arrival: plan.arrival }),
+        max_outstanding: plan.max_outstanding,
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
         seconds: seconds(plan.measure),

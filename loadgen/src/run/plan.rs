@@ -6,7 +6,7 @@ use engine::EngineKind;
 use engine::socket::Congestion;
 use thiserror::Error;
 
-use crate::result::{Parameters, Payload, Transport};
+use crate::result::{Arrival, Parameters, Payload, Transport};
 use crate::spawn::Spawn;
 use crate::url::{Port, Url};
 
@@ -14,10 +14,35 @@ use crate::url::{Port, Url};
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The deepest pipeline, in messages per connection.
 pub const MAX_PIPELINE: u32 = 65_536;
+/// The most messages outstanding on a connection of an open loop that can be asked for.
+pub const MAX_OUTSTANDING: u32 = 1 << 20;
 /// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which holds them in memory.
 pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// The most connections of one run: what the worker's tables number.
 pub const MAX_CONNECTIONS: u32 = 1 << 24;
+
+/// The highest rate of an open loop, in messages a second: beyond it they would be due at distances of less than a nanosecond.
+pub const MAX_RATE: f64 = 1e9;
+
+/// How a thread of the generator waits when it has nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Blocks in the kernel: costs nothing, and wakes some 10 to 100 us late.
+    Sleep,
+    /// Looks again and again: exact, and takes a whole processor.
+    Spin,
+}
+
+impl Wait {
+    /// As it is written in the result and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Spin => "spin",
+        }
+    }
+}
 
 /// Everything that defines a run. Start from [`Plan::new`] and change what is different.
 #[derive(Clone, Debug)]
@@ -36,8 +61,17 @@ pub struct Plan {
     pub threads: u32,
     /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away from the server's.
     pub cpus: Vec<usize>,
-    /// Messages kept outstanding on each connection.
+    /// Messages kept outstanding on each connection of a closed loop.
     pub pipeline: u32,
+    /// An open loop: messages a second over all connections, whatever comes back. `None`: a closed loop.
+    pub rate_per_s: Option<f64>,
+    /// How they are spread over time.
+    pub arrival: Arrival,
+    /// Messages outstanding on a connection of an open loop, at most. A connection that reaches it gets no more until it has
+    /// room, and the run is invalid.
+    pub max_outstanding: u32,
+    /// How threads wait. `None`: as is most exact without taking a processor from the server.
+    pub wait: Option<Wait>,
     /// Bytes of each message: the payload over `ws`, everything over `tcp`.
     pub message_bytes: usize,
     /// What messages are made of. Over `tcp` there are no kinds of message: the bytes alone.
@@ -111,6 +145,9 @@ pub enum PlanError {
         /// Threads asked for.
         threads: u32,
     },
+    /// No rate at all, or one that no clock could keep.
+    #[error("-R must be more than 0 and at most {MAX_RATE} messages a second, not {0}")]
+    Rate(String),
     /// A span that must not be zero.
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
@@ -132,6 +169,10 @@ impl Plan {
             threads: 1,
             cpus: Vec::new(),
             pipeline: 1,
+            rate_per_s: None,
+            arrival: Arrival::Constant,
+            max_outstanding: 4096,
+            wait: None,
             message_bytes: 32,
             payload: Payload::Binary,
             engine,
@@ -159,12 +200,19 @@ impl Plan {
         in_range("-c", self.connections.into(), 1, MAX_CONNECTIONS.into())?;
         in_range("-t", self.threads.into(), 1, 1024)?;
         in_range("--pipeline", self.pipeline.into(), 1, MAX_PIPELINE.into())?;
+        in_range("--max-outstanding", self.max_outstanding.into(), 1, MAX_OUTSTANDING.into())?;
+        if let Some(rate) = self.rate_per_s
+            && !(rate > 0.0 && rate <= MAX_RATE)
+        {
+            return Err(PlanError::Rate(rate.to_string()));
+        }
         in_range("-s", self.message_bytes as u64, 0, MAX_MESSAGE_BYTES as u64)?;
         if self.connections < self.threads {
             let (threads, connections) = (self.threads, self.connections);
             return Err(PlanError::IdleThreads { threads, connections });
         }
-        let each = u64::from(self.pipeline).saturating_mul(self.message_bytes as u64);
+        let depth = if self.rate_per_s.is_some() { 1 } else { self.pipeline };
+        let each = u64::from(depth).saturating_mul(self.message_bytes as u64);
         let bytes = each.saturating_mul(self.connections.into());
         if bytes > MAX_OUTSTANDING_BYTES {
             return Err(PlanError::TooMuchOutstanding { bytes });
@@ -200,7 +248,8 @@ impl Plan {
             pipeline: self.pipeline,
             message_bytes: self.message_bytes as u64,
             payload: self.payload,
-            rate_per_s: None,
+            rate_per_s: self.rate_per_s,
+            arrival: self.rate_per_s.map(|_| self.arrival),
             threads: self.threads,
             engine: self.engine.name().to_owned(),
             server_engine: self.server_engine.clone(),
@@ -250,6 +299,11 @@ mod tests {
         assert!(refused(|p| p.connections = 0).starts_with("-c "));
         assert!(refused(|p| p.threads = 65).starts_with("-t 65"));
         assert!(refused(|p| p.pipeline = 0).starts_with("--pipeline"));
+        assert!(refused(|p| p.max_outstanding = 0).starts_with("--max-outstanding"));
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let plan = Plan { rate_per_s: Some(rate), ..plan("ws://h/") };
+            assert!(plan.check().is_err_and(|error| error.to_string().starts_with("-R ")), "{rate}");
+        }
         assert!(refused(|p| p.message_bytes = 0).starts_with("-s 0"));
         assert!(refused(|p| p.message_bytes = usize::MAX).starts_with("-s "));
         assert!(refused(|p| p.message_bytes = MAX_MESSAGE_BYTES).starts_with("-c, --pipeline and -s"));
@@ -263,6 +317,8 @@ mod tests {
         let parameters = Plan { pipeline: 16, ..plan("tcp://127.0.0.1:9001") }.parameters();
         assert_eq!((parameters.transport, parameters.pipeline), (Transport::Tcp, 16));
         assert_eq!((parameters.engine.as_str(), parameters.measure_ns), ("epoll", 10_000_000_000));
-        assert_eq!(parameters.rate_per_s, None);
+        assert_eq!((parameters.rate_per_s, parameters.arrival), (None, None));
+        let open = Plan { rate_per_s: Some(5e4), ..plan("ws://h/") }.parameters();
+        assert_eq!((open.rate_per_s, open.arrival), (Some(5e4), Some(Arrival::Constant)));
     }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use engine::{affinity, socket};
 
 use super::error::RunError;
-use super::plan::Plan;
+use super::plan::{Plan, Wait};
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
@@ -60,6 +60,26 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
     choose(&affinity::allowed().unwrap_or_default(), servers, plan.threads as usize, affinity::siblings)
 }
 
+/// How threads wait where nobody said: a thread spins where exactness asks for it (in an open loop) and nobody else needs its
+/// core, which is known only of a server that was started on other ones.
+pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
+    let servers = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
+    plan.wait.unwrap_or_else(|| {
+        let spins = plan.rate_per_s.is_some() && cores_are_free(cpus, servers, affinity::siblings);
+        if spins { Wait::Spin } else { Wait::Sleep }
+    })
+}
+
+/// Whether each of `cpus` is on a core of its own that is none of the server's, and whether that is known.
+fn cores_are_free(cpus: &[usize], servers: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> bool {
+    let shares = |cpu: usize, other: usize| cpu == other || siblings(cpu).contains(&other);
+    let is_alone = |(index, &cpu): (usize, &usize)| {
+        !servers.iter().any(|&server| shares(cpu, server))
+            && !cpus[..index].iter().any(|&other| shares(cpu, other))
+    };
+    !cpus.is_empty() && !servers.is_empty() && cpus.iter().enumerate().all(is_alone)
+}
+
 fn choose(
     allowed: &[usize],
     servers: &[usize],
@@ -109,6 +129,19 @@ mod tests {
         plan.connections = 1 << 24;
         let error = check_limits(&plan).expect_err("no machine has so many ports").to_string();
         assert!(error.contains("ulimit -n") || error.contains("ip_local_port_range"), "{error}");
+    }
+
+    #[test]
+    fn spinning_is_for_cores_that_nobody_else_needs() {
+        let alone = |_| Vec::new();
+        let pairs = |cpu: usize| vec![cpu & !1, cpu | 1];
+        assert!(cores_are_free(&[1], &[0], alone));
+        assert!(cores_are_free(&[3, 2], &[0, 1], alone));
+        assert!(!cores_are_free(&[1], &[0], pairs));
+        assert!(!cores_are_free(&[2, 3], &[0], pairs));
+        assert!(!cores_are_free(&[1], &[1], alone));
+        assert!(!cores_are_free(&[1], &[], alone), "the server may be anywhere");
+        assert!(!cores_are_free(&[], &[0], alone), "and so may we");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use engine::{EngineError, Nanos};
 
 use super::payload::Content;
-use crate::result::Transport;
+use super::schedule::Lot;
+use crate::result::{Arrival, Transport};
 
 /// What the coordinator tells a worker, as bits of a wake.
 pub(crate) mod orders {
@@ -45,6 +46,7 @@ pub(crate) enum Report {
 /// interrupts. Workers look once per turn: the same turn is never half inside.
 #[derive(Debug)]
 pub(crate) struct Window {
+    epoch: AtomicU64,
     start: AtomicU64,
     end: AtomicU64,
 }
@@ -60,16 +62,28 @@ pub(crate) enum Position {
 
 impl Window {
     pub(crate) fn unset() -> Self {
-        Self { start: AtomicU64::new(u64::MAX), end: AtomicU64::new(u64::MAX) }
+        let never = || AtomicU64::new(u64::MAX);
+        Self { epoch: never(), start: never(), end: never() }
     }
 
-    pub(crate) fn set(&self, start: Nanos, end: Nanos) {
+    /// The load begins at `epoch`, with the warm-up; the window lasts from `start` to `end`.
+    pub(crate) fn set(&self, epoch: Nanos, start: Nanos, end: Nanos) {
+        self.epoch.store(epoch.0, Ordering::Release);
         self.start.store(start.0, Ordering::Release);
         self.end.store(end.0, Ordering::Release);
     }
 
     pub(crate) fn end_at(&self, end: Nanos) {
         self.end.store(end.0, Ordering::Release);
+    }
+
+    /// When the first message of an open loop is due.
+    pub(crate) fn epoch(&self) -> Nanos {
+        Nanos(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn start(&self) -> Nanos {
+        Nanos(self.start.load(Ordering::Acquire))
     }
 
     pub(crate) fn end(&self) -> Nanos {
@@ -123,7 +137,14 @@ pub(crate) struct Shared {
     /// The request target of the opening handshake.
     pub(crate) target: String,
     pub(crate) content: Content,
+    pub(crate) connections: u32,
+    pub(crate) threads: u32,
+    /// Messages outstanding on each connection of a closed loop.
     pub(crate) pipeline: u32,
+    /// The plan of an open loop.
+    pub(crate) rate: Option<Rate>,
+    /// Messages outstanding on each connection of an open loop, at most.
+    pub(crate) max_outstanding: u32,
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
     /// Entries of each worker's series.
@@ -131,6 +152,21 @@ pub(crate) struct Shared {
     pub(crate) window: Window,
     /// One for each worker.
     pub(crate) gauges: Vec<Gauges>,
+}
+
+/// What an open loop sends when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    /// Messages a second over all connections.
+    pub(crate) per_s: f64,
+    pub(crate) arrival: Arrival,
+}
+
+impl Shared {
+    /// The connections of a worker.
+    pub(crate) fn lot(&self, worker: usize) -> Lot {
+        Lot { worker: worker as u32, threads: self.threads, connections: self.connections }
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +177,8 @@ mod tests {
     fn the_window_contains_its_start_but_not_its_end() {
         let window = Window::unset();
         assert_eq!(window.position(Nanos(1 << 62)), Position::Before);
-        window.set(Nanos(1_000), Nanos(2_000_001_000));
+        window.set(Nanos(500), Nanos(1_000), Nanos(2_000_001_000));
+        assert_eq!(window.epoch(), Nanos(500));
         assert_eq!(window.position(Nanos(999)), Position::Before);
         assert_eq!(window.position(Nanos(1_000)), Position::Inside(0));
         assert_eq!(window.position(Nanos(1_000_001_000)), Position::Inside(1));

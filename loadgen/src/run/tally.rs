@@ -3,23 +3,39 @@
 use engine::Nanos;
 use hdrhistogram::Histogram;
 
-use crate::result::{Errors, Integrity, Second};
+use super::ledger::Times;
+use crate::result::{Errors, Integrity, Second, percentile};
 
 /// The longest latency that is told apart; longer ones count as this.
 const LONGEST_NS: u64 = 60_000_000_000;
+
+/// Seconds of a window that have a histogram of their own, at most: an hour, 55 MB for each worker.
+const MAX_INTERVALS: u32 = 3600;
 
 /// An empty histogram of latencies in nanoseconds: 1 ns to 60 s, three digits, 221 KB.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are constant and legal")
 }
 
+/// The histogram of one second: two digits and smaller counts, 15 KB.
+pub(crate) type Interval = Histogram<u32>;
+
+fn interval() -> Box<Interval> {
+    Box::new(Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are constant and legal"))
+}
+
 /// One worker's counts; the sum of all workers' is the run's.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Sent to received, of messages received in the window.
+    /// In a closed loop sent to received, of messages received in the window; in an open one planned to received, of messages
+    /// planned in it.
     pub(crate) latency: Histogram<u64>,
+    /// In an open loop where the latency comes from.
+    pub(crate) parts: Option<Parts>,
     /// Start of connecting to open.
     pub(crate) connect: Histogram<u64>,
+    /// Messages that an open loop planned in the window.
+    pub(crate) offered: u64,
     /// Messages sent, over the whole run and in the window.
     pub(crate) sent: Count,
     /// Echoes received; one that came again counts neither here nor in `latency`.
@@ -28,6 +44,28 @@ pub(crate) struct Tally {
     pub(crate) integrity: Integrity,
     /// One entry for each second that the window may have.
     pub(crate) series: Vec<Second>,
+    /// As `series`: what `latency` holds, by second; for as many as there are histograms for.
+    pub(crate) intervals: Vec<Option<Box<Interval>>>,
+    /// A connection of an open loop had as much outstanding as it may.
+    pub(crate) was_full: bool,
+    /// Echoes with the same latency in the same second, entered together.
+    alike: Alike,
+}
+
+/// The two parts of a latency in an open loop.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Sent to received.
+    pub(crate) uncorrected: Histogram<u64>,
+    /// Planned to sent.
+    pub(crate) lag: Histogram<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Alike {
+    latency_ns: u64,
+    second: Option<u32>,
+    count: u64,
 }
 
 /// A count over the whole run, and the part of it in the window.
@@ -38,16 +76,21 @@ pub(crate) struct Count {
 }
 
 impl Tally {
-    /// Empty, for a window of at most `seconds`.
-    pub(crate) fn new(seconds: u32) -> Self {
+    /// Empty, for a window of at most `seconds`, in a closed or an open loop.
+    pub(crate) fn new(seconds: u32, is_open_loop: bool) -> Self {
         Self {
             latency: histogram(),
+            parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
             connect: histogram(),
+            offered: 0,
             sent: Count::default(),
             received: Count::default(),
             errors: Errors::default(),
             integrity: Integrity::default(),
             series: (0..seconds).map(|second| Second { second, ..Second::default() }).collect(),
+            intervals: (0..seconds.min(MAX_INTERVALS)).map(|_| None).collect(),
+            was_full: false,
+            alike: Alike::default(),
         }
     }
 
@@ -64,17 +107,72 @@ impl Tally {
         }
     }
 
-    /// An echo came back after `latency`, in this second of the window if in any.
+    /// An echo of a closed loop came back after `latency`, in this second of the window if in any.
+    ///
+    /// Messages that left in one send come back in one read: their latency is the same, and one entry does for all.
     #[inline]
     pub(crate) fn received(&mut self, latency_ns: u64, second: Option<u32>) {
-        self.received.total += 1;
+        if latency_ns != self.alike.latency_ns || second != self.alike.second {
+            self.settle();
+            (self.alike.latency_ns, self.alike.second) = (latency_ns, second);
+        }
+        self.alike.count += 1;
+    }
+
+    /// Enters what is not yet: at the end of every turn.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        let Alike { latency_ns, second, count } = self.alike;
+        if count == 0 {
+            return;
+        }
+        self.alike.count = 0;
+        self.arrived(count, second);
         if let Some(second) = second {
-            self.received.measured += 1;
-            self.latency.saturating_record(latency_ns);
+            self.latency.saturating_record_n(latency_ns, count);
+            self.in_second(second, latency_ns, count);
+        }
+    }
+
+    /// An echo of an open loop came back, to a message planned in the second `planned` of the window, in the second `arrived`.
+    #[inline]
+    pub(crate) fn received_planned(
+        &mut self,
+        times: Times,
+        now: Nanos,
+        planned: Option<u32>,
+        arrived: Option<u32>,
+    ) {
+        self.arrived(1, arrived);
+        let Some(second) = planned else { return };
+        let corrected = duration_ns(times.due, now);
+        self.latency.saturating_record(corrected);
+        self.in_second(second, corrected, 1);
+        if let Some(parts) = &mut self.parts {
+            parts.uncorrected.saturating_record(duration_ns(times.sent, now));
+            parts.lag.saturating_record(duration_ns(times.due, times.sent));
+        }
+    }
+
+    #[inline]
+    fn arrived(&mut self, count: u64, second: Option<u32>) {
+        self.received.total += count;
+        if let Some(second) = second {
+            self.received.measured += count;
             if let Some(entry) = self.series.get_mut(second as usize) {
-                entry.received += 1;
-                entry.max = entry.max.max(Some(latency_ns));
+                entry.received += count;
             }
+        }
+    }
+
+    #[inline]
+    fn in_second(&mut self, second: u32, latency_ns: u64, count: u64) {
+        if let Some(entry) = self.series.get_mut(second as usize) {
+            entry.max = entry.max.max(Some(latency_ns));
+        }
+        if let Some(histogram) = self.intervals.get_mut(second as usize) {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            histogram.get_or_insert_with(interval).saturating_record_n(latency_ns, count);
         }
     }
 
@@ -96,22 +194,49 @@ impl Tally {
         self.errors.total() + self.integrity.total()
     }
 
+    /// The series, with the percentiles that each second carries.
+    pub(crate) fn seconds(&self) -> Vec<Second> {
+        let each = self.series.iter().enumerate().map(|(index, second)| {
+            let histogram = self.intervals.get(index).and_then(Option::as_deref);
+            let quantile = |q| histogram.and_then(|histogram| percentile(histogram, q));
+            Second { p50: quantile(0.5), p99: quantile(0.99), ..*second }
+        });
+        each.collect()
+    }
+
     /// Adds another worker's counts.
     pub(crate) fn add(&mut self, other: &Self) {
-        let same_bounds = "all histograms of a run have the same bounds";
-        self.latency.add(&other.latency).expect(same_bounds);
-        self.connect.add(&other.connect).expect(same_bounds);
+        add_histogram(&mut self.latency, &other.latency);
+        add_histogram(&mut self.connect, &other.connect);
+        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
+            add_histogram(&mut sum.uncorrected, &part.uncorrected);
+            add_histogram(&mut sum.lag, &part.lag);
+        }
+        self.offered += other.offered;
         self.sent.add(other.sent);
         self.received.add(other.received);
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
+        self.was_full |= other.was_full;
         for (sum, part) in self.series.iter_mut().zip(&other.series) {
             sum.sent += part.sent;
             sum.received += part.received;
             sum.errors += part.errors;
             sum.max = sum.max.max(part.max);
         }
+        for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
+            if let Some(part) = part {
+                let sum = sum.get_or_insert_with(interval);
+                sum.add(&**part).expect(SAME_BOUNDS);
+            }
+        }
     }
+}
+
+const SAME_BOUNDS: &str = "all histograms of a kind have the same bounds";
+
+fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
+    sum.add(part).expect(SAME_BOUNDS);
 }
 
 impl Count {
@@ -150,15 +275,20 @@ fn add_integrity(sum: &mut Integrity, part: Integrity) {
 mod tests {
     use super::*;
 
+    fn closed(seconds: u32) -> Tally {
+        Tally::new(seconds, false)
+    }
+
     #[test]
     fn only_the_window_is_measured() {
-        let mut tally = Tally::new(2);
+        let mut tally = closed(2);
         tally.sent(1, None);
         tally.sent(1, Some(0));
         tally.received(10, None);
         tally.received(20, Some(1));
         tally.received(30, Some(1));
         tally.received(70_000_000_000, Some(2));
+        tally.settle();
         assert_eq!((tally.sent.total, tally.sent.measured), (2, 1));
         assert_eq!((tally.received.total, tally.received.measured), (4, 3));
         assert_eq!(tally.latency.len(), tally.received.measured);
@@ -167,9 +297,47 @@ mod tests {
     }
 
     #[test]
+    fn echoes_alike_are_entered_together_and_all_of_them() {
+        let mut tally = closed(2);
+        for (latency, second, count) in [(100, 0, 16), (100, 1, 3), (200, 1, 1), (100, 1, 2)] {
+            (0..count).for_each(|_| tally.received(latency, Some(second)));
+        }
+        tally.settle();
+        tally.settle();
+        assert_eq!((tally.latency.len(), tally.latency.count_at(100), tally.received.total), (22, 21, 22));
+        assert_eq!((tally.series[0].received, tally.series[1].received), (16, 6));
+    }
+
+    #[test]
+    fn an_open_loop_counts_latencies_where_they_were_planned_and_echoes_where_they_came() {
+        let mut tally = Tally::new(2, true);
+        let times = Times { due: Nanos(1_000), sent: Nanos(1_300) };
+        tally.received_planned(times, Nanos(2_000), Some(0), Some(1));
+        tally.received_planned(times, Nanos(2_000), Some(1), None);
+        tally.received_planned(times, Nanos(2_000), None, Some(0));
+        assert_eq!((tally.latency.len(), tally.received.measured, tally.received.total), (2, 2, 3));
+        let parts = tally.parts.as_ref().expect("an open loop");
+        assert_eq!((parts.uncorrected.max(), parts.lag.max(), tally.latency.max()), (700, 300, 1_000));
+        let series = tally.seconds();
+        assert_eq!((series[0].received, series[1].received), (1, 1));
+        assert_eq!((series[0].max, series[1].max), (Some(1_000), Some(1_000)));
+    }
+
+    #[test]
+    fn a_second_has_the_percentiles_that_it_carries() {
+        let mut tally = closed(2);
+        (0..300).for_each(|i| tally.received(1_000 + i, Some(0)));
+        (0..20_000).for_each(|i| tally.received(1_000_000 + i, Some(1)));
+        tally.settle();
+        let series = tally.seconds();
+        assert!(series[0].p50.is_some() && series[0].p99.is_none());
+        assert!(series[1].p99.is_some_and(|p99| (1_000_000..1_040_000).contains(&p99)));
+    }
+
+    #[test]
     fn the_sum_of_workers_is_the_runs() {
-        let mut a = Tally::new(1);
-        let mut b = Tally::new(1);
+        let mut a = closed(1);
+        let mut b = closed(1);
         a.received(10, Some(0));
         b.received(30, Some(0));
         b.sent(1, Some(0));
@@ -177,11 +345,14 @@ mod tests {
         b.integrity.lost = 3;
         b.failed(Some(0));
         b.connected(Nanos(5), Nanos(5));
+        a.settle();
+        b.settle();
         a.add(&b);
         assert_eq!((a.latency.len(), a.received.measured, a.sent.measured), (2, 2, 1));
         assert_eq!((a.faults(), a.connect.len()), (5, 1));
         let expected =
             Second { second: 0, sent: 1, received: 2, errors: 1, max: Some(30), p50: None, p99: None };
-        assert_eq!(a.series, [expected]);
+        assert_eq!(a.seconds(), [expected]);
+        assert_eq!(a.intervals[0].as_ref().map(|interval| interval.len()), Some(2));
     }
 }

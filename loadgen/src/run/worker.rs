@@ -1,15 +1,16 @@
 //! The worker threads of a run.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, UringConfig, affinity};
+use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, Spin, UringConfig, affinity};
 
 use super::client::Client;
 use super::error::RunError;
-use super::plan::Plan;
+use super::plan::{Plan, Wait};
 use super::shared::{Report, Shared};
 use super::tally::Tally;
 
@@ -26,20 +27,18 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts worker number `index` with connections `first..first + count`.
+    /// Starts worker number `index`.
     pub(super) fn start(
         plan: &Plan,
         shared: &Arc<Shared>,
         reports: &Sender<Report>,
         index: usize,
-        first: u32,
-        count: u32,
         cpu: Option<usize>,
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
-        let client = Client::new(shared.clone(), index, first, count, reports.clone());
-        let (reports, kind, config) = (reports.clone(), plan.engine, config(plan, count));
+        let client = Client::new(shared.clone(), index, reports.clone());
+        let (reports, kind, config) = (reports.clone(), plan.engine, config(plan, shared.lot(index).count()));
         let thread = thread::Builder::new()
             .name(format!("load-{index}"))
             .spawn(move || work(kind, &config, inbox, client, cpu, &reports))
@@ -73,6 +72,9 @@ fn work(
         let _ = reports.send(Report::Unpinned { cpu, source });
         return (client.into_tally(), Counters::default());
     }
+    // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
+    // is refused, it shows as such.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let counters = engine::run(kind, config, inbox, &mut client).unwrap_or_else(|error| {
         let _ = reports.send(Report::Failed(error));
         Counters::default()
@@ -91,25 +93,10 @@ fn config(plan: &Plan, connections: u32) -> Config {
         // server that does the same.
         high_water: usize::MAX,
         write_stall: plan.answer_timeout,
+        spin: if plan.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },
         linger: Linger { bytes: u64::MAX, time: LINGER },
         congestion: plan.congestion.clone(),
         uring: UringConfig { cq_entries, ..uring },
         ..Config::default()
-    }
-}
-
-/// How many connections each of `threads` workers has; they differ by one at most.
-pub(super) fn shares(connections: u32, threads: u32) -> impl Iterator<Item = u32> {
-    (0..threads).map(move |i| connections / threads + u32::from(i < connections % threads))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_shared_out_evenly() {
-        assert_eq!(shares(64, 1).collect::<Vec<_>>(), [64]);
-        assert_eq!(shares(10, 4).collect::<Vec<_>>(), [3, 3, 2, 2]);
     }
 }

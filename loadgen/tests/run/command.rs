@@ -116,6 +116,22 @@ fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
 }
 
 #[test]
+fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
+    let server = Echo::ws(Fault::None);
+    let output = run_short(&[&server.ws_url(), "-R", "1k", "--json", "-", "--arrival", "poisson"]);
+    let table = text(&output.stderr);
+    for part in ["1,000 msg/s planned (poisson)", "planned)", "server ", "lag ", "waits by sleeping"] {
+        assert!(table.contains(part), "{part} not in: {table}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
+    jsonschema::validate(&schema, &json).expect("the document follows the schema");
+    let parameters = &document(&output).scenarios[0].parameters;
+    assert_eq!(parameters.rate_per_s, Some(1000.0));
+}
+
+#[test]
 fn a_json_file_is_there_in_whole_or_not_at_all() {
     let folder = scratch("json");
     let file = folder.join("result.json");

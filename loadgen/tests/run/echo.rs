@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, MaskingKey, Opcode, mask};
@@ -54,6 +55,10 @@ pub enum Fault {
     Trickle,
     /// Sends a byte too many (raw only).
     Surplus,
+    /// Takes 10 ms for every message.
+    Slow,
+    /// Stops for 300 ms at the first message that comes 150 ms after the connection was opened.
+    Stall,
     /// Ends the whole process.
     Exit,
 }
@@ -156,7 +161,7 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
         Fault::Mute => {}
         _ => stream.write_all(accepted.response())?,
     }
-    let mut session = Session { stream, fault, number, held: None, count: 0 };
+    let mut session = Session { stream, fault, number, held: None, count: 0, began: Instant::now() };
     let mut payload = Vec::new();
     loop {
         let opcode = input.read_frame(&mut session.stream, &mut payload)?;
@@ -180,6 +185,7 @@ struct Session {
     number: u64,
     held: Option<Vec<u8>>,
     count: u64,
+    began: Instant,
 }
 
 impl Session {
@@ -190,6 +196,11 @@ impl Session {
             Fault::Mute | Fault::Silent => return Ok(()),
             Fault::Fragments => return self.send_fragments(opcode, payload),
             Fault::Trickle => return self.trickle(opcode, payload),
+            Fault::Slow => thread::sleep(Duration::from_millis(10)),
+            Fault::Stall if self.began.elapsed() > Duration::from_millis(150) => {
+                self.fault = Fault::None;
+                thread::sleep(Duration::from_millis(300));
+            }
             _ => {}
         }
         if index != 1 {

@@ -6,6 +6,7 @@ mod checker;
 mod command;
 mod echo;
 mod endings;
+mod open_loop;
 
 use std::time::Duration;
 

@@ -1,0 +1,75 @@
+//! How the messages of an open loop are spread over time.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How the planned times of sending follow each other, at a given rate. Written `constant`, `poisson`, `burst:16`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Arrival {
+    /// At even distances.
+    #[default]
+    Constant,
+    /// At exponentially distributed distances, as independent users come.
+    Poisson,
+    /// So many at the same instant, then none until as many are due again.
+    Burst(NonZeroU32),
+}
+
+impl fmt::Display for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => f.write_str("constant"),
+            Self::Poisson => f.write_str("poisson"),
+            Self::Burst(size) => write!(f, "burst:{size}"),
+        }
+    }
+}
+
+impl FromStr for Arrival {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "constant" => Ok(Self::Constant),
+            "poisson" => Ok(Self::Poisson),
+            _ => {
+                let size = text.strip_prefix("burst:").and_then(|size| size.parse().ok());
+                let wrong = || format!("unknown arrival `{text}`: one of constant, poisson, burst:N");
+                size.map(Self::Burst).ok_or_else(wrong)
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Arrival {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Arrival> for String {
+    fn from(arrival: Arrival) -> Self {
+        arrival.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in ["constant", "poisson", "burst:16"] {
+            assert_eq!(text.parse::<Arrival>().map(|arrival| arrival.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["burst", "burst:0", "burst:-1", "Poisson", ""] {
+            assert!(text.parse::<Arrival>().is_err_and(|error| error.contains("burst:N")), "{text}");
+        }
+    }
+}

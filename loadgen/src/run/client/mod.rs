@@ -1,0 +1,357 @@
+//! One worker's connections: the handler that the engine drives.
+//!
+//! `opening`, `receiving`, `sending` and `ending` are the four things that happen to a connection; here is what they share
+//! and what the engine calls.
+
+mod ending;
+mod opening;
+mod receiving;
+mod sending;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
+use protocol::{Connection, Limits, Role};
+
+use super::check::Arriving;
+use super::ledger::Ledger;
+use super::outgoing::Outgoing;
+use super::random::Random;
+use super::schedule::{Lot, Schedule};
+use super::shared::{Gauges, Position, Report, Shared, orders};
+use super::tally::Tally;
+use crate::opening::Opening;
+use crate::result::Transport;
+use ending::describe;
+
+/// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
+/// listener.
+const CONNECTING_AT_ONCE: usize = 256;
+/// Messages that one enter carries in an open loop. They leave one after another, and all count as sent just before it: more
+/// of them would make the last one's time a lie.
+const SENDS_PER_ENTER: u32 = 16;
+/// How long the other end may take to close after our Close.
+const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+/// Normal closure (RFC 6455 7.4.1).
+const NORMAL_CLOSURE: u16 = 1000;
+
+/// What the engine keeps for a connection.
+pub(crate) struct Conn {
+    /// Index of its [`Link`].
+    link: u32,
+    protocol: Connection,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 64);
+
+/// What the worker keeps for a connection.
+struct Link {
+    /// While it is open.
+    id: Option<ConnId>,
+    stage: Stage,
+    ledger: Ledger,
+    arriving: Arriving,
+    /// Stands in the list of those that have room in their pipeline.
+    is_dirty: bool,
+}
+
+enum Stage {
+    /// Not begun, or given up.
+    Closed,
+    /// Since then; being connected, to the address of this index.
+    Connecting(Nanos),
+    /// The request is out; the connection was begun at this time.
+    Handshaking {
+        began: Nanos,
+        opening: Box<Opening>,
+    },
+    Open,
+    /// We have ended it, or know that it has ended.
+    Closing,
+}
+
+/// What the worker is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Connecting,
+    /// All connections are open, or some cannot be opened; waiting for orders.
+    Waiting,
+    Loading,
+    /// The window has ended: no more sending.
+    Draining,
+    Closing,
+}
+
+/// The handler.
+pub(crate) struct Client {
+    shared: Arc<Shared>,
+    /// Index of its gauges.
+    worker: usize,
+    /// Which connections are its own.
+    lot: Lot,
+    reports: Sender<Report>,
+    links: Vec<Link>,
+    /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
+    dirty: Vec<u32>,
+    /// In an open loop what is to be sent when, once the load has begun.
+    schedule: Option<Schedule>,
+    outgoing: Outgoing,
+    limits: Limits,
+    tally: Tally,
+    doing: Doing,
+    /// The address that the last connection was made to, tried first by the next.
+    address: usize,
+    /// Links that have been told to connect.
+    begun: usize,
+    /// Of those, the ones that are not open yet.
+    opening: usize,
+    /// Links in [`Stage::Open`].
+    open: usize,
+    /// Connections of the engine that have not been reported closed.
+    live: usize,
+    outstanding: u64,
+    /// The turn's time, and where it lies.
+    now: Nanos,
+    position: Position,
+    is_drained: bool,
+}
+
+impl Client {
+    /// The handler of the connections of worker number `worker`.
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
+        let lot = shared.lot(worker);
+        let random = Random::new(shared.seed, 1 + worker as u64);
+        let link = || Link {
+            id: None,
+            stage: Stage::Closed,
+            ledger: match shared.rate {
+                None => Ledger::closed(shared.pipeline),
+                Some(_) => Ledger::open(shared.max_outstanding),
+            },
+            arriving: Arriving::default(),
+            is_dirty: false,
+        };
+        Self {
+            worker,
+            lot,
+            reports,
+            links: (0..lot.count()).map(|_| link()).collect(),
+            dirty: Vec::with_capacity(lot.count() as usize),
+            schedule: None,
+            outgoing: Outgoing::new(shared.transport, &shared.content, random),
+            limits: Limits::default(),
+            tally: Tally::new(shared.seconds, shared.rate.is_some()),
+            doing: Doing::Connecting,
+            address: 0,
+            begun: 0,
+            opening: 0,
+            open: 0,
+            live: 0,
+            outstanding: 0,
+            now: Nanos(0),
+            position: Position::Before,
+            is_drained: false,
+            shared,
+        }
+    }
+
+    /// What was counted.
+    pub(crate) fn into_tally(mut self) -> Tally {
+        self.tally.settle();
+        self.tally
+    }
+
+    fn report(&self, report: Report) {
+        // The coordinator is gone only when the run is over; then nobody needs to know.
+        let _ = self.reports.send(report);
+    }
+
+    /// Looks once per turn where in the run it lies.
+    #[inline]
+    fn begin_turn(&mut self, now: Nanos) {
+        if now != self.now {
+            self.now = now;
+            self.position = self.shared.window.position(now);
+        }
+    }
+
+    /// The coordinator has set the window: from now on there is load.
+    fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
+        self.doing = Doing::Loading;
+        let window = &self.shared.window;
+        w.set_alarm(Some(window.end()));
+        match self.shared.rate {
+            None => (0..self.lot.count()).for_each(|link| self.mark(link)),
+            Some(rate) => {
+                // A stream of its own, apart from the keys': the plan does not depend on what is sent.
+                let random = Random::new(self.shared.seed, u64::MAX - self.worker as u64);
+                let schedule = Schedule::new(rate.arrival, rate.per_s, window.epoch(), self.lot, random);
+                self.schedule = Some(schedule);
+            }
+        }
+    }
+
+    fn write_gauges(&self) {
+        let Gauges { open, sent, received, outstanding, faults } = &self.shared.gauges[self.worker];
+        open.store(self.open as u64, Ordering::Relaxed);
+        sent.store(self.tally.sent.total, Ordering::Relaxed);
+        received.store(self.tally.received.total, Ordering::Relaxed);
+        outstanding.store(self.outstanding, Ordering::Relaxed);
+        faults.store(self.tally.faults(), Ordering::Relaxed);
+    }
+}
+
+impl Handler for Client {
+    type Conn = Conn;
+
+    fn start(&mut self, w: &mut Worker<'_, Self>) {
+        self.begin_turn(w.now());
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        self.report(Report::Started { worker: self.worker, tid });
+        self.connect_more(w);
+    }
+
+    fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Conn {
+        self.begin_turn(out.now());
+        self.live += 1;
+        let tag = match from {
+            Origin::Connected { tag } => tag,
+            Origin::Accepted { .. } => unreachable!("this handler has no listeners"),
+        };
+        let (link, attempt) = (tag as u32, (tag >> 32) as usize);
+        self.address = (self.address + attempt) % self.shared.addresses.len();
+        self.links[link as usize].id = Some(id);
+        if let Stage::Connecting(began) = self.links[link as usize].stage {
+            match self.shared.transport {
+                Transport::Tcp => self.now_open(link, began),
+                Transport::Ws => self.links[link as usize].stage = self.request(began, out),
+            }
+        }
+        Conn { link, protocol: Connection::new(Role::Client) }
+    }
+
+    fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
+        self.begin_turn(w.now());
+        let (link, attempt) = (tag as u32, (tag >> 32) as u32);
+        if attempt as usize + 1 < self.shared.addresses.len() && self.doing == Doing::Connecting {
+            return self.connect(w, link, attempt + 1);
+        }
+        let to = self.address(attempt);
+        self.links[link as usize].stage = Stage::Closed;
+        self.opening -= 1;
+        self.tally.errors.connect += 1;
+        self.doing = Doing::Waiting;
+        self.report(Report::ConnectFailed { to, source: error });
+    }
+
+    #[inline]
+    fn received(&mut self, _: ConnId, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+        self.begin_turn(out.now());
+        match (&self.links[c.link as usize].stage, self.shared.transport) {
+            (Stage::Open | Stage::Closing, Transport::Ws) => self.read_frames(c, bytes, out),
+            (Stage::Open, Transport::Tcp) => self.read_raw(c.link, bytes, out),
+            (Stage::Handshaking { .. }, _) => {
+                if let Some(used) = self.read_response(c.link, bytes, out) {
+                    self.read_frames(c, &mut bytes[used..], out);
+                }
+            }
+            (Stage::Closing | Stage::Closed | Stage::Connecting(_), _) => {}
+        }
+    }
+
+    fn eof(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
+        self.begin_turn(out.now());
+        match self.links[c.link as usize].stage {
+            Stage::Open => {
+                self.tally.errors.closed += 1;
+                self.end(c.link, describe(&Cause::PeerClosed), out);
+            }
+            Stage::Handshaking { .. } => {
+                let detail = "the server closed the connection without answering".to_owned();
+                self.handshake_failed(c.link, detail, out);
+            }
+            _ => out.close(CloseMode::Flush),
+        }
+    }
+
+    fn drained(&mut self, _: ConnId, _: &mut Conn, _: &mut Output<'_>) {}
+
+    fn deadline(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
+        self.begin_turn(out.now());
+        if let Stage::Handshaking { .. } = self.links[c.link as usize].stage {
+            self.tally.errors.timeout += 1;
+            let detail = format!("no answer within {:?}", self.shared.connect_timeout);
+            return self.handshake_failed(c.link, detail, out);
+        }
+        out.close(CloseMode::Abort);
+    }
+
+    fn closed(&mut self, _: ConnId, c: Conn, cause: Cause) {
+        self.live -= 1;
+        let state = &mut self.links[c.link as usize];
+        state.id = None;
+        match state.stage {
+            Stage::Open if !matches!(cause, Cause::Shutdown) => {
+                match cause {
+                    Cause::WriteStalled => self.tally.errors.timeout += 1,
+                    Cause::Io(_) => self.tally.errors.io += 1,
+                    _ => self.tally.errors.closed += 1,
+                }
+                self.lose(c.link, describe(&cause));
+            }
+            Stage::Handshaking { .. } if !matches!(cause, Cause::Shutdown) => {
+                self.opening -= 1;
+                self.tally.errors.handshake += 1;
+                self.doing = Doing::Waiting;
+                let detail = format!("the server {} without answering", describe(&cause));
+                self.report(Report::HandshakeFailed(detail));
+            }
+            _ => {}
+        }
+        self.links[c.link as usize].stage = Stage::Closed;
+    }
+
+    fn alarm(&mut self, w: &mut Worker<'_, Self>) {
+        self.begin_turn(w.now());
+    }
+
+    fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
+        // The window may have been set or moved within this turn: look again.
+        self.now = w.now();
+        self.position = self.shared.window.position(self.now);
+        if bits & orders::STOP != 0 {
+            return w.stop();
+        }
+        if bits & orders::LOAD != 0 && self.doing == Doing::Waiting {
+            self.begin_load(w);
+        }
+        if bits & orders::CLOSE != 0 && self.doing != Doing::Closing {
+            self.close_all(w);
+        }
+    }
+
+    #[inline]
+    fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
+        self.begin_turn(w.now());
+        match self.doing {
+            Doing::Connecting => self.connect_more(w),
+            Doing::Loading if self.schedule.is_some() => self.send_due(w),
+            Doing::Loading if self.position == Position::After => {
+                self.doing = Doing::Draining;
+                w.set_alarm(None);
+            }
+            Doing::Loading if !self.dirty.is_empty() => self.refill(w),
+            Doing::Closing if self.live == 0 => w.stop(),
+            _ => {}
+        }
+        if self.doing == Doing::Draining && self.outstanding == 0 && !self.is_drained {
+            self.is_drained = true;
+            self.report(Report::Drained);
+        }
+        self.tally.settle();
+        self.write_gauges();
+    }
+}

@@ -1,0 +1,105 @@
+//! From the bytes of a connection to counted echoes.
+
+use engine::Output;
+use protocol::{Event, MessageKind};
+
+use super::super::check::{self, Judged, Settled};
+use super::super::tally::duration_ns;
+use super::{Client, Conn, Doing};
+
+impl Client {
+    pub(super) fn read_frames(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
+        let mut at = 0;
+        loop {
+            match c.protocol.next(&self.limits, bytes, &mut at) {
+                Ok(Some(Event::Data(chunk))) => {
+                    let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
+                    let payload = chunk.payload.clone();
+                    c.protocol.skip(chunk);
+                    // What comes after the drain is lost already.
+                    if self.doing != Doing::Closing {
+                        self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
+                    }
+                }
+                Ok(Some(Event::Ping(ping))) => self.outgoing.pong(ping.payload(), out),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
+                Ok(None) => return,
+                Err(error) => {
+                    let detail = format!("broke the protocol: {error} (RFC 6455 {})", error.section());
+                    self.outgoing.close(Some(error.close_code()), out);
+                    self.tally.errors.protocol += 1;
+                    return self.end(c.link, detail, out);
+                }
+            }
+        }
+    }
+
+    /// Raw echo: messages are told apart by their length alone.
+    pub(super) fn read_raw(&mut self, link: u32, mut bytes: &[u8], out: &mut Output<'_>) {
+        while !bytes.is_empty() {
+            let state = &self.links[link as usize];
+            if state.ledger.outstanding() == 0 {
+                self.tally.errors.protocol += 1;
+                return self.end(link, "sent more bytes than it was sent".to_owned(), out);
+            }
+            let got = state.arriving.got();
+            let (piece, rest) = bytes.split_at(bytes.len().min(self.shared.content.len() - got));
+            let last = got + piece.len() == self.shared.content.len();
+            self.read_chunk(link, self.shared.content.kind(), got == 0 && last, last, piece);
+            bytes = rest;
+        }
+    }
+
+    #[inline]
+    fn read_chunk(&mut self, link: u32, kind: MessageKind, whole: bool, last: bool, piece: &[u8]) {
+        let number = self.lot.number(link);
+        let content = &self.shared.content;
+        let state = &mut self.links[link as usize];
+        if whole {
+            // What nearly every echo is: whole, and the oldest one due.
+            let oldest = state.ledger.oldest();
+            if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
+                return self.settle(link, kind, Judged { sequence: oldest, sound: true });
+            }
+        }
+        state.arriving.feed(content, number, &state.ledger, piece);
+        if last {
+            let judged = state.arriving.finish(content);
+            self.settle(link, kind, judged);
+        }
+    }
+
+    /// A whole echo has come.
+    #[inline]
+    fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
+        let state = &mut self.links[link as usize];
+        let content = &self.shared.content;
+        let has_wrong_opcode = kind != content.kind();
+        self.tally.integrity.wrong_opcode += u64::from(has_wrong_opcode);
+        let Settled { times, is_fault } =
+            check::settle(judged, content.is_stamped(), &mut state.ledger, &mut self.tally.integrity);
+        if is_fault || has_wrong_opcode {
+            self.tally.failed(self.position.second());
+        }
+        let Some(times) = times else { return };
+        self.outstanding -= 1;
+        if self.schedule.is_some() {
+            let planned = self.shared.window.position(times.due).second();
+            self.tally.received_planned(times, self.now, planned, self.position.second());
+        } else {
+            self.tally.received(duration_ns(times.sent, self.now), self.position.second());
+            self.mark(link);
+        }
+    }
+
+    /// The connection has room in its pipeline.
+    #[inline]
+    pub(super) fn mark(&mut self, link: u32) {
+        let state = &mut self.links[link as usize];
+        if !state.is_dirty {
+            state.is_dirty = true;
+            self.dirty.push(link);
+        }
+    }
+}

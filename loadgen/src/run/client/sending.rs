@@ -1,0 +1,128 @@
+//! What is sent, and when: at the end of a turn, just before the enter that carries it.
+
+use engine::{Nanos, Output, Worker};
+
+use super::super::ledger::{Slot, Times};
+use super::super::shared::Position;
+use super::{Client, Doing, SENDS_PER_ENTER, Stage};
+
+impl Client {
+    // The closed loop.
+
+    /// Fills the pipelines of all connections that have room: one clock read, one send for each.
+    pub(super) fn refill(&mut self, w: &mut Worker<'_, Self>) {
+        let now = w.clock();
+        let position = self.shared.window.position(now);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &link in &dirty {
+            self.links[link as usize].is_dirty = false;
+            if position == Position::After {
+                continue;
+            }
+            if let (Stage::Open, Some(id)) = (&self.links[link as usize].stage, self.links[link as usize].id)
+            {
+                w.with(id, |_, out| self.fill(link, now, position, out));
+            }
+        }
+        dirty.clear();
+        self.dirty = dirty;
+    }
+
+    fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
+        let state = &mut self.links[link as usize];
+        let first = state.ledger.next();
+        let mut given_up = 0;
+        while state.ledger.outstanding() < self.shared.pipeline {
+            given_up += u64::from(state.ledger.send(Times { due: now, sent: now }) == Slot::TakenFromLost);
+        }
+        let sequences = first..state.ledger.next();
+        let count = (sequences.end - sequences.start) as u32;
+        self.outstanding += u64::from(count);
+        self.give_up(given_up, position);
+        self.tally.sent(count, position.second());
+        self.outgoing.send(&self.shared.content, self.lot.number(link), sequences, out);
+    }
+
+    fn give_up(&mut self, count: u64, position: Position) {
+        if count > 0 {
+            self.tally.integrity.lost += count;
+            self.outstanding -= count;
+            (0..count).for_each(|_| self.tally.failed(position.second()));
+        }
+    }
+
+    // The open loop.
+
+    /// Sends what is due, [`SENDS_PER_ENTER`] messages at most, and has the worker come back for the next.
+    ///
+    /// What is late goes out as soon as it can, in the order of the plan, with its planned time.
+    pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
+        let now = w.clock();
+        let position = self.shared.window.position(now);
+        let end = self.shared.window.end();
+        for _ in 0..SENDS_PER_ENTER {
+            let Some(schedule) = &self.schedule else { return };
+            let (due, link) = (schedule.due(), schedule.link());
+            if due >= end {
+                return self.all_sent(w);
+            }
+            if due > now {
+                return self.wake_at(due, w);
+            }
+            let Some(link) = self.with_room(link) else { return self.wait_for_room(position, w) };
+            self.send_one(link, Times { due, sent: now }, position, w);
+        }
+        self.wake_at(now, w);
+    }
+
+    fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) {
+        if let Some(schedule) = &mut self.schedule {
+            schedule.advance();
+        }
+        self.tally.offered += u64::from(self.shared.window.position(times.due).second().is_some());
+        let Some(id) = self.links[link as usize].id else { return };
+        w.with(id, |_, out| {
+            let ledger = &mut self.links[link as usize].ledger;
+            let sequence = ledger.next();
+            let given_up = u64::from(ledger.send(times) == Slot::TakenFromLost);
+            self.outstanding += 1;
+            self.give_up(given_up, position);
+            self.tally.sent(1, position.second());
+            let number = self.lot.number(link);
+            self.outgoing.send(&self.shared.content, number, sequence..sequence + 1, out);
+        });
+    }
+
+    /// The connection a message goes to: the planned one, or the next that is open and has room; `None` where there is none.
+    fn with_room(&mut self, planned: u32) -> Option<u32> {
+        let (before, after) = (0..planned, planned..self.lot.count());
+        after.chain(before).find(|&link| {
+            let state = &self.links[link as usize];
+            let has_room = state.ledger.outstanding() < self.shared.max_outstanding;
+            let is_open = matches!(state.stage, Stage::Open);
+            self.tally.was_full |= is_open && !has_room;
+            is_open && has_room
+        })
+    }
+
+    /// All connections are full (or gone): the next echo makes room. After the window nobody waits for that.
+    fn wait_for_room(&mut self, position: Position, w: &mut Worker<'_, Self>) {
+        if position == Position::After {
+            return self.all_sent(w);
+        }
+        w.set_alarm(Some(self.shared.window.end()));
+    }
+
+    /// The plan is fulfilled, or given up.
+    fn all_sent(&mut self, w: &mut Worker<'_, Self>) {
+        let (start, end) = (self.shared.window.start(), self.shared.window.end());
+        let left = self.schedule.as_ref().map_or(0, |plan| plan.until(end) - plan.until(start));
+        self.tally.offered += left;
+        self.doing = Doing::Draining;
+        w.set_alarm(None);
+    }
+
+    fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
+        w.set_alarm(Some(at));
+    }
+}

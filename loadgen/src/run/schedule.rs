@@ -1,0 +1,225 @@
+//! When the messages of an open loop are due.
+//!
+//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that being late costs no memory and
+//! forgets nothing. Message `k` of the run belongs to connection `k mod c`; connection `i` belongs to worker `i mod t`. Hence
+//! each worker's messages lie evenly among those of the others, and no worker needs to know how far the others are.
+
+use engine::Nanos;
+
+use super::random::Random;
+use crate::result::Arrival;
+
+/// The part of a schedule that one worker sends.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    arrival: Arrival,
+    epoch: Nanos,
+    /// Nanoseconds from one message of the run to the next, on average.
+    gap: f64,
+    lot: Lot,
+    random: Random,
+    /// The next message: its place in the worker's connections, how often all of them have had a turn before, and when it
+    /// is due, in nanoseconds after the epoch.
+    link: u32,
+    round: u64,
+    offset: f64,
+}
+
+/// Which connections are a worker's: of `connections`, every `threads`-th from `worker` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lot {
+    pub(crate) worker: u32,
+    pub(crate) threads: u32,
+    pub(crate) connections: u32,
+}
+
+impl Lot {
+    /// How many connections they are.
+    pub(crate) fn count(self) -> u32 {
+        self.connections / self.threads + u32::from(self.worker < self.connections % self.threads)
+    }
+
+    /// The number, over all workers, of the worker's connection `link`.
+    #[inline]
+    pub(crate) fn number(self, link: u32) -> u32 {
+        link * self.threads + self.worker
+    }
+}
+
+impl Schedule {
+    /// `rate` messages a second over all connections, from `epoch` on.
+    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, lot: Lot, random: Random) -> Self {
+        let mut schedule =
+            Self { arrival, epoch, gap: 1e9 / rate_per_s, lot, random, link: 0, round: 0, offset: 0.0 };
+        match arrival {
+            Arrival::Poisson => schedule.draw(),
+            Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
+        }
+        schedule
+    }
+
+    /// When the next message is due.
+    #[inline]
+    pub(crate) fn due(&self) -> Nanos {
+        Nanos(self.epoch.0.saturating_add(self.offset.round() as u64))
+    }
+
+    /// The connection that it is due on, as a place in the worker's.
+    #[inline]
+    pub(crate) fn link(&self) -> u32 {
+        self.link
+    }
+
+    /// Goes on to the message after it.
+    #[inline]
+    pub(crate) fn advance(&mut self) {
+        if self.arrival == Arrival::Poisson {
+            return self.draw();
+        }
+        self.link += 1;
+        if self.link == self.lot.count() {
+            self.link = 0;
+            self.round += 1;
+        }
+        self.compute();
+    }
+
+    /// Messages from the next one on that are due before `end`; of a Poisson process the number to be expected.
+    pub(crate) fn until(&self, end: Nanos) -> u64 {
+        let span = end.0.saturating_sub(self.epoch.0) as f64;
+        if self.arrival == Arrival::Poisson {
+            return ((span - self.offset) / self.worker_gap()).max(0.0).round() as u64;
+        }
+        let mut rest = self.clone();
+        // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what is before the end.
+        let rounds = (span / (self.gap * f64::from(self.lot.connections))) as u64;
+        let skipped = rounds.saturating_sub(1).saturating_sub(self.round);
+        rest.round += skipped;
+        rest.compute();
+        let mut count = skipped * u64::from(self.lot.count());
+        while rest.due() < end {
+            count += 1;
+            rest.advance();
+        }
+        count
+    }
+
+    #[inline]
+    fn compute(&mut self) {
+        let number = u64::from(self.lot.number(self.link));
+        let k = self.round * u64::from(self.lot.connections) + number;
+        let k = match self.arrival {
+            Arrival::Burst(size) => k - k % u64::from(size.get()),
+            Arrival::Constant | Arrival::Poisson => k,
+        };
+        // Exact to a nanosecond for as long as a run can last: 2^53 ns are 104 days.
+        self.offset = k as f64 * self.gap;
+    }
+
+    /// The gap to the worker's next message, exponentially distributed, and a connection at random: many independent Poisson
+    /// processes together are one, so each worker, and each connection, has one of its own.
+    fn draw(&mut self) {
+        // In (0, 1]: a logarithm of zero would never be due.
+        let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        self.offset += -uniform.ln() * self.worker_gap();
+        self.link = self.random.below(self.lot.count() as usize) as u32;
+    }
+
+    fn worker_gap(&self) -> f64 {
+        self.gap * f64::from(self.lot.connections) / f64::from(self.lot.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    const EPOCH: Nanos = Nanos(5_000);
+
+    fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
+        let lot = |worker| Lot { worker, threads, connections };
+        let schedule = |w| Schedule::new(arrival, rate, EPOCH, lot(w), Random::new(1, u64::from(w)));
+        (0..threads).map(schedule).collect()
+    }
+
+    /// All messages before `end`: when they are due, and on which connection, in order.
+    fn messages(schedules: Vec<Schedule>, end: Nanos) -> Vec<(u64, u32)> {
+        let mut all = Vec::new();
+        for mut schedule in schedules {
+            let expected = schedule.until(end);
+            let before = all.len();
+            while schedule.due() < end {
+                all.push((schedule.due().0 - EPOCH.0, schedule.lot.number(schedule.link())));
+                schedule.advance();
+            }
+            if schedule.arrival != Arrival::Poisson {
+                assert_eq!(expected, (all.len() - before) as u64);
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn message_k_is_due_after_k_gaps_on_connection_k_mod_c_whatever_the_threads() {
+        for (connections, threads) in [(1, 1), (64, 1), (10, 4), (7, 7)] {
+            let all =
+                messages(schedules(Arrival::Constant, 3_000_000.0, connections, threads), Nanos(105_000));
+            assert_eq!(all.len(), 300);
+            for (k, (due, connection)) in all.into_iter().enumerate() {
+                assert_eq!(
+                    (due, connection),
+                    ((k as f64 * 1e9 / 3e6).round() as u64, k as u32 % connections)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn each_worker_has_its_messages_at_even_distances() {
+        let [first, ..] = &schedules(Arrival::Constant, 1e6, 8, 4)[..] else { panic!("four") };
+        let all = messages(vec![first.clone()], Nanos(EPOCH.0 + 40_000));
+        assert!(all.windows(2).all(|pair| pair[1].0 - pair[0].0 == 4_000), "{all:?}");
+    }
+
+    #[test]
+    fn a_burst_is_due_at_once() {
+        let burst = Arrival::Burst(NonZeroU32::new(16).expect("not zero"));
+        let all = messages(schedules(burst, 16_000.0, 5, 2), Nanos(EPOCH.0 + 3_000_000));
+        assert_eq!(all.len(), 48);
+        assert!(all.iter().enumerate().all(|(k, (due, _))| *due == k as u64 / 16 * 1_000_000), "{all:?}");
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_and_the_spread_of_their_law() {
+        for threads in [1, 3] {
+            let all =
+                messages(schedules(Arrival::Poisson, 100_000.0, 9, threads), Nanos(EPOCH.0 + 1_000_000_000));
+            // 100,000 with a standard deviation of 316.
+            assert!((98_500..101_500).contains(&all.len()), "{}", all.len());
+            let gaps: Vec<f64> = all.windows(2).map(|pair| (pair[1].0 - pair[0].0) as f64).collect();
+            let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+            let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+            assert!((0.97..1.03).contains(&(variance.sqrt() / mean)), "{}", variance.sqrt() / mean);
+            for connection in 0..9 {
+                let share = all.iter().filter(|message| message.1 == connection).count();
+                assert!((10_500..11_800).contains(&share), "{share}");
+            }
+            assert_eq!(
+                all,
+                messages(schedules(Arrival::Poisson, 1e5, 9, threads), Nanos(EPOCH.0 + 1_000_000_000))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_counted_without_walking_there() {
+        let mut schedules = schedules(Arrival::Constant, 1e6, 64, 1);
+        let schedule = &mut schedules[0];
+        (0..1000).for_each(|_| schedule.advance());
+        assert_eq!(schedule.until(Nanos(EPOCH.0 + 3_600_000_000_000)), 3_600_000_000 - 1000);
+        assert_eq!(schedule.until(EPOCH), 0);
+    }
+}

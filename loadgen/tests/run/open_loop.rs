@@ -1,0 +1,131 @@
+//! The open loop: everything that was planned is sent and accounted for, however late, and latency runs from the plan.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::EngineKind;
+use loadgen::result::{Arrival, Errors, Integrity, Run};
+use loadgen::run::{Phase, Plan, Progress, Snapshot, Wait, execute};
+
+use super::echo::{Echo, Fault};
+use super::{engines, plan, run};
+
+/// 2,000 messages a second for a quarter of a second, after one of a tenth that does not count.
+fn open(url: &str, engine: EngineKind) -> Plan {
+    Plan { rate_per_s: Some(2000.0), warmup: Duration::from_millis(100), ..plan(url, engine) }
+}
+
+/// What must hold of any open loop that came to its end.
+fn assert_accounted(run: &Run) {
+    let latencies = &run.latency_ns;
+    for latency in [&latencies.corrected, &latencies.uncorrected, &latencies.lag] {
+        assert_eq!(latency.count, run.offered, "every planned message has its sample");
+        let stored = latency.histogram().expect("readable").expect("stored");
+        assert_eq!(stored.len(), latency.count);
+    }
+    assert!(latencies.corrected.max >= latencies.uncorrected.max);
+    assert!(latencies.corrected.max >= latencies.lag.max);
+    assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
+}
+
+#[test]
+fn every_planned_message_is_sent_and_has_its_latency() {
+    let burst = Arrival::Burst(NonZeroU32::new(50).expect("not zero"));
+    for engine in engines() {
+        for (arrival, threads) in [(Arrival::Constant, 1), (Arrival::Constant, 3), (burst, 2)] {
+            let server = Echo::ws(Fault::None);
+            let run = run(&Plan { arrival, threads, ..open(&server.ws_url(), engine) });
+            assert_accounted(&run);
+            assert_eq!(run.offered, 500, "{arrival} with {threads} threads on {engine}");
+            // With those of the warm-up.
+            assert_eq!(server.seen.messages.load(Ordering::Relaxed), 700);
+        }
+    }
+}
+
+#[test]
+fn poisson_arrivals_are_accounted_for_too() {
+    let server = Echo::ws(Fault::None);
+    let plan = Plan { arrival: Arrival::Poisson, ..open(&server.ws_url(), EngineKind::Epoll) };
+    let run = run(&plan);
+    assert_accounted(&run);
+    // 500 with a standard deviation of 22.
+    assert!((380..620).contains(&run.offered), "{}", run.offered);
+}
+
+#[test]
+fn raw_bytes_have_an_open_loop_too() {
+    for engine in engines() {
+        let server = Echo::tcp(38, Fault::None);
+        let run = run(&Plan { message_bytes: 38, ..open(&server.tcp_url(), engine) });
+        assert_accounted(&run);
+        assert_eq!(run.offered, 500);
+    }
+}
+
+#[test]
+fn both_ways_of_waiting_work_and_are_recorded() {
+    for engine in engines() {
+        for wait in [Wait::Sleep, Wait::Spin] {
+            let server = Echo::ws(Fault::None);
+            let run = run(&Plan { wait: Some(wait), ..open(&server.ws_url(), engine) });
+            assert_accounted(&run);
+            assert_eq!(run.client.wait, wait.name());
+        }
+    }
+}
+
+/// The server stops for 300 ms: the message it stopped at waits as long, and those planned meanwhile the rest of it.
+#[test]
+fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Stall);
+        let run = run(&Plan { connections: 1, ..open(&server.ws_url(), engine) });
+        assert_accounted(&run);
+        let corrected = run.latency_ns.corrected.histogram().expect("readable").expect("stored");
+        // However slow the machine: planned at most 200 ms after the stall began, they wait at least 100 ms.
+        let waited = corrected.len() - corrected.count_between(0, 99_000_000);
+        assert!(run.latency_ns.corrected.max >= 298_000_000, "{}", run.latency_ns.corrected.max);
+        assert!(waited >= 300, "{waited} of {}", corrected.len());
+    }
+}
+
+/// A server that takes 10 ms for each message, and one may be outstanding: from the second on all wait for their turn.
+#[test]
+fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Slow);
+        let plan = Plan { connections: 1, max_outstanding: 1, ..open(&server.ws_url(), engine) };
+        let never_sent = run(&plan);
+        assert!(never_sent.offered == 500 && never_sent.latency_ns.corrected.count < 500);
+        let run = run(&Plan { warmup: Duration::ZERO, ..plan });
+        assert!(run.invalid_reasons.iter().any(|reason| reason.contains("--max-outstanding")));
+        assert_eq!(run.offered, 500, "what was never sent is offered all the same");
+        assert!(run.latency_ns.corrected.count < 100 && run.sent < 100);
+        assert!(run.latency_ns.lag.max > 150_000_000, "{}", run.latency_ns.lag.max);
+        assert_eq!(run.integrity, Integrity::default());
+    }
+}
+
+/// Interrupts when some messages are back.
+struct Impatient(bool);
+
+impl Progress for Impatient {
+    fn tick(&mut self, at: &Snapshot) {
+        self.0 |= at.phase == Phase::Measure && at.received > 300;
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.0
+    }
+}
+
+#[test]
+fn an_interruption_ends_the_plan() {
+    let server = Echo::ws(Fault::None);
+    let plan = Plan { measure: Duration::from_secs(3600), ..open(&server.ws_url(), EngineKind::Epoll) };
+    let run = execute(&plan, &mut Impatient(false)).expect("a result");
+    assert_accounted(&run);
+    assert!(run.interrupted && run.offered > 0);
+}
