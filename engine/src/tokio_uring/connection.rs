@@ -1,11 +1,10 @@
 //! A connection of the tokio-uring engine.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
 
-use ::tokio_uring::buf::IoBuf;
-use ::tokio_uring::net::TcpStream;
 use bytes::{Buf, BytesMut};
 use tokio::task::AbortHandle;
 
@@ -45,19 +44,9 @@ pub(super) struct Chunk {
     receive: bool,
 }
 
-// SAFETY: all three describe the initialised part of the `BytesMut`, whose memory does not move with the value; nothing
-// writes to it while the operation that borrows it is in flight, because the operation owns the chunk.
-unsafe impl IoBuf for Chunk {
-    fn stable_ptr(&self) -> *const u8 {
-        self.bytes.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.bytes.len()
+impl Chunk {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -238,8 +227,8 @@ fn recycle(chunk: Chunk, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
 
 /// An entry of the engine's table.
 pub(super) struct Connection<C> {
-    /// `None` while connecting. The tasks hold it too: the socket is closed when they have ended.
-    pub(super) stream: Option<Rc<TcpStream>>,
+    /// `None` while connecting. The task and its operations hold it too: the socket is closed when they have ended.
+    pub(super) socket: Option<Rc<OwnedFd>>,
     /// The handler's; `None` until it has opened the connection.
     pub(super) state: Option<C>,
     pub(super) phase: Phase,
@@ -248,10 +237,12 @@ pub(super) struct Connection<C> {
     pub(super) deadline: Nanos,
     /// The engine's own: of the connecting, of a stalled write or of the lingering, as the phase says.
     pub(super) limit: Nanos,
-    /// The reader, while it waits for leave to read or to hand over what it has read.
-    pub(super) reader: Option<Waker>,
-    /// The writer, while there is nothing to write.
-    pub(super) writer: Option<Waker>,
+    /// The connection's task, once it runs.
+    pub(super) task: Option<Waker>,
+    /// The reader waits for leave to read or to hand over what it has read.
+    pub(super) reader_waits: bool,
+    /// The writer waits for something to write.
+    pub(super) writer_waits: bool,
     /// Bytes of the next read's buffer.
     pub(super) read_size: usize,
     /// Accepted, or connected.
@@ -264,27 +255,31 @@ pub(super) struct Connection<C> {
     pub(super) throttled: bool,
     /// The handler may have seen that bytes wait, and hears when they have gone.
     pub(super) held_back: bool,
+    /// The kernel did not take everything at once: `limit` is that of a stall, and reads go on meanwhile.
+    pub(super) slow: bool,
     /// In the list of connections with something to do at the end of the turn.
     pub(super) dirty: bool,
 }
 
 impl<C> Connection<C> {
-    pub(super) fn new(stream: Option<Rc<TcpStream>>, accepted: bool, phase: Phase) -> Self {
+    pub(super) fn new(socket: Option<Rc<OwnedFd>>, accepted: bool, phase: Phase) -> Self {
         Self {
-            stream,
+            socket,
             state: None,
             phase,
             outbox: Outbox::default(),
             deadline: Nanos::NEVER,
             limit: Nanos::NEVER,
-            reader: None,
-            writer: None,
+            task: None,
+            reader_waits: false,
+            writer_waits: false,
             read_size: FIRST_READ,
             accepted,
             eof: false,
             paused: false,
             throttled: false,
             held_back: false,
+            slow: false,
             dirty: false,
         }
     }
@@ -312,16 +307,10 @@ impl<C> Connection<C> {
         self.deadline.min(self.limit)
     }
 
-    pub(super) fn wake_reader(&mut self) {
-        if let Some(waker) = self.reader.take() {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn wake_writer(&mut self) {
-        if let Some(waker) = self.writer.take() {
-            waker.wake();
-        }
+    /// Whether a read is to begin. While the kernel takes a write in there is no hurry: what the peer answers comes later, and a
+    /// read that finds it there costs less than one that has waited for it.
+    pub(super) fn may_read(&self, discard_at_most: u64) -> bool {
+        (self.outbox.unsent() == 0 || self.slow) && self.wants_input(discard_at_most)
     }
 }
 

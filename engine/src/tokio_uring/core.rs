@@ -1,15 +1,14 @@
 //! The engine's state and what is done with a connection. Who calls it when is in the parent module.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::tokio_uring::net::TcpStream;
 use bytes::{Buf, BytesMut};
-use rustix::net::SocketFlags;
+use rustix::net::{Shutdown, SocketFlags, shutdown};
 use tokio::io::Interest;
 
 use super::connection::{Connection, Phase, ReadBuffers, Write};
@@ -69,12 +68,44 @@ pub(super) enum Admission {
     Shut,
 }
 
+/// A write that takes longer than this is a slow one: until then the connection is not read from.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// The task that is being polled, and which of its halves are due: to wake one of them is to have it polled in this pass.
+#[derive(Default)]
+struct Polled {
+    id: Option<ConnId>,
+    reader: bool,
+    writer: bool,
+}
+
+impl Polled {
+    fn wake_reader<C>(&mut self, id: ConnId, c: &mut Connection<C>) {
+        if std::mem::take(&mut c.reader_waits) {
+            if self.id == Some(id) { self.reader = true } else { wake(c) }
+        }
+    }
+
+    fn wake_writer<C>(&mut self, id: ConnId, c: &mut Connection<C>) {
+        if std::mem::take(&mut c.writer_waits) {
+            if self.id == Some(id) { self.writer = true } else { wake(c) }
+        }
+    }
+}
+
+fn wake<C>(c: &Connection<C>) {
+    if let Some(task) = &c.task {
+        task.wake_by_ref();
+    }
+}
+
 /// Everything but the handler and the operations in flight.
 pub(super) struct Core<H: Handler> {
     settings: Settings,
     /// For spawning tasks.
     pub(super) shared: Weak<Shared<H>>,
     table: Table<Connection<H::Conn>>,
+    polled: Polled,
     wheel: Wheel,
     record: Record,
     buffers: ReadBuffers,
@@ -112,6 +143,7 @@ impl<H: Handler> Core<H> {
             settings: Settings::of(config),
             shared: Weak::new(),
             table: Table::new(slots),
+            polled: Polled::default(),
             wheel: Wheel::new(now, slots),
             record: Record::new(),
             buffers: ReadBuffers::default(),
@@ -223,6 +255,7 @@ impl<H: Handler> Core<H> {
         }
     }
 
+    /// Has what was written to a connection leave.
     fn flush(&mut self, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
         if c.outbox.unsent() > self.settings.high_water {
@@ -230,11 +263,45 @@ impl<H: Handler> Core<H> {
             c.held_back = true;
         }
         if c.outbox.has_chunks() && !c.outbox.is_writing() {
-            c.wake_writer();
+            self.polled.wake_writer(id, c);
             if c.limit == Nanos::NEVER {
-                self.expect_progress(id);
+                let patience = self.now + PATIENCE;
+                self.set_limit(id, patience);
             }
         }
+    }
+
+    // ---- tasks of connections -------------------------------------------------------------------------------------
+
+    /// The connection's task runs: this wakes it.
+    pub(super) fn register(&mut self, id: ConnId, task: Waker) {
+        if let Some(c) = self.table.get_mut(id) {
+            c.task = Some(task);
+        }
+    }
+
+    /// The task of `id` is being polled, for whatever reason.
+    pub(super) fn begin_poll(&mut self, id: ConnId) {
+        self.polled = Polled { id: Some(id), reader: true, writer: true };
+    }
+
+    /// Whether the reader of the task being polled is due.
+    pub(super) fn take_reader(&mut self) -> bool {
+        std::mem::take(&mut self.polled.reader)
+    }
+
+    /// Whether the writer of the task being polled is due.
+    pub(super) fn take_writer(&mut self) -> bool {
+        std::mem::take(&mut self.polled.writer)
+    }
+
+    /// Ends a task's poll; `false` when one of its halves has become due in it.
+    pub(super) fn end_poll(&mut self) -> bool {
+        let idle = !(self.polled.reader || self.polled.writer);
+        if idle {
+            self.polled.id = None;
+        }
+        idle
     }
 
     // ---- calls of the handler -------------------------------------------------------------------------------------
@@ -247,6 +314,7 @@ impl<H: Handler> Core<H> {
         let Some(state) = c.state.as_mut() else { return false };
         f(state, &mut self.record.begin(self.now, unsent, 0));
         self.settle(id, &[]);
+        self.flush_later(id);
         true
     }
 
@@ -255,10 +323,11 @@ impl<H: Handler> Core<H> {
         let state = handler.opened(id, from, &mut self.record.begin(self.now, 0, 0));
         let Some(c) = self.table.get_mut(id) else { return };
         c.state = Some(state);
-        let stream = c.stream.clone();
+        let socket = c.socket.clone();
         self.settle(id, &[]);
-        if let (Some(shared), Some(stream)) = (self.shared.upgrade(), stream) {
-            tasks::serve(&shared, id, &stream);
+        self.flush_later(id);
+        if let (Some(shared), Some(socket)) = (self.shared.upgrade(), socket) {
+            tasks::serve(&shared, id, socket);
         }
     }
 
@@ -276,11 +345,18 @@ impl<H: Handler> Core<H> {
             input.truncate(range.end);
             input.advance(range.start);
             c.outbox.push_received(input);
-            mark(c, id, &mut self.dirty);
             self.settle(id, &[]);
         } else {
             self.settle(id, &input);
             self.buffers.put(input);
+        }
+        // Nothing more of this connection arrives in this turn: its output need not wait for the end.
+        self.flush(id);
+    }
+
+    fn flush_later(&mut self, id: ConnId) {
+        if let Some(c) = self.table.get_mut(id).filter(|c| c.outbox.has_chunks()) {
+            mark(c, id, &mut self.dirty);
         }
     }
 
@@ -312,7 +388,6 @@ impl<H: Handler> Core<H> {
         }
         *self.record.segments_mut() = segments;
         *self.record.pool() = pool;
-        mark(c, id, &mut self.dirty);
     }
 
     fn obey(&mut self, id: ConnId, commands: Commands) {
@@ -329,7 +404,7 @@ impl<H: Handler> Core<H> {
             mark(c, id, &mut self.dirty);
         }
         if c.wants_input(self.settings.linger.bytes) {
-            c.wake_reader();
+            self.polled.wake_reader(id, c);
         }
         let timer = c.next_timer();
         self.wheel.set(id.slot, timer);
@@ -338,12 +413,12 @@ impl<H: Handler> Core<H> {
     // ---- reading --------------------------------------------------------------------------------------------------
 
     /// A buffer for the next read, when one is to begin; `None` when the connection is over.
-    pub(super) fn poll_read(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
+    pub(super) fn poll_read(&mut self, id: ConnId) -> Poll<Option<BytesMut>> {
         let Some(c) = self.table.get_mut(id).filter(|c| !c.is_dead()) else { return Poll::Ready(None) };
-        if c.wants_input(self.settings.linger.bytes) {
+        if c.may_read(self.settings.linger.bytes) {
             return Poll::Ready(Some(self.buffers.take(c.read_size)));
         }
-        c.reader = Some(cx.waker().clone());
+        c.reader_waits = true;
         Poll::Pending
     }
 
@@ -353,12 +428,11 @@ impl<H: Handler> Core<H> {
         handler: &mut H,
         id: ConnId,
         arrival: &mut Option<(io::Result<usize>, BytesMut)>,
-        cx: &mut Context<'_>,
     ) -> Poll<bool> {
         let Some(c) = self.table.get_mut(id).filter(|c| !c.is_dead()) else { return Poll::Ready(false) };
         let failed = matches!(arrival, Some((Err(_), _)));
         if !failed && !c.wants_input(self.settings.linger.bytes) {
-            c.reader = Some(cx.waker().clone());
+            c.reader_waits = true;
             return Poll::Pending;
         }
         let Some((outcome, buffer)) = arrival.take() else { return Poll::Ready(true) };
@@ -421,18 +495,18 @@ impl<H: Handler> Core<H> {
     // ---- writing --------------------------------------------------------------------------------------------------
 
     /// The next write, when there is one; `None` when the connection is over.
-    pub(super) fn poll_write(&mut self, id: ConnId, cx: &mut Context<'_>) -> Poll<Option<Write>> {
+    pub(super) fn poll_write(&mut self, id: ConnId) -> Poll<Option<Write>> {
         let Some(c) = self.table.get_mut(id).filter(|c| !c.is_dead()) else { return Poll::Ready(None) };
         if let Some(write) = c.outbox.begin() {
             return Poll::Ready(Some(write));
         }
-        c.writer = Some(cx.waker().clone());
+        c.writer_waits = true;
         Poll::Pending
     }
 
-    /// A write has ended.
+    /// A write has ended. Where it took everything, as it does unless the other end is slow, that is no event of a turn: the
+    /// handler has nothing to hear.
     pub(super) fn wrote(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<usize>, write: Write) {
-        self.enter_turn();
         self.counters.completions += 1;
         let Some(c) = self.table.get_mut(id) else { return };
         let sent = match outcome {
@@ -441,32 +515,42 @@ impl<H: Handler> Core<H> {
             Err(error) => return self.kill(id, outgoing::cause(error)),
         };
         self.counters.bytes_out += sent as u64;
-        if !c.outbox.end(write, sent, &mut self.buffers, self.record.pool()) {
-            self.counters.partial_sends += 1;
-            c.held_back = true;
-        }
+        let all = c.outbox.end(write, sent, &mut self.buffers, self.record.pool());
         if c.is_dead() {
             return;
         }
         if c.outbox.unsent() > 0 {
+            self.counters.partial_sends += u64::from(!all);
+            self.enter_turn();
             return self.expect_progress(id);
         }
-        let held_back = std::mem::take(&mut c.held_back);
-        c.throttled = false;
+        (c.throttled, c.slow) = (false, false);
         if c.wants_input(self.settings.linger.bytes) {
-            c.wake_reader();
+            self.polled.wake_reader(id, c);
         }
-        if matches!(c.phase, Phase::Flushing { .. }) {
+        let held_back = std::mem::take(&mut c.held_back);
+        let flushing = matches!(c.phase, Phase::Flushing { .. });
+        if flushing {
             mark(c, id, &mut self.dirty);
         }
         self.set_limit(id, Nanos::NEVER);
+        if flushing || held_back {
+            self.enter_turn();
+        }
         if held_back {
             self.tell(id, |c, out| handler.drained(id, c, out));
         }
     }
 
+    /// The kernel has not taken everything: the connection is read from meanwhile, and dropped when nothing goes on.
     fn expect_progress(&mut self, id: ConnId) {
         let limit = point(self.now, self.settings.write_stall).unwrap_or(Nanos::NEVER);
+        if let Some(c) = self.table.get_mut(id) {
+            (c.slow, c.held_back) = (true, true);
+            if c.wants_input(self.settings.linger.bytes) {
+                self.polled.wake_reader(id, c);
+            }
+        }
         self.set_limit(id, limit);
     }
 
@@ -487,16 +571,17 @@ impl<H: Handler> Core<H> {
         if c.eof {
             return self.kill(id, Cause::PeerClosed);
         }
-        if let Some(Err(error)) = c.stream.as_ref().map(|s| s.shutdown(Shutdown::Write)) {
-            let reset = error.kind() == io::ErrorKind::NotConnected;
-            return self.kill(id, if reset { Cause::Reset } else { Cause::Io(error) });
+        if let Some(Err(error)) = c.socket.as_ref().map(|socket| shutdown(socket, Shutdown::Write)) {
+            // ENOTCONN: a reset has come in between.
+            let reset = error == rustix::io::Errno::NOTCONN;
+            return self.kill(id, if reset { Cause::Reset } else { Cause::Io(error.into()) });
         }
         let linger = self.settings.linger;
         if linger.time.is_zero() || discarded >= linger.bytes {
             return self.kill(id, Cause::Closed);
         }
         c.phase = Phase::Lingering { discarded };
-        c.wake_reader();
+        self.polled.wake_reader(id, c);
         self.set_limit(id, self.now + linger.time);
     }
 
@@ -548,8 +633,7 @@ impl<H: Handler> Core<H> {
         socket: OwnedFd,
         peer: Option<SocketAddr>,
     ) -> Admission {
-        let stream = TcpStream::from_std(std::net::TcpStream::from(socket));
-        let connection = Connection::new(Some(Rc::new(stream)), true, Phase::Open);
+        let connection = Connection::new(Some(Rc::new(socket)), true, Phase::Open);
         let Ok(id) = self.table.insert(connection) else { return self.shut_gate(Gate::Full) };
         self.accepted += 1;
         self.counters.accepted += 1;
@@ -585,13 +669,13 @@ impl<H: Handler> Core<H> {
     }
 
     /// The outcome of a connect that has not timed out before.
-    pub(super) fn connect_ended(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<Rc<TcpStream>>) {
+    pub(super) fn connect_ended(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<Rc<OwnedFd>>) {
         self.enter_turn();
         let Some(c) = self.table.get_mut(id) else { return };
         let Phase::Connecting { tag, .. } = c.phase else { return };
         match outcome {
-            Ok(stream) => {
-                c.stream = Some(stream);
+            Ok(socket) => {
+                c.socket = Some(socket);
                 c.phase = Phase::Open;
                 self.counters.connected += 1;
                 self.set_limit(id, Nanos::NEVER);
@@ -625,12 +709,12 @@ impl<H: Handler> Core<H> {
         (c.deadline, c.limit) = (Nanos::NEVER, Nanos::NEVER);
         self.wheel.set(id.slot, Nanos::NEVER);
         self.gone.push(id);
-        if let Some(stream) = &c.stream {
+        if let Some(socket) = &c.socket {
             // ENOTCONN after a reset: then nothing is in flight any more.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = shutdown(socket, Shutdown::Both);
         }
-        c.wake_reader();
-        c.wake_writer();
+        self.polled.wake_reader(id, c);
+        self.polled.wake_writer(id, c);
         self.want_turn();
     }
 
@@ -645,8 +729,8 @@ impl<H: Handler> Core<H> {
     /// Takes a connection out and tells the handler.
     fn bury(&mut self, handler: &mut H, id: ConnId) {
         let Some(mut c) = self.table.remove(id) else { return };
-        c.wake_reader();
-        c.wake_writer();
+        self.polled.wake_reader(id, &mut c);
+        self.polled.wake_writer(id, &mut c);
         self.wheel.set(id.slot, Nanos::NEVER);
         if c.accepted {
             self.accepted -= 1;
@@ -696,6 +780,7 @@ impl<H: Handler> Core<H> {
             return match c.phase {
                 Phase::Connecting { .. } => self.connect_failed(id, outgoing::timed_out()),
                 Phase::Lingering { .. } => self.kill(id, Cause::Closed),
+                Phase::Open | Phase::Flushing { .. } if !c.slow => self.expect_progress(id),
                 Phase::Open | Phase::Flushing { .. } => self.kill(id, Cause::WriteStalled),
                 Phase::Dead(_) => {}
             };

@@ -1,12 +1,17 @@
 //! The engine on the tokio-uring runtime, kept to show what that runtime costs: no multishot operations, no buffer rings, no
 //! direct descriptors.
 //!
-//! Every connection has a reader task and a writer task, so that neither a read nor a write in flight is ever dropped. The
-//! handler is called from the tasks as their operations end; their output gathers in the connection's outbox. A turn is what
-//! one pass over the ready tasks has done: the first event reads the clock and wakes the main task, which runs behind them,
-//! sees to timers and the inbox, calls `turn_end` and wakes the writers: one write for each connection.
+//! Every connection has a task with two halves, a reader and a writer, so that neither a receive nor a send in flight is ever
+//! dropped, and that a reply leaves in the poll which has received its message. A turn is what one pass over the ready tasks has
+//! done: the first event reads the clock and wakes the main task, which runs behind them, sees to timers and the inbox, calls
+//! `turn_end` and wakes the tasks whose connections were written to from elsewhere. A send that takes everything is no event of
+//! a turn.
 //!
-//! Every write is an operation that takes its time, so bytes count as unsent until the runtime tells of its end; a handler that
+//! While a send is in flight no receive begins: most messages are answers to it, and a receive that finds its message there is
+//! cheaper than one that has to wait for it. A send that has not ended after 10 to 30 ms is a slow one: receives go on beside it,
+//! until it has all gone.
+//!
+//! Every send is an operation that takes its time, so bytes count as unsent until the runtime tells of its end; a handler that
 //! has seen unsent bytes at the start of a call always hears `drained`, also where nobody was slow.
 //!
 //! A reply that lies in the receive buffer leaves in that buffer; others are copied together. Listeners and connects wait for
@@ -19,6 +24,7 @@
 
 mod connection;
 mod core;
+mod operations;
 mod tasks;
 
 use std::future::poll_fn;

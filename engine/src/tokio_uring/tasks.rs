@@ -1,21 +1,21 @@
-//! The tasks: a reader and a writer for each connection, one for each listener and for each connect under way.
+//! The tasks: one for each connection, each listener and each connect under way.
 //!
 //! They own the operations in flight and nothing else: what a completion means is decided in [`Core`], in
 //! calls that never span an await.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::task::Poll;
 
-use ::tokio_uring::net::TcpStream;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
-use super::connection::Write;
 use super::core::{Admission, Core};
+use super::operations;
 use crate::handler::{ConnId, Handler};
 use crate::outgoing;
 
@@ -72,37 +72,47 @@ fn spawn<H: Handler>(shared: Rc<Shared<H>>, task: impl Future<Output = ()> + 'st
     ::tokio_uring::spawn(task).abort_handle()
 }
 
-/// Starts the tasks of an open connection.
-pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, stream: &Rc<TcpStream>) {
-    spawn(shared.clone(), read(shared.clone(), id, stream.clone()));
-    spawn(shared.clone(), write(shared.clone(), id, stream.clone()));
+/// Starts the task of an open connection: a reader and a writer, of which the one that is due is polled.
+pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) {
+    let core = shared.clone();
+    spawn(shared.clone(), async move {
+        let (mut reader, mut writer) = (pin!(read(&core, id, &socket)), pin!(write(&core, id, &socket)));
+        let (mut reads, mut writes) = (true, true);
+        let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        core.enter(|core, _| core.register(id, task));
+        let both = poll_fn(|cx| {
+            core.enter(|core, _| core.begin_poll(id));
+            loop {
+                if core.enter(|core, _| core.take_reader()) && reads {
+                    reads = reader.as_mut().poll(cx).is_pending();
+                }
+                if core.enter(|core, _| core.take_writer()) && writes {
+                    writes = writer.as_mut().poll(cx).is_pending();
+                }
+                if core.enter(|core, _| core.end_poll()) {
+                    return if reads || writes { Poll::Pending } else { Poll::Ready(()) };
+                }
+            }
+        });
+        both.await;
+    });
 }
 
-async fn read<H: Handler>(shared: Rc<Shared<H>>, id: ConnId, stream: Rc<TcpStream>) {
-    while let Some(buffer) = poll_fn(|cx| shared.enter(|core, _| core.poll_read(id, cx))).await {
+async fn read<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
+    while let Some(buffer) = poll_fn(|_| shared.enter(|core, _| core.poll_read(id))).await {
         // Never dropped in flight: a pause or a close waits here for its end.
-        let (outcome, buffer) = stream.read(buffer).await;
+        let (outcome, buffer) = operations::receive(socket, buffer).await;
         let mut arrival = Some((outcome, buffer));
-        let go_on =
-            poll_fn(|cx| shared.enter(|core, handler| core.poll_arrival(handler, id, &mut arrival, cx)));
+        let go_on = poll_fn(|_| shared.enter(|core, handler| core.poll_arrival(handler, id, &mut arrival)));
         if !go_on.await {
             return;
         }
     }
 }
 
-async fn write<H: Handler>(shared: Rc<Shared<H>>, id: ConnId, stream: Rc<TcpStream>) {
-    while let Some(write) = poll_fn(|cx| shared.enter(|core, _| core.poll_write(id, cx))).await {
-        let (outcome, write) = match write {
-            Write::One(chunk) => {
-                let (outcome, chunk) = stream.write(chunk).submit().await;
-                (outcome, Write::One(chunk))
-            }
-            Write::Several(chunks) => {
-                let (outcome, chunks) = stream.writev(chunks).await;
-                (outcome, Write::Several(chunks))
-            }
-        };
+async fn write<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
+    while let Some(write) = poll_fn(|_| shared.enter(|core, _| core.poll_write(id))).await {
+        let (outcome, write) = operations::send(socket, write).await;
         shared.enter(|core, handler| core.wrote(handler, id, outcome, write));
     }
 }
@@ -144,14 +154,8 @@ pub(super) fn connect<H: Handler>(
             Err(error) => Err(error),
         };
         let socket = socket.into_inner();
-        let stream = outcome.and_then(|()| blocking_stream(socket));
-        core.enter(|core, handler| core.connect_ended(handler, id, stream));
+        // One that does not block would fail with EAGAIN in place of waiting.
+        let outcome = outcome.and_then(|()| Ok(rustix::io::ioctl_fionbio(&socket, false)?));
+        core.enter(|core, handler| core.connect_ended(handler, id, outcome.map(|()| Rc::new(socket))));
     })
-}
-
-/// A socket as the ring's operations want it: one that does not block would fail with EAGAIN in place of waiting.
-pub(super) fn blocking_stream(socket: OwnedFd) -> io::Result<Rc<TcpStream>> {
-    let socket = std::net::TcpStream::from(socket);
-    socket.set_nonblocking(false)?;
-    Ok(Rc::new(TcpStream::from_std(socket)))
 }
