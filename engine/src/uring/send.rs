@@ -209,10 +209,11 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     fn after_send(&mut self, slot: u32) {
         let s = &self.slots[slot as usize];
-        if s.backlog_bytes() > 0 {
-            self.send_backlog(slot);
-        } else if s.state != State::Open {
-            self.leaving.push(slot);
+        match s.state {
+            State::Open | State::Draining if s.backlog_bytes() > 0 => self.send_backlog(slot),
+            State::Open => {}
+            // On its way out, whatever is left of its output.
+            _ => self.leaving.push(slot),
         }
     }
 
