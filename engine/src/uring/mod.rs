@@ -247,7 +247,6 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             attempts += 1;
             self.enter(Wait::No, attempts);
         }
-        self.messages.reuse();
     }
 
     /// Submits, and waits for a completion or for the next point in time at which something is due.
@@ -346,6 +345,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             self.fatal.is_some() || self.ring.unsubmitted() == 0,
             "settling before all is submitted"
         );
+        // Not with every submission: one that makes room in a full queue comes between a header and its entry.
+        self.messages.reuse();
         while self.settled < self.completions.len() {
             let completion = self.completions[self.settled];
             self.settled += 1;
