@@ -254,7 +254,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         let mut wait = self.next_wait();
         if wait != Wait::No && self.config.spin != Spin::Off {
             self.submit();
-            wait = self.spin(wait);
+            // A submission that was refused has taken completions in: with those in hand there is nothing to wait for.
+            wait = if self.completions.is_empty() { self.spin(wait) } else { Wait::No };
         }
         self.enter(wait, 1);
         self.submit();
