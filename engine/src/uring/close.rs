@@ -79,6 +79,10 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let token = s.token(OpKind::Shutdown, slot);
         self.push(token, Op::Shutdown { slot });
         self.set_timer(slot, point(self.now, self.config.linger.time).unwrap_or(self.now));
+        if self.slots[slot as usize].extra().linger_left == 0 {
+            // As many bytes have come as are discarded: nobody waits for the other end's FIN.
+            self.end(slot, Cause::Closed);
+        }
     }
 
     pub(super) fn on_shutdown(&mut self, c: Completion) {

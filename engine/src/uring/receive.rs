@@ -21,7 +21,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let wanted = match s.state {
             State::Open => s.has_caught_up(),
             // What comes now is discarded, but it must be read: unread input would turn the close into a reset.
-            State::Draining | State::Lingering => true,
+            State::Draining | State::Lingering => s.extra().linger_left > 0,
             _ => false,
         };
         if wanted && !s.marks.any(Marks::RECEIVING | Marks::EOF) {
@@ -101,8 +101,11 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             State::Draining | State::Lingering => {
                 let left = &mut s.extra().linger_left;
                 *left = left.saturating_sub(len as u64);
-                if *left == 0 {
-                    self.end(slot, Cause::Closed);
+                match (*left, s.state) {
+                    (0, State::Lingering) => self.end(slot, Cause::Closed),
+                    // What was written before the close still leaves.
+                    (0, _) => self.cancel_receive(slot),
+                    _ => {}
                 }
             }
             _ => {}
