@@ -24,6 +24,8 @@ mod outgoing;
 mod output;
 mod pool;
 mod remote;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod socket;
 mod table;
 mod time;

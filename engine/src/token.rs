@@ -43,8 +43,17 @@ impl OpKind {
 }
 
 /// Operation, generation and slot in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token(u64);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind() {
+            Some(kind) => write!(f, "{kind:?} {}.{}", self.slot(), self.generation()),
+            None => write!(f, "{:#x}", self.0),
+        }
+    }
+}
 
 /// Generations are compared in 24 bits.
 pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;

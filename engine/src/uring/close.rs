@@ -156,7 +156,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     /// The run is over: the turn's output is offered once, every connection has its last word, and no operation is left that
     /// could touch memory which is about to be freed.
-    pub(super) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
+    pub(crate) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
         self.submit();
         self.collect();
         self.settle_if_possible();

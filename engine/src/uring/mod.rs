@@ -1,6 +1,6 @@
 //! The io_uring engine.
 //!
-//! A turn, from top to bottom ([`Core::turn`]):
+//! A turn, from top to bottom ([`Core::submit_and_wait`], [`Core::go_on`]):
 //!
 //! 1. one enter: submits what the turn before has queued and waits for completions;
 //! 2. completions are taken out of the queue;
@@ -16,14 +16,31 @@
 //! succeeded, and its buffers are free ([`Core::settle`]). A trial at the start shows whether the running kernel keeps to
 //! this; where it does not, every send has a completion and buffers come back only then.
 
+/// Whether a fault that is put into the engine on purpose is on, to show that the simulator finds it. Exists in builds with the
+/// feature `sim` only; elsewhere it is the constant `false`.
+#[cfg(feature = "sim")]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        $crate::sim::mutation::is_on($crate::sim::Mutation::$mutation)
+    };
+}
+#[cfg(not(feature = "sim"))]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        false
+    };
+}
+
 mod accept;
 mod buf_ring;
 mod close;
 mod connect;
+#[cfg(feature = "sim")]
+pub(crate) mod inspect;
 mod kernel;
 mod pieces;
 mod receive;
-mod ring;
+pub(crate) mod ring;
 mod send;
 mod setup;
 mod slot;
@@ -87,7 +104,7 @@ enum Source<'a> {
 }
 
 /// A worker: everything but the handler.
-struct Core<'c, R, H: Handler> {
+pub(crate) struct Core<'c, R, H: Handler> {
     ring: R,
     config: &'c Config,
     inbox: Inbox,
@@ -136,7 +153,12 @@ struct Core<'c, R, H: Handler> {
 }
 
 impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
-    fn new(mut ring: R, config: &'c Config, inbox: Inbox, accepted: u32) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        mut ring: R,
+        config: &'c Config,
+        inbox: Inbox,
+        accepted: u32,
+    ) -> Result<Self, EngineError> {
         let silent = config.uring.send_completions == SendCompletions::Auto
             && ring.sends_finish_inside_enter().map_err(EngineError::system("trial of sends"))?;
         let now = ring.clock();
@@ -179,18 +201,30 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     }
 
     fn run(mut self, handler: &mut H) -> Result<Counters, EngineError> {
-        let event = self.inbox.event().as_raw_fd();
-        self.push(Token::new(OpKind::Wake, 0, 0), Op::Poll { fd: event });
-        self.acceptors.check = true;
-        handler.start(&mut Worker::new(&mut self));
-        self.queue_all();
-        while !self.stopping && self.fatal.is_none() {
-            self.turn(handler);
+        self.begin(handler);
+        while !self.is_over() {
+            self.submit_and_wait();
+            self.go_on(handler);
         }
         self.finish(handler)
     }
 
-    fn turn(&mut self, handler: &mut H) {
+    /// Before the first turn.
+    pub(crate) fn begin(&mut self, handler: &mut H) {
+        let event = self.inbox.event().as_raw_fd();
+        self.push(Token::new(OpKind::Wake, 0, 0), Op::Poll { fd: event });
+        self.acceptors.check = true;
+        handler.start(&mut Worker::new(self));
+        self.queue_all();
+    }
+
+    /// No further turn is wanted, or possible.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stopping || self.fatal.is_some()
+    }
+
+    /// The first half of a turn: what the kernel does.
+    pub(crate) fn submit_and_wait(&mut self) {
         if self.held * 2 > self.ring.buffers() {
             // Waiting would keep most buffers from the ring: submit and settle first.
             self.submit();
@@ -198,6 +232,10 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             self.settle();
         }
         self.wait();
+    }
+
+    /// The second half of a turn: what comes of it.
+    pub(crate) fn go_on(&mut self, handler: &mut H) {
         self.now = self.ring.clock();
         self.counters.turns += 1;
         self.collect();
@@ -467,7 +505,9 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             (Segment::Arena(range), _) => Bytes::Arena { start: range.start, end: range.end },
             (Segment::Owned(buffer), _) => Bytes::Owned(buffer),
             (Segment::Echo(range), Source::Buffer(id)) => {
-                self.name_buffer(id);
+                if !mutated!(BufferReturnedEarly) {
+                    self.name_buffer(id);
+                }
                 Bytes::Buffer { id, start: range.start, end: range.end }
             }
             (Segment::Echo(range), Source::Stash(stash)) => {

@@ -48,7 +48,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             self.return_unused(c);
             return;
         };
-        if !c.more {
+        if !c.more && !mutated!(MoreIgnored) {
             s.marks.clear(Marks::RECEIVING | Marks::CANCELLING);
             self.rearm.push(slot);
         }

@@ -151,6 +151,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// Lets a piece go: a receive buffer that nothing names any more goes back to the ring, an owned one to the pool.
     fn drop_piece(&mut self, piece: Bytes) {
         match piece {
+            Bytes::Buffer { .. } if mutated!(BufferReturnedEarly) => {}
             Bytes::Buffer { id, .. } => self.unname_buffer(id),
             Bytes::Arena { .. } => {}
             Bytes::Owned(bytes) => self.record.pool().put(bytes),
@@ -185,6 +186,11 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             // Nothing fitted; or memory was short, which is the same to us: the backlog waits for room.
             e if [-libc::EAGAIN, -libc::EINTR, -libc::ENOBUFS, -libc::ENOMEM].contains(&e) => 0,
             e => {
+                if mutated!(BufferReturnedTwice)
+                    && let Some(&Bytes::Buffer { id, .. }) = self.pieces.iter(&chain).next()
+                {
+                    self.ring.give_back(id);
+                }
                 self.drop_chain(&mut chain);
                 self.end(slot, cause(-e));
                 self.after_send(slot);
@@ -326,6 +332,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
                 if let Some(chunk) = sent {
                     self.record.pool().put(chunk);
                 }
+                #[cfg(feature = "sim")]
+                self.drop_tail_if_mutated(slot);
             }
             e if [-libc::EAGAIN, -libc::EINTR].contains(&e) => {}
             e => {
@@ -337,6 +345,15 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             self.send_backlog(slot);
         } else {
             self.backlog_gone(slot);
+        }
+    }
+
+    /// What a mutation does.
+    #[cfg(feature = "sim")]
+    fn drop_tail_if_mutated(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if mutated!(BacklogTailDropped) && s.state == State::Draining {
+            s.extra().backlog = crate::uring::slot::Backlog::default();
         }
     }
 

@@ -1,0 +1,110 @@
+//! The simulated ring of provided buffers. It overwrites a buffer as soon as it is given back, so that nobody can go on reading
+//! it unnoticed.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+
+/// What a buffer that was given back is overwritten with.
+const POISON: u8 = 0xd7;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Given back, and not yet shown to the kernel.
+    GivenBack,
+    /// In the ring.
+    Ring,
+    /// Named by a completion: the engine's.
+    Engine,
+}
+
+/// The ring and its memory.
+pub(super) struct Buffers {
+    memory: NonNull<u8>,
+    size: usize,
+    places: Vec<Place>,
+    ring: VecDeque<u16>,
+}
+
+impl Buffers {
+    pub(super) fn new(count: usize, size: usize) -> Self {
+        let memory = NonNull::from(Box::leak(vec![POISON; count * size].into_boxed_slice())).cast();
+        Self { memory, size, places: vec![Place::Ring; count], ring: (0..count as u16).collect() }
+    }
+
+    pub(super) fn memory(&self) -> NonNull<u8> {
+        self.memory
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn is_engines(&self, id: u16) -> bool {
+        self.places.get(usize::from(id)) == Some(&Place::Engine)
+    }
+
+    /// Buffers that the engine has.
+    pub(super) fn out(&self) -> usize {
+        self.places.iter().filter(|p| **p == Place::Engine).count()
+    }
+
+    pub(super) fn is_dry(&self) -> bool {
+        // What is not shown yet stands behind what is.
+        self.ring.front().is_none_or(|&id| self.places[usize::from(id)] != Place::Ring)
+    }
+
+    /// The kernel takes a buffer and fills it.
+    pub(super) fn fill(&mut self, bytes: impl ExactSizeIterator<Item = u8>) -> Option<u16> {
+        if self.is_dry() {
+            return None;
+        }
+        let id = self.ring.pop_front()?;
+        self.places[usize::from(id)] = Place::Engine;
+        assert!(bytes.len() <= self.size, "more than a buffer holds");
+        // SAFETY: the buffer lies inside the allocation, and nobody else refers to its bytes: the engine's references into
+        // buffers end before it enters the kernel, which is the only time at which the kernel fills one.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(self.start(id).as_ptr(), bytes.len()) };
+        buffer.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        Some(id)
+    }
+
+    /// Takes a buffer back; whether it was the engine's to give.
+    pub(super) fn give_back(&mut self, id: u16) -> bool {
+        if !self.is_engines(id) {
+            return false;
+        }
+        self.places[usize::from(id)] = Place::GivenBack;
+        self.ring.push_back(id);
+        // SAFETY: inside the allocation; the engine holds no reference into a buffer that it gives back.
+        unsafe { self.start(id).as_ptr().write_bytes(POISON, self.size) };
+        true
+    }
+
+    /// Shows the kernel what was given back.
+    pub(super) fn publish(&mut self) {
+        self.places.iter_mut().filter(|p| **p == Place::GivenBack).for_each(|p| *p = Place::Ring);
+    }
+
+    /// The buffer that an address lies in.
+    pub(super) fn at(&self, address: *const u8) -> Option<u16> {
+        let offset = (address as usize).checked_sub(self.memory.as_ptr() as usize)? / self.size;
+        (offset < self.places.len()).then_some(offset as u16)
+    }
+
+    fn start(&self, id: u16) -> NonNull<u8> {
+        // SAFETY: every id that is in `places` has its bytes inside the allocation.
+        unsafe { self.memory.add(usize::from(id) * self.size) }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        let whole = std::ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.size * self.places.len());
+        // SAFETY: the allocation that `new` leaked, with its length, freed once.
+        drop(unsafe { Box::from_raw(whole) });
+    }
+}

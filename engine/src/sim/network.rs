@@ -1,0 +1,239 @@
+//! The simulated network: sockets of one host that are joined in pairs, each direction a bounded send buffer, a way that moves
+//! what and when the seed says, and a bounded receive buffer.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use crate::sim::world::World;
+use crate::time::Nanos;
+
+/// Index in the list of all sockets there ever were.
+pub(super) type SocketId = usize;
+
+/// How many connections wait for an accept; later ones are not answered before there is room.
+const QUEUE: usize = 64;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// The other end, once there is one.
+    pub(super) peer: Option<SocketId>,
+    /// Of the end that connected: who, and where to.
+    pub(super) from: Option<SocketAddr>,
+    to: Option<SocketAddr>,
+    /// Sent, and not arrived.
+    pub(super) outgoing: VecDeque<u8>,
+    send_buffer: usize,
+    /// Arrived, and not received.
+    pub(super) incoming: VecDeque<u8>,
+    receive_buffer: usize,
+    /// Nothing more will be sent, after what is outgoing.
+    pub(super) fin_sent: bool,
+    fin_delivered: bool,
+    /// The other end sends nothing more, after what has arrived.
+    pub(super) fin_arrived: bool,
+    /// There was a reset.
+    pub(super) broken: bool,
+    /// An operation has told of it.
+    pub(super) broken_told: bool,
+    /// No descriptor names it any more.
+    pub(super) orphan: bool,
+    /// What is outgoing does not move before.
+    stalled_until: Nanos,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) fd: RawFd,
+    pub(super) addr: SocketAddr,
+    pub(super) queue: VecDeque<SocketId>,
+}
+
+impl Socket {
+    fn room_to_send(&self) -> usize {
+        self.send_buffer.saturating_sub(self.outgoing.len())
+    }
+
+    fn room_to_receive(&self) -> usize {
+        self.receive_buffer.saturating_sub(self.incoming.len())
+    }
+
+    /// Whether a receive would end or bring something.
+    pub(super) fn readable(&self) -> bool {
+        !self.incoming.is_empty() || self.fin_arrived || self.broken
+    }
+
+    /// Whether a send would end or take something.
+    pub(super) fn writable(&self) -> bool {
+        self.broken || self.room_to_send() > 0
+    }
+
+    /// Nothing can happen to it any more.
+    fn is_dead(&self) -> bool {
+        self.orphan && (self.broken || self.fin_delivered && self.outgoing.is_empty())
+    }
+}
+
+impl World {
+    pub(super) fn new_socket(&mut self, from: Option<SocketAddr>, to: Option<SocketAddr>) -> SocketId {
+        let sizes = [600, 4_000, 30_000, 200_000];
+        let socket = Socket {
+            peer: None,
+            from,
+            to,
+            outgoing: VecDeque::new(),
+            send_buffer: self.random.pick(&sizes),
+            incoming: VecDeque::new(),
+            receive_buffer: self.random.pick(&sizes),
+            fin_sent: false,
+            fin_delivered: false,
+            fin_arrived: false,
+            broken: false,
+            broken_told: false,
+            orphan: false,
+            stalled_until: Nanos(0),
+        };
+        self.sockets.push(socket);
+        self.moving.push(self.sockets.len() - 1);
+        self.sockets.len() - 1
+    }
+
+    /// The listener that a socket's connect goes to, if it has room.
+    pub(super) fn listener_of(&self, id: SocketId) -> Option<usize> {
+        let to = self.sockets[id].to;
+        self.listeners.iter().position(|l| Some(l.addr) == to && l.queue.len() < QUEUE)
+    }
+
+    /// Makes the connection: the other end waits in the listener's queue.
+    pub(super) fn join(&mut self, id: SocketId, listener: usize) {
+        let other = self.new_socket(None, None);
+        self.sockets[other].peer = Some(id);
+        self.sockets[id].peer = Some(other);
+        self.listeners[listener].queue.push_back(other);
+        self.happened.connections += 1;
+    }
+
+    /// The address that an accept reports for a socket.
+    pub(super) fn peer_address(&self, id: SocketId) -> Option<SocketAddr> {
+        self.sockets[self.sockets[id].peer?].from
+    }
+
+    /// Takes bytes to be sent; returns how many of them fitted.
+    pub(super) fn take_to_send(&mut self, id: SocketId, most: usize, pieces: &[&[u8]]) -> usize {
+        let socket = &mut self.sockets[id];
+        let room = socket.room_to_send().min(most);
+        let mut taken = 0;
+        for piece in pieces {
+            let n = piece.len().min(room - taken);
+            socket.outgoing.extend(&piece[..n]);
+            taken += n;
+        }
+        taken
+    }
+
+    /// How much of `wanted` bytes a send could take.
+    pub(super) fn room_for(&self, id: SocketId, wanted: usize) -> usize {
+        self.sockets[id].room_to_send().min(wanted)
+    }
+
+    pub(super) fn half_close(&mut self, id: SocketId) {
+        let socket = &mut self.sockets[id];
+        self.happened.half_closes += u64::from(!socket.fin_arrived && !socket.fin_sent);
+        socket.fin_sent = true;
+    }
+
+    /// The last descriptor is gone. Unread input answers the other end with a reset, as tcp(7) has it.
+    pub(super) fn drop_socket(&mut self, id: SocketId) {
+        let socket = &mut self.sockets[id];
+        socket.orphan = true;
+        if socket.peer.is_none() {
+            socket.broken = true;
+        } else if !socket.incoming.is_empty() && !socket.broken {
+            self.reset(id);
+        } else {
+            socket.fin_sent = true;
+        }
+        self.sockets[id].incoming = VecDeque::new();
+    }
+
+    /// Breaks a connection in both directions. What has arrived stays readable, what is on its way is lost.
+    pub(super) fn reset(&mut self, id: SocketId) {
+        let both = [Some(id), self.sockets[id].peer];
+        for id in both.into_iter().flatten() {
+            let socket = &mut self.sockets[id];
+            socket.broken = true;
+            socket.outgoing.clear();
+            let from = socket.from;
+            self.broken.extend(from);
+        }
+    }
+
+    /// Directions that something can move along now.
+    pub(super) fn movable(&mut self, into: &mut Vec<SocketId>) {
+        into.clear();
+        let mut moving = std::mem::take(&mut self.moving);
+        moving.retain(|&id| !self.sockets[id].is_dead());
+        into.extend(moving.iter().copied().filter(|&id| self.can_move(id, self.clock)));
+        self.moving = moving;
+    }
+
+    fn can_move(&self, id: SocketId, now: Nanos) -> bool {
+        let socket = &self.sockets[id];
+        let Some(peer) = socket.peer.map(|p| &self.sockets[p]) else { return false };
+        if socket.broken || socket.stalled_until > now {
+            return false;
+        }
+        if socket.outgoing.is_empty() {
+            socket.fin_sent && !socket.fin_delivered
+        } else {
+            peer.orphan || peer.room_to_receive() > 0
+        }
+    }
+
+    /// When the next standstill ends of a direction that could move otherwise.
+    pub(super) fn next_move(&self) -> Option<Nanos> {
+        let stalled = self.moving.iter().filter(|&&id| self.can_move(id, Nanos::NEVER));
+        stalled.map(|&id| self.sockets[id].stalled_until).min()
+    }
+
+    /// Moves something along a direction that can move.
+    pub(super) fn carry(&mut self, id: SocketId) {
+        let Some(peer) = self.sockets[id].peer else { return };
+        if self.random.chance(self.faults.stalls) {
+            self.happened.stalls += 1;
+            let most = (self.faults.stall.as_nanos() as usize).max(1);
+            self.sockets[id].stalled_until = Nanos(self.clock.0 + self.random.below(most) as u64);
+            return;
+        }
+        if self.random.chance(self.faults.resets) {
+            self.happened.resets += 1;
+            self.reset(id);
+            return;
+        }
+        if self.sockets[id].outgoing.is_empty() {
+            self.sockets[id].fin_delivered = true;
+            self.sockets[peer].fin_arrived = true;
+        } else if self.sockets[peer].orphan {
+            // Nobody is there to read it.
+            self.reset(id);
+        } else {
+            self.carry_bytes(id, peer);
+        }
+    }
+
+    fn carry_bytes(&mut self, id: SocketId, peer: SocketId) {
+        let most = self.sockets[id].outgoing.len().min(self.sockets[peer].room_to_receive());
+        let n = match self.random.below(4) {
+            0 => self.random.between(1, most.min(20)),
+            1 => self.random.between(1, most),
+            _ => most,
+        };
+        // Two sockets of one list.
+        let mut outgoing = std::mem::take(&mut self.sockets[id].outgoing);
+        self.sockets[peer].incoming.extend(outgoing.drain(..n));
+        self.sockets[id].outgoing = outgoing;
+        self.happened.bytes += n as u64;
+    }
+}

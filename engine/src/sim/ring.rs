@@ -1,0 +1,132 @@
+//! [`Ring`] over the simulated kernel.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use crate::config::UringConfig;
+use crate::sim::buffers::Buffers;
+use crate::sim::kernel::Kernel;
+use crate::sim::world::World;
+use crate::time::Nanos;
+use crate::token::Token;
+use crate::uring::ring::{Completion, Full, Op, Ring, Wait};
+
+/// A worker's ring in a simulated world.
+pub(crate) struct SimulatedRing {
+    world: Rc<RefCell<World>>,
+    index: usize,
+    /// The receive buffers, which the world owns.
+    memory: NonNull<u8>,
+    buffer_size: usize,
+}
+
+impl SimulatedRing {
+    /// A ring of exactly the configured sizes, however small. `accepted` direct descriptors are chosen on accept.
+    pub(super) fn new(world: &Rc<RefCell<World>>, config: &UringConfig, accepted: usize) -> Self {
+        let buffers = Buffers::new(usize::from(config.buffers), config.buffer_size as usize);
+        let (memory, buffer_size) = (buffers.memory(), buffers.size());
+        let kernel = Kernel::new(config.sq_entries as usize, config.cq_entries as usize, buffers, accepted);
+        let rings = &mut world.borrow_mut().rings;
+        rings.push(kernel);
+        Self { world: world.clone(), index: rings.len() - 1, memory, buffer_size }
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+}
+
+impl Drop for SimulatedRing {
+    fn drop(&mut self) {
+        let kernel = &mut self.world.borrow_mut().rings[self.index];
+        // What entries and operations point at goes with the worker.
+        kernel.queue.clear();
+        let left = kernel.pending.len();
+        kernel.pending.clear();
+        let finishing = kernel.finishing;
+        kernel.gone = true;
+        if left > 0 && finishing {
+            self.world.borrow_mut().violate(format!("{left} operations outlived their worker"));
+        }
+    }
+}
+
+impl Ring for SimulatedRing {
+    /// Reading the clock takes time, so that spinning comes to an end.
+    fn clock(&self) -> Nanos {
+        let mut world = self.world.borrow_mut();
+        world.clock.0 += 500;
+        world.clock
+    }
+
+    unsafe fn push(&mut self, token: Token, op: Op) -> Result<(), Full> {
+        // SAFETY: the caller promises the same.
+        let room = unsafe { self.world.borrow_mut().push(self.index, token, op) };
+        room.then_some(()).ok_or(Full)
+    }
+
+    fn unsubmitted(&mut self) -> usize {
+        self.world.borrow().rings[self.index].queue.len()
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.world.borrow_mut().enter(self.index, wait)
+    }
+
+    fn completion(&mut self) -> Option<Completion> {
+        self.world.borrow_mut().completion(self.index)
+    }
+
+    fn overflowed(&mut self) -> bool {
+        !self.world.borrow().rings[self.index].overflow.is_empty()
+    }
+
+    fn ready(&mut self) -> bool {
+        !self.world.borrow().rings[self.index].completed.is_empty()
+    }
+
+    fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
+        let mut world = self.world.borrow_mut();
+        assert!(usize::from(id) < world.rings[self.index].buffers.count() && len <= self.buffer_size);
+        if !world.rings[self.index].buffers.is_engines(id) {
+            world.violate(format!("buffer {id} was used after it was given back"));
+        }
+        // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps alive. The world writes to
+        // them only in `enter` and `give_back`, which the reference to self that this one borrows from excludes.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.memory.add(usize::from(id) * self.buffer_size).as_ptr(), len)
+        }
+    }
+
+    fn give_back(&mut self, id: u16) {
+        self.world.borrow_mut().give_back(self.index, id);
+    }
+
+    fn publish(&mut self) {
+        self.world.borrow_mut().rings[self.index].buffers.publish();
+    }
+
+    fn buffers(&self) -> usize {
+        self.world.borrow().rings[self.index].buffers.count()
+    }
+
+    fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
+        let mut world = self.world.borrow_mut();
+        let errors = world.faults.socket_errors;
+        if world.random.chance(errors) {
+            world.happened.socket_errors += 1;
+            let errno = world.random.pick(&[libc::EMFILE, libc::EADDRNOTAVAIL]);
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let socket = world.new_socket(from, Some(to));
+        world.make_socket(self.index, slot, socket);
+        Ok(())
+    }
+
+    fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {
+        Ok(!self.world.borrow().faults.late_sends)
+    }
+}

@@ -1,0 +1,181 @@
+//! A worker of the real engine in a simulated world.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::rc::Rc;
+
+use crate::accounting::Counters;
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::handler::Handler;
+use crate::remote::{Remote, remote};
+use crate::sim::ring::SimulatedRing;
+use crate::sim::world::World;
+use crate::uring::Core;
+use crate::uring::ring::Ring;
+
+/// A worker that is driven step by step, whatever its handler.
+pub trait Step {
+    /// Half a turn or a whole one: until it waits, or to the end of the turn.
+    fn step(&mut self);
+    /// It has ended, and its last connection with it.
+    fn is_over(&self) -> bool;
+    /// It waits, and nothing it could wait for is there.
+    fn is_asleep(&self) -> bool;
+    /// It waits inside an enter.
+    fn is_waiting(&self) -> bool;
+    /// Connections that are not yet gone, and connects under way.
+    fn connections(&self) -> usize;
+    /// Receive buffers that are not in the ring.
+    fn buffers_out(&self) -> usize;
+    /// Its place in the world.
+    fn index(&self) -> usize;
+    /// Its state, for people.
+    fn dump(&self, text: &mut String);
+}
+
+/// Bounds of what a connection may hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Of output that the kernel has not taken.
+    pub unsent: usize,
+    /// Of input that arrived in a pause.
+    pub stashed: usize,
+}
+
+/// The uring engine's core, its handler, and where it stands.
+pub struct SimulatedWorker<'c, H: Handler> {
+    world: Rc<RefCell<World>>,
+    index: usize,
+    core: Option<Core<'c, SimulatedRing, H>>,
+    handler: H,
+    remote: Remote,
+    begun: bool,
+    waiting: bool,
+    bounds: Bounds,
+    end: Option<Result<Counters, EngineError>>,
+}
+
+impl<'c, H: Handler> SimulatedWorker<'c, H> {
+    pub(super) fn new(
+        world: &Rc<RefCell<World>>,
+        config: &'c Config,
+        bounds: Bounds,
+        handler: H,
+    ) -> Result<Self, EngineError> {
+        let (remote, inbox) = remote().map_err(EngineError::system("eventfd"))?;
+        let accepted = if config.listeners.is_empty() { 0 } else { config.max_accepted };
+        let ring = SimulatedRing::new(world, &config.uring, accepted);
+        let index = ring.index();
+        let core = Core::new(ring, config, inbox, accepted as u32)?;
+        let world = world.clone();
+        let core = Some(core);
+        Ok(Self { world, index, core, handler, remote, begun: false, waiting: false, bounds, end: None })
+    }
+
+    /// Wakes the worker, as [`Remote::wake`] does.
+    pub fn wake(&self, bits: u64) {
+        self.remote.wake(bits);
+        self.world.borrow_mut().rings[self.index].woken = true;
+    }
+
+    /// The handler.
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
+    /// How the run ended: what [`run`](crate::run) would have returned.
+    pub fn end(&self) -> Option<&Result<Counters, EngineError>> {
+        self.end.as_ref()
+    }
+
+    fn violate(&self, what: String) {
+        self.world.borrow_mut().violate(format!("worker {}: {what}", self.index));
+    }
+
+    /// What the engine promises between turns.
+    fn check(&mut self) {
+        let Some(core) = &self.core else { return };
+        let held = core.held();
+        if held.unsent > self.bounds.unsent || held.stashed > self.bounds.stashed {
+            self.violate(format!("a connection holds {held:?}, above {:?}", self.bounds));
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(core) = self.core.take() else { return };
+        self.world.borrow_mut().rings[self.index].finishing = true;
+        let end = core.finish(&mut self.handler);
+        if !self.world.borrow().rings[self.index].gone {
+            self.violate("operations did not end with their worker: it was leaked".to_owned());
+        }
+        if let Err(error) = &end {
+            self.violate(format!("the run failed: {error}"));
+        }
+        self.end = Some(end);
+    }
+}
+
+impl<H: Handler> Step for SimulatedWorker<'_, H> {
+    fn step(&mut self) {
+        let Some(core) = &mut self.core else { return };
+        if !self.begun {
+            self.begun = true;
+            core.begin(&mut self.handler);
+        }
+        if self.waiting {
+            self.world.borrow_mut().leave_enter(self.index);
+            self.waiting = false;
+        } else {
+            core.submit_and_wait();
+            self.waiting = self.world.borrow().rings[self.index].waiting.is_some();
+        }
+        let unsubmitted = core.ring().unsubmitted();
+        if unsubmitted > 0 && !core.is_over() {
+            self.violate(format!("waits with {unsubmitted} entries unsubmitted"));
+        }
+        if self.waiting {
+            return;
+        }
+        let Some(core) = &mut self.core else { return };
+        core.go_on(&mut self.handler);
+        self.world.borrow_mut().happened.turns += 1;
+        let over = core.is_over();
+        self.check();
+        if over {
+            self.finish();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.is_over() || self.waiting && !self.world.borrow().wakes(self.index)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    fn connections(&self) -> usize {
+        self.core.as_ref().map_or(0, Core::used_slots)
+    }
+
+    fn buffers_out(&self) -> usize {
+        self.world.borrow().rings[self.index].buffers.out()
+    }
+
+    fn index(&self) -> usize {
+        self.index
+    }
+
+    fn dump(&self, text: &mut String) {
+        let _ = writeln!(text, "worker {}: waiting {}, over {}", self.index, self.waiting, self.is_over());
+        if let Some(core) = &self.core {
+            core.dump(text);
+        }
+        self.world.borrow().dump_ring(self.index, text);
+    }
+}

@@ -1,0 +1,48 @@
+//! Everything outside the workers: the clock, the network, and each ring's side of the kernel.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::sim::faults::{Faults, Happened};
+use crate::sim::kernel::Kernel;
+use crate::sim::network::{Listening, Socket, SocketId};
+use crate::sim::random::Random;
+use crate::time::Nanos;
+
+pub(super) struct World {
+    pub(super) clock: Nanos,
+    pub(super) random: Random,
+    pub(super) faults: Faults,
+    pub(super) happened: Happened,
+    pub(super) sockets: Vec<Socket>,
+    /// Sockets that something may still happen to.
+    pub(super) moving: Vec<SocketId>,
+    pub(super) listeners: Vec<Listening>,
+    pub(super) rings: Vec<Kernel>,
+    /// Source addresses of connections that were reset.
+    pub(super) broken: BTreeSet<SocketAddr>,
+    /// The first thing that must not be.
+    pub(super) violation: Option<String>,
+}
+
+impl World {
+    pub(super) fn new(random: Random, faults: Faults) -> Self {
+        Self {
+            clock: Nanos(0),
+            random,
+            faults,
+            happened: Happened::default(),
+            sockets: Vec::new(),
+            moving: Vec::new(),
+            listeners: Vec::new(),
+            rings: Vec::new(),
+            broken: BTreeSet::new(),
+            violation: None,
+        }
+    }
+
+    /// Something happened that must not. Only the first is told: what follows may be its consequence.
+    pub(super) fn violate(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+}

@@ -1,0 +1,158 @@
+//! Seeds, one after the other.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use engine::sim::{Bounds, Happened, Random, SimulatedWorker, Simulation, Step, Violation};
+
+use crate::STOP;
+use crate::client::Client;
+use crate::plan::Setting;
+use crate::server::Server;
+use crate::story::{Stories, stories};
+
+/// Seeds in an ordinary test run.
+const SEEDS: u64 = 2_000;
+
+/// Far more than any seed takes.
+const STEPS: u64 = 2_000_000;
+
+/// Runs a seed. The error says what is wrong, and in which state.
+pub(crate) fn run(seed: u64) -> Result<Happened, String> {
+    run_with(seed, |_| {})
+}
+
+/// Runs a seed whose setting is changed first.
+pub(crate) fn run_with(seed: u64, change: fn(&mut Setting)) -> Result<Happened, String> {
+    let run = AssertUnwindSafe(|| Seed::new(seed, change).run());
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+    })
+}
+
+struct Seed {
+    random: Random,
+    setting: Setting,
+    sim: Simulation,
+    stories: Stories,
+    addr: SocketAddr,
+}
+
+impl Seed {
+    fn new(seed: u64, change: fn(&mut Setting)) -> Self {
+        let mut random = Random::new(seed);
+        let mut setting = Setting::draw(&mut random);
+        change(&mut setting);
+        let mut sim = Simulation::new(random.word(), setting.faults, STEPS);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 80));
+        let listener = sim.listener(addr, setting.peer_addresses).expect("a descriptor");
+        setting.server.listeners.push(listener);
+        let stories = stories(&setting.plans);
+        Self { random, setting, sim, stories, addr }
+    }
+
+    fn run(mut self) -> Result<Happened, String> {
+        let setting = &self.setting;
+        let server =
+            Server::new(self.stories.clone(), Random::new(self.random.word()), setting.peer_addresses);
+        let client =
+            Client::new(self.stories.clone(), Random::new(self.random.word()), self.addr, setting.parallel);
+        let mut server = self.sim.worker(&setting.server, bounds(setting, false), server).expect("a worker");
+        let mut client = self.sim.worker(&setting.client, bounds(setting, true), client).expect("a worker");
+        self.sim = go(self.sim, setting, &mut server, &mut client).map_err(|violation| {
+            let stories = self.stories.borrow();
+            let open: Vec<_> = stories.iter().filter(|s| s.is_open()).map(|s| format!("{s:?}\n")).collect();
+            format!("{violation}{}", open.concat())
+        })?;
+        for story in self.stories.borrow().iter() {
+            story.check(&self.sim, &self.setting)?;
+        }
+        Ok(self.sim.happened())
+    }
+}
+
+type Run = Result<Simulation, Violation>;
+
+/// Until all connections are gone, and then the workers.
+fn go(
+    mut sim: Simulation,
+    setting: &Setting,
+    server: &mut SimulatedWorker<'_, Server>,
+    client: &mut SimulatedWorker<'_, Client>,
+) -> Run {
+    let all = setting.plans.len();
+    if let Some(turns) = setting.stop_after {
+        sim.run(&mut [client, server], |sim, w| sim.happened().turns >= turns || all_gone(w))?;
+    } else {
+        sim.run(&mut [client, server], |_, w| all_gone(w))?;
+        if client.handler().over < all {
+            return Err(sim.violation("connections are missing", &[client, server]));
+        }
+        let out = [server.buffers_out(), client.buffers_out()];
+        if out != [0, 0] {
+            return Err(
+                sim.violation(&format!("{out:?} buffers are out without connections"), &[client, server])
+            );
+        }
+    }
+    server.wake(STOP);
+    client.wake(STOP);
+    sim.run(&mut [client, server], |_, w| w.iter().all(|w| w.is_over()))?;
+    Ok(sim)
+}
+
+fn all_gone(workers: &[&mut dyn Step]) -> bool {
+    workers.iter().all(|w| w.connections() == 0 && w.is_waiting())
+}
+
+/// What a connection may hold: the high-water mark, and besides what one turn brings in or writes.
+fn bounds(setting: &Setting, client: bool) -> Bounds {
+    let config = if client { &setting.client } else { &setting.server };
+    let turn = usize::from(config.uring.buffers) * config.uring.buffer_size as usize;
+    let writes = setting.plans.iter().map(|p| p.window.min(p.total)).max().unwrap_or(0);
+    let written = if client { writes } else { 2 * turn };
+    Bounds { unsent: config.high_water + written + STASH_PIECE, stashed: 2 * turn }
+}
+
+/// Stashed bytes are delivered in pieces of at most this size.
+const STASH_PIECE: usize = 16 << 10;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+}
+
+#[test]
+fn every_byte_comes_back_or_the_connection_fails_with_a_cause() {
+    let (from, to) = match number("SPARRING_SIM_SEED") {
+        Some(seed) => {
+            println!("{:#?}", Seed::new(seed, |_| {}).setting);
+            (seed, seed + 1)
+        }
+        None => (0, number("SPARRING_SIM_SEEDS").unwrap_or(SEEDS)),
+    };
+    let mut happened = Happened::default();
+    for seed in from..to {
+        match run(seed) {
+            Ok(more) => happened += more,
+            Err(what) => panic!(
+                "seed {seed}: {what}\nagain with: SPARRING_SIM_SEED={seed} cargo test -p sparring-engine --test simulation every_byte"
+            ),
+        }
+    }
+    let table: Vec<String> = happened.named().iter().map(|(name, n)| format!("{name} {n}")).collect();
+    println!("{} seeds: {}", to - from, table.join(", "));
+    if to - from >= SEEDS {
+        let never: Vec<&str> =
+            happened.named().iter().filter(|(_, n)| *n == 0).map(|(name, _)| *name).collect();
+        assert!(never.is_empty(), "faults that never happened: {never:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    for seed in [3, 4, 5, 6] {
+        let runs = [run(seed), run(seed)].map(|r| r.map(|h| h.named()));
+        assert_eq!(runs[0], runs[1]);
+    }
+}
