@@ -18,8 +18,8 @@ pub(crate) fn group_members(group: u32) -> Vec<u32> {
 /// CPU time of a set of processes, thread by thread, as last seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
-    /// Nanoseconds on a CPU by process and thread. A thread that has ended keeps its last value.
-    threads: BTreeMap<(u32, u32), u64>,
+    /// Nanoseconds on a CPU, and waiting for one, by process and thread. A thread that has ended keeps its last values.
+    threads: BTreeMap<(u32, u32), (u64, u64)>,
     /// User and system time by process, nanoseconds in whole ticks.
     ticks: BTreeMap<u32, (u64, u64)>,
 }
@@ -33,6 +33,8 @@ pub(crate) struct CpuSpent {
     pub(crate) user_ns: u64,
     /// In the kernel, in whole ticks.
     pub(crate) system_ns: u64,
+    /// Of the thread that had least idle time: on a CPU or waiting for one.
+    pub(crate) busiest_ns: u64,
 }
 
 impl CpuUsage {
@@ -40,8 +42,8 @@ impl CpuUsage {
     pub(crate) fn look(&mut self, pids: &[u32]) {
         for &pid in pids {
             for tid in tasks(pid) {
-                if let Some(ns) = thread_cpu_ns(pid, tid) {
-                    self.threads.insert((pid, tid), ns);
+                if let Some(times) = schedstat(pid, tid) {
+                    self.threads.insert((pid, tid), times);
                 }
             }
             if let Some(stat) = stat(pid) {
@@ -52,15 +54,19 @@ impl CpuUsage {
 
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
-        let total = self.threads.iter().map(|(thread, now)| {
-            now.saturating_sub(earlier.threads.get(thread).copied().unwrap_or_default())
-        });
+        let (mut total_ns, mut busiest_ns) = (0, 0);
+        for (thread, &(on_cpu, waiting)) in &self.threads {
+            let (on_cpu_then, waiting_then) = earlier.threads.get(thread).copied().unwrap_or_default();
+            let spent = on_cpu.saturating_sub(on_cpu_then);
+            total_ns += spent;
+            busiest_ns = busiest_ns.max(spent + waiting.saturating_sub(waiting_then));
+        }
         let ticks = self.ticks.iter().map(|(pid, now)| {
             let then = earlier.ticks.get(pid).copied().unwrap_or_default();
             (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
         });
         let (user_ns, system_ns) = ticks.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        CpuSpent { total_ns: total.sum(), user_ns, system_ns }
+        CpuSpent { total_ns, user_ns, system_ns, busiest_ns }
     }
 }
 
@@ -71,8 +77,14 @@ fn tasks(pid: u32) -> Vec<u32> {
 
 /// Time a thread has spent on a CPU, nanoseconds (`schedstat`, exact where tick-sampled accounting is not).
 pub(crate) fn thread_cpu_ns(pid: u32, tid: u32) -> Option<u64> {
+    Some(schedstat(pid, tid)?.0)
+}
+
+/// Time a thread has spent on a CPU, and runnable without one, nanoseconds.
+fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+    let mut times = text.split_ascii_whitespace().map(str::parse);
+    Some((times.next()?.ok()?, times.next()?.ok()?))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,15 +249,15 @@ mod tests {
     #[test]
     fn a_thread_that_ended_keeps_its_cost() {
         let mut usage = CpuUsage::default();
-        usage.threads.insert((1, 2), 500);
+        usage.threads.insert((1, 2), (500, 10));
         usage.ticks.insert(1, (TICK_NS, 0));
         let before = usage.clone();
-        usage.threads.insert((1, 2), 800);
-        usage.threads.insert((1, 3), 50);
+        usage.threads.insert((1, 2), (800, 30));
+        usage.threads.insert((1, 3), (50, 0));
         usage.ticks.insert(1, (TICK_NS, 2 * TICK_NS));
         // Thread 2 ends here: nothing overwrites what was seen of it.
         usage.look(&[]);
-        let spent = CpuSpent { total_ns: 350, user_ns: 0, system_ns: 2 * TICK_NS };
+        let spent = CpuSpent { total_ns: 350, user_ns: 0, system_ns: 2 * TICK_NS, busiest_ns: 320 };
         assert_eq!(usage.since(&before), spent);
     }
 

@@ -37,7 +37,7 @@ const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 13 the measurement
-is invalid (lost connections, a debug build); 130 interrupted, with the result of what was measured.";
+is invalid (see run --help); 130 interrupted, with the result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]

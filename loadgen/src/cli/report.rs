@@ -30,6 +30,7 @@ pub(super) fn report(plan: &Plan, run: &Run) -> String {
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
     }
+    lines.extend(run.notes.iter().map(|note| line("", &format!("note: {note}"))));
     lines.extend(run.invalid_reasons.iter().map(|reason| line("", &format!("INVALID: {reason}"))));
     lines.join("\n")
 }

@@ -246,6 +246,9 @@ pub struct Run {
     /// Why not, one sentence each.
     #[serde(default)]
     pub invalid_reasons: Vec<String>,
+    /// What else a reader must know, one sentence each: what was the limit where that is not certain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The user ended it before its time; its figures cover what was measured.
     pub interrupted: bool,
     /// Messages planned for the measured window; in a closed loop those that were sent.

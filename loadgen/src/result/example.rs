@@ -137,6 +137,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         },
         valid: true,
         invalid_reasons: Vec::new(),
+        notes: Vec::new(),
         interrupted: false,
         offered: received,
         sent: received,

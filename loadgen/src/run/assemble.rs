@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
+use super::validity::{Verdict, judge};
 use crate::result::{Client, Latencies, Latency, Run, Second, Server, Utc};
 
 /// What is known beside the measurement itself.
@@ -23,7 +24,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     let received = tally.received.measured;
     let seconds = measured.window.as_secs_f64();
     let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-    let invalid_reasons = invalid_reasons(plan, tally);
+    let Verdict { reasons: invalid_reasons, notes } = judge(plan, measured);
     Run {
         scenario: plan.scenario.clone(),
         arm: plan.arm.clone(),
@@ -32,6 +33,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
+        notes,
         interrupted: measured.interrupted,
         offered: if plan.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },
         sent: tally.sent.measured,
@@ -50,25 +52,6 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         client: client(plan, cpus, measured),
         series: whole_seconds(tally.seconds(), measured.window.as_secs()),
     }
-}
-
-/// Why the figures must not be compared with others.
-fn invalid_reasons(plan: &Plan, tally: &Tally) -> Vec<String> {
-    let (errors, integrity) = (tally.errors, tally.integrity);
-    let reasons = [
-        (cfg!(debug_assertions), "the generator is a debug build: build it with --release".to_owned()),
-        (errors.total() > 0, format!("{} of {} connections were lost", errors.total(), plan.connections)),
-        (integrity.total() > 0, format!("{} echoes were not what was sent", integrity.total())),
-        (
-            tally.was_full,
-            format!(
-                "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
-                plan.max_outstanding
-            ),
-        ),
-        (tally.received.measured == 0, "no echo was received in the window".to_owned()),
-    ];
-    reasons.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect()
 }
 
 /// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
@@ -150,7 +133,7 @@ mod tests {
             interrupted: false,
             threads_cpu_ns: vec![500_000_000, 3_000_000_000],
             server: Some(ServerCost {
-                cpu: CpuSpent { total_ns: 2000, user_ns: 400, system_ns: 1600 },
+                cpu: CpuSpent { total_ns: 2000, user_ns: 400, system_ns: 1600, busiest_ns: 0 },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
             }),
@@ -192,21 +175,5 @@ mod tests {
     fn only_whole_seconds_are_in_the_series() {
         assert_eq!(run(&measured(Duration::from_millis(2900))).series.len(), 2);
         assert!(run(&measured(Duration::from_millis(900))).series.is_empty());
-    }
-
-    #[test]
-    fn what_makes_figures_incomparable_is_said() {
-        let mut measured = measured(Duration::from_secs(2));
-        let reasons = |measured: &Measured| {
-            let reasons = run(measured).invalid_reasons;
-            reasons.into_iter().filter(|reason| !reason.contains("debug build")).collect::<Vec<_>>()
-        };
-        assert!(reasons(&measured).is_empty());
-        measured.tally.errors.closed = 2;
-        measured.tally.integrity.lost = 3;
-        assert_eq!(reasons(&measured), ["2 of 64 connections were lost", "3 echoes were not what was sent"]);
-        measured.tally = Tally::new(1, false);
-        assert_eq!(reasons(&measured), ["no echo was received in the window"]);
-        assert!(!run(&measured).valid);
     }
 }

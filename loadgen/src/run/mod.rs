@@ -26,6 +26,7 @@ mod random;
 mod schedule;
 mod shared;
 mod tally;
+mod validity;
 mod worker;
 
 pub use error::RunError;
@@ -38,6 +39,8 @@ pub use progress::{Phase, Progress, Silent, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hdrhistogram::Histogram;
 
 use crate::result::{Run, Utc};
 use crate::spawn::{Server, SpawnError, free_port};
@@ -60,6 +63,25 @@ use shared::{Gauges, Rate, Shared, Window};
 ///
 /// See [`RunError`]. Nothing is left running then.
 pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError> {
+    Ok(measure(plan, progress)?.run)
+}
+
+/// A run with what is too much to store of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is stored.
+    pub run: Run,
+    /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
+    /// first hour.
+    pub seconds: Vec<Option<Histogram<u32>>>,
+}
+
+/// As [`execute`], with the histogram of each second.
+///
+/// # Errors
+///
+/// See [`RunError`]. Nothing is left running then.
+pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
@@ -68,14 +90,16 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
     let mut server = start_server(plan, &addresses, progress)?;
     let shared = Arc::new(share(plan, addresses));
     let start = Utc::now();
-    let measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
+    let mut measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
     let congestion = server.as_ref().and_then(Server::congestion);
     let server = server.map(|server| (server.engine(), server.end()));
     let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
     if let Some(server) = run.server.as_mut() {
         server.congestion = congestion;
     }
-    Ok(run)
+    let intervals = std::mem::take(&mut measured.tally.intervals);
+    let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
+    Ok(Outcome { run, seconds })
 }
 
 /// All addresses of the URL's host; `{port}` becomes a free one.

@@ -1,5 +1,7 @@
 //! What one worker counts.
 
+use std::time::Duration;
+
 use engine::Nanos;
 use hdrhistogram::Histogram;
 
@@ -48,6 +50,9 @@ pub(crate) struct Tally {
     pub(crate) intervals: Vec<Option<Box<Interval>>>,
     /// A connection of an open loop had as much outstanding as it may.
     pub(crate) was_full: bool,
+    /// How late the worker's alarm rang at worst, within the window.
+    pub(crate) latest_alarm: Duration,
+    pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
     alike: Alike,
 }
@@ -90,6 +95,8 @@ impl Tally {
             series: (0..seconds).map(|second| Second { second, ..Second::default() }).collect(),
             intervals: (0..seconds.min(MAX_INTERVALS)).map(|_| None).collect(),
             was_full: false,
+            latest_alarm: Duration::ZERO,
+            clock_went_back: false,
             alike: Alike::default(),
         }
     }
@@ -218,6 +225,8 @@ impl Tally {
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
         self.was_full |= other.was_full;
+        self.latest_alarm = self.latest_alarm.max(other.latest_alarm);
+        self.clock_went_back |= other.clock_went_back;
         for (sum, part) in self.series.iter_mut().zip(&other.series) {
             sum.sent += part.sent;
             sum.received += part.received;

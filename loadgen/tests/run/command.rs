@@ -161,6 +161,10 @@ fn lost_connections_are_invalid() {
     let output = run_short(&[&server.ws_url(), "--json", "-"]);
     assert_eq!(output.status.code(), Some(13));
     assert_eq!(document(&output).runs[0].errors.closed, 1);
+    let server = Echo::ws(Fault::DisconnectFirst);
+    let allowed = run_short(&[&server.ws_url(), "--json", "-", "--allow-invalid"]);
+    assert_eq!(allowed.status.code(), Some(0));
+    assert!(!document(&allowed).runs[0].valid && text(&allowed.stderr).contains("INVALID"));
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub(crate) struct Client {
     dirty: Vec<u32>,
     /// In an open loop what is to be sent when, once the load has begun.
     schedule: Option<Schedule>,
+    /// When the worker's alarm is to ring.
+    alarm: Nanos,
     outgoing: Outgoing,
     limits: Limits,
     tally: Tally,
@@ -141,6 +143,7 @@ impl Client {
             links: (0..lot.count()).map(|_| link()).collect(),
             dirty: Vec::with_capacity(lot.count() as usize),
             schedule: None,
+            alarm: Nanos::NEVER,
             outgoing: Outgoing::new(shared.transport, &shared.content, random),
             limits: Limits::default(),
             tally: Tally::new(shared.seconds, shared.rate.is_some()),
@@ -173,6 +176,7 @@ impl Client {
     #[inline]
     fn begin_turn(&mut self, now: Nanos) {
         if now != self.now {
+            self.tally.clock_went_back |= now < self.now;
             self.now = now;
             self.position = self.shared.window.position(now);
         }
@@ -182,7 +186,8 @@ impl Client {
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Loading;
         let window = &self.shared.window;
-        w.set_alarm(Some(window.end()));
+        self.alarm = window.end();
+        w.set_alarm(Some(self.alarm));
         match self.shared.rate {
             None => (0..self.lot.count()).for_each(|link| self.mark(link)),
             Some(rate) => {
@@ -316,6 +321,9 @@ impl Handler for Client {
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
+        if let Position::Inside(_) = self.position {
+            self.tally.latest_alarm = self.tally.latest_alarm.max(self.now.since(self.alarm));
+        }
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {

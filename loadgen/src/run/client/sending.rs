@@ -110,7 +110,7 @@ impl Client {
         if position == Position::After {
             return self.all_sent(w);
         }
-        w.set_alarm(Some(self.shared.window.end()));
+        self.wake_at(self.shared.window.end(), w);
     }
 
     /// The plan is fulfilled, or given up.
@@ -123,6 +123,7 @@ impl Client {
     }
 
     fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
+        self.alarm = at;
         w.set_alarm(Some(at));
     }
 }
