@@ -128,6 +128,7 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
         target: target.into_owned(),
         host: authority.unwrap_or(host).to_owned(),
         origin: check_origin(fields)?.map(str::to_owned),
+        subprotocols: offered_subprotocols(fields),
         response: switching_protocols(key),
     })
 }
@@ -235,6 +236,12 @@ fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The subprotocols of a request whose lists were found right, the preferred one first (RFC 6455 11.3.4).
+fn offered_subprotocols(fields: &[Header<'_>]) -> Vec<String> {
+    let offered = field::values(fields, "Sec-WebSocket-Protocol").flat_map(field::elements);
+    offered.map(|token| String::from_utf8_lossy(token).into_owned()).collect()
+}
+
 /// At most one Origin, in visible ASCII (RFC 6454 7).
 fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal> {
     match field::single(fields, "Origin") {
@@ -256,12 +263,14 @@ fn switching_protocols(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A request that is a right opening handshake. No extension and no subprotocol is taken up.
+/// A request that is a right opening handshake. No extension is taken up, and no subprotocol but by
+/// [`select_subprotocol`](Accepted::select_subprotocol).
 #[derive(Clone, Debug)]
 pub struct Accepted {
     target: String,
     host: String,
     origin: Option<String>,
+    subprotocols: Vec<String>,
     response: Vec<u8>,
 }
 
@@ -279,6 +288,16 @@ impl Accepted {
     /// The Origin field, which browsers send (RFC 6455 10.2).
     pub fn origin(&self) -> Option<&str> {
         self.origin.as_deref()
+    }
+
+    /// Takes up the first subprotocol offered that `is_known`, which is the one the client likes best, and says so in the
+    /// answer; without one the answer names none, and the client may go (RFC 6455 4.2.2).
+    pub fn select_subprotocol(&mut self, is_known: impl Fn(&str) -> bool) -> Option<&str> {
+        let chosen = self.subprotocols.iter().find(|offered| is_known(offered))?;
+        let before_empty_line = self.response.len() - 2;
+        let field = format!("Sec-WebSocket-Protocol: {chosen}\r\n");
+        self.response.splice(before_empty_line..before_empty_line, field.into_bytes());
+        Some(chosen)
     }
 
     /// The 101 answer, complete.
@@ -347,6 +366,11 @@ impl Refusal {
         refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
     }
 
+    /// 426: a right request that asks for no WebSocket, such as a browser's for a page.
+    pub const fn no_upgrade() -> Self {
+        Self::NO_UPGRADE
+    }
+
     /// 404: there is no WebSocket under this path.
     pub const fn unknown_path() -> Self {
         refusal(404, "unknown-path", "RFC 6455 4.2.2", "there is no WebSocket here")
@@ -357,9 +381,34 @@ impl Refusal {
         refusal(408, "handshake-timeout", "RFC 9110 15.5.9", "the request did not come in time")
     }
 
-    /// 503: a limit on connections is reached, or the server is going down.
-    pub const fn unavailable() -> Self {
-        refusal(503, "unavailable", "RFC 6455 4.2.2", "no further connection is taken now")
+    /// 503: as many connections are open as the server takes.
+    pub const fn too_many_connections() -> Self {
+        refusal(
+            503,
+            "too-many-connections",
+            "RFC 6455 10.4",
+            "as many connections are open as this server takes",
+        )
+    }
+
+    /// 503: as many connections are open from this address as the server takes from one.
+    pub const fn too_many_from_address() -> Self {
+        refusal(
+            503,
+            "too-many-from-address",
+            "RFC 6455 10.4",
+            "too many connections are open from this address",
+        )
+    }
+
+    /// 503: connections come faster from this address than the server takes them from one.
+    pub const fn connecting_too_fast() -> Self {
+        refusal(503, "connecting-too-fast", "RFC 6455 10.4", "connections come too fast from this address")
+    }
+
+    /// 503: the server is going down.
+    pub const fn going_down() -> Self {
+        refusal(503, "going-down", "RFC 9110 15.6.4", "this server is going down")
     }
 
     /// This refusal, to the request that starts with `bytes`: the method counts also where the rest of the

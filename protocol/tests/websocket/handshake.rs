@@ -393,7 +393,10 @@ fn test_refusals_are_complete_http_answers() {
         Refusal::forbidden_origin(),
         Refusal::unknown_path(),
         Refusal::timeout(),
-        Refusal::unavailable(),
+        Refusal::too_many_connections(),
+        Refusal::too_many_from_address(),
+        Refusal::connecting_too_fast(),
+        Refusal::going_down(),
     ];
     for refusal in refusals {
         let response = refusal.response();
@@ -540,4 +543,15 @@ proptest! {
         let _ = find_response(&request, &mut 0, &LIMITS);
         let _ = check_response(&request, &NONCE, &[]);
     }
+}
+
+#[test]
+fn test_subprotocol_is_the_first_offered_that_is_known() {
+    let mut accepted = accepts(&with(&["Sec-WebSocket-Protocol: mqtt , chat", "Sec-WebSocket-Protocol: v2"]));
+    assert_eq!(accepted.select_subprotocol(|offered| offered == "soap"), None);
+    let before = accepted.response().to_vec();
+    assert!(!before.windows(22).any(|window| window == b"Sec-WebSocket-Protocol"));
+    assert_eq!(accepted.select_subprotocol(|offered| ["v2", "chat"].contains(&offered)), Some("chat"));
+    let expected = [&before[..before.len() - 2], b"Sec-WebSocket-Protocol: chat\r\n\r\n"].concat();
+    assert_eq!(accepted.response(), expected);
 }
