@@ -31,6 +31,34 @@ pub struct Counters {
     pub accept_pauses: u64,
 }
 
+/// What a worker has in hand at one moment; add it up for a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections, those that are closing included.
+    pub connections: u64,
+    /// Of those, the ones that are not read from: the handler paused them, or their unsent bytes are above the high-water mark.
+    pub not_read: u64,
+    /// Bytes that the kernel has not taken yet, over all connections.
+    pub unsent: u64,
+}
+
+impl Load {
+    /// Adds a connection.
+    pub(crate) fn add(&mut self, is_held: bool, unsent: usize) {
+        self.connections += 1;
+        self.not_read += u64::from(is_held);
+        self.unsent += unsent as u64;
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, o: Self) {
+        self.connections += o.connections;
+        self.not_read += o.not_read;
+        self.unsent += o.unsent;
+    }
+}
+
 impl AddAssign for Counters {
     fn add_assign(&mut self, o: Self) {
         self.bytes_in += o.bytes_in;

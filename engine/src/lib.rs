@@ -35,7 +35,7 @@ mod uring;
 mod wheel;
 mod worker;
 
-pub use accounting::Counters;
+pub use accounting::{Counters, Load};
 pub use config::{Config, Linger, Listener, SendCompletions, Spin, UringConfig};
 pub use error::EngineError;
 pub use handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::accounting::{Counters, Load};
 use crate::handler::{ConnId, Connect, Handler};
 use crate::output::Output;
 use crate::time::Nanos;
@@ -28,6 +29,10 @@ pub trait WorkerCore<H: Handler> {
     fn local_addr(&self, listener: u16) -> Option<SocketAddr>;
     /// See [`Worker::stop`].
     fn stop(&mut self);
+    /// See [`Worker::counters`].
+    fn counters(&self) -> Counters;
+    /// See [`Worker::load`].
+    fn load(&self) -> Load;
 }
 
 /// A handler's view of the worker that drives it.
@@ -97,6 +102,18 @@ impl<'a, H: Handler> Worker<'a, H> {
     #[must_use]
     pub fn local_addr(&self, listener: u16) -> Option<SocketAddr> {
         self.core.local_addr(listener)
+    }
+
+    /// What this worker has counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.core.counters()
+    }
+
+    /// What this worker has in hand. Looks at every connection: for reports, not for every turn.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.core.load()
     }
 
     /// Ends the run after this turn. What was written in it is still offered to the kernel once; connections still open

@@ -13,7 +13,7 @@ use super::backlog::{Backlog, Spares};
 use super::connection::{Connection, Phase};
 use super::outbox::{Chain, Outbox, SLICES, Sent, send_slices};
 use super::poller::{CONNECTION, Poller};
-use crate::accounting::Counters;
+use crate::accounting::{Counters, Load};
 use crate::config::Config;
 use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin, point};
 use crate::incoming::{self, Accepted, Gate};
@@ -736,6 +736,18 @@ impl<H: Handler> WorkerCore<H> for Core<'_, H> {
 
     fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn load(&self) -> Load {
+        let mut load = Load::default();
+        for (_, c) in self.table.iter().filter(|(_, c)| c.state.is_some()) {
+            load.add(c.paused || c.throttled, c.unsent());
+        }
+        load
     }
 }
 

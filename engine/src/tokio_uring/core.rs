@@ -13,7 +13,7 @@ use tokio::io::Interest;
 
 use super::connection::{Connection, Phase, ReadBuffers, Write};
 use super::tasks::{self, Shared};
-use crate::accounting::Counters;
+use crate::accounting::{Counters, Load};
 use crate::config::{Config, Linger};
 use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin, point};
 use crate::incoming::{self, Accepted, Gate};
@@ -848,5 +848,17 @@ impl<H: Handler> WorkerCore<H> for Core<H> {
 
     fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn load(&self) -> Load {
+        let mut load = Load::default();
+        for (_, c) in self.table.iter().filter(|(_, c)| c.state.is_some()) {
+            load.add(c.paused || c.throttled, c.outbox.unsent());
+        }
+        load
     }
 }

@@ -49,7 +49,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use crate::accounting::Counters;
+use crate::accounting::{Counters, Load};
 use crate::config::{Config, SendCompletions, Spin, UringConfig};
 use crate::error::EngineError;
 use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler};
@@ -630,5 +630,17 @@ impl<R: Ring, H: Handler> WorkerCore<H> for Core<'_, R, H> {
 
     fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn load(&self) -> Load {
+        let mut load = Load::default();
+        for s in self.slots.iter().filter(|s| s.conn.is_some()) {
+            load.add(s.marks.any(Marks::PAUSED | Marks::HELD_BACK), s.unsent());
+        }
+        load
     }
 }
