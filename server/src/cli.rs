@@ -13,32 +13,41 @@ use protocol::Limits;
 use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Admission, Config, Heartbeat, ListenAddress, Protocol, Rules, place_workers};
+use crate::config::{
+    AddressLimits, Admission, Config, Heartbeat, ListenAddress, ListenAddressError, Origins, Protocol, Rate,
+    RatePolicy, Rates, Rules, place_workers,
+};
 use crate::error::ServeError;
 use crate::server::Server;
+use crate::stats::Stats;
 use crate::{signals, version};
 
 const LISTENING: &str = "Listening";
 const WORKERS: &str = "Workers";
-const MESSAGES: &str = "Messages and connections";
+const LIMITS: &str = "Limits (0 is off)";
+const TIMES: &str = "Time limits (0 is off)";
 const URING: &str = "io_uring";
 const OUTPUT: &str = "Output";
 
 const EXAMPLES: &str = "\
 Examples:
   sparring-server                                       ws://127.0.0.1:9001/, a worker on each core
-  sparring-server --listen 0.0.0.0:8080 --threads 4     reachable from elsewhere
+  sparring-server --listen 0.0.0.0:8080 --max-connections-per-ip 100 --connect-rate-per-ip 50
+                                                        reachable from elsewhere, with limits for each address
+  sparring-server --admin 127.0.0.1:9100                with metrics and health at http://127.0.0.1:9100/metrics
   sparring-server --engine epoll --stats                another engine; counters at the end
   sparring-server --protocol tcp                        raw bytes, the limit to measure against
 
 Standard output has one line for each listener, `listening on URL (engine ..., N threads)`, once it accepts.
-SIGTERM or SIGINT closes all WebSockets with 1001 and ends the server; a second one ends it at once.
-Exit status: 0 after a drain, 1 error, 2 wrong usage.";
+A browser finds a console at http://ADDRESS/.
+SIGTERM or SIGINT drains: new connections get a 503, what has arrived is echoed, every WebSocket is closed with 1001. A second
+signal ends the server at once.
+Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connections off, 130 or 143 ended by a second signal.";
 
 /// A WebSocket (RFC 6455) echo server for load testing: one worker per core, each on an io_uring of its own.
 ///
 /// Every message comes back as one frame of the same kind with the same bytes. Sizes take units (4096, 64KiB, 64MiB),
-/// times too (50us, 5s); 0 switches a time limit off.
+/// times too (50us, 5s); 0 switches a limit off.
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
@@ -50,9 +59,14 @@ struct Arguments {
     #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
     path: Option<String>,
 
-    /// Take browsers' pages of this Origin alone, others get a 403; requests without an Origin are taken. Repeatable.
-    #[arg(long = "origin", value_name = "ORIGIN", help_heading = LISTENING)]
+    /// Let pages of this Origin connect (scheme://host[:port], or * for all), others get a 403; requests without an Origin are
+    /// let in. Repeatable [default: on loopback and wildcard addresses only the server's own page, else all].
+    #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin, help_heading = LISTENING)]
     origins: Vec<String>,
+
+    /// Agree on this subprotocol where a client offers it; of several the one the client names first. Repeatable.
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = subprotocol, help_heading = LISTENING)]
+    subprotocols: Vec<String>,
 
     /// What to echo: WebSocket messages, or raw bytes.
     #[arg(long, value_enum, default_value_t = Spoken::Ws, help_heading = LISTENING)]
@@ -62,13 +76,9 @@ struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = LISTENING)]
     congestion: Option<Congestion>,
 
-    /// Connections open at once, in equal parts for each worker [default: what the limit on open files allows].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = LISTENING)]
-    max_connections: Option<u64>,
-
-    /// How long the end of the server waits for the other ends to close.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LISTENING)]
-    drain_timeout: Duration,
+    /// Tell metrics (/metrics) and health (/healthz, /readyz) at this address, HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", value_parser = admin, help_heading = LISTENING)]
+    admin: Option<ListenAddress>,
 
     /// Workers [default: one for each physical core that may be used].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = WORKERS)]
@@ -86,29 +96,69 @@ struct Arguments {
     #[arg(long, value_name = "0|TIME|always", value_parser = spin, default_value = "0", help_heading = WORKERS)]
     spin: Spin,
 
-    /// Largest message, all fragments together; more is answered with Close 1009.
-    #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = MESSAGES)]
+    /// Connections open at once; more are answered with 503 [default: what the limit on open files allows].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = LIMITS)]
+    max_connections: u64,
+
+    /// Connections open at once from one IPv4 address or IPv6 /64; more are answered with 503.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
+    max_connections_per_ip: u32,
+
+    /// Connections begun in a second from one IPv4 address or IPv6 /64; more are answered with 503.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
+    connect_rate_per_ip: u64,
+
+    /// Messages, pings and pongs of a WebSocket in a second; what comes of more is --rate-policy's.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
+    message_rate: u64,
+
+    /// Bytes from a WebSocket in a second; likewise.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
+    byte_rate: u64,
+
+    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008.
+    #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
+    rate_policy: Policy,
+
+    /// Largest message, all fragments together; more is answered with Close 1009. At least 1.
+    #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = LIMITS)]
     max_message: u64,
 
-    /// Most fragments of a message, 0 for any number; more is answered with Close 1008.
-    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = MESSAGES)]
+    /// Most fragments of a message; more is answered with Close 1008.
+    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = LIMITS)]
     max_fragments: u32,
 
+    /// Unsent bytes of a connection above which nothing more is read from it until they have left; 0 is the strictest here.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = LIMITS)]
+    high_water: usize,
+
     /// A connection whose opening handshake takes longer is answered with 408 and dropped.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = MESSAGES)]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     handshake_timeout: Duration,
 
-    /// A WebSocket from which nothing came for this long is closed with 1001.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = MESSAGES)]
-    idle_timeout: Duration,
+    /// A WebSocket on which a message that has begun is not whole after this long is closed with 1008.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min", help_heading = TIMES)]
+    message_timeout: Duration,
+
+    /// A connection that takes none of its echoes for this long is dropped.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s", help_heading = TIMES)]
+    write_timeout: Duration,
+
+    /// How long to wait for the other end after a Close; 0 does not wait.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = TIMES)]
+    close_timeout: Duration,
 
     /// A WebSocket silent for this long is pinged, and dropped when two pings bring no sign of life.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = MESSAGES)]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s", help_heading = TIMES)]
     ping_interval: Duration,
 
-    /// Unsent bytes of a connection above which nothing more is read from it until they have left.
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = MESSAGES)]
-    high_water: usize,
+    /// A WebSocket from which nothing came for this long is closed with 1001.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = TIMES)]
+    idle_timeout: Duration,
+
+    /// How long a drain waits for the other ends to close.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
+    drain_timeout: Duration,
 
     /// Bytes of a receive buffer [default: 4KiB on uring, 64KiB on the other engines].
     #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = URING)]
@@ -139,6 +189,10 @@ struct Arguments {
     #[arg(long, value_name = "LEVEL", value_parser = log_filter, help_heading = OUTPUT)]
     log: Option<String>,
 
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = OUTPUT)]
+    log_format: LogFormat,
+
     /// Print the version.
     #[arg(short = 'V', long, help_heading = OUTPUT)]
     version: bool,
@@ -161,6 +215,19 @@ impl From<Spoken> for Protocol {
             Spoken::Tcp => Self::Tcp,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    Pause,
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    /// One JSON object to a line.
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -190,6 +257,39 @@ fn path(text: &str) -> Result<String, String> {
     let graphic = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
     let right = text.starts_with('/') && graphic;
     if right { Ok(text.to_owned()) } else { Err("a path without a query is needed, as in /chat".to_owned()) }
+}
+
+/// What browsers send: no path, not even a slash (RFC 6454 6.2).
+fn origin(text: &str) -> Result<String, String> {
+    let is_one = text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+    });
+    let right = is_one || text == "*" || text == "null";
+    if right {
+        Ok(text.to_owned())
+    } else {
+        Err("an Origin is needed, as in https://example.com:8080, or *".to_owned())
+    }
+}
+
+/// RFC 6455 11.3.4: a token of RFC 9110 5.6.2.
+fn subprotocol(text: &str) -> Result<String, String> {
+    let is_token = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    if is_token {
+        Ok(text.to_owned())
+    } else {
+        Err("a name without spaces or separators is needed".to_owned())
+    }
+}
+
+fn admin(text: &str) -> Result<ListenAddress, String> {
+    let address: ListenAddress = text.parse().map_err(|error: ListenAddressError| error.to_string())?;
+    if address.scheme.is_some() {
+        Err("HOST:PORT is needed, without a scheme".to_owned())
+    } else {
+        Ok(address)
+    }
 }
 
 fn spin(text: &str) -> Result<Spin, String> {
@@ -259,13 +359,20 @@ impl Arguments {
             rules: self.rules(),
             engine: self.engine,
             cpus,
-            max_connections: self.max_connections,
+            max_connections: Some(self.max_connections).filter(|&max| max > 0),
+            address_limits: AddressLimits {
+                connections: self.max_connections_per_ip,
+                connect_rate: Rate::per_second(self.connect_rate_per_ip),
+            },
             high_water: self.high_water,
             spin: self.spin,
             congestion: self.congestion.clone(),
             uring: self.uring(),
             receive_buffer: self.buffer_size.map_or(engine::Config::default().receive_buffer, |n| n as usize),
+            write_timeout: self.write_timeout,
+            close_timeout: self.close_timeout,
             drain_timeout: self.drain_timeout,
+            admin: self.admin.clone(),
         })
     }
 
@@ -275,10 +382,28 @@ impl Arguments {
         Rules {
             limits: Limits { max_message: self.max_message, max_fragments },
             head: HeadLimits::default(),
-            admission: Admission { path: self.path.clone(), origins: self.origins.clone() },
+            admission: self.admission(),
+            rates: Rates {
+                messages: Rate::per_second(self.message_rate),
+                bytes: Rate::per_second(self.byte_rate),
+                policy: match self.rate_policy {
+                    Policy::Pause => RatePolicy::Pause,
+                    Policy::Close => RatePolicy::Close,
+                },
+            },
             handshake_timeout: self.handshake_timeout,
+            message_timeout: self.message_timeout,
             heartbeat: Heartbeat { idle_timeout: self.idle_timeout, ping_interval: self.ping_interval },
         }
+    }
+
+    fn admission(&self) -> Admission {
+        let origins = match &self.origins[..] {
+            [] => Origins::Guarded,
+            listed if listed.iter().any(|origin| origin == "*") => Origins::Any,
+            listed => Origins::Listed(listed.to_vec()),
+        };
+        Admission { path: self.path.clone(), origins, subprotocols: self.subprotocols.clone() }
     }
 
     fn uring(&self) -> UringConfig {
@@ -295,6 +420,9 @@ impl Arguments {
     }
 }
 
+/// The exit status when a drain had to cut connections off.
+const CUT_OFF: u8 = 3;
+
 /// The whole program. A wrong command line ends it with 2.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -306,9 +434,13 @@ pub fn main() -> ExitCode {
     let config = arguments.config().unwrap_or_else(|message| {
         Arguments::command().error(ErrorKind::ValueValidation, message).exit();
     });
-    start_log(arguments.log.as_deref());
+    start_log(arguments.log.as_deref(), arguments.log_format);
     match serve(&arguments, &config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Stats { cut: 0, .. }) => ExitCode::SUCCESS,
+        Ok(Stats { cut, .. }) => {
+            tracing::warn!("the drain timeout cut {cut} connections off");
+            ExitCode::from(CUT_OFF)
+        }
         Err(error) => {
             eprintln!("sparring-server: {error}");
             ExitCode::FAILURE
@@ -316,7 +448,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn serve(arguments: &Arguments, config: &Config) -> Result<(), ServeError> {
+fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     let signals = signals::catch().map_err(ServeError::system("catching signals"))?;
     let server = Server::start(config)?;
     signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
@@ -324,12 +456,15 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<(), ServeError> {
         let (engine, reason) = server.engine();
         eprintln!("engine {engine}: {reason}");
     }
+    if let Some(address) = server.admin() {
+        eprintln!("admin at http://{address}/: metrics, healthz, readyz");
+    }
     server.announcements().for_each(|line| say(&line));
     let stats = server.wait()?;
     if arguments.stats {
         say(&stats.to_json());
     }
-    Ok(())
+    Ok(stats)
 }
 
 /// Prints a line at once. Whoever closed the pipe does not want it; the server goes on.
@@ -338,14 +473,17 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-fn start_log(filter: Option<&str>) {
+fn start_log(filter: Option<&str>, format: LogFormat) {
     let info = || EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
     let filter = match filter {
         Some(filter) => EnvFilter::new(filter),
         None => info().from_env_lossy(),
     };
-    let ansi = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 #[cfg(test)]
@@ -367,10 +505,15 @@ mod tests {
         let config = config(&[]).expect("defaults");
         assert_eq!(config.listen[0].to_string(), "127.0.0.1:9001");
         assert_eq!(config.rules.limits, Limits::default());
-        assert_eq!(config.rules.handshake_timeout, Duration::from_secs(5));
-        assert_eq!(config.rules.heartbeat, Heartbeat::default());
+        let rules = Rules::default();
+        assert_eq!(config.rules.handshake_timeout, rules.handshake_timeout);
+        assert_eq!(config.rules.message_timeout, rules.message_timeout);
+        assert_eq!(config.rules.heartbeat, rules.heartbeat);
+        assert_eq!((config.rules.rates, config.rules.admission), (rules.rates, rules.admission));
         let engine = engine::Config::default();
         assert_eq!(config.high_water, engine.high_water);
+        assert_eq!((config.write_timeout, config.close_timeout), (engine.write_stall, engine.linger.time));
+        assert_eq!((config.max_connections, config.address_limits), (None, AddressLimits::default()));
         assert_eq!(config.spin, Spin::Off);
         assert_eq!(format!("{:?}", config.uring), format!("{:?}", engine.uring));
         assert_eq!(config.receive_buffer, engine.receive_buffer);
@@ -422,12 +565,49 @@ mod tests {
             ("--sq-entries", "0"),
             ("--send-completions", "none"),
             ("--congestion", "no-such"),
-            ("--max-connections", "0"),
+            ("--max-connections", "-1"),
+            ("--message-rate", "fast"),
+            ("--byte-rate", "1s"),
+            ("--rate-policy", "reset"),
+            ("--origin", "example.com"),
+            ("--origin", "https://example.com/"),
+            ("--subprotocol", "two words"),
+            ("--admin", "http://127.0.0.1:1"),
+            ("--admin", "9100"),
+            ("--log-format", "xml"),
             ("--log", "server=loud"),
         ] {
             let error = config(&[&format!("{flag}={value}")]).expect_err(flag);
             assert!(error.contains(flag), "{flag} {value}: {error}");
         }
+    }
+
+    #[test]
+    fn limits_are_off_at_zero() {
+        let off =
+            config(&["--max-connections=0", "--message-rate=0", "--byte-rate=0", "--connect-rate-per-ip=0"]);
+        let off = off.expect("flags");
+        assert_eq!((off.max_connections, off.rules.rates), (None, Rates::default()));
+        assert!(!off.address_limits.are_on());
+        let on = config(&[
+            "--max-connections=7",
+            "--byte-rate=1MiB",
+            "--rate-policy=close",
+            "--connect-rate-per-ip=5",
+        ]);
+        let on = on.expect("flags");
+        assert_eq!((on.max_connections, on.rules.rates.bytes), (Some(7), Rate::per_second(1 << 20)));
+        assert_eq!(on.rules.rates.policy, RatePolicy::Close);
+        assert_eq!(on.address_limits.connect_rate, Rate::per_second(5));
+    }
+
+    #[test]
+    fn origins_are_listed_or_all() {
+        let origins = |arguments: &[&str]| config(arguments).expect("flags").rules.admission.origins;
+        assert_eq!(origins(&[]), Origins::Guarded);
+        let listed = vec!["http://a".to_owned(), "null".to_owned()];
+        assert_eq!(origins(&["--origin", "http://a", "--origin", "null"]), Origins::Listed(listed));
+        assert_eq!(origins(&["--origin", "http://a", "--origin", "*"]), Origins::Any);
     }
 
     #[test]

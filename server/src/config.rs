@@ -11,10 +11,12 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
-use protocol::handshake::server::{Accepted, Refusal};
 
+pub use crate::admission::{Admission, Origins};
 pub use crate::connection::Heartbeat;
 use crate::error::ServeError;
+pub use crate::gate::AddressLimits;
+pub use crate::rate::{Rate, RatePolicy, Rates};
 
 /// What is echoed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,33 +46,6 @@ impl Protocol {
     }
 }
 
-/// Which right requests are let in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admission {
-    /// The only path, without a query; `None`: every path.
-    pub path: Option<String>,
-    /// The only Origins, as browsers send them; empty: every Origin. A request without one comes from no browser's page and
-    /// is let in (RFC 6455 10.2).
-    pub origins: Vec<String>,
-}
-
-impl Admission {
-    /// # Errors
-    ///
-    /// 404 for another path, 403 for another Origin.
-    pub(crate) fn check(&self, request: &Accepted) -> Result<(), Refusal> {
-        let asked = request.target().split('?').next().unwrap_or_default();
-        if self.path.as_ref().is_some_and(|path| path != asked) {
-            return Err(Refusal::unknown_path());
-        }
-        let allowed = |origin: &str| self.origins.iter().any(|known| known.eq_ignore_ascii_case(origin));
-        if !self.origins.is_empty() && !request.origin().is_none_or(allowed) {
-            return Err(Refusal::forbidden_origin());
-        }
-        Ok(())
-    }
-}
-
 /// What a worker's WebSocket echo holds its connections to.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -78,23 +53,29 @@ pub struct Rules {
     pub limits: Limits,
     /// Sizes of requests.
     pub head: HeadLimits,
-    /// Paths and Origins.
+    /// Paths, Origins, subprotocols.
     pub admission: Admission,
+    /// What each WebSocket may send.
+    pub rates: Rates,
     /// A connection whose opening handshake takes longer is dropped; zero: never.
     pub handshake_timeout: Duration,
+    /// A WebSocket on which a message or frame that has begun takes longer is closed with 1008; zero: never.
+    pub message_timeout: Duration,
     /// Silent connections.
     pub heartbeat: Heartbeat,
 }
 
 impl Default for Rules {
-    /// The protocol crate's limits, every path and Origin, 5 s for a handshake, no heartbeat.
+    /// The protocol crate's limits, every path, no rates, 5 s for a handshake, 2 min for a message, a ping after 30 s of silence.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             head: HeadLimits::default(),
             admission: Admission::default(),
+            rates: Rates::default(),
             handshake_timeout: Duration::from_secs(5),
-            heartbeat: Heartbeat::default(),
+            message_timeout: Duration::from_secs(120),
+            heartbeat: Heartbeat { ping_interval: Duration::from_secs(30), ..Heartbeat::default() },
         }
     }
 }
@@ -112,8 +93,10 @@ pub struct Config {
     pub engine: EngineChoice,
     /// The processor of each worker: as many workers as entries. See [`place_workers`].
     pub cpus: Vec<usize>,
-    /// Connections open at once in the process; `None`: what the limit on open files leaves.
+    /// Connections open at once in the process, more are answered with 503; `None`: what the limit on open files leaves.
     pub max_connections: Option<u64>,
+    /// What each address may have of them.
+    pub address_limits: AddressLimits,
     /// Unsent bytes of a connection above which its reads pause.
     pub high_water: usize,
     /// Whether idle workers spin.
@@ -124,8 +107,14 @@ pub struct Config {
     pub uring: UringConfig,
     /// Bytes of the receive buffer of the other engines.
     pub receive_buffer: usize,
-    /// How long a drain waits for the other ends.
+    /// A connection whose other end takes nothing for this long while bytes wait for it is dropped; zero: never.
+    pub write_timeout: Duration,
+    /// How long a connection that the server has closed may take to close in turn.
+    pub close_timeout: Duration,
+    /// How long a drain waits for the other ends; zero: as long as it takes.
     pub drain_timeout: Duration,
+    /// Where metrics and health are told; `None`: nowhere.
+    pub admin: Option<ListenAddress>,
 }
 
 impl Default for Config {
@@ -139,12 +128,16 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             cpus: affinity::allowed().map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
             max_connections: None,
+            address_limits: AddressLimits::default(),
             high_water: engine.high_water,
             spin: engine.spin,
             congestion: None,
             uring: engine.uring,
             receive_buffer: engine.receive_buffer,
+            write_timeout: engine.write_stall,
+            close_timeout: engine.linger.time,
             drain_timeout: Duration::from_secs(5),
+            admin: None,
         }
     }
 }
@@ -215,13 +208,13 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// The first address of the host.
+    /// The first address of the host; errors name the flag that gave it.
     ///
     /// # Errors
     ///
     /// [`ServeError::Resolve`].
-    pub fn resolve(&self) -> Result<SocketAddr, ServeError> {
-        let failed = |source| ServeError::Resolve { host: self.host.clone(), source };
+    pub fn resolve(&self, flag: &'static str) -> Result<SocketAddr, ServeError> {
+        let failed = |source| ServeError::Resolve { flag, host: self.host.clone(), source };
         let mut found = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?;
         found.next().ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no address found")))
     }

@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use bytes::{Buf, BytesMut};
-use engine::Output;
+use engine::{Nanos, Output};
 use protocol::frame::MAX_CONTROL_LEN;
 use protocol::{
     Chunk, Close, Connection, Event, Limits, MessageKind, Opcode, ProtocolError, encode_close,
@@ -41,17 +41,37 @@ pub(crate) enum Flow {
 pub(crate) struct Echo {
     limits: Limits,
     messages: u64,
+    /// Pings and pongs.
+    controls: u64,
     assemblies: Assemblies,
 }
 
 impl Echo {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, messages: 0, assemblies: Assemblies::default() }
+        Self { limits, messages: 0, controls: 0, assemblies: Assemblies::default() }
     }
 
     /// Messages echoed so far.
     pub(crate) fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// Messages, pings and pongs so far: what a rate of messages counts.
+    #[inline]
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.messages + self.controls
+    }
+
+    /// When the connection's unfinished message began, if some of its payload has come.
+    pub(crate) fn begun(&self, assembly: &Assembly) -> Option<Nanos> {
+        assembly.0.map(|place| self.assemblies.unfinished[index(place)].begun)
+    }
+
+    /// Has an unfinished message count from `now`: the other end could not go on with it.
+    pub(crate) fn begin_anew(&mut self, assembly: &Assembly, now: Nanos) {
+        if let Some(place) = assembly.0 {
+            self.assemblies.unfinished[index(place)].begun = now;
+        }
     }
 
     /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before the fault has been
@@ -75,11 +95,15 @@ impl Echo {
                     self.assemble(socket, assembly, chunk, input, &mut replies, out)
                 }
                 Ok(Some(Event::Ping(ping))) => {
+                    self.controls += 1;
                     replies.flush(out);
                     control(Opcode::Pong, ping.payload(), out);
                     Ok(())
                 }
-                Ok(Some(Event::Pong(_))) => Ok(()),
+                Ok(Some(Event::Pong(_))) => {
+                    self.controls += 1;
+                    Ok(())
+                }
                 Ok(Some(Event::Close(close))) => break Ok(Flow::Closed(close)),
                 Ok(None) => break Ok(Flow::Open),
                 Err(error) => Err(error),
@@ -217,8 +241,15 @@ impl Assembly {
 /// The unfinished messages of one worker.
 #[derive(Debug, Default)]
 struct Assemblies {
-    buffers: Vec<BytesMut>,
+    unfinished: Vec<Unfinished>,
     free: Vec<NonZeroU32>,
+}
+
+#[derive(Debug)]
+struct Unfinished {
+    /// What has come of it, behind the room for the header.
+    buffer: BytesMut,
+    begun: Nanos,
 }
 
 impl Assemblies {
@@ -230,24 +261,27 @@ impl Assemblies {
             // is there moves it back; without that every use would shorten the buffer until it had to grow again.
             let _ = buffer.try_reclaim(buffer.capacity() + 1);
             buffer.extend_from_slice(&[0; HEADER_ROOM]);
-            self.insert(buffer)
+            self.insert(Unfinished { buffer, begun: out.now() })
         });
-        &mut self.buffers[index(place)]
+        &mut self.unfinished[index(place)].buffer
     }
 
-    fn insert(&mut self, buffer: BytesMut) -> NonZeroU32 {
+    fn insert(&mut self, message: Unfinished) -> NonZeroU32 {
         if let Some(place) = self.free.pop() {
-            self.buffers[index(place)] = buffer;
+            self.unfinished[index(place)] = message;
             return place;
         }
-        self.buffers.push(buffer);
-        u32::try_from(self.buffers.len()).ok().and_then(NonZeroU32::new).expect("fewer connections than 2^32")
+        self.unfinished.push(message);
+        u32::try_from(self.unfinished.len())
+            .ok()
+            .and_then(NonZeroU32::new)
+            .expect("fewer connections than 2^32")
     }
 
     fn take(&mut self, assembly: &mut Assembly) -> BytesMut {
         assembly.0.take().map_or_else(BytesMut::new, |place| {
             self.free.push(place);
-            std::mem::take(&mut self.buffers[index(place)])
+            std::mem::take(&mut self.unfinished[index(place)].buffer)
         })
     }
 }

@@ -12,17 +12,21 @@ pub enum ServeError {
     /// The engine does not start, or the kernel refused it in mid-run.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A name given to `--listen` has no address.
-    #[error("cannot resolve `{host}` of --listen ({source}): check the name, or give an address")]
+    /// A name given to `--listen` or `--admin` has no address.
+    #[error("cannot resolve `{host}` of {flag} ({source}): check the name, or give an address")]
     Resolve {
+        /// Where the name was given.
+        flag: &'static str,
         /// The name.
         host: String,
         /// What the resolver said.
         source: io::Error,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({source}): {remedy}")]
+    #[error("cannot listen on {address} of {flag} ({source}): {remedy}")]
     Listen {
+        /// Where the address was given.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the kernel said.
@@ -71,24 +75,22 @@ impl ServeError {
         move |source| Self::System { what, source }
     }
 
-    pub(crate) fn listen(address: SocketAddr, source: io::Error) -> Self {
+    pub(crate) fn listen(flag: &'static str, address: SocketAddr, source: io::Error) -> Self {
         let remedy = match Errno::from_io_error(&source) {
             Some(Errno::ADDRINUSE) => {
-                "another process listens there: end it, or choose another port with --listen (port 0 takes a free one)"
+                "another process listens there: end it, or choose another port (0 takes a free one)"
             }
-            Some(Errno::ACCESS) => {
-                "choose a port of 1024 or more with --listen, or grant CAP_NET_BIND_SERVICE"
-            }
+            Some(Errno::ACCESS) => "choose a port of 1024 or more, or grant CAP_NET_BIND_SERVICE",
             Some(Errno::ADDRNOTAVAIL) => {
-                "no interface of this host has that address: choose one of `ip address` with --listen"
+                "no interface of this host has that address: choose one of `ip address`"
             }
             Some(Errno::MFILE | Errno::NFILE) => {
                 "too few file descriptors: raise the limit with `ulimit -n` (LimitNOFILE= in a unit)"
             }
-            Some(Errno::AFNOSUPPORT) => "this host has no such address family: choose another with --listen",
-            _ => "choose another address with --listen",
+            Some(Errno::AFNOSUPPORT) => "this host has no such address family: choose another",
+            _ => "choose another address",
         };
-        Self::Listen { address, source, remedy }
+        Self::Listen { flag, address, source, remedy }
     }
 }
 
@@ -99,9 +101,9 @@ mod tests {
     #[test]
     fn errors_are_one_line_with_cause_and_remedy() {
         let address = "127.0.0.1:9001".parse().expect("address");
-        let taken = ServeError::listen(address, Errno::ADDRINUSE.into()).to_string();
+        let taken = ServeError::listen("--listen", address, Errno::ADDRINUSE.into()).to_string();
         assert!(taken.contains("127.0.0.1:9001") && taken.contains("--listen"), "{taken}");
-        let refused = ServeError::listen(address, Errno::ACCESS.into()).to_string();
+        let refused = ServeError::listen("--listen", address, Errno::ACCESS.into()).to_string();
         assert!(refused.contains("Permission denied") && refused.contains("1024"), "{refused}");
         let few = ServeError::Connections { wanted: 5000, reserve: 72, limit: 1024 }.to_string();
         assert!(few.contains("ulimit -n 5072") && few.contains("--max-connections"), "{few}");

@@ -3,7 +3,9 @@
 use engine::Output;
 use protocol::handshake::server::{Refusal, answer, find_head};
 
+use crate::admission::Declined;
 use crate::config::Rules;
+use crate::page::Page;
 
 /// A request head that has not arrived whole.
 #[derive(Debug, Default)]
@@ -20,20 +22,32 @@ pub(crate) enum Progress {
     Incomplete,
     /// Answered with 101. Frames begin at this index of the read.
     Open(usize),
+    /// A browser asked for the page and got it.
+    Page,
+}
+
+/// What a request is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reception<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) page: &'a Page,
+    /// Whether the listener is reached under a loopback address.
+    pub(crate) on_loopback: bool,
 }
 
 /// Reads on in a request. `head` is there only while one is incomplete: most requests come in one read and are never
 /// copied.
 pub(crate) fn read(
     head: &mut Option<Box<Head>>,
-    rules: &Rules,
+    reception: Reception<'_>,
     bytes: &[u8],
     out: &mut Output<'_>,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, Declined> {
+    let limits = &reception.rules.head;
     let Some(kept) = head else {
         let mut scanned = 0;
-        return match find_head(bytes, &mut scanned, &rules.head)? {
-            Some(end) => accept(&bytes[..end], rules, out).map(|()| Progress::Open(end)),
+        return match find_head(bytes, &mut scanned, limits)? {
+            Some(end) => reception.receive(&bytes[..end], end, out),
             None => {
                 *head = Some(Box::new(Head { buffered: bytes.to_vec(), scanned }));
                 Ok(Progress::Incomplete)
@@ -42,20 +56,37 @@ pub(crate) fn read(
     };
     let before = kept.buffered.len();
     kept.buffered.extend_from_slice(bytes);
-    match find_head(&kept.buffered, &mut kept.scanned, &rules.head)? {
+    match find_head(&kept.buffered, &mut kept.scanned, limits)? {
         Some(end) => {
-            accept(&kept.buffered[..end], rules, out)?;
-            *head = None;
             // The head's end was not in what had come before, so it lies in this read.
-            Ok(Progress::Open(end - before))
+            let progress = reception.receive(&kept.buffered[..end], end - before, out)?;
+            *head = None;
+            Ok(progress)
         }
         None => Ok(Progress::Incomplete),
     }
 }
 
-fn accept(head: &[u8], rules: &Rules, out: &mut Output<'_>) -> Result<(), Refusal> {
-    let request = answer(head, &rules.head)?;
-    rules.admission.check(&request)?;
-    out.append(request.response());
-    Ok(())
+impl Reception<'_> {
+    /// Answers a whole head, behind which frames begin at `frames` of the read.
+    fn receive(self, head: &[u8], frames: usize, out: &mut Output<'_>) -> Result<Progress, Declined> {
+        match answer(head, &self.rules.head) {
+            Ok(mut request) => {
+                self.rules.admission.admit(&mut request, self.on_loopback)?;
+                out.append(request.response());
+                Ok(Progress::Open(frames))
+            }
+            Err(refusal) if refusal == Refusal::no_upgrade() && asks_for_root(head) => {
+                out.append(self.page.response());
+                Ok(Progress::Page)
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+/// Whether a right GET request's target is `/`, with a query or without.
+fn asks_for_root(head: &[u8]) -> bool {
+    let target = head.trim_ascii_start().split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+    target.split(|&byte| byte == b'?').next() == Some(b"/")
 }

@@ -6,12 +6,18 @@
 //! in-place transform of `echo`, and the engine's send.
 #![forbid(unsafe_code)]
 
+mod admin;
+mod admission;
+mod board;
 pub mod cli;
 pub mod config;
 mod connection;
 mod echo;
 mod error;
+mod gate;
 mod http;
+mod page;
+mod rate;
 mod raw;
 mod refusal;
 mod server;
@@ -23,7 +29,7 @@ mod worker;
 
 pub use connection::Connection;
 pub use error::ServeError;
-pub use raw::RawEcho;
+pub use raw::{Guest, RawEcho};
 pub use server::{Drain, Server};
 pub use stats::{Stats, Tally};
 pub use websocket::WebSocketEcho;

@@ -1,19 +1,36 @@
-//! One line in the log for each refused input, with the rule it broke, and few enough of them in a flood.
+//! One line in the log for each refused input, with the rule it broke, and few enough of them in a flood; and how many there
+//! were of each rule.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::Nanos;
 use protocol::ProtocolError;
-use protocol::handshake::server::Refusal;
 use tracing::warn;
+
+use crate::admission::Declined;
 
 /// A worker's refusals: counted all, logged as far as the limit allows.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    count: u64,
+    /// A few dozen rules at most, each a constant of the program.
+    by_rule: Vec<(&'static str, u64)>,
     window_end: Nanos,
     lines: u32,
     unlogged: u64,
+}
+
+/// Where a refused connection comes from, where that is known.
+struct Peer(Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => peer.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
 }
 
 impl Refusals {
@@ -23,32 +40,51 @@ impl Refusals {
 
     /// Refusals so far.
     pub(crate) fn count(&self) -> u64 {
-        self.count
+        self.by_rule.iter().map(|(_, count)| count).sum()
     }
 
-    /// A request was refused with an HTTP status.
-    pub(crate) fn handshake(&mut self, now: Nanos, refusal: &Refusal) {
-        if self.may_log(now) {
+    /// How many broke each rule; rules that nobody broke are not among them.
+    pub(crate) fn by_rule(&self) -> &[(&'static str, u64)] {
+        &self.by_rule
+    }
+
+    /// A connection or its request was refused with an HTTP status.
+    pub(crate) fn handshake(&mut self, now: Nanos, declined: &Declined, peer: Option<SocketAddr>) {
+        let refusal = declined.refusal;
+        if self.may_log(now, refusal.rule()) {
             let (status, rule, section) = (refusal.status(), refusal.rule(), refusal.section());
-            warn!(status, rule, section, "handshake refused: {}", refusal.detail());
+            let (said, peer) = (declined.said.as_deref(), Peer(peer));
+            warn!(status, rule, section, said, %peer, "handshake refused: {}", refusal.detail());
         }
     }
 
     /// Frames were refused with a close code.
-    pub(crate) fn frames(&mut self, now: Nanos, error: &ProtocolError) {
-        if self.may_log(now) {
-            let (code, rule) = (error.close_code(), error.rule());
-            warn!(code, rule, section = format!("RFC 6455 {}", error.section()), "frames refused: {error}");
+    pub(crate) fn frames(&mut self, now: Nanos, error: &ProtocolError, peer: Option<SocketAddr>) {
+        if self.may_log(now, error.rule()) {
+            let (code, rule, peer) = (error.close_code(), error.rule(), Peer(peer));
+            let section = format!("RFC 6455 {}", error.section());
+            warn!(code, rule, section, %peer, "frames refused: {error}");
         }
     }
 
-    fn may_log(&mut self, now: Nanos) -> bool {
-        self.count += 1;
+    /// A WebSocket was closed with this code for a rule of ours, not of the protocol's.
+    pub(crate) fn conduct(&mut self, now: Nanos, code: u16, rule: &'static str, peer: Option<SocketAddr>) {
+        if self.may_log(now, rule) {
+            let peer = Peer(peer);
+            warn!(code, rule, %peer, "WebSocket refused: {}", rule.replace('-', " "));
+        }
+    }
+
+    fn may_log(&mut self, now: Nanos, rule: &'static str) -> bool {
+        match self.by_rule.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, count)) => *count += 1,
+            None => self.by_rule.push((rule, 1)),
+        }
         if now >= self.window_end {
             if self.unlogged > 0 {
                 warn!("{} more refusals were not logged", self.unlogged);
             }
-            *self = Self { count: self.count, window_end: now + Self::WINDOW, ..Self::default() };
+            (self.window_end, self.lines, self.unlogged) = (now + Self::WINDOW, 0, 0);
         }
         let may = self.lines < Self::LINES;
         if may {
@@ -67,9 +103,10 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_no_flood_of_lines() {
         let mut refusals = Refusals::default();
-        let logged = (0..1000).filter(|_| refusals.may_log(Nanos(5))).count();
+        let logged = (0..1000).filter(|_| refusals.may_log(Nanos(5), "one")).count();
         assert_eq!((logged, refusals.unlogged), (10, 990));
-        assert!(refusals.may_log(Nanos(5) + Refusals::WINDOW));
+        assert!(refusals.may_log(Nanos(5) + Refusals::WINDOW, "another"));
         assert_eq!((refusals.unlogged, refusals.count()), (0, 1001));
+        assert_eq!(refusals.by_rule(), [("one", 1000), ("another", 1)]);
     }
 }

@@ -1,14 +1,19 @@
 //! The server: its workers, from the first to the last.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use engine::socket::{self, Congestion};
-use engine::{EngineKind, Listener, Remote};
+use engine::{EngineKind, Linger, Listener, Remote};
+use tracing::warn;
 
+use crate::admin::{Admin, Post};
+use crate::board::Board;
 use crate::config::{Config, Protocol};
 use crate::error::ServeError;
+use crate::gate::{Census, Gate};
 use crate::raw::RawEcho;
 use crate::stats::Stats;
 use crate::websocket::WebSocketEcho;
@@ -29,6 +34,8 @@ pub struct Server {
     remotes: Vec<Remote>,
     workers: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
+    census: Arc<Census>,
+    admin: Option<Admin>,
 }
 
 impl Server {
@@ -41,33 +48,49 @@ impl Server {
         let limit = socket::raise_file_limit();
         socket::raise_memlock_limit();
         let (engine, engine_reason) = config.engine.settle()?;
-        let share = connections_each(config, limit)?;
+        let room = Room::of(config, limit)?;
         let (addresses, sockets) = bind(config)?;
+        warn_of_strangers(config, &addresses);
+        let admin = config.admin.as_ref().map(Post::bind).transpose()?;
         let (sender, reports) = channel();
-        let (remotes, workers) = (Vec::new(), Vec::new());
-        let protocol = config.protocol;
-        let path = config.rules.admission.path.clone().unwrap_or_default();
-        let congestion = config.congestion.clone();
-        let mut server =
-            Self { protocol, path, addresses, engine, engine_reason, congestion, remotes, workers, reports };
+        let mut server = Self {
+            protocol: config.protocol,
+            path: config.rules.admission.path.clone().unwrap_or_default(),
+            addresses,
+            engine,
+            engine_reason,
+            congestion: config.congestion.clone(),
+            remotes: Vec::new(),
+            workers: Vec::new(),
+            reports,
+            census: Arc::new(Census::new(room.connections, config.address_limits)),
+            admin: None,
+        };
+        let mut boards = Vec::new();
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
             let (remote, inbox) = engine::remote().map_err(ServeError::system("creating an eventfd"))?;
-            let reports = sender.clone();
-            let drain_timeout = config.drain_timeout;
+            let board = Arc::new(Board::default());
+            boards.push(Arc::clone(&board));
             let plan = Plan {
                 index,
                 cpu,
                 engine,
-                config: engine_config(config, listeners, share),
+                config: engine_config(config, listeners, room.table),
                 inbox,
-                reports,
-                drain_timeout,
+                reports: sender.clone(),
+                drain_timeout: config.drain_timeout,
+                gate: Gate::new(Arc::clone(&server.census)),
+                board,
             };
             server.spawn(config, plan)?;
             server.remotes.push(remote);
         }
         drop(sender);
         server.wait_for_start()?;
+        if let Some(post) = admin {
+            let workers = server.remotes.iter().cloned().zip(boards).collect();
+            server.admin = Some(post.serve(workers, Arc::clone(&server.census))?);
+        }
         Ok(server)
     }
 
@@ -85,7 +108,10 @@ impl Server {
             match self.reports.recv() {
                 Ok(Report::Started) => {}
                 Ok(Report::Ended(Err(error))) => return Err(error),
-                Ok(Report::Ended(Ok(_))) | Err(_) => return Err(ServeError::Panicked),
+                // Nobody can have ended or drained it yet.
+                Ok(Report::Ended(Ok(_)) | Report::Drained { .. }) | Err(_) => {
+                    return Err(ServeError::Panicked);
+                }
             }
         }
         Ok(())
@@ -116,10 +142,16 @@ impl Server {
         })
     }
 
+    /// Where metrics and health are told.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// What ends the server from any thread.
     #[must_use]
     pub fn drain(&self) -> Drain {
-        Drain(self.remotes.clone())
+        Drain { remotes: self.remotes.clone(), census: Arc::clone(&self.census) }
     }
 
     /// Waits until all workers have ended, and adds up what they counted.
@@ -129,10 +161,18 @@ impl Server {
     /// What the first worker that failed says; the others are stopped.
     pub fn wait(mut self) -> Result<Stats, ServeError> {
         let mut stats = Stats::default();
-        let mut ended = 0;
+        let (mut drained, mut ended) = (0, 0);
         while ended < self.workers.len() {
             match self.reports.recv() {
                 Ok(Report::Started) => {}
+                Ok(Report::Drained { cut }) => {
+                    stats.cut += cut as u64;
+                    drained += 1;
+                    // Until the last one is done all go on telling newcomers that the server is going down.
+                    if drained == self.workers.len() {
+                        self.remotes.iter().for_each(|remote| remote.wake(STOP));
+                    }
+                }
                 Ok(Report::Ended(result)) => {
                     stats += result?;
                     ended += 1;
@@ -162,26 +202,67 @@ impl Drop for Server {
 
 /// Ends a server gently; see [`DRAIN`].
 #[derive(Clone, Debug)]
-pub struct Drain(Vec<Remote>);
+pub struct Drain {
+    remotes: Vec<Remote>,
+    census: Arc<Census>,
+}
 
 impl Drain {
     /// Begins the drain; [`Server::wait`] returns when it is done. Again is harmless.
     pub fn begin(&self) {
-        self.0.iter().for_each(|remote| remote.wake(DRAIN));
+        self.census.close();
+        self.remotes.iter().for_each(|remote| remote.wake(DRAIN));
     }
 }
 
-/// Connections that each worker takes: the process's limit in equal parts.
-fn connections_each(config: &Config, limit: u64) -> Result<usize, ServeError> {
-    let workers = config.cpus.len() as u64;
-    // Standard streams, the resolver's and the log's needs; per worker a ring, an eventfd and its listeners, twice over.
-    let reserve = 32 + workers * (4 + 2 * config.listen.len() as u64);
-    let room = limit.saturating_sub(reserve);
-    let wanted = config.max_connections.unwrap_or(room.clamp(1, DEFAULT_MAX_CONNECTIONS));
-    if wanted > room {
-        return Err(ServeError::Connections { wanted, reserve, limit });
+/// What there is room for.
+struct Room {
+    /// Connections of the process.
+    connections: usize,
+    /// Places in each worker's table.
+    table: usize,
+}
+
+impl Room {
+    /// Places of a worker for connections that are only told to go; when they are taken, newcomers wait in the listeners' queues.
+    const TURNED_AWAY: usize = 64;
+
+    fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
+        let workers = config.cpus.len() as u64;
+        // Standard streams, the resolver's and the log's needs, the admin's; per worker a ring, an eventfd and its listeners,
+        // twice over.
+        let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
+        let turned_away = (Self::TURNED_AWAY as u64).min(limit / 8 / workers.max(1)).max(1);
+        let reserve = fixed + workers * turned_away;
+        let room = limit.saturating_sub(reserve);
+        let wanted = config.max_connections.unwrap_or(room.clamp(1, DEFAULT_MAX_CONNECTIONS));
+        if wanted > room {
+            return Err(ServeError::Connections { wanted, reserve, limit });
+        }
+        // The kernel spreads connections by hash, not evenly: a worker may get far more than its share of few.
+        let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
+        let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Ok(Self { connections: as_size(wanted), table: as_size(wanted.min(uneven) + turned_away) })
     }
-    Ok(usize::try_from(wanted.div_ceil(workers)).unwrap_or(usize::MAX))
+}
+
+/// A server that strangers reach, and that lets each of them have all of it, is worth a line.
+fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
+    let Some(address) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) else {
+        return;
+    };
+    let off = [
+        ("--max-connections-per-ip", config.address_limits.connections == 0),
+        ("--connect-rate-per-ip", config.address_limits.connect_rate.is_none()),
+        ("--message-rate or --byte-rate", !config.rules.rates.is_on()),
+    ];
+    let off: Vec<&str> = off.into_iter().filter_map(|(flag, is_off)| is_off.then_some(flag)).collect();
+    if !off.is_empty() {
+        warn!(
+            "{address} can be reached from other hosts, and nothing limits what one of them takes: see {}",
+            off.join(", ")
+        );
+    }
 }
 
 /// Listens on every address once for each worker: the addresses, and the sockets of each worker.
@@ -190,8 +271,8 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
     let mut addresses = Vec::new();
     let mut of_workers: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     for listen in &config.listen {
-        let address = listen.resolve()?;
-        let failed = |source| ServeError::listen(address, source);
+        let address = listen.resolve("--listen")?;
+        let failed = |source| ServeError::listen("--listen", address, source);
         let sockets = socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
         addresses.push(sockets[0].local_addr().map_err(failed)?);
         for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
@@ -202,15 +283,19 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
 }
 
 fn engine_config(config: &Config, sockets: Vec<TcpListener>, max_accepted: usize) -> engine::Config {
-    let listener = |socket| Listener { socket, peer_addresses: false };
+    let peer_addresses = config.address_limits.are_on();
+    let listener = |socket| Listener { socket, peer_addresses };
+    let defaults = engine::Config::default();
     engine::Config {
         listeners: sockets.into_iter().map(listener).collect(),
         max_accepted,
         max_connects: 0,
         high_water: config.high_water,
+        write_stall: config.write_timeout,
+        linger: Linger { time: config.close_timeout, ..defaults.linger },
         spin: config.spin,
         receive_buffer: config.receive_buffer,
         uring: config.uring,
-        ..engine::Config::default()
+        ..defaults
     }
 }

@@ -41,6 +41,9 @@ pub struct Stats {
     pub closed: u64,
     /// [`Tally::refused`].
     pub refused: u64,
+    /// Connections that the end of a drain cut off.
+    #[serde(skip)]
+    pub cut: u64,
 }
 
 impl Stats {

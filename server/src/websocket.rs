@@ -1,19 +1,24 @@
 //! The WebSocket echo: what a worker does with its connections.
 
 use std::io;
+use std::net::SocketAddr;
 
-use engine::{Cause, CloseMode, ConnId, Handler, Origin, Output, Worker};
-use protocol::close::GOING_AWAY;
+use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
+use protocol::close::{GOING_AWAY, POLICY_VIOLATION};
 use protocol::handshake::server::Refusal;
 use protocol::{Opcode, ProtocolError};
 
+use crate::admission::{Declined, is_on_loopback};
+use crate::board::Ledger;
 use crate::config::Rules;
-use crate::connection::{Beat, Connection, Stage};
+use crate::connection::{Account, Beat, Connection, Stage};
 use crate::echo::{self, Echo, Flow};
-use crate::http::{self, Progress};
+use crate::http::{self, Progress, Reception};
+use crate::page::Page;
+use crate::rate::{RatePolicy, Usage};
 use crate::refusal::Refusals;
 use crate::stats::Tally;
-use crate::worker::{Life, Service};
+use crate::worker::{Life, SHOW, Service};
 
 /// One worker's WebSocket echo (RFC 6455, the server's role).
 ///
@@ -23,8 +28,12 @@ use crate::worker::{Life, Service};
 #[derive(Debug)]
 pub struct WebSocketEcho {
     rules: Rules,
+    page: Page,
     echo: Echo,
     refusals: Refusals,
+    ledger: Ledger,
+    /// Of each listener, whether it is reached under a loopback address.
+    on_loopback: Vec<bool>,
     life: Life,
 }
 
@@ -36,8 +45,9 @@ impl WebSocketEcho {
     }
 
     pub(crate) fn with_life(rules: Rules, life: Life) -> Self {
-        let echo = Echo::new(rules.limits);
-        Self { rules, echo, refusals: Refusals::default(), life }
+        let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
+        let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
+        Self { rules, page, echo, refusals, ledger, on_loopback, life }
     }
 
     /// What was counted so far.
@@ -46,27 +56,70 @@ impl WebSocketEcho {
         Tally { messages: self.echo.messages(), refused: self.refusals.count() }
     }
 
+    fn ledger(&self) -> Ledger {
+        Ledger { tally: self.tally(), refusals: self.refusals.by_rule().to_vec(), ..self.ledger.clone() }
+    }
+
+    // ---- beginnings
+
+    fn account(&self, peer: Option<SocketAddr>) -> Option<Box<Account>> {
+        let wanted = self.rules.rates.is_on() || self.life.wants_peers();
+        wanted.then(|| Box::new(Account { peer, usage: Usage::default(), paused: None }))
+    }
+
+    /// Tells a connection to go. Its request may not have come yet: what comes is read and dropped.
+    #[cold]
+    fn turn_away(&mut self, refusal: Refusal, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Connection {
+        self.refusals.handshake(out.now(), &refusal.into(), peer);
+        out.append(&refusal.response());
+        out.close(CloseMode::Flush);
+        Connection::new(Stage::Refused, None, out.now())
+    }
+
     fn handshake(&mut self, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
-        let Stage::Handshake(head) = &mut c.stage else { return };
-        match http::read(head, &self.rules, bytes, out) {
+        let Stage::Handshake { head, listener } = &mut c.stage else { return };
+        // A listener that nobody has asked about, as in tests of the handler alone, counts as reached by everybody.
+        let on_loopback = self.on_loopback.get(usize::from(*listener)).copied().unwrap_or(true);
+        let reception = Reception { rules: &self.rules, page: &self.page, on_loopback };
+        match http::read(head, reception, bytes, out) {
             Ok(Progress::Incomplete) => {}
             Ok(Progress::Open(frames)) => {
+                self.ledger.opened += 1;
                 c.stage = Stage::Open(protocol::Connection::new(protocol::Role::Server));
-                out.set_deadline(self.rules.heartbeat.first(out.now()));
+                out.set_deadline(self.first_deadline(out.now()));
                 if frames < bytes.len() {
                     self.frames(c, bytes, frames, out);
                 }
             }
-            Err(refusal) => self.refuse(c, &refusal, out),
+            Ok(Progress::Page) => {
+                self.ledger.pages += 1;
+                self.finish(c, out);
+            }
+            Err(declined) => self.decline(c, &declined, out),
         }
     }
+
+    #[cold]
+    fn decline(&mut self, c: &mut Connection, declined: &Declined, out: &mut Output<'_>) {
+        self.refusals.handshake(out.now(), declined, c.peer());
+        out.append(&declined.refusal.response());
+        self.finish(c, out);
+    }
+
+    // ---- frames
 
     #[inline]
     fn frames(&mut self, c: &mut Connection, bytes: &mut [u8], at: usize, out: &mut Output<'_>) {
         let Stage::Open(socket) = &mut c.stage else { return };
+        let before = self.echo.arrivals();
         match self.echo.read(socket, &mut c.assembly, bytes, at, out) {
+            Ok(Flow::Open) if c.account.is_some() => {
+                let arrivals = self.echo.arrivals() - before;
+                self.charge(c, arrivals, (bytes.len() - at) as u64, out);
+            }
             Ok(Flow::Open) => {}
             Ok(Flow::Closed(close)) => {
+                self.ledger.closes.by_client.count(close.code());
                 echo::control(Opcode::Close, close.payload(), out);
                 self.finish(c, out);
             }
@@ -74,18 +127,38 @@ impl WebSocketEcho {
         }
     }
 
+    /// Charges a read to its connection, which was answered whatever it cost; what comes next has to wait.
+    fn charge(&mut self, c: &mut Connection, arrivals: u64, bytes: u64, out: &mut Output<'_>) {
+        let Some(account) = &mut c.account else { return };
+        let now = out.now();
+        let Some(paid) = account.usage.charge(&self.rules.rates, arrivals, bytes, now) else { return };
+        match self.rules.rates.policy {
+            RatePolicy::Pause => {
+                account.paused = Some(paid);
+                out.pause();
+                out.set_deadline(Some(paid));
+            }
+            RatePolicy::Close => self.dismiss(c, "rate-exceeded", out),
+        }
+    }
+
     /// Ends a connection whose frames broke a rule. The replies to what came before have been written.
     #[cold]
     fn fault(&mut self, c: &mut Connection, error: &ProtocolError, out: &mut Output<'_>) {
-        self.refusals.frames(out.now(), error);
-        echo::close(error.close_code(), error.rule(), out);
-        self.finish(c, out);
+        self.refusals.frames(out.now(), error, c.peer());
+        self.close(c, error.close_code(), error.rule(), out);
     }
 
+    /// Ends a connection whose conduct is against a rule of ours (RFC 6455 7.4.1: 1008 where no other code fits).
     #[cold]
-    fn refuse(&mut self, c: &mut Connection, refusal: &Refusal, out: &mut Output<'_>) {
-        self.refusals.handshake(out.now(), refusal);
-        out.append(&refusal.response());
+    fn dismiss(&mut self, c: &mut Connection, rule: &'static str, out: &mut Output<'_>) {
+        self.refusals.conduct(out.now(), POLICY_VIOLATION, rule, c.peer());
+        self.close(c, POLICY_VIOLATION, rule, out);
+    }
+
+    fn close(&mut self, c: &mut Connection, code: u16, reason: &str, out: &mut Output<'_>) {
+        self.ledger.closes.by_server.count(Some(code));
+        echo::close(code, reason, out);
         self.finish(c, out);
     }
 
@@ -94,38 +167,87 @@ impl WebSocketEcho {
         out.close(CloseMode::Flush);
     }
 
+    // ---- time
+
+    /// The first deadline of an open WebSocket. None is set when bytes arrive: it fires where it was set, finds what has come
+    /// meanwhile, and moves on.
+    fn first_deadline(&self, now: Nanos) -> Option<Nanos> {
+        earlier(self.rules.heartbeat.first(now), self.next_look(now))
+    }
+
+    /// When to look for an unfinished message again: one that begins after a look is found before its time is up.
+    fn next_look(&self, now: Nanos) -> Option<Nanos> {
+        let timeout = self.rules.message_timeout;
+        (!timeout.is_zero()).then(|| now + timeout)
+    }
+
     /// A request that does not come in time: 408 where it has begun, and no answer to a connection that only stays open.
     fn handshake_timed_out(&mut self, c: &mut Connection, begun: bool, out: &mut Output<'_>) {
         if begun {
-            self.refuse(c, &Refusal::timeout(), out);
+            self.decline(c, &Refusal::timeout().into(), out);
         } else {
             out.close(CloseMode::Abort);
         }
     }
 
-    fn beat(&mut self, c: &mut Connection, out: &mut Output<'_>) {
-        let (beat, next) = self.rules.heartbeat.beat(c, out.now());
+    /// The one deadline of an open WebSocket: the end of a pause, a message's time, the heartbeat, whichever comes first.
+    fn look_after(&mut self, c: &mut Connection, out: &mut Output<'_>) {
+        let now = out.now();
+        let resumes = c.account.as_mut().and_then(|account| account.paused.take()).is_some();
+        if resumes {
+            out.resume();
+        }
+        if resumes || out.unsent() > 0 {
+            // It was not read from, so nothing could come. Whether it takes what is unsent is the write timeout's concern.
+            c.heard(now);
+            c.is_not_stuck();
+            self.echo.begin_anew(&c.assembly, now);
+        }
+        let Some(look) = self.look_at_message(c, out) else { return };
+        let (beat, next) = self.rules.heartbeat.beat(c, now);
         match beat {
             Beat::Wait => {}
             Beat::Ping => echo::control(Opcode::Ping, &[], out),
-            Beat::Idle => self.farewell(c, "idle timeout", out),
-            Beat::Dead => out.close(CloseMode::Abort),
+            Beat::Idle => return self.farewell(c, "idle timeout", out),
+            Beat::Dead => return out.close(CloseMode::Abort),
         }
-        out.set_deadline(next);
+        out.set_deadline(earlier(next, look));
+    }
+
+    /// When to look again at what the connection has begun; `None` when its time was up.
+    fn look_at_message(&mut self, c: &mut Connection, out: &mut Output<'_>) -> Option<Option<Nanos>> {
+        let (now, timeout) = (out.now(), self.rules.message_timeout);
+        let Stage::Open(socket) = &c.stage else { return None };
+        let elapsed = if timeout.is_zero() || socket.is_between_messages() {
+            c.is_not_stuck();
+            return Some(self.next_look(now));
+        } else if let Some(begun) = self.echo.begun(&c.assembly) {
+            c.is_not_stuck();
+            now.since(begun)
+        } else {
+            c.stuck(now)
+        };
+        if elapsed >= timeout {
+            self.dismiss(c, "message-timeout", out);
+            return None;
+        }
+        Some(Some(now + (timeout - elapsed)))
     }
 
     /// Closes an open WebSocket with 1001; a request that has begun gets a 503, and a connection that has said nothing no
     /// answer.
     fn farewell(&mut self, c: &mut Connection, reason: &str, out: &mut Output<'_>) {
         match c.stage {
-            Stage::Open(_) => {
-                echo::close(GOING_AWAY, reason, out);
-                self.finish(c, out);
-            }
-            Stage::Handshake(Some(_)) => self.refuse(c, &Refusal::unavailable(), out),
-            Stage::Handshake(None) => out.close(CloseMode::Abort),
+            Stage::Open(_) => self.close(c, GOING_AWAY, reason, out),
+            Stage::Handshake { head: Some(_), .. } => self.decline(c, &Refusal::going_down().into(), out),
+            Stage::Handshake { head: None, .. } => out.close(CloseMode::Abort),
+            Stage::Refused => {}
         }
     }
+}
+
+fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
+    a.into_iter().chain(b).min()
 }
 
 impl Service for WebSocketEcho {
@@ -137,17 +259,23 @@ impl Service for WebSocketEcho {
 impl Handler for WebSocketEcho {
     type Conn = Connection;
 
-    fn start(&mut self, _: &mut Worker<'_, Self>) {
+    fn start(&mut self, w: &mut Worker<'_, Self>) {
+        self.on_loopback = (0..u16::MAX).map_while(|n| w.local_addr(n)).map(is_on_loopback).collect();
         self.life.started();
     }
 
-    fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) -> Connection {
-        if self.life.is_draining() {
-            out.close(CloseMode::Abort);
-        } else if !self.rules.handshake_timeout.is_zero() {
+    fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> Connection {
+        let (listener, peer) = match from {
+            Origin::Accepted { listener, peer } => (listener, peer),
+            Origin::Connected { .. } => unreachable!("a server connects to nobody"),
+        };
+        if let Err(refusal) = self.life.enter(peer, out.now()) {
+            return self.turn_away(refusal, peer, out);
+        }
+        if !self.rules.handshake_timeout.is_zero() {
             out.set_deadline(Some(out.now() + self.rules.handshake_timeout));
         }
-        Connection::new(out.now())
+        Connection::new(Stage::Handshake { head: None, listener }, self.account(peer), out.now())
     }
 
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, _: u64, _: io::Error) {
@@ -159,7 +287,8 @@ impl Handler for WebSocketEcho {
         c.heard(out.now());
         match c.stage {
             Stage::Open(_) => self.frames(c, bytes, 0, out),
-            Stage::Handshake(_) => self.handshake(c, bytes, out),
+            Stage::Handshake { .. } => self.handshake(c, bytes, out),
+            Stage::Refused => {}
         }
     }
 
@@ -171,28 +300,33 @@ impl Handler for WebSocketEcho {
 
     fn deadline(&mut self, _: ConnId, c: &mut Connection, out: &mut Output<'_>) {
         match &c.stage {
-            Stage::Open(_) => self.beat(c, out),
-            Stage::Handshake(head) => {
+            Stage::Open(_) => self.look_after(c, out),
+            Stage::Handshake { head, .. } => {
                 let begun = head.is_some();
                 self.handshake_timed_out(c, begun, out);
             }
+            Stage::Refused => {}
         }
     }
 
     fn closed(&mut self, _: ConnId, c: Connection, _: Cause) {
+        if !matches!(c.stage, Stage::Refused) {
+            self.life.leave(c.peer());
+        }
         self.echo.forget(c.assembly);
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
-        w.stop();
-    }
-
-    fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        if self.life.woken(w, bits) {
+        if self.life.alarm(w) {
             for id in w.ids() {
                 w.with(id, |c, out| self.farewell(c, "", out));
             }
         }
+    }
+
+    fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
+        let ledger = (bits & SHOW != 0).then(|| self.ledger());
+        self.life.woken(w, bits, ledger);
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {

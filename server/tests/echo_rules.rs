@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::{CloseMode, Commands, ConnId, Handler, Nanos, Origin, Record, Segment};
 use protocol::Limits;
-use server::config::{Heartbeat, Rules};
+use server::config::{Heartbeat, Rate, RatePolicy, Rates, Rules};
 use server::{Connection, WebSocketEcho};
 
 const ID: ConnId = ConnId { slot: 0, generation: 0 };
@@ -54,6 +54,11 @@ fn header(first: u8, len: usize, mask: u8) -> Vec<u8> {
 
 fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     answer(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// Nothing ends an open WebSocket but what it sends.
+fn untimed() -> Rules {
+    Rules { heartbeat: Heartbeat::default(), message_timeout: Duration::ZERO, ..Rules::default() }
 }
 
 /// A handler with one connection, driven as an engine would.
@@ -106,8 +111,13 @@ impl Driven {
     }
 
     fn deadline(&mut self, after: Duration) -> Vec<u8> {
+        self.deadline_with(after, 0)
+    }
+
+    /// The deadline comes while so many bytes wait for the other end.
+    fn deadline_with(&mut self, after: Duration, unsent: usize) -> Vec<u8> {
         self.now = self.now + after;
-        let mut out = self.record.begin(self.now, 0, 0);
+        let mut out = self.record.begin(self.now, unsent, 0);
         self.handler.deadline(ID, &mut self.connection, &mut out);
         self.collect(&[])
     }
@@ -429,7 +439,7 @@ fn a_connection_that_asks_for_nothing_is_dropped_without_an_answer() {
 
 #[test]
 fn the_handshakes_deadline_ends_with_the_handshake() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(untimed());
     driven.receive(REQUEST);
     assert_eq!(driven.commands.deadline, Some(None));
 }
@@ -460,6 +470,135 @@ fn messages_move_the_deadline_without_setting_it() {
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + Duration::from_secs(20))));
     assert_eq!(&driven.deadline(Duration::from_secs(20))[2..4], 1001u16.to_be_bytes());
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+/// Lets the time pass to each deadline that is set, for as long as nothing is closed; how long that was, and the last wire.
+fn until_closed(driven: &mut Driven) -> (Duration, Vec<u8>) {
+    let began = driven.now;
+    let mut wire = Vec::new();
+    while driven.closing().is_none() {
+        let next = driven.commands.deadline.flatten().expect("a deadline is set");
+        wire = driven.deadline(next.since(driven.now));
+    }
+    (driven.now.since(began), wire)
+}
+
+#[test]
+fn a_message_that_has_begun_ends_in_time() {
+    let timeout = Duration::from_secs(10);
+    let parts: [(&str, Vec<u8>, Duration); 5] = [
+        ("payload", sent(FIN | TEXT, b"hello")[..9].to_vec(), timeout),
+        ("fragment", sent(TEXT, b"hello"), timeout),
+        ("empty fragment", sent(TEXT, b""), timeout),
+        // Of these nothing is kept but the frame's header: they are noticed at the next deadline.
+        ("header", sent(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
+        ("ping", sent(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
+    ];
+    for heartbeat in [Heartbeat::default(), Rules::default().heartbeat] {
+        for (name, part, longest) in &parts {
+            let rules = Rules { message_timeout: timeout, heartbeat, ..Rules::default() };
+            let mut driven = Driven::open_with(rules);
+            let first = driven.commands.deadline;
+            driven.receive(&sent(FIN | TEXT, b"whole"));
+            driven.receive(part);
+            assert!(driven.commands.is_empty(), "no deadline is set when bytes arrive");
+            driven.commands.deadline = first;
+            let (after, wire) = until_closed(&mut driven);
+            assert!(after >= timeout && after <= *longest, "{name}: {after:?}");
+            assert_eq!(&wire[2..4], 1008u16.to_be_bytes(), "{name}");
+            assert_eq!(driven.handler.tally().refused, 1);
+        }
+    }
+}
+
+#[test]
+fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
+    let timeout = Duration::from_secs(10);
+    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
+    let frame = sent(FIN | TEXT, b"hello");
+    for _ in 0..5 {
+        driven.receive(&frame[..8]);
+        assert_eq!(driven.deadline(timeout * 9 / 10), b"");
+        assert_eq!(driven.receive(&frame[8..]), answer(TEXT, b"hello"));
+        assert_eq!(driven.deadline(timeout), b"");
+        assert_eq!(driven.closing(), None);
+    }
+}
+
+#[test]
+fn who_cannot_go_on_is_not_late() {
+    let timeout = Duration::from_secs(10);
+    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..Rules::default() });
+    driven.receive(&sent(TEXT, b"begun"));
+    // While bytes wait for it, it may be that nothing is read from it; the engine sees to it that it takes them.
+    for _ in 0..20 {
+        assert_eq!(driven.deadline_with(timeout, 1000), b"");
+        assert_eq!(driven.closing(), None);
+    }
+    assert_eq!(driven.deadline(timeout - Duration::from_secs(1)), b"");
+    assert_eq!(&driven.deadline(Duration::from_secs(1))[2..4], 1008u16.to_be_bytes());
+}
+
+fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> Rules {
+    let rates = Rates { messages: Rate::per_second(messages), bytes: Rate::per_second(bytes), policy };
+    Rules { rates, ..Rules::default() }
+}
+
+#[test]
+fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
+    let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
+    let read: Vec<u8> = (0..20).flat_map(|_| sent(FIN | TEXT, b"x")).chain(sent(FIN | PING, b"")).collect();
+    let wire = driven.receive(&read);
+    assert_eq!(wire.len(), 20 * 3 + 2, "what has come is answered");
+    assert_eq!(driven.commands.pause, Some(true));
+    // 21 at 10 to a second, of which ten were saved up.
+    let paid = Duration::from_millis(1100);
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + paid)));
+    assert_eq!(driven.deadline(paid), b"");
+    assert_eq!(driven.commands.pause, Some(false));
+    assert_eq!(driven.receive(&sent(FIN | TEXT, b"y")), answer(TEXT, b"y"));
+    assert_eq!(driven.commands.pause, Some(true));
+}
+
+#[test]
+fn bytes_have_a_rate_of_their_own() {
+    let mut driven = Driven::open_with(paced(0, 1000, RatePolicy::Pause));
+    let frame = sent(FIN | BINARY, &payload(2992));
+    assert_eq!(frame.len(), 3000);
+    driven.receive(&frame);
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + Duration::from_secs(2))));
+}
+
+#[test]
+fn a_pause_is_no_silence() {
+    let interval = Duration::from_secs(1);
+    let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
+    let mut driven = Driven::open_with(Rules { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
+    let read: Vec<u8> = (0..30).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
+    driven.receive(&read);
+    assert_eq!(driven.deadline(Duration::from_secs(29)), b"");
+    assert_eq!((driven.commands.pause, driven.closing()), (Some(false), None));
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + interval)));
+}
+
+#[test]
+fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
+    let mut driven = Driven::open_with(paced(2, 0, RatePolicy::Close));
+    let read: Vec<u8> = (0..3).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
+    let wire = driven.receive(&read);
+    let replies = answer(TEXT, b"x").repeat(3);
+    assert!(wire.starts_with(&replies), "the replies to what came before leave first");
+    assert_eq!(wire[replies.len()..], close_frame(1008, "rate-exceeded"));
+    assert_eq!(driven.closing(), Some(CloseMode::Flush));
+}
+
+#[test]
+fn without_limits_nothing_is_kept_for_them() {
+    let mut driven = Driven::open();
+    for _ in 0..1000 {
+        driven.receive(&sent(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
+        assert!(driven.commands.is_empty());
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn a_half_closed_connection_gets_all_its_echoes() {
 fn a_request_that_is_refused_gets_its_status() {
     on_every_engine(&[], |server| {
         let mut stream = server.connect();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send");
+        stream.write_all(b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send");
         let answer = String::from_utf8(rest(&mut stream)).expect("text");
         assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
     });

@@ -257,6 +257,8 @@ fn command(spec: &Spec, options: &Options, engine: EngineKind, places: Option<&P
         if spec.transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
         "--stats".to_owned(),
     ];
+    // Nothing but the load is to happen on the connections.
+    words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
     if let Some(congestion) = &options.congestion {
         words.extend(["--congestion".to_owned(), congestion.to_string()]);
     }

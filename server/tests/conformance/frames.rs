@@ -3,7 +3,7 @@
 use crate::case::Case;
 use crate::observe::End;
 use crate::playground::On;
-use crate::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, masked_by, raw};
+use crate::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, header, masked_by, raw};
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
 
@@ -412,5 +412,15 @@ fn deadlines() -> Vec<Case> {
         late("late-payload", "half a payload, then nothing", frame(TEXT, b"hello")[..8].to_vec()),
         late("late-message", "a fragment, then nothing", raw(TEXT, b"hello")),
         late("late-ping", "half a ping, then nothing", frame(PING, b"hello")[..8].to_vec()),
+        unfinished("slow-header", "half a header, pings impossible", vec![0x81]),
+        unfinished("slow-payload", "half a payload", frame(TEXT, b"hello")[..8].to_vec()),
+        unfinished("slow-message", "a fragment without a last one", raw(TEXT, b"hello")),
+        unfinished("slow-empty-fragment", "an empty fragment without a last one", raw(TEXT, b"")),
+        unfinished("slow-close", "half a Close", close(1000, b"")[..7].to_vec()),
     ]
+}
+
+/// The other deadline: not of silence, but of what was begun.
+fn unfinished(id: &str, sent: &str, bytes: Vec<u8>) -> Case {
+    Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1008)).on(On::Policed)
 }

@@ -86,6 +86,7 @@ pub(crate) fn cases(playground: &Playground) -> Vec<Case> {
         other_protocols(),
         deadlines(&draft),
         admission(&draft),
+        guarded(&draft, playground),
     ]
     .concat()
 }
@@ -476,6 +477,24 @@ fn offers(d: &Draft) -> Vec<Case> {
         d.clone().with("Origin", "http://a").with("Origin", "http://b").bytes(),
     ));
     cases
+}
+
+/// What any page in a browser could do to a server of its own machine.
+fn guarded(d: &Draft, playground: &Playground) -> Vec<Case> {
+    let host = &playground.host;
+    let from = |origin: &str| d.clone().with("Origin", origin).bytes();
+    let own = from(&format!("http://{host}"));
+    let refused = |id: &str, sent: &str, bytes| {
+        Case::request(id, sent, "RFC 6455 10.2", bytes, Answer::Status(403, CLOSES)).on(On::Policed)
+    };
+    let rebound = d.clone().set("Host", "evil.example").with("Origin", "http://evil.example").bytes();
+    vec![
+        opens("hs-guard-own", "the server's own Origin", "RFC 6455 10.2", own).on(On::Policed),
+        refused("hs-guard-foreign", "a foreign Origin on loopback", from("http://evil.example")),
+        refused("hs-guard-port", "another port of the same host", from("http://127.0.0.1:1")),
+        refused("hs-guard-null", "Origin: null on loopback", from("null")),
+        refused("hs-guard-rebound", "a foreign name for this host", rebound),
+    ]
 }
 
 fn sizes(d: &Draft, path: &str) -> Vec<Case> {

@@ -54,7 +54,8 @@ fn all_ok_on(engine: &str) {
     let small = start(&["--max-message", "64KiB", "--max-fragments", "100"]);
     let choosy = start(&["--path", PATH, "--origin", ORIGIN]);
     let hurried = start(&["--handshake-timeout", HURRY, "--idle-timeout", HURRY]);
-    let playground = Playground::own(&usual, &small, &choosy, &hurried, LONG);
+    let policed = start(&["--message-timeout", "300ms", "--subprotocol", "chat"]);
+    let playground = Playground::own(&usual, &small, &choosy, &hurried, &policed, LONG);
     let results = case::run_all(&cases(&playground), &playground);
     let failures: Vec<_> = results.into_iter().filter(|result| result.verdict != Verdict::Ok).collect();
     if !failures.is_empty() {

@@ -20,6 +20,8 @@ pub(crate) enum On {
     Choosy,
     /// Ours, with short deadlines for handshakes and silence.
     Hurried,
+    /// Ours, with a short deadline for messages and a subprotocol.
+    Policed,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ struct Limited {
     small: SocketAddr,
     choosy: SocketAddr,
     hurried: SocketAddr,
+    policed: SocketAddr,
     pid: u32,
 }
 
@@ -46,16 +49,18 @@ impl Playground {
         small: &Program,
         choosy: &Program,
         hurried: &Program,
+        policed: &Program,
         patience: Duration,
     ) -> Self {
         let limited = Limited {
             small: small.address(),
             choosy: choosy.address(),
             hurried: hurried.address(),
+            policed: policed.address(),
             pid: usual.pid(),
         };
         let usual = usual.address();
-        Self { host: usual.to_string(), path: "/".into(), patience, usual, limited: Some(limited) }
+        Self { host: usual.to_string(), path: "/echo".into(), patience, usual, limited: Some(limited) }
     }
 
     pub(crate) fn foreign(url: &str, patience: Duration) -> Result<Self, String> {
@@ -75,6 +80,7 @@ impl Playground {
             (On::Small, limited) => limited.as_ref().map(|limited| limited.small),
             (On::Choosy, limited) => limited.as_ref().map(|limited| limited.choosy),
             (On::Hurried, limited) => limited.as_ref().map(|limited| limited.hurried),
+            (On::Policed, limited) => limited.as_ref().map(|limited| limited.policed),
         }
     }
 

@@ -1,0 +1,161 @@
+//! The workers' counters in Prometheus' text format (version 0.0.4).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use engine::{Counters, Load};
+
+use crate::board::{CloseCodes, Snapshot};
+
+/// The media type of the format.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A counter of each worker: its name, what it says, and where it is found.
+type PerWorker = (&'static str, &'static str, fn(&Counters) -> u64);
+
+const PER_WORKER: [PerWorker; 8] = [
+    ("turns", "Turns of the event loop.", |c| c.turns),
+    ("enters", "System calls that submit or wait.", |c| c.enters),
+    ("completions", "Completions taken in, or readiness events.", |c| c.completions),
+    ("partial_sends", "Sends that took less than everything.", |c| c.partial_sends),
+    ("enobufs", "Receives that ended because no buffer was free.", |c| c.enobufs),
+    ("overflows", "Times the completion queue overflowed.", |c| c.overflows),
+    ("accept_pauses", "Times accepting paused for want of descriptors or of room.", |c| c.accept_pauses),
+    ("closed", "Connections closed.", |c| c.closed),
+];
+
+/// Text under way.
+struct Text(String);
+
+impl Text {
+    /// Begins a family: every name has the program's before it.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP sparring_{name} {help}\n# TYPE sparring_{name} {kind}\n");
+    }
+
+    /// A sample; `labels` are constants of the program or numbers, so that nothing needs escaping.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let _ = write!(self.0, "sparring_{name}");
+        for (n, (label, is)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"{is}\"", if n == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+}
+
+/// Everything the workers know. Of one that did not answer it is what it said last.
+pub(super) fn exposition(workers: &[(Snapshot, bool)], draining: bool) -> String {
+    let mut text = Text(String::with_capacity(8 << 10));
+    totals(&mut text, workers);
+    refusals(&mut text, workers);
+    closes(&mut text, workers);
+    per_worker(&mut text, workers);
+    text.single("draining", "gauge", "1 while the server is going down.", draining.into());
+    text.0
+}
+
+fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    let sum = |f: fn(&Snapshot) -> u64| workers.iter().map(|(snapshot, _)| f(snapshot)).sum::<u64>();
+    let mut load = Load::default();
+    workers.iter().for_each(|(snapshot, _)| load += snapshot.load);
+    let turned_away = load.connections.saturating_sub(sum(|s| s.open));
+    text.family("connections", "gauge", "Connections by whether they were let in or are being turned away.");
+    text.sample("connections", &[("state", "open")], sum(|s| s.open));
+    text.sample("connections", &[("state", "turned_away")], turned_away);
+    text.single("backlog_bytes", "gauge", "Bytes that other ends have not taken yet.", load.unsent);
+    text.single("paused_readers", "gauge", "Connections that are not read from, for a limit.", load.not_read);
+    text.single("accepted_total", "counter", "Connections accepted.", sum(|s| s.counters.accepted));
+    text.single("websockets_total", "counter", "WebSockets opened.", sum(|s| s.ledger.opened));
+    text.single("pages_total", "counter", "Pages sent to browsers.", sum(|s| s.ledger.pages));
+    text.single("messages_total", "counter", "Messages echoed.", sum(|s| s.ledger.tally.messages));
+    text.family("bytes_total", "counter", "Payload bytes of TCP.");
+    text.sample("bytes_total", &[("direction", "in")], sum(|s| s.counters.bytes_in));
+    text.sample("bytes_total", &[("direction", "out")], sum(|s| s.counters.bytes_out));
+}
+
+fn refusals(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    let mut by_rule = BTreeMap::new();
+    for (rule, count) in workers.iter().flat_map(|(snapshot, _)| &snapshot.ledger.refusals) {
+        *by_rule.entry(*rule).or_insert(0) += count;
+    }
+    text.family(
+        "refusals_total",
+        "counter",
+        "Connections, requests and frames refused, by the rule they broke.",
+    );
+    by_rule.iter().for_each(|(rule, &count)| text.sample("refusals_total", &[("rule", rule)], count));
+}
+
+fn closes(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    text.family("closes_total", "counter", "WebSockets closed, by who closed first and the code.");
+    let by = |who: fn(&Snapshot) -> &CloseCodes| {
+        let mut counts = [0; CloseCodes::LABELS.len()];
+        for (snapshot, _) in workers {
+            who(snapshot).iter().zip(&mut counts).for_each(|((_, count), sum)| *sum += count);
+        }
+        counts
+    };
+    let both =
+        [("client", by(|s| &s.ledger.closes.by_client)), ("server", by(|s| &s.ledger.closes.by_server))];
+    for (who, counts) in both {
+        for (code, count) in CloseCodes::LABELS.into_iter().zip(counts) {
+            text.sample("closes_total", &[("by", who), ("code", code)], count);
+        }
+    }
+}
+
+fn per_worker(text: &mut Text, workers: &[(Snapshot, bool)]) {
+    let numbers: Vec<String> = (0..workers.len()).map(|n| n.to_string()).collect();
+    text.family("worker_up", "gauge", "1 for a worker that has just answered.");
+    for (number, (_, is_of_now)) in numbers.iter().zip(workers) {
+        text.sample("worker_up", &[("worker", number)], (*is_of_now).into());
+    }
+    for (name, help, value) in PER_WORKER {
+        let name = format!("worker_{name}_total");
+        text.family(&name, "counter", help);
+        for (number, (snapshot, _)) in numbers.iter().zip(workers) {
+            text.sample(&name, &[("worker", number)], value(&snapshot.counters));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Ledger;
+
+    #[test]
+    fn workers_are_added_up_and_told_apart() {
+        let worker = |turns, refusals| {
+            let mut ledger = Ledger { refusals, ..Ledger::default() };
+            ledger.closes.by_client.count(Some(4321));
+            let counters = Counters { turns, bytes_in: 10, ..Counters::default() };
+            let load = Load { connections: 3, not_read: 1, unsent: 100 };
+            (Snapshot { counters, load, open: 2, ledger }, turns > 5)
+        };
+        let text = exposition(
+            &[worker(5, vec![("unmasked-frame", 2)]), worker(7, vec![("unmasked-frame", 1)])],
+            true,
+        );
+        for line in [
+            "sparring_connections{state=\"open\"} 4",
+            "sparring_connections{state=\"turned_away\"} 2",
+            "sparring_backlog_bytes 200",
+            "sparring_paused_readers 2",
+            "sparring_bytes_total{direction=\"in\"} 20",
+            "sparring_refusals_total{rule=\"unmasked-frame\"} 3",
+            "sparring_closes_total{by=\"client\",code=\"4xxx\"} 2",
+            "sparring_worker_up{worker=\"0\"} 0",
+            "sparring_worker_up{worker=\"1\"} 1",
+            "sparring_worker_turns_total{worker=\"1\"} 7",
+            "sparring_draining 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a worker shows of itself when it is asked to, in mid-run.
+//!
+//! A worker counts for itself, in plain numbers. Only when somebody wants to know are they copied here.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::{Counters, Load};
+
+use crate::stats::Tally;
+
+/// A worker's handler, counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) tally: Tally,
+    /// WebSockets opened.
+    pub(crate) opened: u64,
+    /// Browsers' pages sent.
+    pub(crate) pages: u64,
+    /// Refusals by rule.
+    pub(crate) refusals: Vec<(&'static str, u64)>,
+    pub(crate) closes: Closes,
+}
+
+/// Close codes by who closed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closes {
+    pub(crate) by_client: CloseCodes,
+    pub(crate) by_server: CloseCodes,
+}
+
+/// How often each close code was seen. Those that applications choose share two places: a client must not be able to make
+/// new ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CloseCodes([u64; CloseCodes::LABELS.len()]);
+
+impl CloseCodes {
+    /// 1005 stands for a Close without a code (RFC 6455 7.4.1), 3xxx for libraries and 4xxx for applications (7.4.2).
+    pub(crate) const LABELS: [&str; 15] = [
+        "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
+        "1014", "3xxx", "4xxx",
+    ];
+
+    /// Counts a code that may be sent, or a Close without one.
+    pub(crate) fn count(&mut self, code: Option<u16>) {
+        let place = match code {
+            None => 4,
+            Some(code @ 1000..=1003) => usize::from(code) - 1000,
+            Some(code @ 1007..=1014) => usize::from(code) - 1007 + 5,
+            Some(3000..=3999) => 13,
+            Some(_) => 14,
+        };
+        self.0[place] += 1;
+    }
+
+    /// Labels and counts.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Self::LABELS.into_iter().zip(self.0)
+    }
+}
+
+/// A worker at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) counters: Counters,
+    pub(crate) load: Load,
+    /// Connections that were let in and are not gone.
+    pub(crate) open: u64,
+    pub(crate) ledger: Ledger,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    edition: u64,
+    snapshot: Snapshot,
+}
+
+/// A worker's latest snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    shown: Mutex<Shown>,
+    changed: Condvar,
+}
+
+impl Board {
+    /// Shows a new snapshot. Whoever reads holds the lock for as long as a copy takes.
+    pub(crate) fn show(&self, snapshot: Snapshot) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = Shown { edition: shown.edition + 1, snapshot };
+        self.changed.notify_all();
+    }
+
+    /// How many snapshots there were.
+    pub(crate) fn edition(&self) -> u64 {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).edition
+    }
+
+    /// The latest snapshot, and whether it is newer than `edition`; waits for one until `end`.
+    pub(crate) fn newer_than(&self, edition: u64, end: Instant) -> (Snapshot, bool) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        while shown.edition == edition {
+            let left = end.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            shown = self.changed.wait_timeout(shown, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        (shown.snapshot.clone(), shown.edition != edition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_that_may_be_sent_has_its_place() {
+        let mut codes = CloseCodes::default();
+        for code in (0..=4999).filter(|&code| protocol::close::is_sendable(code)) {
+            codes.count(Some(code));
+        }
+        codes.count(None);
+        for (label, count) in codes.iter() {
+            assert_eq!(count, if label.ends_with("xxx") { 1000 } else { 1 }, "{label}");
+        }
+    }
+
+    #[test]
+    fn an_old_snapshot_says_so() {
+        let board = Board::default();
+        assert!(!board.newer_than(0, Instant::now()).1);
+        board.show(Snapshot { open: 7, ..Snapshot::default() });
+        let (snapshot, is_new) = board.newer_than(0, Instant::now());
+        assert_eq!((snapshot.open, is_new, board.edition()), (7, true, 1));
+        assert!(!board.newer_than(1, Instant::now()).1);
+    }
+}

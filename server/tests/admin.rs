@@ -1,0 +1,239 @@
+//! Metrics and health, as whoever watches the server sees them.
+
+mod program;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use program::{LONG, Program, connect, engines, expect, frame, rest, run};
+use rustix::process::Signal;
+
+/// A server with its admin address, which it tells on standard error.
+struct Watched {
+    server: Program,
+    admin: SocketAddr,
+}
+
+impl Watched {
+    fn start(arguments: &[&str]) -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let arguments = [&["--admin", "127.0.0.1:0"], arguments].concat();
+        let server = Program::start_logging(&["--listen", "127.0.0.1:0"], &arguments, writer);
+        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+        let line = lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
+        // A full pipe would stop the server.
+        std::thread::spawn(move || lines.for_each(drop));
+        let admin = line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
+        Self { server, admin }
+    }
+
+    fn ask(&self, request: &[u8]) -> String {
+        let mut stream = connect(self.admin);
+        stream.write_all(request).expect("request");
+        String::from_utf8(rest(&mut stream)).expect("text")
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let (head, content) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, content.to_owned())
+    }
+
+    /// Every sample by its name and labels.
+    fn metrics(&self) -> BTreeMap<String, u64> {
+        let (status, content) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let samples = content.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("name and value");
+            (name.to_owned(), value.parse().expect("a number"))
+        });
+        samples.collect()
+    }
+
+    /// Waits until a metric has a value: what a client has seen may reach the counters a turn later.
+    fn until(&self, name: &str, value: u64) {
+        let end = Instant::now() + LONG;
+        while self.metrics()[name] != value {
+            assert!(Instant::now() < end, "{name} never becomes {value}: {}", self.metrics()[name]);
+        }
+    }
+}
+
+#[test]
+fn everything_that_happens_is_counted() {
+    for engine in engines() {
+        eprintln!("engine {engine}");
+        let watched = Watched::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
+        let server = &watched.server;
+        let mut open = server.open();
+        for _ in 0..5 {
+            open.write_all(&frame(1, b"hello")).expect("frame");
+            expect(&mut open, b"\x81\x05hello");
+        }
+        watched.until("sparring_messages_total", 5);
+        watched.until("sparring_connections{state=\"open\"}", 1);
+        let mut faulty = server.open();
+        faulty.write_all(b"\x81\x01?").expect("unmasked frame");
+        rest(&mut faulty);
+        let mut leaving = server.open();
+        leaving.write_all(&frame(8, b"\x10\xe1")).expect("close 4321");
+        rest(&mut leaving);
+        drop((faulty, leaving));
+        watched.until("sparring_connections{state=\"open\"}", 1);
+        let mut page = server.connect();
+        page.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+        rest(&mut page);
+        let metrics = watched.metrics();
+        for (name, value) in [
+            ("sparring_websockets_total", 3),
+            ("sparring_pages_total", 1),
+            ("sparring_refusals_total{rule=\"unmasked-frame\"}", 1),
+            ("sparring_closes_total{by=\"server\",code=\"1002\"}", 1),
+            ("sparring_closes_total{by=\"client\",code=\"4xxx\"}", 1),
+            ("sparring_closes_total{by=\"client\",code=\"1000\"}", 0),
+            ("sparring_accepted_total", 4),
+            ("sparring_worker_up{worker=\"1\"}", 1),
+            ("sparring_draining", 0),
+            ("sparring_backlog_bytes", 0),
+        ] {
+            assert_eq!(metrics.get(name), Some(&value), "{name}");
+        }
+        assert!(metrics["sparring_bytes_total{direction=\"in\"}"] > 5 * 11);
+        assert!(metrics["sparring_worker_enters_total{worker=\"0\"}"] > 0);
+    }
+}
+
+#[test]
+fn slow_readers_show() {
+    for engine in engines() {
+        eprintln!("engine {engine}");
+        let watched = Watched::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
+        let stream = watched.server.open();
+        let mut input = stream.try_clone().expect("clone");
+        let flooding = std::thread::spawn(move || {
+            let flood = frame(2, &[7; 125]).repeat(1000);
+            while input.write_all(&flood).is_ok() {}
+        });
+        watched.until("sparring_paused_readers", 1);
+        assert!(watched.metrics()["sparring_backlog_bytes"] > 64 << 10);
+        stream.shutdown(std::net::Shutdown::Both).expect("shutdown");
+        drop(stream);
+        flooding.join().expect("no panic");
+        watched.until("sparring_paused_readers", 0);
+        watched.until("sparring_backlog_bytes", 0);
+    }
+}
+
+#[test]
+fn a_draining_server_is_healthy_but_not_ready() {
+    let watched = Watched::start(&["--drain-timeout", "1h"]);
+    assert_eq!(watched.get("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(watched.get("/healthz"), (200, "healthy\n".to_owned()));
+    let mut open = watched.server.open();
+    watched.server.signal(Signal::TERM);
+    expect(&mut open, b"\x88\x02\x03\xe9");
+    assert_eq!(watched.get("/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(watched.get("/healthz").0, 200);
+    assert_eq!(watched.metrics()["sparring_draining"], 1);
+    drop(open);
+    assert_eq!(watched.server.end().0.code(), Some(0));
+}
+
+#[test]
+fn odd_requests_do_no_harm() {
+    let watched = Watched::start(&[]);
+    assert_eq!(watched.get("/").0, 404);
+    assert!(watched.ask(b"POST /metrics HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(watched.ask(b"\x16\x03\x01\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    let head = watched.ask(b"HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    let mut long = connect(watched.admin);
+    // Its end is not waited for: the answer comes when it is too long, and the rest may meet a closed connection.
+    let _ = long.write_all(&[b'a'; 9 << 10]);
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut long, &mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "));
+    // Whoever says nothing holds the others up for a bounded time.
+    let mut silent = connect(watched.admin);
+    assert_eq!(watched.get("/healthz").0, 200);
+    assert!(rest(&mut silent).starts_with(b"HTTP/1.1 408 "));
+}
+
+#[test]
+fn an_admin_port_in_use_is_an_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = taken.local_addr().expect("address").to_string();
+    let output = run(&["--listen", "127.0.0.1:0", "--admin", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert!(message.contains(&address) && message.contains("--admin"), "{message}");
+}
+
+/// Prometheus' own parser, of its client for Python.
+#[test]
+fn the_metrics_are_what_prometheus_reads() {
+    const PARSE: &str = "import sys\nfrom prometheus_client.parser import text_string_to_metric_families as parse\n\
+        families = list(parse(sys.stdin.read()))\nassert all(f.documentation and f.type != 'unknown' for f in families)\n\
+        names = {f.name for f in families}\nassert len(names) == len(families), 'a family comes twice'\n\
+        print(sum(len(f.samples) for f in families))";
+    let python = std::env::var("SPARRING_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let has_it = Command::new(&python)
+        .args(["-c", "import prometheus_client.parser"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !has_it {
+        println!("skipped: no prometheus_client in {python} (pip install prometheus_client)");
+        return;
+    }
+    let watched = Watched::start(&["--threads", "2"]);
+    let mut post = watched.server.connect();
+    post.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+    rest(&mut post);
+    let (_, content) = watched.get("/metrics");
+    let mut child = Command::new(python)
+        .args(["-c", PARSE])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    child.stdin.take().expect("piped").write_all(content.as_bytes()).expect("metrics");
+    let output = child.wait_with_output().expect("python");
+    assert!(output.status.success());
+    let samples: usize = String::from_utf8(output.stdout).expect("text").trim().parse().expect("a number");
+    assert_eq!(samples, content.lines().filter(|line| !line.starts_with('#')).count());
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let arguments = ["--log-format", "json", "--engine", "epoll", "--max-connections-per-ip", "9"];
+    let server = Program::start_logging(&["--listen", "127.0.0.1:0"], &arguments, writer);
+    let mut stream = server.connect();
+    let request = "GET /?<> HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: http://\"quoted\\\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("request");
+    assert!(rest(&mut stream).starts_with(b"HTTP/1.1 403 "));
+    let line = BufReader::new(reader).lines().next().expect("a line").expect("text");
+    let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((&event["level"], &event["rule"]), (&"WARN".into(), &"forbidden-origin".into()), "{line}");
+    assert_eq!(event["said"], "http://\\\"quoted\\\\", "{line}");
+    assert_eq!(event["peer"], stream.local_addr().expect("address").to_string(), "{line}");
+}
+
+/// Whoever watches costs the connections nothing: a look at the metrics wakes each worker once.
+#[test]
+fn many_looks_disturb_nobody() {
+    let watched = Watched::start(&["--threads", "1"]);
+    let mut stream = watched.server.open();
+    let end = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < end {
+        watched.metrics();
+        stream.write_all(&frame(1, b"hello")).expect("frame");
+        expect(&mut stream, b"\x81\x05hello");
+    }
+}
