@@ -1,10 +1,14 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is printed.
 
+mod compare;
 mod doctor;
 mod echo;
+mod list;
 mod output;
 mod report;
 mod run;
+mod selection;
+mod show;
 mod suite;
 mod terminal;
 mod value;
@@ -21,9 +25,12 @@ use tracing_subscriber::EnvFilter;
 use crate::run::RunError;
 use crate::spawn;
 
+use compare::CompareArguments;
 use doctor::DoctorArguments;
 use echo::EchoArguments;
+use list::ListArguments;
 use run::RunArguments;
+use show::ShowArguments;
 use suite::SuiteArguments;
 use terminal::Interrupt;
 
@@ -71,6 +78,12 @@ enum Command {
     Echo(EchoArguments),
     /// Say what on this machine would spoil a measurement, and the command that mends it. Changes nothing.
     Doctor(DoctorArguments),
+    /// List the stored sessions.
+    List(ListArguments),
+    /// Show one stored session.
+    Show(ShowArguments),
+    /// Compare two stored sessions, or the sides of an interleaved one.
+    Compare(CompareArguments),
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -102,6 +115,7 @@ impl From<RunError> for Failure {
 }
 
 /// The exit codes beside 0 (fine), 1 (error) and 2 (usage).
+const REGRESSED: u8 = 11;
 const INVALID: u8 = 13;
 const INTERRUPTED: u8 = 130;
 
@@ -118,6 +132,9 @@ pub fn main() -> ExitCode {
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
+        Some(Command::List(list)) => list.execute(),
+        Some(Command::Show(show)) => show.execute(),
+        Some(Command::Compare(compare)) => compare.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(Failure::Usage("a subcommand is needed: run, suite, echo or doctor".to_owned())),
     };
@@ -139,6 +156,11 @@ pub fn main() -> ExitCode {
 
 fn catch_signals() -> Result<Interrupt, Failure> {
     Interrupt::catch().map_err(|error| Failure::Error(format!("cannot catch signals: {error}")))
+}
+
+/// A line or several on standard output.
+fn print_line(text: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{text}").map_err(|error| Failure::Error(format!("cannot print: {error}")))
 }
 
 /// The table goes where the document does not.

@@ -19,7 +19,7 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
         for side in order {
             let mut run = run.clone();
             // Deterministic, small, and other for every run.
-            let spread = 1.0 + f64::from((pair * 7 + side * 3) % 11) / 10_000.0;
+            let spread = 1.0 + f64::from((pair * 7 + side * 3) % 11) / 2_000.0;
             run.arm = SIDES[side as usize].to_owned();
             run.pair = pair;
             run.rate_per_s *= spread;

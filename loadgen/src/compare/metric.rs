@@ -73,6 +73,18 @@ impl Metric {
         }
     }
 
+    /// The unit of [`Metric::shown`].
+    #[must_use]
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Throughput => "msg/s",
+            Self::ServerCpu | Self::GeneratorCpu => "us/msg",
+            Self::P50 | Self::P99 | Self::P99_9 => "us",
+            Self::Memory => "B/conn",
+            Self::Enters => "/msg",
+        }
+    }
+
     /// A value of it in the unit people read: nanoseconds become microseconds.
     #[must_use]
     pub fn shown(self, value: f64) -> f64 {

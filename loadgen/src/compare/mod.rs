@@ -7,8 +7,10 @@
 pub(crate) mod example;
 mod metric;
 pub mod noise;
+pub mod sessions;
 pub mod sides;
 pub mod statistics;
+pub mod table;
 mod verdict;
 
 pub use metric::Metric;

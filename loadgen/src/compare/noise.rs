@@ -180,7 +180,7 @@ mod tests {
         let noises = of_session(&recorded(12), 10);
         let cpu = noises.iter().find(|noise| noise.metric == Metric::ServerCpu).expect("recorded");
         assert_eq!((cpu.recorded, cpu.pairs), (12, 10));
-        assert!(cpu.p95 > 0.0 && cpu.p95 < 0.002, "{cpu:?}");
+        assert!(cpu.p95 > 0.0 && cpu.p95 < 0.01, "{cpu:?}");
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn ratios(before: &Summary, after: &Summary) -> ScenarioChange {
     }
 }
 
-fn cautions(earlier: &Document, newer: &Document) -> Vec<String> {
+/// What else differs between two sessions and could be the reason of a change, one sentence each.
+pub(crate) fn cautions(earlier: &Document, newer: &Document) -> Vec<String> {
     let mut cautions = Vec::new();
     if earlier.machine.kernel != newer.machine.kernel {
         let (was, is) = (&earlier.machine.kernel, &newer.machine.kernel);

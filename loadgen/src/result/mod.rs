@@ -14,12 +14,14 @@ pub(crate) mod example;
 mod latency;
 #[cfg(test)]
 mod schema_tests;
+mod selection;
 mod store;
 mod summary;
 pub(crate) mod table;
 mod utc;
 
 pub use arrival::Arrival;
+pub(crate) use change::cautions;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
@@ -27,6 +29,7 @@ pub use document::{
     Second, Server, Session, SessionKind, Transport,
 };
 pub use latency::{HistogramError, Latency, percentile};
+pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;
 pub(crate) use summary::median;

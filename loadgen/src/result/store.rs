@@ -68,6 +68,12 @@ impl Store {
         Self { root: root.into() }
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Writes `document` into a new file and says which.
     ///
     /// The file appears whole or not at all: it is written under a temporary name and renamed.

@@ -132,7 +132,8 @@ pub fn advisory(change: &Change) -> String {
     text
 }
 
-fn plain_table(header: &[&str]) -> Table {
+/// A table without lines around its cells, to be copied into text.
+pub(crate) fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     // The table is as wide as it is: wrapped figures are worse than a wrapped terminal line.
@@ -142,7 +143,7 @@ fn plain_table(header: &[&str]) -> Table {
 }
 
 /// Names to the left, figures to the right; one blank to the left of each and one between columns.
-fn align(table: &mut Table, names: usize) {
+pub(crate) fn align(table: &mut Table, names: usize) {
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding(if index == 0 { (0, 1) } else { (1, 1) });
         if index >= names {
@@ -156,7 +157,7 @@ fn us(ns: f64) -> f64 {
 }
 
 /// A figure with `decimals`, or a hyphen where it is not known.
-fn optional(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn optional(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 

@@ -1,0 +1,157 @@
+//! `sparring-loadgen compare`: two stored sessions, or the two sides of one.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::selection::SelectionArguments;
+use super::{Failure, INVALID, REGRESSED, print_line};
+use crate::compare::noise::Noises;
+use crate::compare::sessions::{cautions_between, refusals};
+use crate::compare::{Comparison, MIN_PAIRS, Threshold, Verdict, table};
+use crate::result::{Document, Scenario, Selection, SessionKind, Store, Stored};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen compare a.json b.json       two files
+  sparring-loadgen compare HEAD~1 HEAD         the newest stored sessions of two commits
+  sparring-loadgen compare duel.json           the sides of one interleaved session, judged again
+
+Where a stored duel of both commits exists it is taken: its runs alternated, and its pairs decide. Otherwise the comparison
+is ADVISORY (Mann-Whitney over the runs of each side): between the sessions the machine itself may have changed.
+
+Exit status: 0 compared; 1 they do not compare, or cannot be read; 2 wrong usage; 11 an interleaved comparison says
+regressed; 13 nothing could be judged of an interleaved one.";
+
+/// Refuses other machines, builds, scenarios and engines; marks another generator.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CompareArguments {
+    /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest that compares.
+    base: String,
+
+    /// The same for the other side; without it BASE must be an interleaved session.
+    new: Option<String>,
+
+    /// Compare what does not compare: other machines, builds, scenarios or engines. Says so.
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    selection: SelectionArguments,
+}
+
+impl CompareArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let base = self.selection.named(&self.base)?;
+        let Some(new) = &self.new else { return self.one(newest(base)?) };
+        if let Some(duel) = self.duel(new)? {
+            return self.one(duel);
+        }
+        let new = newest(self.selection.named(new)?)?;
+        let base = best(base, &new)?;
+        if base.path == new.path {
+            return self.one(new);
+        }
+        self.two(&base, &new)
+    }
+
+    /// The newest interleaved session of both commits.
+    fn duel(&self, new: &str) -> Result<Option<Stored>, Failure> {
+        let commit = |name: &str| {
+            let hash = name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if hash { Some(name.to_owned()) } else { crate::result::commit_of(name) }
+        };
+        let (Some(a), Some(b)) = (commit(&self.base), commit(new)) else { return Ok(None) };
+        let (found, _) = self.selection.store().select(&self.selection.selection())?;
+        Ok(found.into_iter().rfind(|stored| stored.document.is_duel_of(&a, &b)))
+    }
+
+    fn one(&self, stored: Stored) -> Result<u8, Failure> {
+        let Stored { path, document } = stored;
+        if document.session.kind != SessionKind::Ab {
+            let path = path.display();
+            return Err(Failure::Error(format!(
+                "{path} is not an interleaved session: name a second one to compare it with"
+            )));
+        }
+        print_line(&format!("{}, interleaved\n", path.display()))?;
+        let comparison = interleaved(&self.selection.results, &document)?;
+        print_line(&table::text(&comparison))?;
+        Ok(match comparison.overall() {
+            None => INVALID,
+            Some(Verdict::Regressed) => REGRESSED,
+            Some(_) => 0,
+        })
+    }
+
+    fn two(&self, base: &Stored, new: &Stored) -> Result<u8, Failure> {
+        let refusals = refusals(&base.document, &new.document);
+        if !refusals.is_empty() && !self.force {
+            let why = refusals.join(" ");
+            let (base, new) = (base.path.display(), new.path.display());
+            return Err(Failure::Error(format!(
+                "{base} and {new} do not compare. {why} --force compares them all the same"
+            )));
+        }
+        print_line(&format!("A  {}\nB  {}\n", base.path.display(), new.path.display()))?;
+        let thresholds = thresholds(&self.selection.results, &new.document)?;
+        let comparison = Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
+            thresholds(scenario, metric)
+        });
+        print_line(&table::text(&comparison))?;
+        for refusal in refusals {
+            print_line(&format!("FORCED: {refusal}"))?;
+        }
+        for caution in cautions_between(&base.document, &new.document) {
+            print_line(&format!("NOTE: {caution}"))?;
+        }
+        Ok(0)
+    }
+}
+
+fn newest(mut found: Vec<Stored>) -> Result<Stored, Failure> {
+    found.pop().ok_or_else(|| Failure::Error("there is no such session".to_owned()))
+}
+
+/// The newest of `found` that compares with `new` and is another one; else the newest, so that the refusal says why.
+fn best(found: Vec<Stored>, new: &Stored) -> Result<Stored, Failure> {
+    let compares =
+        |stored: &Stored| stored.path != new.path && refusals(&stored.document, &new.document).is_empty();
+    match found.iter().rposition(compares) {
+        Some(at) => newest(found.into_iter().take(at + 1).collect()),
+        None => newest(found),
+    }
+}
+
+/// The sides of an interleaved session against the thresholds of its machine.
+pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Comparison, Failure> {
+    let thresholds = thresholds(results, document)?;
+    Ok(Comparison::of_arms(document, &|scenario, metric| thresholds(scenario, metric)))
+}
+
+/// The same as text.
+pub(super) fn interleaved_text(results: &Path, document: &Document) -> Result<String, Failure> {
+    Ok(table::text(&interleaved(results, document)?))
+}
+
+/// What a metric must change by on the machine of `document`, whose noise may be among the stored results.
+pub(super) fn thresholds(
+    results: &Path,
+    document: &Document,
+) -> Result<impl Fn(&Scenario, crate::compare::Metric) -> Threshold + use<>, Failure> {
+    let noises = noises(results, &document.machine.id)?;
+    let pairs = document.runs.iter().map(|run| run.pair as usize + 1).max().unwrap_or(0).max(MIN_PAIRS);
+    Ok(move |scenario: &Scenario, metric| {
+        let noise = noises.find(scenario, metric, pairs).map(|(noise, _)| noise.p95);
+        Threshold::of(metric, noise)
+    })
+}
+
+/// The recorded noise of a machine.
+pub(super) fn noises(results: &Path, machine: &str) -> Result<Noises, Failure> {
+    let selection = Selection { machine: Some(machine.to_owned()), ..Selection::default() };
+    let (found, _) = Store::new(results).select(&selection)?;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Noises::among(found.into_iter().map(|stored| (name(&stored.path), stored.document))))
+}

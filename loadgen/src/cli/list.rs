@@ -1,0 +1,107 @@
+//! `sparring-loadgen list`: the stored sessions, a line each.
+
+use clap::Args;
+
+use super::selection::SelectionArguments;
+use super::{Failure, print_line};
+use crate::result::table::{align, plain_table};
+use crate::result::{Document, SessionKind, Stored};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen list                                 every stored session, oldest first
+  sparring-loadgen list --scenario echo --commit HEAD   those of the commit that is checked out
+
+Files that cannot be read are named on standard error, and the others listed: exit status 1 then, else 0.";
+
+/// Sessions under bench-results, oldest first.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    selection: SelectionArguments,
+}
+
+impl ListArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let (found, unreadable) = self.selection.store().select(&self.selection.selection())?;
+        if found.is_empty() {
+            eprintln!("no stored session fits in {}", self.selection.results.display());
+        } else {
+            print_line(&table(&found))?;
+        }
+        for error in &unreadable {
+            eprintln!("sparring-loadgen: {error}");
+        }
+        Ok(u8::from(!unreadable.is_empty()))
+    }
+}
+
+fn table(found: &[Stored]) -> String {
+    let header = ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
+    let mut table = plain_table(&header);
+    for Stored { path, document } in found {
+        let runs = document.runs.len();
+        table.add_row(vec![
+            document.session.start.to_string().chars().take(16).collect(),
+            document.machine.id.clone(),
+            kind(document),
+            commits(document),
+            document.session.tag.clone().unwrap_or_else(|| "-".to_owned()),
+            document.scenarios.len().to_string(),
+            runs.to_string(),
+            match document.runs.iter().filter(|run| run.valid).count() {
+                valid if valid == runs => "all".to_owned(),
+                valid => valid.to_string(),
+            },
+            path.display().to_string(),
+        ]);
+    }
+    align(&mut table, 99);
+    table.trim_fmt()
+}
+
+/// `quick`, `duel`, `noise`, `run`; with a star where it was interrupted.
+fn kind(document: &Document) -> String {
+    let name = match document.session.kind {
+        SessionKind::Single => "run",
+        SessionKind::Suite => document.session.suite.as_deref().unwrap_or("suite"),
+        SessionKind::Ab => "duel",
+        SessionKind::Aa => "noise",
+    };
+    format!("{name}{}", if document.session.interrupted { "*" } else { "" })
+}
+
+/// `abcdef012345`, `A..B` of a comparison, with a plus where there were changes beside the commit.
+fn commits(document: &Document) -> String {
+    let short = |subject: &crate::subject::Subject| {
+        let commit = subject.commit.as_deref().map_or("-", |commit| commit.get(..12).unwrap_or(commit));
+        format!("{commit}{}", if subject.dirty == Some(true) { "+" } else { "" })
+    };
+    match document.arms.as_slice() {
+        [] => short(&document.subject),
+        arms => arms.iter().map(|arm| short(&arm.subject)).collect::<Vec<_>>().join(".."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::result::example;
+
+    #[test]
+    fn a_session_is_a_line() {
+        let mut dirty = example::document();
+        dirty.subject.dirty = Some(true);
+        dirty.session.interrupted = true;
+        dirty.runs[0].valid = false;
+        let stored = |document| Stored { path: "r/m/f.json".into(), document };
+        let text = table(&[stored(dirty), stored(duel(8, 1.0))]);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[1][..4], ["2026-03-01T09:30", "0123456789ab", "quick*", "abcdef012345+"]);
+        assert_eq!(lines[1][4..], ["-", "2", "2", "1", "r/m/f.json"]);
+        assert_eq!(lines[2][2..8], ["duel", "abcdef012345..abcdef012345", "-", "1", "16", "all"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! `sparring-loadgen show`: one stored session.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::selection::SelectionArguments;
+use super::{Failure, compare, print_line};
+use crate::compare::table::percent;
+use crate::compare::{Metric, noise::Noise};
+use crate::result::table::{align, plain_table};
+use crate::result::{Document, SessionKind, Stored, derived_lines, summary_table};
+use crate::subject::Subject;
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen show last                  the newest session
+  sparring-loadgen show last --tag quick      the newest of that suite
+  sparring-loadgen show a1b2c3d               the newest of a commit
+  sparring-loadgen show result.json           a file, wherever it lies";
+
+/// What a session measured, where, and of what.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ShowArguments {
+    /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
+    what: String,
+
+    #[command(flatten)]
+    selection: SelectionArguments,
+}
+
+impl ShowArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let newest = self.selection.named(&self.what)?.pop();
+        if let Some(stored) = newest {
+            print_line(&text(&self.selection.results, &stored)?)?;
+        }
+        Ok(0)
+    }
+}
+
+fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
+    let document = &stored.document;
+    let mut lines = head(stored);
+    lines.push(String::new());
+    match document.session.kind {
+        SessionKind::Ab => lines.push(compare::interleaved_text(results, document)?),
+        SessionKind::Aa => lines.push(noise_table(document)),
+        SessionKind::Single | SessionKind::Suite => {
+            lines.push(summary_table(document));
+            lines.extend(derived_lines(document));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+fn head(stored: &Stored) -> Vec<String> {
+    let Document { session, machine, tool, arms, subject, .. } = &stored.document;
+    let tag = session.tag.as_ref().map(|tag| format!(", tag {tag}")).unwrap_or_default();
+    let mut lines = vec![
+        stored.path.display().to_string(),
+        format!("  measured   {}, {:.0} s{tag}", session.start, session.duration_ns as f64 / 1e9),
+        format!(
+            "  machine    {} ({}, {} cores, {} threads, {}, Linux {})",
+            machine.id, machine.cpu, machine.cores, machine.threads, machine.virtualisation, machine.kernel
+        ),
+        format!(
+            "  generator  {} {} (commit {}, {}, engine {})",
+            tool.name,
+            tool.version,
+            short(tool.commit.as_deref()),
+            tool.build,
+            tool.engine
+        ),
+    ];
+    match arms.as_slice() {
+        [] => lines.push(format!("  server     {}", of_subject(subject))),
+        arms => {
+            lines.extend(arms.iter().map(|arm| format!("  {:<10} {}", arm.name, of_subject(&arm.subject))))
+        }
+    }
+    lines
+}
+
+/// A server in a line.
+pub(super) fn of_subject(subject: &Subject) -> String {
+    let command = subject.command.as_deref().unwrap_or("not started by the generator");
+    let dirty = if subject.dirty == Some(true) { " with changes" } else { "" };
+    let build = subject.build.as_ref().map(|build| format!(", {build}")).unwrap_or_default();
+    format!("{command} (commit {}{dirty}{build})", short(subject.commit.as_deref()))
+}
+
+fn short(commit: Option<&str>) -> &str {
+    commit.map_or("unknown", |commit| commit.get(..12).unwrap_or(commit))
+}
+
+/// What `aa` recorded.
+pub(super) fn noise_table(document: &Document) -> String {
+    let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
+    let noises: Vec<Noise> =
+        stored.and_then(|noise| serde_json::from_value(noise.clone()).ok()).unwrap_or_default();
+    let mut table = plain_table(&["scenario", "metric", "pairs recorded", "noise", "smallest threshold"]);
+    for noise in &noises {
+        let default = noise.metric.default_threshold();
+        let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
+        table.add_row(vec![
+            noise.scenario.clone(),
+            Metric::name(noise.metric).to_owned(),
+            noise.recorded.to_string(),
+            percent(1.0 + noise.p95).trim_start_matches('+').to_owned(),
+            format!("{:.1} %{from}", 100.0 * default.max(2.0 * noise.p95)),
+        ]);
+    }
+    align(&mut table, 2);
+    let pairs = noises.first().map_or(0, |noise| noise.pairs);
+    format!(
+        "{}\n\nnoise: in 95 of 100 duels of {pairs} pairs between identical servers the estimate stays within it",
+        table.trim_fmt()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::result::example;
+
+    #[test]
+    fn a_session_is_shown_with_its_machine_and_its_servers() {
+        let stored = |document| Stored { path: "r/m/f.json".into(), document };
+        let of = |document| text(Path::new("/nonexistent"), &stored(document)).expect("shown");
+        let single = of(example::document());
+        for part in
+            ["r/m/f.json", "2026-03-01", "AMD EPYC", "uring", "commit abcdef012345, release", "echo / tcp"]
+        {
+            assert!(single.contains(part), "{part} not in {single}");
+        }
+        let duel = of(duel(8, 1.06));
+        assert!(duel.contains("\n  A          sparring-server") && duel.contains("REGRESSED"), "{duel}");
+    }
+}

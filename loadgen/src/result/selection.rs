@@ -1,0 +1,270 @@
+//! Finding stored sessions: by machine, scenario, commit, tag, or file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use thiserror::Error;
+
+use super::document::{Document, SessionKind};
+use super::store::{Store, StoreError};
+
+/// Which sessions are meant; every field that is set must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The machine's id, or its beginning.
+    pub machine: Option<String>,
+    /// A scenario the session has, by name.
+    pub scenario: Option<String>,
+    /// The commit of a measured server, or its beginning.
+    pub commit: Option<String>,
+    /// The session's tag, or its suite.
+    pub tag: Option<String>,
+}
+
+impl Selection {
+    /// Whether `document` is meant.
+    #[must_use]
+    pub fn fits(&self, document: &Document) -> bool {
+        let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(test);
+        let Document { session, machine, scenarios, .. } = document;
+        is(&self.machine, &|id| machine.id.starts_with(id))
+            && is(&self.scenario, &|name| scenarios.iter().any(|scenario| scenario.name == name))
+            && is(&self.commit, &|commit| document.commits().any(|own| own.starts_with(commit)))
+            && is(&self.tag, &|tag| {
+                [&session.tag, &session.suite].iter().any(|own| own.as_deref() == Some(tag))
+            })
+    }
+}
+
+impl Document {
+    /// The commits of all measured servers.
+    pub fn commits(&self) -> impl Iterator<Item = &str> {
+        let arms = self.arms.iter().map(|arm| &arm.subject);
+        arms.chain([&self.subject]).filter_map(|subject| subject.commit.as_deref())
+    }
+
+    /// Whether this is the interleaved comparison of a server of commit `a` with one of commit `b`.
+    #[must_use]
+    pub fn is_duel_of(&self, a: &str, b: &str) -> bool {
+        let of = |arm: usize, commit: &str| {
+            let own = self.arms.get(arm).and_then(|arm| arm.subject.commit.as_deref());
+            own.is_some_and(|own| own.starts_with(commit))
+        };
+        self.session.kind == SessionKind::Ab && self.arms.len() == 2 && of(0, a) && of(1, b)
+    }
+}
+
+/// A session and the file it is stored in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub document: Document,
+}
+
+/// Why no session was found.
+#[derive(Debug, Error)]
+pub enum SelectionError {
+    /// The file or the folder cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing fits.
+    #[error(
+        "`{what}` is no file, and no stored session of {} has that commit or tag; `sparring-loadgen list` shows what there is",
+        root.display()
+    )]
+    Nothing {
+        /// What was asked for.
+        what: String,
+        /// The folder of results.
+        root: PathBuf,
+    },
+}
+
+impl Store {
+    /// The machines that have a folder, in alphabetical order; none where there is no store.
+    ///
+    /// # Errors
+    /// When the folder exists and cannot be read.
+    pub fn machines(&self) -> Result<Vec<String>, StoreError> {
+        let read = |source| StoreError::Io { action: "read", path: self.root().to_owned(), source };
+        let entries = match fs::read_dir(self.root()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read(error)),
+        };
+        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
+        let mut machines: Vec<String> =
+            folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        machines.sort();
+        Ok(machines)
+    }
+
+    /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file does not hide the others.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for machine in self.machines()? {
+            for path in self.sessions(&machine)? {
+                match Self::load(&path) {
+                    Ok(document) if selection.fits(&document) => found.push(Stored { path, document }),
+                    Ok(_) => {}
+                    Err(error) => unreadable.push(error),
+                }
+            }
+        }
+        found.sort_by_key(|stored| stored.document.session.start);
+        Ok((found, unreadable))
+    }
+
+    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that name alone, or else all
+    /// stored ones whose commit begins with it, that have it as tag or suite, or whose commit is what git makes of it; `last`
+    /// means all.
+    ///
+    /// # Errors
+    /// [`SelectionError`].
+    pub fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
+        let path = Path::new(what);
+        if path.is_file() || what.ends_with(".json") {
+            return Ok(vec![Stored { path: path.to_owned(), document: Self::load(path)? }]);
+        }
+        let find = |selection: &Selection| self.select(selection).map(|(found, _)| found);
+        if what == "last" {
+            return self.some(what, find(&Selection::default())?);
+        }
+        let of_tag = find(&Selection { tag: Some(what.to_owned()), ..Selection::default() })?;
+        if !of_tag.is_empty() {
+            return Ok(of_tag);
+        }
+        let by_commit =
+            |commit: &str| find(&Selection { commit: Some(commit.to_owned()), ..Selection::default() });
+        let written = if what.len() >= 7 { by_commit(what)? } else { Vec::new() };
+        if !written.is_empty() {
+            return Ok(written);
+        }
+        match commit_of(what) {
+            Some(commit) => self.some(what, by_commit(&commit)?),
+            None => self.some(what, Vec::new()),
+        }
+    }
+
+    fn some(&self, what: &str, found: Vec<Stored>) -> Result<Vec<Stored>, SelectionError> {
+        let nothing = || SelectionError::Nothing { what: what.to_owned(), root: self.root().to_owned() };
+        if found.is_empty() { Err(nothing()) } else { Ok(found) }
+    }
+}
+
+/// What git in the current directory makes of a revision's name; `None` where it knows none, or there is no git.
+#[must_use]
+pub fn commit_of(revision: &str) -> Option<String> {
+    let asked = Command::new("git")
+        .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let said = asked.ok().filter(|output| output.status.success())?.stdout;
+    Some(String::from_utf8_lossy(&said).trim().to_owned()).filter(|commit| crate::subject::is_commit(commit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Arm, Utc, example};
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("sparring-selection-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn session(commit: &str, tag: Option<&str>, at_s: u64) -> Document {
+        let mut document = example::document();
+        document.subject.commit = Some(commit.to_owned());
+        document.session.tag = tag.map(str::to_owned);
+        document.session.start = Utc::from_unix_ms(1_800_000_000_000 + at_s * 1000);
+        document
+    }
+
+    #[test]
+    fn sessions_are_found_by_what_is_known_of_them() {
+        let document = session("0123456789ab", Some("before"), 0);
+        let fits = |change: fn(&mut Selection, &str), text: &str| {
+            let mut selection = Selection::default();
+            change(&mut selection, text);
+            selection.fits(&document)
+        };
+        assert!(Selection::default().fits(&document));
+        for (change, right, wrong) in [
+            (
+                (|s: &mut Selection, t: &str| s.machine = Some(t.into())) as fn(&mut Selection, &str),
+                "0123",
+                "9",
+            ),
+            (|s, t| s.scenario = Some(t.into()), "echo", "ech"),
+            (|s, t| s.commit = Some(t.into()), "0123456", "123"),
+            (|s, t| s.tag = Some(t.into()), "before", "befor"),
+        ] {
+            assert!(fits(change, right) && !fits(change, wrong), "{right} {wrong}");
+        }
+        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "a suite's name is as good as a tag");
+    }
+
+    #[test]
+    fn a_name_is_a_file_a_tag_or_a_commit_and_the_newest_comes_last() {
+        let folder = Folder::new("named");
+        let store = Store::new(&folder.0);
+        let old = store.save(&session("aaaaaaaaaaaa", Some("one"), 0)).expect("stored");
+        let new = store.save(&session("aaaaaaaabbbb", Some("two"), 9)).expect("stored");
+        let paths = |what: &str| {
+            let found = store.named(what).expect("found");
+            found.into_iter().map(|stored| stored.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("aaaaaaa"), [old.clone(), new.clone()]);
+        assert_eq!(paths("aaaaaaaab"), [new.clone()]);
+        assert_eq!(paths("one"), [old.clone()]);
+        assert_eq!(paths("last"), [old.clone(), new]);
+        assert_eq!(paths(&old.to_string_lossy()), [old]);
+        let error = store.named("no-such-thing").expect_err("nothing").to_string();
+        assert!(error.contains("no-such-thing") && error.contains("list"), "{error}");
+        assert!(matches!(store.named("gone.json"), Err(SelectionError::Store(StoreError::Io { .. }))));
+    }
+
+    #[test]
+    fn a_damaged_file_does_not_hide_the_others() {
+        let folder = Folder::new("damaged");
+        let store = Store::new(&folder.0);
+        let good = store.save(&session("aaaaaaaaaaaa", None, 0)).expect("stored");
+        fs::write(good.with_file_name("cut.json"), "{").expect("written");
+        let (found, unreadable) = store.select(&Selection::default()).expect("readable");
+        assert_eq!((found.len(), unreadable.len()), (1, 1));
+        assert!(Store::new("/nonexistent").select(&Selection::default()).expect("nothing").0.is_empty());
+    }
+
+    #[test]
+    fn both_servers_of_a_duel_are_known() {
+        let mut duel = session("bbbbbbbbbbbb", None, 0);
+        duel.session.kind = SessionKind::Ab;
+        let mut before = duel.subject.clone();
+        before.commit = Some("aaaaaaaaaaaa".into());
+        let arm = |name: &str, subject: &crate::subject::Subject| Arm {
+            name: name.into(),
+            subject: subject.clone(),
+        };
+        duel.arms = vec![arm("A", &before), arm("B", &duel.subject)];
+        assert!(duel.is_duel_of("aaaaaaa", "bbbbbbbbbbbb") && !duel.is_duel_of("bbbbbbb", "aaaaaaa"));
+        assert!(Selection { commit: Some("aaaaaaa".into()), ..Selection::default() }.fits(&duel));
+    }
+}
