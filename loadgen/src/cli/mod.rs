@@ -4,6 +4,7 @@ mod compare;
 mod doctor;
 mod echo;
 mod list;
+mod load;
 mod output;
 mod report;
 mod run;

@@ -1,25 +1,25 @@
 //! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and written of the run.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
-use clap::{Args, ValueEnum};
-use engine::socket::Congestion;
+use clap::Args;
 use engine::{EngineChoice, EngineKind};
 
 use crate::machine::Machine;
-use crate::result::{Arrival, Document, Payload, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Plan, PlanError, Wait, execute};
+use crate::result::{Document, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
+use crate::run::{Plan, PlanError, execute};
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
 use crate::url::Url;
 
+use super::load::LoadArguments;
 use super::output::Output;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list, rate, size, time};
+use super::value::{CpuList, cpu_list};
 use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, LIMITS, LOAD, MESSAGES, OUTPUT, SERVER, WORKERS,
-    catch_signals, print, report, start_log,
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, OUTPUT, SERVER, catch_signals, print, report, start_log,
 };
 
 const RUN_EXAMPLES: &str = "\
@@ -51,62 +51,8 @@ pub(super) struct RunArguments {
     /// The server: ws://HOST[:PORT]/PATH, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
     url: Url,
 
-    /// Connections, over all threads.
-    #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = LOAD)]
-    connections: u32,
-
-    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
-    pipeline: u32,
-
-    /// Open loop: so many messages a second over all connections, as planned beforehand, whatever comes back. 500, 50k,
-    /// 50/1s, 200/100ms.
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = rate, help_heading = LOAD)]
-    rate: Option<f64>,
-
-    /// Open loop: so many a second on each connection.
-    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate", help_heading = LOAD)]
-    rate_per_connection: Option<f64>,
-
-    /// How the planned messages follow each other: at even distances, as independent users, or N at the same instant.
-    #[arg(long, value_name = "constant|poisson|burst:N", default_value = "constant", help_heading = LOAD)]
-    arrival: Arrival,
-
-    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid.
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = LOAD)]
-    max_outstanding: u32,
-
-    /// How long to measure.
-    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LOAD)]
-    duration: Duration,
-
-    /// Load before that which does not count.
-    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = LOAD)]
-    warmup: Duration,
-
-    /// Rest between connecting and the first message.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms", help_heading = LOAD)]
-    settle: Duration,
-
-    /// Bytes of each message; over tcp:// the raw bytes sent and expected back.
-    #[arg(short, long, value_name = "SIZE", value_parser = size, default_value = "32", help_heading = MESSAGES)]
-    size: usize,
-
-    /// Text messages (see --text-kind).
-    #[arg(long, conflicts_with = "binary", help_heading = MESSAGES)]
-    text: bool,
-
-    /// Binary messages of seeded random bytes (the default).
-    #[arg(long, help_heading = MESSAGES)]
-    binary: bool,
-
-    /// What text is made of: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
-    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
-    text_kind: Option<TextKind>,
-
-    /// Payloads, masking keys (a fresh one for each frame) and nonces derive from it.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
-    seed: u64,
+    #[command(flatten)]
+    load: LoadArguments,
 
     /// Start this server for the run and end it afterwards; its CPU time and memory are measured. No shell is used.
     #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
@@ -115,39 +61,6 @@ pub(super) struct RunArguments {
     /// Processors to confine that server to, as in 0,2-5.
     #[arg(long, value_name = "LIST", value_parser = cpu_list, requires = "spawn", help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
-
-    /// How long it may take until it accepts.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
-    spawn_timeout: Duration,
-
-    /// Worker threads.
-    #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
-    threads: u32,
-
-    /// Processors of the worker threads, one each [default: the last ones allowed, away from --spawn-cpus].
-    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
-    cpus: Option<CpuList>,
-
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
-    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
-    engine: EngineChoice,
-
-    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
-    #[arg(long, value_name = "NAME", help_heading = WORKERS)]
-    congestion: Option<Congestion>,
-
-    /// How a thread waits: sleep costs nothing and wakes late, spin is exact and takes a whole processor [default: spin in an
-    /// open loop against --spawn-cpus on other cores, else sleep].
-    #[arg(long, value_enum, value_name = "spin|sleep", help_heading = WORKERS)]
-    wait: Option<WaitName>,
-
-    /// For connecting, and again for the opening handshake.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
-    connect_timeout: Duration,
-
-    /// Without any echo for so long the server counts as dead; echoes that take longer after the end are lost.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
-    timeout: Duration,
 
     /// Write the whole result as JSON; - is standard output, which then has nothing else.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
@@ -166,53 +79,14 @@ pub(super) struct RunArguments {
     quiet: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TextKind {
-    Mixed,
-    Ascii,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum WaitName {
-    Spin,
-    Sleep,
-}
-
-impl From<WaitName> for Wait {
-    fn from(name: WaitName) -> Self {
-        match name {
-            WaitName::Spin => Self::Spin,
-            WaitName::Sleep => Self::Sleep,
-        }
-    }
-}
-
 impl RunArguments {
     /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
     pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
         let plan = Plan {
             scenario: self.tag.clone().unwrap_or_else(|| "run".to_owned()),
-            connections: self.connections,
-            threads: self.threads,
-            cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
-            pipeline: self.pipeline,
-            rate_per_s: self.rate_per_s(),
-            arrival: self.arrival,
-            max_outstanding: self.max_outstanding,
-            wait: self.wait.map(Wait::from),
-            message_bytes: self.size,
-            payload: self.payload(),
-            congestion: self.congestion.clone(),
-            settle: self.settle,
-            warmup: self.warmup,
-            measure: self.duration,
-            connect_timeout: self.connect_timeout,
-            answer_timeout: self.timeout,
-            seed: self.seed,
-            start_timeout: self.spawn_timeout,
             spawn: spawn.map_err(|error| Failure::Usage(error.to_string()))?,
-            ..Plan::new(self.url.clone(), engine)
+            ..self.load.plan(self.url.clone(), engine)
         };
         plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
         Ok(plan)
@@ -223,25 +97,13 @@ impl RunArguments {
         Ok(Spawn { cpus, ..Spawn::parse(command)? })
     }
 
-    fn rate_per_s(&self) -> Option<f64> {
-        self.rate.or_else(|| Some(self.rate_per_connection? * f64::from(self.connections)))
-    }
-
-    fn payload(&self) -> Payload {
-        match (self.text_kind, self.text) {
-            (Some(TextKind::Ascii), _) => Payload::TextAscii,
-            (Some(TextKind::Mixed), _) | (None, true) => Payload::TextMixed,
-            (None, false) => Payload::Binary,
-        }
-    }
-
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         start_log();
-        let (engine, why) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, why) = self.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let plan = Plan { engine, ..plan };
         let mut output = self.json.as_deref().map(open_output).transpose()?;
-        if self.engine == EngineChoice::Auto && !self.quiet {
+        if self.load.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");
         }
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
@@ -317,6 +179,8 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
+    use crate::result::{Arrival, Payload};
+    use crate::run::Wait;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
         let words = ["sparring-loadgen", "run"].iter().chain(arguments);

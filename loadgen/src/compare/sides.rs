@@ -68,7 +68,7 @@ impl Comparison {
                 continue;
             };
             let samples = |document: &Document, load: &Parameters, metric: Metric| {
-                let runs = document.runs.iter().filter(|run| run.scenario == scenario.name && is_sound(run));
+                let runs = newer_side(document).filter(|run| run.scenario == scenario.name && is_sound(run));
                 runs.map(|run| metric.of(run, load)).collect::<Option<Vec<f64>>>()
             };
             for metric in Metric::ALL {
@@ -105,6 +105,12 @@ impl Comparison {
 #[must_use]
 pub fn is_sound(run: &Run) -> bool {
     run.valid && !run.interrupted
+}
+
+/// The runs of a session's server: of a comparison's sides that of the newer.
+fn newer_side(document: &Document) -> impl Iterator<Item = &Run> {
+    let side = document.arms.last().map(|arm| arm.name.as_str());
+    document.runs.iter().filter(move |run| side.is_none_or(|side| run.arm == side))
 }
 
 /// The pairs of `scenario` both of whose runs are sound, in their order, and the number of complete pairs that are not.

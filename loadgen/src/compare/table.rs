@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
-    use crate::compare::{Threshold, sides};
+    use crate::compare::{Metric, Threshold, sides};
 
     fn of(pairs: u32, factor: f64) -> String {
         text(&Comparison::of_arms(&duel(pairs, factor), &default_thresholds))
