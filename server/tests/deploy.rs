@@ -1,0 +1,77 @@
+//! What scripts/deploy promises: the server lives under its seccomp profile, on every engine.
+
+mod program;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use program::{connect, engines, expect, frame, read_head};
+use rustix::process::{Pid, Signal, kill_process};
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy");
+
+/// The server under the profile, or `None` where the filter cannot be set; a line says so.
+fn under_seccomp(arguments: &[&str]) -> Option<Command> {
+    let (script, profile) = (format!("{DEPLOY}/under_seccomp.py"), format!("{DEPLOY}/seccomp.json"));
+    let probe = Command::new("python3").args([&script, &profile, "/bin/true"]).output();
+    match probe {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            println!("skipped: no seccomp here: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return None;
+        }
+        Err(error) => {
+            println!("skipped: no python3 here: {error}");
+            return None;
+        }
+    }
+    let mut command = Command::new("python3");
+    command.args([&script, &profile, env!("CARGO_BIN_EXE_sparring-server")]).args(arguments);
+    Some(command)
+}
+
+#[test]
+fn the_server_lives_under_the_container_profile() {
+    for engine in engines() {
+        let arguments =
+            ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "2", "--engine", &engine];
+        let Some(mut command) = under_seccomp(&arguments) else { return };
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let address = line.split('/').nth(2).and_then(|address| address.parse().ok());
+        let mut stream = connect(address.unwrap_or_else(|| panic!("{engine} does not start: {line}")));
+        stream.write_all(program::REQUEST).expect("request");
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+        for _ in 0..3 {
+            stream.write_all(&frame(1, b"hello")).expect("frame");
+            expect(&mut stream, b"\x81\x05hello");
+        }
+        kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("signal");
+        expect(&mut stream, b"\x88\x02\x03\xe9");
+        drop(stream);
+        assert_eq!(child.wait().expect("its end").code(), Some(0), "{engine}");
+    }
+}
+
+/// The profile is what container engines read, and io_uring is in it.
+#[test]
+fn the_profile_allows_io_uring_and_no_more_than_needed() {
+    let text = std::fs::read_to_string(format!("{DEPLOY}/seccomp.json")).expect("the profile");
+    let profile: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let rules = profile["syscalls"].as_array().expect("rules");
+    let names: Vec<&str> = rules
+        .iter()
+        .flat_map(|rule| rule["names"].as_array().expect("names"))
+        .filter_map(|n| n.as_str())
+        .collect();
+    for wanted in ["io_uring_setup", "io_uring_enter", "io_uring_register", "epoll_pwait2"] {
+        assert!(names.contains(&wanted), "{wanted}");
+    }
+    for dangerous in
+        ["mount", "ptrace", "bpf", "unshare", "setns", "keyctl", "perf_event_open", "init_module"]
+    {
+        assert!(!names.contains(&dangerous), "{dangerous}");
+    }
+}
