@@ -22,11 +22,12 @@ mod world;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
+
+use rustix::net::{AddressFamily, SocketType};
 
 pub use faults::{Faults, Happened};
 pub use mutation::{Guard, Mutation, switch_on};
@@ -67,13 +68,14 @@ impl Simulation {
         Self { world: Rc::new(RefCell::new(world)), random, steps_left: steps }
     }
 
-    /// A listening socket of this world, for [`Config::listeners`]. Its descriptor is a stand-in that no call can use.
+    /// A listening socket of this world, for [`Config::listeners`]. Its descriptor is a stand-in: a socket that was never bound.
     ///
     /// # Errors
     ///
     /// When no descriptor is left.
     pub fn listener(&mut self, addr: SocketAddr, peer_addresses: bool) -> io::Result<Listener> {
-        let socket = TcpListener::from(OwnedFd::from(File::open("/dev/null")?));
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        let socket = TcpListener::from(socket);
         let listening = Listening { fd: socket.as_raw_fd(), addr, queue: VecDeque::new() };
         self.world.borrow_mut().listeners.push(listening);
         Ok(Listener { socket, peer_addresses })

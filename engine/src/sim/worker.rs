@@ -84,6 +84,11 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
         &mut self.handler
     }
 
+    /// The handler, when the run is over.
+    pub fn into_handler(self) -> H {
+        self.handler
+    }
+
     /// How the run ended: what [`run`](crate::run) would have returned.
     pub fn end(&self) -> Option<&Result<Counters, EngineError>> {
         self.end.as_ref()

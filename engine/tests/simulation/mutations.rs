@@ -25,9 +25,9 @@ macro_rules! caught {
 }
 
 caught! {
-    an_unchecked_generation_is_caught: GenerationUnchecked within 200;
-    a_buffer_returned_early_is_caught: BufferReturnedEarly within 200;
-    an_ignored_end_of_a_multishot_receive_is_caught: MoreIgnored within 200;
-    a_dropped_tail_of_a_backlog_is_caught: BacklogTailDropped within 200;
-    a_buffer_returned_twice_is_caught: BufferReturnedTwice within 200;
+    an_unchecked_generation_is_caught: GenerationUnchecked within 100;
+    a_buffer_returned_early_is_caught: BufferReturnedEarly within 100;
+    an_ignored_end_of_a_multishot_receive_is_caught: MoreIgnored within 100;
+    a_dropped_tail_of_a_backlog_is_caught: BacklogTailDropped within 100;
+    a_buffer_returned_twice_is_caught: BufferReturnedTwice within 100;
 }
