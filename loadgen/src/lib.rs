@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod compare;
 pub mod doctor;
+pub mod duel;
 pub mod echo;
 pub mod export;
 pub mod machine;

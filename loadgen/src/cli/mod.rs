@@ -1,11 +1,14 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is printed.
 
+mod aa;
 mod compare;
 mod doctor;
+mod duel;
 mod echo;
 mod list;
 mod load;
 mod output;
+mod pairs;
 mod report;
 mod run;
 mod selection;
@@ -26,8 +29,10 @@ use tracing_subscriber::EnvFilter;
 use crate::run::RunError;
 use crate::spawn;
 
+use aa::AaArguments;
 use compare::CompareArguments;
 use doctor::DoctorArguments;
+use duel::DuelArguments;
 use echo::EchoArguments;
 use list::ListArguments;
 use run::RunArguments;
@@ -79,6 +84,10 @@ enum Command {
     Echo(EchoArguments),
     /// Say what on this machine would spoil a measurement, and the command that mends it. Changes nothing.
     Doctor(DoctorArguments),
+    /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or inconclusive.
+    Duel(Box<DuelArguments>),
+    /// Record this machine's noise: one server against itself.
+    Aa(Box<AaArguments>),
     /// List the stored sessions.
     List(ListArguments),
     /// Show one stored session.
@@ -117,6 +126,7 @@ impl From<RunError> for Failure {
 
 /// The exit codes beside 0 (fine), 1 (error) and 2 (usage).
 const REGRESSED: u8 = 11;
+const INCONCLUSIVE: u8 = 12;
 const INVALID: u8 = 13;
 const INTERRUPTED: u8 = 130;
 
@@ -133,6 +143,8 @@ pub fn main() -> ExitCode {
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
+        Some(Command::Duel(duel)) => duel.execute(),
+        Some(Command::Aa(aa)) => aa.execute(),
         Some(Command::List(list)) => list.execute(),
         Some(Command::Show(show)) => show.execute(),
         Some(Command::Compare(compare)) => compare.execute(),

@@ -157,7 +157,7 @@ impl RunArguments {
     }
 }
 
-fn open_output(path: &Path) -> Result<Output, Failure> {
+pub(super) fn open_output(path: &Path) -> Result<Output, Failure> {
     Output::open(path).map_err(|error| Failure::Error(format!("--json {}: {error}", path.display())))
 }
 
@@ -179,7 +179,7 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
-    use crate::result::{Arrival, Payload};
+    use crate::result::Payload;
     use crate::run::Wait;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {

@@ -3,6 +3,7 @@
 //! [`sides`] pairs the runs of a document up, [`statistics`] makes estimates of them, [`judge`] a verdict; [`noise`] says
 //! what the machine does to identical servers, below which nothing is judged a change.
 
+mod conclusion;
 #[cfg(test)]
 pub(crate) mod example;
 mod metric;
@@ -13,6 +14,7 @@ pub mod statistics;
 pub mod table;
 mod verdict;
 
+pub use conclusion::Conclusion;
 pub use metric::Metric;
 pub use sides::Comparison;
 pub use verdict::{

@@ -111,6 +111,12 @@ impl Suite {
         }
     }
 
+    /// The scenario of any suite that has this name, `@engine` apart.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Spec> {
+        Self::Full.specs().into_iter().find(|spec| spec.name == name && spec.engine.is_none())
+    }
+
     /// How often each scenario is run.
     #[must_use]
     pub fn rounds(self) -> u32 {

@@ -1,0 +1,70 @@
+//! `sparring-loadgen aa`: what this machine does to two identical servers.
+
+use clap::Args;
+use engine::EngineKind;
+
+use super::pairs::{PairsArguments, invalid_runs};
+use super::terminal::Terminal;
+use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log};
+use crate::compare::noise::{MIN_RECORDED, of_session};
+use crate::compare::{Conclusion, sides};
+use crate::result::SessionKind;
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen aa 'target/release/sparring-server --listen 127.0.0.1:{port}' --scenario echo -d 3s -w 1s
+
+Run it when the machine is as quiet as it will be when servers are compared, once for each load that is compared. The noise
+is the 95th percentile of the absolute estimate of duels between identical servers, drawn from the recorded pairs; `duel`
+then takes twice of it as threshold wherever that is more than the default.
+
+Exit status: 0 recorded; 1 error; 2 wrong usage; 13 too few valid pairs; 130 interrupted, with what was recorded.";
+
+/// Records pairs of one server against itself.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AaArguments {
+    /// The server; {port} becomes a free port.
+    #[arg(value_name = "COMMAND")]
+    command: String,
+
+    /// How many pairs to record.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(8..=1000))]
+    pairs: u32,
+
+    /// The noise shown is that of duels of so many pairs.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(8..=1000))]
+    duel_pairs: u32,
+
+    #[command(flatten)]
+    session: PairsArguments,
+}
+
+impl AaArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let commands = [self.command.as_str(); 2];
+        let options = |engine| self.session.options(SessionKind::Aa, commands, self.pairs, engine);
+        options(EngineKind::Uring)?;
+        start_log();
+        let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        self.session.check_results()?;
+        let mut output = self.session.output()?;
+        let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
+        let mut document = self.session.make(&options(engine)?, &mut terminal)?;
+        document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
+        let mut lines = vec![String::new(), show::noise_table(&document)];
+        lines.extend(invalid_runs(&document));
+        let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
+        let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
+        if fewest < MIN_RECORDED {
+            lines.push(format!("only {fewest} valid pairs: noise needs at least {MIN_RECORDED}"));
+        }
+        self.session.say(&lines.join("\n"), output.as_ref())?;
+        self.session.keep(&document, output.as_mut())?;
+        Ok(match (document.session.interrupted, fewest < MIN_RECORDED) {
+            (true, _) => INTERRUPTED,
+            (false, true) => INVALID,
+            (false, false) => 0,
+        })
+    }
+}

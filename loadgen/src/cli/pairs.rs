@@ -1,0 +1,233 @@
+//! What `duel` and `aa` share: the flags of a session of pairs, and its making.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use engine::EngineKind;
+
+use super::load::LoadArguments;
+use super::output::Output;
+use super::terminal::Terminal;
+use super::value::{CpuList, cpu_list};
+use super::{Failure, LOAD, OUTPUT, SERVER, print, run::open_output};
+use crate::duel::{self, DuelError, Fixed, Options, about};
+use crate::machine::Machine;
+use crate::result::{Document, SessionKind, Store, Transport};
+use crate::run::{Plan, execute};
+use crate::spawn::Spawn;
+use crate::suite::{Places, Suite};
+use crate::url::Url;
+
+/// The folder of results where nothing else is said, if there is one.
+const RESULTS: &str = "bench-results";
+
+/// Times take units (500ms, 10s), sizes too (4096, 64KiB).
+#[derive(Debug, Args)]
+pub(super) struct PairsArguments {
+    /// Where the servers accept; {port} becomes a free port, in the commands too.
+    #[arg(long, value_name = "URL", help_heading = SERVER)]
+    url: Option<Url>,
+
+    /// Processors to confine the servers to [default: one core, and another for the generator].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = SERVER)]
+    spawn_cpus: Option<CpuList>,
+
+    /// The load of a scenario of scripts/bench.sh (echo, pipeline, text, large, tcp, ...) instead of -c, -s and so on.
+    #[arg(long, value_name = "NAME", help_heading = LOAD,
+          conflicts_with_all = ["connections", "pipeline", "size", "text", "binary", "text_kind", "url"])]
+    scenario: Option<String>,
+
+    /// No runs at a fixed rate: throughput, server CPU and memory are judged, latencies are not.
+    #[arg(long, conflicts_with_all = ["rate", "rate_per_connection"], help_heading = LOAD)]
+    saturation_only: bool,
+
+    #[command(flatten)]
+    pub(super) load: LoadArguments,
+
+    /// Store the session in this folder [default: bench-results, where there is one].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_store", help_heading = OUTPUT)]
+    results: Option<PathBuf>,
+
+    /// Do not store it.
+    #[arg(long, help_heading = OUTPUT)]
+    no_store: bool,
+
+    /// Write the session as JSON too; - is standard output, which then has nothing else.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    json: Option<PathBuf>,
+
+    /// A name for the session.
+    #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
+    tag: Option<String>,
+
+    /// Neither progress nor notes: the result alone.
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub(super) quiet: bool,
+}
+
+impl PairsArguments {
+    /// What was typed, as a session. The engine is not settled yet: `engine` stands for it.
+    pub(super) fn options(
+        &self,
+        kind: SessionKind,
+        commands: [&str; 2],
+        pairs: u32,
+        engine: EngineKind,
+    ) -> Result<Options, Failure> {
+        let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
+        let mut load = self.plan(engine)?;
+        let fixed = match (self.saturation_only, load.rate_per_s.take()) {
+            (true, _) => Fixed::Off,
+            (false, Some(rate)) => Fixed::Rate(rate),
+            (false, None) => Fixed::Calibrated,
+        };
+        let (cpus, marks) = self.places(&mut load);
+        let mut servers = Vec::new();
+        for (side, command) in ["A", "B"].iter().zip(commands) {
+            let spawn = Spawn::parse(command).map_err(|_| {
+                Failure::Usage(format!(
+                    "command {side} `{command}` is no command: it is empty, or a quote is not closed"
+                ))
+            })?;
+            servers.push(Spawn { cpus: cpus.clone(), ..spawn });
+        }
+        let [a, b]: [Spawn; 2] = servers.try_into().map_err(|_| usage(&"two servers are needed"))?;
+        // As every run will be.
+        let fixed_rate = if let Fixed::Rate(rate) = fixed { Some(rate) } else { None };
+        let first = Plan { spawn: Some(a.clone()), rate_per_s: fixed_rate, ..load.clone() };
+        first.check().map_err(|error| usage(&error))?;
+        Ok(Options { kind, servers: [a, b], load, fixed, pairs, tag: self.tag.clone(), marks })
+    }
+
+    fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
+        let default = |transport: Transport| match transport {
+            Transport::Ws => "ws://127.0.0.1:{port}/",
+            Transport::Tcp => "tcp://127.0.0.1:{port}",
+        };
+        let url = |text: &str| text.parse::<Url>().map_err(|error| Failure::Usage(error.to_string()));
+        let Some(name) = &self.scenario else {
+            let url = self.url.clone().map_or_else(|| url(default(Transport::Ws)), Ok)?;
+            let scenario = self.tag.clone().unwrap_or_else(|| "load".to_owned());
+            return Ok(Plan { scenario, ..self.load.plan(url, engine) });
+        };
+        let spec = Suite::find(name).ok_or_else(|| {
+            let names: Vec<&str> =
+                Suite::Full.specs().iter().filter(|s| s.engine.is_none()).map(|s| s.name).collect();
+            Failure::Usage(format!("--scenario `{name}` is unknown: one of {}", names.join(", ")))
+        })?;
+        Ok(Plan {
+            scenario: name.clone(),
+            connections: spec.connections,
+            pipeline: spec.pipeline,
+            message_bytes: spec.message_bytes,
+            payload: spec.payload,
+            ..self.load.plan(url(default(spec.transport))?, engine)
+        })
+    }
+
+    /// The servers' processors, and what to say about them; gives the generator its own.
+    fn places(&self, load: &mut Plan) -> (Vec<usize>, Vec<String>) {
+        if let Some(list) = &self.spawn_cpus {
+            return (list.0.clone(), Vec::new());
+        }
+        match Places::here() {
+            Some(places) if load.cpus.is_empty() && load.threads == 1 => {
+                load.cpus = vec![places.client];
+                (vec![places.server], places.mark.into_iter().collect())
+            }
+            _ => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The folder to store in, and to look for the machine's noise in.
+    pub(super) fn results(&self) -> Option<&Path> {
+        let default = Path::new(RESULTS);
+        let folder = self.results.as_deref().or_else(|| default.is_dir().then_some(default));
+        folder.filter(|_| !self.no_store)
+    }
+
+    pub(super) fn output(&self) -> Result<Option<Output>, Failure> {
+        self.json.as_deref().map(open_output).transpose()
+    }
+
+    /// Makes a session; `terminal` shows each of its runs.
+    pub(super) fn make(&self, options: &Options, terminal: &mut Terminal) -> Result<Document, Failure> {
+        let mut notes: Box<dyn io::Write> =
+            if self.quiet { Box::new(io::sink()) } else { Box::new(io::stderr()) };
+        if !self.quiet {
+            announce(options);
+        }
+        let made = duel::measure(options, Machine::here(), &execute, terminal, &mut notes);
+        terminal.clear();
+        made.map_err(|error| match error {
+            DuelError::Interrupted => Failure::Run(crate::run::RunError::Interrupted),
+            error => Failure::Error(error.to_string()),
+        })
+    }
+
+    /// Stores the session and says where; writes it as JSON where that is wanted. The name of its file.
+    pub(super) fn keep(
+        &self,
+        document: &Document,
+        output: Option<&mut Output>,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let mut stored = None;
+        if let Some(folder) = self.results() {
+            let path = Store::new(folder).save(document)?;
+            self.say(&format!("\nstored in {}", path.display()), output.as_deref())?;
+            stored = Some(path);
+        }
+        if let Some(output) = output {
+            output.write(document).map_err(|error| Failure::Error(format!("--json: {error}")))?;
+        }
+        Ok(stored)
+    }
+
+    /// To standard output, unless that belongs to the document.
+    pub(super) fn say(&self, text: &str, output: Option<&Output>) -> Result<(), Failure> {
+        print(text, output.is_some_and(Output::is_standard))
+            .map_err(|error| Failure::Error(format!("cannot print the result: {error}")))
+    }
+
+    /// Whether there is a place for the session; checked before anything is measured.
+    pub(super) fn check_results(&self) -> Result<(), Failure> {
+        match &self.results {
+            Some(folder) => fs::create_dir_all(folder)
+                .map_err(|error| Failure::Error(format!("--results {}: {error}", folder.display()))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is about to happen and how long it takes.
+fn announce(options: &Options) {
+    let phases = match options.fixed {
+        Fixed::Off => "saturated",
+        Fixed::Rate(_) | Fixed::Calibrated => "saturated and at a fixed rate",
+    };
+    let cpus = |cpus: &[usize]| match cpus {
+        [] => "no particular CPU".to_owned(),
+        cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+    };
+    eprintln!(
+        "{} pairs, each {phases}, a fresh server for every run: about {}",
+        options.pairs,
+        about(options.duration())
+    );
+    eprintln!("servers on {}, generator on {}", cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
+    options.marks.iter().for_each(|mark| eprintln!("NOTE: {mark}"));
+}
+
+/// Why runs of a session are not valid: each reason once, with the number of runs.
+pub(super) fn invalid_runs(document: &Document) -> Vec<String> {
+    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    for run in document.runs.iter().filter(|run| !run.valid) {
+        for reason in &run.invalid_reasons {
+            *reasons.entry(format!("{} {}: {reason}", run.scenario, run.arm)).or_default() += 1;
+        }
+    }
+    reasons.into_iter().map(|(reason, runs)| format!("INVALID {reason} ({runs} runs)")).collect()
+}
