@@ -13,6 +13,7 @@ pub mod export;
 pub mod machine;
 mod opening;
 mod procfs;
+pub mod report;
 pub mod result;
 pub mod run;
 pub mod search;

@@ -5,6 +5,7 @@ mod compare;
 mod doctor;
 mod duel;
 mod echo;
+mod html;
 mod list;
 mod load;
 mod output;
@@ -34,6 +35,7 @@ use compare::CompareArguments;
 use doctor::DoctorArguments;
 use duel::DuelArguments;
 use echo::EchoArguments;
+use html::ReportArguments;
 use list::ListArguments;
 use run::RunArguments;
 use show::ShowArguments;
@@ -94,6 +96,8 @@ enum Command {
     Show(ShowArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(CompareArguments),
+    /// Make a page of stored sessions: verdict, charts, machine.
+    Report(ReportArguments),
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(list)) => list.execute(),
         Some(Command::Show(show)) => show.execute(),
         Some(Command::Compare(compare)) => compare.execute(),
+        Some(Command::Report(report)) => report.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(Failure::Usage("a subcommand is needed: run, suite, echo or doctor".to_owned())),
     };

@@ -1,0 +1,104 @@
+//! `sparring-loadgen report`: stored sessions as a page.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Failure, compare, print_line};
+use crate::compare::Comparison;
+use crate::compare::sessions::{cautions_between, refusals};
+use crate::report::{Context, report};
+use crate::result::{SessionKind, Store, Stored};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen report duel.json -o report.html          both sides of a duel
+  sparring-loadgen report old.json new.json -o report.html  two sessions; ADVISORY, since they were not interleaved
+  sparring-loadgen report last --svg charts                 the newest session under bench-results, and its charts as files
+
+The page needs nothing else: no network, no scripts. Light and dark follow the reader's system.
+
+Exit status: 0 written; 1 a file cannot be read, or the sessions do not compare; 2 wrong usage.";
+
+/// One page, readable offline and on a phone.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ReportArguments {
+    /// Stored sessions: files, tags, commits, or `last`. Two are compared, more are set side by side.
+    #[arg(required = true, value_name = "FILES")]
+    sessions: Vec<String>,
+
+    /// Where the page goes.
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    output: PathBuf,
+
+    /// Write each chart into this folder as an SVG file too.
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+
+    /// Compare what does not compare: other machines, builds, scenarios or engines. The page says so.
+    #[arg(long)]
+    force: bool,
+
+    /// The folder of results.
+    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    results: PathBuf,
+}
+
+impl ReportArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let store = Store::new(&self.results);
+        let mut sessions = Vec::new();
+        for what in &self.sessions {
+            sessions.extend(store.named(what)?.pop());
+        }
+        let report = report(&sessions, &self.context(&sessions)?);
+        write(&self.output, &report.html)?;
+        print_line(&self.output.display().to_string())?;
+        if let Some(folder) = &self.svg {
+            fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
+            for (name, svg) in &report.charts {
+                let path = folder.join(name);
+                write(&path, svg)?;
+                print_line(&path.display().to_string())?;
+            }
+        }
+        Ok(0)
+    }
+
+    fn context(&self, sessions: &[Stored]) -> Result<Context, Failure> {
+        match sessions {
+            [one] if one.document.session.kind == SessionKind::Ab => {
+                let comparison = compare::interleaved(&self.results, &one.document)?;
+                Ok(Context { comparison: Some(comparison), notes: Vec::new() })
+            }
+            [base, new] => {
+                let refusals = refusals(&base.document, &new.document);
+                if !refusals.is_empty() && !self.force {
+                    let why = refusals.join(" ");
+                    return Err(Failure::Error(format!(
+                        "the sessions do not compare. {why} --force makes the page all the same"
+                    )));
+                }
+                let thresholds = compare::thresholds(&self.results, &new.document)?;
+                let comparison =
+                    Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
+                        thresholds(scenario, metric)
+                    });
+                let forced = refusals.into_iter().map(|refusal| format!("Forced: {refusal}"));
+                let notes = forced.chain(cautions_between(&base.document, &new.document)).collect();
+                Ok(Context { comparison: Some(comparison), notes })
+            }
+            _ => Ok(Context::default()),
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| failure(path, &error))
+}
+
+fn failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Error(format!("cannot write {}: {error}", path.display()))
+}

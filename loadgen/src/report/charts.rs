@@ -1,0 +1,180 @@
+//! The charts of a scenario.
+
+use hdrhistogram::Histogram;
+
+use super::svg::{Chart, Scale};
+use super::{Side, SideRuns};
+use crate::compare::table::figure;
+use crate::compare::{Metric, sides::is_sound};
+use crate::result::{Parameters, median, percentile};
+
+/// A chart and the name of its file.
+pub(super) struct Named {
+    pub(super) name: &'static str,
+    pub(super) chart: Chart,
+}
+
+/// All charts of a scenario that its runs have something for.
+pub(super) fn of_scenario(load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
+    let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(|chart| Named { name, chart });
+    let charts = [
+        dots(Metric::Throughput, "throughput"),
+        dots(Metric::ServerCpu, "server-cpu"),
+        percentiles(runs).map(|chart| Named { name: "percentiles", chart }),
+        series(runs).map(|chart| Named { name: "series", chart }),
+    ];
+    charts.into_iter().flatten().collect()
+}
+
+/// Every run of every side as a dot, a row for each side, with the median as a mark.
+fn dots(metric: Metric, load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Option<Chart> {
+    let value = |run| metric.of(run, load).map(|value| metric.shown(value));
+    let all: Vec<f64> = runs.iter().flatten().filter_map(|run| value(run)).collect();
+    if all.is_empty() {
+        return None;
+    }
+    // Rows from the top downwards, in the order of the sides.
+    let row = |side: usize| (sides.len() - side) as f64 - 0.5;
+    let names = sides.iter().enumerate().map(|(index, side)| (row(index), side.short()));
+    let y = Scale::marked(0.0..=sides.len() as f64, names.collect());
+    let x = Scale::linear(all.iter().copied(), false, figure);
+    let mut chart = Chart::new(metric.label(), "each dot a run; the line the median of the valid ones", x, y);
+    for (side, runs) in runs.iter().enumerate() {
+        let sound = runs.iter().filter(|run| is_sound(run)).filter_map(|run| value(run)).collect();
+        if let Some(median) = median(sound) {
+            chart.mark(side, median, row(side), 0.4);
+        }
+        for (index, run) in runs.iter().enumerate() {
+            let Some(x) = value(run) else { continue };
+            // Spread over the row, so that equal runs do not hide each other.
+            let spread = ((index * 5 % 9) as f64 / 8.0 - 0.5) * 0.5;
+            let says = format!("{} run {}: {} {}", sides[side].name, run.pair + 1, figure(x), metric.unit());
+            chart.dot(side, (x, row(side) + spread), is_sound(run), &says);
+        }
+    }
+    Some(chart)
+}
+
+/// Latency over the share of messages that took no longer, on a scale of nines: 90 %, 99 %, 99.9 % at equal distances.
+fn percentiles(runs: &[SideRuns<'_>]) -> Option<Chart> {
+    let curves: Vec<Vec<(f64, f64)>> = runs.iter().map(|runs| curve(runs)).collect();
+    let points = || curves.iter().flatten();
+    let nines = points().map(|(nines, _)| *nines).fold(0.0, f64::max);
+    if nines <= 0.0 {
+        return None;
+    }
+    let ticks = (0u8..=8).map(f64::from).filter(|at| *at <= nines + 1e-9).map(|at| (at, share(at))).collect();
+    let y = Scale::logarithmic(points().map(|(_, us)| *us), figure);
+    let x = Scale::marked(0.0..=nines, ticks);
+    let mut chart = Chart::new("latency percentiles, us", "share of messages that took no longer", x, y);
+    for (side, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.is_empty()) {
+        chart.line(side, curve, false);
+    }
+    Some(chart)
+}
+
+/// Nines and microseconds of the merged runs, as far as the sample carries them.
+fn curve(runs: &[&crate::result::Run]) -> Vec<(f64, f64)> {
+    let mut merged: Option<Histogram<u64>> = None;
+    for run in runs.iter().filter(|run| is_sound(run)) {
+        let Ok(Some(histogram)) = run.latency_ns.corrected.histogram() else { continue };
+        match &mut merged {
+            None => merged = Some(histogram),
+            Some(sum) => {
+                if sum.add(&histogram).is_err() {
+                    return Vec::new();
+                }
+            }
+        }
+    }
+    let Some(merged) = merged else { return Vec::new() };
+    let steps = (0..=320).map(|step| f64::from(step) / 40.0);
+    steps
+        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .collect()
+}
+
+/// `90 %`, `99 %`, `99.9 %` for one, two, three nines.
+fn share(nines: f64) -> String {
+    match nines as u32 {
+        0 => "0 %".to_owned(),
+        1 => "90 %".to_owned(),
+        nines => format!("99{}{} %", if nines > 2 { "." } else { "" }, "9".repeat(nines as usize - 2)),
+    }
+}
+
+/// Echoes of each second of each run.
+fn series(runs: &[SideRuns<'_>]) -> Option<Chart> {
+    let points = |run: &crate::result::Run| -> Vec<(f64, f64)> {
+        run.series.iter().map(|second| (f64::from(second.second), second.received as f64)).collect()
+    };
+    let lines: Vec<(usize, Vec<(f64, f64)>)> = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(side, runs)| runs.iter().map(move |run| (side, points(run))))
+        .collect();
+    let longest = lines.iter().map(|(_, points)| points.len()).max().filter(|longest| *longest >= 2)?;
+    let all = || lines.iter().flat_map(|(_, points)| points.iter());
+    let x = Scale::linear([0.0, (longest - 1) as f64], true, |second| format!("{second:.0}"));
+    let y = Scale::linear(all().map(|(_, received)| *received), true, figure);
+    let mut chart =
+        Chart::new("echoes in each second", "second of the measured window; each line a run", x, y);
+    for (side, points) in lines.iter().filter(|(_, points)| points.len() >= 2) {
+        chart.line(*side, points, true);
+    }
+    Some(chart)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::report::{runs_of, sides_of};
+
+    #[test]
+    fn nines_are_named_by_their_share() {
+        let names: Vec<String> = (0u8..=5).map(|nines| share(f64::from(nines))).collect();
+        assert_eq!(names, ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %"]);
+    }
+
+    #[test]
+    fn every_run_is_a_dot_and_an_invalid_one_is_hollow() {
+        let mut document = duel(8, 1.0);
+        document.runs[0].valid = false;
+        let documents = [document];
+        let sides = sides_of(&documents);
+        let runs = runs_of(&sides, "echo");
+        let load = &documents[0].scenarios[0].parameters;
+        let charts = of_scenario(load, &sides, &runs);
+        let names: Vec<&str> = charts.iter().map(|chart| chart.name).collect();
+        assert_eq!(names, ["throughput", "server-cpu", "percentiles", "series"]);
+        let svg = charts[0].chart.file();
+        assert_eq!(svg.matches("<circle").count(), 16);
+        assert_eq!(svg.matches(" hollow\"").count(), 1);
+    }
+
+    #[test]
+    fn a_curve_ends_where_the_sample_does() {
+        let document = duel(1, 1.0);
+        let run = &document.runs[0];
+        // 30,000 samples carry 99.6 %: a hundred above it.
+        let curve = curve(&[run]);
+        let last = curve.last().expect("points").0;
+        assert!((2.3..2.6).contains(&last), "{last}");
+        assert!(curve.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+    }
+
+    #[test]
+    fn runs_without_figures_have_no_chart() {
+        let mut document = duel(1, 1.0);
+        for run in &mut document.runs {
+            run.series.clear();
+            run.server = None;
+            run.latency_ns.corrected = crate::result::Latency::default();
+        }
+        let documents = [document];
+        let sides = sides_of(&documents);
+        let charts = of_scenario(&documents[0].scenarios[0].parameters, &sides, &runs_of(&sides, "echo"));
+        assert_eq!(charts.iter().map(|chart| chart.name).collect::<Vec<_>>(), ["throughput"]);
+    }
+}

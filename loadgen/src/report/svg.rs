@@ -1,0 +1,244 @@
+//! The frame of a chart: scales, axes, and the text of an SVG document.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+/// Size in user units: small, so that text stays readable where a phone shows it one to one.
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 62.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 42.0;
+
+/// Colours for light and dark, of page and stand-alone file alike.
+pub(super) const COLOURS: &str = include_str!("colours.css");
+
+/// From figures to places along an axis.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Scale {
+    low: f64,
+    high: f64,
+    logarithmic: bool,
+    /// Where the axis is marked, and with what.
+    ticks: Vec<(f64, String)>,
+}
+
+impl Scale {
+    /// A linear scale that holds all of `values`, and zero where `from_zero`.
+    pub(super) fn linear(
+        values: impl IntoIterator<Item = f64>,
+        from_zero: bool,
+        label: fn(f64) -> String,
+    ) -> Self {
+        let (mut low, mut high) = bounds(values);
+        if from_zero {
+            low = low.min(0.0);
+        }
+        let margin = if high > low { (high - low) * 0.06 } else { high.abs().max(1.0) * 0.05 };
+        high += margin;
+        if !from_zero {
+            low -= margin;
+        }
+        let step = nice_step((high - low) / 4.0);
+        let first = (low / step).ceil() as i64;
+        let last = (high / step).floor() as i64;
+        let ticks = (first..=last).map(|n| n as f64 * step).map(|at| (at, label(at))).collect();
+        Self { low, high, logarithmic: false, ticks }
+    }
+
+    /// A logarithmic scale that holds all of `values`, which are above zero: marks at 1, 2, 5, 10, ...
+    pub(super) fn logarithmic(values: impl IntoIterator<Item = f64>, label: fn(f64) -> String) -> Self {
+        let (low, high) = bounds(values.into_iter().filter(|value| *value > 0.0));
+        let (low, high) = (low.max(1e-9) / 1.1, high.max(low).max(1e-9) * 1.1);
+        let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+        let dense = high / low < 200.0;
+        let marks: &[f64] = if dense { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let all = decades.flat_map(|decade| marks.iter().map(move |mark| mark * 10f64.powi(decade)));
+        let ticks = all.filter(|at| (low..=high).contains(at)).map(|at| (at, label(at))).collect();
+        Self { low, high, logarithmic: true, ticks }
+    }
+
+    /// A linear scale with marks of one's own.
+    pub(super) fn marked(range: RangeInclusive<f64>, ticks: Vec<(f64, String)>) -> Self {
+        Self { low: *range.start(), high: *range.end(), logarithmic: false, ticks }
+    }
+
+    /// 0 at the low end, 1 at the high one.
+    fn place(&self, value: f64) -> f64 {
+        let on = |value: f64| if self.logarithmic { value.max(1e-12).ln() } else { value };
+        (on(value) - on(self.low)) / (on(self.high) - on(self.low)).max(f64::MIN_POSITIVE)
+    }
+}
+
+fn bounds(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values
+        .into_iter()
+        .filter(|value| value.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    if low <= high { (low, high) } else { (0.0, 1.0) }
+}
+
+/// The next of 1, 2, 5, 10, ... times a power of ten.
+fn nice_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.max(f64::MIN_POSITIVE).log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * power >= least * 0.999);
+    step.unwrap_or(10.0) * power
+}
+
+/// A chart that is being drawn.
+#[derive(Debug)]
+pub(super) struct Chart {
+    x: Scale,
+    y: Scale,
+    body: String,
+    title: String,
+}
+
+impl Chart {
+    /// Axes with their marks; `y` may be a scale without any.
+    pub(super) fn new(title: &str, x_label: &str, x: Scale, y: Scale) -> Self {
+        let mut chart = Self { x, y, body: String::new(), title: title.to_owned() };
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for (at, label) in chart.x.ticks.clone() {
+            let x = chart.at_x(at);
+            chart.put(&format!(r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#));
+            chart.text(x, bottom + 15.0, "middle", &label);
+        }
+        for (at, label) in chart.y.ticks.clone() {
+            let y = chart.at_y(at);
+            chart.put(&format!(r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#));
+            chart.text(LEFT - 6.0, y + 4.0, "end", &label);
+        }
+        chart.put(&format!(r#"<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>"#));
+        chart.text(f64::midpoint(LEFT, right), HEIGHT - 8.0, "middle", x_label);
+        chart.put(&format!(r#"<text class="title" x="4" y="16">{}</text>"#, escape(title)));
+        chart
+    }
+
+    fn at_x(&self, value: f64) -> f64 {
+        LEFT + self.x.place(value) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn at_y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - self.y.place(value) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn put(&mut self, element: &str) {
+        self.body.push_str(element);
+        self.body.push('\n');
+    }
+
+    fn text(&mut self, x: f64, y: f64, anchor: &str, text: &str) {
+        let text = escape(text);
+        self.put(&format!(r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#));
+    }
+
+    /// A line through `points`, in the colour of side number `side`; `faint` where it is one of many.
+    pub(super) fn line(&mut self, side: usize, points: &[(f64, f64)], faint: bool) {
+        let mut path = String::new();
+        for (index, &(x, y)) in points.iter().enumerate() {
+            let command = if index == 0 { 'M' } else { 'L' };
+            let _ = write!(path, "{command}{:.1} {:.1}", self.at_x(x), self.at_y(y));
+        }
+        let faint = if faint { " faint" } else { "" };
+        self.put(&format!(r#"<path class="line s{}{faint}" d="{path}"/>"#, side % SIDES));
+    }
+
+    /// A dot that says what it is where a pointer rests on it; hollow where its run is not valid.
+    pub(super) fn dot(&mut self, side: usize, (x, y): (f64, f64), sound: bool, says: &str) {
+        let (x, y, hollow) = (self.at_x(x), self.at_y(y), if sound { "" } else { " hollow" });
+        let says = escape(says);
+        self.put(&format!(
+            r#"<circle class="dot s{}{hollow}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{says}</title></circle>"#,
+            side % SIDES
+        ));
+    }
+
+    /// A short upright line, for a median.
+    pub(super) fn mark(&mut self, side: usize, x: f64, y: f64, half: f64) {
+        self.line(side, &[(x, y - half), (x, y + half)], false);
+    }
+
+    /// The chart as an element of a page.
+    pub(super) fn inline(&self) -> String {
+        self.document("")
+    }
+
+    /// The chart as a file of its own.
+    pub(super) fn file(&self) -> String {
+        self.document(&format!(
+            "<style>{COLOURS}</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n"
+        ))
+    }
+
+    fn document(&self, before: &str) -> String {
+        let title = escape(&self.title);
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"{title}\">\n{before}{}</svg>\n",
+            self.body
+        )
+    }
+}
+
+/// Colours there are; the sides beyond take them again.
+pub(super) const SIDES: usize = 6;
+
+/// Text as it may stand in HTML and SVG, in attributes too.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(scale: &Scale) -> Vec<&str> {
+        scale.ticks.iter().map(|(_, label)| label.as_str()).collect()
+    }
+
+    #[test]
+    fn scales_are_marked_at_round_figures() {
+        let whole = |value: f64| format!("{value:.0}");
+        assert_eq!(labels(&Scale::linear([3.0, 97.0], true, whole)), ["0", "50", "100"]);
+        assert_eq!(labels(&Scale::linear([100.0, 104.0], false, whole)), ["100", "102", "104"]);
+        assert_eq!(labels(&Scale::logarithmic([90.0, 1100.0], whole)), ["100", "200", "500", "1000"]);
+        assert_eq!(
+            labels(&Scale::logarithmic([1.0, 1e5], whole)),
+            ["1", "10", "100", "1000", "10000", "100000"]
+        );
+    }
+
+    #[test]
+    fn a_scale_of_nothing_or_of_one_value_can_be_drawn() {
+        let whole = |value: f64| format!("{value:.0}");
+        for scale in [
+            Scale::linear([], true, whole),
+            Scale::linear([5.0], false, whole),
+            Scale::linear([0.0], false, whole),
+            Scale::logarithmic([], whole),
+            Scale::logarithmic([7.0], whole),
+        ] {
+            assert!(scale.place(5.0).is_finite(), "{scale:?}");
+        }
+    }
+
+    #[test]
+    fn text_cannot_become_markup() {
+        assert_eq!(escape(r#"<a b="c">&'"#), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;");
+        let scale = || Scale::marked(0.0..=1.0, Vec::new());
+        assert!(!Chart::new("<script>", "<x>", scale(), scale()).file().contains("<script>"));
+    }
+}

@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# Builds the server of two revisions and compares them in interleaved pairs of runs, driven by one generator.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TIME] [--warmup TIME] [--engine NAME]
+                     [--confirm] [--fail-inconclusive] [--bisect] [--results DIR] [-- FLAGS OF duel]
+
+  REV_A, REV_B         what git knows as a commit, or `.` for the working tree as it is (uncommitted changes included)
+  --scenario NAME      echo (default), pipeline, text, large, tcp, ...; may be repeated, each is compared by itself
+  --pairs N            pairs of runs (default 10; fewer than 8 decide nothing)
+  --duration TIME      measured window of a run (default 3s); --warmup TIME before it (default 1s)
+  --engine NAME        of both servers: uring, epoll or tokio-uring (default: uring, or epoll where io_uring is refused)
+  --confirm            a regression counts only where a second session finds it too
+  --fail-inconclusive  exit with 12 where nothing can be said
+  --bisect             exit codes for `git bisect run`: 0 good, 11 bad, 125 cannot be judged (does not build, invalid,
+                       inconclusive, error)
+  --results DIR        where the sessions are stored (default: bench-results)
+
+Both servers are built in release profile, by commit and once: they are kept beside the build, in ab/COMMIT. The generator
+is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler; no root.
+
+  scripts/ab.sh main .                                        did my changes make it slower?
+  scripts/ab.sh v1 v2 --scenario echo --scenario pipeline
+  git bisect start BAD GOOD && git bisect run sh -c 'OTHER_CHECKOUT/scripts/ab.sh --bisect GOOD "$(git rev-parse HEAD)"'
+
+Exit codes: 0 not regressed, 1 error, 2 usage, 11 regressed, 12 inconclusive (when asked for), 13 invalid, 130 interrupted.
+TEXT
+}
+
+# The code of an error, where `git bisect` is to skip what cannot be judged.
+error=1
+
+fail() {
+    printf 'ab.sh: %s\n' "$@" >&2
+    exit "$error"
+}
+
+usage_error() {
+    printf 'ab.sh: %s; see scripts/ab.sh --help\n' "$1" >&2
+    exit 2
+}
+
+revisions=()
+scenarios=()
+flags=()
+pairs=10
+duration=3s
+warmup=1s
+engine=""
+results=""
+bisect=no
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --scenario | --pairs | --duration | --warmup | --engine | --results)
+        [ $# -ge 2 ] || usage_error "$1 needs a value"
+        case "$1" in
+        --scenario) scenarios+=("$2") ;;
+        --pairs) pairs=$2 ;;
+        --duration) duration=$2 ;;
+        --warmup) warmup=$2 ;;
+        --engine) engine=$2 ;;
+        --results) results=$(realpath -m -- "$2") ;;
+        esac
+        shift
+        ;;
+    --confirm | --fail-inconclusive) flags+=("$1") ;;
+    --bisect)
+        bisect=yes
+        error=125
+        flags+=(--fail-inconclusive)
+        ;;
+    --)
+        shift
+        flags+=("$@")
+        break
+        ;;
+    -*) usage_error "unknown flag: $1" ;;
+    *) revisions+=("$1") ;;
+    esac
+    shift
+done
+[ ${#revisions[@]} -eq 2 ] || usage_error "two revisions are needed, ${#revisions[@]} were given"
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(echo)
+
+root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/.." && pwd)
+cd -- "$root"
+export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
+target=$(realpath -m -- "${CARGO_TARGET_DIR:-$root/target}")
+cache=$target/ab
+results=${results:-$root/bench-results}
+command -v git >/dev/null || fail "needs git"
+command -v cargo >/dev/null || fail "needs a Rust toolchain: scripts/bench.sh says how to install one"
+git rev-parse --git-dir >/dev/null 2>&1 || fail "this is no git checkout: there are no revisions to compare"
+
+# The commit that a revision names; empty for the working tree.
+commit_of() {
+    [ "$1" != . ] || return 0
+    git rev-parse --verify --quiet --end-of-options "$1^{commit}" ||
+        fail "git knows no revision \`$1\`; in a shallow clone: git fetch --unshallow"
+}
+
+# build_here PACKAGE FOLDER: builds in the current directory, and copies the program, so that a later build does not replace it.
+build_here() {
+    local name=$1 into=$2
+    CARGO_TARGET_DIR=$3 cargo build --quiet --locked --release -p "$name" || return 1
+    mkdir -p -- "$into"
+    cp -- "$3/release/$name" "$into/$name.partial"
+    mv -- "$into/$name.partial" "$into/$name"
+}
+
+worktree=""
+remove_worktree() {
+    [ -z "$worktree" ] || git worktree remove --force -- "$worktree" 2>/dev/null || true
+    worktree=""
+}
+trap remove_worktree EXIT
+
+# server_of REVISION: builds its server unless it has been built before, and leaves its path in `server`.
+server_of() {
+    local revision=$1 commit
+    commit=$(commit_of "$revision")
+    if [ -z "$commit" ]; then
+        echo "building the server of the working tree ..."
+        build_here sparring-server "$cache/working-tree" "$target" ||
+            fail "the working tree does not build; the compiler's output is above"
+        server=$cache/working-tree/sparring-server
+        return
+    fi
+    server=$cache/$commit/sparring-server
+    if [ -x "$server" ]; then
+        return
+    fi
+    echo "building the server of $revision (${commit:0:12}) ..."
+    worktree=$cache/worktree-$$
+    git worktree prune
+    git worktree add --quiet --detach "$worktree" "$commit" || fail "cannot check $revision out"
+    (cd -- "$worktree" && build_here sparring-server "$cache/$commit" "$cache/build") ||
+        fail "$revision (${commit:0:12}) does not build; the compiler's output is above"
+    remove_worktree
+}
+
+server_of "${revisions[0]}"
+server_a=$server
+server_of "${revisions[1]}"
+server_b=$server
+echo "building the generator of this checkout ..."
+build_here sparring-loadgen "$cache/generator" "$target" || fail "the generator does not build; the compiler's output is above"
+generator=$cache/generator/sparring-loadgen
+if [ -z "$engine" ]; then
+    engine=epoll
+    ! "$generator" --version --verbose | grep -q '^engine uring: available' || engine=uring
+fi
+
+# The worst of two exit codes: regressed, invalid, inconclusive, fine.
+worse() {
+    local code
+    for code in 11 13 12; do
+        if [ "$1" = $code ] || [ "$2" = $code ]; then
+            echo $code
+            return
+        fi
+    done
+    echo 0
+}
+
+outcome=0
+for scenario in "${scenarios[@]}"; do
+    protocol=ws
+    [[ "$scenario" != tcp* ]] || protocol=tcp
+    serve="--listen 127.0.0.1:{port} --threads 1 --engine $engine --protocol $protocol --stats"
+    printf '\n=== %s: %s against %s\n' "$scenario" "${revisions[1]}" "${revisions[0]}"
+    code=0
+    "$generator" duel "'$server_a' $serve" "'$server_b' $serve" --scenario "$scenario" --pairs "$pairs" -d "$duration" \
+        -w "$warmup" --results "$results" --tag "ab-$scenario" "${flags[@]}" || code=$?
+    case $code in
+    0 | 11 | 12 | 13) outcome=$(worse "$outcome" "$code") ;;
+    *)
+        [ $bisect = no ] || code=125
+        exit $code
+        ;;
+    esac
+done
+if [ $bisect = yes ] && [ "$outcome" != 0 ] && [ "$outcome" != 11 ]; then
+    outcome=125
+fi
+exit "$outcome"
