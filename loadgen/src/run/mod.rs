@@ -23,18 +23,23 @@ mod plan;
 mod preflight;
 mod progress;
 mod random;
+mod rehearsal;
 mod schedule;
 mod shared;
 mod tally;
 mod validity;
 mod worker;
 
+#[doc(hidden)]
+pub use client::{Client, Conn};
 pub use error::RunError;
 pub use plan::{
     MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE, MAX_RATE, Plan,
     PlanError, Wait,
 };
 pub use progress::{Phase, Progress, Silent, Snapshot};
+#[doc(hidden)]
+pub use rehearsal::{Counted, News, Rehearsal};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -82,7 +82,7 @@ fn work(
     (client.into_tally(), counters)
 }
 
-fn config(plan: &Plan, connections: u32) -> Config {
+pub(super) fn config(plan: &Plan, connections: u32) -> Config {
     let uring = UringConfig::default();
     let cq_entries =
         connections.saturating_mul(2).next_power_of_two().clamp(uring.cq_entries, MAX_CQ_ENTRIES);

@@ -39,7 +39,7 @@ const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
 const NORMAL_CLOSURE: u16 = 1000;
 
 /// What the engine keeps for a connection.
-pub(crate) struct Conn {
+pub struct Conn {
     /// Index of its [`Link`].
     link: u32,
     protocol: Connection,
@@ -86,7 +86,7 @@ enum Doing {
 }
 
 /// The handler.
-pub(crate) struct Client {
+pub struct Client {
     shared: Arc<Shared>,
     /// Index of its gauges.
     worker: usize,

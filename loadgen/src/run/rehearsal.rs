@@ -1,0 +1,98 @@
+//! One worker of a run without its thread and without the coordinator: for simulations of the engine under it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use engine::{Config, Nanos};
+
+use super::client::Client;
+use super::plan::Plan;
+use super::shared::{Report, Shared, orders};
+use super::{share, worker};
+use crate::result::{Errors, Integrity};
+
+/// The coordinator's part, for whoever stands in for it.
+#[derive(Debug)]
+pub struct Rehearsal {
+    shared: Arc<Shared>,
+    reports: Receiver<Report>,
+}
+
+/// What the worker has told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// All connections are open.
+    Connected,
+    /// A connection could not be opened.
+    Unopened(String),
+    /// After the window everything is back.
+    Drained,
+    /// All connections are gone.
+    Deserted,
+}
+
+/// What the worker has counted, over the whole run.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// Messages sent.
+    pub sent: u64,
+    /// Echoes received.
+    pub received: u64,
+    /// Faults of connections.
+    pub errors: Errors,
+    /// Faults of echoes.
+    pub integrity: Integrity,
+}
+
+impl Rehearsal {
+    /// Waking the worker with these bits ends it, and its connections before.
+    pub const CLOSE: u64 = orders::CLOSE;
+
+    /// Waking the worker with these bits ends it at once.
+    pub const STOP: u64 = orders::STOP;
+
+    /// The only worker of `plan`, which connects to `to`.
+    #[must_use]
+    pub fn new(plan: &Plan, to: SocketAddr) -> (Self, Client) {
+        let shared = Arc::new(share(plan, vec![to]));
+        let (sender, reports) = channel();
+        let client = Client::new(shared.clone(), 0, sender);
+        (Self { shared, reports }, client)
+    }
+
+    /// How a run would set its engine up.
+    #[must_use]
+    pub fn config(plan: &Plan) -> Config {
+        worker::config(plan, plan.connections)
+    }
+
+    /// Sets the window; waking the worker with the bits returned begins the load.
+    #[must_use]
+    pub fn load(&self, start: Nanos, span: Duration) -> u64 {
+        self.shared.window.set(start, start, start + span);
+        orders::LOAD
+    }
+
+    /// What the worker has told since the last call.
+    #[must_use]
+    pub fn news(&self) -> Option<News> {
+        self.reports.try_iter().find_map(|report| match report {
+            Report::Connected => Some(News::Connected),
+            Report::ConnectFailed { source, .. } => Some(News::Unopened(source.to_string())),
+            Report::HandshakeFailed(why) => Some(News::Unopened(why)),
+            Report::Deserted(_) => Some(News::Deserted),
+            Report::Drained => Some(News::Drained),
+            Report::Started { .. } | Report::Failed(_) | Report::Unpinned { .. } => None,
+        })
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn outcome(client: Client) -> Counted {
+        let tally = client.into_tally();
+        let (sent, received) = (tally.sent.total, tally.received.total);
+        Counted { sent, received, errors: tally.errors, integrity: tally.integrity }
+    }
+}

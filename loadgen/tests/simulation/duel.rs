@@ -1,0 +1,148 @@
+//! One seed: a run's phases, as the coordinator leads through them, in a simulated world.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use engine::sim::{Bounds, Random, SimulatedWorker, Simulation, Step as _, Violation};
+use loadgen::run::{Client, Counted, News, Rehearsal};
+use server::{DRAIN, STOP, WebSocketEcho};
+
+use crate::setting::Setting;
+
+/// Far more than any seed takes.
+const STEPS: u64 = 5_000_000;
+
+pub(crate) struct Duel {
+    setting: Setting,
+    sim: Simulation,
+    addr: SocketAddr,
+    span: Duration,
+}
+
+impl Duel {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut setting = Setting::draw(&mut random);
+        let span = Duration::from_micros(random.between(200, 3_000) as u64);
+        let mut sim = Simulation::new(random.word(), setting.faults, STEPS);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 80));
+        setting.server.listeners.push(sim.listener(addr, setting.peer_addresses).expect("a descriptor"));
+        Self { setting, sim, addr, span }
+    }
+
+    pub(crate) fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
+    pub(crate) fn run(mut self) -> Result<Counted, String> {
+        let setting = &self.setting;
+        let (rehearsal, client) = Rehearsal::new(&setting.plan, self.addr);
+        let echo = WebSocketEcho::new(setting.rules.clone());
+        let mut server = self.sim.worker(&setting.server, bounds(setting), echo).expect("a worker");
+        let mut client = self.sim.worker(&setting.client, bounds(setting), client).expect("a worker");
+        phases(&mut self.sim, setting, &rehearsal, self.span, &mut client, &mut server)
+            .map_err(|violation| violation.to_string())?;
+        let tally = server.into_handler().tally();
+        let outcome = Rehearsal::outcome(client.into_handler());
+        check(setting, &outcome, tally.messages, tally.refused)
+            .map_err(|what| format!("{what}: {outcome:?}, {tally:?}"))?;
+        Ok(outcome)
+    }
+}
+
+/// Connecting, load, drain, the end of the client, the end of the server.
+fn phases(
+    sim: &mut Simulation,
+    setting: &Setting,
+    rehearsal: &Rehearsal,
+    span: Duration,
+    client: &mut SimulatedWorker<'_, Client>,
+    server: &mut SimulatedWorker<'_, WebSocketEcho>,
+) -> Result<(), Violation> {
+    let connected = until_news(sim, rehearsal, client, server)?;
+    if connected == News::Connected {
+        client.wake(rehearsal.load(sim.clock() + Duration::from_micros(10), span));
+        if setting.drains {
+            let half = sim.clock() + span / 2;
+            sim.run(&mut [client, server], |sim, _| sim.clock() >= half)?;
+            server.wake(DRAIN);
+        }
+        let end = until_news(sim, rehearsal, client, server)?;
+        if setting.gentle && end != News::Drained {
+            return Err(sim.violation(&format!("{end:?}"), &[client, server]));
+        }
+    } else if setting.gentle {
+        return Err(sim.violation(&format!("{connected:?}"), &[client, server]));
+    }
+    end_client(sim, setting, connected == News::Connected, client, server)?;
+    sim.run(&mut [client, server], |_, w| w[1].connections() == 0 && w[1].is_waiting())?;
+    if server.buffers_out() > 0 {
+        return Err(sim.violation("buffers are out without connections", &[client, server]));
+    }
+    server.wake(STOP);
+    sim.run(&mut [client, server], |_, w| w[1].is_over())
+}
+
+/// As the coordinator does: gently where the run came about, and at once where it did not, or gentleness takes too long.
+fn end_client(
+    sim: &mut Simulation,
+    setting: &Setting,
+    gently: bool,
+    client: &mut SimulatedWorker<'_, Client>,
+    server: &mut SimulatedWorker<'_, WebSocketEcho>,
+) -> Result<(), Violation> {
+    if gently {
+        client.wake(Rehearsal::CLOSE);
+        let patience = sim.clock() + Duration::from_secs(10);
+        sim.run(&mut [client, server], |sim, w| w[0].is_over() || sim.clock() >= patience)?;
+        if setting.gentle && !client.is_over() {
+            return Err(sim.violation("the client does not end", &[client, server]));
+        }
+    }
+    if !client.is_over() {
+        client.wake(Rehearsal::STOP);
+    }
+    sim.run(&mut [client, server], |_, w| w[0].is_over())
+}
+
+fn until_news(
+    sim: &mut Simulation,
+    rehearsal: &Rehearsal,
+    client: &mut SimulatedWorker<'_, Client>,
+    server: &mut SimulatedWorker<'_, WebSocketEcho>,
+) -> Result<News, Violation> {
+    let mut news = None;
+    sim.run(&mut [client, server], |_, _| {
+        news = news.take().or_else(|| rehearsal.news());
+        news.is_some()
+    })?;
+    news.ok_or_else(|| sim.violation("no news", &[]))
+}
+
+/// What the counts of both ends must say.
+fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Result<(), &'static str> {
+    let integrity = outcome.integrity;
+    if integrity.total() > integrity.lost || outcome.errors.protocol > 0 || refused > 0 {
+        return Err("wrong bytes");
+    }
+    if outcome.received > echoed || echoed > outcome.sent {
+        return Err("more came than was sent");
+    }
+    let lost = integrity.lost > 0 || outcome.errors.total() > 0 || outcome.received < outcome.sent;
+    if setting.gentle && lost {
+        return Err("lost although nothing was broken");
+    }
+    Ok(())
+}
+
+/// The server's high-water mark, the messages of one connection, and what two turns bring in.
+fn bounds(setting: &Setting) -> Bounds {
+    let plan = &setting.plan;
+    let outstanding = plan.pipeline.max(plan.rate_per_s.map_or(0, |_| plan.max_outstanding)) as usize;
+    let turn = |c: &engine::Config| usize::from(c.uring.buffers) * c.uring.buffer_size as usize;
+    let turns = 2 * turn(&setting.server).max(turn(&setting.client));
+    // A piece of a stash, and a request or a Close.
+    let more = (16 << 10) + 1_000;
+    let frames = outstanding * (plan.message_bytes + 14);
+    Bounds { unsent: setting.server.high_water + frames + turns + more, stashed: turns }
+}

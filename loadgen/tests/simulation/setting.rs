@@ -1,0 +1,78 @@
+//! What a seed decides: the load, the sizes and the faults.
+
+use std::time::Duration;
+
+use engine::sim::{Faults, Random};
+use engine::{Config, EngineKind, SendCompletions};
+use loadgen::result::{Arrival, Payload};
+use loadgen::run::{Plan, Rehearsal};
+
+use server::config::{Heartbeat, Rules};
+
+/// Everything about a seed.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) faults: Faults,
+    /// No message may be lost.
+    pub(crate) gentle: bool,
+    pub(crate) plan: Plan,
+    pub(crate) rules: Rules,
+    pub(crate) server: Config,
+    pub(crate) client: Config,
+    pub(crate) peer_addresses: bool,
+    /// The server drains while there is load.
+    pub(crate) drains: bool,
+}
+
+impl Setting {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let gentle = random.chance(600);
+        let faults = if gentle { Faults::survivable(random) } else { Faults::deadly(random) };
+        let plan = plan(random);
+        let (mut server, mut client) = (Config::default(), Rehearsal::config(&plan));
+        sizes(random, &mut server, 64);
+        sizes(random, &mut client, 64);
+        server.high_water = random.pick(&[500, 20_000, 1 << 20]);
+        server.max_accepted = random.pick(&[16, 8192]);
+        if gentle {
+            (server.write_stall, client.write_stall) = (Duration::ZERO, Duration::ZERO);
+        }
+        // It gives up a connection that stands still, which a gentle world does for a while.
+        let ping_interval = random.pick(&[0, if gentle { 500 } else { 30 }]);
+        let heartbeat =
+            Heartbeat { ping_interval: Duration::from_millis(ping_interval), ..Heartbeat::default() };
+        let rules = Rules { heartbeat, handshake_timeout: Duration::from_secs(60), ..Rules::default() };
+        let drains = !gentle && random.chance(300);
+        Self { faults, gentle, plan, rules, server, client, peer_addresses: random.chance(500), drains }
+    }
+}
+
+fn plan(random: &mut Random) -> Plan {
+    let url = "ws://127.0.0.1:80/echo".parse().expect("a URL");
+    let payload = random.pick(&[Payload::Binary, Payload::TextAscii, Payload::TextMixed]);
+    // Sizes on both sides of the borders at which a frame's header grows, and far beyond a receive buffer.
+    let message_bytes = random.pick(&[0, 1, 32, 125, 126, 1_000, 5_000, 66_000]);
+    let connections = random.between(1, 8) as u32;
+    let deepest = (60_000 / (message_bytes.max(1) * connections as usize)).clamp(1, 32);
+    let rate_per_s = random.pick(&[None, None, Some(20_000.0), Some(500_000.0)]);
+    Plan {
+        payload,
+        message_bytes,
+        connections,
+        pipeline: random.between(1, deepest) as u32,
+        rate_per_s: rate_per_s.filter(|_| message_bytes <= 5_000),
+        arrival: random.pick(&[Arrival::Constant, Arrival::Poisson]),
+        max_outstanding: random.pick(&[1, 8, 64]),
+        seed: random.word(),
+        connect_timeout: Duration::from_secs(60),
+        ..Plan::new(url, EngineKind::Uring)
+    }
+}
+
+fn sizes(random: &mut Random, config: &mut Config, smallest: u32) {
+    config.uring.sq_entries = random.pick(&[2, 8, 64]);
+    config.uring.cq_entries = random.pick(&[4, 16, 256]);
+    config.uring.buffers = random.pick(&[2, 8, 32]);
+    config.uring.buffer_size = random.pick(&[smallest, 512, 4096]);
+    config.uring.send_completions = random.pick(&[SendCompletions::Auto, SendCompletions::All]);
+}
