@@ -1,25 +1,43 @@
-//! `sparring-loadgen suite`: a whole session of scenarios against our own server.
+//! `sparring-loadgen suite`: a whole session of scenarios, against our own server or several servers side by side.
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use engine::EngineKind;
 use engine::socket::Congestion;
 
-use crate::suite::{self, Checkout, Options, Suite};
+use crate::suite::{self, Arm, Checkout, Options, Outcome, PROMISES, Spec, Suite, SuiteError, interleaved};
 
 use super::terminal::Terminal;
+use super::value::time;
 use super::{EXIT_STATUS, Failure, catch_signals, start_log};
 
+const SIDE_BY_SIDE: &str = "Side by side (engines, arms)";
+
+/// Of a run in an interleaved session: short, because more rounds tell more than longer runs.
+const WARMUP: Duration = Duration::from_millis(300);
+const MEASURE: Duration = Duration::from_millis(1200);
+
+const SUITE_EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen suite quick                            our server, the main scenarios once
+  sparring-loadgen suite engines --rounds 2               our server on each engine, side by side
+  sparring-loadgen suite arms --scenarios echo,pipeline \\
+      --arm 'ours=sparring-server --listen 127.0.0.1:{port} --threads 1' \\
+      --arm 'theirs=node server.js {port}'                any WebSocket echo servers
+
+";
+
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_STATUS)]
+#[command(after_help = format!("{SUITE_EXAMPLES}{EXIT_STATUS}"))]
 pub(super) struct SuiteArguments {
-    /// Which set of scenarios: smoke takes seconds, quick about a minute, full says beforehand.
+    /// What is run: smoke takes seconds, quick about a minute, the others say beforehand.
     #[arg(value_enum)]
     suite: SuiteName,
 
-    /// The server's executable [default: sparring-server beside this program].
+    /// The executable of our server [default: sparring-server beside this program].
     #[arg(long, value_name = "PATH")]
     server: Option<PathBuf>,
 
@@ -27,7 +45,7 @@ pub(super) struct SuiteArguments {
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     results: PathBuf,
 
-    /// The commit the server was built from [default: what it says itself].
+    /// The commit our server was built from [default: what it says itself].
     #[arg(long, value_name = "HASH")]
     commit: Option<String>,
 
@@ -39,13 +57,34 @@ pub(super) struct SuiteArguments {
     #[arg(long, value_name = "NAME")]
     tag: Option<String>,
 
-    /// The engine of both sides, but for scenarios about an engine [default: uring, or epoll where io_uring is refused].
+    /// The engine of both sides, but for scenarios about an engine; side by side, of the generator alone [default: uring,
+    /// or epoll where io_uring is refused].
     #[arg(long, value_name = "uring|tokio-uring|epoll")]
     engine: Option<EngineKind>,
 
     /// Congestion control of both sides, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
     #[arg(long, value_name = "NAME")]
     congestion: Option<Congestion>,
+
+    /// How often each arm runs each scenario [default: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = SIDE_BY_SIDE)]
+    rounds: Option<u32>,
+
+    /// Which scenarios, by their names and separated by commas [default: all].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = SIDE_BY_SIDE)]
+    scenarios: Vec<String>,
+
+    /// A server that takes part: any command, {port} where its port goes. Repeatable; the first arm is the reference.
+    #[arg(long = "arm", value_name = "NAME=COMMAND", help_heading = SIDE_BY_SIDE)]
+    arms: Vec<Arm>,
+
+    /// How long each run measures [default: 1200ms].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = SIDE_BY_SIDE)]
+    duration: Option<Duration>,
+
+    /// Load before that which does not count [default: 300ms].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = SIDE_BY_SIDE)]
+    warmup: Option<Duration>,
 
     /// No progress.
     #[arg(short, long)]
@@ -54,27 +93,28 @@ pub(super) struct SuiteArguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SuiteName {
+    /// Our server, the main scenarios once.
     Quick,
+    /// Our server, all scenarios three times.
     Full,
+    /// Our server, the main scenarios for a blink: correctness alone.
     Smoke,
-}
-
-impl From<SuiteName> for Suite {
-    fn from(name: SuiteName) -> Self {
-        match name {
-            SuiteName::Quick => Self::Quick,
-            SuiteName::Full => Self::Full,
-            SuiteName::Smoke => Self::Smoke,
-        }
-    }
+    /// Our server on each engine side by side, in interleaved rounds, and every --arm.
+    Engines,
+    /// Every --arm side by side, in interleaved rounds.
+    Arms,
 }
 
 impl SuiteArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let session = self.session()?;
         start_log();
-        let options = self.options()?;
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
-        let outcome = suite::main(&options, &mut terminal, &mut io::stdout(), &mut io::stderr());
+        let (out, notes) = (&mut io::stdout(), &mut io::stderr());
+        let outcome: Result<Outcome, SuiteError> = match &session {
+            Session::Own(options) => suite::main(options, &mut terminal, out, notes),
+            Session::SideBySide(options) => interleaved::main(options, &mut terminal, out, notes),
+        };
         terminal.clear();
         match outcome {
             Ok(outcome) => Ok(outcome.exit_code()),
@@ -83,17 +123,185 @@ impl SuiteArguments {
         }
     }
 
-    fn options(&self) -> Result<Options, Failure> {
-        let beside = || std::env::current_exe().map(|path| path.with_file_name("sparring-server"));
-        let server = self.server.clone().map_or_else(beside, Ok);
+    fn session(&self) -> Result<Session, Failure> {
+        let own = |suite| self.refuse_side_by_side().and_then(|()| self.own(suite)).map(Session::Own);
+        match self.suite {
+            SuiteName::Quick => own(Suite::Quick),
+            SuiteName::Full => own(Suite::Full),
+            SuiteName::Smoke => own(Suite::Smoke),
+            SuiteName::Engines => self.side_by_side("engines", Arm::engines()).map(Session::SideBySide),
+            SuiteName::Arms => self.side_by_side("arms", Vec::new()).map(Session::SideBySide),
+        }
+    }
+
+    fn own(&self, suite: Suite) -> Result<Options, Failure> {
         Ok(Options {
-            suite: self.suite.into(),
-            server: server.map_err(|error| Failure::Error(format!("--server: {error}")))?,
+            suite,
+            server: self.server()?,
             results: self.results.clone(),
-            checkout: self.commit.clone().map(|commit| Checkout { commit, dirty: self.dirty }),
+            checkout: self.checkout(),
             tag: self.tag.clone(),
             engine: self.engine,
             congestion: self.congestion.clone(),
         })
+    }
+
+    fn side_by_side(&self, suite: &'static str, own: Vec<Arm>) -> Result<interleaved::Options, Failure> {
+        let arms: Vec<Arm> = own.into_iter().chain(self.arms.iter().cloned()).collect();
+        if arms.len() < 2 {
+            return Err(Failure::Usage("--arm: at least two arms can be set side by side".to_owned()));
+        }
+        let repeated =
+            arms.iter().enumerate().find(|(at, arm)| arms[..*at].iter().any(|a| a.name == arm.name));
+        if let Some((_, arm)) = repeated {
+            return Err(Failure::Usage(format!("--arm: two arms have the name `{}`", arm.name)));
+        }
+        let measure = self.duration.unwrap_or(MEASURE);
+        if measure.is_zero() {
+            return Err(Failure::Usage("--duration must be longer than zero".to_owned()));
+        }
+        Ok(interleaved::Options {
+            suite,
+            scenarios: self.chosen(&arms)?,
+            arms,
+            promises: PROMISES,
+            rounds: self.rounds.unwrap_or(10),
+            warmup: self.warmup.unwrap_or(WARMUP),
+            measure,
+            server: self.server()?,
+            results: self.results.clone(),
+            checkout: self.checkout(),
+            tag: self.tag.clone(),
+            engine: self.engine,
+            congestion: self.congestion.clone(),
+        })
+    }
+
+    /// The scenarios asked for that at least two arms take, in the usual order.
+    fn chosen(&self, arms: &[Arm]) -> Result<Vec<Spec>, Failure> {
+        let mut specs = Spec::side_by_side();
+        specs.retain(|spec| arms.iter().filter(|arm| arm.takes(spec)).count() >= 2);
+        if let Some(unknown) = self.scenarios.iter().find(|name| specs.iter().all(|spec| spec.name != **name))
+        {
+            let names: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
+            let names = names.join(", ");
+            return Err(Failure::Usage(format!("--scenarios: unknown scenario `{unknown}`: of {names}")));
+        }
+        if !self.scenarios.is_empty() {
+            specs.retain(|spec| self.scenarios.iter().any(|name| name == spec.name));
+        }
+        Ok(specs)
+    }
+
+    fn refuse_side_by_side(&self) -> Result<(), Failure> {
+        let given = [
+            (self.rounds.is_some(), "--rounds"),
+            (!self.scenarios.is_empty(), "--scenarios"),
+            (!self.arms.is_empty(), "--arm"),
+            (self.duration.is_some(), "--duration"),
+            (self.warmup.is_some(), "--warmup"),
+        ];
+        match given.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(Failure::Usage(format!(
+                "{flag} is for the suites `engines` and `arms`: the others are fixed, so that they compare"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn server(&self) -> Result<PathBuf, Failure> {
+        let beside = || std::env::current_exe().map(|path| path.with_file_name("sparring-server"));
+        let server = self.server.clone().map_or_else(beside, Ok);
+        server.map_err(|error| Failure::Error(format!("--server: {error}")))
+    }
+
+    fn checkout(&self) -> Option<Checkout> {
+        self.commit.clone().map(|commit| Checkout { commit, dirty: self.dirty })
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+enum Session {
+    /// Our server through a fixed suite.
+    Own(Options),
+    /// Several arms.
+    SideBySide(interleaved::Options),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+
+    fn session(arguments: &[&str]) -> Result<Session, String> {
+        let words = ["sparring-loadgen", "suite"].iter().chain(arguments);
+        let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Some(Command::Suite(suite)) = parsed.command else { return Err("not suite".to_owned()) };
+        suite.session().map_err(|error| error.to_string())
+    }
+
+    fn side_by_side(arguments: &[&str]) -> interleaved::Options {
+        match session(arguments) {
+            Ok(Session::SideBySide(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn engines_are_set_side_by_side_in_all_scenarios() {
+        let options = side_by_side(&["engines"]);
+        assert_eq!((options.arms, options.scenarios), (Arm::engines(), Spec::side_by_side()));
+        assert_eq!((options.rounds, options.warmup, options.measure), (10, WARMUP, MEASURE));
+    }
+
+    #[test]
+    fn every_flag_reaches_the_options() {
+        let options = side_by_side(&[
+            "engines",
+            "--rounds=2",
+            "--scenarios=pipeline,echo",
+            "--arm=theirs=node {port}",
+            "-d=2s",
+            "-w=0",
+            "--engine=epoll",
+            "--congestion=reno",
+        ]);
+        assert_eq!(options.arms.last().map(|arm| arm.name.as_str()), Some("theirs"));
+        assert_eq!(options.scenarios.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["echo", "pipeline"]);
+        assert_eq!((options.rounds, options.measure.as_secs(), options.warmup), (2, 2, Duration::ZERO));
+        assert_eq!(options.engine, Some(EngineKind::Epoll));
+        assert_eq!(options.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
+    }
+
+    #[test]
+    fn other_peoples_servers_are_not_asked_for_raw_bytes() {
+        let two = ["--arm=a=x {port}", "--arm=b=y {port}"];
+        let options = side_by_side(&[&["arms"], &two[..]].concat());
+        assert!(options.scenarios.iter().all(|spec| !spec.name.starts_with("tcp")));
+        let error = session(&["arms", two[0], two[1], "--scenarios=tcp"]).expect_err("raw bytes");
+        assert!(error.contains("`tcp`") && error.contains("pipeline"), "{error}");
+    }
+
+    #[test]
+    fn unusable_flags_are_named() {
+        for (arguments, named) in [
+            (&["engines", "--rounds=0"][..], "--rounds"),
+            (&["engines", "--scenarios=slow"], "--scenarios"),
+            (&["engines", "--arm=x"], "NAME=COMMAND"),
+            (&["engines", "--arm=epoll=x {port}"], "`epoll`"),
+            (&["engines", "-d=0"], "--duration"),
+            (&["arms"], "--arm"),
+            (&["arms", "--arm=one=x {port}"], "two arms"),
+            (&["quick", "--rounds=2"], "--rounds"),
+            (&["full", "--scenarios=echo"], "--scenarios"),
+            (&["smoke", "--arm=a=x {port}"], "--arm"),
+            (&["quick", "-d=1s"], "--duration"),
+        ] {
+            let error = session(arguments).expect_err(named);
+            assert!(error.contains(named), "{arguments:?}: {error}");
+        }
     }
 }

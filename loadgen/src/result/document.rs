@@ -233,7 +233,8 @@ pub enum Payload {
 pub struct Run {
     /// [`Scenario::name`].
     pub scenario: String,
-    /// Which side of a comparison: `A` or `B`; `A` where there is one side.
+    /// Which side of a comparison: `A` or `B` in a duel, the name of one of [`Document::arms`] in an interleaved session; `A`
+    /// where there is one side.
     pub arm: String,
     /// The pair or the round it belongs to, from 0.
     pub pair: u32,

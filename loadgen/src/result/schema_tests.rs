@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{example, parse};
+use super::{Arm, example, parse};
 
 fn results_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results")
@@ -30,6 +30,18 @@ fn complaints(validator: &Validator, value: &Value) -> Vec<String> {
 #[test]
 fn what_is_written_is_valid() {
     assert_eq!(complaints(&validator(), &example_value()), Vec::<String>::new());
+}
+
+#[test]
+fn arms_have_names() {
+    let mut document = example::document();
+    let subject = document.subject.clone();
+    document.arms =
+        ["uring-spin", "theirs"].map(|name| Arm { name: name.into(), subject: subject.clone() }).to_vec();
+    document.runs[0].arm = "uring-spin".into();
+    document.runs[0].series.clear();
+    let value = serde_json::to_value(document).expect("the document is JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
 }
 
 #[test]

@@ -52,8 +52,9 @@ impl Summary {
         document.scenarios.iter().filter_map(|scenario| Self::of(scenario, &runs_of(scenario))).collect()
     }
 
-    /// `None` where there are no runs.
-    fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
+    /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there are no runs.
+    #[must_use]
+    pub fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
         let valid: Vec<&Run> = all.iter().copied().filter(|run| run.valid).collect();
         let runs = if valid.is_empty() { all } else { &valid };
         let over = |figure: &dyn Fn(&Run) -> Option<f64>| {

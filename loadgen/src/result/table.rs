@@ -152,7 +152,7 @@ pub(crate) fn align(table: &mut Table, names: usize) {
     }
 }
 
-fn us(ns: f64) -> f64 {
+pub(crate) fn us(ns: f64) -> f64 {
     ns / 1000.0
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn optional(value: Option<f64>, decimals: usize) -> String {
 }
 
 /// Microseconds with the digits that mean something: the histogram carries three.
-fn latency(ns: Option<u64>) -> String {
+pub(crate) fn latency(ns: Option<u64>) -> String {
     let value = ns.map(|ns| us(ns as f64));
     optional(value, if value.is_some_and(|us| us < 100.0) { 1 } else { 0 })
 }

@@ -1,20 +1,28 @@
-//! The suites of `scripts/bench.sh`: fixed scenarios against our own server, one stored session, one table.
+//! The suites: fixed scenarios, one stored session, one table. [`main`] makes those of `scripts/bench.sh`, against our own server;
+//! [`interleaved::main`] sets several servers side by side.
 
+mod arms;
 mod check;
+pub mod interleaved;
 mod places;
+mod promises;
 mod scenarios;
 mod session;
+mod side_by_side;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::socket::Congestion;
 use engine::{EngineError, EngineKind};
 use thiserror::Error;
 
+pub use arms::{Arm, ArmError, Served};
 pub use check::complaints;
 pub use places::Places;
+pub use promises::PROMISES;
 pub use scenarios::{Spec, Suite, client_frame_bytes};
+pub use side_by_side::{Promise, promises_table, side_by_side_table};
 
 use crate::machine::Machine;
 use crate::result::{Document, Store, StoreError, Summary, advisory, derived_lines, summary_table};
@@ -97,6 +105,12 @@ pub enum SuiteError {
     /// The engine asked for does not run here.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// There is nothing to set against each other.
+    #[error("fewer than two arms can run here: {left_out} Name servers with --arm NAME=COMMAND.")]
+    FewArms {
+        /// Which were left out and why.
+        left_out: String,
+    },
     /// A run could not be made.
     #[error("scenario {scenario}: {source}")]
     Run {
@@ -127,28 +141,29 @@ impl SuiteError {
 impl Options {
     /// Checks what can be checked before anything runs.
     fn check(&self) -> Result<(), SuiteError> {
-        let usage =
-            |flag, value: &str, reason| Err(SuiteError::Usage { flag, value: value.to_owned(), reason });
-        if let Some(tag) = &self.tag {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if tag.is_empty() || tag.len() > 40 || !tag.chars().all(plain) {
-                return usage("--tag", tag, "must be 1 to 40 letters, digits, dots, hyphens or underscores");
-            }
-        }
-        if let Some(checkout) = &self.checkout
-            && !is_commit(&checkout.commit)
-        {
-            return usage(
-                "--commit",
-                &checkout.commit,
-                "must be a commit's hash, 7 to 64 hexadecimal digits",
-            );
-        }
-        if !self.server.is_file() {
-            return Err(SuiteError::NoServer(self.server.clone()));
-        }
-        Ok(())
+        check(self.tag.as_deref(), self.checkout.as_ref())?;
+        check_server(&self.server)
     }
+}
+
+fn check(tag: Option<&str>, checkout: Option<&Checkout>) -> Result<(), SuiteError> {
+    let usage = |flag, value: &str, reason| Err(SuiteError::Usage { flag, value: value.to_owned(), reason });
+    if let Some(tag) = tag {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if tag.is_empty() || tag.len() > 40 || !tag.chars().all(plain) {
+            return usage("--tag", tag, "must be 1 to 40 letters, digits, dots, hyphens or underscores");
+        }
+    }
+    match checkout {
+        Some(checkout) if !is_commit(&checkout.commit) => {
+            usage("--commit", &checkout.commit, "must be a commit's hash, 7 to 64 hexadecimal digits")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_server(server: &Path) -> Result<(), SuiteError> {
+    if server.is_file() { Ok(()) } else { Err(SuiteError::NoServer(server.to_owned())) }
 }
 
 /// Runs a suite, stores its session, and prints the table, the file and the change since the last session on `out`.

@@ -18,7 +18,7 @@ pub enum Suite {
 }
 
 /// One scenario before its engine is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spec {
     /// Its name in tables and results, `@engine` apart.
     pub name: &'static str,
@@ -32,6 +32,8 @@ pub struct Spec {
     pub message_bytes: usize,
     /// What messages are made of.
     pub payload: Payload,
+    /// An open loop: messages a second over all connections; `None`: a closed loop.
+    pub rate_per_s: Option<f64>,
     /// The server's engine where the scenario is about an engine; otherwise the session's.
     pub engine: Option<EngineKind>,
 }
@@ -58,7 +60,8 @@ const fn ws(
     message_bytes: usize,
     payload: Payload,
 ) -> Spec {
-    Spec { name, transport: Transport::Ws, connections, pipeline, message_bytes, payload, engine: None }
+    let (transport, rate_per_s, engine) = (Transport::Ws, None, None);
+    Spec { name, transport, connections, pipeline, message_bytes, payload, rate_per_s, engine }
 }
 
 const fn tcp(name: &'static str, connections: u32, pipeline: u32, payload_bytes: usize) -> Spec {
@@ -89,6 +92,21 @@ const MORE: [Spec; 5] = [
     ws("text-4000x1", 4000, 1, 125, Payload::TextMixed),
     ws("text-16k", 16, 1, 16 * KIB, Payload::TextMixed),
     ws("text-1m", 4, 1, 1024 * KIB, Payload::TextMixed),
+];
+
+/// What the sides of an interleaved session are compared in: the main scenarios, few and many connections, and fixed rates.
+const SIDE_BY_SIDE: [Spec; 11] = [
+    MAIN[0],
+    MAIN[1],
+    MAIN[2],
+    MAIN[3],
+    MAIN[4],
+    MAIN[5],
+    MORE[0],
+    MORE[1],
+    MORE[2],
+    Spec { rate_per_s: Some(5_000.0), ..ws("rate-1x1", 1, 1, 32, Payload::Binary) },
+    Spec { rate_per_s: Some(80_000.0), ..ws("rate-64x1", 64, 1, 32, Payload::Binary) },
 ];
 
 impl Suite {
@@ -155,6 +173,18 @@ impl std::str::FromStr for Suite {
 }
 
 impl Spec {
+    /// The scenarios in which several servers are set side by side.
+    #[must_use]
+    pub fn side_by_side() -> Vec<Self> {
+        SIDE_BY_SIDE.to_vec()
+    }
+
+    /// Whether its question is how long a message takes, and not how much a server can do.
+    #[must_use]
+    pub fn is_about_latency(&self) -> bool {
+        self.connections == 1 || self.rate_per_s.is_some()
+    }
+
     /// The name in results: `echo`, or `echo@epoll` where the scenario is about an engine.
     #[must_use]
     pub fn full_name(&self) -> String {
@@ -193,6 +223,17 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), specs.len());
         assert!(specs.iter().all(|spec| spec.name.len() <= 12));
+    }
+
+    #[test]
+    fn side_by_side_no_scenario_is_about_an_engine() {
+        let specs = Spec::side_by_side();
+        assert!(specs.iter().all(|spec| spec.engine.is_none() && spec.name.len() <= 12));
+        let mut names: Vec<String> = specs.iter().map(Spec::full_name).collect();
+        names.dedup();
+        assert_eq!(names.len(), specs.len());
+        let latency: Vec<_> = specs.iter().filter(|s| s.is_about_latency()).map(|s| s.name).collect();
+        assert_eq!(latency, ["echo-1x1", "rate-1x1", "rate-64x1"]);
     }
 
     #[test]

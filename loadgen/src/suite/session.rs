@@ -1,8 +1,10 @@
 //! A session of a suite: its scenarios settled for this machine, then run round by round.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use engine::socket::Congestion;
 use engine::{EngineError, EngineKind};
 
 use super::places::Places;
@@ -16,10 +18,10 @@ use crate::subject::{Subject, Tool};
 use crate::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Descriptors a process needs beside its connections: listeners, rings, files, standard streams.
-const SPARE_DESCRIPTORS: u64 = 256;
+pub(super) const SPARE_DESCRIPTORS: u64 = 256;
 
 /// Starting the server, connecting, settling and ending it, per run: for the announcement alone.
-const AROUND_A_RUN: Duration = Duration::from_millis(400);
+pub(super) const AROUND_A_RUN: Duration = Duration::from_millis(400);
 
 /// What the suite is made of on this machine.
 pub(super) struct Session {
@@ -165,7 +167,7 @@ fn line(number: usize, total: usize, run: &Run) -> String {
 }
 
 /// The session's engine, and what to say where it is not the one it should be.
-fn settle_engine(
+pub(super) fn settle_engine(
     asked: Option<EngineKind>,
     probe: Probe<'_>,
 ) -> Result<(EngineKind, Option<String>), EngineError> {
@@ -215,6 +217,32 @@ fn runnable(
 
 fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Places>) -> Plan {
     let engine = spec.engine.unwrap_or(default);
+    let server = OwnServer { program: &options.server, congestion: options.congestion.as_ref() };
+    let command = own_server(&server, engine, spec.transport, places);
+    Plan {
+        congestion: options.congestion.clone(),
+        server_congestion: options.congestion.as_ref().map(ToString::to_string),
+        server_engine: Some(engine.name().to_owned()),
+        server_threads: Some(1),
+        warmup: options.suite.warmup(),
+        measure: options.suite.measure(),
+        ..plan_of(spec, default, command, places)
+    }
+}
+
+/// Our own server, and what all of its runs in a session share.
+pub(super) struct OwnServer<'a> {
+    pub(super) program: &'a Path,
+    pub(super) congestion: Option<&'a Congestion>,
+}
+
+/// What every run of `spec` has in common, whoever serves it by `command`.
+pub(super) fn plan_of(
+    spec: &Spec,
+    generator: EngineKind,
+    command: Vec<String>,
+    places: Option<&Places>,
+) -> Plan {
     let target = if spec.transport == Transport::Ws { "/" } else { "" };
     let url = Url {
         transport: spec.transport,
@@ -228,25 +256,22 @@ fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Pla
         pipeline: spec.pipeline,
         message_bytes: spec.message_bytes,
         payload: spec.payload,
+        rate_per_s: spec.rate_per_s,
         cpus: places.map(|places| places.client).into_iter().collect(),
-        warmup: options.suite.warmup(),
-        measure: options.suite.measure(),
-        spawn: Some(Spawn {
-            command: command(spec, options, engine, places),
-            cpus: places.map(|places| places.server).into_iter().collect(),
-        }),
-        server_engine: Some(engine.name().to_owned()),
-        server_threads: Some(1),
-        congestion: options.congestion.clone(),
-        server_congestion: options.congestion.as_ref().map(ToString::to_string),
-        ..Plan::new(url, default)
+        spawn: Some(Spawn { command, cpus: places.map(|places| places.server).into_iter().collect() }),
+        ..Plan::new(url, generator)
     }
 }
 
-/// The server's command line: everything that matters named, nothing left to a default that may change.
-fn command(spec: &Spec, options: &Options, engine: EngineKind, places: Option<&Places>) -> Vec<String> {
+/// Our own server's command line: everything that matters named, nothing left to a default that may change.
+pub(super) fn own_server(
+    server: &OwnServer<'_>,
+    engine: EngineKind,
+    transport: Transport,
+    places: Option<&Places>,
+) -> Vec<String> {
     let mut words = vec![
-        options.server.to_string_lossy().into_owned(),
+        server.program.to_string_lossy().into_owned(),
         "--listen".to_owned(),
         format!("127.0.0.1:{PORT_PLACEHOLDER}"),
         "--threads".to_owned(),
@@ -254,12 +279,12 @@ fn command(spec: &Spec, options: &Options, engine: EngineKind, places: Option<&P
         "--engine".to_owned(),
         engine.name().to_owned(),
         "--protocol".to_owned(),
-        if spec.transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
+        if transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
         "--stats".to_owned(),
     ];
     // Nothing but the load is to happen on the connections.
     words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
-    if let Some(congestion) = &options.congestion {
+    if let Some(congestion) = server.congestion {
         words.extend(["--congestion".to_owned(), congestion.to_string()]);
     }
     if let Some(places) = places {

@@ -1,0 +1,126 @@
+//! The sides of an interleaved session: what serves, and by which name.
+
+use std::str::FromStr;
+
+use engine::EngineKind;
+
+use super::scenarios::Spec;
+use crate::result::Transport;
+use crate::spawn::Spawn;
+use crate::url::PORT_PLACEHOLDER;
+
+/// One side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arm {
+    /// In tables and results.
+    pub name: String,
+    /// What serves.
+    pub server: Served,
+}
+
+/// What serves an arm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Served {
+    /// Our own server.
+    Own {
+        /// On this engine.
+        engine: EngineKind,
+        /// Never blocking while it is idle (`--spin always`): for scenarios that are about latency.
+        spin: bool,
+    },
+    /// Somebody's WebSocket echo server: the words of its command, `{port}` for the port.
+    Command(Vec<String>),
+}
+
+/// An `--arm` that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ArmError {
+    /// Not `NAME=COMMAND`.
+    #[error("`{0}` is not NAME=COMMAND, as in 'ws=node server.js {{port}}'")]
+    Form(String),
+    /// A name that does not fit tables.
+    #[error("the name `{0}` must be 1 to 16 letters, digits, dots, hyphens or underscores")]
+    Name(String),
+    /// The command cannot be split into words.
+    #[error("the command of arm `{0}` cannot be split into words: a quote is open, or there is nothing")]
+    Words(String),
+    /// The command does not say where the port goes.
+    #[error("the command of arm `{0}` needs {{port}} where the server's port goes")]
+    Port(String),
+}
+
+impl Arm {
+    /// Our own server on `engine`.
+    #[must_use]
+    pub fn own(engine: EngineKind, spin: bool) -> Self {
+        let name = if spin { format!("{engine}-spin") } else { engine.name().to_owned() };
+        Self { name, server: Served::Own { engine, spin } }
+    }
+
+    /// Our own server on every engine; the first is what the others are set against.
+    #[must_use]
+    pub fn engines() -> Vec<Self> {
+        let all = [EngineKind::Uring, EngineKind::Epoll, EngineKind::TokioUring];
+        let spinning = Self::own(EngineKind::Uring, true);
+        all.into_iter().map(|engine| Self::own(engine, false)).chain([spinning]).collect()
+    }
+
+    /// Whether it takes part in a scenario: a spinning server only where latency is the question, somebody else's only
+    /// where WebSocket is spoken.
+    #[must_use]
+    pub fn takes(&self, spec: &Spec) -> bool {
+        match self.server {
+            Served::Own { spin, .. } => !spin || spec.is_about_latency(),
+            Served::Command(_) => spec.transport == Transport::Ws,
+        }
+    }
+}
+
+impl FromStr for Arm {
+    type Err = ArmError;
+
+    /// `NAME=COMMAND`; the command is split as a shell would.
+    fn from_str(text: &str) -> Result<Self, ArmError> {
+        let (name, command) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !(1..=16).contains(&name.len()) || !name.chars().all(plain) {
+            return Err(ArmError::Name(name.to_owned()));
+        }
+        let name = name.to_owned();
+        let Ok(spawn) = Spawn::parse(command) else { return Err(ArmError::Words(name)) };
+        if !spawn.command.iter().any(|word| word.contains(PORT_PLACEHOLDER)) {
+            return Err(ArmError::Port(name));
+        }
+        Ok(Self { name, server: Served::Command(spawn.command) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arm_is_a_name_and_a_command() {
+        let arm: Arm = "ws-8=node 'my server.js' --port={port}".parse().expect("an arm");
+        assert_eq!(arm.name, "ws-8");
+        let Served::Command(words) = arm.server else { panic!("a command") };
+        assert_eq!(words, ["node", "my server.js", "--port={port}"]);
+    }
+
+    #[test]
+    fn what_is_no_arm_says_what_is_missing() {
+        let error = |text: &str| text.parse::<Arm>().expect_err("no arm").to_string();
+        assert!(error("node server.js {port}").contains("NAME=COMMAND"));
+        assert!(error("a b=node {port}").contains("`a b`"));
+        assert!(error("=node {port}").contains("1 to 16"));
+        assert!(error("ws=node 'server.js {port}").contains("words"));
+        assert!(error("ws=").contains("words"));
+        assert!(error("ws=node server.js").contains("{port}"));
+    }
+
+    #[test]
+    fn the_engines_are_named_by_themselves() {
+        let names: Vec<String> = Arm::engines().into_iter().map(|arm| arm.name).collect();
+        assert_eq!(names, ["uring", "epoll", "tokio-uring", "uring-spin"]);
+    }
+}

@@ -1,0 +1,513 @@
+//! Several arms side by side: every round runs each scenario on each arm, one right after the other, so that what the
+//! machine does meanwhile falls on all arms alike.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use engine::EngineKind;
+use engine::socket::Congestion;
+
+use super::arms::{Arm, Served};
+use super::places::Places;
+use super::scenarios::Spec;
+use super::session::{
+    AROUND_A_RUN, Execute, OwnServer, Probe, SPARE_DESCRIPTORS, own_server, plan_of, settle_engine,
+};
+use super::side_by_side::{Promise, promises_table, side_by_side_table};
+use super::{Checkout, Outcome, SuiteError};
+use crate::machine::Machine;
+use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Store, Utc};
+use crate::run::{Plan, Progress, RunError, Wait, execute};
+use crate::subject::{Subject, Tool};
+
+/// What an interleaved session is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The session's name, where there is no tag.
+    pub suite: &'static str,
+    /// The sides; the first is what the others are set against.
+    pub arms: Vec<Arm>,
+    /// What is run.
+    pub scenarios: Vec<Spec>,
+    /// What the figures are held to.
+    pub promises: &'static [Promise],
+    /// How often.
+    pub rounds: u32,
+    /// Load that is not counted, per run.
+    pub warmup: Duration,
+    /// The measured window, per run.
+    pub measure: Duration,
+    /// The executable of our own server.
+    pub server: PathBuf,
+    /// The folder of results.
+    pub results: PathBuf,
+    /// What our own server was built from; where it is not given, the server is asked.
+    pub checkout: Option<Checkout>,
+    /// A name for the session.
+    pub tag: Option<String>,
+    /// The generator's engine, the same for all arms. `None` is `uring`, or `epoll` on a host that refuses io_uring.
+    pub engine: Option<EngineKind>,
+    /// Congestion control of the generator and of our own server; `None`: the kernel's default.
+    pub congestion: Option<Congestion>,
+}
+
+/// Failures after which an arm is left out of a scenario.
+const FAILURES: u32 = 2;
+
+/// Runs the session, stores it, and prints its table and the file on `out`. See [`super::main`].
+///
+/// # Errors
+/// See [`SuiteError`]; nothing is stored then, and nothing left running.
+pub fn main(
+    options: &Options,
+    progress: &mut dyn Progress,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Result<Outcome, SuiteError> {
+    super::check(options.tag.as_deref(), options.checkout.as_ref())?;
+    if options.arms.iter().any(|arm| matches!(arm.server, Served::Own { .. })) {
+        super::check_server(&options.server)?;
+    }
+    let machine = Machine::here();
+    let session = Session::prepare(options, &machine, &EngineKind::probe)?;
+    session.announce(notes)?;
+    let document = session.measure(machine, &execute, progress, notes)?;
+    let path = Store::new(&options.results).save(&document)?;
+    writeln!(out, "{}", side_by_side_table(&document))?;
+    if let Some(text) = promises_table(&document, options.promises) {
+        writeln!(out, "\n{text}")?;
+    }
+    writeln!(out, "\nstored in {}", path.display())?;
+    Ok(outcome(&document))
+}
+
+fn outcome(document: &Document) -> Outcome {
+    let is_valid = |scenario: &Scenario| {
+        let mut runs = document.runs.iter().filter(|run| run.scenario == scenario.name);
+        runs.any(|run| run.valid)
+    };
+    if document.session.interrupted {
+        Outcome::Interrupted
+    } else if document.scenarios.iter().all(is_valid) {
+        Outcome::Fine
+    } else {
+        Outcome::Invalid
+    }
+}
+
+/// A scenario on an arm.
+struct Cell {
+    plan: Plan,
+    failures: u32,
+}
+
+/// The cells of a scenario, in the order of the arms.
+struct Row {
+    name: String,
+    cells: Vec<Cell>,
+}
+
+/// What is made of the options on this machine.
+pub(super) struct Session<'a> {
+    options: &'a Options,
+    engine: EngineKind,
+    places: Option<Places>,
+    arms: Vec<result::Arm>,
+    rows: Vec<Row>,
+    marks: Vec<String>,
+}
+
+impl<'a> Session<'a> {
+    /// Settles the engine, the processors, and which cells this machine can run.
+    pub(super) fn prepare(
+        options: &'a Options,
+        machine: &Machine,
+        probe: Probe<'_>,
+    ) -> Result<Self, SuiteError> {
+        let (engine, refused) = settle_engine(options.engine, probe)?;
+        let places = Places::here();
+        let mut marks: Vec<String> = refused.into_iter().collect();
+        marks.extend(places.as_ref().and_then(|places| places.mark.clone()));
+        let arms: Vec<&Arm> = options.arms.iter().filter(|arm| works(arm, probe, &mut marks)).collect();
+        if arms.len() < 2 {
+            return Err(SuiteError::FewArms { left_out: marks.join(" ") });
+        }
+        let descriptors = machine.limits.nofile_hard;
+        let specs = options.scenarios.iter().filter(|spec| fits(spec, descriptors, &mut marks));
+        let rows: Vec<Row> = specs.map(|spec| row(spec, &arms, options, engine, places.as_ref())).collect();
+        let arms = arms.iter().map(|arm| subject(arm, options, places.as_ref())).collect();
+        Ok(Self { options, engine, places, arms, rows, marks })
+    }
+
+    /// Says what is about to happen and how long it takes.
+    pub(super) fn announce(&self, notes: &mut dyn Write) -> io::Result<()> {
+        let Options { suite, rounds, warmup, measure, .. } = self.options;
+        let runs: usize = self.rows.iter().map(|row| row.cells.len()).sum();
+        let run = *warmup + *measure + AROUND_A_RUN;
+        let total = run * u32::try_from(runs).unwrap_or(u32::MAX) * *rounds;
+        writeln!(
+            notes,
+            "suite {suite}: {} scenarios on {} arms, {runs} runs a round, {rounds} rounds, about {:.0} minutes",
+            self.rows.len(),
+            self.arms.len(),
+            (total.as_secs_f64() / 60.0).ceil(),
+        )?;
+        match &self.places {
+            Some(places) => {
+                writeln!(notes, "server on CPU {}, generator on CPU {}", places.server, places.client)?;
+            }
+            None => writeln!(notes, "nothing pinned")?,
+        }
+        self.marks.iter().try_for_each(|mark| writeln!(notes, "NOTE: {mark}"))
+    }
+
+    /// Makes every run. What the user ends early is a session of what was measured until then.
+    pub(super) fn measure(
+        mut self,
+        machine: Machine,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+        notes: &mut dyn Write,
+    ) -> Result<Document, SuiteError> {
+        let (start, began) = (Utc::now(), Instant::now());
+        let mut runs = Vec::new();
+        let mut failure = None;
+        let interrupted = self.make_runs(execute, progress, notes, &mut runs, &mut failure)?;
+        if runs.is_empty() {
+            return Err(failure.unwrap_or(SuiteError::Interrupted));
+        }
+        let session = result::Session {
+            kind: SessionKind::Suite,
+            suite: Some(self.options.suite.to_owned()),
+            tag: self.options.tag.clone(),
+            start,
+            duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            order: "rounds of arms, rotated".to_owned(),
+            interrupted,
+            marks: self.marks,
+        };
+        let scenarios = self.rows.iter().filter_map(scenario).collect();
+        let subject = self.arms.last().map(|arm| arm.subject.clone()).unwrap_or_default();
+        let tool = Tool::this(self.engine.name());
+        let (arms, verdict) = (self.arms, None);
+        Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict })
+    }
+
+    /// Whether the user ended them early. The first failure is kept for the case that nothing succeeds.
+    fn make_runs(
+        &mut self,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+        notes: &mut dyn Write,
+        runs: &mut Vec<Run>,
+        failure: &mut Option<SuiteError>,
+    ) -> Result<bool, SuiteError> {
+        for round in 0..self.options.rounds {
+            for row in &mut self.rows {
+                // Whoever comes first in one round comes last in the next: no place in the order is anybody's own.
+                let count = row.cells.len();
+                for place in 0..count {
+                    let cell = &mut row.cells[(place + round as usize) % count];
+                    if progress.interrupted() {
+                        return Ok(true);
+                    }
+                    if cell.failures >= FAILURES {
+                        continue;
+                    }
+                    match execute(&Plan { pair: round, ..cell.plan.clone() }, progress) {
+                        Ok(run) => {
+                            let run = compact(run);
+                            writeln!(notes, "{}", line(round, self.options.rounds, &run))?;
+                            let interrupted = run.interrupted;
+                            runs.push(run);
+                            if interrupted {
+                                return Ok(true);
+                            }
+                        }
+                        Err(RunError::Interrupted) => return Ok(true),
+                        Err(source) => {
+                            cell.failures += 1;
+                            let what = format!("{}, arm {}", row.name, cell.plan.arm);
+                            let left_out =
+                                if cell.failures == FAILURES { "; left out from here on" } else { "" };
+                            let mark = format!("{what}, round {}: {source}{left_out}.", round + 1);
+                            writeln!(notes, "NOTE: {mark}")?;
+                            self.marks.push(mark);
+                            failure.get_or_insert(SuiteError::Run { scenario: what, source });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Hundreds of runs in one file: histograms at two digits, and no seconds, of which there are hardly any.
+fn compact(mut run: Run) -> Run {
+    let latencies = &mut run.latency_ns;
+    for latency in
+        [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag, &mut latencies.connect]
+    {
+        if let Ok(coarse) = latency.coarsened() {
+            *latency = coarse;
+        }
+    }
+    run.series.clear();
+    run
+}
+
+fn line(round: u32, rounds: u32, run: &Run) -> String {
+    let validity = if run.valid { "" } else { "  INVALID" };
+    let cpu = run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1000.0);
+    format!(
+        "[{}/{rounds}] {:<13}{:<16}{:>12.0} msg/s{cpu:>8.2} us/msg{validity}",
+        round + 1,
+        run.scenario,
+        run.arm,
+        run.rate_per_s
+    )
+}
+
+/// Whether an arm's engine runs here.
+fn works(arm: &Arm, probe: Probe<'_>, marks: &mut Vec<String>) -> bool {
+    let Served::Own { engine, .. } = arm.server else { return true };
+    let Err(error) = probe(engine) else { return true };
+    marks.push(format!("arm {} was left out: {error}.", arm.name));
+    false
+}
+
+fn fits(spec: &Spec, descriptors: Option<u64>, marks: &mut Vec<String>) -> bool {
+    let needed = u64::from(spec.connections) + SPARE_DESCRIPTORS;
+    let Some(limit) = descriptors.filter(|&limit| limit < needed) else { return true };
+    let name = spec.full_name();
+    marks.push(format!("{name} was left out: it needs {needed} descriptors, the hard limit is {limit}."));
+    false
+}
+
+fn row(spec: &Spec, arms: &[&Arm], options: &Options, engine: EngineKind, places: Option<&Places>) -> Row {
+    let cell = |arm: &&Arm| Cell { plan: plan(spec, arm, options, engine, places), failures: 0 };
+    let cells = arms.iter().filter(|arm| arm.takes(spec)).map(cell).collect();
+    Row { name: spec.full_name(), cells }
+}
+
+fn plan(spec: &Spec, arm: &Arm, options: &Options, engine: EngineKind, places: Option<&Places>) -> Plan {
+    Plan {
+        arm: arm.name.clone(),
+        warmup: options.warmup,
+        measure: options.measure,
+        // The time that a sleeping generator needs to wake would be part of every latency, and hide what the arms differ in.
+        wait: spec
+            .is_about_latency()
+            .then_some(Wait::Spin)
+            .filter(|_| places.is_some_and(|p| p.mark.is_none())),
+        congestion: options.congestion.clone(),
+        ..plan_of(spec, engine, words(arm, spec, options, places), places)
+    }
+}
+
+fn words(arm: &Arm, spec: &Spec, options: &Options, places: Option<&Places>) -> Vec<String> {
+    match &arm.server {
+        Served::Command(words) => words.clone(),
+        Served::Own { engine, spin } => {
+            let server = OwnServer { program: &options.server, congestion: options.congestion.as_ref() };
+            let mut words = own_server(&server, *engine, spec.transport, places);
+            if *spin {
+                words.extend(["--spin".to_owned(), "always".to_owned()]);
+            }
+            words
+        }
+    }
+}
+
+/// The same for all arms: what differs between them is in their subjects.
+fn scenario(row: &Row) -> Option<Scenario> {
+    let plan = &row.cells.first()?.plan;
+    Some(Scenario::new(&row.name, plan.parameters()))
+}
+
+fn subject(arm: &Arm, options: &Options, places: Option<&Places>) -> result::Arm {
+    let Some(spec) = options.scenarios.iter().find(|spec| arm.takes(spec)) else {
+        return result::Arm { name: arm.name.clone(), subject: Subject::default() };
+    };
+    let asked = Subject::of_command(&words(arm, spec, options, places));
+    let subject = match (&arm.server, &options.checkout) {
+        (Served::Own { engine, .. }, checkout) => {
+            let engine = Some(engine.name().to_owned());
+            let commit = checkout.as_ref().map(|checkout| checkout.commit.clone()).or(asked.commit);
+            let dirty = checkout.as_ref().map(|checkout| checkout.dirty).or(asked.dirty);
+            Subject { engine, commit, dirty, ..asked }
+        }
+        (Served::Command(_), _) => asked,
+    };
+    result::Arm { name: arm.name.clone(), subject }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use engine::EngineError;
+
+    use super::*;
+    use crate::result::example;
+    use crate::run::Silent;
+
+    fn options() -> Options {
+        Options {
+            suite: "engines",
+            arms: Arm::engines(),
+            scenarios: Spec::side_by_side(),
+            promises: &[],
+            rounds: 3,
+            warmup: Duration::from_millis(300),
+            measure: Duration::from_millis(1200),
+            server: "/home/somebody/sparring-server".into(),
+            results: "unused".into(),
+            checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
+            tag: None,
+            engine: None,
+            congestion: None,
+        }
+    }
+
+    fn everything_works(_: EngineKind) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn prepare(options: &Options) -> Session<'_> {
+        Session::prepare(options, &Machine::default(), &everything_works).expect("prepared")
+    }
+
+    /// A run that takes no time and says which plan it was made for.
+    fn instant(plan: &Plan, _: &mut dyn Progress) -> Result<Run, RunError> {
+        Ok(Run { pair: plan.pair, arm: plan.arm.clone(), ..example::run(&plan.scenario, 1000) })
+    }
+
+    fn measured(options: &Options, execute: Execute<'_>) -> Result<Document, SuiteError> {
+        prepare(options).measure(Machine::default(), execute, &mut Silent, &mut Vec::new())
+    }
+
+    fn cells(document: &Document, scenario: &str) -> Vec<(u32, String)> {
+        let of = document.runs.iter().filter(|run| run.scenario == scenario);
+        of.map(|run| (run.pair, run.arm.clone())).collect()
+    }
+
+    #[test]
+    fn every_plan_can_be_carried_out() {
+        let options = options();
+        for row in &prepare(&options).rows {
+            assert!(row.cells.len() >= 3, "{}", row.name);
+            for Cell { plan, .. } in &row.cells {
+                plan.check().expect("can be carried out");
+                let words = &plan.spawn.as_ref().expect("starts a server").command;
+                assert_eq!(
+                    words.windows(2).any(|pair| pair == ["--spin", "always"]),
+                    plan.arm == "uring-spin"
+                );
+                assert_eq!(plan.engine, EngineKind::Uring, "one generator for all arms");
+            }
+        }
+    }
+
+    #[test]
+    fn every_round_has_every_arm_and_each_is_first_in_its_turn() {
+        let document = measured(&options(), &instant).expect("measured");
+        let order = |round, names: [&str; 3]| names.map(|name| (round, name.to_owned()));
+        let expected = [
+            order(0, ["uring", "epoll", "tokio-uring"]),
+            order(1, ["epoll", "tokio-uring", "uring"]),
+            order(2, ["tokio-uring", "uring", "epoll"]),
+        ];
+        assert_eq!(cells(&document, "echo"), expected.concat());
+        assert_eq!(cells(&document, "echo-1x1").len(), 12);
+        let names: Vec<&str> = document.arms.iter().map(|arm| arm.name.as_str()).collect();
+        assert_eq!(names, ["uring", "epoll", "tokio-uring", "uring-spin"]);
+        let engines: Vec<_> = document.arms.iter().map(|arm| arm.subject.engine.as_deref()).collect();
+        assert_eq!(engines, [Some("uring"), Some("epoll"), Some("tokio-uring"), Some("uring")]);
+        assert!(document.arms.iter().all(|arm| arm.subject.commit.as_deref() == Some("0123456789ab")));
+        assert!(document.scenarios.iter().all(|scenario| scenario.parameters.server_engine.is_none()));
+        assert!(document.runs.iter().all(|run| run.series.is_empty()));
+    }
+
+    #[test]
+    fn ten_rounds_of_everything_stay_below_two_mebibytes() {
+        let options = Options { rounds: 1, ..options() };
+        let busy = |plan: &Plan, _: &mut dyn Progress| {
+            Ok(Run { pair: plan.pair, arm: plan.arm.clone(), ..example::long_run() })
+        };
+        let document =
+            measured(&Options { scenarios: vec![Spec::side_by_side()[0]], ..options.clone() }, &busy);
+        let json = serde_json::to_string_pretty(&document.expect("measured").runs).expect("JSON");
+        let runs: usize = prepare(&options).rows.iter().map(|row| row.cells.len()).sum();
+        let bytes = json.len() / 3 * runs * 10;
+        assert!(bytes < 2 << 20, "{bytes} bytes for {runs} runs, ten times");
+    }
+
+    #[test]
+    fn what_is_ended_early_is_kept_and_marked() {
+        let options = options();
+        let made = RefCell::new(0);
+        let fourth = |plan: &Plan, progress: &mut dyn Progress| {
+            *made.borrow_mut() += 1;
+            if *made.borrow() > 4 { Err(RunError::Interrupted) } else { instant(plan, progress) }
+        };
+        let document = measured(&options, &fourth).expect("measured");
+        assert_eq!((document.runs.len(), document.session.interrupted), (4, true));
+        assert_eq!(outcome(&document), Outcome::Interrupted);
+        let at_once = |_: &Plan, _: &mut dyn Progress| Err(RunError::Interrupted);
+        assert!(matches!(measured(&options, &at_once), Err(SuiteError::Interrupted)));
+    }
+
+    #[test]
+    fn an_arm_that_fails_twice_is_left_out_of_the_scenario_and_the_others_go_on() {
+        let made = RefCell::new(0);
+        let failing = |plan: &Plan, progress: &mut dyn Progress| {
+            if plan.arm == "epoll" && plan.scenario == "echo" {
+                *made.borrow_mut() += 1;
+                return Err(RunError::Panicked);
+            }
+            instant(plan, progress)
+        };
+        let document = measured(&options(), &failing).expect("measured");
+        assert_eq!(*made.borrow(), 2);
+        assert_eq!(cells(&document, "echo").len(), 6);
+        assert_eq!(cells(&document, "pipeline").len(), 9);
+        let marks = &document.session.marks;
+        assert!(marks.iter().any(|mark| mark.starts_with("echo, arm epoll, round 2: ")), "{marks:?}");
+        let nothing = |_: &Plan, _: &mut dyn Progress| Err(RunError::Panicked);
+        let error = measured(&options(), &nothing).expect_err("nothing to store").to_string();
+        assert!(error.starts_with("scenario echo, arm uring: "), "{error}");
+    }
+
+    #[test]
+    fn engines_that_are_refused_are_left_out_until_nothing_is_left_to_compare() {
+        let options = options();
+        let no_tokio = |kind| match kind {
+            EngineKind::TokioUring => Err(EngineError::Missing),
+            _ => Ok(()),
+        };
+        let session = Session::prepare(&options, &Machine::default(), &no_tokio).expect("prepared");
+        assert_eq!(session.arms.len(), 3);
+        assert!(session.marks.iter().any(|mark| mark.starts_with("arm tokio-uring was left out")));
+        let only_epoll = |kind| if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) };
+        let error = Session::prepare(&options, &Machine::default(), &only_epoll).err().expect("one arm");
+        assert!(error.to_string().contains("--arm NAME=COMMAND"), "{error}");
+    }
+
+    #[test]
+    fn somebody_elses_server_is_a_command() {
+        let arm: Arm = "theirs=node server.js {port}".parse().expect("an arm");
+        let options = Options { arms: vec![Arm::own(EngineKind::Uring, false), arm], ..options() };
+        let document = measured(&options, &instant).expect("measured");
+        assert_eq!(cells(&document, "echo").len(), 6);
+        let theirs = &document.arms[1].subject;
+        assert_eq!(
+            (theirs.command.as_deref(), theirs.commit.as_ref()),
+            (Some("node server.js {port}"), None)
+        );
+        // Raw bytes are for our own server alone.
+        assert_eq!(cells(&document, "tcp").len(), 3);
+    }
+}

@@ -1,0 +1,294 @@
+//! What an interleaved session shows: each arm's figures, and their ratios to the first arm's, round by round.
+
+use comfy_table::Table;
+
+use crate::compare::Metric;
+use crate::compare::sides::is_sound;
+use crate::compare::statistics::{Estimate, ratio_of_pairs};
+use crate::result::table::{align, grouped, latency, optional, plain_table, us};
+use crate::result::{Document, Run, Scenario, Summary};
+
+/// A figure that the project promises: in `scenario`, `arm` takes at most `at_most` of what `against` takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promise {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// What is promised something of.
+    pub metric: Metric,
+    /// Whose figure.
+    pub arm: &'static str,
+    /// Divided by whose.
+    pub against: &'static str,
+    /// The limit of that ratio.
+    pub at_most: f64,
+}
+
+/// How a promise fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The whole interval lies within it.
+    Kept,
+    /// The whole interval lies beyond it.
+    Missed,
+    /// The interval is too wide: more rounds.
+    Open,
+}
+
+/// The runs of one arm of one scenario.
+fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> Vec<&'a Run> {
+    document.runs.iter().filter(|run| run.scenario == scenario && run.arm == arm).collect()
+}
+
+/// `of` / `against`, over the rounds in which both runs are sound.
+fn ratio(
+    document: &Document,
+    scenario: &Scenario,
+    metric: Metric,
+    of: &str,
+    against: &str,
+) -> Option<Estimate> {
+    let (of, against) = (runs_of(document, &scenario.name, of), runs_of(document, &scenario.name, against));
+    let figure = |run: &Run| metric.of(run, &scenario.parameters);
+    let pairs: Vec<(f64, f64)> = of
+        .iter()
+        .filter(|run| is_sound(run))
+        .filter_map(|run| {
+            let other = against.iter().find(|other| other.pair == run.pair && is_sound(other))?;
+            Some((figure(other)?, figure(run)?))
+        })
+        .collect();
+    ratio_of_pairs(&pairs)
+}
+
+/// Every scenario's arms below each other, with what must be known of the session below the table.
+#[must_use]
+pub fn side_by_side_table(document: &Document) -> String {
+    let names: Vec<&str> = document.arms.iter().map(|arm| arm.name.as_str()).collect();
+    let Some(first) = names.first() else { return String::new() };
+    let over_first = |what: &str| format!("{what}\n/ {first}'s (95 %)");
+    let header = [
+        "\nscenario".to_owned(),
+        "\narm".to_owned(),
+        "\nmsg/s".to_owned(),
+        "server\nus/msg".to_owned(),
+        "enters\n/msg".to_owned(),
+        "p50\nus".to_owned(),
+        "p99\nus".to_owned(),
+        "p99.9\nus".to_owned(),
+        over_first("server CPU"),
+        over_first("p50"),
+    ];
+    let mut table = plain_table(&header.each_ref().map(String::as_str));
+    for scenario in &document.scenarios {
+        add_rows(&mut table, document, scenario, &names);
+    }
+    align(&mut table, 2);
+    let mut text = table.trim_fmt();
+    for line in remarks(document) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+fn add_rows(table: &mut Table, document: &Document, scenario: &Scenario, names: &[&str]) {
+    let mut shown = scenario.name.as_str();
+    for (index, name) in names.iter().enumerate() {
+        let Some(summary) = Summary::of(scenario, &runs_of(document, &scenario.name, name)) else {
+            continue;
+        };
+        let set_against_first = |metric| match index {
+            0 => "1".to_owned(),
+            _ => ratio(document, scenario, metric, name, names[0]).map_or("-".to_owned(), shown_ratio),
+        };
+        table.add_row([
+            std::mem::take(&mut shown).to_owned(),
+            if summary.valid { (*name).to_owned() } else { format!("{name} INVALID") },
+            grouped(summary.rate_per_s),
+            optional(summary.server_cpu_ns.map(us), 2),
+            optional(summary.enters_per_message, 3),
+            latency(summary.p50),
+            latency(summary.p99),
+            latency(summary.p99_9),
+            set_against_first(Metric::ServerCpu),
+            set_against_first(Metric::P50),
+        ]);
+    }
+}
+
+fn shown_ratio(estimate: Estimate) -> String {
+    match estimate.interval {
+        Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
+        None => format!("{:.3}", estimate.shift),
+    }
+}
+
+/// What a reader of the table must know.
+fn remarks(document: &Document) -> Vec<String> {
+    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let how = format!(
+        "{rounds} rounds. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
+         taken\nwithin each round, and their interval holds the true one with 95 %."
+    );
+    let few = (rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned());
+    let mut invalid: Vec<String> = Vec::new();
+    for run in document.runs.iter().filter(|run| !run.valid) {
+        let reasons = run.invalid_reasons.join(" ");
+        let said = format!("INVALID {}, arm {}: {reasons}", run.scenario, run.arm);
+        if !invalid.contains(&said) {
+            invalid.push(said);
+        }
+    }
+    let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
+    let interrupted =
+        document.session.interrupted.then(|| "INTERRUPTED: what was measured until then.".to_owned());
+    [how].into_iter().chain(few).chain(invalid).chain(marks).chain(interrupted).collect()
+}
+
+/// How the promises fare; `None` where the session has none of them.
+#[must_use]
+pub fn promises_table(document: &Document, promises: &[Promise]) -> Option<String> {
+    let mut table = plain_table(&["promised", "of", "scenario", "at most", "measured (95 %)", ""]);
+    let mut rows = 0;
+    for promise in promises {
+        let Some(scenario) = document.scenarios.iter().find(|s| s.name == promise.scenario) else {
+            continue;
+        };
+        let Some(estimate) = ratio(document, scenario, promise.metric, promise.arm, promise.against) else {
+            continue;
+        };
+        rows += 1;
+        table.add_row([
+            format!("{} / {}", promise.arm, promise.against),
+            promise.metric.name().to_owned(),
+            promise.scenario.to_owned(),
+            format!("{:.2}", promise.at_most),
+            shown_ratio(estimate),
+            promise.fate(&estimate).word().to_owned(),
+        ]);
+    }
+    align(&mut table, 3);
+    (rows > 0).then(|| table.trim_fmt())
+}
+
+impl Promise {
+    fn fate(&self, estimate: &Estimate) -> Fate {
+        match estimate.interval {
+            Some((_, high)) if high <= self.at_most => Fate::Kept,
+            Some((low, _)) if low > self.at_most => Fate::Missed,
+            _ => Fate::Open,
+        }
+    }
+}
+
+impl Fate {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Missed => "MISSED",
+            Self::Open => "open",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Arm, example};
+    use crate::subject::Subject;
+
+    /// Ten rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than that.
+    fn document(factor: f64, rounds: u32) -> Document {
+        let mut document = example::document();
+        document.scenarios.truncate(1);
+        let arm = |name: &str| Arm { name: name.to_owned(), subject: Subject::default() };
+        document.arms = vec![arm("quick"), arm("slow")];
+        let run = |pair: u32, arm: &str, factor: f64| {
+            let mut run = Run { pair, arm: arm.to_owned(), ..example::run("echo", 20_000) };
+            let cpu = 3000.0 * (1.0 + f64::from(pair)) * factor;
+            run.server.as_mut().expect("known").cpu_ns_per_message = cpu;
+            run
+        };
+        let round =
+            |pair| [run(pair, "quick", 1.0), run(pair, "slow", factor * (1.0 + 0.001 * f64::from(pair)))];
+        document.runs = (0..rounds).flat_map(round).collect();
+        document
+    }
+
+    fn promise(at_most: f64) -> Promise {
+        Promise { scenario: "echo", metric: Metric::ServerCpu, arm: "quick", against: "slow", at_most }
+    }
+
+    #[test]
+    fn ratios_are_taken_within_rounds() {
+        let document = document(1.25, 10);
+        let estimate =
+            ratio(&document, &document.scenarios[0], Metric::ServerCpu, "slow", "quick").expect("pairs");
+        assert!((estimate.shift - 1.255).abs() < 0.01, "{estimate:?}");
+        let (low, high) = estimate.interval.expect("ten rounds");
+        assert!(low > 1.24 && high < 1.27, "{estimate:?}");
+    }
+
+    #[test]
+    fn a_round_with_an_invalid_run_does_not_count() {
+        let mut document = document(1.25, 10);
+        for run in &mut document.runs[..18] {
+            run.valid = false;
+            run.invalid_reasons = vec!["The generator was the limit.".to_owned()];
+        }
+        let estimate =
+            ratio(&document, &document.scenarios[0], Metric::ServerCpu, "slow", "quick").expect("a pair");
+        assert_eq!(estimate.interval, None);
+        let text = side_by_side_table(&document);
+        assert_eq!(text.matches("INVALID echo, arm slow: The generator was the limit.").count(), 1, "{text}");
+        document.runs.iter_mut().for_each(|run| run.valid = false);
+        assert!(side_by_side_table(&document).contains("slow INVALID"));
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_arm_and_fits_120_columns() {
+        let mut document = document(1.25, 10);
+        document.arms[1].name = "tokio-uring-16ch".to_owned();
+        document.scenarios[0].name = "tcp-pipeline".to_owned();
+        for run in &mut document.runs {
+            run.scenario = "tcp-pipeline".to_owned();
+            run.rate_per_s = 12_345_678.0;
+            if run.arm == "slow" {
+                run.arm = "tokio-uring-16ch".to_owned();
+            }
+        }
+        let text = side_by_side_table(&document);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[2].starts_with("tcp-pipeline  quick ")
+                && lines[3].starts_with("              tokio-uring-16ch")
+        );
+        assert!(lines.iter().all(|line| line.len() <= 120), "{text}");
+        assert!(text.contains("10 rounds"), "{text}");
+    }
+
+    #[test]
+    fn a_promise_is_kept_missed_or_open() {
+        let word = |document: &Document, at_most| {
+            let text = promises_table(document, &[promise(at_most)]).expect("measured");
+            text.lines().last().and_then(|line| line.split_whitespace().last()).expect("a word").to_owned()
+        };
+        let ten = document(1.25, 10);
+        assert_eq!((word(&ten, 0.81), word(&ten, 0.75)), ("kept".to_owned(), "MISSED".to_owned()));
+        // The interval lies on both sides of the limit, or there is none.
+        assert_eq!(
+            (word(&ten, 0.797), word(&document(1.25, 3), 0.81)),
+            ("open".to_owned(), "open".to_owned())
+        );
+        let elsewhere = Promise { scenario: "text", ..promise(1.0) };
+        assert_eq!(promises_table(&ten, &[elsewhere]), None);
+    }
+
+    #[test]
+    fn a_session_ended_early_says_so() {
+        let mut document = document(1.25, 2);
+        document.session.interrupted = true;
+        let text = side_by_side_table(&document);
+        assert!(text.contains("INTERRUPTED") && text.contains("Six rounds"), "{text}");
+    }
+}
