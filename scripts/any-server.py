@@ -25,6 +25,8 @@ INSTALL_S = 300
 # Around every change of the frame header, and of buffers.
 SIZES = ["0", "1", "125", "126", "127", "1000", "4096", "65535", "65536", "1MiB", "16MiB"]
 SHORT = ["-w", "50ms", "--settle", "0", "-c", "4"]
+# A whole window for the largest, and on a slow server.
+WINDOW, LONG_WINDOW = "500ms", "4s"
 
 # What is known of a trial: exit codes and a part of what is said. 13 is an invalid measurement, 1 an error or a wrong echo.
 FINE = ({0}, r"")
@@ -190,8 +192,9 @@ class Trials:
     def gist(code, said, flat):
         if code == 0:
             return next((line.strip() for line in said.splitlines() if "msg/s" in line), "")
+        invalid = re.findall(r"INVALID: (?!the generator is a debug build)[^\n]*", said)
         wanted = re.search(r"sparring-loadgen: .*|echoes .*?(?= errors)", flat)
-        return wanted[0] if wanted else flat
+        return "; ".join([wanted[0] if wanted else flat, *invalid])
 
     def tell(self, name, flags, verdict, said, fine):
         self.failed += not fine
@@ -203,9 +206,10 @@ def try_right(trials, name, command):
     with Server(command) as url:
         for size in SIZES:
             for kind in ["--binary", "--text"]:
-                trials.run(name, url, ["-d", "400ms", "-s", size, kind], FINE)
+                window = LONG_WINDOW if size.endswith("MiB") else WINDOW
+                trials.run(name, url, ["-d", window, "-s", size, kind], FINE)
         for kind in ["--binary", "--text"]:
-            trials.run(name, url, ["-d", "400ms", "-s", "100", kind, "--pipeline", "64"], FINE)
+            trials.run(name, url, ["-d", WINDOW, "-s", "100", kind, "--pipeline", "64"], FINE)
 
 
 def try_wrong(trials):
@@ -216,7 +220,7 @@ def try_wrong(trials):
         sys.exit(f"any-server.py: faults without an expectation, or the other way round: {unknown}")
     for fault in faults:
         # Wrong ones get time to do what they are for.
-        flags = ["-d", "400ms" if EXPECTED[fault] is FINE else "3s", "--timeout", "1s", "--connect-timeout", "1s"]
+        flags = ["-d", WINDOW if EXPECTED[fault] is FINE else "3s", "--timeout", "1s", "--connect-timeout", "1s"]
         if fault in DEEP:
             flags += ["--pipeline", "8"]
         with Server([sys.executable, str(PEERS / "misbehaving.py"), fault]) as url:

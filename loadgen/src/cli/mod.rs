@@ -6,6 +6,7 @@ mod doctor;
 mod duel;
 mod echo;
 mod html;
+mod goal;
 mod list;
 mod load;
 mod output;
@@ -51,8 +52,8 @@ const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 13 the measurement
-is invalid (see run --help); 130 interrupted, with the result of what was measured.";
+Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was missed, or no
+rate meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with the result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]
@@ -129,6 +130,7 @@ impl From<RunError> for Failure {
 }
 
 /// The exit codes beside 0 (fine), 1 (error) and 2 (usage).
+const MISSED: u8 = 10;
 const REGRESSED: u8 = 11;
 const INCONCLUSIVE: u8 = 12;
 const INVALID: u8 = 13;

@@ -1,12 +1,45 @@
-//! Where a result goes: `--json FILE`, or `-` for standard output.
+//! Where a result goes: `--json FILE` and its like, or `-` for standard output.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::result::Document;
+use clap::Args;
+use hdrhistogram::Histogram;
 
-/// A place for a document, checked before anything is measured.
+use super::{Failure, OUTPUT};
+use crate::export::{csv, hgrm, interval_log};
+use crate::result::{Document, Run};
+
+/// What is shown, and files beside the document.
+#[derive(Debug, Default, Args)]
+pub(super) struct OutputArguments {
+    /// Percentiles of the latency to show, as in 50,99,99.9. One that the sample does not carry (a hundred samples above it) is
+    /// not shown.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = percent, help_heading = OUTPUT)]
+    pub(super) percentiles: Vec<f64>,
+
+    /// Write a line for each second of the window: sent, received, errors and latencies in nanoseconds.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(super) csv: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log (.hlog): a histogram of the latencies of each second.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(super) hdr_log: Option<PathBuf>,
+
+    /// Write the percentile distribution of the latency, in milliseconds, as the HdrHistogram tools plot it (.hgrm).
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(super) hgrm: Option<PathBuf>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent =
+        text.trim_start_matches('p').parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent < 100.0);
+    percent.ok_or_else(|| "a percentile is more than 0 and less than 100, as in 99.9".to_owned())
+}
+
+/// A place for a text, checked before anything is measured.
 #[derive(Debug)]
 pub(super) enum Output {
     /// `-`.
@@ -33,20 +66,24 @@ impl Output {
         Ok(Self::File { path: path.to_owned(), partial, file })
     }
 
-    /// Whether standard output belongs to the document alone.
+    /// Whether standard output belongs to it alone.
     pub(super) fn is_standard(&self) -> bool {
         matches!(self, Self::Standard)
     }
 
-    /// Writes the document.
+    /// Writes a document as JSON.
     pub(super) fn write(&mut self, document: &Document) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(document)?;
         json.push(b'\n');
+        self.write_text(&json)
+    }
+
+    fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
         match self {
-            Self::Standard => io::stdout().lock().write_all(&json),
-            Self::Special(file) => file.write_all(&json),
+            Self::Standard => io::stdout().lock().write_all(text),
+            Self::Special(file) => file.write_all(text),
             Self::File { path, partial, file } => {
-                file.write_all(&json)?;
+                file.write_all(text)?;
                 fs::rename(partial, path)
             }
         }
@@ -56,8 +93,99 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if let Self::File { partial, .. } = self {
-            // Gone where the document was written, and no use where it was not.
+            // Gone where the text was written, and no use where it was not.
             let _ = fs::remove_file(partial);
         }
+    }
+}
+
+/// The place of `--json`.
+pub(super) fn open_output(path: &Path) -> Result<Output, Failure> {
+    Output::open(path).map_err(|error| Failure::Error(format!("--json {}: {error}", path.display())))
+}
+
+/// An output with the flag that asked for it.
+#[derive(Debug)]
+struct Place {
+    flag: &'static str,
+    path: PathBuf,
+    output: Output,
+}
+
+impl Place {
+    fn open(flag: &'static str, path: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let Some(path) = path else { return Ok(None) };
+        let output = Output::open(path)
+            .map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))?;
+        Ok(Some(Self { flag, path: path.to_owned(), output }))
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<(), Failure> {
+        let failed = |error| Failure::Error(format!("{} {}: {error}", self.flag, self.path.display()));
+        self.output.write_text(text).map_err(failed)
+    }
+}
+
+/// Everything that is written of a run, opened before it begins.
+#[derive(Debug)]
+pub(super) struct Files {
+    json: Option<Place>,
+    csv: Option<Place>,
+    hdr_log: Option<Place>,
+    hgrm: Option<Place>,
+}
+
+impl Files {
+    /// Opens all places.
+    pub(super) fn open(json: Option<&Path>, files: &OutputArguments) -> Result<Self, Failure> {
+        let opened = Self {
+            json: Place::open("--json", json)?,
+            csv: Place::open("--csv", files.csv.as_deref())?,
+            hdr_log: Place::open("--hdr-log", files.hdr_log.as_deref())?,
+            hgrm: Place::open("--hgrm", files.hgrm.as_deref())?,
+        };
+        let standard = opened.places().filter(|place| place.output.is_standard());
+        let flags: Vec<&str> = standard.map(|place| place.flag).collect();
+        if let [first, second, ..] = flags[..] {
+            return Err(Failure::Usage(format!(
+                "{first} - and {second} - would be mixed up: only one of them can have standard output"
+            )));
+        }
+        Ok(opened)
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        [&self.json, &self.csv, &self.hdr_log, &self.hgrm].into_iter().flatten()
+    }
+
+    /// Whether standard output belongs to one of them alone.
+    pub(super) fn have_standard_output(&self) -> bool {
+        self.places().any(|place| place.output.is_standard())
+    }
+
+    /// Writes what is about one run, with the latencies of each of its seconds.
+    pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> Result<(), Failure> {
+        if let Some(place) = &mut self.csv {
+            place.write(csv(&run.series).as_bytes())?;
+        }
+        if let Some(place) = &mut self.hdr_log {
+            let phases = run.phases;
+            let before = Duration::from_nanos(phases.connect + phases.settle + phases.warmup);
+            let log = interval_log(run.start.system_time() + before, seconds);
+            place.write(&log.map_err(|error| Failure::Error(format!("--hdr-log: {error}")))?)?;
+        }
+        if let Some(place) = &mut self.hgrm {
+            let histogram = run.latency_ns.corrected.histogram();
+            let histogram = histogram.map_err(|error| Failure::Error(format!("--hgrm: {error}")))?;
+            let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
+            place.write(hgrm(&histogram.unwrap_or_else(empty)).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the document.
+    pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
+        let Some(Place { flag, path, output }) = &mut self.json else { return Ok(()) };
+        output.write(document).map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))
     }
 }

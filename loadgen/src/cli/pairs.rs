@@ -9,10 +9,10 @@ use clap::Args;
 use engine::EngineKind;
 
 use super::load::LoadArguments;
-use super::output::Output;
+use super::output::{Output, open_output};
 use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
-use super::{Failure, LOAD, OUTPUT, SERVER, print, run::open_output};
+use super::{Failure, LOAD, OUTPUT, SERVER, print};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::machine::Machine;
 use crate::result::{Document, SessionKind, Store, Transport};

@@ -3,22 +3,22 @@
 use std::fmt::Write as _;
 
 use crate::result::table::grouped;
-use crate::result::{Errors, Integrity, Latencies, Latency, Payload, Run, Server};
+use crate::result::{Errors, Integrity, Latencies, Latency, Payload, Run, Server, percentile};
 use crate::run::Plan;
 
 /// From so many connections on the growth of the server's memory is theirs.
 const MANY_CONNECTIONS: u32 = 1000;
 
-/// What one run measured, in a dozen lines.
-pub(super) fn report(plan: &Plan, run: &Run) -> String {
+/// What one run measured, in a dozen lines. `percentiles` are those of the latency to show, 0 to 100; none: the usual ones.
+pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     let mut lines = vec![
         heading(plan, run),
         String::new(),
         line("rate", &rate(plan, run)),
-        line("latency", &latency(&run.latency_ns.corrected)),
+        line("latency", &latency(&run.latency_ns.corrected, percentiles)),
     ];
     if plan.rate_per_s.is_some() {
-        lines.extend(parts(run));
+        lines.extend(parts(run, percentiles));
     }
     lines.extend([
         line("connect", &connect(plan, run)),
@@ -35,7 +35,7 @@ pub(super) fn report(plan: &Plan, run: &Run) -> String {
     lines.join("\n")
 }
 
-fn line(label: &str, text: &str) -> String {
+pub(super) fn line(label: &str, text: &str) -> String {
     format!("  {label:<10} {text}").trim_end().to_owned()
 }
 
@@ -78,9 +78,10 @@ fn rate(plan: &Plan, run: &Run) -> String {
 }
 
 /// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
-fn parts(run: &Run) -> Vec<String> {
+fn parts(run: &Run, percentiles: &[f64]) -> Vec<String> {
     let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
-    let mut lines = vec![line("  server", &latency(uncorrected)), line("  lag", &latency(lag))];
+    let part = |name, part| line(name, &latency(part, percentiles));
+    let mut lines = vec![part("  server", uncorrected), part("  lag", lag)];
     if differ(corrected, uncorrected) {
         lines.push(line(
             "",
@@ -101,22 +102,35 @@ fn differ(a: &Latency, b: &Latency) -> bool {
 }
 
 /// Percentiles only where the sample carries them.
-fn latency(latency: &Latency) -> String {
+fn latency(latency: &Latency, percentiles: &[f64]) -> String {
     if latency.count == 0 {
         return "no samples".to_owned();
     }
+    let mut text = if percentiles.is_empty() { usual(latency) } else { wanted(latency, percentiles) };
+    let _ = write!(text, "max {}  mean {}", span(latency.max), span(latency.mean as u64));
+    text
+}
+
+/// The percentiles that were asked for. One that the sample does not carry is said to be missing.
+fn wanted(latency: &Latency, percentiles: &[f64]) -> String {
+    let histogram = latency.histogram().ok().flatten();
+    percentiles.iter().fold(String::new(), |mut text, percent| {
+        let value = histogram.as_ref().and_then(|histogram| percentile(histogram, percent / 100.0));
+        let value = value.map_or_else(|| "(too few samples)".to_owned(), span);
+        let _ = write!(text, "p{percent} {value}  ");
+        text
+    })
+}
+
+fn usual(latency: &Latency) -> String {
     let percentiles = [
         ("p50", latency.p50),
         ("p90", latency.p90),
         ("p99", latency.p99),
         ("p99.9", latency.p99_9),
         ("p99.99", latency.p99_99),
-        ("max", Some(latency.max)),
     ];
-    let shown = percentiles.iter().filter_map(|(name, ns)| Some(format!("{name} {}", span((*ns)?))));
-    let mut text = shown.collect::<Vec<_>>().join("  ");
-    let _ = write!(text, "  mean {}", span(latency.mean as u64));
-    text
+    percentiles.iter().filter_map(|(name, ns)| Some(format!("{name} {}  ", span((*ns)?)))).collect()
 }
 
 fn connect(plan: &Plan, run: &Run) -> String {
@@ -125,7 +139,7 @@ fn connect(plan: &Plan, run: &Run) -> String {
         "{} open after {}; each {}",
         count(plan.connections.into(), "connection"),
         span(run.phases.connect),
-        latency(each)
+        latency(each, &[])
     )
 }
 
@@ -206,7 +220,7 @@ fn count(n: u64, what: &str) -> String {
 }
 
 /// Nanoseconds in the unit that people read most easily, three digits or so.
-fn span(ns: u64) -> String {
+pub(super) fn span(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
         1_000..100_000 => format!("{:.1} us", ns as f64 / 1e3),
@@ -244,14 +258,19 @@ mod tests {
 
     #[test]
     fn percentiles_that_the_sample_does_not_carry_are_not_shown() {
-        let shown = latency(&Latency {
-            count: 300,
-            p50: Some(5_000),
-            max: 9_000,
-            mean: 5_500.0,
-            ..Latency::default()
-        });
-        assert_eq!(shown, "p50 5.0 us  max 9.0 us  mean 5.5 us");
-        assert_eq!(latency(&Latency::default()), "no samples");
+        let few = Latency { count: 300, p50: Some(5_000), max: 9_000, mean: 5_500.0, ..Latency::default() };
+        assert_eq!(latency(&few, &[]), "p50 5.0 us  max 9.0 us  mean 5.5 us");
+        assert_eq!(latency(&Latency::default(), &[]), "no samples");
+    }
+
+    #[test]
+    fn percentiles_that_were_asked_for_are_shown_or_said_to_be_missing() {
+        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).expect("bounds");
+        (1..=1000).for_each(|ns| histogram.record(ns).expect("in range"));
+        let shown = latency(&Latency::of(&histogram), &[25.0, 87.5, 99.9]);
+        assert!(
+            shown.starts_with("p25 250 ns  p87.5 875 ns  p99.9 (too few samples)  max 1.0 us"),
+            "{shown}"
+        );
     }
 }

@@ -1,25 +1,28 @@
 //! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and written of the run.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
+use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
 use crate::result::{Document, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Plan, PlanError, execute};
+use crate::run::{Outcome, Plan, PlanError, RunError, measure};
+use crate::search;
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
 use crate::url::Url;
 
+use super::goal::{self, GoalArguments, GoalReport};
 use super::load::LoadArguments;
-use super::output::Output;
+use super::output::{Files, OutputArguments};
 use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
 use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, OUTPUT, SERVER, catch_signals, print, report, start_log,
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, print, report,
+    start_log,
 };
 
 const RUN_EXAMPLES: &str = "\
@@ -66,6 +69,12 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     json: Option<PathBuf>,
 
+    #[command(flatten)]
+    goals: GoalArguments,
+
+    #[command(flatten)]
+    output: OutputArguments,
+
     /// A name for the result.
     #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
     tag: Option<String>,
@@ -99,42 +108,93 @@ impl RunArguments {
 
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
+        self.goals.check(&plan)?;
         start_log();
         let (engine, why) = self.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let plan = Plan { engine, ..plan };
-        let mut output = self.json.as_deref().map(open_output).transpose()?;
+        let mut files = Files::open(self.json.as_deref(), &self.output)?;
         if self.load.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");
         }
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
         let (start, began) = (Utc::now(), Instant::now());
-        let run = execute(&plan, &mut terminal);
+        let made = if self.goals.is_search() {
+            self.search(&plan, &mut terminal)
+        } else {
+            self.single(&plan, &mut terminal)
+        };
         terminal.clear();
-        let run = run?;
+        let made = made?;
         if !self.quiet {
-            let text = report::report(&plan, &run);
-            let is_json = output.as_ref().is_some_and(Output::is_standard);
-            print(&text, is_json)
+            print(&self.report(&made), files.have_standard_output())
                 .map_err(|error| Failure::Error(format!("cannot print the table: {error}")))?;
         }
-        let code = exit_code(&run, self.allow_invalid);
-        if let Some(output) = &mut output {
-            let document = self.document(&plan, run, start, began.elapsed());
-            let path = self.json.as_deref().unwrap_or(Path::new("-")).display();
-            output.write(&document).map_err(|error| Failure::Error(format!("--json {path}: {error}")))?;
+        if let Some((_, run)) = made.runs.last() {
+            files.write_run(run, &made.seconds)?;
         }
-        Ok(code)
+        files.write_document(&self.document(&made, start, began.elapsed()))?;
+        Ok(made.exit_code(self.allow_invalid))
     }
 
-    fn document(&self, plan: &Plan, run: Run, start: Utc, took: Duration) -> Document {
-        let words = plan.spawn.as_ref().map(|spawn| spawn.command.as_slice()).unwrap_or_default();
-        let engine = run.server.as_ref().and_then(|server| server.engine.clone());
-        let server_congestion = run.server.as_ref().and_then(|server| server.congestion.clone());
+    fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+        let Outcome { run, seconds } = measure(plan, terminal)?;
+        let thresholds = self.goals.judge(&run);
+        let met = thresholds.iter().all(|each| each.met);
+        let goals = (!self.goals.is_empty()).then_some(GoalReport { met, thresholds, find_rate: None });
+        Ok(Made { runs: vec![(plan.clone(), run)], seconds, goals })
+    }
+
+    /// Searches the highest rate; the runs are those of its trials that have a result.
+    fn search(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+        let (mut runs, mut seconds, mut number) = (Vec::new(), Vec::new(), 0);
+        let found = search::find(&self.goals.range(plan), &mut |rate, window, is_confirmation| {
+            number += 1;
+            let trial = goal::trial_plan(plan, rate, window, is_confirmation);
+            let outcome = match measure(&trial, terminal) {
+                Ok(Outcome { run, seconds: latest }) => {
+                    seconds = latest;
+                    let outcome = goal::outcome(&run, &self.goals.judge(&run));
+                    let is_interrupted = run.interrupted;
+                    runs.push((trial, run));
+                    if is_interrupted {
+                        return Err(Failure::Run(RunError::Interrupted));
+                    }
+                    outcome
+                }
+                Err(error) => goal::failed_outcome(error)?,
+            };
+            if !self.quiet {
+                terminal.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
+            }
+            Ok(outcome)
+        });
+        let found = match found {
+            // What was measured until then is the result.
+            Err(Failure::Run(RunError::Interrupted)) if !runs.is_empty() => {
+                return Ok(Made { runs, seconds, goals: None });
+            }
+            found => found?,
+        };
+        let last = runs.last().map(|(_, run)| self.goals.judge(run)).unwrap_or_default();
+        let met = found.rate_per_s.is_some() && last.iter().all(|each| each.met);
+        Ok(Made { runs, seconds, goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }) })
+    }
+
+    fn report(&self, made: &Made) -> String {
+        let last = made.runs.last().map(|(plan, run)| report::report(plan, run, &self.output.percentiles));
+        let goals = made.goals.iter().flat_map(goal::lines);
+        last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
+    }
+
+    fn document(&self, made: &Made, start: Utc, took: Duration) -> Document {
+        let last = made.runs.last();
+        let words = self.spawn_words();
+        let engine = last.and_then(|(_, run)| run.server.as_ref()?.engine.clone());
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
         Document {
             schema: SCHEMA,
-            tool: Tool::this(plan.engine.name()),
-            subject: Subject { engine: engine.clone(), ..Subject::of_command(words) },
+            tool: Tool::this(last.map_or("", |(plan, _)| plan.engine.name())),
+            subject: Subject { engine, ..Subject::of_command(&words) },
             arms: Vec::new(),
             machine: Machine::here(),
             session: Session {
@@ -143,22 +203,60 @@ impl RunArguments {
                 tag: self.tag.clone(),
                 start,
                 duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-                order: "single".to_owned(),
-                interrupted: run.interrupted,
+                order: if self.goals.is_search() { "search" } else { "single" }.to_owned(),
+                interrupted: last.is_some_and(|(_, run)| run.interrupted),
                 marks: debug.into_iter().collect(),
             },
-            scenarios: vec![Scenario::new(
-                plan.scenario.clone(),
-                Plan { server_engine: engine, server_congestion, ..plan.clone() }.parameters(),
-            )],
-            runs: vec![run],
-            verdict: None,
+            scenarios: made.scenarios(),
+            runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
+            verdict: made.goals.as_ref().and_then(|goals| serde_json::to_value(goals).ok()),
         }
+    }
+
+    fn spawn_words(&self) -> Vec<String> {
+        let spawn = self.spawn.as_deref().and_then(|command| self.parse_spawn(command).ok());
+        spawn.map(|spawn| spawn.command).unwrap_or_default()
     }
 }
 
-pub(super) fn open_output(path: &Path) -> Result<Output, Failure> {
-    Output::open(path).map_err(|error| Failure::Error(format!("--json {}: {error}", path.display())))
+/// Everything that one command has measured: one run, or the trials of a search.
+struct Made {
+    runs: Vec<(Plan, Run)>,
+    /// The latencies of each second of the last run.
+    seconds: Vec<Option<Histogram<u32>>>,
+    goals: Option<GoalReport>,
+}
+
+impl Made {
+    /// Each scenario once.
+    fn scenarios(&self) -> Vec<Scenario> {
+        let mut scenarios: Vec<Scenario> = Vec::new();
+        for (plan, run) in &self.runs {
+            if scenarios.iter().all(|scenario| scenario.name != plan.scenario) {
+                let server = run.server.as_ref();
+                let parameters = Plan {
+                    server_engine: server.and_then(|server| server.engine.clone()),
+                    server_congestion: server.and_then(|server| server.congestion.clone()),
+                    ..plan.clone()
+                };
+                scenarios.push(Scenario::new(plan.scenario.clone(), parameters.parameters()));
+            }
+        }
+        scenarios
+    }
+
+    /// That of the last run; a goal can be missed only by one that is valid.
+    fn exit_code(&self, allows_invalid: bool) -> u8 {
+        let missed = self.goals.as_ref().is_some_and(|goals| !goals.met);
+        let not_found = self.goals.as_ref().and_then(|goals| goals.find_rate.as_ref());
+        if not_found.is_some_and(|found| found.rate_per_s.is_none()) {
+            return MISSED;
+        }
+        match self.runs.last().map_or(0, |(_, run)| exit_code(run, allows_invalid)) {
+            0 if missed => MISSED,
+            code => code,
+        }
+    }
 }
 
 /// Wrong echoes are an error whatever else is true; an interrupted run is known to be incomplete.

@@ -1,39 +1,69 @@
-//! Live progress on a terminal, and Ctrl-C.
+//! The live view on a terminal, and Ctrl-C.
 
 use std::io;
-use std::sync::Arc;
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level};
 
+use super::report::span;
+use crate::result::percentile;
 use crate::result::table::grouped;
 use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
+/// Columns of the small histogram.
+const HISTOGRAM_WIDTH: usize = 40;
+/// How long a panic waits until the view is cleared.
+const CLEARING: Duration = Duration::from_millis(500);
+/// Heights of a column.
+const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Ctrl-C (or SIGTERM): the first is a wish that the run ends with what it has, the second ends the program at once.
 #[derive(Clone, Debug)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(super) struct Interrupt {
+    wish: Arc<AtomicBool>,
+    /// The view, which is taken off the terminal before the second signal ends the program.
+    bar: ProgressBar,
+}
 
 impl Interrupt {
     /// Catches the signals from now on.
     pub(super) fn catch() -> io::Result<Self> {
-        let wish = Arc::new(AtomicBool::new(false));
+        let interrupt = Self { wish: Arc::default(), bar: ProgressBar::hidden() };
+        let ending = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the wish unset, and sets it.
-            flag::register_conditional_shutdown(signal, 128 + signal, wish.clone())?;
-            flag::register(signal, wish.clone())?;
+            // A third signal ends the program also where the second waits for a terminal that takes nothing.
+            flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
         }
-        Ok(Self(wish))
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let caught = interrupt.clone();
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                if caught.wish.swap(true, Ordering::Relaxed) {
+                    ending.store(true, Ordering::Relaxed);
+                    caught.bar.finish_and_clear();
+                    low_level::exit(128 + signal);
+                }
+            }
+        })?;
+        Ok(interrupt)
     }
 }
 
 /// Shows a run on standard error where that is a terminal, and nothing elsewhere.
+///
+/// Nothing of it outlives the program: the view is cleared at the end, before an error is printed, at the second signal and
+/// by a panic. The cursor and the terminal's modes are never changed.
 #[derive(Debug)]
 pub(super) struct Terminal {
     interrupt: Interrupt,
@@ -42,24 +72,41 @@ pub(super) struct Terminal {
     before: Option<(Instant, u64)>,
     rate: f64,
     phase: Option<Phase>,
+    /// The lines about the latencies of the last second.
+    latencies: String,
 }
 
 impl Terminal {
     /// `quiet`: nothing on a terminal either.
     pub(super) fn new(interrupt: Interrupt, quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        Self { interrupt, bar, before: None, rate: 0.0, phase: None }
+        interrupt.bar.set_draw_target(target);
+        interrupt.bar.set_length(0);
+        if !interrupt.bar.is_hidden() {
+            clear_on_panic(interrupt.bar.clone());
+        }
+        let bar = interrupt.bar.clone();
+        Self { interrupt, bar, before: None, rate: 0.0, phase: None, latencies: String::new() }
     }
 
-    /// Takes the progress off the terminal.
+    /// Takes the view off the terminal.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
+    /// Prints above the view, or where there is none on standard error alone.
+    pub(super) fn say(&self, line: &str) {
+        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+    }
+
     fn count(&mut self, at: &Snapshot) {
-        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Connect | Phase::Warmup) {
+        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Start | Phase::Connect | Phase::Warmup) {
             (self.before, self.rate) = (None, 0.0);
+            self.latencies.clear();
+            // The view was cleared after the run before, if there was one.
+            if self.bar.is_finished() {
+                self.bar.reset();
+            }
         }
         self.phase = Some(at.phase);
         let (since, received) = *self.before.get_or_insert((Instant::now(), at.received));
@@ -69,6 +116,21 @@ impl Terminal {
             self.before = Some((Instant::now(), at.received));
         }
     }
+}
+
+/// In a release a panic aborts, and nothing is dropped: what is on the terminal must go before its message comes.
+fn clear_on_panic(bar: ProgressBar) {
+    let message = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        // The library draws nothing on a thread that panics. Bounded, for that thread may hold the view.
+        let (bar, (done, cleared)) = (bar.clone(), mpsc::channel());
+        thread::spawn(move || {
+            bar.finish_and_clear();
+            done.send(())
+        });
+        let _ = cleared.recv_timeout(CLEARING);
+        message(info);
+    }));
 }
 
 impl Progress for Terminal {
@@ -84,28 +146,68 @@ impl Progress for Terminal {
         self.bar.set_prefix(at.phase.name());
         self.bar.set_length(millis(at.planned).max(1));
         self.bar.set_position(millis(at.elapsed.min(at.planned)));
-        self.bar.set_message(describe(at, self.rate));
+        self.bar.set_message(describe(at, self.rate, &self.latencies));
+    }
+
+    fn second(&mut self, latencies: &Histogram<u32>) {
+        if !self.bar.is_hidden() {
+            self.latencies = latency_lines(latencies);
+        }
     }
 
     fn interrupted(&mut self) -> bool {
-        self.interrupt.0.load(Ordering::Relaxed)
+        self.interrupt.wish.load(Ordering::Relaxed)
     }
 }
 
-fn describe(at: &Snapshot, rate: f64) -> String {
+fn describe(at: &Snapshot, rate: f64, latencies: &str) -> String {
     match at.phase {
         Phase::Start => "waiting for the server".to_owned(),
         Phase::Connect => {
             format!("{} of {} connections", grouped(at.open as f64), grouped(at.connections as f64))
         }
         _ => format!(
-            "{:.1} s  {} connections  {} msg/s  {} errors",
+            "{:.1} s  {} connections  {} msg/s  {} errors{latencies}",
             at.elapsed.as_secs_f64(),
             grouped(at.open as f64),
             grouped(rate),
             grouped(at.errors as f64),
         ),
     }
+}
+
+/// Percentiles and the shape of the last second's latencies.
+fn latency_lines(latencies: &Histogram<u32>) -> String {
+    if latencies.is_empty() {
+        return "\nlatency  no echo in the last second".to_owned();
+    }
+    let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+    let shown =
+        quantiles.iter().filter_map(|(name, q)| Some(format!("{name} {}", span(percentile(latencies, *q)?))));
+    let shown = shown.collect::<Vec<_>>().join("  ");
+    let (low, high) = (latencies.min_nz(), latencies.max());
+    format!(
+        "\nlatency  {shown}  max {}\n         {} {} {}",
+        span(high),
+        span(low),
+        columns(latencies, HISTOGRAM_WIDTH),
+        span(high),
+    )
+}
+
+/// The histogram in columns of equal ratio from its lowest to its highest value. What is not empty can be seen.
+fn columns(histogram: &Histogram<u32>, width: usize) -> String {
+    let (low, high) = (histogram.min_nz() as f64, histogram.max() as f64);
+    let mut counts = vec![0; width];
+    for step in histogram.iter_recorded() {
+        // Where lowest and highest are one, everything is in the first column: 0 / 0 counts as 0.
+        let place = (step.value_iterated_to() as f64 / low).ln() / (high / low).ln();
+        let column = (place * width as f64) as usize;
+        counts[column.min(width - 1)] += u64::from(step.count_at_value());
+    }
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let full = BLOCKS.len() as u64 - 1;
+    counts.iter().map(|count| BLOCKS[(count * full).div_ceil(most) as usize]).collect()
 }
 
 fn style() -> ProgressStyle {
@@ -116,4 +218,90 @@ fn style() -> ProgressStyle {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, TermLike};
+
+    use super::*;
+
+    fn histogram(values: &[(u64, u64)]) -> Histogram<u32> {
+        let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("bounds");
+        values.iter().for_each(|&(ns, count)| histogram.record_n(ns, count as u32).expect("in range"));
+        histogram
+    }
+
+    fn snapshot(phase: Phase) -> Snapshot {
+        Snapshot {
+            phase,
+            elapsed: Duration::from_millis(1500),
+            planned: Duration::from_secs(10),
+            open: 64,
+            connections: 64,
+            sent: 10_064,
+            received: 10_000,
+            errors: 2,
+        }
+    }
+
+    fn on(screen: &InMemoryTerm) -> Terminal {
+        let interrupt = Interrupt { wish: Arc::default(), bar: ProgressBar::hidden() };
+        let terminal = Terminal::new(interrupt, true);
+        terminal.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
+        terminal
+    }
+
+    #[test]
+    fn the_view_has_rate_errors_connections_and_the_shape_of_latency() {
+        let screen = InMemoryTerm::new(24, 100);
+        let mut terminal = on(&screen);
+        terminal.second(&histogram(&[(100_000, 20_000), (400_000, 500), (2_000_000, 5)]));
+        terminal.phase = Some(Phase::Measure);
+        terminal.tick(&snapshot(Phase::Measure));
+        let seen = screen.contents();
+        for part in
+            ["measure", "64 connections", "0 msg/s", "2 errors", "p50 100 us", "p99 40", "max 2.0", "█", "▁"]
+        {
+            assert!(seen.contains(part), "{part} not in:\n{seen}");
+        }
+        assert_eq!(seen.lines().count(), 3, "{seen}");
+        terminal.clear();
+        assert_eq!(screen.contents(), "");
+    }
+
+    #[test]
+    fn a_second_run_is_shown_too() {
+        let screen = InMemoryTerm::new(24, 100);
+        let mut terminal = on(&screen);
+        terminal.tick(&snapshot(Phase::Measure));
+        terminal.tick(&snapshot(Phase::Close));
+        assert_eq!(screen.contents(), "");
+        terminal.tick(&snapshot(Phase::Connect));
+        assert!(screen.contents().contains("64 of 64 connections"), "{}", screen.contents());
+    }
+
+    #[test]
+    fn a_panic_clears_the_view_before_it_speaks() {
+        let screen = InMemoryTerm::new(24, 100);
+        let mut terminal = on(&screen);
+        let seen = screen.clone();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |_| seen.write_line("the message").expect("in memory")));
+        clear_on_panic(terminal.bar.clone());
+        terminal.tick(&snapshot(Phase::Measure));
+        assert!(screen.contents().contains("msg/s"));
+        let ended = panic::catch_unwind(|| panic!("as the test wants it"));
+        panic::set_hook(before);
+        assert!(ended.is_err());
+        assert_eq!(screen.contents(), "the message");
+    }
+
+    #[test]
+    fn columns_lose_nothing_and_show_the_rare() {
+        assert_eq!(columns(&histogram(&[(1000, 8), (1_000_000, 1)]), 4), "█  ▁");
+        assert_eq!(columns(&histogram(&[(5000, 3)]), 3).chars().filter(|c| *c == '█').count(), 1);
+        assert!(latency_lines(&histogram(&[])).contains("no echo"));
+        assert!(!latency_lines(&histogram(&[(1000, 50)])).contains("p50"), "50 samples carry no median");
+    }
 }

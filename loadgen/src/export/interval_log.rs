@@ -21,7 +21,7 @@ pub struct IntervalLogError(String);
 /// When a histogram cannot be serialized: it then counts more than the format can hold.
 pub fn interval_log(
     start: SystemTime,
-    seconds: &[Option<&Histogram<u32>>],
+    seconds: &[Option<Histogram<u32>>],
 ) -> Result<Vec<u8>, IntervalLogError> {
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -63,7 +63,7 @@ mod tests {
     fn what_was_written_reads_back() {
         let (first, third) = (second(1_000_000), second(3_000_000));
         let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        let log = interval_log(start, &[Some(&first), None, Some(&third)]).expect("written");
+        let log = interval_log(start, &[Some(first), None, Some(third.clone())]).expect("written");
         let entries: Vec<_> = IntervalLogIterator::new(&log).collect::<Result<_, _>>().expect("readable");
         assert!(
             matches!(entries[0], LogEntry::StartTime(at) if at == Duration::from_millis(1_700_000_000_250))

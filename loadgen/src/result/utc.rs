@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,12 @@ impl Utc {
     #[must_use]
     pub fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
+    }
+
+    /// The same point for the system's clock.
+    #[must_use]
+    pub fn system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.unix_ms)
     }
 
     /// For file names: `20260301T093000Z`. Sorts by time.

@@ -12,7 +12,7 @@ use super::error::RunError;
 use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
-use super::tally::Tally;
+use super::tally::{SAME_BOUNDS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
@@ -70,6 +70,8 @@ pub(super) struct Coordinator<'a> {
     phase_began: Instant,
     phase_planned: Duration,
     last_tick: Option<Instant>,
+    /// The last second that was told.
+    second: Option<u32>,
     /// Echoes at the last look, and when their number last changed.
     received: u64,
     received_at: Instant,
@@ -104,6 +106,7 @@ impl<'a> Coordinator<'a> {
             phase_began: Instant::now(),
             phase_planned: Duration::ZERO,
             last_tick: None,
+            second: None,
             received: 0,
             received_at: Instant::now(),
             is_interrupted: false,
@@ -417,6 +420,28 @@ impl<'a> Coordinator<'a> {
             errors: self.total(|gauges| &gauges.faults),
         };
         self.progress.tick(&at);
+        self.tell_second();
+    }
+
+    /// Tells a second's latencies once all workers have done with it.
+    fn tell_second(&mut self) {
+        let mut gauges = self.shared.gauges.iter();
+        let Some(second) = gauges.next().and_then(|gauges| gauges.last_second(|_| ())).map(|last| last.0)
+        else {
+            return;
+        };
+        if self.second == Some(second) {
+            return;
+        }
+        let mut sum = interval();
+        let add = |gauges: &Gauges| {
+            let added = gauges.last_second(|part| part.map(|part| sum.add(part).expect(SAME_BOUNDS)));
+            added.is_some_and(|(of, _)| of == second)
+        };
+        if self.shared.gauges.iter().map(add).all(|each| each) {
+            self.second = Some(second);
+            self.progress.second(&sum);
+        }
     }
 
     fn total(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {

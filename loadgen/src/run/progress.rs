@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
 /// The phases of a run; between two of them all threads have finished the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -62,6 +64,9 @@ pub struct Snapshot {
 pub trait Progress {
     /// At every change of phase, and about ten times a second between.
     fn tick(&mut self, at: &Snapshot);
+
+    /// Within the window, once a second: the latencies of the last whole one, nanoseconds, over all threads.
+    fn second(&mut self, _latencies: &Histogram<u32>) {}
 
     /// Asked as often: whether the user wants the run to end now. What was measured so far is then the result.
     fn interrupted(&mut self) -> bool {

@@ -1,12 +1,14 @@
 //! What the coordinator and the workers of a run share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{EngineError, Nanos};
 
 use super::payload::Content;
 use super::schedule::Lot;
+use super::tally::Interval;
 use crate::result::{Arrival, Transport};
 
 /// What the coordinator tells a worker, as bits of a wake.
@@ -124,6 +126,22 @@ pub(crate) struct Gauges {
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
+    /// The last whole second of the window and its latencies, where there were any: written once a second.
+    last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
+}
+
+impl Gauges {
+    /// The worker has done with this second.
+    pub(crate) fn finish_second(&self, second: u32, latencies: Option<&Interval>) {
+        let last = (second, latencies.map(|latencies| Box::new(latencies.clone())));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// The second the worker has done with last, and what `read` makes of its latencies.
+    pub(crate) fn last_second<T>(&self, read: impl FnOnce(Option<&Interval>) -> T) -> Option<(u32, T)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|(second, latencies)| (*second, read(latencies.as_deref())))
+    }
 }
 
 /// What every worker of a run needs to know.

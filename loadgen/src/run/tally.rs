@@ -22,7 +22,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
 /// The histogram of one second: two digits and smaller counts, 15 KB.
 pub(crate) type Interval = Histogram<u32>;
 
-fn interval() -> Box<Interval> {
+pub(crate) fn interval() -> Box<Interval> {
     Box::new(Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are constant and legal"))
 }
 
@@ -201,6 +201,11 @@ impl Tally {
         self.errors.total() + self.integrity.total()
     }
 
+    /// The latencies of a second so far, where there were any.
+    pub(crate) fn interval(&self, second: u32) -> Option<&Interval> {
+        self.intervals.get(second as usize)?.as_deref()
+    }
+
     /// The series, with the percentiles that each second carries.
     pub(crate) fn seconds(&self) -> Vec<Second> {
         let each = self.series.iter().enumerate().map(|(index, second)| {
@@ -242,7 +247,7 @@ impl Tally {
     }
 }
 
-const SAME_BOUNDS: &str = "all histograms of a kind have the same bounds";
+pub(crate) const SAME_BOUNDS: &str = "all histograms of a kind have the same bounds";
 
 fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     sum.add(part).expect(SAME_BOUNDS);

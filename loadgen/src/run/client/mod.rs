@@ -118,6 +118,8 @@ pub struct Client {
     /// The turn's time, and where it lies.
     now: Nanos,
     position: Position,
+    /// The second of the window in which it was last looked at the clock.
+    second: Option<u32>,
     is_drained: bool,
 }
 
@@ -156,6 +158,7 @@ impl Client {
             outstanding: 0,
             now: Nanos(0),
             position: Position::Before,
+            second: None,
             is_drained: false,
             shared,
         }
@@ -199,8 +202,17 @@ impl Client {
         }
     }
 
+    /// Shows the second that has passed to whoever watches.
+    #[cold]
+    fn next_second(&mut self) {
+        if let Some(done) = self.second {
+            self.shared.gauges[self.worker].finish_second(done, self.tally.interval(done));
+        }
+        self.second = self.position.second();
+    }
+
     fn write_gauges(&self) {
-        let Gauges { open, sent, received, outstanding, faults } = &self.shared.gauges[self.worker];
+        let Gauges { open, sent, received, outstanding, faults, .. } = &self.shared.gauges[self.worker];
         open.store(self.open as u64, Ordering::Relaxed);
         sent.store(self.tally.sent.total, Ordering::Relaxed);
         received.store(self.tally.received.total, Ordering::Relaxed);
@@ -361,5 +373,8 @@ impl Handler for Client {
         }
         self.tally.settle();
         self.write_gauges();
+        if self.position.second() != self.second {
+            self.next_second();
+        }
     }
 }

@@ -1,0 +1,270 @@
+//! `--threshold` and `--find-rate`: what a run has to reach, and the highest rate that does.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::value::{rate, time};
+use super::{Failure, report};
+use crate::result::Run;
+use crate::result::table::grouped;
+use crate::run::{MAX_RATE, Plan, RunError};
+use crate::search::{Found, Outcome, Range};
+use crate::threshold::{Judgement, Threshold};
+
+/// Heading of these flags.
+const GOALS: &str = "Goals";
+
+/// What has to be reached.
+#[derive(Debug, Default, Args)]
+pub(super) struct GoalArguments {
+    /// What the run has to reach, else the exit status is 10: pN, mean, max (of the latency), rate, errors, server-cpu (per
+    /// message) or rss, with <, <=, > or >=. Repeatable: each has to hold.
+    #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS)]
+    threshold: Vec<Threshold>,
+
+    /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials, confirm at full length.
+    /// Repeatable: all have to hold.
+    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate", "rate_per_connection"], help_heading = GOALS)]
+    find_rate: Vec<Threshold>,
+
+    /// Rates between which --find-rate searches [default: what -d can judge, up to what the generator can send].
+    #[arg(long, value_name = "LOW..HIGH", value_parser = rates, requires = "find_rate", help_heading = GOALS)]
+    rate_range: Option<(f64, f64)>,
+
+    /// How long a short trial of --find-rate measures; a low rate takes longer, until its sample can be judged, up to -d.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = GOALS)]
+    trial: Duration,
+}
+
+fn rates(text: &str) -> Result<(f64, f64), String> {
+    let (low, high) = text.split_once("..").ok_or("two rates are needed, as in 1k..100k")?;
+    match (rate(low)?, rate(high)?) {
+        (low, high) if low > 0.0 && low <= high && high <= MAX_RATE => Ok((low, high)),
+        _ => {
+            Err("the first rate must be more than 0 and not above the second, which may be 1000M".to_owned())
+        }
+    }
+}
+
+/// What the stored document says of thresholds and of a search.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct GoalReport {
+    /// Whether everything was reached.
+    pub(super) met: bool,
+    /// The thresholds against the run, or against the confirmation of a search.
+    pub(super) thresholds: Vec<Judgement>,
+    /// The search, where there was one. Its trials stand for the document's runs, in the same order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) find_rate: Option<Found>,
+}
+
+impl GoalArguments {
+    /// Whether a rate is searched.
+    pub(super) fn is_search(&self) -> bool {
+        !self.find_rate.is_empty()
+    }
+
+    /// Whether there is anything to reach.
+    pub(super) fn is_empty(&self) -> bool {
+        self.threshold.is_empty() && self.find_rate.is_empty()
+    }
+
+    /// Whether the goals can be judged at all.
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), Failure> {
+        let all = || self.threshold.iter().chain(&self.find_rate);
+        if let Some(threshold) = all().find(|threshold| threshold.needs_spawn() && plan.spawn.is_none()) {
+            let why = "needs --spawn: otherwise the server's process is not known";
+            return Err(Failure::Usage(format!("{threshold} {why}")));
+        }
+        if let Some(threshold) = self.find_rate.iter().find(|threshold| !threshold.limits_rate()) {
+            let why = "limits no rate: something that grows with the load must stay below a limit";
+            return Err(Failure::Usage(format!("--find-rate {threshold} {why}")));
+        }
+        if self.trial.is_zero() {
+            return Err(Failure::Usage("--trial must be longer than zero".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// All that a run has to reach.
+    pub(super) fn judge(&self, run: &Run) -> Vec<Judgement> {
+        self.find_rate.iter().chain(&self.threshold).map(|threshold| threshold.judge(run)).collect()
+    }
+
+    /// Where a search goes.
+    pub(super) fn range(&self, plan: &Plan) -> Range {
+        let samples = self.find_rate.iter().map(Threshold::samples).max().unwrap_or(1);
+        let judged = samples as f64 * 1.1 / plan.measure.as_secs_f64().max(1e-3);
+        let (lowest, highest) = self.rate_range.unwrap_or((judged.max(1.0).ceil(), MAX_RATE));
+        Range {
+            lowest,
+            highest,
+            first: (lowest * 4.0).clamp(FIRST_RATE.min(highest), highest),
+            short: self.trial,
+            full: plan.measure,
+            samples,
+        }
+    }
+}
+
+/// Where a search begins unless its range lies elsewhere, messages a second: every server carries it.
+const FIRST_RATE: f64 = 2_000.0;
+/// Load before a short trial.
+const SHORT_WARMUP: Duration = Duration::from_millis(500);
+
+/// The plan of a trial.
+pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmation: bool) -> Plan {
+    let warmup = if is_confirmation { plan.warmup } else { plan.warmup.min(SHORT_WARMUP) };
+    let length = humantime::format_duration(measure).to_string().replace(' ', "");
+    let scenario = format!("{}@{rate:.0}/{length}", plan.scenario);
+    Plan { rate_per_s: Some(rate), measure, warmup, scenario, ..plan.clone() }
+}
+
+/// What a trial shows that was made.
+pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
+    let faults = run.errors.total() + run.integrity.total();
+    let (others, servers): (Vec<&String>, Vec<&String>) = run
+        .invalid_reasons
+        .iter()
+        .filter(|reason| !is_of_the_build(reason))
+        .partition(|reason| !names_server(reason));
+    let missed: Vec<&str> =
+        judgements.iter().filter(|each| !each.met).map(|each| each.text.as_str()).collect();
+    if faults == 0
+        && let Some(reason) = others.first()
+    {
+        return Outcome::GeneratorLimit((*reason).clone());
+    }
+    // Lost connections and wrong echoes are the server's doing, whatever else is true.
+    let missed: Vec<&str> = servers.iter().map(|reason| reason.as_str()).chain(missed).collect();
+    if faults > 0 && missed.is_empty() {
+        return Outcome::Missed(format!("{faults} errors and wrong echoes"));
+    }
+    if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
+}
+
+/// A debug build is said of every run, and is no limit found at this rate.
+fn is_of_the_build(reason: &str) -> bool {
+    reason.contains("debug build")
+}
+
+/// Reasons that are the server's where the generator was in time.
+fn names_server(reason: &str) -> bool {
+    ["the server", "connections were lost", "not what was sent", "no echo", "the rate was not kept"]
+        .iter()
+        .any(|part| reason.contains(part))
+}
+
+/// What a trial shows that had no result: a server that gives up under load has missed, anything else ends the search.
+pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
+    match error {
+        RunError::StoppedAnswering { .. } | RunError::AllClosed { .. } | RunError::ServerEnded { .. } => {
+            Ok(Outcome::Missed(error.to_string()))
+        }
+        other => Err(other),
+    }
+}
+
+/// A trial in a line, while the search goes on.
+pub(super) fn trial_line(
+    number: usize,
+    rate: f64,
+    measure: Duration,
+    is_confirmation: bool,
+    outcome: &Outcome,
+) -> String {
+    let kind = if is_confirmation { "confirmation" } else { "trial" };
+    let shown = match outcome {
+        Outcome::Met => "met".to_owned(),
+        Outcome::Missed(why) => format!("missed: {why}"),
+        Outcome::GeneratorLimit(why) => format!("generator limit: {why}"),
+    };
+    format!("{kind} {number}: {:>11} msg/s for {:.1} s: {shown}", grouped(rate), measure.as_secs_f64())
+}
+
+/// Thresholds and search as lines of the report.
+pub(super) fn lines(goals: &GoalReport) -> Vec<String> {
+    let judged = goals.thresholds.iter().map(|each| {
+        report::line("threshold", &format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
+    });
+    let found = goals.find_rate.iter().map(|found| {
+        let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
+        report::line("found", &format!("{rate}; {}", found.conclusion))
+    });
+    judged.chain(found).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::EngineKind;
+
+    use super::*;
+    use crate::result::example;
+
+    fn goals(find: &[&str]) -> GoalArguments {
+        let find_rate = find.iter().map(|text| text.parse().expect("a threshold")).collect();
+        GoalArguments { find_rate, trial: Duration::from_secs(2), ..GoalArguments::default() }
+    }
+
+    fn plan() -> Plan {
+        Plan::new("ws://127.0.0.1:1/".parse().expect("url"), EngineKind::Epoll)
+    }
+
+    fn run() -> Run {
+        let mut run = example::document().runs.remove(0);
+        (run.valid, run.invalid_reasons) = (true, Vec::new());
+        run
+    }
+
+    #[test]
+    fn the_range_is_what_can_be_judged() {
+        let range = goals(&["p99<2ms"]).range(&plan());
+        assert_eq!((range.lowest, range.highest, range.first), (1100.0, MAX_RATE, 4400.0));
+        let limited = GoalArguments { rate_range: Some((10.0, 50.0)), ..goals(&["max<2ms"]) };
+        let range = limited.range(&plan());
+        assert_eq!((range.lowest, range.highest, range.first), (10.0, 50.0, 50.0));
+        assert_eq!(rates("1k..100k"), Ok((1e3, 1e5)));
+        assert!(["5", "5..1", "0..5", "a..b", "1..2000M"].iter().all(|text| rates(text).is_err()));
+    }
+
+    #[test]
+    fn goals_that_cannot_be_judged_are_refused() {
+        let refused = |goals: GoalArguments| goals.check(&plan()).expect_err("refused").to_string();
+        assert!(refused(goals(&["server-cpu<4us"])).contains("--spawn"));
+        assert!(refused(goals(&["rate>1k"])).contains("--find-rate rate>1k limits no rate"));
+        assert!(refused(GoalArguments { trial: Duration::ZERO, ..goals(&["p99<2ms"]) }).contains("--trial"));
+        assert!(goals(&["p99<2ms", "errors<1"]).check(&plan()).is_ok());
+    }
+
+    #[test]
+    fn whose_limit_it_was_is_told_apart() {
+        let judged = |met| vec![Judgement { threshold: "t".into(), value: None, met, text: "t: 5ms".into() }];
+        let with = |reasons: &[&str]| Run {
+            invalid_reasons: reasons.iter().map(ToString::to_string).collect(),
+            ..run()
+        };
+        assert_eq!(outcome(&run(), &judged(true)), Outcome::Met);
+        assert_eq!(outcome(&run(), &judged(false)), Outcome::Missed("t: 5ms".into()));
+        let debug = with(&["the generator is a debug build: build it with --release"]);
+        assert_eq!(outcome(&debug, &judged(true)), Outcome::Met);
+        let late = with(&["the generator sent late"]);
+        assert_eq!(outcome(&late, &judged(true)), Outcome::GeneratorLimit("the generator sent late".into()));
+        let full = "--max-outstanding: the server does not keep up";
+        assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.into()));
+        let both = with(&[full, "the generator sent late"]);
+        assert!(matches!(outcome(&both, &judged(true)), Outcome::GeneratorLimit(_)));
+        let mut wrong = run();
+        wrong.integrity.lost = 3;
+        assert_eq!(outcome(&wrong, &judged(true)), Outcome::Missed("3 errors and wrong echoes".into()));
+    }
+
+    #[test]
+    fn trials_have_scenarios_of_their_own() {
+        let short = trial_plan(&plan(), 52_000.4, Duration::from_millis(2500), false);
+        assert_eq!((short.scenario.as_str(), short.rate_per_s), ("run@52000/2s500ms", Some(52_000.4)));
+        assert_eq!((short.warmup, short.measure), (SHORT_WARMUP, Duration::from_millis(2500)));
+        assert_eq!(trial_plan(&plan(), 5.0, Duration::from_secs(10), true).warmup, plan().warmup);
+    }
+}
