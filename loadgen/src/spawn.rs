@@ -346,7 +346,7 @@ impl Server {
     }
 
     /// Until its streams have ended, with a bound: a process that left the group may hold them open.
-    fn wait_for_last_words(&self) {
+    pub(crate) fn wait_for_last_words(&self) {
         let began = Instant::now();
         while lock(&self.said).open > 0 && began.elapsed() < PROBE_TIME {
             thread::sleep(LOOK_EVERY);

@@ -381,6 +381,7 @@ impl<'a> Coordinator<'a> {
             !matches!(error, RunError::Interrupted | RunError::Engine(_) | RunError::Pin { .. });
         while may_explain && began.elapsed() < DYING {
             if let Some(status) = server.exit_status() {
+                server.wait_for_last_words();
                 return RunError::ServerEnded { status, said: server.last_words() };
             }
             thread::sleep(Duration::from_millis(5));
