@@ -435,11 +435,11 @@ impl<'a> Coordinator<'a> {
             return;
         }
         let mut sum = interval();
-        let add = |gauges: &Gauges| {
+        let mut add = |gauges: &Gauges| {
             let added = gauges.last_second(|part| part.map(|part| sum.add(part).expect(SAME_BOUNDS)));
             added.is_some_and(|(of, _)| of == second)
         };
-        if self.shared.gauges.iter().map(add).all(|each| each) {
+        if self.shared.gauges.iter().all(add) {
             self.second = Some(second);
             self.progress.second(&sum);
         }
