@@ -435,7 +435,7 @@ impl<'a> Coordinator<'a> {
             return;
         }
         let mut sum = interval();
-        let mut add = |gauges: &Gauges| {
+        let add = |gauges: &Gauges| {
             let added = gauges.last_second(|part| part.map(|part| sum.add(part).expect(SAME_BOUNDS)));
             added.is_some_and(|(of, _)| of == second)
         };
