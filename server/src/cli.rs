@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use engine::socket::Congestion;
-use engine::{EngineChoice, SendCompletions, Spin, UringConfig, affinity};
+use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
@@ -92,7 +92,8 @@ struct Arguments {
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
     engine: EngineChoice,
 
-    /// Spin while idle before blocking in the kernel: 0 (block at once), a time, or always. Trades CPU for latency.
+    /// Spin while idle before blocking in the kernel: 0 (block at once), a time, or always. Trades CPU for latency. Not on
+    /// tokio-uring.
     #[arg(long, value_name = "0|TIME|always", value_parser = spin, default_value = "0", help_heading = WORKERS)]
     spin: Spin,
 
@@ -349,6 +350,11 @@ impl Arguments {
                 "--listen {other}: its scheme is not that of --protocol {scheme} ({scheme}://)"
             ));
         }
+        if self.spin != Spin::Off && self.engine == EngineChoice::Named(EngineKind::TokioUring) {
+            return Err(
+                "--spin: the runtime of --engine tokio-uring decides by itself how it waits".to_owned()
+            );
+        }
         let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
         let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
         let cpus = place_workers(self.threads.map(usize::from), listed, &allowed, affinity::siblings)
@@ -534,14 +540,14 @@ mod tests {
             "--buffer-size",
             "16KiB",
             "--engine",
-            "tokio-uring",
+            "epoll",
         ])
         .expect("flags");
         assert_eq!(config.rules.limits, Limits { max_message: 1 << 20, max_fragments: u32::MAX });
         assert_eq!(config.rules.heartbeat.idle_timeout, Duration::from_secs(90));
         assert_eq!(config.spin, Spin::For(Duration::from_micros(50)));
         assert_eq!((config.uring.buffer_size, config.receive_buffer), (16 << 10, 16 << 10));
-        assert_eq!(config.engine, EngineChoice::Named(engine::EngineKind::TokioUring));
+        assert_eq!(config.engine, EngineChoice::Named(EngineKind::Epoll));
     }
 
     #[test]
@@ -608,6 +614,13 @@ mod tests {
         let listed = vec!["http://a".to_owned(), "null".to_owned()];
         assert_eq!(origins(&["--origin", "http://a", "--origin", "null"]), Origins::Listed(listed));
         assert_eq!(origins(&["--origin", "http://a", "--origin", "*"]), Origins::Any);
+    }
+
+    #[test]
+    fn an_engine_that_cannot_spin_says_so() {
+        assert!(config(&["--engine", "tokio-uring", "--spin", "0"]).is_ok());
+        let error = config(&["--engine", "tokio-uring", "--spin", "50us"]).expect_err("spinning");
+        assert!(error.contains("--spin") && error.contains("--engine"), "{error}");
     }
 
     #[test]

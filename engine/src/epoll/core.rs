@@ -371,10 +371,12 @@ impl<'a, H: Handler> Core<'a, H> {
         let over = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         c.hangup |= over || flags.contains(EventFlags::RDHUP);
         c.readable |= over || flags.intersects(EventFlags::IN | EventFlags::RDHUP);
+        // Nearly every event says that the socket is writable.
+        let held_back = c.backlog.is_some();
         if over && !c.wants_input(self.config.linger.bytes) && self.is_broken(id) {
             return;
         }
-        if flags.contains(EventFlags::OUT) {
+        if held_back && flags.contains(EventFlags::OUT) {
             self.send_backlog(handler, id);
         }
         self.read_later(id);
