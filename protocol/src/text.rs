@@ -11,8 +11,8 @@ use crate::mask::MaskingKey;
 use crate::mask::span::{self, Span};
 use crate::utf8::{InvalidUtf8, Utf8};
 
-/// So much is unmasked before it is validated.
-const BLOCK: usize = 4096;
+/// So much is unmasked before it is validated: a whole message, mostly, and half of the smallest first-level caches.
+const BLOCK: usize = 16384;
 
 /// Unmasks text where it lies and validates it.
 ///
@@ -51,7 +51,7 @@ pub fn shift(
             utf8,
         );
     }
-    if Span::within(buf, src, to).mask(key) && utf8.is_between_characters() {
+    if Span::within(buf, src, to).mask_text(key) && utf8.is_between_characters() {
         return Ok(());
     }
     utf8.update_any(&buf[to..to + len])
@@ -69,7 +69,7 @@ pub fn append(src: &[u8], dst: &mut BytesMut, key: MaskingKey, utf8: &mut Utf8) 
         dst.reserve(src.len());
         return in_blocks(src.len(), &mut Append { src, dst, start, key }, utf8);
     }
-    if span::append(src, dst, key) && utf8.is_between_characters() {
+    if span::append_text(src, dst, key) && utf8.is_between_characters() {
         return Ok(());
     }
     utf8.update_any(&dst[start..])
@@ -113,7 +113,7 @@ impl Way for Shift<'_> {
     fn unmask(&mut self, block: Range<usize>) -> bool {
         let to = self.to + block.start;
         let source = to + self.distance..self.to + block.end + self.distance;
-        Span::within(self.buf, source, to).mask(self.key.rotated(block.start))
+        Span::within(self.buf, source, to).mask_text(self.key.rotated(block.start))
     }
 
     #[inline]
@@ -132,11 +132,141 @@ struct Append<'a> {
 impl Way for Append<'_> {
     #[inline]
     fn unmask(&mut self, block: Range<usize>) -> bool {
-        span::append(&self.src[block.clone()], self.dst, self.key.rotated(block.start))
+        span::append_text(&self.src[block.clone()], self.dst, self.key.rotated(block.start))
     }
 
     #[inline]
     fn arrived(&self) -> &[u8] {
         &self.dst[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: MaskingKey = MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]);
+
+    fn masked(text: &[u8]) -> Vec<u8> {
+        let key = KEY.to_bytes();
+        text.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]).collect()
+    }
+
+    /// The length of the shortest prefix that no continuation can mend, if any; std's validator is the oracle.
+    fn fails_at(text: &[u8]) -> Option<usize> {
+        let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len());
+        (valid..=text.len().min(valid + 4)).find(
+            |&end| matches!(std::str::from_utf8(&text[..end]), Err(error) if error.error_len().is_some()),
+        )
+    }
+
+    /// One way of taking a piece that is masked by this key: the result, and what has arrived.
+    type Take = fn(&[u8], MaskingKey, &mut Utf8) -> (Result<(), InvalidUtf8>, Vec<u8>);
+
+    const WAYS: [Take; 3] = [
+        |piece, key, utf8| {
+            let mut buf = piece.to_vec();
+            (in_place(&mut buf, key, utf8), buf)
+        },
+        |piece, key, utf8| {
+            let mut buf = [b"frame ", piece].concat();
+            let result = shift(&mut buf, 6..6 + piece.len(), 2, key, utf8);
+            (result, buf[2..2 + piece.len()].to_vec())
+        },
+        |piece, key, utf8| {
+            let mut message = BytesMut::from("before");
+            let result = append(piece, &mut message, key, utf8);
+            assert_eq!(message[..6], *b"before");
+            (result, message[6..].to_vec())
+        },
+    ];
+
+    /// Takes `text` cut at `cuts`, every way: the piece that makes it invalid is the one that fails, and until then all of
+    /// it arrives.
+    fn check(text: &[u8], cuts: &[usize]) {
+        let fails_at = fails_at(text);
+        let masked = masked(text);
+        for take in WAYS {
+            let mut utf8 = Utf8::default();
+            let mut start = 0;
+            for end in cuts.iter().copied().chain([text.len()]) {
+                let (result, arrived) = take(&masked[start..end], KEY.rotated(start), &mut utf8);
+                let expected_failure = fails_at.is_some_and(|at| at <= end);
+                assert_eq!(
+                    result.is_err(),
+                    expected_failure,
+                    "{} bytes cut at {cuts:?}, piece to {end}",
+                    text.len()
+                );
+                if expected_failure {
+                    break;
+                }
+                assert_eq!(arrived, text[start..end], "piece to {end}");
+                start = end;
+            }
+            if fails_at.is_none() {
+                assert_eq!(utf8.finish().is_ok(), std::str::from_utf8(text).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn test_characters_cut_everywhere_among_plain_text() {
+        for sequence in
+            ["", "é", "日", "😀"].map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"\xed\xa0", b"\xc3x"])
+        {
+            for before in [0, 1, 30, 62, 63, 64, 127, 200] {
+                for behind in [0, 1, 64, 130] {
+                    let text = [&vec![b'x'; before], sequence, &vec![b'y'; behind]].concat();
+                    for cut in 0..=text.len() {
+                        check(&text, &[cut]);
+                    }
+                    check(&text, &(0..text.len()).collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn test_characters_at_the_seams_of_blocks() {
+        for sequence in ["é", "日", "😀"].map(str::as_bytes).into_iter().chain([
+            &b"\xff"[..],
+            b"\xed\xa0",
+            b"\xc3x",
+            b"\xe6\x97",
+        ]) {
+            for before in BLOCK - 4..=BLOCK + 1 {
+                for behind in [0, 1, BLOCK] {
+                    let text = [&vec![b'x'; before], sequence, &vec![b'y'; behind]].concat();
+                    check(&text, &[]);
+                    check(&text, &[2, before + 1]);
+                }
+            }
+        }
+        // No block begins with a character.
+        check("日".repeat(BLOCK).as_bytes(), &[]);
+        check(&"日".repeat(BLOCK).as_bytes()[1..], &[]);
+    }
+
+    proptest! {
+        #[test]
+        fn test_agrees_with_std_however_cut(
+            text in prop_oneof![any::<Vec<char>>(), prop::collection::vec(prop::char::range('a', 'ã'), 0..300)],
+            spoiled in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+            cuts in any::<[prop::sample::Index; 3]>(),
+        ) {
+            let mut text = text.into_iter().collect::<String>().into_bytes();
+            for (at, byte) in spoiled {
+                if !text.is_empty() {
+                    let at = at.index(text.len());
+                    text[at] = byte;
+                }
+            }
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.sort_unstable();
+            check(&text, &cuts);
+        }
     }
 }

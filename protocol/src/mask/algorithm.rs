@@ -61,13 +61,16 @@ impl Span<'_> {
     }
 }
 
-/// Payloads of `N` to `2 * N` registers: the first `N` and the last `N`. Says whether all was ASCII.
+/// Payloads of `N` to `2 * N` registers: the first `N` and the last `N`. Says whether all is ASCII, if it is to `LOOK`.
 ///
 /// # Safety
 ///
 /// `span.len` is from `N * R::LEN` to `2 * N * R::LEN`; the processor has the instructions of `R`.
 #[inline(always)]
-pub(super) unsafe fn ends<R: Register, const N: usize>(span: &Span<'_>, key: MaskingKey) -> bool {
+pub(super) unsafe fn ends<R: Register, const N: usize, const LOOK: bool>(
+    span: &Span<'_>,
+    key: MaskingKey,
+) -> bool {
     let tail_at = span.len - N * R::LEN;
     let (head_key, tail_key) = (R::of_key(key), R::of_key(key.rotated(tail_at)));
     // SAFETY: the last register of either group ends at `N * R::LEN` and at `span.len`.
@@ -80,18 +83,21 @@ pub(super) unsafe fn ends<R: Register, const N: usize>(span: &Span<'_>, key: Mas
         for (i, register) in tail.into_iter().enumerate() {
             span.store(tail_at + i * R::LEN, register);
         }
-        (1..N).fold(head[0].or(tail[0]), |all, i| all.or(head[i]).or(tail[i])).is_ascii()
+        !LOOK || (1..N).fold(head[0].or(tail[0]), |all, i| all.or(head[i]).or(tail[i])).is_ascii()
     }
 }
 
 /// Payloads of more than [`MIDDLE`] registers and one more: one register at the start, groups of [`MIDDLE`] that are
-/// stored aligned, and [`MIDDLE`] at the end. Says whether all was ASCII.
+/// stored aligned, and [`MIDDLE`] at the end. Says whether all is ASCII, if it is to `LOOK`.
 ///
 /// # Safety
 ///
 /// `span.len` is more than `(MIDDLE + 1) * R::LEN`; the processor has the instructions of `R`.
 #[inline(always)]
-pub(super) unsafe fn long<R: Register, const MIDDLE: usize>(span: &Span<'_>, key: MaskingKey) -> bool {
+pub(super) unsafe fn long<R: Register, const MIDDLE: usize, const LOOK: bool>(
+    span: &Span<'_>,
+    key: MaskingKey,
+) -> bool {
     let group = MIDDLE * R::LEN;
     let tail_at = span.len - group;
     let tail_key = R::of_key(key.rotated(tail_at));
@@ -112,31 +118,33 @@ pub(super) unsafe fn long<R: Register, const MIDDLE: usize>(span: &Span<'_>, key
             for (i, register) in registers.into_iter().enumerate() {
                 span.store(at + i * R::LEN, register);
             }
-            all = registers.into_iter().fold(all, R::or);
+            if LOOK {
+                all = registers.into_iter().fold(all, R::or);
+            }
             at += group;
         }
         span.store(0, head);
         for (i, register) in tail.into_iter().enumerate() {
             span.store(tail_at + i * R::LEN, register);
         }
-        all.is_ascii()
+        !LOOK || all.is_ascii()
     }
 }
 
-/// Payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has. Says whether all was ASCII.
+/// Payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has. Says whether all is ASCII, if it is to `LOOK`.
 ///
 /// # Safety
 ///
 /// `span.len` is at most [`SHORT`](super::SHORT).
 #[inline(always)]
-pub(super) unsafe fn short(span: &Span<'_>, key: MaskingKey) -> bool {
+pub(super) unsafe fn short<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
     // SAFETY: every arm names the lengths that its registers are made for.
     unsafe {
         match span.len {
-            33.. => ends::<Baseline, 2>(span, key),
-            16.. => ends::<Baseline, 1>(span, key),
-            8.. => ends::<u64, 1>(span, key),
-            4.. => ends::<u32, 1>(span, key),
+            33.. => ends::<Baseline, 2, LOOK>(span, key),
+            16.. => ends::<Baseline, 1, LOOK>(span, key),
+            8.. => ends::<u64, 1, LOOK>(span, key),
+            4.. => ends::<u32, 1, LOOK>(span, key),
             _ => tiny(span, key),
         }
     }

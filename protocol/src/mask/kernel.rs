@@ -15,8 +15,10 @@ use super::{MaskingKey, portable, scalar};
 pub(super) struct Kernel {
     pub(super) name: &'static str,
     pub(super) runs_here: fn() -> bool,
-    /// Masks a span of more than [`SHORT`](super::SHORT) bytes; says whether what it wrote is all ASCII.
+    /// Masks a span of more than [`SHORT`](super::SHORT) bytes. What it returns says nothing.
     pub(super) mask: unsafe fn(&Span<'_>, MaskingKey) -> bool,
+    /// The same; says whether all that it wrote is ASCII.
+    pub(super) mask_text: unsafe fn(&Span<'_>, MaskingKey) -> bool,
     /// Whether this is a UTF-8 string.
     pub(super) is_utf8: unsafe fn(&[u8]) -> bool,
 }

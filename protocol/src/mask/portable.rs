@@ -9,20 +9,21 @@ use super::span::Span;
 pub(super) const KERNEL: Kernel = Kernel {
     name: "portable",
     runs_here: || true,
-    mask,
+    mask: mask::<false>,
+    mask_text: mask::<true>,
     is_utf8: |text| simdutf8::basic::from_utf8(text).is_ok(),
 };
 
 /// # Safety
 ///
 /// `span.len` is more than [`SHORT`](super::SHORT).
-unsafe fn mask(span: &Span<'_>, key: MaskingKey) -> bool {
+unsafe fn mask<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
     const { assert!(Baseline::LEN == 16) };
     // SAFETY: the arms name the lengths that they are made for.
     unsafe {
         match span.len {
-            ..=128 => ends::<Baseline, 4>(span, key),
-            _ => long::<Baseline, 4>(span, key),
+            ..=128 => ends::<Baseline, 4, LOOK>(span, key),
+            _ => long::<Baseline, 4, LOOK>(span, key),
         }
     }
 }

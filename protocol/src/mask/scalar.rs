@@ -5,8 +5,13 @@ use super::MaskingKey;
 use super::kernel::Kernel;
 use super::span::Span;
 
-pub(super) const KERNEL: Kernel =
-    Kernel { name: "scalar", runs_here: || true, mask, is_utf8: |text| std::str::from_utf8(text).is_ok() };
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "scalar",
+    runs_here: || true,
+    mask,
+    mask_text: mask,
+    is_utf8: |text| std::str::from_utf8(text).is_ok(),
+};
 
 /// # Safety
 ///

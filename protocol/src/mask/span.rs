@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 
 use super::algorithm::short;
-use super::kernel::{Kernel, chosen};
+use super::kernel::chosen;
 use super::{MaskingKey, SHORT};
 
 /// A payload on its way from `source` to `target`.
@@ -65,35 +65,58 @@ impl<'a> Span<'a> {
         Span { source, target, len, borrowed: PhantomData }
     }
 
-    /// Masks or unmasks on the way; says whether all of what arrived is ASCII.
+    /// Masks or unmasks on the way.
     #[inline]
-    pub(crate) fn mask(self, key: MaskingKey) -> bool {
+    pub(crate) fn mask(self, key: MaskingKey) {
         if self.len <= SHORT {
             // SAFETY: the length was looked at.
-            unsafe { short(&self, key) }
+            unsafe { short::<false>(&self, key) };
         } else {
-            self.mask_by(chosen(), key)
+            self.mask_by(chosen().mask, key);
         }
     }
 
-    /// The same for more than [`SHORT`] bytes, by this kernel.
+    /// Masks or unmasks on the way; says whether all of what arrived is ASCII.
     #[inline]
-    pub(super) fn mask_by(self, kernel: &Kernel, key: MaskingKey) -> bool {
+    pub(crate) fn mask_text(self, key: MaskingKey) -> bool {
+        if self.len <= SHORT {
+            // SAFETY: the length was looked at.
+            unsafe { short::<true>(&self, key) }
+        } else {
+            self.mask_by(chosen().mask_text, key)
+        }
+    }
+
+    /// Masks more than [`SHORT`] bytes by this function of a kernel that can be had.
+    #[inline]
+    pub(super) fn mask_by(self, mask: unsafe fn(&Span<'_>, MaskingKey) -> bool, key: MaskingKey) -> bool {
         debug_assert!(self.len > SHORT);
         // SAFETY: the callers have looked at the length, and every kernel that can be had runs here.
-        unsafe { (kernel.mask)(&self, key) }
+        unsafe { mask(&self, key) }
+    }
+
+    /// From `source` to the end of a buffer, whose length is left as it is.
+    #[inline]
+    fn behind(source: &'a [u8], target: &'a mut BytesMut) -> Self {
+        target.reserve(source.len());
+        let room = target.spare_capacity_mut()[..source.len()].as_mut_ptr();
+        Span { source: source.as_ptr(), target: room.cast(), len: source.len(), borrowed: PhantomData }
     }
 }
 
-/// Masks or unmasks `source` to the end of `target`; says whether all of what arrived is ASCII.
+/// Masks or unmasks `source` to the end of `target`.
 #[inline]
-pub(crate) fn append(source: &[u8], target: &mut BytesMut, key: MaskingKey) -> bool {
-    target.reserve(source.len());
-    let start = target.len();
-    let room = target.spare_capacity_mut()[..source.len()].as_mut_ptr().cast();
-    let span = Span { source: source.as_ptr(), target: room, len: source.len(), borrowed: PhantomData };
-    let is_ascii = span.mask(key);
-    // SAFETY: so much had been reserved, and `mask` has written all of it.
-    unsafe { target.set_len(start + source.len()) };
+pub(crate) fn append(source: &[u8], target: &mut BytesMut, key: MaskingKey) {
+    Span::behind(source, target).mask(key);
+    // SAFETY: there was room for it, and `mask` has written all of it.
+    unsafe { target.set_len(target.len() + source.len()) };
+}
+
+/// The same; says whether all of what arrived is ASCII.
+#[inline]
+pub(crate) fn append_text(source: &[u8], target: &mut BytesMut, key: MaskingKey) -> bool {
+    let is_ascii = Span::behind(source, target).mask_text(key);
+    // SAFETY: as above.
+    unsafe { target.set_len(target.len() + source.len()) };
     is_ascii
 }

@@ -32,8 +32,8 @@ fn ways(len: usize) -> Vec<Option<&'static Kernel>> {
 
 fn mask_by(way: Option<&Kernel>, span: Span<'_>, key: MaskingKey) -> bool {
     match way {
-        Some(kernel) => span.mask_by(kernel, key),
-        None => span.mask(key),
+        Some(kernel) => span.mask_by(kernel.mask_text, key),
+        None => span.mask_text(key),
     }
 }
 
@@ -72,6 +72,13 @@ fn test_every_kernel_masks_in_place_at_every_length_alignment_and_phase() {
                     let case = || format!("{} {len} at {alignment}, phase {phase}", name(way));
                     assert_eq!(buf[within.clone()], expected, "{}", case());
                     assert_eq!(is_ascii, expected.is_ascii(), "{}", case());
+                    check_guards(&buf, within.clone(), case);
+                    if let Some(kernel) = way {
+                        Span::in_place(&mut buf[within.clone()]).mask_by(kernel.mask, key);
+                    } else {
+                        in_place(&mut buf[within.clone()], key);
+                    }
+                    assert_eq!(buf[within.clone()], payload, "back, {}", case());
                     check_guards(&buf, within, case);
                 }
             }

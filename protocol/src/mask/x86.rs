@@ -15,14 +15,16 @@ use crate::utf8;
 pub(super) const AVX2: Kernel = Kernel {
     name: "avx2",
     runs_here: || is_x86_feature_detected!("avx2"),
-    mask: avx2,
+    mask: avx2::<false>,
+    mask_text: avx2::<true>,
     is_utf8: |text| simdutf8::basic::from_utf8(text).is_ok(),
 };
 
 pub(super) const AVX512: Kernel = Kernel {
     name: "avx512",
     runs_here: utf8::avx512::runs_here,
-    mask: avx512,
+    mask: avx512::<false>,
+    mask_text: avx512::<true>,
     is_utf8: utf8::avx512::is_utf8,
 };
 
@@ -30,13 +32,13 @@ pub(super) const AVX512: Kernel = Kernel {
 ///
 /// `span.len` is more than [`SHORT`](super::SHORT).
 #[target_feature(enable = "avx2")]
-unsafe fn avx2(span: &Span<'_>, key: MaskingKey) -> bool {
+unsafe fn avx2<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
     // SAFETY: the arms name the lengths that they are made for; the caller has AVX2.
     unsafe {
         match span.len {
-            ..=128 => ends::<__m256i, 2>(span, key),
-            129..=256 => ends::<__m256i, 4>(span, key),
-            _ => long::<__m256i, 4>(span, key),
+            ..=128 => ends::<__m256i, 2, LOOK>(span, key),
+            129..=256 => ends::<__m256i, 4, LOOK>(span, key),
+            _ => long::<__m256i, 4, LOOK>(span, key),
         }
     }
 }
@@ -45,14 +47,14 @@ unsafe fn avx2(span: &Span<'_>, key: MaskingKey) -> bool {
 ///
 /// `span.len` is more than [`SHORT`](super::SHORT).
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512(span: &Span<'_>, key: MaskingKey) -> bool {
+unsafe fn avx512<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
     // SAFETY: the arms name the lengths that they are made for; the caller has AVX-512.
     unsafe {
         match span.len {
-            ..=128 => ends::<__m512i, 1>(span, key),
-            129..=256 => ends::<__m512i, 2>(span, key),
-            257..=512 => ends::<__m512i, 4>(span, key),
-            _ => long::<__m512i, 4>(span, key),
+            ..=128 => ends::<__m512i, 1, LOOK>(span, key),
+            129..=256 => ends::<__m512i, 2, LOOK>(span, key),
+            257..=512 => ends::<__m512i, 4, LOOK>(span, key),
+            _ => long::<__m512i, 2, LOOK>(span, key),
         }
     }
 }
