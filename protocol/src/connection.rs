@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use crate::close::Close;
 use crate::error::ProtocolError;
-use crate::header::{self, Header};
+use crate::header::{self, Common, Header};
 use crate::mask::{self, MaskingKey};
 use crate::message::{Chunk, Control, Event, Limits};
 use crate::opcode::{MessageKind, Opcode};
@@ -131,29 +131,17 @@ impl Connection {
         if !self.is_between_messages() {
             return None;
         }
-        let bytes = &input[*at..];
-        let &[first, second, ..] = bytes else { return None };
-        let kind = match first {
-            0x81 => MessageKind::Text,
-            0x82 => MessageKind::Binary,
-            _ => return None,
-        };
-        let (len, key_at) = match (second & header::MASK_BIT != 0) == self.role.reads_masked() {
-            true => short_length(second & !header::MASK_BIT, bytes)?,
-            false => return None,
-        };
-        let (key, start) = match self.role {
-            Role::Server => (MaskingKey::from_bytes(*bytes.get(key_at..)?.first_chunk()?), key_at + 4),
-            Role::Client => (MaskingKey::ZERO, key_at),
-        };
-        if bytes.len() - start < len || len as u64 > limits.max_message {
+        let common = Common::parse(input[*at..].first_chunk()?, self.role.reads_masked())?;
+        let start = *at + common.header_len;
+        let end = start + common.payload_len;
+        if end > input.len() || common.payload_len as u64 > limits.max_message {
             return None;
         }
-        let payload = *at + start..*at + start + len;
-        *at = payload.end;
+        *at = end;
         self.text = Utf8::default();
         self.unchecked = false;
-        Some(Chunk { kind, first: true, last: true, payload, key, whole: true })
+        let Common { kind, key, .. } = common;
+        Some(Chunk { kind, first: true, last: true, payload: start..end, key, whole: true })
     }
 
     #[inline(never)]
@@ -464,17 +452,6 @@ impl CutControl {
         *at += len;
         self.missing == 0
     }
-}
-
-/// A length of up to 16 bits in its shortest form, and where it ends.
-#[inline]
-fn short_length(second: u8, bytes: &[u8]) -> Option<(usize, usize)> {
-    if second < 126 {
-        return Some((usize::from(second), 2));
-    }
-    let &[_, _, high, low, ..] = bytes else { return None };
-    let len = u16::from_be_bytes([high, low]);
-    (second == 126 && len > 125).then_some((usize::from(len), 4))
 }
 
 /// Unmasks `input[src]` to `to`; from a server, whose frames are not masked, there is nothing to do but to
