@@ -1,6 +1,7 @@
-//! The incremental validator against std's.
+//! The incremental validator against std's, alone and in the pass that unmasks.
 
-use protocol::{InvalidUtf8, Utf8};
+use bytes::BytesMut;
+use protocol::{InvalidUtf8, MaskingKey, Utf8, mask, text};
 
 use super::input::Input;
 
@@ -11,20 +12,29 @@ pub fn target(data: &[u8]) {
     check(input.bytes, 1..=input.bytes.len());
 }
 
+const KEY: MaskingKey = MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]);
+
 /// The piece with the first byte that no continuation can mend is the one that fails.
 fn check(bytes: &[u8], ends: impl Iterator<Item = usize>) {
     let hopeless = first_hopeless(bytes);
     let mut utf8 = Utf8::default();
+    let (mut unmasked, mut message) = (Utf8::default(), BytesMut::new());
     let mut start = 0;
     for end in ends {
         let expected = if end < hopeless { Ok(()) } else { Err(InvalidUtf8) };
         assert_eq!(utf8.update(&bytes[start..end]), expected, "piece {start}..{end}");
+        let mut piece = bytes[start..end].to_vec();
+        mask::in_place(&mut piece, KEY);
+        let result = text::append(&piece, &mut message, KEY, &mut unmasked);
+        assert_eq!(result, expected, "unmasked piece {start}..{end}");
         if expected.is_err() {
             return;
         }
         start = end;
     }
+    assert_eq!(message, bytes, "all that is valid arrives");
     assert_eq!(utf8.finish().is_ok(), std::str::from_utf8(bytes).is_ok());
+    assert_eq!(unmasked.finish().is_ok(), std::str::from_utf8(bytes).is_ok());
     assert_eq!(utf8.update("next".as_bytes()), Ok(()), "ready for the next text");
 }
 
