@@ -11,9 +11,6 @@ use crate::result::Transport;
 /// From this length on a message goes out in a buffer of its own: what the kernel does not take at once is then kept
 /// without being copied.
 const OWNED_FROM: usize = 16 << 10;
-/// A long message is copied and masked piece by piece, so that the second pass finds the piece in the cache. A multiple
-/// of four: the masking key begins anew at every piece.
-const PIECE: usize = 4 << 10;
 
 /// Builds one worker's messages. Over `ws` each is one frame with a masking key of its own, fresh from the seeded
 /// sequence (RFC 6455 5.3).
@@ -83,9 +80,7 @@ impl Outgoing {
         let key = self.begin(&mut header);
         buffer.extend_from_slice(&header[..self.header_len]);
         push(&content.stamp(connection, sequence), &mut buffer, key);
-        for piece in content.body(connection, sequence).chunks(PIECE) {
-            push(piece, &mut buffer, key);
-        }
+        push(content.body(connection, sequence), &mut buffer, key);
         out.give(buffer);
     }
 
@@ -152,11 +147,10 @@ fn put(from: &[u8], to: &mut [u8], key: Option<MaskingKey>) {
 }
 
 /// The same, appended.
-fn push(piece: &[u8], buffer: &mut BytesMut, key: Option<MaskingKey>) {
-    let start = buffer.len();
-    buffer.extend_from_slice(piece);
-    if let Some(key) = key {
-        mask::in_place(&mut buffer[start..], key);
+fn push(from: &[u8], buffer: &mut BytesMut, key: Option<MaskingKey>) {
+    match key {
+        Some(key) => mask::append(from, buffer, key),
+        None => buffer.extend_from_slice(from),
     }
 }
 
