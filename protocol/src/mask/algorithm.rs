@@ -131,7 +131,8 @@ pub(super) unsafe fn long<R: Register, const MIDDLE: usize, const LOOK: bool>(
     }
 }
 
-/// Payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has. Says whether all is ASCII, if it is to `LOOK`.
+/// Payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has. Says whether all is ASCII, if it
+/// is to `LOOK`.
 ///
 /// # Safety
 ///

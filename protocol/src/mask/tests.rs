@@ -261,6 +261,26 @@ fn test_every_kernel_knows_what_utf_8_is() {
     }
 }
 
+/// Registers are loaded where they are aligned, together with the three bytes before them.
+#[test]
+fn test_what_stands_around_a_text_is_not_looked_at() {
+    let text = "日本語 és 😀🎉 한국 ".repeat(20);
+    for alignment in each(0..64) {
+        for len in (0..text.len()).filter(|&len| text.is_char_boundary(len)).rev().take(90) {
+            let buf = [&vec![0xf0; alignment][..], &text.as_bytes()[..len], &[0x80; 70]].concat();
+            for kernel in available() {
+                assert!(
+                    kernel.is_utf8(&buf[alignment..alignment + len]),
+                    "{} {len} at {alignment}",
+                    kernel.name
+                );
+                let with_one_more = &buf[alignment..alignment + len + 1];
+                assert!(!kernel.is_utf8(with_one_more), "{} {len} at {alignment}", kernel.name);
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn test_every_kernel_agrees_with_std_about_utf_8(text in text(0..40), cut in any::<prop::sample::Index>()) {
