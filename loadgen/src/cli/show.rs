@@ -11,6 +11,7 @@ use crate::compare::{Metric, noise::Noise};
 use crate::result::table::{align, plain_table};
 use crate::result::{Document, SessionKind, Stored, derived_lines, summary_table};
 use crate::subject::Subject;
+use crate::suite::{PROMISES, promises_table, side_by_side_table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,12 +48,21 @@ fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
     match document.session.kind {
         SessionKind::Ab => lines.push(compare::interleaved_text(results, document)?),
         SessionKind::Aa => lines.push(noise_table(document)),
+        SessionKind::Suite if !document.arms.is_empty() => lines.push(side_by_side(document)),
         SessionKind::Single | SessionKind::Suite => {
             lines.push(summary_table(document));
             lines.extend(derived_lines(document));
         }
     }
     Ok(lines.join("\n"))
+}
+
+/// What an interleaved session of several arms printed.
+fn side_by_side(document: &Document) -> String {
+    let engines = document.session.suite.as_deref() == Some("engines");
+    let promises = promises_table(document, if engines { PROMISES } else { &[] });
+    let text = side_by_side_table(document);
+    promises.map(|promises| format!("{text}\n\n{promises}")).unwrap_or(text)
 }
 
 fn head(stored: &Stored) -> Vec<String> {
@@ -77,7 +87,7 @@ fn head(stored: &Stored) -> Vec<String> {
     match arms.as_slice() {
         [] => lines.push(format!("  server     {}", of_subject(subject))),
         arms => {
-            lines.extend(arms.iter().map(|arm| format!("  {:<10} {}", arm.name, of_subject(&arm.subject))))
+            lines.extend(arms.iter().map(|arm| format!("  {:<10} {}", arm.name, of_subject(&arm.subject))));
         }
     }
     lines
@@ -138,5 +148,23 @@ mod tests {
         }
         let duel = of(duel(8, 1.06));
         assert!(duel.contains("\n  A          sparring-server") && duel.contains("REGRESSED"), "{duel}");
+    }
+
+    #[test]
+    fn several_servers_are_shown_side_by_side() {
+        let mut document = duel(8, 1.25);
+        (document.session.kind, document.session.suite) = (SessionKind::Suite, Some("engines".to_owned()));
+        for (arm, name) in document.arms.iter_mut().zip(["epoll", "uring"]) {
+            document
+                .runs
+                .iter_mut()
+                .filter(|run| run.arm == arm.name)
+                .for_each(|run| run.arm = name.to_owned());
+            arm.name = name.to_owned();
+        }
+        let text =
+            text(Path::new("/nonexistent"), &Stored { path: "f.json".into(), document }).expect("shown");
+        assert!(text.contains("/ epoll's (95 %)") && text.contains("\nuring / epoll "), "{text}");
+        assert!(text.contains("MISSED"), "{text}");
     }
 }

@@ -351,7 +351,13 @@ fn command(document: &Document) -> String {
                 name(&b.subject)
             )
         }
-        (_, Some(suite)) => format!("scripts/bench.sh {suite}"),
+        (_, Some("engines")) => format!("scripts/engines.sh --rounds {pairs}"),
+        ([], Some(suite)) => format!("scripts/bench.sh {suite}"),
+        (arms, Some(suite)) => {
+            let arms: Vec<String> =
+                arms.iter().map(|arm| format!("--arm '{}={}'", arm.name, name(&arm.subject))).collect();
+            format!("sparring-loadgen suite {suite} --rounds {pairs} {}", arms.join(" "))
+        }
         _ => format!("sparring-loadgen run URL {flags} --spawn '{}'", name(&document.subject)),
     }
 }
