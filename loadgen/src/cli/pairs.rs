@@ -221,13 +221,49 @@ fn announce(options: &Options) {
     options.marks.iter().for_each(|mark| eprintln!("NOTE: {mark}"));
 }
 
-/// Why runs of a session are not valid: each reason once, with the number of runs.
+/// Why runs of a session are not valid: each kind of reason once, as its first run has it.
 pub(super) fn invalid_runs(document: &Document) -> Vec<String> {
-    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| !run.valid) {
         for reason in &run.invalid_reasons {
-            *reasons.entry(format!("{} {}: {reason}", run.scenario, run.arm)).or_default() += 1;
+            // The figures in it differ from run to run.
+            let kind = reason
+                .split(|c: char| c.is_ascii_digit())
+                .find(|part| !part.trim().is_empty())
+                .unwrap_or(reason);
+            reasons.entry((&run.scenario, &run.arm, kind)).or_insert((reason, 0)).1 += 1;
         }
     }
-    reasons.into_iter().map(|(reason, runs)| format!("INVALID {reason} ({runs} runs)")).collect()
+    let lines = reasons.into_iter().map(|((scenario, arm, _), (reason, runs))| {
+        let more = if runs > 1 { format!(" (and the like in {} more)", runs - 1) } else { String::new() };
+        format!("INVALID {scenario} {arm}: {reason}{more}")
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+
+    #[test]
+    fn reasons_that_differ_in_their_figures_are_one() {
+        let mut document = duel(3, 1.0);
+        for (index, run) in document.runs.iter_mut().enumerate() {
+            run.valid = false;
+            run.invalid_reasons = vec![
+                format!("the generator did not run for {index}.5ms"),
+                format!("{index} of 64 were lost"),
+            ];
+        }
+        assert_eq!(
+            invalid_runs(&document),
+            [
+                "INVALID echo A: 0 of 64 were lost (and the like in 2 more)",
+                "INVALID echo A: the generator did not run for 0.5ms (and the like in 2 more)",
+                "INVALID echo B: 1 of 64 were lost (and the like in 2 more)",
+                "INVALID echo B: the generator did not run for 1.5ms (and the like in 2 more)",
+            ]
+        );
+    }
 }

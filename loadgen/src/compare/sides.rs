@@ -43,6 +43,9 @@ impl Comparison {
                     .left_out
                     .push(format!("{name}: {spoiled} of {made} pairs have a run that is not valid."));
             }
+            if pairs.is_empty() {
+                continue;
+            }
             let samples = |metric: Metric| {
                 let of = |run: &Run| metric.of(run, &scenario.parameters);
                 pairs.iter().map(|(a, b)| Some((of(a)?, of(b)?))).collect::<Option<Vec<_>>>()

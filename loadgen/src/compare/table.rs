@@ -11,7 +11,12 @@ const NAMED: usize = 3;
 /// The verdict in a line, the metrics as a table of at most 120 columns, and what is to be said about them.
 #[must_use]
 pub fn text(comparison: &Comparison) -> String {
-    let mut lines = vec![headline(comparison), String::new(), table(comparison)];
+    let mut lines = vec![headline(comparison)];
+    if comparison.judgements.is_empty() {
+        lines.extend(comparison.left_out.iter().map(|line| format!("LEFT OUT: {line}")));
+        return lines.join("\n");
+    }
+    lines.extend([String::new(), table(comparison)]);
     lines.extend(remarks(comparison));
     lines.join("\n")
 }
@@ -92,13 +97,16 @@ fn row(judgement: &Judgement) -> Vec<String> {
 /// A ratio as a change: `+5.0 %`.
 #[must_use]
 pub fn percent(ratio: f64) -> String {
-    format!("{:+.1} %", (ratio - 1.0) * 100.0)
+    let change = (ratio - 1.0) * 100.0;
+    // What rounds to nothing has no sign.
+    if change.abs() < 0.05 { "0.0 %".to_owned() } else { format!("{change:+.1} %") }
 }
 
 /// A figure with the digits that mean something.
 #[must_use]
 pub fn figure(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         1000.0.. => grouped(value),
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
@@ -116,8 +124,8 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
             .push("* twice this machine's noise between identical servers, as `aa` recorded it".to_owned());
     }
     if judged().any(|judgement| judgement.pairs < MIN_PAIRS) {
-        let unit = if comparison.interleaved { "pairs" } else { "runs of each" };
-        remarks.push(format!("fewer than {MIN_PAIRS} {unit}: nothing can be judged"));
+        let unit = if comparison.interleaved { "valid pairs" } else { "valid runs of each" };
+        remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
     remarks.push(format!(
         "change: B / A, Hodges-Lehmann; p: {}, Holm over the {} judged; `shown`: never judged",
@@ -165,7 +173,7 @@ mod tests {
             text.contains("INCONCLUSIVE") && text.contains("about 5 more pairs would settle it"),
             "{text}"
         );
-        assert!(text.contains("fewer than 8 pairs"), "{text}");
+        assert!(text.contains("fewer than 8 valid pairs"), "{text}");
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunEr
 /// Starting the server, connecting, draining and ending it, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(300);
 
+/// Of so many pairs, one more is made where one has a run that is not valid.
+const MADE_UP: u32 = 4;
+
 /// How long a run of this plan takes.
 pub(super) fn run_duration(plan: &Plan) -> Duration {
     plan.settle + plan.warmup + plan.measure + AROUND_A_RUN
@@ -102,10 +105,12 @@ impl Pairs<'_> {
         Ok(rate)
     }
 
-    /// Makes the pairs; whether the user ended it early. Only complete pairs are kept.
+    /// Makes the pairs; whether the user ended it early. Only complete pairs are kept. Those that have an invalid run are made
+    /// up, within limits.
     fn make(&mut self, loads: &[Plan]) -> Result<bool, DuelError> {
         let began = Instant::now();
-        for pair in 0..self.options.pairs {
+        let (mut pair, mut wanted) = (0, self.options.pairs);
+        while pair < wanted {
             let complete = self.runs.len();
             // ABBA: the side that begins changes from pair to pair.
             let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -118,7 +123,13 @@ impl Pairs<'_> {
                     self.runs.push(run);
                 }
             }
-            self.note(pair, &loads[0].scenario, began.elapsed())?;
+            // Whether a run is valid does not depend on how fast it was: making it up favours no side.
+            let spoiled = self.runs[complete..].iter().any(|run| !run.valid);
+            if spoiled && wanted < self.options.pairs + self.options.pairs / MADE_UP {
+                wanted += 1;
+            }
+            self.note(pair, wanted, &loads[0].scenario, began.elapsed())?;
+            pair += 1;
         }
         Ok(false)
     }
@@ -148,9 +159,9 @@ impl Pairs<'_> {
     }
 
     /// A line for a pair, with the time that is left.
-    fn note(&mut self, pair: u32, scenario: &str, elapsed: Duration) -> std::io::Result<()> {
+    fn note(&mut self, pair: u32, wanted: u32, scenario: &str, elapsed: Duration) -> std::io::Result<()> {
         let done = pair + 1;
-        let left = elapsed / done * (self.options.pairs - done);
+        let left = elapsed / done * (wanted - done);
         let side = |name: &str| {
             let is_it = |run: &&Run| run.pair == pair && run.arm == name && run.scenario == scenario;
             let run = self.runs.iter().find(is_it)?;
@@ -160,8 +171,8 @@ impl Pairs<'_> {
         let sides: Vec<String> = SIDES.iter().filter_map(|name| side(name)).collect();
         let invalid = self.runs.iter().filter(|run| run.pair == pair && !run.valid).count();
         let invalid = if invalid > 0 { format!("  {invalid} INVALID") } else { String::new() };
-        let left = if done == self.options.pairs { String::new() } else { format!("  {} left", about(left)) };
-        writeln!(self.notes, "pair {done}/{}  {}{invalid}{left}", self.options.pairs, sides.join("  "))
+        let left = if done == wanted { String::new() } else { format!("  {} left", about(left)) };
+        writeln!(self.notes, "pair {done}/{wanted}  {}{invalid}{left}", sides.join("  "))
     }
 }
 
@@ -244,6 +255,18 @@ mod tests {
         // 15,000 a second, of which seven tenths.
         assert_eq!(document.scenarios[1].parameters.rate_per_s, Some(10_000.0));
         assert_eq!(document.runs.len(), 4, "the calibration run is not stored");
+    }
+
+    #[test]
+    fn a_pair_with_an_invalid_run_is_made_up_within_limits() {
+        let spoiled = |pairs: u32| {
+            move |plan: &Plan, progress: &mut dyn Progress| {
+                instant(plan, progress).map(|run| Run { valid: plan.pair >= pairs, ..run })
+            }
+        };
+        let pairs = |document: Document| document.runs.len() / 2;
+        assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(1), &mut Silent).expect("made")), 11);
+        assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(99), &mut Silent).expect("made")), 12);
     }
 
     #[test]

@@ -17,11 +17,17 @@ pub(super) struct Named {
 /// All charts of a scenario that its runs have something for.
 pub(super) fn of_scenario(load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
     let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(|chart| Named { name, chart });
+    // At a fixed rate every run does the same; what differs is how long it takes.
+    let first = match load.rate_per_s {
+        None => dots(Metric::Throughput, "throughput"),
+        Some(_) => dots(Metric::P99, "p99"),
+    };
+    let names: Vec<String> = sides.iter().map(Side::short).collect();
     let charts = [
-        dots(Metric::Throughput, "throughput"),
+        first,
         dots(Metric::ServerCpu, "server-cpu"),
-        percentiles(runs).map(|chart| Named { name: "percentiles", chart }),
-        series(runs).map(|chart| Named { name: "series", chart }),
+        percentiles(&names, runs).map(|chart| Named { name: "percentiles", chart }),
+        series(&names, runs).map(|chart| Named { name: "series", chart }),
     ];
     charts.into_iter().flatten().collect()
 }
@@ -56,7 +62,7 @@ fn dots(metric: Metric, load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<
 }
 
 /// Latency over the share of messages that took no longer, on a scale of nines: 90 %, 99 %, 99.9 % at equal distances.
-fn percentiles(runs: &[SideRuns<'_>]) -> Option<Chart> {
+fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let curves: Vec<Vec<(f64, f64)>> = runs.iter().map(|runs| curve(runs)).collect();
     let points = || curves.iter().flatten();
     let nines = points().map(|(nines, _)| *nines).fold(0.0, f64::max);
@@ -67,6 +73,7 @@ fn percentiles(runs: &[SideRuns<'_>]) -> Option<Chart> {
     let y = Scale::logarithmic(points().map(|(_, us)| *us), figure);
     let x = Scale::marked(0.0..=nines, ticks);
     let mut chart = Chart::new("latency percentiles, us", "share of messages that took no longer", x, y);
+    chart.key(names);
     for (side, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.is_empty()) {
         chart.line(side, curve, false);
     }
@@ -104,7 +111,7 @@ fn share(nines: f64) -> String {
 }
 
 /// Echoes of each second of each run.
-fn series(runs: &[SideRuns<'_>]) -> Option<Chart> {
+fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let points = |run: &crate::result::Run| -> Vec<(f64, f64)> {
         run.series.iter().map(|second| (f64::from(second.second), second.received as f64)).collect()
     };
@@ -119,6 +126,7 @@ fn series(runs: &[SideRuns<'_>]) -> Option<Chart> {
     let y = Scale::linear(all().map(|(_, received)| *received), true, figure);
     let mut chart =
         Chart::new("echoes in each second", "second of the measured window; each line a run", x, y);
+    chart.key(names);
     for (side, points) in lines.iter().filter(|(_, points)| points.len() >= 2) {
         chart.line(*side, points, true);
     }

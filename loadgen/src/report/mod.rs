@@ -85,7 +85,7 @@ pub fn report(sessions: &[Stored], context: &Context) -> Report {
     let documents: Vec<Document> = sessions.iter().map(|stored| stored.document.clone()).collect();
     let sides = sides_of(&documents);
     let mut charts = Vec::new();
-    let mut body = verdict(context, &sides);
+    let mut body = verdict(context, &sides, &documents);
     body.push_str(&key(&sides));
     if let Some(comparison) = &context.comparison {
         body.push_str(&judgements(comparison));
@@ -128,7 +128,7 @@ fn title(context: &Context, sides: &[Side<'_>]) -> String {
 }
 
 /// The verdict in a box, the first thing on the page.
-fn verdict(context: &Context, sides: &[Side<'_>]) -> String {
+fn verdict(context: &Context, sides: &[Side<'_>], documents: &[Document]) -> String {
     let class = context.comparison.as_ref().and_then(Comparison::overall).map_or("", Verdict::name);
     let advisory = context.comparison.as_ref().is_some_and(|comparison| !comparison.interleaved);
     let advisory = if advisory {
@@ -136,8 +136,11 @@ fn verdict(context: &Context, sides: &[Side<'_>]) -> String {
     } else {
         ""
     };
+    let runs: usize = documents.iter().map(|document| document.runs.len()).sum();
+    let when: Vec<String> = documents.iter().map(|document| document.session.start.to_string()).collect();
+    let when = escape(&when.join(" and "));
     format!(
-        "<div class=\"verdict {class}\">\n<h1>{}</h1>\n{advisory}</div>\n",
+        "<div class=\"verdict {class}\">\n<h1>{}</h1>\n{advisory}<p class=\"soft\">{runs} runs, measured {when}</p>\n</div>\n",
         escape(&title(context, sides))
     )
 }
@@ -258,10 +261,10 @@ fn describe(load: &Parameters) -> String {
         None => format!("closed loop, {} in flight on each: saturated", load.pipeline),
     };
     format!(
-        "{} connections, {} bytes {kind}, {how}; {:.0} s measured",
+        "{} connections, {} bytes {kind}, {how}; {} s measured",
         load.connections,
         load.message_bytes,
-        load.measure_ns as f64 / 1e9
+        load.measure_ns as f64 / 1e9,
     )
 }
 

@@ -103,7 +103,9 @@ impl Chart {
         for (at, label) in chart.x.ticks.clone() {
             let x = chart.at_x(at);
             chart.put(&format!(r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#));
-            chart.text(x, bottom + 15.0, "middle", &label);
+            // The last mark's label would be cut off by the edge.
+            let anchor = if x > right - 20.0 { "end" } else { "middle" };
+            chart.text(if anchor == "end" { WIDTH - 2.0 } else { x }, bottom + 15.0, anchor, &label);
         }
         for (at, label) in chart.y.ticks.clone() {
             let y = chart.at_y(at);
@@ -153,6 +155,19 @@ impl Chart {
             r#"<circle class="dot s{}{hollow}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{says}</title></circle>"#,
             side % SIDES
         ));
+    }
+
+    /// Which colour is which side, in the upper right corner.
+    pub(super) fn key(&mut self, names: &[String]) {
+        let mut right = WIDTH - RIGHT;
+        for (side, name) in names.iter().enumerate().rev() {
+            let (side, text) = (side % SIDES, escape(name));
+            self.put(&format!(
+                r#"<text class="k{side}" x="{right:.1}" y="16" text-anchor="end">{text}</text>"#
+            ));
+            // About the width of a letter at this size: the exact one is the reader's font's.
+            right -= 8.0 * name.chars().count() as f64 + 10.0;
+        }
     }
 
     /// A short upright line, for a median.
