@@ -30,6 +30,8 @@ pub struct WebSocketEcho {
     rules: Rules,
     page: Page,
     echo: Echo,
+    /// Arrivals that have been charged to connections.
+    charged: u64,
     refusals: Refusals,
     ledger: Ledger,
     /// Of each listener, whether it is reached under a loopback address.
@@ -47,7 +49,7 @@ impl WebSocketEcho {
     pub(crate) fn with_life(rules: Rules, life: Life) -> Self {
         let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
         let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
-        Self { rules, page, echo, refusals, ledger, on_loopback, life }
+        Self { rules, page, echo, charged: 0, refusals, ledger, on_loopback, life }
     }
 
     /// What was counted so far.
@@ -111,12 +113,8 @@ impl WebSocketEcho {
     #[inline]
     fn frames(&mut self, c: &mut Connection, bytes: &mut [u8], at: usize, out: &mut Output<'_>) {
         let Stage::Open(socket) = &mut c.stage else { return };
-        let before = self.echo.arrivals();
         match self.echo.read(socket, &mut c.assembly, bytes, at, out) {
-            Ok(Flow::Open) if c.account.is_some() => {
-                let arrivals = self.echo.arrivals() - before;
-                self.charge(c, arrivals, (bytes.len() - at) as u64, out);
-            }
+            Ok(Flow::Open) if c.account.is_some() => self.charge(c, (bytes.len() - at) as u64, out),
             Ok(Flow::Open) => {}
             Ok(Flow::Closed(close)) => {
                 self.ledger.closes.by_client.count(close.code());
@@ -128,7 +126,9 @@ impl WebSocketEcho {
     }
 
     /// Charges a read to its connection, which was answered whatever it cost; what comes next has to wait.
-    fn charge(&mut self, c: &mut Connection, arrivals: u64, bytes: u64, out: &mut Output<'_>) {
+    #[inline(never)]
+    fn charge(&mut self, c: &mut Connection, bytes: u64, out: &mut Output<'_>) {
+        let arrivals = self.uncharged();
         let Some(account) = &mut c.account else { return };
         let now = out.now();
         let Some(paid) = account.usage.charge(&self.rules.rates, arrivals, bytes, now) else { return };
@@ -140,6 +140,12 @@ impl WebSocketEcho {
             }
             RatePolicy::Close => self.dismiss(c, "rate-exceeded", out),
         }
+    }
+
+    /// What has arrived since the last read that was charged or ended its connection: where there are rates, all are.
+    fn uncharged(&mut self) -> u64 {
+        let arrivals = self.echo.arrivals();
+        arrivals - std::mem::replace(&mut self.charged, arrivals)
     }
 
     /// Ends a connection whose frames broke a rule. The replies to what came before have been written.
@@ -163,6 +169,7 @@ impl WebSocketEcho {
     }
 
     fn finish(&mut self, c: &mut Connection, out: &mut Output<'_>) {
+        self.uncharged();
         self.echo.discard(&mut c.assembly, out);
         out.close(CloseMode::Flush);
     }

@@ -561,6 +561,24 @@ fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
 }
 
 #[test]
+fn nobody_is_charged_for_what_another_sent() {
+    let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
+    let other = ConnId { slot: 1, generation: 0 };
+    let origin = Origin::Accepted { listener: 0, peer: None };
+    for end in [sent(FIN | CLOSE, b""), answer(TEXT, b"unmasked")] {
+        let mut connection = driven.handler.opened(other, origin, &mut driven.record.begin(driven.now, 0, 0));
+        driven.collect(&[]);
+        let mut read = [REQUEST, &sent(FIN | TEXT, b"x").repeat(50), &end].concat();
+        let mut out = driven.record.begin(driven.now, 0, read.len());
+        driven.handler.received(other, &mut connection, &mut read, &mut out);
+        driven.collect(&read);
+        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+        driven.receive(&sent(FIN | TEXT, b"y"));
+        assert_eq!(driven.commands.pause, None);
+    }
+}
+
+#[test]
 fn bytes_have_a_rate_of_their_own() {
     let mut driven = Driven::open_with(paced(0, 1000, RatePolicy::Pause));
     let frame = sent(FIN | BINARY, &payload(2992));

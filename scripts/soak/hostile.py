@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Clients that a server has to live with. usage: hostile.py HOST PORT SECONDS
+
+Prints one line of JSON: how often each kind did what it does. A connection that the server ends is what most of them want;
+one that it should not have ended is counted as a surprise.
+"""
+import asyncio
+import json
+import random
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+
+from soak import REQUEST
+
+TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+# Nobody waits longer than this for anything: it is beyond every time limit of the server.
+PATIENCE = 15
+
+done = Counter()
+
+
+def surprise(what, seen):
+    """What the server should not have done."""
+    done['surprise'] += 1
+    if done['surprise'] <= 10:
+        print(f'surprise: {what}: {seen!r}'[:200], file=sys.stderr)
+
+
+def frame(opcode, payload, fin=True):
+    """A frame masked with zeros: the payload is as it stands."""
+    first = opcode | (0x80 if fin else 0)
+    size = len(payload)
+    if size < 126:
+        head = bytes([first, 0x80 | size])
+    elif size < 65536:
+        head = struct.pack('>BBH', first, 0xFE, size)
+    else:
+        head = struct.pack('>BBQ', first, 0xFF, size)
+    return head + bytes(4) + payload
+
+
+class Peer:
+    """A connection."""
+
+    def __init__(self, address):
+        self.address = address
+
+    async def __aenter__(self):
+        self.reader, self.writer = await asyncio.wait_for(asyncio.open_connection(*self.address), PATIENCE)
+        return self
+
+    async def __aexit__(self, *_):
+        self.writer.transport.abort()
+
+    async def open(self):
+        self.writer.write(REQUEST)
+        head = await asyncio.wait_for(self.reader.readuntil(b'\r\n\r\n'), PATIENCE)
+        if not head.startswith(b'HTTP/1.1 101 '):
+            raise ConnectionError(head.split(b'\r\n')[0].decode())
+
+    def send(self, *frames):
+        self.writer.write(b''.join(frames))
+
+    def reset_at_end(self):
+        linger = struct.pack('ii', 1, 0)
+        self.writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    async def until_the_end(self):
+        """What the server still says before it ends the connection."""
+        return await asyncio.wait_for(self.reader.read(-1), PATIENCE)
+
+
+async def churn(peer):
+    await peer.open()
+    peer.send(frame(TEXT, b'gone before the echo'))
+
+
+async def greet(peer):
+    await peer.open()
+    peer.send(frame(TEXT, b'hello'), frame(CLOSE, b'\x03\xe8'))
+    answer = await peer.until_the_end()
+    if answer != b'\x81\x05hello\x88\x02\x03\xe8':
+        surprise('greet', answer)
+
+
+async def reset(peer):
+    await peer.open()
+    peer.send(frame(BINARY, bytes(random.randrange(20000))), frame(TEXT, b'cut')[:random.randrange(1, 9)])
+    peer.reset_at_end()
+
+
+async def stall(peer):
+    """Begins something and never goes on: a request, a header, a payload, a message. The server ends it."""
+    part = random.randrange(4)
+    if part == 0:
+        peer.writer.write(REQUEST[:random.randrange(1, len(REQUEST) - 1)])
+        answer = await peer.until_the_end()
+        if not answer.startswith(b'HTTP/1.1 408 '):
+            surprise('stall in a request', answer)
+        return
+    await peer.open()
+    whole = frame(BINARY, bytes(300))
+    peer.send((whole[:1], whole[:100], frame(TEXT, b'begun', fin=False))[part - 1])
+    answer = await peer.until_the_end()
+    # A ping may come before.
+    if answer.removeprefix(b'\x89\x00')[:4] != b'\x88\x11' + struct.pack('>H', 1008):
+        surprise(f'stall {part}', answer)
+
+
+async def slow_reader(peer):
+    """Sends and does not read, until nothing more goes; then it goes on after all, or goes away."""
+    peer.writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await peer.open()
+    peer.reader._transport.pause_reading()
+    message = frame(BINARY, bytes(65536))
+    sent = 0
+    try:
+        while sent < 200:
+            peer.send(message)
+            await asyncio.wait_for(peer.writer.drain(), 1)
+            sent += 1
+    except asyncio.TimeoutError:
+        pass
+    if random.random() < 0.5:
+        peer.reset_at_end()
+        return
+    peer.reader._transport.resume_reading()
+    for _ in range(sent):
+        echo = await asyncio.wait_for(peer.reader.readexactly(10 + 65536), PATIENCE)
+        if echo[:2] != b'\x82\x7f' or any(echo[10:]):
+            surprise('slow_reader', echo[:10])
+            return
+
+
+async def pings(peer):
+    await peer.open()
+    flood = frame(PING, b'ping') * 200
+    pong = b'\x8a\x04ping'
+    for _ in range(20):
+        peer.send(flood)
+        answer = await asyncio.wait_for(peer.reader.readexactly(len(pong) * 200), PATIENCE)
+        if answer != pong * 200:
+            surprise('pings', answer)
+        await asyncio.sleep(0.01)
+
+
+async def fragments(peer):
+    await peer.open()
+    peer.send(frame(BINARY, b'', fin=False), frame(0, b'x', fin=False) * 12000)
+    answer = await peer.until_the_end()
+    if answer[2:4] != struct.pack('>H', 1008):
+        surprise('fragments', answer)
+
+
+async def rubbish(peer):
+    await peer.open()
+    peer.send(random.choice((b'\x81\x01?', b'\xf1\x80\0\0\0\0', b'\x83\x80\0\0\0\0', frame(TEXT, b'\xff'), b'\x82\xff' + b'\xff' * 8)))
+    answer = await peer.until_the_end()
+    if answer[:1] != b'\x88':
+        surprise('rubbish', answer)
+
+
+async def handshakes(peer):
+    request = random.choice((
+        b'POST / HTTP/1.1\r\nHost: h\r\n\r\n', b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', b'GET / HTTP/1.1\r\n\r\n',
+        REQUEST.replace(b': 13', b': 12'), b'GET /' + b'a' * 20000, REQUEST[:-2] + b'X: ' + b'a' * 20000 + b'\r\n\r\n',
+    ))
+    peer.writer.write(request)
+    answer = await peer.until_the_end()
+    if not answer.startswith(b'HTTP/1.1 4'):
+        surprise('handshakes', (request[:40], answer))
+
+
+# Each with how many of it are at work at once, and the rest between two of them, in seconds.
+KINDS = {
+    churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
+    pings: (4, 0.05), fragments: (2, 0.2), rubbish: (4, 0.01), handshakes: (4, 0.01),
+}
+
+
+async def keep_at_it(kind, rest, address, end):
+    while time.monotonic() < end:
+        try:
+            async with Peer(address) as peer:
+                await kind(peer)
+            done[kind.__name__] += 1
+        except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError):
+            # The end may come as a reset, where not all that was sent had been read.
+            done[kind.__name__ + ' reset'] += 1
+        except (ConnectionError, OSError, asyncio.TimeoutError) as error:
+            surprise(kind.__name__, error)
+        await asyncio.sleep(rest * random.uniform(0.5, 1.5))
+
+
+async def main():
+    address, end = (sys.argv[1], int(sys.argv[2])), time.monotonic() + float(sys.argv[3])
+    await asyncio.gather(*(keep_at_it(kind, rest, address, end) for kind, (n, rest) in KINDS.items() for _ in range(n)))
+    print(json.dumps(done))
+
+
+if __name__ == '__main__':
+    asyncio.run(main())
