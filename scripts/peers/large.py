@@ -3,7 +3,7 @@
 
 usage: scripts/peers/large.py [--rounds N] [--seconds S] [--arm NAME=COMMAND]... [--skip-build]
 
-Every round runs all servers once, in another order each time, each freshly started on a processor of its own, under the load
+`raw TCP` is the limit: our epoll engine echoing as many bytes without a WebSocket. Every round runs all servers once, in another order each time, each freshly started on a processor of its own, under the load
 of the scenario `large` (8 connections, one message outstanding on each). The figure is the median over the rounds with its
 second-smallest and second-largest value; ratios are taken within a round. --arm adds a server, such as an older build:
 --arm 'before=/path/to/sparring-server --listen 127.0.0.1:{port} --threads 1'.
@@ -26,9 +26,11 @@ def build():
 
 def cpu_per_message(command, seconds, cpus):
     """Nanoseconds of the server's CPU, user and system, for one message."""
+    scheme = 'tcp' if '--protocol tcp' in command else 'ws'
+    kind = ['--text-kind', 'mixed'] if scheme == 'ws' else []
     with tempfile.NamedTemporaryFile(suffix='.json') as result:
-        subprocess.run([os.path.join(TARGET, 'release', 'sparring-loadgen'), 'run', 'ws://127.0.0.1:{port}/', '-c', '8',
-                        '-s', '64KiB', '--text-kind', 'mixed', '-d', f'{seconds}s', '-w', '500ms', '--cpus', str(cpus[1]),
+        subprocess.run([os.path.join(TARGET, 'release', 'sparring-loadgen'), 'run', scheme + '://127.0.0.1:{port}',
+                        '-c', '8', '-s', '64KiB', *kind, '-d', f'{seconds}s', '-w', '500ms', '--cpus', str(cpus[1]),
                         '--quiet', '--spawn', command, '--spawn-cpus', str(cpus[0]), '--json', result.name],
                        check=True, stdout=subprocess.DEVNULL)
         run = json.load(open(result.name))['runs'][0]
@@ -60,7 +62,9 @@ def main():
     if not args.skip_build:
         build()
     ours = os.path.join(TARGET, 'release', 'sparring-server')
-    arms = {'sparring-server': f'{ours} --listen 127.0.0.1:{{port}} --threads 1'}
+    ours += ' --listen 127.0.0.1:{port} --threads 1'
+    arms = {'raw TCP': f'{ours} --engine epoll --protocol tcp', 'sparring-server': ours,
+            'sparring-server, epoll': f'{ours} --engine epoll'}
     arms |= {name: os.path.join(PEERS, 'release', f'{name}-echo') + ' 127.0.0.1:{port}' for name in OTHERS}
     arms |= dict(arm.split('=', 1) for arm in args.arm)
 
