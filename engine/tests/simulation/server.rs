@@ -210,7 +210,9 @@ impl Handler for Server {
         self.gone.push(id);
     }
 
-    fn alarm(&mut self, _: &mut Worker<'_, Self>) {}
+    fn alarm(&mut self, w: &mut Worker<'_, Self>) {
+        w.listening(0, true);
+    }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
         assert_eq!(bits, STOP, "woken by nobody");
@@ -224,6 +226,10 @@ impl Handler for Server {
             }
             // Not found when it has failed meanwhile.
             w.with(id, |_, out| self.send_held(c, out));
+        }
+        if self.random.chance(2) {
+            w.listening(0, false);
+            w.set_alarm(Some(Nanos(w.now().0 + self.random.below(20_000_000) as u64)));
         }
         if self.random.chance(200)
             && let Some(id) = self.paused.pop()

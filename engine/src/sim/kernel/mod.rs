@@ -1,0 +1,355 @@
+//! The simulated kernel's side of one ring: what an enter consumes, what is under way, what is completed.
+//!
+//! It keeps to what the real one guarantees (completions of one receive in their order, a completion queue that is full sends
+//! everything after it to the overflow list and ends multishot operations, a send that does not wait finishes inside the enter)
+//! and to nothing more: everything else is the seed's choice. And it looks where the real one would not.
+
+mod progress;
+mod submission;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::io;
+
+use crate::sim::buffers::Buffers;
+use crate::sim::network::SocketId;
+use crate::sim::world::World;
+use crate::time::Nanos;
+use crate::token::Token;
+use crate::uring::ring::{Completion, Op, PeerAddress, Wait};
+
+/// A queued entry. Of a send, where its bytes lie: what an entry points at must stay until it is consumed.
+pub(super) struct Entry {
+    token: Token,
+    op: Op,
+    pieces: Pieces,
+}
+
+/// Addresses and lengths of the pieces of a send.
+type Pieces = Vec<(*const u8, usize)>;
+
+/// An operation under way.
+pub(super) struct Pending {
+    id: u64,
+    token: Token,
+    work: Work,
+    cancelled: bool,
+    /// Nothing happens with it before.
+    due: Nanos,
+}
+
+enum Work {
+    Accept { listener: usize, multishot: bool, address: *mut PeerAddress },
+    Connect { socket: SocketId, refused: bool },
+    Receive { socket: SocketId },
+    Send { socket: SocketId, pieces: Pieces, patient: bool },
+    Shutdown { slot: u32, socket: SocketId },
+    Poll,
+}
+
+impl Work {
+    fn socket(&self) -> Option<SocketId> {
+        match *self {
+            Self::Connect { socket, .. }
+            | Self::Receive { socket }
+            | Self::Send { socket, .. }
+            | Self::Shutdown { socket, .. } => Some(socket),
+            Self::Accept { .. } | Self::Poll => None,
+        }
+    }
+}
+
+/// The state of one ring.
+pub(super) struct Kernel {
+    pub(super) queue: VecDeque<Entry>,
+    pub(super) queue_size: usize,
+    pub(super) completed: VecDeque<Completion>,
+    completed_size: usize,
+    pub(super) overflow: VecDeque<Completion>,
+    pub(super) pending: Vec<Pending>,
+    /// Direct descriptors.
+    table: Vec<Option<SocketId>>,
+    /// The first so many are chosen on accept.
+    accepted: usize,
+    pub(super) buffers: Buffers,
+    /// Inside an enter that waits, until this point.
+    pub(super) waiting: Option<Nanos>,
+    /// The eventfd is readable.
+    pub(super) woken: bool,
+    /// The worker ends: it waits by itself, and cancels and closes all at once.
+    pub(super) finishing: bool,
+    /// The ring has been dropped.
+    pub(super) gone: bool,
+    /// Sends whose completion the engine has not taken in.
+    unreaped: Vec<(Token, Pieces)>,
+    /// Sockets that this enter has sent to.
+    sent_to: Vec<SocketId>,
+    /// Late completions of receives whose connections are gone.
+    stale: Vec<(Nanos, Token)>,
+    next_id: u64,
+    failed_in_a_row: u32,
+}
+
+impl Kernel {
+    pub(super) fn new(queue: usize, completed: usize, buffers: Buffers, accepted: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            queue_size: queue,
+            completed: VecDeque::new(),
+            completed_size: completed,
+            overflow: VecDeque::new(),
+            pending: Vec::new(),
+            table: Vec::new(),
+            accepted,
+            buffers,
+            waiting: None,
+            woken: false,
+            finishing: false,
+            gone: false,
+            unreaped: Vec::new(),
+            sent_to: Vec::new(),
+            stale: Vec::new(),
+            next_id: 0,
+            failed_in_a_row: 0,
+        }
+    }
+
+    fn socket(&self, slot: u32) -> Option<SocketId> {
+        self.table.get(slot as usize).copied().flatten()
+    }
+
+    /// A send that has yet to read a buffer, or whose outcome the engine does not know.
+    fn send_out_of(&self, id: u16) -> Option<Token> {
+        let inside = |pieces: &Pieces| pieces.iter().any(|&(start, _)| self.buffers.at(start) == Some(id));
+        let queued = self.queue.iter().filter(|e| inside(&e.pieces)).map(|e| e.token);
+        let late = self.pending.iter().filter_map(|p| match &p.work {
+            Work::Send { pieces, .. } if inside(pieces) => Some(p.token),
+            _ => None,
+        });
+        let unreaped = self.unreaped.iter().filter(|(_, pieces)| inside(pieces)).map(|(token, _)| *token);
+        queued.chain(late).chain(unreaped).next()
+    }
+}
+
+/// The pieces of a send.
+///
+/// # Safety
+///
+/// A message header that `op` points at is valid.
+unsafe fn pieces_of(op: Op) -> Pieces {
+    match op {
+        Op::Send { bytes, len, .. } => vec![(bytes, len as usize)],
+        Op::SendMessage { message, .. } => {
+            // SAFETY: as the caller says; the header's vector is as long as it tells.
+            let pieces = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+            pieces.iter().map(|p| (p.iov_base.cast_const().cast(), p.iov_len)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl World {
+    // ---- the calls of a ring
+
+    /// # Safety
+    ///
+    /// Of [`Ring::push`](crate::uring::ring::Ring::push).
+    pub(super) unsafe fn push(&mut self, ring: usize, token: Token, op: Op) -> bool {
+        // SAFETY: what `op` points at is valid from now on.
+        let pieces = unsafe { pieces_of(op) };
+        let kernel = &mut self.rings[ring];
+        let room = kernel.queue.len() < kernel.queue_size;
+        if room {
+            kernel.queue.push_back(Entry { token, op, pieces });
+        }
+        room
+    }
+
+    pub(super) fn enter(&mut self, ring: usize, wait: Wait) -> io::Result<()> {
+        self.fail_enter(ring)?;
+        let queued = self.rings[ring].queue.len();
+        let short = !self.rings[ring].finishing && self.random.chance(self.faults.short_submits);
+        let consumed = if short { self.random.below(queued + 1) } else { queued };
+        self.happened.short_submits += u64::from(consumed < queued);
+        self.rings[ring].sent_to.clear();
+        for _ in 0..consumed {
+            if let Some(entry) = self.rings[ring].queue.pop_front() {
+                self.issue(ring, entry);
+            }
+        }
+        if !(wait == Wait::No && self.random.chance(self.faults.lazy_enters)) {
+            self.run_some(ring);
+        }
+        self.flush(ring);
+        if let Wait::Until(until) = wait
+            && consumed == queued
+            && self.rings[ring].completed.is_empty()
+            && until > self.clock
+        {
+            if self.rings[ring].finishing {
+                self.wait_inside(ring, until);
+            } else {
+                self.rings[ring].waiting = Some(until);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_enter(&mut self, ring: usize) -> io::Result<()> {
+        let kernel = &mut self.rings[ring];
+        kernel.failed_in_a_row += 1;
+        if kernel.finishing || kernel.failed_in_a_row > 3 || !self.random.chance(self.faults.failed_enters) {
+            self.rings[ring].failed_in_a_row = 0;
+            return Ok(());
+        }
+        self.happened.failed_enters += 1;
+        let errno = self.random.pick(&[libc::EINTR, libc::EAGAIN, libc::EBUSY]);
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    /// The end of a worker: it waits inside the call, and the world goes on around it.
+    fn wait_inside(&mut self, ring: usize, until: Nanos) {
+        let mut movable = Vec::new();
+        while self.rings[ring].completed.is_empty() && self.clock < until {
+            self.movable(&mut movable);
+            if self.can_go_on(ring) {
+                self.run_some(ring);
+                self.flush(ring);
+            } else if movable.is_empty() {
+                let next = self.next_event(ring).into_iter().chain(self.next_move()).min();
+                self.clock = next.unwrap_or(until).min(until).max(Nanos(self.clock.0 + 1));
+            } else {
+                let id = self.random.pick(&movable);
+                self.carry(id);
+                self.clock.0 += 1000;
+            }
+        }
+    }
+
+    /// A worker that waits inside an enter comes out of it.
+    pub(super) fn leave_enter(&mut self, ring: usize) {
+        self.rings[ring].waiting = None;
+        self.run_some(ring);
+        self.flush(ring);
+    }
+
+    /// Whether a waiting worker has reason to come out.
+    pub(super) fn wakes(&self, ring: usize) -> bool {
+        let kernel = &self.rings[ring];
+        let Some(until) = kernel.waiting else { return true };
+        !kernel.completed.is_empty() || self.clock >= until || self.can_go_on(ring)
+    }
+
+    fn can_go_on(&self, ring: usize) -> bool {
+        let kernel = &self.rings[ring];
+        !kernel.overflow.is_empty()
+            || kernel.stale.iter().any(|(due, _)| *due <= self.clock)
+            || kernel.pending.iter().any(|p| self.is_ready(ring, p))
+    }
+
+    /// When something can go on that cannot now, by the passing of time.
+    pub(super) fn next_event(&self, ring: usize) -> Option<Nanos> {
+        let kernel = &self.rings[ring];
+        let pending = kernel.pending.iter().map(|p| p.due);
+        let stale = kernel.stale.iter().map(|(due, _)| *due);
+        pending
+            .chain(stale)
+            .chain(kernel.waiting)
+            .filter(|due| *due > self.clock && *due < Nanos::NEVER)
+            .min()
+    }
+
+    pub(super) fn completion(&mut self, ring: usize) -> Option<Completion> {
+        let kernel = &mut self.rings[ring];
+        let completion = kernel.completed.pop_front()?;
+        if let Some(at) = kernel.unreaped.iter().position(|(token, _)| *token == completion.token) {
+            kernel.unreaped.remove(at);
+        }
+        Some(completion)
+    }
+
+    pub(super) fn give_back(&mut self, ring: usize, id: u16) {
+        let kernel = &mut self.rings[ring];
+        if let Some(token) = kernel.send_out_of(id)
+            && !kernel.finishing
+        {
+            return self
+                .violate(format!("buffer {id} was given back before the send {token:?} out of it ended"));
+        }
+        if !self.rings[ring].buffers.give_back(id) {
+            self.violate(format!("buffer {id} was given back twice"));
+        }
+    }
+
+    pub(super) fn make_socket(&mut self, ring: usize, slot: u32, socket: SocketId) {
+        self.put(ring, slot as usize, socket);
+    }
+
+    fn put(&mut self, ring: usize, slot: usize, socket: SocketId) {
+        let table = &mut self.rings[ring].table;
+        if table.len() <= slot {
+            table.resize(slot + 1, None);
+        }
+        if table[slot].replace(socket).is_some() {
+            self.violate(format!("slot {slot} was used again before its descriptor was closed"));
+        }
+    }
+
+    // ---- completions
+
+    fn post(&mut self, ring: usize, token: Token, result: i32) {
+        self.complete(ring, Completion { token, result, buffer: None, more: false });
+    }
+
+    fn complete(&mut self, ring: usize, completion: Completion) {
+        if self.has_room(ring) {
+            self.rings[ring].completed.push_back(completion);
+        } else {
+            self.happened.overflows += 1;
+            self.rings[ring].overflow.push_back(completion);
+        }
+    }
+
+    /// Everything after the first completion that overflowed does so too: order is kept.
+    fn has_room(&self, ring: usize) -> bool {
+        let kernel = &self.rings[ring];
+        kernel.overflow.is_empty() && kernel.completed.len() < kernel.completed_size
+    }
+
+    /// A result of a multishot operation; it goes on if there is room for the completion, and the seed wants it to.
+    fn complete_multishot(&mut self, ring: usize, token: Token, result: i32, buffer: Option<u16>) -> bool {
+        let ends = self.random.chance(self.faults.missing_more);
+        self.happened.missing_more += u64::from(ends);
+        let more = !ends && self.has_room(ring);
+        self.complete(ring, Completion { token, result, buffer, more });
+        more
+    }
+
+    /// Completions that found no room move up.
+    fn flush(&mut self, ring: usize) {
+        let kernel = &mut self.rings[ring];
+        while kernel.completed.len() < kernel.completed_size
+            && let Some(completion) = kernel.overflow.pop_front()
+        {
+            kernel.completed.push_back(completion);
+        }
+    }
+
+    pub(super) fn dump_ring(&self, ring: usize, text: &mut String) {
+        let kernel = &self.rings[ring];
+        let _ = writeln!(
+            text,
+            "  ring: {} queued, {} completed, {} overflowed, {} buffers out, waits until {:?}",
+            kernel.queue.len(),
+            kernel.completed.len(),
+            kernel.overflow.len(),
+            kernel.buffers.out(),
+            kernel.waiting
+        );
+        for p in &kernel.pending {
+            let _ = writeln!(text, "    {:?} due {:?}, cancelled {}", p.token, p.due, p.cancelled);
+        }
+    }
+}
