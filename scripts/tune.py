@@ -15,6 +15,7 @@ commands of sparring-server, the address alone to others. Needs a machine with n
 
 import argparse
 import json
+import math
 import os
 import shlex
 import statistics
@@ -128,7 +129,8 @@ def table(title, load, seen):
     base = next(iter(seen.values()))
     print(f'\n| {title}, {load} | CPU us/message | ratio | interval | p50 us | messages/s |\n| --- | ---: | ---: | --- | ---: | ---: |')
     for name, values in seen.items():
-        cpu, p50, rate = (statistics.median(column) for column in zip(*values))
+        # A run with few messages has no median latency.
+        cpu, p50, rate = (statistics.median([v for v in column if v is not None] or [math.nan]) for column in zip(*values))
         ratios = sorted(a[0] / b[0] for a, b in zip(values, base))
         low, high = (ratios[1], ratios[-2]) if len(ratios) >= 6 else (ratios[0], ratios[-1])
         print(f'| {name} | {cpu / 1e3:.3f} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {p50 / 1e3:.1f} | {rate:,.0f} |')
