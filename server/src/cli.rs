@@ -355,6 +355,11 @@ impl Arguments {
                 "--spin: the runtime of --engine tokio-uring decides by itself how it waits".to_owned()
             );
         }
+        if protocol == Protocol::Tcp && (self.message_rate > 0 || self.byte_rate > 0) {
+            return Err(
+                "--message-rate and --byte-rate: raw bytes of --protocol tcp have no rates".to_owned()
+            );
+        }
         let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
         let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
         let cpus = place_workers(self.threads.map(usize::from), listed, &allowed, affinity::siblings)
@@ -628,5 +633,8 @@ mod tests {
         assert!(config(&["--listen", "tcp://127.0.0.1:0", "--protocol", "tcp"]).is_ok());
         let error = config(&["--listen", "ws://127.0.0.1:0/", "--protocol", "tcp"]).expect_err("mixed");
         assert!(error.contains("--listen") && error.contains("--protocol"), "{error}");
+        let error =
+            config(&["--protocol", "tcp", "--byte-rate", "1MiB"]).expect_err("a limit that would not hold");
+        assert!(error.contains("--byte-rate") && error.contains("--protocol"), "{error}");
     }
 }
