@@ -22,7 +22,8 @@ fn main() {
 fn source_of(package: &str) -> PathBuf {
     let cargo = std::env::var("CARGO").expect("cargo sets it");
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform"])
+        .arg(std::env::var("TARGET").expect("cargo sets it"))
         .output()
         .expect("cargo runs");
     let metadata: serde_json::Value =
