@@ -17,6 +17,7 @@ pub mod report;
 pub mod result;
 pub mod run;
 pub mod search;
+pub mod selfcheck;
 pub mod spawn;
 pub mod subject;
 pub mod suite;

@@ -14,6 +14,7 @@ mod pairs;
 mod report;
 mod run;
 mod selection;
+mod selfcheck;
 mod show;
 mod suite;
 mod terminal;
@@ -39,6 +40,7 @@ use echo::EchoArguments;
 use html::ReportArguments;
 use list::ListArguments;
 use run::RunArguments;
+use selfcheck::SelfcheckArguments;
 use show::ShowArguments;
 use suite::SuiteArguments;
 use terminal::Interrupt;
@@ -99,6 +101,8 @@ enum Command {
     Compare(CompareArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
     Report(ReportArguments),
+    /// Check that the generator measures what it says, with a server that stands still for a known time.
+    Selfcheck(SelfcheckArguments),
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
+        Some(Command::Selfcheck(selfcheck)) => selfcheck.execute(),
         Some(Command::Duel(duel)) => duel.execute(),
         Some(Command::Aa(aa)) => aa.execute(),
         Some(Command::List(list)) => list.execute(),
@@ -156,7 +161,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(compare)) => compare.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
-        None => Err(Failure::Usage("a subcommand is needed: run, suite, echo or doctor".to_owned())),
+        None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

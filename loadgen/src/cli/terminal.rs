@@ -3,12 +3,13 @@
 use std::io;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
@@ -32,14 +33,54 @@ const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇',
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     wish: Arc<AtomicBool>,
-    /// The view, which is taken off the terminal before the second signal ends the program.
+    /// What is taken off the terminal before the second signal ends the program.
+    screen: Screen,
+}
+
+/// The view, and the terminal's modes as they were before it.
+#[derive(Clone, Debug)]
+struct Screen {
     bar: ProgressBar,
+    modes: Arc<OnceLock<Termios>>,
+}
+
+impl Screen {
+    fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), modes: Arc::default() }
+    }
+
+    /// Shows the view on standard error, where that is a terminal.
+    fn show(&self) {
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        self.bar.set_length(0);
+        if self.bar.is_hidden() {
+            return;
+        }
+        // The ^C that a terminal echoes would move the cursor, and what is above it could not be cleared any more.
+        if let Ok(modes) = tcgetattr(io::stderr()) {
+            let mut silent = modes.clone();
+            silent.local_modes.remove(LocalModes::ECHOCTL);
+            let modes = self.modes.get_or_init(|| modes);
+            if modes.local_modes.contains(LocalModes::ECHOCTL) {
+                // Where it fails the view is less tidy, and that is all.
+                let _ = tcsetattr(io::stderr(), OptionalActions::Now, &silent);
+            }
+        }
+    }
+
+    /// As it was before.
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+        if let Some(modes) = self.modes.get() {
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, modes);
+        }
+    }
 }
 
 impl Interrupt {
     /// Catches the signals from now on.
     pub(super) fn catch() -> io::Result<Self> {
-        let interrupt = Self { wish: Arc::default(), bar: ProgressBar::hidden() };
+        let interrupt = Self { wish: Arc::default(), screen: Screen::hidden() };
         let ending = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // A third signal ends the program also where the second waits for a terminal that takes nothing.
@@ -51,7 +92,7 @@ impl Interrupt {
             for signal in signals.forever() {
                 if caught.wish.swap(true, Ordering::Relaxed) {
                     ending.store(true, Ordering::Relaxed);
-                    caught.bar.finish_and_clear();
+                    caught.screen.clear();
                     low_level::exit(128 + signal);
                 }
             }
@@ -62,8 +103,8 @@ impl Interrupt {
 
 /// Shows a run on standard error where that is a terminal, and nothing elsewhere.
 ///
-/// Nothing of it outlives the program: the view is cleared at the end, before an error is printed, at the second signal and
-/// by a panic. The cursor and the terminal's modes are never changed.
+/// Nothing of it outlives the program: the terminal is as it was before at the end, before an error is printed, at the second
+/// signal and by a panic. The cursor is never hidden.
 #[derive(Debug)]
 pub(super) struct Terminal {
     interrupt: Interrupt,
@@ -79,19 +120,19 @@ pub(super) struct Terminal {
 impl Terminal {
     /// `quiet`: nothing on a terminal either.
     pub(super) fn new(interrupt: Interrupt, quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        interrupt.bar.set_draw_target(target);
-        interrupt.bar.set_length(0);
-        if !interrupt.bar.is_hidden() {
-            clear_on_panic(interrupt.bar.clone());
+        if !quiet {
+            interrupt.screen.show();
         }
-        let bar = interrupt.bar.clone();
+        let bar = interrupt.screen.bar.clone();
+        if !bar.is_hidden() {
+            clear_on_panic(interrupt.screen.clone());
+        }
         Self { interrupt, bar, before: None, rate: 0.0, phase: None, latencies: String::new() }
     }
 
     /// Takes the view off the terminal.
     pub(super) fn clear(&self) {
-        self.bar.finish_and_clear();
+        self.interrupt.screen.clear();
     }
 
     /// Prints above the view, or where there is none on standard error alone.
@@ -118,14 +159,20 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// In a release a panic aborts, and nothing is dropped: what is on the terminal must go before its message comes.
-fn clear_on_panic(bar: ProgressBar) {
+fn clear_on_panic(screen: Screen) {
     let message = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         // The library draws nothing on a thread that panics. Bounded, for that thread may hold the view.
-        let (bar, (done, cleared)) = (bar.clone(), mpsc::channel());
+        let (screen, (done, cleared)) = (screen.clone(), mpsc::channel());
         thread::spawn(move || {
-            bar.finish_and_clear();
+            screen.clear();
             done.send(())
         });
         let _ = cleared.recv_timeout(CLEARING);
@@ -246,7 +293,7 @@ mod tests {
     }
 
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let interrupt = Interrupt { wish: Arc::default(), bar: ProgressBar::hidden() };
+        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::hidden() };
         let terminal = Terminal::new(interrupt, true);
         terminal.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
         terminal
@@ -288,7 +335,7 @@ mod tests {
         let seen = screen.clone();
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |_| seen.write_line("the message").expect("in memory")));
-        clear_on_panic(terminal.bar.clone());
+        clear_on_panic(terminal.interrupt.screen.clone());
         terminal.tick(&snapshot(Phase::Measure));
         assert!(screen.contents().contains("msg/s"));
         let ended = panic::catch_unwind(|| panic!("as the test wants it"));

@@ -3,8 +3,19 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod doctor;
+#[path = "../run/echo.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
+mod echo;
+mod files;
+mod goals;
+mod selfcheck;
+mod terminal;
 
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+/// Debug builds measure, but say that it is not valid.
+const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
 
 fn loadgen(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparring-loadgen"));
@@ -16,6 +27,33 @@ fn output(arguments: &[&str]) -> Output {
     loadgen(arguments).output().expect("the program runs")
 }
 
+/// A run of a little more than a second against `url`.
+fn run(url: &str, more: &[&str]) -> Output {
+    let short = ["run", url, "-c", "4", "-d", "1200ms", "-w", "20ms", "--engine", "epoll"];
+    output(&[&short, more].concat())
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A folder of its own, removed with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("sparring-program-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

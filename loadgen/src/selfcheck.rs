@@ -1,0 +1,364 @@
+//! Whether the generator measures what it says: its timer, its lag, and a server that stands still for a known time.
+//!
+//! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate. A message that is planned x
+//! before it goes on takes at least x, so that the share of messages that take longer than x is (S - x) / W, whatever the rate:
+//! the quantile q is S - (1 - q) W. The corrected histogram must say so. Each connection may have one message outstanding, as
+//! generators without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected histogram, from
+//! the actual send, hides it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use engine::EngineKind;
+use hdrhistogram::Histogram;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::result::{HistogramError, Latency};
+use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
+use crate::spawn::{Server, Spawn, SpawnError, free_port};
+use crate::url::{Url, UrlError};
+
+/// What is checked, and for how long.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The server to start; `{port}` in its command becomes a free port.
+    pub server: Spawn,
+    /// The generator's engine.
+    pub engine: EngineKind,
+    /// How long the server stands still.
+    pub stall: Duration,
+    /// The measured window; at least twice the stall.
+    pub window: Duration,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// How late a sleep of a millisecond ends, nanoseconds.
+    pub timer_error_ns: Spread,
+    /// What a look at the clock costs, nanoseconds.
+    pub clock_ns: f64,
+    /// Planned to sent, without any stall, nanoseconds.
+    pub lag_ns: Spread,
+    /// How long the server stood still, nanoseconds.
+    pub stall_ns: u64,
+    /// The window it stood still in, nanoseconds.
+    pub window_ns: u64,
+    /// Messages planned a second.
+    pub rate_per_s: f64,
+    /// The histograms against arithmetic.
+    pub quantiles: Vec<Quantile>,
+}
+
+/// Three figures of a distribution.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Highest.
+    pub max: u64,
+}
+
+/// A quantile of a run with a stall, nanoseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Quantile {
+    /// 0 to 1.
+    pub q: f64,
+    /// What arithmetic says.
+    pub expected: u64,
+    /// From the planned send.
+    pub corrected: u64,
+    /// From the actual send.
+    pub uncorrected: u64,
+    /// How the three agree.
+    pub finding: Finding,
+}
+
+/// How a quantile stands to arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// The corrected one is right, the uncorrected one is not.
+    Right,
+    /// Longer than it should be: the machine stood still too, or is busy.
+    Disturbed,
+    /// The stall is not where it should be.
+    Wrong,
+}
+
+/// Why there is nothing to report.
+#[derive(Debug, Error)]
+pub enum SelfcheckError {
+    /// The window leaves no room around the stall.
+    #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
+    Times {
+        /// The window.
+        window: Duration,
+        /// The stall.
+        stall: Duration,
+    },
+    /// The server did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A run failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The server's URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// Its own histogram.
+    #[error(transparent)]
+    Histogram(#[from] HistogramError),
+    /// The echoes were not what was sent.
+    #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
+    Echoes {
+        /// Of connections.
+        errors: u64,
+        /// Of echoes.
+        faults: u64,
+    },
+    /// The run ended before its window.
+    #[error("the run ended before the server was stopped")]
+    NoStall,
+}
+
+/// Messages planned a second.
+const RATE: f64 = 1_000.0;
+/// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
+const CONNECTIONS: u32 = 8;
+/// Where histogram and arithmetic are compared. Far enough out to lie within the stall.
+const QUANTILES: [f64; 2] = [0.95, 0.99];
+/// Shorter stalls drown in the timer's error.
+const LEAST_STALL: Duration = Duration::from_millis(100);
+/// Shorter windows have too few messages.
+const LEAST_WINDOW: Duration = Duration::from_secs(1);
+const SLEEPS: u32 = 200;
+const LOOKS: u32 = 100_000;
+/// How often a disturbed check is made again.
+const ATTEMPTS: u32 = 3;
+
+impl Check {
+    /// Makes all checks; some seconds. `progress` watches the runs.
+    ///
+    /// # Errors
+    /// When the server does not start or cannot be measured. That something is wrong with the generator is no error but a
+    /// [`Finding`].
+    pub fn make(&self, progress: &mut dyn Progress) -> Result<Report, SelfcheckError> {
+        if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
+            return Err(SelfcheckError::Times { window: self.window, stall: self.stall });
+        }
+        let (timer_error_ns, clock_ns) = (timer_error(), clock_cost());
+        let lag_ns = self.lag(progress)?;
+        let mut stalled = self.stalled(progress)?;
+        for _ in 1..ATTEMPTS {
+            if finding(&stalled.1) == Finding::Disturbed {
+                stalled = self.stalled(progress)?;
+            }
+        }
+        let (stall, quantiles) = stalled;
+        Ok(Report {
+            timer_error_ns,
+            clock_ns,
+            lag_ns,
+            stall_ns: nanos(stall),
+            window_ns: nanos(self.window),
+            rate_per_s: RATE,
+            quantiles,
+        })
+    }
+
+    fn plan(&self, url: Url) -> Plan {
+        Plan {
+            connections: CONNECTIONS,
+            rate_per_s: Some(RATE),
+            warmup: Duration::from_millis(200),
+            measure: self.window,
+            answer_timeout: self.stall * 3 + Duration::from_secs(10),
+            ..Plan::new(url, self.engine)
+        }
+    }
+
+    /// The generator's own lateness, with a server that does not stand still.
+    fn lag(&self, progress: &mut dyn Progress) -> Result<Spread, SelfcheckError> {
+        let plan = Plan { spawn: Some(self.server.clone()), ..self.plan("ws://127.0.0.1:{port}/".parse()?) };
+        let run = execute(&plan, progress)?;
+        let (errors, faults) = (run.errors.total(), run.integrity.total());
+        if errors + faults > 0 {
+            return Err(SelfcheckError::Echoes { errors, faults });
+        }
+        Ok(spread(&histogram(&run.latency_ns.lag)?))
+    }
+
+    /// A run with a stall: how long it was, and what the histograms say.
+    fn stalled(&self, progress: &mut dyn Progress) -> Result<(Duration, Vec<Quantile>), SelfcheckError> {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let at = SocketAddr::new(ip, free_port(ip)?);
+        let plan = Plan { max_outstanding: 1, ..self.plan(format!("ws://{at}/").parse()?) };
+        let timeout = plan.start_timeout;
+        let mut wait = || !progress.interrupted();
+        let server = Server::start(&self.server, &plan.url, &[at], timeout, &mut wait)?;
+        let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
+        let run = execute(&plan, &mut watch)?;
+        let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;
+        let _ = server.end();
+        let latencies = (histogram(&run.latency_ns.corrected)?, histogram(&run.latency_ns.uncorrected)?);
+        let compare =
+            |q| self.compare(q, stall, latencies.0.value_at_quantile(q), latencies.1.value_at_quantile(q));
+        Ok((stall, QUANTILES.into_iter().map(compare).collect()))
+    }
+
+    fn compare(&self, q: f64, stall: Duration, corrected: u64, uncorrected: u64) -> Quantile {
+        let expected = nanos(stall.saturating_sub(self.window.mul_f64(1.0 - q)));
+        // Signals take a moment to arrive, and what has piled up takes a moment to be echoed.
+        let (less, more) = (nanos(self.stall) / 50 + 5_000_000, nanos(self.stall) / 10 + 50_000_000);
+        let finding = if corrected + less < expected || uncorrected > expected / 2 {
+            Finding::Wrong
+        } else if corrected > expected + more {
+            Finding::Disturbed
+        } else {
+            Finding::Right
+        };
+        Quantile { q, expected, corrected, uncorrected, finding }
+    }
+}
+
+/// The worst finding of all.
+#[must_use]
+pub fn finding(quantiles: &[Quantile]) -> Finding {
+    quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)
+}
+
+/// Stops the server once, a third into what is left of the window.
+struct Watch<'a> {
+    progress: &'a mut dyn Progress,
+    pids: Vec<u32>,
+    check: &'a Check,
+    /// Says in the end how long the server stood still.
+    stop: Option<JoinHandle<Duration>>,
+}
+
+impl Progress for Watch<'_> {
+    fn tick(&mut self, at: &Snapshot) {
+        if at.phase == Phase::Measure && self.stop.is_none() {
+            let (pids, stall) = (self.pids.clone(), self.check.stall);
+            let before = (self.check.window - stall) / 3;
+            self.stop = Some(thread::spawn(move || {
+                thread::sleep(before);
+                stand_still(&pids, stall)
+            }));
+        }
+        self.progress.tick(at);
+    }
+
+    fn second(&mut self, latencies: &Histogram<u32>) {
+        self.progress.second(latencies);
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.progress.interrupted()
+    }
+}
+
+/// Stops processes for `span`; returns for how long in fact.
+fn stand_still(pids: &[u32], span: Duration) -> Duration {
+    let signal = |signal: Signal| {
+        for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid.cast_signed())) {
+            // Fails only where the process has ended, and then the run fails too.
+            let _ = kill_process(pid, signal);
+        }
+    };
+    signal(Signal::STOP);
+    let began = Instant::now();
+    thread::sleep(span);
+    let lasted = began.elapsed();
+    signal(Signal::CONT);
+    lasted
+}
+
+fn timer_error() -> Spread {
+    let mut late = latencies();
+    let span = Duration::from_millis(1);
+    for _ in 0..SLEEPS {
+        let began = Instant::now();
+        thread::sleep(span);
+        late.saturating_record(nanos(began.elapsed().saturating_sub(span)));
+    }
+    spread(&late)
+}
+
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal")
+}
+
+fn clock_cost() -> f64 {
+    let began = Instant::now();
+    for _ in 0..LOOKS {
+        std::hint::black_box(Instant::now());
+    }
+    began.elapsed().as_nanos() as f64 / f64::from(LOOKS)
+}
+
+fn spread(histogram: &Histogram<u64>) -> Spread {
+    let at = |q| histogram.value_at_quantile(q);
+    Spread { p50: at(0.5), p99: at(0.99), max: histogram.max() }
+}
+
+/// A stored latency's histogram; empty where there are no samples.
+fn histogram(latency: &Latency) -> Result<Histogram<u64>, HistogramError> {
+    Ok(latency.histogram()?.unwrap_or_else(latencies))
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn check() -> Check {
+        Check {
+            server: Spawn { command: vec!["server".to_owned()], cpus: Vec::new() },
+            engine: EngineKind::Epoll,
+            stall: Duration::from_secs(1),
+            window: Duration::from_secs(10),
+        }
+    }
+
+    fn of(q: f64, corrected: u64, uncorrected: u64) -> Finding {
+        check().compare(q, Duration::from_secs(1), corrected, uncorrected).finding
+    }
+
+    #[test]
+    fn a_second_in_ten_is_nine_tenths_at_the_99th_percentile() {
+        let quantile = check().compare(0.99, Duration::from_secs(1), 901_000_000, 400_000);
+        assert_eq!((quantile.expected, quantile.finding), (SECOND * 9 / 10, Finding::Right));
+        assert_eq!(check().compare(0.95, Duration::from_secs(1), 0, 0).expected, SECOND / 2);
+    }
+
+    #[test]
+    fn a_stall_that_is_hidden_is_wrong_and_a_longer_one_disturbed() {
+        assert_eq!(of(0.99, 870_000_000, 400_000), Finding::Wrong);
+        assert_eq!(of(0.99, 400_000, 400_000), Finding::Wrong);
+        assert_eq!(of(0.99, 900_000_000, 900_000_000), Finding::Wrong);
+        assert_eq!(of(0.99, 1_200_000_000, 400_000), Finding::Disturbed);
+        let worst = [Finding::Right, Finding::Disturbed]
+            .map(|finding| Quantile { finding, ..check().compare(0.99, Duration::from_secs(1), 0, 0) });
+        assert_eq!(finding(&worst), Finding::Disturbed);
+        assert_eq!(finding(&[]), Finding::Wrong);
+    }
+
+    #[test]
+    fn times_without_room_are_refused() {
+        let short = Check { window: Duration::from_millis(1500), ..check() };
+        let error = short.make(&mut crate::run::Silent).expect_err("refused").to_string();
+        assert!(error.contains("-d 1.5s") && error.contains("--stall 1s"), "{error}");
+    }
+}

@@ -1,0 +1,117 @@
+//! On a terminal, which script(1) is for the program.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{InMemoryTerm, TermLike};
+
+use super::echo::{Echo, Fault};
+
+/// Far beyond what anything here needs.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The program on a terminal; `None`, and a line that says so, where there is no script(1).
+fn on_terminal(arguments: &[&str]) -> Option<Child> {
+    let words = [&[env!("CARGO_BIN_EXE_sparring-loadgen")], arguments].concat();
+    let command = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let child = Command::new("script")
+        .args([
+            "--quiet",
+            "--return",
+            "--command",
+            &format!("stty rows 24 cols 120; exec {command}"),
+            "/dev/null",
+        ])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    if child.is_err() {
+        println!("skipped: script(1) is not installed (apt-get install bsdutils)");
+    }
+    child.ok()
+}
+
+/// Everything that was written to the terminal, and what can be seen of it in the end.
+fn seen(child: &mut Child) -> (String, String) {
+    let mut written = Vec::new();
+    child.stdout.take().expect("piped").read_to_end(&mut written).expect("readable");
+    let written = String::from_utf8_lossy(&written).into_owned();
+    let screen = InMemoryTerm::new(24, 120);
+    screen.write_str(&written).expect("in memory");
+    (written, screen.contents())
+}
+
+fn exit_code(child: &mut Child) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("our own child") {
+            return status.code();
+        }
+        if began.elapsed() > BOUND {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_view_is_live_and_leaves_nothing_but_the_table() {
+    let server = Echo::ws(Fault::None);
+    let url = server.ws_url();
+    let words = ["run", &url, "-c", "4", "-d", "2500ms", "-w", "100ms", "--engine", "epoll"];
+    let Some(mut child) = on_terminal(&words) else { return };
+    let (written, screen) = seen(&mut child);
+    exit_code(&mut child);
+    for part in ["warm-up", "measure", "4 connections", "errors", "latency  p50", "█"] {
+        assert!(written.contains(part), "{part} was never shown:\n{written}");
+    }
+    assert!(screen.contains("rate ") && screen.contains("generator"), "{screen}");
+    for part in ["warm-up", "█", "░"] {
+        assert!(!screen.contains(part), "{part} is left:\n{screen}");
+    }
+    assert!(!written.contains("\u{1b}[?25l"), "the cursor is never hidden");
+}
+
+#[test]
+fn a_quiet_run_shows_nothing() {
+    let server = Echo::ws(Fault::None);
+    let url = server.ws_url();
+    let Some(mut child) = on_terminal(&["run", &url, "-d", "300ms", "-w", "0", "--engine", "epoll", "-q"])
+    else {
+        return;
+    };
+    let (written, _) = seen(&mut child);
+    assert_eq!(written.trim(), "");
+}
+
+#[test]
+fn the_second_ctrl_c_ends_it_at_once_and_clears_the_view() {
+    // It never answers, so that the first Ctrl-C alone does not end the run for an hour.
+    let server = Echo::ws(Fault::Silent);
+    let url = server.ws_url();
+    let words = ["run", &url, "-c", "4", "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
+    let Some(mut child) = on_terminal(&words) else { return };
+    let began = Instant::now();
+    while server.seen.messages.load(Ordering::Relaxed) < 4 && began.elapsed() < BOUND {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut keyboard = child.stdin.take().expect("piped");
+    let typing = thread::spawn(move || {
+        // The first may find the run still on its way into the window; each one after it must do.
+        while keyboard.write_all(b"\x03").and_then(|()| keyboard.flush()).is_ok() {
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let (_, screen) = seen(&mut child);
+    assert_eq!(exit_code(&mut child), Some(130));
+    for part in ["measure", "drain", "░"] {
+        assert!(!screen.contains(part), "{part} is left:\n{screen}");
+    }
+    drop(typing);
+}
