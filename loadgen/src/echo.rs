@@ -20,7 +20,7 @@ use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, Mess
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 use thiserror::Error;
 
-use crate::opening::Opening;
+use crate::opening::{Ask, Opening};
 use crate::result::Transport;
 use crate::url::{Port, Url};
 
@@ -246,6 +246,7 @@ impl Secrets {
 
 /// The handler: one connection at a time.
 struct EchoClient {
+    ask: Ask,
     url: Url,
     numbers: RangeInclusive<u32>,
     is_numbered: bool,
@@ -278,6 +279,7 @@ enum Stage {
 impl EchoClient {
     fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&Visit)>) -> Self {
         Self {
+            ask: Ask { host: plan.url.host_field(), ..Ask::default() },
             url: plan.url.clone(),
             numbers: plan.repeat.clone().unwrap_or(1..=1),
             is_numbered: plan.repeat.is_some(),
@@ -318,7 +320,8 @@ impl EchoClient {
 
     fn request(&mut self, out: &mut Output<'_>) -> Opening {
         let nonce = self.secrets.nonce();
-        Opening::begin(&self.url.host_field(), &self.target(), nonce, self.connect_timeout, out)
+        let ask = Ask { target: self.target(), ..self.ask.clone() };
+        Opening::begin(&ask, nonce, self.connect_timeout, out)
     }
 
     fn handshake_failed(&mut self, detail: String) {
@@ -451,7 +454,7 @@ impl Handler for EchoClient {
 
     fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
-        match opening.read(bytes) {
+        match opening.read(&self.ask, bytes) {
             Ok(None) => {}
             Ok(Some(frames)) => {
                 out.set_deadline(None);

@@ -4,7 +4,48 @@ use std::time::Duration;
 
 use engine::Output;
 use protocol::handshake::HeadLimits;
-use protocol::handshake::client::{Request, ResponseError, check_response, find_response};
+use protocol::handshake::client::{Request, RequestError, ResponseError, check_response, find_response};
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ask {
+    /// The Host field.
+    pub(crate) host: String,
+    /// The request target.
+    pub(crate) target: String,
+    pub(crate) origin: Option<String>,
+    pub(crate) subprotocols: Vec<String>,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Ask {
+    /// Checks that the request can be written as it is meant.
+    ///
+    /// # Errors
+    ///
+    /// The first part that is wrong, and the rule.
+    pub(crate) fn check(&self) -> Result<(), RequestError> {
+        self.request([0; 16], &self.subprotocols(), &self.fields()).check()
+    }
+
+    fn request<'a>(
+        &'a self,
+        nonce: [u8; 16],
+        subprotocols: &'a [&'a str],
+        headers: &'a [(&'a str, &'a str)],
+    ) -> Request<'a> {
+        let (host, target) = (&self.host, &self.target);
+        Request { host, target, nonce, origin: self.origin.as_deref(), subprotocols, headers }
+    }
+
+    fn fields(&self) -> Vec<(&str, &str)> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    fn subprotocols(&self) -> Vec<&str> {
+        self.subprotocols.iter().map(String::as_str).collect()
+    }
+}
 
 /// A request that has been sent, and what has come of the response.
 #[derive(Debug)]
@@ -17,16 +58,9 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// Sends the request; the connection's deadline is set to `timeout` from now.
-    pub(crate) fn begin(
-        host: &str,
-        target: &str,
-        nonce: [u8; 16],
-        timeout: Duration,
-        out: &mut Output<'_>,
-    ) -> Self {
-        let request = Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
+    pub(crate) fn begin(ask: &Ask, nonce: [u8; 16], timeout: Duration, out: &mut Output<'_>) -> Self {
         let mut bytes = Vec::new();
-        request.encode(&mut bytes);
+        ask.request(nonce, &ask.subprotocols(), &ask.fields()).encode(&mut bytes);
         out.append(&bytes);
         out.set_deadline(Some(out.now() + timeout));
         Self { nonce, head: Vec::new(), scanned: 0 }
@@ -37,12 +71,12 @@ impl Opening {
     /// # Errors
     ///
     /// A response that opens no WebSocket.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, ResponseError> {
+    pub(crate) fn read(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Option<usize>, ResponseError> {
         let limits = HeadLimits::default();
         if self.head.is_empty() {
             // Nearly always the whole response comes in one piece.
             if let Some(len) = find_response(bytes, &mut self.scanned, &limits)? {
-                check_response(&bytes[..len], &self.nonce, &[])?;
+                check_response(&bytes[..len], &self.nonce, &ask.subprotocols())?;
                 return Ok(Some(len));
             }
             self.head.extend_from_slice(bytes);
@@ -53,7 +87,7 @@ impl Opening {
         let Some(len) = find_response(&self.head, &mut self.scanned, &limits)? else {
             return Ok(None);
         };
-        check_response(&self.head[..len], &self.nonce, &[])?;
+        check_response(&self.head[..len], &self.nonce, &ask.subprotocols())?;
         Ok(Some(len - before))
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
+use super::shape::ShapeArguments;
 use super::value::{CpuList, cpu_list, rate, size, time};
 use super::{LIMITS, LOAD, MESSAGES, SERVER, WORKERS};
 use crate::result::{Arrival, Payload};
@@ -14,13 +15,14 @@ use crate::url::Url;
 
 #[derive(Debug, Args)]
 pub(super) struct LoadArguments {
-    /// Connections, over all threads.
-    #[arg(short, long, value_name = "N", default_value_t = 64, help_heading = LOAD)]
-    connections: u32,
+    /// Connections, over all threads [default: 64].
+    #[arg(short, long, value_name = "N", help_heading = LOAD)]
+    connections: Option<u32>,
 
-    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
-    pipeline: u32,
+    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it
+    /// [default: 1].
+    #[arg(long, value_name = "N", help_heading = LOAD)]
+    pipeline: Option<u32>,
 
     /// Open loop: so many messages a second over all connections, as planned beforehand, whatever comes back. 500, 50k,
     /// 50/1s, 200/100ms.
@@ -39,21 +41,21 @@ pub(super) struct LoadArguments {
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = LOAD)]
     max_outstanding: u32,
 
-    /// How long to measure.
-    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LOAD)]
-    duration: Duration,
+    /// How long to measure [default: 10s].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = LOAD)]
+    duration: Option<Duration>,
 
-    /// Load before that which does not count.
-    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = LOAD)]
-    warmup: Duration,
+    /// Load before that which does not count [default: 2s].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = LOAD)]
+    warmup: Option<Duration>,
 
     /// Rest between connecting and the first message.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms", help_heading = LOAD)]
     settle: Duration,
 
-    /// Bytes of each message; over tcp:// the raw bytes sent and expected back.
-    #[arg(short, long, value_name = "SIZE", value_parser = size, default_value = "32", help_heading = MESSAGES)]
-    size: usize,
+    /// Bytes of each message; over tcp:// the raw bytes sent and expected back [default: 32].
+    #[arg(short, long, value_name = "SIZE", value_parser = size, help_heading = MESSAGES)]
+    size: Option<usize>,
 
     /// Text messages (see --text-kind).
     #[arg(long, conflicts_with = "binary", help_heading = MESSAGES)]
@@ -70,6 +72,9 @@ pub(super) struct LoadArguments {
     /// Payloads, masking keys (a fresh one for each frame) and nonces derive from it.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
     seed: u64,
+
+    #[command(flatten)]
+    shape: ShapeArguments,
 
     /// How long it may take until it accepts.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
@@ -129,38 +134,44 @@ impl From<WaitName> for Wait {
 impl LoadArguments {
     /// The plan of this load against `url`, driven by `engine`, not yet checked; without a server to start.
     pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Plan {
-        Plan {
-            connections: self.connections,
+        self.change(Plan::new(url, engine))
+    }
+
+    /// A plan with what these flags say.
+    pub(super) fn change(&self, preset: Plan) -> Plan {
+        let connections = self.connections.unwrap_or(preset.connections);
+        self.shape.shape(Plan {
+            connections,
             threads: self.threads,
             cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
-            pipeline: self.pipeline,
-            rate_per_s: self.rate_per_s(),
+            pipeline: self.pipeline.unwrap_or(preset.pipeline),
+            rate_per_s: self.rate_per_s(connections),
             arrival: self.arrival,
             max_outstanding: self.max_outstanding,
             wait: self.wait.map(Wait::from),
-            message_bytes: self.size,
-            payload: self.payload(),
+            message_bytes: self.size.unwrap_or(preset.message_bytes),
+            payload: self.payload().unwrap_or(preset.payload),
             congestion: self.congestion.clone(),
             settle: self.settle,
-            warmup: self.warmup,
-            measure: self.duration,
+            warmup: self.warmup.unwrap_or_else(|| self.shape.warmup(preset.warmup)),
+            measure: self.duration.unwrap_or_else(|| self.shape.measure(preset.measure)),
             connect_timeout: self.connect_timeout,
             answer_timeout: self.timeout,
             seed: self.seed,
             start_timeout: self.spawn_timeout,
-            ..Plan::new(url, engine)
-        }
+            ..preset
+        })
     }
 
-    fn rate_per_s(&self) -> Option<f64> {
-        self.rate.or_else(|| Some(self.rate_per_connection? * f64::from(self.connections)))
+    fn rate_per_s(&self, connections: u32) -> Option<f64> {
+        self.rate.or_else(|| Some(self.rate_per_connection? * f64::from(connections)))
     }
 
-    fn payload(&self) -> Payload {
+    fn payload(&self) -> Option<Payload> {
         match (self.text_kind, self.text) {
-            (Some(TextKind::Ascii), _) => Payload::TextAscii,
-            (Some(TextKind::Mixed), _) | (None, true) => Payload::TextMixed,
-            (None, false) => Payload::Binary,
+            (Some(TextKind::Ascii), _) => Some(Payload::TextAscii),
+            (Some(TextKind::Mixed), _) | (None, true) => Some(Payload::TextMixed),
+            (None, false) => self.binary.then_some(Payload::Binary),
         }
     }
 }

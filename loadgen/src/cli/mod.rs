@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod selection;
 mod selfcheck;
+mod shape;
 mod show;
 mod suite;
 mod terminal;
@@ -48,6 +49,7 @@ use terminal::Interrupt;
 // Headings of flags that several commands have.
 const LOAD: &str = "Load";
 const MESSAGES: &str = "Messages";
+const CONNECTIONS: &str = "Connections";
 const SERVER: &str = "Server";
 const WORKERS: &str = "Workers";
 const LIMITS: &str = "Limits";

@@ -20,11 +20,9 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     if plan.rate_per_s.is_some() {
         lines.extend(parts(run, percentiles));
     }
-    lines.extend([
-        line("connect", &connect(plan, run)),
-        line("echoes", &integrity(run.integrity)),
-        line("errors", &errors(run.errors)),
-    ]);
+    lines.extend([line("connect", &connect(plan, run))]);
+    lines.extend(opening(plan, run, percentiles));
+    lines.extend([line("echoes", &echoes(plan, run.integrity)), line("errors", &errors(run.errors))]);
     lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
     lines.push(line("generator", &generator(plan, run)));
     if run.interrupted {
@@ -46,15 +44,22 @@ fn heading(plan: &Plan, run: &Run) -> String {
         Payload::TextMixed => "mixed-script text",
     };
     format!(
-        "{}: {}{}, {} B {kind}, {}, engine {}, {:.1} s",
+        "{}: {}{}{}, {} B {kind}, {}, engine {}, {:.1} s",
         plan.url,
         count(plan.connections.into(), "connection"),
+        if plan.idle > 0 { format!(" and {} idle", grouped(plan.idle.into())) } else { String::new() },
         load(plan),
-        grouped(plan.message_bytes as f64),
+        sizes(plan),
         count(plan.threads.into(), "thread"),
         run.client.engine,
         run.phases.measure as f64 / 1e9,
     )
+}
+
+fn sizes(plan: &Plan) -> String {
+    let sizes = plan.sizes();
+    let each: Vec<String> = sizes.iter().map(|(size, _)| grouped(*size as f64)).collect();
+    each.join(" to ")
 }
 
 fn load(plan: &Plan) -> String {
@@ -133,11 +138,44 @@ fn usual(latency: &Latency) -> String {
     percentiles.iter().filter_map(|(name, ns)| Some(format!("{name} {}  ", span((*ns)?)))).collect()
 }
 
+/// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.
+fn opening(plan: &Plan, run: &Run, percentiles: &[f64]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(cycles) = run.cycles {
+        let text = format!(
+            "{} connections/s ({} closed and replaced)",
+            grouped(cycles.rate_per_s),
+            grouped(cycles.count as f64)
+        );
+        lines.push(line("cycles", &text));
+    }
+    if run.cycles.is_some() || plan.connections >= MANY_CONNECTIONS {
+        let parts = [("  tcp", &run.latency_ns.tcp_connect), ("  upgrade", &run.latency_ns.handshake)];
+        lines.extend(
+            parts.iter().filter_map(|(name, part)| Some(line(name, &latency(part.as_ref()?, percentiles)))),
+        );
+    }
+    lines.extend(run.pings.map(|pings| {
+        line(
+            "pings",
+            &format!("{} sent, {} answered", grouped(pings.sent as f64), grouped(pings.answered as f64)),
+        )
+    }));
+    lines
+}
+
+fn echoes(plan: &Plan, faults: Integrity) -> String {
+    if !plan.verify && faults.total() == 0 {
+        return "counted, not looked at (--no-verify)".to_owned();
+    }
+    integrity(faults)
+}
+
 fn connect(plan: &Plan, run: &Run) -> String {
     let each = &run.latency_ns.connect;
     format!(
         "{} open after {}; each {}",
-        count(plan.connections.into(), "connection"),
+        count(plan.all_connections(), "connection"),
         span(run.phases.connect),
         latency(each, &[])
     )

@@ -18,10 +18,11 @@ use crate::url::Url;
 use super::goal::{self, GoalArguments, GoalReport};
 use super::load::LoadArguments;
 use super::output::{Files, OutputArguments};
+use super::shape::KnownLoad;
 use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
 use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, print, report,
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, LOAD, MISSED, OUTPUT, SERVER, catch_signals, print, report,
     start_log,
 };
 
@@ -31,6 +32,7 @@ Examples:
   sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16         sixteen on each
   sparring-loadgen run ws://127.0.0.1:9001/ -R 50k -t 2           50,000 messages a second, whatever comes back
   sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
+  sparring-loadgen run ws://127.0.0.1:9001/ --scenario connect    open, ask once, close, again and again
   sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
   sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
       --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
@@ -53,6 +55,12 @@ one ran for less than 90 %; lost connections, wrong echoes, a debug build, a mac
 pub(super) struct RunArguments {
     /// The server: ws://HOST[:PORT]/PATH, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
     url: Url,
+
+    /// A load that is known by a name; other flags change what they name. echo-ws, echo-ws-pipeline and echo-ws-limited are
+    /// HttpArena's (5 bytes of text on 512 connections; 16 deep; 10 messages on each connection). connect opens, asks once,
+    /// closes, and begins anew.
+    #[arg(long, value_enum, value_name = "NAME", help_heading = LOAD)]
+    scenario: Option<KnownLoad>,
 
     #[command(flatten)]
     load: LoadArguments,
@@ -92,10 +100,15 @@ impl RunArguments {
     /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
     pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
+        let preset = Plan::new(self.url.clone(), engine);
+        let load = self.load.change(match self.scenario {
+            None => preset,
+            Some(scenario) => scenario.preset(preset),
+        });
         let plan = Plan {
-            scenario: self.tag.clone().unwrap_or_else(|| "run".to_owned()),
+            scenario: self.tag.clone().unwrap_or_else(|| load.scenario.clone()),
             spawn: spawn.map_err(|error| Failure::Usage(error.to_string()))?,
-            ..self.load.plan(self.url.clone(), engine)
+            ..load
         };
         plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
         Ok(plan)
@@ -277,7 +290,7 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
-    use crate::result::Payload;
+    use crate::result::{Mask, Payload};
     use crate::run::Wait;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
@@ -333,6 +346,44 @@ mod tests {
     }
 
     #[test]
+    fn shapes_reach_the_plan() {
+        let line = "ws://h/ -n 1000 --payload-size-list 64:9,4096:1 --fragments 3 --mask fixed --no-verify --idle 7 \
+                    --connect-rate 10k --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b --origin http://o \
+                    --ping-interval 1s --messages-per-connection 10 --channel-lifetime 5s --reconnect";
+        let words = line.split_ascii_whitespace().chain(["--header", "X-A: b"]).collect::<Vec<_>>();
+        let plan = plan(&words).expect("flags");
+        assert_eq!((plan.messages, plan.message_sizes), (Some(1000), vec![(64, 9), (4096, 1)]));
+        assert_eq!((plan.measure.as_secs(), plan.warmup.as_secs()), (3600, 0));
+        assert_eq!((plan.fragments, plan.mask, plan.verify, plan.idle), (3, Mask::Fixed, false, 7));
+        assert_eq!((plan.connect_rate, plan.source_ips.len()), (Some(10_000.0), 3));
+        assert_eq!((plan.subprotocols.len(), plan.origin.as_deref()), (2, Some("http://o")));
+        assert_eq!(plan.headers, [("X-A".to_owned(), "b".to_owned())]);
+        assert_eq!(
+            (plan.ping_interval, plan.lifetime),
+            (Some(Duration::from_secs(1)), Some(Duration::from_secs(5)))
+        );
+        assert_eq!((plan.messages_per_connection, plan.reconnect), (Some(10), true));
+    }
+
+    #[test]
+    fn a_scenario_is_what_flags_do_not_change() {
+        let load = |flags: &[&str]| {
+            let plan = plan(&[&["ws://h/ws", "--scenario"], flags].concat()).expect("a scenario");
+            (plan.scenario, plan.connections, plan.pipeline, plan.message_bytes, plan.messages_per_connection)
+        };
+        assert_eq!(load(&["echo-ws"]), ("echo-ws".to_owned(), 512, 1, 5, None));
+        assert_eq!(
+            load(&["echo-ws-pipeline", "-c", "4096"]),
+            ("echo-ws-pipeline".to_owned(), 4096, 16, 5, None)
+        );
+        assert_eq!(
+            load(&["echo-ws-limited", "-s", "9"]),
+            ("echo-ws-limited".to_owned(), 512, 1, 9, Some(10))
+        );
+        assert_eq!(load(&["connect", "--tag", "x"]), ("x".to_owned(), 64, 1, 32, Some(1)));
+    }
+
+    #[test]
     fn kinds_of_payload() {
         let kind = |flags: &[&str]| plan(&[&["ws://h/"], flags].concat()).map(|plan| plan.payload);
         assert_eq!(kind(&["--binary"]), Ok(Payload::Binary));
@@ -355,6 +406,19 @@ mod tests {
             (&["--arrival", "burst"], "--arrival"),
             (&["--max-outstanding", "0"], "--max-outstanding"),
             (&["--wait", "patiently"], "--wait"),
+            (&["-n", "0"], "-n"),
+            (&["--payload-size-list", "64:0"], "--payload-size-list"),
+            (&["--fragments", "0"], "--fragments"),
+            (&["--mask", "zero"], "--mask"),
+            (&["--connect-rate", "0"], "--connect-rate"),
+            (&["--source-ip", "here"], "--source-ip"),
+            (&["--header", "Upgrade: x"], "--header"),
+            (&["--header", "nothing"], "--header"),
+            (&["--subprotocol", "a b"], "--subprotocol"),
+            (&["--ping-interval", "0"], "--ping-interval"),
+            (&["--channel-lifetime", "0"], "--channel-lifetime"),
+            (&["--messages-per-connection", "0"], "--messages-per-connection"),
+            (&["--scenario", "none"], "--scenario"),
             (&["-w", "soon"], "--warmup"),
             (&["-s", "large"], "--size"),
             (&["-s", "1GiB"], "-s"),
@@ -376,6 +440,12 @@ mod tests {
         }
         for url in ["wss://h/", "http://h/", "ws://h:{port}/", "ws://h:0/"] {
             assert!(plan(&[url]).is_err(), "{url}");
+        }
+        for flags in
+            [&["--fragments", "2"][..], &["--mask", "fixed"], &["--ping-interval", "1s"], &["--origin", "x"]]
+        {
+            let error = plan(&[&["tcp://h:1"], flags].concat()).expect_err("needs frames");
+            assert!(error.contains(flags[0]) && error.contains("ws://"), "{error}");
         }
         assert!(plan(&["tcp://h:1", "-s", "0"]).expect_err("nothing to send").contains("-s 0"));
     }

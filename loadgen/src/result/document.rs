@@ -178,6 +178,27 @@ pub struct Parameters {
     pub verify: bool,
     /// The seed payloads and masking keys derive from.
     pub seed: u64,
+    /// Sizes and their weights, `64:9,4096:1`, where there are several; `message_bytes` is then their mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_sizes: Option<String>,
+    /// Frames of each message, where it is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<u32>,
+    /// Connections beside `connections` that only stay open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<u32>,
+    /// Messages after which a connection is closed and another opened in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_connection: Option<u32>,
+    /// Time after which a connection is closed and another opened in its place, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_ns: Option<u64>,
+    /// Time between two pings on a connection, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_interval_ns: Option<u64>,
+    /// Messages to be sent in the window, which then ends with the last echo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u64>,
     /// Distinct masking keys per connection; `null` where there are none (`tcp`) or each frame has a fresh one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_keys_per_connection: Option<u32>,
@@ -204,6 +225,17 @@ impl Parameters {
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Masking keys of the frames that are sent (RFC 6455 section 5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mask {
+    /// A fresh one for each frame.
+    #[default]
+    Random,
+    /// The same one for all.
+    Fixed,
 }
 
 /// What is spoken on a connection.
@@ -269,6 +301,12 @@ pub struct Run {
     pub integrity: Integrity,
     /// How long it took.
     pub latency_ns: Latencies,
+    /// Connections closed and replaced in the window; `null` where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<Cycles>,
+    /// Pings over the whole run; `null` where none were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pings: Option<Pings>,
     /// What it cost the server; `null` where its process was not known.
     #[serde(default)]
     pub server: Option<Server>,
@@ -292,6 +330,24 @@ pub struct Phases {
     pub measure: u64,
     /// From its end until the last echo was back or given up.
     pub drain: u64,
+}
+
+/// Connections that sent all they were to send in the measured window, got everything back, and were replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cycles {
+    /// How many.
+    pub count: u64,
+    /// Per second of the window.
+    pub rate_per_s: f64,
+}
+
+/// Pings of the generator (RFC 6455 section 5.5.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pings {
+    /// Sent.
+    pub sent: u64,
+    /// Pongs that came.
+    pub answered: u64,
 }
 
 /// Counts of what went wrong over the whole run.
@@ -353,8 +409,15 @@ pub struct Latencies {
     pub uncorrected: Latency,
     /// From the planned to the actual time of sending: the generator's part. Empty in a closed loop.
     pub lag: Latency,
-    /// From the start of connecting to the end of the opening handshake, one sample per connection.
+    /// From the start of connecting to the end of the opening handshake, one sample per connection; where connections are
+    /// replaced during the load, of those opened in the window.
     pub connect: Latency,
+    /// The part of `connect` until TCP had connected.
+    #[serde(default)]
+    pub tcp_connect: Option<Latency>,
+    /// The part of `connect` from there on: the opening handshake.
+    #[serde(default)]
+    pub handshake: Option<Latency>,
 }
 
 /// What a run cost the server process, over all its threads.

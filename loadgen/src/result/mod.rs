@@ -25,8 +25,8 @@ pub(crate) use change::cautions;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
-    Arm, Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
-    Second, Server, Session, SessionKind, Transport,
+    Arm, Client, Cycles, Document, Errors, Integrity, Latencies, Mask, Parameters, Payload, Phases, Pings,
+    Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
 };
 pub use latency::{HistogramError, Latency, percentile};
 pub use selection::{Selection, SelectionError, Stored, commit_of};

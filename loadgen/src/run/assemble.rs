@@ -6,7 +6,7 @@ use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
 use super::validity::{Verdict, judge};
-use crate::result::{Client, Latencies, Latency, Run, Second, Server, Utc};
+use crate::result::{Client, Cycles, Latencies, Latency, Run, Second, Server, Utc};
 
 /// What is known beside the measurement itself.
 pub(super) struct Context<'a> {
@@ -39,10 +39,13 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         sent: tally.sent.measured,
         received,
         rate_per_s: per_second(received as f64),
-        bytes_per_s: per_second(received as f64 * plan.message_bytes as f64),
+        bytes_per_s: per_second(received as f64 * plan.mean_bytes()),
         errors: tally.errors,
         integrity: tally.integrity,
         latency_ns: latencies(tally),
+        cycles: (plan.messages_per_connection.is_some() || plan.lifetime.is_some())
+            .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
+        pings: plan.ping_interval.map(|_| tally.pings),
         server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
             engine,
             cpus: plan.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
@@ -65,6 +68,8 @@ fn latencies(tally: &Tally) -> Latencies {
         uncorrected,
         lag,
         connect: Latency::of(&tally.connect),
+        tcp_connect: Some(Latency::of(&tally.tcp_connect)),
+        handshake: Some(Latency::of(&tally.handshake)),
     }
 }
 
@@ -75,7 +80,7 @@ fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
         user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
         system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
         rss_bytes: Some(cost.after.resident),
-        rss_bytes_per_connection: Some(growth / f64::from(plan.connections)),
+        rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
         ..Server::default()
     }
 }

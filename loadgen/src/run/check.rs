@@ -10,8 +10,8 @@
 //! * *lost*: not back at the end of the drain, or given up because four times the pipeline's depth of later messages
 //!   have been sent since, on a connection that stayed open. (Its echo, should it come after all, counts as duplicated.)
 //!
-//! A message shorter than [`STAMP`] bytes carries no number: its echo is compared with the oldest one due, so that order
-//! shows as content. There, whatever differs is corrupted, and an echo when none is due is duplicated.
+//! A message shorter than [`STAMP`] bytes carries no number. Where there are such, every echo is compared with the oldest one
+//! due, so that order shows as content. There, whatever differs is corrupted, and an echo when none is due is duplicated.
 
 use super::ledger::{Arrival, Ledger, Times};
 use super::payload::{Content, STAMP};
@@ -54,7 +54,7 @@ impl Arriving {
             }
             piece
         };
-        self.feed_body(content, connection, rest);
+        self.compare(content, connection, rest);
     }
 
     /// Takes what belongs to the stamp; returns what is behind it.
@@ -81,21 +81,41 @@ impl Arriving {
         rest
     }
 
-    fn feed_body(&mut self, content: &Content, connection: u32, piece: &[u8]) {
-        let at = if content.is_stamped() { self.got.saturating_sub(STAMP) } else { self.got };
-        self.got += piece.len();
-        if piece.is_empty() || self.unsound {
+    fn compare(&mut self, content: &Content, connection: u32, mut piece: &[u8]) {
+        let Some(sequence) = self.sequence else {
+            self.unsound |= !piece.is_empty();
+            self.got += piece.len();
             return;
+        };
+        let mut stamp = [0; STAMP];
+        while !piece.is_empty() && !self.unsound {
+            let expected = content.rest(connection, sequence, self.got, &mut stamp);
+            let (now, later) = piece.split_at(piece.len().min(expected.len()));
+            // Nothing more is expected: it is too long.
+            self.unsound = now.is_empty() || now != &expected[..now.len()];
+            self.got += now.len();
+            piece = later;
         }
-        let expected = self.sequence.and_then(|s| content.body(connection, s).get(at..at + piece.len()));
-        self.unsound = expected != Some(piece);
+        self.got += piece.len();
+    }
+
+    /// The next piece of an echo that nobody looks at.
+    pub(crate) fn skip(&mut self, piece: &[u8]) {
+        self.got += piece.len();
+    }
+
+    /// An echo that nobody has looked at is whole: it is taken for the oldest one due.
+    pub(crate) fn finish_unseen(&mut self, ledger: &Ledger) -> Judged {
+        *self = Self::default();
+        let sequence = ledger.oldest();
+        Judged { sequence, sound: sequence.is_some() }
     }
 
     /// The echo is whole; the next one begins.
-    pub(crate) fn finish(&mut self, content: &Content) -> Judged {
+    pub(crate) fn finish(&mut self, content: &Content, connection: u32) -> Judged {
         let echo = std::mem::take(self);
-        let sound = !echo.unsound && echo.got == content.len() && echo.sequence.is_some();
-        Judged { sequence: echo.sequence, sound }
+        let len = echo.sequence.map(|sequence| content.len_of(connection, sequence));
+        Judged { sequence: echo.sequence, sound: !echo.unsound && len == Some(echo.got) }
     }
 }
 
@@ -167,13 +187,14 @@ mod tests {
             for i in 0..pipeline {
                 ledger.send(Times { due: Nanos(i.into()), sent: Nanos(i.into()) });
             }
-            let content = Content::new(payload, len, 1);
+            let content = Content::new(payload, &[(len, 1)], 1);
             Self { content, ledger, integrity: Integrity::default(), received: 0 }
         }
 
         fn message(&self, sequence: u64) -> Vec<u8> {
             let mut message = self.content.stamp(CONNECTION, sequence).to_vec();
-            message.truncate(if self.content.is_stamped() { STAMP } else { 0 });
+            let class = self.content.class_of(CONNECTION, sequence);
+            message.truncate(if self.content.has_stamp(class) { STAMP } else { 0 });
             message.extend_from_slice(self.content.body(CONNECTION, sequence));
             message
         }
@@ -185,7 +206,7 @@ mod tests {
             for piece in bytes.chunks(cut) {
                 arriving.feed(&self.content, CONNECTION, &self.ledger, piece);
             }
-            let judged = arriving.finish(&self.content);
+            let judged = arriving.finish(&self.content, CONNECTION);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
             let settled = settle(judged, stamped, &mut self.ledger, &mut self.integrity);
@@ -263,5 +284,17 @@ mod tests {
         }
         assert_eq!(bench.integrity, integrity(1, 0, 2));
         assert_eq!(bench.received, 2);
+    }
+
+    #[test]
+    fn sizes_with_and_without_room_for_a_number_are_compared_in_order() {
+        let mut bench = Bench::new(Payload::TextMixed, 5, 16);
+        bench.content = Content::new(Payload::TextMixed, &[(5, 1), (40, 1), (0, 1)], 1);
+        (0..8).for_each(|s| bench.echo(&bench.message(s), 3));
+        assert_eq!((bench.integrity, bench.received), (Integrity::default(), 8));
+        let mut bad = bench.message(8);
+        bad.push(b'x');
+        bench.echo(&bad, 100);
+        assert_eq!(bench.integrity, integrity(0, 0, 1));
     }
 }

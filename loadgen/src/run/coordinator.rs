@@ -18,6 +18,11 @@ use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
 use crate::spawn::{LastWords, Server};
 
+/// A time of so many seconds, or the longest that makes sense.
+fn bounded(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, 1e7))
+}
+
 /// How often progress is told and everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How often the server's threads are looked at within the window, so that the cost of one that ends is not lost.
@@ -184,9 +189,11 @@ impl<'a> Coordinator<'a> {
     /// Until every connection is open; the workers have begun as they were started.
     fn connect(&mut self) -> Result<u64, RunError> {
         // Each connection has its own time limits; this is for the case that one of them does not work.
-        let rounds = 1 + self.plan.connections / (self.plan.threads * 256);
+        let all = self.plan.all_connections() as u32;
+        let rounds = 1 + all / (self.plan.threads * 256);
         let attempts = 2 * rounds * self.shared.addresses.len() as u32;
-        let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + GRACE;
+        let paced = self.plan.connect_rate.map_or(Duration::ZERO, |rate| bounded(f64::from(all) / rate));
+        let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + paced + GRACE;
         while self.connected < self.plan.threads {
             if Instant::now() > deadline {
                 return Err(RunError::Stuck("open its connections"));
@@ -219,15 +226,16 @@ impl<'a> Coordinator<'a> {
         // What is left of the window: looking has taken a moment.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
         let mut looked = Instant::now();
-        while Instant::now() < end && !self.is_interrupted {
+        // Where the number of messages is limited, the window ends with the last echo.
+        while Instant::now() < end && !self.is_interrupted && self.drained < self.plan.threads {
             self.wait(end)?;
             if looked.elapsed() >= LOOK_AT_SERVER {
                 looked = Instant::now();
                 self.look_at_server(&mut server);
             }
         }
-        if self.is_interrupted {
-            self.shared.window.end_at(Nanos::monotonic());
+        if self.is_interrupted || self.drained == self.plan.threads {
+            self.shared.window.end_at(Nanos::monotonic().min(self.shared.window.end()));
             self.order(orders::END);
         }
         let now = self.threads_cpu_ns();
@@ -415,7 +423,7 @@ impl<'a> Coordinator<'a> {
             elapsed: self.phase_began.elapsed(),
             planned: self.phase_planned,
             open: self.total(|gauges| &gauges.open),
-            connections: self.plan.connections.into(),
+            connections: self.plan.all_connections(),
             sent: self.total(|gauges| &gauges.sent),
             received: self.total(|gauges| &gauges.received),
             errors: self.total(|gauges| &gauges.faults),

@@ -1,7 +1,7 @@
 //! Why a run has no result.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -34,20 +34,39 @@ pub enum RunError {
         /// How many are needed in all.
         needed: u64,
         /// Connections asked for.
-        connections: u32,
+        connections: u64,
         /// The limit in force, already raised to the hard one.
         limit: u64,
     },
     /// More connections than one address has ports.
     #[error(
-        "{connections} connections to one address need as many local ports, but there are {ports} \
-         (net.ipv4.ip_local_port_range): `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
+        "{connections} connections to one address need as many local ports, but there are {ports} for each of {sources} \
+         source address(es) (net.ipv4.ip_local_port_range): name more of them with --source-ip (127.0.0.1-127.0.0.9 on \
+         loopback), `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
     )]
     Ports {
         /// Connections asked for.
-        connections: u32,
+        connections: u64,
         /// Ports in the range.
         ports: u32,
+        /// Addresses to connect from.
+        sources: usize,
+    },
+    /// An address to connect from that is of the other family.
+    #[error("--source-ip {source_ip}: {to} cannot be reached from there (IPv4 and IPv6 do not mix)")]
+    SourceFamily {
+        /// The address.
+        source_ip: IpAddr,
+        /// The server's.
+        to: SocketAddr,
+    },
+    /// An address to connect from that is not this machine's.
+    #[error("--source-ip {source_ip}: {source}: it must be an address of this machine (`ip addr`)")]
+    SourceAddress {
+        /// The address.
+        source_ip: IpAddr,
+        /// What bind(2) said.
+        source: io::Error,
     },
     /// A thread cannot be kept on its processor.
     #[error("cannot pin a thread to processor {cpu}: {source}; see --cpus")]

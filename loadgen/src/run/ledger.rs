@@ -72,6 +72,11 @@ impl Ledger {
         Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
     }
 
+    /// For a connection that sends nothing.
+    pub(crate) fn idle() -> Self {
+        Self::new(vec![BACK], 1, 1)
+    }
+
     fn new(ring: Vec<Nanos>, len: u32, max_len: u32) -> Self {
         Self { ring: ring.into(), len, max_len, outstanding: 0, oldest: 0, next: 0, expected: 0 }
     }

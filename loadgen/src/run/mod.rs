@@ -34,8 +34,8 @@ mod worker;
 pub use client::{Client, Conn};
 pub use error::RunError;
 pub use plan::{
-    MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE, MAX_RATE, Plan,
-    PlanError, Wait,
+    MAX_CONNECTIONS, MAX_FRAGMENTS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE,
+    MAX_RATE, Plan, PlanError, Wait,
 };
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
@@ -53,6 +53,7 @@ use crate::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
+use outgoing::Framing;
 use payload::Content;
 use shared::{Gauges, Rate, Shared, Window};
 
@@ -92,6 +93,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let cpus = preflight::place(plan);
     let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), ..plan.clone() };
     let addresses = addresses(plan)?;
+    preflight::check_ports(plan, &addresses)?;
     let mut server = start_server(plan, &addresses, progress)?;
     let shared = Arc::new(share(plan, addresses));
     let start = Utc::now();
@@ -138,15 +140,24 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
     let url = plan.url.with_port(addresses[0].port());
     Shared {
         transport: url.transport,
-        host: url.host_field(),
-        target: url.target,
+        ask: Plan { url: url.clone(), ..plan.clone() }.ask(),
+        framing: Framing { transport: url.transport, fragments: plan.fragments, mask: plan.mask },
+        verify: plan.verify,
         addresses,
-        content: Content::new(plan.payload, plan.message_bytes, plan.seed),
+        content: Content::new(plan.payload, &plan.sizes(), plan.seed),
         connections: plan.connections,
         threads: plan.threads,
         pipeline: plan.pipeline,
         rate: plan.rate_per_s.map(|per_s| Rate { per_s, arrival: plan.arrival }),
         max_outstanding: plan.max_outstanding,
+        idle: plan.idle,
+        messages: plan.messages,
+        messages_per_connection: plan.messages_per_connection.unwrap_or(u32::MAX),
+        lifetime: plan.lifetime,
+        reconnect: plan.reconnect,
+        ping_interval: plan.ping_interval,
+        connect_rate: plan.connect_rate,
+        source_ips: plan.source_ips.clone(),
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
         seconds: seconds(plan.measure),

@@ -2,41 +2,67 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::{Header, MaskingKey, encode_close, encode_control, mask};
+use protocol::{Header, MaskingKey, Opcode, encode_close, encode_control, mask};
 
 use super::payload::{Content, STAMP};
 use super::random::Random;
-use crate::result::Transport;
+use crate::result::{Mask, Transport};
 
 /// From this length on a message goes out in a buffer of its own: what the kernel does not take at once is then kept
 /// without being copied.
 const OWNED_FROM: usize = 16 << 10;
 
-/// Builds one worker's messages. Over `ws` each is one frame with a masking key of its own, fresh from the seeded
-/// sequence (RFC 6455 5.3).
+/// How messages go out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framing {
+    pub(crate) transport: Transport,
+    /// Frames of a message; 1 over `tcp`, which has none.
+    pub(crate) fragments: u32,
+    pub(crate) mask: Mask,
+}
+
+/// Builds one worker's messages. Over `ws` each frame is masked with a key of its own, fresh from the seeded sequence
+/// (RFC 6455 5.3), or all with the same one.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     random: Random,
-    /// The frame header with a zero key; nothing over `tcp`.
-    header: [u8; Header::MAX_LEN],
-    header_len: usize,
+    framing: Framing,
+    fixed_key: Option<MaskingKey>,
+    /// One for each length of a message.
+    heads: Vec<Head>,
+}
+
+/// A frame header with a zero key; nothing over `tcp`.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    bytes: [u8; Header::MAX_LEN],
+    len: usize,
+}
+
+impl Head {
+    fn new(transport: Transport, opcode: Opcode, fin: bool, payload_len: usize) -> Self {
+        let mut bytes = [0; Header::MAX_LEN];
+        let mask = Some(MaskingKey::from_bytes([0; 4]));
+        let len = match transport {
+            Transport::Tcp => 0,
+            Transport::Ws => {
+                Header { fin, rsv: 0, opcode, mask, payload_len: payload_len as u64 }.encode(&mut bytes)
+            }
+        };
+        Self { bytes, len }
+    }
 }
 
 impl Outgoing {
-    pub(crate) fn new(transport: Transport, content: &Content, random: Random) -> Self {
-        let mut header = [0; Header::MAX_LEN];
-        let header_len = match transport {
-            Transport::Tcp => 0,
-            Transport::Ws => Header {
-                fin: true,
-                rsv: 0,
-                opcode: content.kind().opcode(),
-                mask: Some(MaskingKey::from_bytes([0; 4])),
-                payload_len: content.len() as u64,
-            }
-            .encode(&mut header),
+    pub(crate) fn new(framing: Framing, content: &Content, mut random: Random) -> Self {
+        let opcode = content.kind().opcode();
+        let heads = content.lens().map(|len| Head::new(framing.transport, opcode, true, len)).collect();
+        let fixed_key = match framing.mask {
+            Mask::Random => None,
+            // Not zero, which would mask nothing.
+            Mask::Fixed => Some(MaskingKey::from_bytes((random.next() as u32 | 0x0101_0101).to_le_bytes())),
         };
-        Self { random, header, header_len }
+        Self { random, framing, fixed_key, heads }
     }
 
     /// Sends the messages `first..first + count` of a connection.
@@ -48,24 +74,45 @@ impl Outgoing {
         sequences: std::ops::Range<u64>,
         out: &mut Output<'_>,
     ) {
-        if content.len() >= OWNED_FROM {
-            return sequences.for_each(|sequence| self.send_owned(content, connection, sequence, out));
+        match content.only_len() {
+            Some(len) if len < OWNED_FROM && self.framing.fragments == 1 => {
+                let frame_len = self.heads[0].len + len;
+                let len = frame_len * (sequences.end - sequences.start) as usize;
+                let frames = out.reserve(len).chunks_exact_mut(frame_len);
+                for (frame, sequence) in frames.zip(sequences) {
+                    self.write(content, 0, connection, sequence, frame);
+                }
+                out.commit(len);
+            }
+            _ => sequences.for_each(|sequence| self.send_one(content, connection, sequence, out)),
         }
-        let frame_len = self.header_len + content.len();
-        let len = frame_len * (sequences.end - sequences.start) as usize;
-        let frames = out.reserve(len).chunks_exact_mut(frame_len);
-        for (frame, sequence) in frames.zip(sequences) {
-            self.write(content, connection, sequence, frame);
+    }
+
+    fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+        let class = content.class_of(connection, sequence);
+        let len = content.len_of(connection, sequence);
+        if self.framing.fragments > 1 {
+            return self.send_fragments(content, connection, sequence, out);
         }
-        out.commit(len);
+        if len >= OWNED_FROM {
+            let head = self.heads[class];
+            let mut buffer = out.buffer();
+            buffer.reserve(head.len + len);
+            self.push_frame(head, content, connection, sequence, 0..len, &mut buffer);
+            return out.give(buffer);
+        }
+        let frame_len = self.heads[class].len + len;
+        self.write(content, class, connection, sequence, out.reserve(frame_len));
+        out.commit(frame_len);
     }
 
     #[inline]
-    fn write(&mut self, content: &Content, connection: u32, sequence: u64, frame: &mut [u8]) {
-        let key = self.begin(frame);
-        let payload = &mut frame[self.header_len..];
+    fn write(&mut self, content: &Content, class: usize, connection: u32, sequence: u64, frame: &mut [u8]) {
+        let head_len = self.heads[class].len;
+        let key = self.begin(class, frame);
+        let payload = &mut frame[head_len..];
         let body = content.body(connection, sequence);
-        if !content.is_stamped() {
+        if !content.has_stamp(class) {
             return put(body, payload, key);
         }
         let Some((stamp, rest)) = payload.split_first_chunk_mut::<STAMP>() else { return };
@@ -73,46 +120,92 @@ impl Outgoing {
         put(body, rest, key);
     }
 
-    fn send_owned(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
-        let mut buffer = out.buffer();
-        buffer.reserve(self.header_len + content.len());
-        let mut header = self.header;
-        let key = self.begin(&mut header);
-        buffer.extend_from_slice(&header[..self.header_len]);
-        push(&content.stamp(connection, sequence), &mut buffer, key);
-        push(content.body(connection, sequence), &mut buffer, key);
-        out.give(buffer);
-    }
-
-    /// Writes the header with a fresh key to the front of `frame`; returns the key, or `None` where nothing is masked.
+    /// Writes the header with a key to the front of `frame`; returns the key, or `None` where nothing is masked.
     #[inline]
-    fn begin(&mut self, frame: &mut [u8]) -> Option<MaskingKey> {
-        let key_at = self.header_len.checked_sub(4)?;
-        let key = fresh_key(&mut self.random);
+    fn begin(&mut self, class: usize, frame: &mut [u8]) -> Option<MaskingKey> {
+        let head = self.heads[class];
+        let key_at = head.len.checked_sub(4)?;
+        let key = self.key();
         // As many bytes as the longest header has, where there is room: a copy of a length known beforehand is two moves
         // and no call. The payload overwrites what is too much.
         match frame.first_chunk_mut::<{ Header::MAX_LEN }>() {
-            Some(longest) => *longest = self.header,
-            None => frame[..self.header_len].copy_from_slice(&self.header[..self.header_len]),
+            Some(longest) => *longest = head.bytes,
+            None => frame[..head.len].copy_from_slice(&head.bytes[..head.len]),
         }
         frame[key_at..key_at + 4].copy_from_slice(&key.to_bytes());
         Some(key)
     }
 
+    /// Sends a message in frames of nearly equal length (RFC 6455 5.4).
+    fn send_fragments(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+        let (len, count) = (content.len_of(connection, sequence), self.framing.fragments as usize);
+        let mut buffer = out.buffer();
+        buffer.reserve(len + count * Header::MAX_LEN);
+        for index in 0..count {
+            let part = len * index / count..len * (index + 1) / count;
+            let opcode = if index == 0 { content.kind().opcode() } else { Opcode::Continuation };
+            let head = Head::new(self.framing.transport, opcode, index + 1 == count, part.len());
+            self.push_frame(head, content, connection, sequence, part, &mut buffer);
+        }
+        out.give(buffer);
+    }
+
+    /// Appends a frame with a part of a message.
+    fn push_frame(
+        &mut self,
+        head: Head,
+        content: &Content,
+        connection: u32,
+        sequence: u64,
+        part: std::ops::Range<usize>,
+        buffer: &mut BytesMut,
+    ) {
+        let key = head.len.checked_sub(4).map(|at| (at, self.key()));
+        buffer.extend_from_slice(&head.bytes[..head.len]);
+        let payload_at = buffer.len();
+        if let Some((at, key)) = key {
+            let key_at = payload_at - head.len + at;
+            buffer[key_at..key_at + 4].copy_from_slice(&key.to_bytes());
+        }
+        let (mut at, mut stamp) = (0, [0; STAMP]);
+        while at < part.len() {
+            let rest = content.rest(connection, sequence, part.start + at, &mut stamp);
+            let piece = &rest[..rest.len().min(part.len() - at)];
+            push(piece, buffer, key.map(|(_, key)| turned(key, at)));
+            at += piece.len();
+        }
+    }
+
     /// Sends the answer to a ping (RFC 6455 5.5.3).
     pub(crate) fn pong(&mut self, payload: &[u8], out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = fresh_key(&mut self.random);
-        let len = encode_control(protocol::Opcode::Pong, payload, Some(key), &mut frame);
+        let key = self.key();
+        let len = encode_control(Opcode::Pong, payload, Some(key), &mut frame);
         out.append(&frame[..len]);
     }
 
     /// Sends a Close (RFC 6455 5.5.1).
     pub(crate) fn close(&mut self, code: Option<u16>, out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = fresh_key(&mut self.random);
+        let key = self.key();
         let len = encode_close(code, "", Some(key), &mut frame);
         out.append(&frame[..len]);
+    }
+
+    /// Sends a ping (RFC 6455 5.5.2).
+    pub(crate) fn ping(&mut self, out: &mut Output<'_>) {
+        let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
+        let key = self.key();
+        let len = encode_control(Opcode::Ping, b"sparring", Some(key), &mut frame);
+        out.append(&frame[..len]);
+    }
+
+    #[inline]
+    fn key(&mut self) -> MaskingKey {
+        match self.fixed_key {
+            Some(key) => key,
+            None => MaskingKey::from_bytes((self.random.next() as u32).to_le_bytes()),
+        }
     }
 
     /// A nonce for the opening handshake (RFC 6455 4.1).
@@ -122,11 +215,6 @@ impl Outgoing {
         nonce[8..].copy_from_slice(&self.random.next().to_le_bytes());
         nonce
     }
-}
-
-#[inline]
-fn fresh_key(random: &mut Random) -> MaskingKey {
-    MaskingKey::from_bytes((random.next() as u32).to_le_bytes())
 }
 
 /// A stamp, masked where there is a key: in one piece, as it stands in every message.
@@ -146,7 +234,14 @@ fn put(from: &[u8], to: &mut [u8], key: Option<MaskingKey>) {
     }
 }
 
-/// The same, appended.
+/// The key as it stands `at` bytes into the payload.
+fn turned(key: MaskingKey, at: usize) -> MaskingKey {
+    let mut bytes = key.to_bytes();
+    bytes.rotate_left(at % 4);
+    MaskingKey::from_bytes(bytes)
+}
+
+/// Copies as [`put`] does, to the end of `buffer`.
 fn push(from: &[u8], buffer: &mut BytesMut, key: Option<MaskingKey>) {
     match key {
         Some(key) => mask::append(from, buffer, key),
@@ -163,9 +258,13 @@ mod tests {
     use super::*;
     use crate::result::Payload;
 
+    fn framed(transport: Transport, fragments: u32, mask: Mask) -> Framing {
+        Framing { transport, fragments, mask }
+    }
+
     /// What goes over the wire for these messages.
-    fn wire(transport: Transport, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
-        let mut outgoing = Outgoing::new(transport, content, Random::new(1, 1));
+    fn wire(framing: Framing, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
+        let mut outgoing = Outgoing::new(framing, content, Random::new(1, 1));
         let mut record = Record::new();
         outgoing.send(content, 3, sequences, &mut record.begin(Nanos(0), 0, 0));
         record.segments().iter().flat_map(|s| record.bytes(s, &[]).to_vec()).collect()
@@ -174,14 +273,14 @@ mod tests {
     #[test]
     fn frames_are_masked_with_a_key_of_their_own_and_hold_the_message() {
         for len in [0, 5, 16, 125, 126, 65_535, 65_536, 70_000] {
-            let content = Content::new(Payload::TextMixed, len, 1);
-            let bytes = wire(Transport::Ws, &content, 4..9);
+            let content = Content::new(Payload::TextMixed, &[(len, 1)], 1);
+            let bytes = wire(framed(Transport::Ws, 1, Mask::Random), &content, 4..9);
             let (mut at, mut keys) = (0, HashSet::new());
             for sequence in 4..9 {
                 let (header, header_len) =
                     Header::parse(&bytes[at..]).expect("a header").expect("a whole one");
                 assert!(header.fin && header.rsv == 0);
-                assert_eq!((header.opcode, header.payload_len), (protocol::Opcode::Text, len as u64));
+                assert_eq!((header.opcode, header.payload_len), (Opcode::Text, len as u64));
                 let key = header.mask.expect("masked");
                 keys.insert(key.to_bytes());
                 at += header_len + len;
@@ -196,10 +295,59 @@ mod tests {
     #[test]
     fn raw_messages_are_the_bytes_alone() {
         for len in [5, 16, 16 << 10, 70_000] {
-            let content = Content::new(Payload::Binary, len, 1);
-            let bytes = wire(Transport::Tcp, &content, 0..3);
+            let content = Content::new(Payload::Binary, &[(len, 1)], 1);
+            let bytes = wire(framed(Transport::Tcp, 1, Mask::Random), &content, 0..3);
             assert_eq!(bytes.len(), 3 * len);
             assert!(bytes.chunks(len).zip(0..).all(|(message, n)| content.matches(3, n, message)));
         }
+    }
+
+    /// The frames in `bytes`: FIN, opcode, key, and payload unmasked.
+    fn frames(bytes: &[u8]) -> Vec<(bool, Opcode, [u8; 4], Vec<u8>)> {
+        let (mut at, mut frames) = (0, Vec::new());
+        while at < bytes.len() {
+            let (header, len) = Header::parse(&bytes[at..]).expect("a header").expect("a whole one");
+            let key = header.mask.expect("masked");
+            at += len + header.payload_len as usize;
+            let mut payload = bytes[at - header.payload_len as usize..at].to_vec();
+            mask::in_place(&mut payload, key);
+            frames.push((header.fin, header.opcode, key.to_bytes(), payload));
+        }
+        frames
+    }
+
+    #[test]
+    fn fragments_are_one_message() {
+        for len in [0, 2, 5, 40, 10_000, 100_001] {
+            for count in [2, 3, 7] {
+                let content = Content::new(Payload::TextMixed, &[(len, 1)], 1);
+                let frames = frames(&wire(framed(Transport::Ws, count, Mask::Random), &content, 0..2));
+                assert_eq!(frames.len(), 2 * count as usize);
+                for (message, sequence) in frames.chunks(count as usize).zip(0..) {
+                    let payload = message.iter().flat_map(|frame| frame.3.clone()).collect::<Vec<_>>();
+                    assert!(content.matches(3, sequence, &payload), "{len} in {count}");
+                    assert!(
+                        message.iter().rev().skip(1).all(|frame| !frame.0) && message[count as usize - 1].0
+                    );
+                    assert_eq!(message[0].1, Opcode::Text);
+                    assert!(message[1..].iter().all(|frame| frame.1 == Opcode::Continuation));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_fixed_key_is_that_of_every_frame() {
+        let content = Content::new(Payload::Binary, &[(40, 1), (20_000, 1)], 1);
+        let frames = frames(&wire(framed(Transport::Ws, 1, Mask::Fixed), &content, 0..20));
+        assert!(frames.iter().all(|frame| frame.2 == frames[0].2 && frame.2 != [0; 4]));
+    }
+
+    #[test]
+    fn several_sizes_go_out_mixed() {
+        let content = Content::new(Payload::Binary, &[(5, 1), (40, 1), (20_000, 1)], 1);
+        let frames = frames(&wire(framed(Transport::Ws, 1, Mask::Random), &content, 0..30));
+        assert!(frames.iter().zip(0..).all(|(frame, n)| content.matches(3, n, &frame.3)));
+        assert_eq!(frames.iter().map(|frame| frame.3.len()).collect::<HashSet<_>>().len(), 3);
     }
 }

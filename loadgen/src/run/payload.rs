@@ -23,32 +23,73 @@ const LINE: usize = 64;
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
 
-/// The messages of a run: one size, one kind.
+/// The messages of a run: one kind, and one size or several.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     payload: Payload,
+    /// Not empty.
+    classes: Vec<Class>,
+    /// Of the classes' weights.
+    total_weight: u64,
+    is_stamped: bool,
+}
+
+/// The messages of one size.
+#[derive(Clone, Debug)]
+struct Class {
     len: usize,
     body_len: usize,
     pool: Bytes,
+    /// The weights of this class and of those before it.
+    weights: u64,
 }
 
 impl Content {
-    /// Messages of `len` bytes.
-    pub(crate) fn new(payload: Payload, len: usize, seed: u64) -> Self {
-        let body_len = if len >= STAMP { len - STAMP } else { len };
-        let lines = LINES + body_len.div_ceil(LINE);
+    /// Messages of these sizes, each as often as its weight says. There is at least one, and no weight is zero.
+    pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
-        let mut pool = Vec::with_capacity(lines * LINE);
-        for _ in 0..lines {
-            fill_line(payload, body_len % LINE, &mut random, &mut pool);
+        let mut total_weight = 0;
+        let class = |&(len, weight): &(usize, u32)| {
+            total_weight += u64::from(weight);
+            Class::new(payload, len, total_weight, &mut random)
+        };
+        let classes: Vec<Class> = sizes.iter().map(class).collect();
+        let is_stamped = classes.iter().all(Class::has_room);
+        Self { payload, classes, total_weight, is_stamped }
+    }
+
+    /// The length of every message, where there is only one.
+    #[inline]
+    pub(crate) fn only_len(&self) -> Option<usize> {
+        if let [only] = &self.classes[..] { Some(only.len) } else { None }
+    }
+
+    /// The lengths that there are.
+    pub(crate) fn lens(&self) -> impl Iterator<Item = usize> {
+        self.classes.iter().map(|class| class.len)
+    }
+
+    /// Which of the [lengths](Self::lens) a message has.
+    #[inline]
+    pub(crate) fn class_of(&self, connection: u32, sequence: u64) -> usize {
+        if self.classes.len() == 1 {
+            return 0;
         }
-        Self { payload, len, body_len, pool: pool.into() }
+        // Other bits than those that choose the body; folded, so that connections differ.
+        let bits = mix(connection, sequence);
+        let at = (u64::from((bits ^ bits >> 32) as u32) * self.total_weight) >> 32;
+        self.classes.iter().position(|class| at < class.weights).unwrap_or_default()
+    }
+
+    #[inline]
+    fn class(&self, connection: u32, sequence: u64) -> &Class {
+        &self.classes[self.class_of(connection, sequence)]
     }
 
     /// Bytes of a message.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn len_of(&self, connection: u32, sequence: u64) -> usize {
+        self.class(connection, sequence).len
     }
 
     /// The kind of the messages.
@@ -60,16 +101,43 @@ impl Content {
         }
     }
 
-    /// Whether messages say which they are.
+    /// Whether all messages say which they are.
     #[inline]
     pub(crate) fn is_stamped(&self) -> bool {
-        self.len >= STAMP
+        self.is_stamped
+    }
+
+    /// Whether messages of this class have a stamp.
+    #[inline]
+    pub(crate) fn has_stamp(&self, class: usize) -> bool {
+        self.classes[class].has_room()
     }
 
     /// The stamp of a message; all of it is content, where there is room.
     #[inline]
     pub(crate) fn stamp(&self, connection: u32, sequence: u64) -> [u8; STAMP] {
         self.stamp_word(connection, sequence).to_le_bytes()
+    }
+
+    /// The bytes `at` and after it of a message, as far as they lie in one piece: of its stamp (put into `stamp`), or of its
+    /// body. Empty at the end.
+    pub(crate) fn rest<'a>(
+        &'a self,
+        connection: u32,
+        sequence: u64,
+        at: usize,
+        stamp: &'a mut [u8; STAMP],
+    ) -> &'a [u8] {
+        let class = self.class(connection, sequence);
+        let body = class.body(mix(connection, sequence));
+        if !class.has_room() {
+            return body.get(at..).unwrap_or_default();
+        }
+        if let Some(at) = at.checked_sub(STAMP) {
+            return body.get(at..).unwrap_or_default();
+        }
+        *stamp = self.stamp(connection, sequence);
+        &stamp[at..]
     }
 
     /// The stamp as one little-endian number: put together in memory, it would be read back before its parts have left the
@@ -101,18 +169,17 @@ impl Content {
     /// What follows the stamp; without a stamp the whole message.
     #[inline]
     pub(crate) fn body(&self, connection: u32, sequence: u64) -> &[u8] {
-        let mixed = (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let start = (mixed >> (64 - LINES_BITS)) as usize * LINE;
-        &self.pool[start..start + self.body_len]
+        self.class(connection, sequence).body(mix(connection, sequence))
     }
 
     /// Whether `echo` is this message.
     #[inline]
     pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
-        if echo.len() != self.len {
+        let class = self.class(connection, sequence);
+        if echo.len() != class.len {
             return false;
         }
-        let body = self.body(connection, sequence);
+        let body = class.body(mix(connection, sequence));
         match echo.split_first_chunk::<STAMP>() {
             Some((stamp, rest)) => {
                 u128::from_le_bytes(*stamp) == self.stamp_word(connection, sequence) && same(rest, body)
@@ -120,6 +187,40 @@ impl Content {
             None => echo == body,
         }
     }
+}
+
+impl Class {
+    fn new(payload: Payload, len: usize, weights: u64, random: &mut Random) -> Self {
+        let body_len = if len >= STAMP { len - STAMP } else { len };
+        let lines = LINES + body_len.div_ceil(LINE);
+        let mut pool = Vec::with_capacity(lines * LINE);
+        for _ in 0..lines {
+            fill_line(payload, body_len % LINE, random, &mut pool);
+        }
+        Self { len, body_len, pool: pool.into(), weights }
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.len >= STAMP
+    }
+
+    #[inline]
+    fn start(&self, mixed: u64) -> usize {
+        (mixed >> (64 - LINES_BITS)) as usize * LINE
+    }
+
+    #[inline]
+    fn body(&self, mixed: u64) -> &[u8] {
+        let start = self.start(mixed);
+        &self.pool[start..start + self.body_len]
+    }
+}
+
+/// A number that is as good as random, from which everything about a message follows.
+#[inline]
+fn mix(connection: u32, sequence: u64) -> u64 {
+    (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether both are equal. Short bodies by two overlapping loads each, without the call that a comparison of any length is.
@@ -237,7 +338,7 @@ mod tests {
     fn every_message_has_its_exact_length_and_text_is_utf_8() {
         for payload in ALL {
             for len in (0..=200).chain([1000, 1024, 4096, 65_535, 65_536, 70_001]) {
-                let content = Content::new(payload, len, 1);
+                let content = Content::new(payload, &[(len, 1)], 1);
                 for sequence in 0..if len > 1000 { 20 } else { 600 } {
                     let message = message(&content, 3, sequence);
                     assert_eq!(message.len(), len);
@@ -252,8 +353,9 @@ mod tests {
 
     #[test]
     fn mixed_text_has_characters_of_every_length_and_ascii_text_only_of_one() {
-        let text =
-            |payload| String::from_utf8(message(&Content::new(payload, 4096, 1), 0, 0)).expect("UTF-8");
+        let text = |payload| {
+            String::from_utf8(message(&Content::new(payload, &[(4096, 1)], 1), 0, 0)).expect("UTF-8")
+        };
         let mixed = text(Payload::TextMixed);
         assert!((1..=4).all(|len| mixed.chars().any(|c| c.len_utf8() == len)));
         assert!(text(Payload::TextAscii).is_ascii());
@@ -262,7 +364,7 @@ mod tests {
     #[test]
     fn stamps_are_read_back() {
         for payload in ALL {
-            let content = Content::new(payload, 32, 1);
+            let content = Content::new(payload, &[(32, 1)], 1);
             for (connection, sequence) in [(0, 0), (7, 1), (u32::MAX, (1 << 33) + 5)] {
                 let stamp = content.stamp(connection, sequence);
                 let near = sequence.saturating_sub(3);
@@ -270,25 +372,25 @@ mod tests {
                 assert_eq!(content.read_stamp(&stamp, sequence + 3), Some((connection, sequence)));
             }
         }
-        let text = Content::new(Payload::TextAscii, 32, 1);
+        let text = Content::new(Payload::TextAscii, &[(32, 1)], 1);
         assert_eq!(text.read_stamp(b"0000000A00000000", 0), None);
         assert_eq!(text.read_stamp(b"00000001ffffffff", 0), None);
-        let binary = Content::new(Payload::Binary, 32, 1);
+        let binary = Content::new(Payload::Binary, &[(32, 1)], 1);
         assert_eq!(binary.read_stamp(&[0xff; STAMP], 0), None);
     }
 
     #[test]
     fn neighbours_differ_and_seeds_differ() {
-        let content = Content::new(Payload::Binary, 8, 1);
+        let content = Content::new(Payload::Binary, &[(8, 1)], 1);
         assert!((0..1000).all(|n| content.body(1, n) != content.body(1, n + 1)));
         assert!((0..1000).all(|n| content.body(n, 0) != content.body(n + 1, 0)));
-        assert_ne!(content.body(0, 0), Content::new(Payload::Binary, 8, 2).body(0, 0));
+        assert_ne!(content.body(0, 0), Content::new(Payload::Binary, &[(8, 1)], 2).body(0, 0));
     }
 
     #[test]
     fn any_changed_byte_is_noticed() {
         for len in [1, 15, 16, 17, 100] {
-            let content = Content::new(Payload::TextMixed, len, 1);
+            let content = Content::new(Payload::TextMixed, &[(len, 1)], 1);
             let good = message(&content, 1, 1);
             for i in 0..len {
                 let mut bad = good.clone();
@@ -296,6 +398,35 @@ mod tests {
                 assert!(!content.matches(1, 1, &bad));
             }
             assert!(!content.matches(1, 1, &good[..len - 1]));
+        }
+    }
+
+    #[test]
+    fn sizes_come_as_often_as_their_weights_say_and_on_every_connection() {
+        let content = Content::new(Payload::Binary, &[(64, 9), (4096, 1)], 1);
+        assert_eq!((content.only_len(), content.is_stamped()), (None, true));
+        for connection in [0, 1, 77] {
+            let small = (0..100_000).filter(|&n| content.len_of(connection, n) == 64).count();
+            assert!((89_000..91_000).contains(&small), "{small}");
+        }
+        let sizes = |connection| (0..64).map(|n| content.len_of(connection, n)).collect::<Vec<_>>();
+        assert_ne!(sizes(1), sizes(2));
+    }
+
+    #[test]
+    fn a_message_read_on_from_anywhere_is_the_message() {
+        for len in [0, 5, 16, 40] {
+            let content = Content::new(Payload::TextMixed, &[(len, 1)], 1);
+            let whole = message(&content, 4, 7);
+            for at in 0..=len {
+                let (mut read, mut stamp) = (Vec::new(), [0; STAMP]);
+                while at + read.len() < len {
+                    let more = content.rest(4, 7, at + read.len(), &mut stamp).to_vec();
+                    assert!(!more.is_empty());
+                    read.extend(more);
+                }
+                assert_eq!(read, whole[at..]);
+            }
         }
     }
 }

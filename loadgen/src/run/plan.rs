@@ -1,12 +1,14 @@
 //! What a run is to do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use engine::EngineKind;
 use engine::socket::Congestion;
 use thiserror::Error;
 
-use crate::result::{Arrival, Parameters, Payload, Transport};
+use crate::opening::Ask;
+use crate::result::{Arrival, Mask, Parameters, Payload, Transport};
 use crate::spawn::Spawn;
 use crate::url::{Port, Url};
 
@@ -16,6 +18,8 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 pub const MAX_PIPELINE: u32 = 65_536;
 /// The most messages outstanding on a connection of an open loop that can be asked for.
 pub const MAX_OUTSTANDING: u32 = 1 << 20;
+/// The most frames of a message: what servers take by default.
+pub const MAX_FRAGMENTS: u32 = 262_144;
 /// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which holds them in memory.
 pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// The most connections of one run: what the worker's tables number.
@@ -74,6 +78,36 @@ pub struct Plan {
     pub wait: Option<Wait>,
     /// Bytes of each message: the payload over `ws`, everything over `tcp`.
     pub message_bytes: usize,
+    /// Sizes and how often each comes, in place of `message_bytes`; empty: that one alone.
+    pub message_sizes: Vec<(usize, u32)>,
+    /// Frames of each message.
+    pub fragments: u32,
+    /// Masking keys.
+    pub mask: Mask,
+    /// Whether echoes are compared with what was sent. Otherwise they are only counted.
+    pub verify: bool,
+    /// Messages to be sent in the window, over all connections; it ends when they are back. `None`: as many as fit.
+    pub messages: Option<u64>,
+    /// Further connections, which only stay open.
+    pub idle: u32,
+    /// Connections begun a second, over all threads; `None`: as fast as it goes.
+    pub connect_rate: Option<f64>,
+    /// Addresses to connect from, in turn; empty: the kernel's choice.
+    pub source_ips: Vec<IpAddr>,
+    /// The Origin field of the opening handshake.
+    pub origin: Option<String>,
+    /// Subprotocols to offer, the preferred one first.
+    pub subprotocols: Vec<String>,
+    /// Further fields of the opening handshake.
+    pub headers: Vec<(String, String)>,
+    /// Every connection, idle or not, sends a ping so often.
+    pub ping_interval: Option<Duration>,
+    /// Messages of a connection, after which it is closed and another takes its place.
+    pub messages_per_connection: Option<u32>,
+    /// The time after which a connection is closed and another takes its place.
+    pub lifetime: Option<Duration>,
+    /// Connections that are lost are opened again; they count as errors all the same.
+    pub reconnect: bool,
     /// What messages are made of. Over `tcp` there are no kinds of message: the bytes alone.
     pub payload: Payload,
     /// The generator's engine.
@@ -146,8 +180,19 @@ pub enum PlanError {
         threads: u32,
     },
     /// No rate at all, or one that no clock could keep.
-    #[error("-R must be more than 0 and at most {MAX_RATE} messages a second, not {0}")]
-    Rate(String),
+    #[error("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}")]
+    Rate {
+        /// The flag.
+        flag: &'static str,
+        /// What it was.
+        rate: String,
+    },
+    /// Raw bytes have no frames and no opening handshake.
+    #[error("{0} needs a ws:// URL: over tcp:// there are only bytes")]
+    NeedsWebSocket(&'static str),
+    /// The opening handshake's request could not be written as it is meant.
+    #[error("--header, --origin, --subprotocol or the URL: {0}")]
+    Handshake(String),
     /// A span that must not be zero.
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
@@ -174,6 +219,21 @@ impl Plan {
             max_outstanding: 4096,
             wait: None,
             message_bytes: 32,
+            message_sizes: Vec::new(),
+            fragments: 1,
+            mask: Mask::Random,
+            verify: true,
+            messages: None,
+            idle: 0,
+            connect_rate: None,
+            source_ips: Vec::new(),
+            origin: None,
+            subprotocols: Vec::new(),
+            headers: Vec::new(),
+            ping_interval: None,
+            messages_per_connection: None,
+            lifetime: None,
+            reconnect: false,
             payload: Payload::Binary,
             engine,
             congestion: None,
@@ -204,21 +264,33 @@ impl Plan {
         if let Some(rate) = self.rate_per_s
             && !(rate > 0.0 && rate <= MAX_RATE)
         {
-            return Err(PlanError::Rate(rate.to_string()));
+            return Err(PlanError::Rate { flag: "-R", rate: rate.to_string() });
         }
-        in_range("-s", self.message_bytes as u64, 0, MAX_MESSAGE_BYTES as u64)?;
+        for (size, weight) in self.sizes() {
+            let flag = if self.message_sizes.is_empty() { "-s" } else { "--payload-size-list" };
+            in_range(flag, size as u64, 0, MAX_MESSAGE_BYTES as u64)?;
+            in_range("a weight in --payload-size-list", weight.into(), 1, 1_000_000)?;
+        }
+        in_range("--fragments", self.fragments.into(), 1, MAX_FRAGMENTS.into())?;
+        in_range("-n", self.messages.unwrap_or(1), 1, u64::MAX - 1)?;
+        in_range(
+            "--messages-per-connection",
+            self.messages_per_connection.unwrap_or(1).into(),
+            1,
+            u64::from(u32::MAX) - 1,
+        )?;
+        in_range("-c and --idle together", self.all_connections(), 1, MAX_CONNECTIONS.into())?;
+        self.check_transport()?;
         if self.connections < self.threads {
             let (threads, connections) = (self.threads, self.connections);
             return Err(PlanError::IdleThreads { threads, connections });
         }
         let depth = if self.rate_per_s.is_some() { 1 } else { self.pipeline };
-        let each = u64::from(depth).saturating_mul(self.message_bytes as u64);
+        let largest = self.sizes().iter().map(|(size, _)| *size).max().unwrap_or_default();
+        let each = u64::from(depth).saturating_mul(largest as u64);
         let bytes = each.saturating_mul(self.connections.into());
         if bytes > MAX_OUTSTANDING_BYTES {
             return Err(PlanError::TooMuchOutstanding { bytes });
-        }
-        if self.message_bytes == 0 && self.url.transport == Transport::Tcp {
-            return Err(PlanError::EmptyOverTcp);
         }
         if !self.cpus.is_empty() && self.cpus.len() != self.threads as usize {
             return Err(PlanError::CpuCount { cpus: self.cpus.len(), threads: self.threads });
@@ -228,6 +300,8 @@ impl Plan {
             ("--connect-timeout", self.connect_timeout),
             ("--timeout", self.answer_timeout),
             ("--spawn-timeout", self.start_timeout),
+            ("--ping-interval", self.ping_interval.unwrap_or(Duration::MAX)),
+            ("--channel-lifetime", self.lifetime.unwrap_or(Duration::MAX)),
         ] {
             if span.is_zero() {
                 return Err(PlanError::Zero(flag));
@@ -239,6 +313,62 @@ impl Plan {
         Ok(())
     }
 
+    /// What needs frames or messages, and whether the opening handshake can be written.
+    fn check_transport(&self) -> Result<(), PlanError> {
+        if self.connect_rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
+            return Err(PlanError::Rate {
+                flag: "--connect-rate",
+                rate: self.connect_rate.unwrap_or_default().to_string(),
+            });
+        }
+        if self.url.transport == Transport::Ws {
+            return self.ask().check().map_err(|error| PlanError::Handshake(error.to_string()));
+        }
+        let needs_ws = [
+            ("--fragments", self.fragments > 1),
+            ("--mask", self.mask != Mask::Random),
+            ("--ping-interval", self.ping_interval.is_some()),
+            ("--origin", self.origin.is_some()),
+            ("--subprotocol", !self.subprotocols.is_empty()),
+            ("--header", !self.headers.is_empty()),
+        ];
+        if let Some((flag, _)) = needs_ws.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(PlanError::NeedsWebSocket(flag));
+        }
+        if self.sizes().iter().any(|(size, _)| *size == 0) { Err(PlanError::EmptyOverTcp) } else { Ok(()) }
+    }
+
+    /// The sizes of messages, and how often each comes.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(usize, u32)> {
+        if self.message_sizes.is_empty() { vec![(self.message_bytes, 1)] } else { self.message_sizes.clone() }
+    }
+
+    /// The mean size of a message, bytes.
+    #[must_use]
+    pub fn mean_bytes(&self) -> f64 {
+        let sizes = self.sizes();
+        let weights: f64 = sizes.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        sizes.iter().map(|(size, weight)| *size as f64 * f64::from(*weight)).sum::<f64>() / weights
+    }
+
+    /// Connections in all, with those that only stay open.
+    #[must_use]
+    pub fn all_connections(&self) -> u64 {
+        u64::from(self.connections) + u64::from(self.idle)
+    }
+
+    /// The opening handshake's request.
+    pub(crate) fn ask(&self) -> Ask {
+        Ask {
+            host: self.url.host_field(),
+            target: self.url.target.clone(),
+            origin: self.origin.clone(),
+            subprotocols: self.subprotocols.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+
     /// What defines the load, as it is stored and hashed.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
@@ -246,7 +376,7 @@ impl Plan {
             transport: self.url.transport,
             connections: self.connections,
             pipeline: self.pipeline,
-            message_bytes: self.message_bytes as u64,
+            message_bytes: self.mean_bytes().round() as u64,
             payload: self.payload,
             rate_per_s: self.rate_per_s,
             arrival: self.rate_per_s.map(|_| self.arrival),
@@ -256,13 +386,24 @@ impl Plan {
             server_threads: self.server_threads,
             warmup_ns: nanos(self.warmup),
             measure_ns: nanos(self.measure),
-            verify: true,
+            verify: self.verify,
+            message_sizes: (!self.message_sizes.is_empty()).then(|| sizes_text(&self.message_sizes)),
+            fragments: (self.fragments > 1).then_some(self.fragments),
+            idle: (self.idle > 0).then_some(self.idle),
+            messages_per_connection: self.messages_per_connection,
+            lifetime_ns: self.lifetime.map(nanos),
+            ping_interval_ns: self.ping_interval.map(nanos),
+            messages: self.messages,
             seed: self.seed,
-            mask_keys_per_connection: None,
+            mask_keys_per_connection: (self.mask == Mask::Fixed).then_some(1),
             congestion: self.congestion.as_ref().map(ToString::to_string),
             server_congestion: self.server_congestion.clone(),
         }
     }
+}
+
+fn sizes_text(sizes: &[(usize, u32)]) -> String {
+    sizes.iter().map(|(size, weight)| format!("{size}:{weight}")).collect::<Vec<_>>().join(",")
 }
 
 fn in_range(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {

@@ -6,6 +6,7 @@ use engine::{affinity, socket};
 
 use super::error::RunError;
 use super::plan::{Plan, Wait};
+use super::worker::spare;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
@@ -31,17 +32,32 @@ pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, RunError
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
-    let needed = u64::from(plan.connections) + u64::from(plan.threads) * PER_THREAD + PER_PROCESS;
-    if needed > limit {
-        return Err(RunError::Descriptors { needed, connections: plan.connections, limit });
+    let connections = plan.all_connections();
+    let spare = u64::from(spare(plan, plan.connections));
+    let needed = connections + spare + u64::from(plan.threads) * PER_THREAD + PER_PROCESS;
+    if needed > limit { Err(RunError::Descriptors { needed, connections, limit }) } else { Ok(()) }
+}
+
+/// Checks that there are ports for all connections, and that they can be made from where they are to be.
+pub(super) fn check_ports(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
+    if let Some(&source) = plan
+        .source_ips
+        .iter()
+        .find(|source| !addresses.iter().any(|address| address.is_ipv4() == source.is_ipv4()))
+    {
+        return Err(RunError::SourceFamily { source_ip: source, to: addresses[0] });
+    }
+    for &source_ip in &plan.source_ips {
+        // Port 0: whether the address is one of this machine's is all that is asked.
+        if let Err(source) = std::net::UdpSocket::bind((source_ip, 0)) {
+            return Err(RunError::SourceAddress { source_ip, source });
+        }
     }
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    match parse_port_range(&range) {
-        Some(ports) if plan.connections > ports => {
-            Err(RunError::Ports { connections: plan.connections, ports })
-        }
-        _ => Ok(()),
-    }
+    let Some(ports) = parse_port_range(&range) else { return Ok(()) };
+    let sources = plan.source_ips.len().max(1);
+    let (connections, all) = (plan.all_connections(), u64::from(ports) * sources as u64);
+    if connections > all { Err(RunError::Ports { connections, ports, sources }) } else { Ok(()) }
 }
 
 fn parse_port_range(text: &str) -> Option<u32> {
@@ -127,8 +143,25 @@ mod tests {
     fn too_many_connections_are_refused_with_the_remedy() {
         let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
         plan.connections = 1 << 24;
-        let error = check_limits(&plan).expect_err("no machine has so many ports").to_string();
-        assert!(error.contains("ulimit -n") || error.contains("ip_local_port_range"), "{error}");
+        let error = check_limits(&plan).map_or_else(|error| error.to_string(), |()| "ulimit -n".to_owned());
+        assert!(error.contains("ulimit -n"), "{error}");
+        let to = ["127.0.0.1:1".parse().expect("address")];
+        let error = check_ports(&plan, &to).expect_err("no machine has so many ports").to_string();
+        assert!(error.contains("ip_local_port_range") && error.contains("--source-ip"), "{error}");
+        plan.connections = 40_000;
+        plan.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
+        assert!(check_ports(&plan, &to).is_ok());
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_one_is_named() {
+        let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
+        let to = ["127.0.0.1:1".parse().expect("address")];
+        for source in ["::1", "192.0.2.1"] {
+            plan.source_ips = vec![source.parse().expect("address")];
+            let error = check_ports(&plan, &to).expect_err("not from there").to_string();
+            assert!(error.contains(source) && error.contains("--source-ip"), "{error}");
+        }
     }
 
     #[test]

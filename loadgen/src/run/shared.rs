@@ -1,14 +1,17 @@
 //! What the coordinator and the workers of a run share.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{EngineError, Nanos};
 
+use super::outgoing::Framing;
 use super::payload::Content;
 use super::schedule::Lot;
 use super::tally::Interval;
+use crate::opening::Ask;
 use crate::result::{Arrival, Transport};
 
 /// What the coordinator tells a worker, as bits of a wake.
@@ -150,10 +153,11 @@ pub(crate) struct Shared {
     pub(crate) transport: Transport,
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<std::net::SocketAddr>,
-    /// The Host field of the opening handshake.
-    pub(crate) host: String,
-    /// The request target of the opening handshake.
-    pub(crate) target: String,
+    /// The opening handshake's request.
+    pub(crate) ask: Ask,
+    pub(crate) framing: Framing,
+    /// Whether echoes are compared with what was sent.
+    pub(crate) verify: bool,
     pub(crate) content: Content,
     pub(crate) connections: u32,
     pub(crate) threads: u32,
@@ -163,6 +167,21 @@ pub(crate) struct Shared {
     pub(crate) rate: Option<Rate>,
     /// Messages outstanding on each connection of an open loop, at most.
     pub(crate) max_outstanding: u32,
+    /// Connections beside, that only stay open.
+    pub(crate) idle: u32,
+    /// Messages to be sent in the window, where that is limited.
+    pub(crate) messages: Option<u64>,
+    /// Messages of a connection, after which another takes its place; all bits set where that is not limited.
+    pub(crate) messages_per_connection: u32,
+    /// The time after which another connection takes a connection's place.
+    pub(crate) lifetime: Option<Duration>,
+    /// Whether connections that are lost are opened again.
+    pub(crate) reconnect: bool,
+    pub(crate) ping_interval: Option<Duration>,
+    /// Connections begun a second, where that is limited.
+    pub(crate) connect_rate: Option<f64>,
+    /// Addresses to connect from, in turn; empty: the kernel's choice.
+    pub(crate) source_ips: Vec<IpAddr>,
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
     /// Entries of each worker's series.
@@ -184,6 +203,22 @@ impl Shared {
     /// The connections of a worker.
     pub(crate) fn lot(&self, worker: usize) -> Lot {
         Lot { worker: worker as u32, threads: self.threads, connections: self.connections }
+    }
+
+    /// The idle connections of a worker.
+    pub(crate) fn idle_lot(&self, worker: usize) -> Lot {
+        Lot { connections: self.idle, ..self.lot(worker) }
+    }
+
+    /// What a worker may send in the window; all bits set where that is not limited.
+    pub(crate) fn budget(&self, worker: usize) -> u64 {
+        let (worker, threads) = (worker as u64, u64::from(self.threads));
+        self.messages.map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+    }
+
+    /// Whether connections are closed and replaced while there is load.
+    pub(crate) fn replaces_connections(&self) -> bool {
+        self.messages_per_connection != u32::MAX || self.lifetime.is_some()
     }
 }
 

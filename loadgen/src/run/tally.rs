@@ -6,7 +6,7 @@ use engine::Nanos;
 use hdrhistogram::Histogram;
 
 use super::ledger::Times;
-use crate::result::{Errors, Integrity, Second, percentile};
+use crate::result::{Errors, Integrity, Pings, Second, percentile};
 
 /// The longest latency that is told apart; longer ones count as this.
 const LONGEST_NS: u64 = 60_000_000_000;
@@ -34,8 +34,14 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// In an open loop where the latency comes from.
     pub(crate) parts: Option<Parts>,
-    /// Start of connecting to open.
+    /// Start of connecting to open, and the two parts of that. Of the connections opened before the load, or, where they are
+    /// opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
+    pub(crate) tcp_connect: Histogram<u64>,
+    pub(crate) handshake: Histogram<u64>,
+    /// Connections that have done their part in the window and were closed for another.
+    pub(crate) cycles: u64,
+    pub(crate) pings: Pings,
     /// Messages that an open loop planned in the window.
     pub(crate) offered: u64,
     /// Messages sent, over the whole run and in the window.
@@ -87,6 +93,10 @@ impl Tally {
             latency: histogram(),
             parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
             connect: histogram(),
+            tcp_connect: histogram(),
+            handshake: histogram(),
+            cycles: 0,
+            pings: Pings::default(),
             offered: 0,
             sent: Count::default(),
             received: Count::default(),
@@ -183,9 +193,18 @@ impl Tally {
         }
     }
 
-    /// A connection opened `latency` after it was begun.
-    pub(crate) fn connected(&mut self, began: Nanos, now: Nanos) {
+    /// A connection has opened: when it was begun, and when TCP had connected.
+    pub(crate) fn opened(&mut self, began: Nanos, connected: Nanos, now: Nanos) {
         self.connect.saturating_record(duration_ns(began, now));
+        self.tcp_connect.saturating_record(duration_ns(began, connected));
+        self.handshake.saturating_record(duration_ns(connected, now));
+    }
+
+    /// Forgets the connections opened so far.
+    pub(crate) fn forget_opened(&mut self) {
+        for histogram in [&mut self.connect, &mut self.tcp_connect, &mut self.handshake] {
+            histogram.reset();
+        }
     }
 
     /// Something went wrong, in this second of the window if in any; what exactly is counted by the caller.
@@ -220,6 +239,11 @@ impl Tally {
     pub(crate) fn add(&mut self, other: &Self) {
         add_histogram(&mut self.latency, &other.latency);
         add_histogram(&mut self.connect, &other.connect);
+        add_histogram(&mut self.tcp_connect, &other.tcp_connect);
+        add_histogram(&mut self.handshake, &other.handshake);
+        self.cycles += other.cycles;
+        self.pings.sent += other.pings.sent;
+        self.pings.answered += other.pings.answered;
         if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
             add_histogram(&mut sum.uncorrected, &part.uncorrected);
             add_histogram(&mut sum.lag, &part.lag);
@@ -358,7 +382,7 @@ mod tests {
         b.errors.closed = 2;
         b.integrity.lost = 3;
         b.failed(Some(0));
-        b.connected(Nanos(5), Nanos(5));
+        b.opened(Nanos(5), Nanos(5), Nanos(5));
         a.settle();
         b.settle();
         a.add(&b);

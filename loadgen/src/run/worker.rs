@@ -16,6 +16,8 @@ use super::tally::Tally;
 
 /// How long a gentle close may take; the run waits no longer for anything.
 const LINGER: Duration = Duration::from_secs(1);
+/// Places for connections in all that are closing, at most.
+const MAX_SPARE: u32 = 4096;
 /// Entries of a completion queue, at most.
 const MAX_CQ_ENTRIES: u32 = 32_768;
 
@@ -38,7 +40,11 @@ impl WorkerThread {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let client = Client::new(shared.clone(), index, reports.clone());
-        let (reports, kind, config) = (reports.clone(), plan.engine, config(plan, shared.lot(index).count()));
+        let (reports, kind, config) = (
+            reports.clone(),
+            plan.engine,
+            config(plan, shared.lot(index).count() + shared.idle_lot(index).count()),
+        );
         let thread = thread::Builder::new()
             .name(format!("load-{index}"))
             .spawn(move || work(kind, &config, inbox, client, cpu, &reports))
@@ -82,13 +88,19 @@ fn work(
     (client.into_tally(), counters)
 }
 
+/// Places for connections that begin while the ones before them are still closing.
+pub(super) fn spare(plan: &Plan, connections: u32) -> u32 {
+    let replaces = plan.messages_per_connection.is_some() || plan.lifetime.is_some() || plan.reconnect;
+    if replaces { connections.min(MAX_SPARE) } else { 0 }
+}
+
 pub(super) fn config(plan: &Plan, connections: u32) -> Config {
     let uring = UringConfig::default();
     let cq_entries =
         connections.saturating_mul(2).next_power_of_two().clamp(uring.cq_entries, MAX_CQ_ENTRIES);
     Config {
         max_accepted: 0,
-        max_connects: connections as usize,
+        max_connects: connections as usize + spare(plan, connections) as usize,
         // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only end in a deadlock with a
         // server that does the same.
         high_water: usize::MAX,

@@ -1,9 +1,10 @@
 //! An echo server that does something wrong on purpose: blocking, a thread for each connection.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,11 @@ pub struct Seen {
     pub messages: AtomicU64,
     pub pongs: AtomicU64,
     pub closes: AtomicU64,
+    /// Data frames, continuations included.
+    pub frames: AtomicU64,
+    pub heads: Mutex<Vec<String>>,
+    pub peers: Mutex<Vec<IpAddr>>,
+    pub keys: Mutex<HashSet<[u8; 4]>>,
 }
 
 /// A server that lives as long as the process.
@@ -137,6 +143,8 @@ fn before_serving() {
 fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io::Result<()> {
     let mut input = Input::default();
     let head = input.read_head(&mut stream)?;
+    seen.heads.lock().expect("heads").push(String::from_utf8_lossy(&head).into_owned());
+    seen.peers.lock().expect("peers").push(stream.peer_addr()?.ip());
     let accepted = handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
     match fault {
         Fault::NotFound => {
@@ -164,8 +172,9 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
     let mut session = Session { stream, fault, number, held: None, count: 0, began: Instant::now() };
     let mut payload = Vec::new();
     loop {
-        let opcode = input.read_frame(&mut session.stream, &mut payload)?;
+        let opcode = input.read_message(&mut session.stream, &mut payload, seen)?;
         match opcode {
+            Opcode::Ping => session.send(Opcode::Pong, &payload)?,
             Opcode::Pong => drop(seen.pongs.fetch_add(1, Ordering::Relaxed)),
             Opcode::Close => {
                 seen.closes.fetch_add(1, Ordering::Relaxed);
@@ -307,18 +316,43 @@ impl Input {
         }
     }
 
-    /// The next frame's opcode; its payload, unmasked, in `payload`.
-    fn read_frame(&mut self, stream: &mut TcpStream, payload: &mut Vec<u8>) -> io::Result<Opcode> {
+    /// The next message's opcode, or a control frame's; its payload, unmasked, in `payload`. Nobody here sends control frames
+    /// between fragments.
+    fn read_message(
+        &mut self,
+        stream: &mut TcpStream,
+        payload: &mut Vec<u8>,
+        seen: &Seen,
+    ) -> io::Result<Opcode> {
+        payload.clear();
+        let (header, mut is_last) = self.read_frame(stream, payload)?;
+        while !is_last {
+            seen.frames.fetch_add(1, Ordering::Relaxed);
+            is_last = self.read_frame(stream, payload)?.1;
+        }
+        if !header.opcode.is_control() {
+            seen.frames.fetch_add(1, Ordering::Relaxed);
+            let mut keys = seen.keys.lock().expect("keys");
+            // Enough to tell one from many.
+            if keys.len() < 10 {
+                keys.extend(header.mask.map(MaskingKey::to_bytes));
+            }
+        }
+        Ok(header.opcode)
+    }
+
+    /// The next frame's header and whether it is the last of its message; its payload, unmasked, behind `payload`.
+    fn read_frame(&mut self, stream: &mut TcpStream, payload: &mut Vec<u8>) -> io::Result<(Header, bool)> {
         loop {
             let rest = &self.bytes[self.used..];
             if let Some((header, len)) = Header::parse(rest).map_err(io::Error::other)? {
                 let end = len + header.payload_len as usize;
                 if rest.len() >= end {
-                    payload.clear();
+                    let before = payload.len();
                     payload.extend_from_slice(&rest[len..end]);
-                    mask::in_place(payload, header.mask.expect("clients mask"));
+                    mask::in_place(&mut payload[before..], header.mask.expect("clients mask"));
                     self.used += end;
-                    return Ok(header.opcode);
+                    return Ok((header, header.fin));
                 }
             }
             self.more(stream)?;

@@ -7,6 +7,7 @@ mod command;
 mod echo;
 mod endings;
 mod open_loop;
+mod shapes;
 
 use std::time::Duration;
 

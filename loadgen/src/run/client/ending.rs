@@ -1,15 +1,92 @@
-//! How connections end, whoever ends them.
+//! How connections live and end, whoever ends them.
 
-use engine::{Cause, CloseMode, Output, Worker};
+use std::time::Duration;
 
-use super::super::shared::Report;
+use engine::{Cause, CloseMode, Nanos, Output, Worker};
+
+use super::super::shared::{Position, Report};
 use super::{CLOSING_TIME, Client, Doing, NORMAL_CLOSURE, Stage};
 use crate::result::Transport;
 
 impl Client {
+    /// The run needs no connection any more: what fails now is no error.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.doing, Doing::Draining | Doing::Closing)
+    }
+
+    // Pings, and the end of a connection's time.
+
+    /// Sets the times of a connection that has just opened.
+    pub(super) fn begin_life(&mut self, link: u32, out: &mut Output<'_>) {
+        let is_loaded = link < self.lot.count();
+        let ends = self.shared.lifetime.filter(|_| is_loaded);
+        let state = &mut self.links[link as usize];
+        state.ends_at = ends.map_or(Nanos::NEVER, |span| self.now + span);
+        if let Some(interval) = self.shared.ping_interval {
+            // Spread over the interval, so that connections opened together do not ping together.
+            let share = f64::from(self.lot.number(link) % 1024 + 1) / 1024.0;
+            state.ping_at = self.now + interval.mul_f64(share);
+        }
+        self.set_deadline(link, out);
+    }
+
+    fn set_deadline(&self, link: u32, out: &mut Output<'_>) {
+        let state = &self.links[link as usize];
+        let at = state.ends_at.min(state.ping_at);
+        if at != Nanos::NEVER {
+            out.set_deadline(Some(at));
+        }
+    }
+
+    /// A time of an open connection has come.
+    pub(super) fn on_time(&mut self, link: u32, out: &mut Output<'_>) {
+        let state = &mut self.links[link as usize];
+        if state.ends_at <= self.now {
+            state.ends_at = Nanos::NEVER;
+            state.left = 0;
+            self.mark(link);
+        }
+        let state = &mut self.links[link as usize];
+        if state.ping_at <= self.now {
+            state.ping_at = self.now + self.shared.ping_interval.unwrap_or(Duration::MAX);
+            self.tally.pings.sent += 1;
+            self.outgoing.ping(out);
+        }
+        self.set_deadline(link, out);
+    }
+
+    // Connections that have done their part.
+
+    /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
+    pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
+        let state = &mut self.links[link as usize];
+        let Some(id) = state.id else { return };
+        state.stage = Stage::Closing;
+        state.is_retired = true;
+        state.ledger.begin_anew();
+        self.open -= 1;
+        self.retiring += 1;
+        self.tally.cycles += u64::from(position.second().is_some());
+        let deadline = w.now() + CLOSING_TIME;
+        w.with(id, |_, out| self.say_goodbye(deadline, out));
+    }
+
+    fn say_goodbye(&mut self, deadline: Nanos, out: &mut Output<'_>) {
+        match self.shared.transport {
+            Transport::Tcp => out.close(CloseMode::Flush),
+            // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+            Transport::Ws => {
+                self.outgoing.close(Some(NORMAL_CLOSURE), out);
+                out.set_deadline(Some(deadline));
+            }
+        }
+    }
+
+    // Connections that end otherwise.
+
     /// The other end has begun to close.
     pub(super) fn peer_closes(&mut self, link: u32, close: &protocol::Close, out: &mut Output<'_>) {
-        if self.doing == Doing::Closing {
+        if let Stage::Closing = self.links[link as usize].stage {
             // The answer to ours: the server closes now (RFC 6455 7.1.1), which we see as the end of its bytes.
             return;
         }
@@ -33,12 +110,28 @@ impl Client {
         self.outstanding -= u64::from(state.ledger.outstanding());
         state.ledger.begin_anew();
         self.tally.failed(self.position.second());
-        if !was_open {
-            return;
+        if was_open {
+            self.open -= 1;
+            self.check_deserted(why);
         }
-        self.open -= 1;
-        if self.open == 0 {
+    }
+
+    /// Tells when there is no connection left and none to come.
+    pub(super) fn check_deserted(&self, why: String) {
+        let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
+        if self.open == 0 && none_to_come && !self.shared.reconnect {
             self.report(Report::Deserted(why));
+        }
+    }
+
+    /// The connection is gone: another may take its place.
+    pub(super) fn replace(&mut self, link: u32) {
+        let state = &mut self.links[link as usize];
+        if std::mem::take(&mut state.is_retired) {
+            self.retiring -= 1;
+            self.reopen.push(link);
+        } else if self.shared.reconnect && self.doing == Doing::Loading {
+            self.retry(link);
         }
     }
 
@@ -50,16 +143,18 @@ impl Client {
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
             let state = &mut self.links[link];
-            let (Stage::Open, Some(id)) = (&state.stage, state.id) else { continue };
-            state.stage = Stage::Closing;
-            w.with(id, |_, out| match self.shared.transport {
-                Transport::Tcp => out.close(CloseMode::Flush),
-                // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
-                Transport::Ws => {
-                    self.outgoing.close(Some(NORMAL_CLOSURE), out);
-                    out.set_deadline(Some(deadline));
+            let Some(id) = state.id else { continue };
+            match state.stage {
+                Stage::Open => {
+                    state.stage = Stage::Closing;
+                    w.with(id, |_, out| self.say_goodbye(deadline, out));
                 }
-            });
+                Stage::Handshaking { .. } => {
+                    state.stage = Stage::Closing;
+                    w.with(id, |_, out| out.close(CloseMode::Abort));
+                }
+                _ => {}
+            }
         }
     }
 }

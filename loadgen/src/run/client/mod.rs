@@ -54,8 +54,40 @@ struct Link {
     stage: Stage,
     ledger: Ledger,
     arriving: Arriving,
-    /// Stands in the list of those that have room in their pipeline.
+    /// Messages that this connection may still send.
+    left: u32,
+    /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
+    /// It has done its part; when it is gone, another takes its place.
+    is_retired: bool,
+    /// When its time is over.
+    ends_at: Nanos,
+    /// When it sends a ping.
+    ping_at: Nanos,
+}
+
+impl Link {
+    fn new(ledger: Ledger) -> Self {
+        Self {
+            id: None,
+            stage: Stage::Closed,
+            ledger,
+            arriving: Arriving::default(),
+            left: u32::MAX,
+            is_dirty: false,
+            is_retired: false,
+            ends_at: Nanos::NEVER,
+            ping_at: Nanos::NEVER,
+        }
+    }
+
+    /// Takes messages off what the connection may send, where that is limited.
+    #[inline]
+    fn spend(&mut self, count: u32) {
+        if self.left != u32::MAX {
+            self.left -= count;
+        }
+    }
 }
 
 enum Stage {
@@ -63,9 +95,10 @@ enum Stage {
     Closed,
     /// Since then; being connected, to the address of this index.
     Connecting(Nanos),
-    /// The request is out; the connection was begun at this time.
+    /// The request is out; when the connection was begun, and when it was there.
     Handshaking {
         began: Nanos,
+        connected: Nanos,
         opening: Box<Opening>,
     },
     Open,
@@ -114,6 +147,15 @@ pub struct Client {
     open: usize,
     /// Connections of the engine that have not been reported closed.
     live: usize,
+    /// Links whose connection has done its part and is about to be replaced.
+    retiring: usize,
+    /// Links to be opened again, and not before when.
+    reopen: Vec<u32>,
+    retry_at: Nanos,
+    /// Messages that may still be sent in the window; all bits set where that is not limited.
+    budget: u64,
+    /// When the worker began.
+    started: Nanos,
     outstanding: u64,
     /// The turn's time, and where it lies.
     now: Nanos,
@@ -128,25 +170,23 @@ impl Client {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
         let lot = shared.lot(worker);
         let random = Random::new(shared.seed, 1 + worker as u64);
-        let link = || Link {
-            id: None,
-            stage: Stage::Closed,
-            ledger: match shared.rate {
+        let loaded = |_| {
+            Link::new(match shared.rate {
                 None => Ledger::closed(shared.pipeline),
                 Some(_) => Ledger::open(shared.max_outstanding),
-            },
-            arriving: Arriving::default(),
-            is_dirty: false,
+            })
         };
+        let links = (0..lot.count()).map(loaded);
+        let links = links.chain((0..shared.idle_lot(worker).count()).map(|_| Link::new(Ledger::idle())));
         Self {
             worker,
             lot,
             reports,
-            links: (0..lot.count()).map(|_| link()).collect(),
+            links: links.collect(),
             dirty: Vec::with_capacity(lot.count() as usize),
             schedule: None,
             alarm: Nanos::NEVER,
-            outgoing: Outgoing::new(shared.transport, &shared.content, random),
+            outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
             tally: Tally::new(shared.seconds, shared.rate.is_some()),
             doing: Doing::Connecting,
@@ -155,6 +195,11 @@ impl Client {
             opening: 0,
             open: 0,
             live: 0,
+            retiring: 0,
+            reopen: Vec::new(),
+            retry_at: Nanos(0),
+            budget: shared.budget(worker),
+            started: Nanos(0),
             outstanding: 0,
             now: Nanos(0),
             position: Position::Before,
@@ -188,6 +233,9 @@ impl Client {
     /// The coordinator has set the window: from now on there is load.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Loading;
+        if self.shared.replaces_connections() {
+            self.tally.forget_opened();
+        }
         let window = &self.shared.window;
         self.alarm = window.end();
         w.set_alarm(Some(self.alarm));
@@ -226,6 +274,7 @@ impl Handler for Client {
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
+        self.started = w.now();
         let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
         self.report(Report::Started { worker: self.worker, tid });
         self.connect_more(w);
@@ -241,9 +290,13 @@ impl Handler for Client {
         let (link, attempt) = (tag as u32, (tag >> 32) as usize);
         self.address = (self.address + attempt) % self.shared.addresses.len();
         self.links[link as usize].id = Some(id);
-        if let Stage::Connecting(began) = self.links[link as usize].stage {
+        if self.doing == Doing::Closing {
+            self.links[link as usize].stage = Stage::Closing;
+            self.opening -= 1;
+            out.close(CloseMode::Abort);
+        } else if let Stage::Connecting(began) = self.links[link as usize].stage {
             match self.shared.transport {
-                Transport::Tcp => self.now_open(link, began),
+                Transport::Tcp => self.now_open(link, began, self.now, out),
                 Transport::Ws => self.links[link as usize].stage = self.request(began, out),
             }
         }
@@ -256,12 +309,7 @@ impl Handler for Client {
         if attempt as usize + 1 < self.shared.addresses.len() && self.doing == Doing::Connecting {
             return self.connect(w, link, attempt + 1);
         }
-        let to = self.address(attempt);
-        self.links[link as usize].stage = Stage::Closed;
-        self.opening -= 1;
-        self.tally.errors.connect += 1;
-        self.doing = Doing::Waiting;
-        self.report(Report::ConnectFailed { to, source: error });
+        self.not_connected(link, self.address(attempt), error);
     }
 
     #[inline]
@@ -298,12 +346,15 @@ impl Handler for Client {
 
     fn deadline(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        if let Stage::Handshaking { .. } = self.links[c.link as usize].stage {
-            self.tally.errors.timeout += 1;
-            let detail = format!("no answer within {:?}", self.shared.connect_timeout);
-            return self.handshake_failed(c.link, detail, out);
+        match self.links[c.link as usize].stage {
+            Stage::Open => self.on_time(c.link, out),
+            Stage::Handshaking { .. } => {
+                self.tally.errors.timeout += 1;
+                let detail = format!("no answer within {:?}", self.shared.connect_timeout);
+                self.handshake_failed(c.link, detail, out);
+            }
+            _ => out.close(CloseMode::Abort),
         }
-        out.close(CloseMode::Abort);
     }
 
     fn closed(&mut self, _: ConnId, c: Conn, cause: Cause) {
@@ -320,15 +371,12 @@ impl Handler for Client {
                 self.lose(c.link, describe(&cause));
             }
             Stage::Handshaking { .. } if !matches!(cause, Cause::Shutdown) => {
-                self.opening -= 1;
-                self.tally.errors.handshake += 1;
-                self.doing = Doing::Waiting;
-                let detail = format!("the server {} without answering", describe(&cause));
-                self.report(Report::HandshakeFailed(detail));
+                self.not_open(format!("the server {} without answering", describe(&cause)));
             }
             _ => {}
         }
         self.links[c.link as usize].stage = Stage::Closed;
+        self.replace(c.link);
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
@@ -356,10 +404,11 @@ impl Handler for Client {
     #[inline]
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
+        self.reopen(w);
         match self.doing {
             Doing::Connecting => self.connect_more(w),
             Doing::Loading if self.schedule.is_some() => self.send_due(w),
-            Doing::Loading if self.position == Position::After => {
+            Doing::Loading if self.position == Position::After || self.budget == 0 => {
                 self.doing = Doing::Draining;
                 w.set_alarm(None);
             }

@@ -15,13 +15,16 @@ impl Client {
         let position = self.shared.window.position(now);
         let mut dirty = std::mem::take(&mut self.dirty);
         for &link in &dirty {
-            self.links[link as usize].is_dirty = false;
+            let state = &mut self.links[link as usize];
+            state.is_dirty = false;
             if position == Position::After {
                 continue;
             }
-            if let (Stage::Open, Some(id)) = (&self.links[link as usize].stage, self.links[link as usize].id)
-            {
+            let (Stage::Open, Some(id)) = (&state.stage, state.id) else { continue };
+            if state.left > 0 {
                 w.with(id, |_, out| self.fill(link, now, position, out));
+            } else if state.ledger.outstanding() == 0 {
+                self.retire(link, position, w);
             }
         }
         dirty.clear();
@@ -31,16 +34,27 @@ impl Client {
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let first = state.ledger.next();
+        let room = self.shared.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
+        let room = u64::from(room).min(self.budget);
         let mut given_up = 0;
-        while state.ledger.outstanding() < self.shared.pipeline {
+        for _ in 0..room {
             given_up += u64::from(state.ledger.send(Times { due: now, sent: now }) == Slot::TakenFromLost);
         }
+        state.spend(room as u32);
         let sequences = first..state.ledger.next();
-        let count = (sequences.end - sequences.start) as u32;
+        let count = room as u32;
+        self.spend(count, position);
         self.outstanding += u64::from(count);
         self.give_up(given_up, position);
         self.tally.sent(count, position.second());
         self.outgoing.send(&self.shared.content, self.lot.number(link), sequences, out);
+    }
+
+    /// Takes messages off what is left to be sent in the window, where that is limited.
+    fn spend(&mut self, count: u32, position: Position) {
+        if position.second().is_some() && self.budget != u64::MAX {
+            self.budget -= u64::from(count);
+        }
     }
 
     fn give_up(&mut self, count: u64, position: Position) {
@@ -57,13 +71,14 @@ impl Client {
     ///
     /// What is late goes out as soon as it can, in the order of the plan, with its planned time.
     pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
+        self.retire_spent(w);
         let now = w.clock();
         let position = self.shared.window.position(now);
         let end = self.shared.window.end();
         for _ in 0..SENDS_PER_ENTER {
             let Some(schedule) = &self.schedule else { return };
             let (due, link) = (schedule.due(), schedule.link());
-            if due >= end {
+            if due >= end || self.budget == 0 {
                 return self.all_sent(w);
             }
             if due > now {
@@ -79,12 +94,15 @@ impl Client {
         if let Some(schedule) = &mut self.schedule {
             schedule.advance();
         }
-        self.tally.offered += u64::from(self.shared.window.position(times.due).second().is_some());
+        let planned = self.shared.window.position(times.due);
+        self.tally.offered += u64::from(planned.second().is_some());
+        self.spend(1, planned);
         let Some(id) = self.links[link as usize].id else { return };
         w.with(id, |_, out| {
-            let ledger = &mut self.links[link as usize].ledger;
-            let sequence = ledger.next();
-            let given_up = u64::from(ledger.send(times) == Slot::TakenFromLost);
+            let state = &mut self.links[link as usize];
+            let sequence = state.ledger.next();
+            let given_up = u64::from(state.ledger.send(times) == Slot::TakenFromLost);
+            state.spend(1);
             self.outstanding += 1;
             self.give_up(given_up, position);
             self.tally.sent(1, position.second());
@@ -101,8 +119,19 @@ impl Client {
             let has_room = state.ledger.outstanding() < self.shared.max_outstanding;
             let is_open = matches!(state.stage, Stage::Open);
             self.tally.was_full |= is_open && !has_room;
-            is_open && has_room
+            is_open && has_room && state.left > 0
         })
+    }
+
+    /// Closes the connections that have sent all they are to send and got everything back.
+    fn retire_spent(&mut self, w: &mut Worker<'_, Self>) {
+        while let Some(link) = self.dirty.pop() {
+            let state = &mut self.links[link as usize];
+            state.is_dirty = false;
+            if matches!(state.stage, Stage::Open) && state.left == 0 && state.ledger.outstanding() == 0 {
+                self.retire(link, self.position, w);
+            }
+        }
     }
 
     /// All connections are full (or gone): the next echo makes room. After the window nobody waits for that.
@@ -117,12 +146,13 @@ impl Client {
     fn all_sent(&mut self, w: &mut Worker<'_, Self>) {
         let (start, end) = (self.shared.window.start(), self.shared.window.end());
         let left = self.schedule.as_ref().map_or(0, |plan| plan.until(end) - plan.until(start));
-        self.tally.offered += left;
+        self.tally.offered += left.min(self.budget);
         self.doing = Doing::Draining;
         w.set_alarm(None);
     }
 
-    fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
+    pub(super) fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
+        let at = at.min(self.next_reopening());
         self.alarm = at;
         w.set_alarm(Some(at));
     }
