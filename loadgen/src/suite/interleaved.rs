@@ -116,6 +116,10 @@ pub(super) struct Session<'a> {
     arms: Vec<result::Arm>,
     rows: Vec<Row>,
     marks: Vec<String>,
+    /// What was measured so far.
+    runs: Vec<Run>,
+    /// The first failure, for the case that nothing succeeds.
+    failure: Option<SuiteError>,
 }
 
 impl<'a> Session<'a> {
@@ -137,7 +141,7 @@ impl<'a> Session<'a> {
         let specs = options.scenarios.iter().filter(|spec| fits(spec, descriptors, &mut marks));
         let rows: Vec<Row> = specs.map(|spec| row(spec, &arms, options, engine, places.as_ref())).collect();
         let arms = arms.iter().map(|arm| subject(arm, options, places.as_ref())).collect();
-        Ok(Self { options, engine, places, arms, rows, marks })
+        Ok(Self { options, engine, places, arms, rows, marks, runs: Vec::new(), failure: None })
     }
 
     /// Says what is about to happen and how long it takes.
@@ -171,11 +175,9 @@ impl<'a> Session<'a> {
         notes: &mut dyn Write,
     ) -> Result<Document, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
-        let mut runs = Vec::new();
-        let mut failure = None;
-        let interrupted = self.make_runs(execute, progress, notes, &mut runs, &mut failure)?;
-        if runs.is_empty() {
-            return Err(failure.unwrap_or(SuiteError::Interrupted));
+        let interrupted = self.make_runs(execute, progress, notes)?;
+        if self.runs.is_empty() {
+            return Err(self.failure.unwrap_or(SuiteError::Interrupted));
         }
         let session = result::Session {
             kind: SessionKind::Suite,
@@ -190,56 +192,71 @@ impl<'a> Session<'a> {
         let scenarios = self.rows.iter().filter_map(scenario).collect();
         let subject = self.arms.last().map(|arm| arm.subject.clone()).unwrap_or_default();
         let tool = Tool::this(self.engine.name());
-        let (arms, verdict) = (self.arms, None);
+        let (arms, runs, verdict) = (self.arms, self.runs, None);
         Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict })
     }
 
-    /// Whether the user ended them early. The first failure is kept for the case that nothing succeeds.
+    /// Whether the user ended them early.
     fn make_runs(
         &mut self,
         execute: Execute<'_>,
         progress: &mut dyn Progress,
         notes: &mut dyn Write,
-        runs: &mut Vec<Run>,
-        failure: &mut Option<SuiteError>,
-    ) -> Result<bool, SuiteError> {
+    ) -> io::Result<bool> {
         for round in 0..self.options.rounds {
-            for row in &mut self.rows {
+            for row in 0..self.rows.len() {
                 // Whoever comes first in one round comes last in the next: no place in the order is anybody's own.
-                let count = row.cells.len();
+                let count = self.rows[row].cells.len();
                 for place in 0..count {
-                    let cell = &mut row.cells[(place + round as usize) % count];
+                    let cell = (place + round as usize) % count;
                     if progress.interrupted() {
                         return Ok(true);
                     }
-                    if cell.failures >= FAILURES {
+                    if self.rows[row].cells[cell].failures >= FAILURES {
                         continue;
                     }
-                    match execute(&Plan { pair: round, ..cell.plan.clone() }, progress) {
-                        Ok(run) => {
-                            let run = compact(run);
-                            writeln!(notes, "{}", line(round, self.options.rounds, &run))?;
-                            let interrupted = run.interrupted;
-                            runs.push(run);
-                            if interrupted {
-                                return Ok(true);
-                            }
-                        }
-                        Err(RunError::Interrupted) => return Ok(true),
-                        Err(source) => {
-                            cell.failures += 1;
-                            let what = format!("{}, arm {}", row.name, cell.plan.arm);
-                            let left_out =
-                                if cell.failures == FAILURES { "; left out from here on" } else { "" };
-                            let mark = format!("{what}, round {}: {source}{left_out}.", round + 1);
-                            writeln!(notes, "NOTE: {mark}")?;
-                            self.marks.push(mark);
-                            failure.get_or_insert(SuiteError::Run { scenario: what, source });
-                        }
+                    let plan = Plan { pair: round, ..self.rows[row].cells[cell].plan.clone() };
+                    let interrupted = match execute(&plan, progress) {
+                        Ok(run) => self.keep(run, notes)?,
+                        Err(RunError::Interrupted) => true,
+                        Err(error) => self.note_failure(row, cell, round, error, notes)?,
+                    };
+                    if interrupted {
+                        return Ok(true);
                     }
                 }
             }
         }
+        Ok(false)
+    }
+
+    /// Whether the user ended this run early.
+    fn keep(&mut self, run: Run, notes: &mut dyn Write) -> io::Result<bool> {
+        let run = compact(run);
+        writeln!(notes, "{}", line(self.options.rounds, &run))?;
+        let interrupted = run.interrupted;
+        self.runs.push(run);
+        Ok(interrupted)
+    }
+
+    /// One arm that does not run is no reason to lose a session of minutes. Never an end of the session.
+    fn note_failure(
+        &mut self,
+        row: usize,
+        cell: usize,
+        round: u32,
+        source: RunError,
+        notes: &mut dyn Write,
+    ) -> io::Result<bool> {
+        let Row { name, cells } = &mut self.rows[row];
+        let cell = &mut cells[cell];
+        cell.failures += 1;
+        let what = format!("{name}, arm {}", cell.plan.arm);
+        let left_out = if cell.failures == FAILURES { "; left out from here on" } else { "" };
+        let mark = format!("{what}, round {}: {source}{left_out}.", round + 1);
+        writeln!(notes, "NOTE: {mark}")?;
+        self.marks.push(mark);
+        self.failure.get_or_insert(SuiteError::Run { scenario: what, source });
         Ok(false)
     }
 }
@@ -258,12 +275,12 @@ fn compact(mut run: Run) -> Run {
     run
 }
 
-fn line(round: u32, rounds: u32, run: &Run) -> String {
+fn line(rounds: u32, run: &Run) -> String {
     let validity = if run.valid { "" } else { "  INVALID" };
     let cpu = run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1000.0);
     format!(
         "[{}/{rounds}] {:<13}{:<16}{:>12.0} msg/s{cpu:>8.2} us/msg{validity}",
-        round + 1,
+        run.pair + 1,
         run.scenario,
         run.arm,
         run.rate_per_s

@@ -54,7 +54,8 @@ fn ratio(
         .filter(|run| is_sound(run))
         .filter_map(|run| {
             let other = against.iter().find(|other| other.pair == run.pair && is_sound(other))?;
-            Some((figure(other)?, figure(run)?))
+            // A figure of nothing has no ratio; it happens where a run got no processor to speak of.
+            Some((figure(other)?, figure(run)?)).filter(|&(a, b)| a > 0.0 && b > 0.0)
         })
         .collect();
     ratio_of_pairs(&pairs)
@@ -243,6 +244,15 @@ mod tests {
         assert_eq!(text.matches("INVALID echo, arm slow: The generator was the limit.").count(), 1, "{text}");
         document.runs.iter_mut().for_each(|run| run.valid = false);
         assert!(side_by_side_table(&document).contains("slow INVALID"));
+    }
+
+    #[test]
+    fn a_figure_of_nothing_spoils_its_round_alone() {
+        let mut document = document(1.25, 10);
+        document.runs[3].server.as_mut().expect("known").cpu_ns_per_message = 0.0;
+        let estimate =
+            ratio(&document, &document.scenarios[0], Metric::ServerCpu, "slow", "quick").expect("pairs");
+        assert!((estimate.shift - 1.255).abs() < 0.01, "{estimate:?}");
     }
 
     #[test]
