@@ -42,6 +42,8 @@ pub struct Faults {
     pub stall: Duration,
     /// An enter that does not wait leaves what is ready for later.
     pub lazy_enters: u32,
+    /// Operations go on outside of any enter, as where a ring was set up without deferred task work.
+    pub unasked_work: u32,
     /// Prompt sends are carried out after their enter has returned.
     pub late_sends: bool,
 }
@@ -66,6 +68,7 @@ impl Faults {
             stalls: often().min(50),
             stall: Duration::from_millis(20),
             lazy_enters: often(),
+            unasked_work: often().min(100),
             late_sends: often() > 0,
             ..Self::default()
         }
@@ -107,6 +110,7 @@ pub struct Happened {
     pub resets: u64,
     pub stalls: u64,
     pub late_sends: u64,
+    pub unasked_work: u64,
     /// Completions that found no room in the queue.
     pub overflows: u64,
     /// Bytes that reached the other end.
@@ -122,7 +126,7 @@ pub struct Happened {
 impl Happened {
     /// All of them with their names.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 21] {
+    pub fn named(&self) -> [(&'static str, u64); 22] {
         [
             ("short submits", self.short_submits),
             ("failed enters", self.failed_enters),
@@ -140,6 +144,7 @@ impl Happened {
             ("resets", self.resets),
             ("stalls", self.stalls),
             ("late sends", self.late_sends),
+            ("unasked work", self.unasked_work),
             ("overflows", self.overflows),
             ("bytes", self.bytes),
             ("connections", self.connections),
@@ -167,6 +172,7 @@ impl AddAssign for Happened {
         self.resets += o.resets;
         self.stalls += o.stalls;
         self.late_sends += o.late_sends;
+        self.unasked_work += o.unasked_work;
         self.overflows += o.overflows;
         self.bytes += o.bytes;
         self.connections += o.connections;

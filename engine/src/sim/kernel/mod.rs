@@ -262,6 +262,10 @@ impl World {
     }
 
     pub(super) fn completion(&mut self, ring: usize) -> Option<Completion> {
+        if self.random.chance(self.faults.unasked_work) && self.can_go_on(ring) {
+            self.happened.unasked_work += 1;
+            self.run_some(ring);
+        }
         let kernel = &mut self.rings[ring];
         let completion = kernel.completed.pop_front()?;
         if let Some(at) = kernel.unreaped.iter().position(|(token, _)| *token == completion.token) {
