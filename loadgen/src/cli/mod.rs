@@ -6,6 +6,7 @@ mod doctor;
 mod duel;
 mod echo;
 mod goal;
+mod history;
 mod html;
 mod list;
 mod load;
@@ -38,6 +39,7 @@ use compare::CompareArguments;
 use doctor::DoctorArguments;
 use duel::DuelArguments;
 use echo::EchoArguments;
+use history::HistoryArguments;
 use html::ReportArguments;
 use list::ListArguments;
 use run::RunArguments;
@@ -101,6 +103,8 @@ enum Command {
     Show(ShowArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(CompareArguments),
+    /// Show a figure over the commits of a branch.
+    History(HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
     Report(ReportArguments),
     /// Check that the generator measures what it says, with a server that stands still for a known time.
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(list)) => list.execute(),
         Some(Command::Show(show)) => show.execute(),
         Some(Command::Compare(compare)) => compare.execute(),
+        Some(Command::History(history)) => history.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),

@@ -111,7 +111,7 @@ pub fn is_sound(run: &Run) -> bool {
 }
 
 /// The runs of a session's server: of a comparison's sides that of the newer.
-fn newer_side(document: &Document) -> impl Iterator<Item = &Run> {
+pub fn newer_side(document: &Document) -> impl Iterator<Item = &Run> {
     let side = document.arms.last().map(|arm| arm.name.as_str());
     document.runs.iter().filter(move |run| side.is_none_or(|side| run.arm == side))
 }

@@ -13,6 +13,20 @@ use crate::subject::Subject;
 
 use svg::{COLOURS, escape};
 
+/// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by the commit's place.
+#[must_use]
+pub fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]) -> String {
+    let places: Vec<(f64, f64)> = points.iter().map(|&(at, value)| (at as f64, value)).collect();
+    let x = svg::Scale::marked(-0.5..=commits as f64 - 0.5, Vec::new());
+    let y = svg::Scale::linear(points.iter().map(|(_, value)| *value), false, figure);
+    let mut chart = svg::Chart::new(title, "commits, the newest to the right", x, y);
+    chart.line(0, &places, true);
+    for point in places {
+        chart.dot(0, point, true, &figure(point.1));
+    }
+    chart.file()
+}
+
 /// A page, and its charts as files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -168,13 +182,14 @@ fn subject(subject: &Subject) -> String {
     format!("{command} (commit {commit}{dirty}{engine})")
 }
 
-/// Judged metrics as a table, the others below them in a softer colour.
+/// Judged metrics as a table, the others below them in a softer colour. What decides stands to the left: the rest may be
+/// beyond the edge of a phone.
 fn judgements(comparison: &Comparison) -> String {
     let unit = if comparison.interleaved { "pairs" } else { "runs" };
     let mut text = format!(
-        "<div class=\"scroll\"><table>\n<tr><th>scenario</th><th>metric</th><th class=\"n\">A</th><th class=\"n\">B</th>\
-         <th class=\"n\">change</th><th class=\"n\">95 % interval</th><th class=\"n\">{unit}</th><th class=\"n\">p</th>\
-         <th class=\"n\">threshold</th><th>verdict</th></tr>\n"
+        "<div class=\"scroll\"><table>\n<tr><th>scenario</th><th>metric</th><th>verdict</th><th class=\"n\">change</th>\
+         <th class=\"n\">95 % interval</th><th class=\"n\">A</th><th class=\"n\">B</th><th class=\"n\">{unit}</th>\
+         <th class=\"n\">p</th><th class=\"n\">threshold</th></tr>\n"
     );
     for judgement in &comparison.judgements {
         text.push_str(&judgement_row(judgement));
@@ -202,15 +217,15 @@ fn judgement_row(judgement: &Judgement) -> String {
     let word = verdict.map_or("shown", Verdict::name);
     let class = if verdict.is_some() { "" } else { " class=\"shown\"" };
     format!(
-        "<tr{class}><td>{}</td><td>{} {}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-         <td class=\"n\">{interval}</td><td class=\"n\">{}</td><td class=\"n\">{:.3}</td><td class=\"n\">{threshold}</td>\
-         <td class=\"word-{word}\">{word}</td></tr>\n",
+        "<tr{class}><td>{}</td><td>{} {}</td><td class=\"word-{word}\">{word}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{interval}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{:.3}</td><td class=\"n\">{threshold}</td></tr>\n",
         escape(&judgement.scenario),
         metric.name(),
         metric.unit(),
+        percent(judgement.ratio),
         figure(metric.shown(judgement.a)),
         figure(metric.shown(judgement.b)),
-        percent(judgement.ratio),
         judgement.pairs,
         judgement.p_adjusted.unwrap_or(judgement.p),
     )
@@ -441,6 +456,13 @@ mod tests {
         assert!(one.html.contains("<h1>A measured session</h1>") && one.charts.len() > 4);
         let many = [example::document(), example::document(), duel(8, 1.0)].map(stored);
         assert!(report(&many, &Context::default()).html.contains("<h1>4 measured servers</h1>"));
+    }
+
+    #[test]
+    fn a_history_is_a_chart_with_a_dot_for_each_session() {
+        let svg = history_chart("a & b", 4, &[(0, 3.0), (1, 3.1), (1, 3.2), (3, 4.0)]);
+        assert_eq!(svg.matches("<circle").count(), 4);
+        assert!(svg.starts_with("<svg") && svg.contains("a &amp; b"));
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl Chart {
             let x = chart.at_x(at);
             chart.put(&format!(r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#));
             // The last mark's label would be cut off by the edge.
-            let anchor = if x > right - 20.0 { "end" } else { "middle" };
+            let half = 3.4 * label.chars().count() as f64;
+            let anchor = if x + half > WIDTH { "end" } else { "middle" };
             chart.text(if anchor == "end" { WIDTH - 2.0 } else { x }, bottom + 15.0, anchor, &label);
         }
         for (at, label) in chart.y.ticks.clone() {

@@ -19,22 +19,22 @@ const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
 /// Names the fault to the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE";
 
-fn loadgen(arguments: &[&str]) -> Command {
+pub(super) fn loadgen(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparring-loadgen"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-fn output(arguments: &[&str]) -> Output {
+pub(super) fn output(arguments: &[&str]) -> Output {
     loadgen(arguments).output().expect("the program runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Asserts the exit code, and that the one line on standard error says so.
-fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
+pub(super) fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
     let output = output(arguments);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
@@ -212,7 +212,11 @@ fn the_version_is_readable_by_people_and_machines() {
 fn serve() {
     let Ok(role) = std::env::var(SERVE) else { return };
     let (port, fault) = role.split_once(' ').expect("port and fault");
-    let fault = if fault == "exit" { Fault::Exit } else { Fault::None };
+    let fault = match fault {
+        "exit" => Fault::Exit,
+        "corrupt" => Fault::Corrupt(3),
+        _ => Fault::None,
+    };
     let server = Echo::ws_at(&format!("127.0.0.1:{port}"), fault);
     // The test runner has begun a line of its own.
     println!("\nlistening on {} (engine blocking, 1 thread, congestion cubic)", server.ws_url());
@@ -223,7 +227,7 @@ fn serve() {
 }
 
 /// The command of a server, for --spawn.
-fn server_command(fault: &str) -> String {
+pub(super) fn server_command(fault: &str) -> String {
     let this = std::env::current_exe().expect("this program");
     let name = "command::serve";
     format!("env '{SERVE}={{port}} {fault}' '{}' --exact {name} --ignored --nocapture", this.display())
@@ -320,7 +324,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A folder of this test's own.
-fn scratch(name: &str) -> PathBuf {
+pub(super) fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     folder

@@ -4,6 +4,7 @@
 
 mod checker;
 mod command;
+mod duel;
 mod echo;
 mod endings;
 mod open_loop;

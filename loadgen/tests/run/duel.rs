@@ -1,0 +1,219 @@
+//! Comparisons as a user starts them: exit codes, what is stored, and what is refused.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use loadgen::result::{Document, SessionKind};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::command::{assert_fails, loadgen, output, scratch, server_command, text};
+
+/// Runs of a moment, saturated alone.
+const SHORT: [&str; 11] =
+    ["--saturation-only", "-c", "4", "-d", "60ms", "-w", "10ms", "--settle", "0", "--engine", "epoll"];
+
+/// The words of a duel of two servers, stored in `folder`.
+fn duel<'a>(a: &'a str, b: &'a str, folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let results = folder.to_str().expect("UTF-8");
+    [&["duel", a, b, "--results", results], &SHORT[..], more].concat()
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let below = entries.into_iter().map(|entry| entry.path());
+    below.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn assert_schema(json: &serde_json::Value) {
+    let schema = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
+    let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
+    jsonschema::validate(&schema, json).expect("the document follows the schema");
+}
+
+#[test]
+fn a_duel_is_judged_printed_and_stored() {
+    let folder = scratch("duel");
+    let server = server_command("none");
+    let output = output(&duel(&server, &server, &folder, &["--pairs", "2", "--tag", "trial"]));
+    let (table, notes) = (text(&output.stdout), text(&output.stderr));
+    // Two pairs decide nothing; a debug build, or a blink on a busy machine, measures nothing.
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{table}{notes}");
+    assert!(table.contains("B against A: ") && table.contains("stored in "), "{table}");
+    assert!(notes.starts_with("2 pairs, each saturated, a fresh server for every run: about "), "{notes}");
+    assert!(notes.contains("pair 1/2  A ") && notes.contains(" left"), "{notes}");
+    let stored = files(&folder);
+    assert_eq!(stored.len(), 1, "{stored:?}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&stored[0]).expect("stored")).expect("JSON");
+    assert_schema(&json);
+    let document: Document = serde_json::from_value(json).expect("a document");
+    assert_eq!((document.session.kind, document.arms.len(), document.runs.len()), (SessionKind::Ab, 2, 4));
+    let order: Vec<&str> = document.runs.iter().map(|run| run.arm.as_str()).collect();
+    assert_eq!(order, ["A", "B", "B", "A"]);
+    assert!(document.verdict.is_some_and(|verdict| verdict["interleaved"] == true));
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn a_server_that_is_none_ends_the_duel_with_its_side_and_its_words_and_nothing_is_stored() {
+    let folder = scratch("duel-bad");
+    let good = server_command("none");
+    let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
+    fails(&good, "/no/such/server", &["side B, pair 1: ", "cannot run `/no/such/server`"]);
+    fails(
+        "sh -c 'echo my reasons >&2; exit 4'",
+        &good,
+        &["side A, pair 1: ", "exit status: 4", "my reasons"],
+    );
+    fails(
+        &good,
+        &server_command("exit"),
+        &["side B, pair 1: ", "ended during the run", "as the test wants it"],
+    );
+    fails(&good, &server_command("corrupt"), &["side B, pair ", "echoes were not what was sent"]);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("ws://{}/", taken.local_addr().expect("its address"));
+    assert_fails(
+        &duel(&good, &good, &folder, &["-q", "--url", &url]),
+        1,
+        &["side A, pair 1: ", "already listens"],
+    );
+    assert_eq!(files(&folder), Vec::<PathBuf>::new());
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn unusable_commands_and_flags_end_with_2() {
+    let folder = scratch("duel-usage");
+    let fails =
+        |a: &str, more: &[&str], parts: &[&str]| assert_fails(&duel(a, "b {port}", &folder, more), 2, parts);
+    fails("open 'quote", &[], &["command A", "quote"]);
+    assert_fails(&["duel", "a {port}", "b {port}", "--scenario", "fast"], 2, &["echo, pipeline"]);
+    fails("a {port}", &["--scenario", "echo"], &["--connections", "--scenario"]);
+    fails("a {port}", &["--pairs", "0"], &["--pairs"]);
+    assert_fails(&["duel", "only one {port}"], 2, &["COMMAND B"]);
+    assert_fails(&["aa", "a {port}", "--pairs", "7"], 2, &["--pairs"]);
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn ctrl_c_gives_the_verdict_so_far_marked() {
+    let folder = scratch("duel-cut");
+    let server = server_command("none");
+    let mut child = loadgen(&duel(&server, &server, &folder, &["--pairs", "1000"]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut notes = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.starts_with("pair 2/") {
+        line.clear();
+        assert_ne!(notes.read_line(&mut line).expect("text"), 0, "it ended by itself");
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).expect("our own child");
+    let mut rest = String::new();
+    notes.read_to_string(&mut rest).expect("text");
+    let output = child.wait_with_output().expect("ends");
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{table}{rest}");
+    assert!(table.starts_with("INTERRUPTED: the verdict so far\n"), "{table}");
+    let document: Document =
+        serde_json::from_slice(&fs::read(&files(&folder)[0]).expect("stored")).expect("JSON");
+    assert!(
+        document.session.interrupted && document.runs.len() >= 4 && document.runs.len().is_multiple_of(2)
+    );
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn noise_is_recorded_and_stored() {
+    let folder = scratch("noise");
+    let (results, server) = (folder.to_str().expect("UTF-8"), server_command("none"));
+    let words = [&["aa", &server, "--pairs", "8", "--results", results], &SHORT[..]].concat();
+    let output = output(&words);
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{}{}", text(&output.stdout), text(&output.stderr));
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&files(&folder)[0]).expect("stored")).expect("JSON");
+    assert_schema(&json);
+    assert_eq!(json["session"]["kind"], "aa");
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+/// A stored session of the repository, changed.
+fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -> String {
+    let committed = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")));
+    let quick =
+        committed.iter().find(|path| path.to_string_lossy().ends_with("-quick.json")).expect("there is one");
+    let mut json = serde_json::from_slice(&fs::read(quick).expect("readable")).expect("JSON");
+    change(&mut json);
+    let path = folder.join(name);
+    fs::write(&path, json.to_string()).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn files_that_do_not_compare_or_cannot_be_read_are_refused_with_the_reason() {
+    let folder = scratch("compare-bad");
+    let good = changed(&folder, "good.json", |_| {});
+    let newer = changed(&folder, "newer.json", |json| json["schema"] = 99.into());
+    let other = changed(&folder, "other.json", |json| json["machine"]["id"] = "ffffffffffff".into());
+    let text = fs::read_to_string(&good).expect("readable");
+    let cut = folder.join("cut.json");
+    fs::write(&cut, &text[..text.len() / 2]).expect("written");
+    let cut = cut.to_str().expect("UTF-8");
+    for command in ["compare", "report"] {
+        let page = folder.join("page.html");
+        let page = page.to_str().expect("UTF-8");
+        let fails = |base: &str, parts: &[&str]| {
+            let more: &[&str] = if command == "report" { &["-o", page] } else { &[] };
+            assert_fails(&[&[command, base, &good], more].concat(), 1, parts);
+        };
+        fails(&newer, &["newer.json", "schema 99"]);
+        fails(cut, &["cut.json", "truncated"]);
+        fails(&other, &["machines differ", "ffffffffffff", "--force"]);
+        fails("gone.json", &["gone.json"]);
+        assert!(!Path::new(page).exists());
+    }
+    let forced = output(&["compare", &other, &good, "--force"]);
+    assert_eq!(forced.status.code(), Some(0));
+    let said = super::command::text(&forced.stdout);
+    assert!(said.contains("ADVISORY: ") && said.contains("FORCED: The machines differ"), "{said}");
+    assert_fails(&["compare", &good], 1, &["not an interleaved session"]);
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn stored_sessions_are_listed_shown_and_made_a_page_of() {
+    let folder = scratch("list");
+    let machine = folder.join("0123456789ab");
+    fs::create_dir_all(&machine).expect("made");
+    let file =
+        changed(&machine, "20260101T000000Z-x-quick.json", |json| json["session"]["tag"] = "mine".into());
+    let results = folder.to_str().expect("UTF-8");
+    let listed = output(&["list", "--results", results, "--tag", "mine", "--scenario", "echo"]);
+    assert_eq!(listed.status.code(), Some(0));
+    assert!(text(&listed.stdout).contains(&file), "{}", text(&listed.stdout));
+    let none = output(&["list", "--results", results, "--tag", "other"]);
+    assert!(none.stdout.is_empty() && text(&none.stderr).contains("no stored session"));
+    let shown = output(&["show", "mine", "--results", results]);
+    assert!(text(&shown.stdout).contains("pipeline"), "{}", text(&shown.stderr));
+    let page = folder.join("page.html");
+    let charts = folder.join("charts");
+    let words =
+        ["report", &file, "-o", page.to_str().expect("UTF-8"), "--svg", charts.to_str().expect("UTF-8")];
+    assert_eq!(output(&words).status.code(), Some(0));
+    assert!(fs::read_to_string(&page).expect("written").starts_with("<!doctype html>"));
+    assert!(files(&charts).len() >= 8);
+    // A damaged file is named, and hides nothing.
+    fs::write(machine.join("20260102T000000Z-x-quick.json"), "{").expect("written");
+    let listed = output(&["list", "--results", results]);
+    assert_eq!(listed.status.code(), Some(1));
+    assert!(text(&listed.stdout).contains(&file) && text(&listed.stderr).contains("truncated"));
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
