@@ -185,11 +185,11 @@ impl<E> Search<'_, E> {
                 )
             }
             (Some(_), Some((rate, Outcome::GeneratorLimit(why)))) => format!(
-                "at {rate:.0} a second the generator was the limit ({why}): the server may carry more; give the generator more threads (-t)"
+                "at {rate:.0} a second the generator was the limit, and the server may carry more: {why}"
             ),
             (Some(_), Some((rate, Outcome::Missed(why)))) => format!("at {rate:.0} a second: {why}"),
             (None, Some((rate, Outcome::GeneratorLimit(why)))) => format!(
-                "the generator was the limit already at {rate:.0} a second ({why}): nothing is known about the server"
+                "already at {rate:.0} a second the generator was the limit, and nothing is known about the server: {why}"
             ),
             (None, Some((rate, Outcome::Missed(why)))) if rate <= lowest => {
                 format!("even {rate:.0} a second, the lowest rate that was to be tried, misses: {why}")
@@ -285,7 +285,9 @@ mod tests {
         let found = limited(20_000.0);
         assert!(found.rate_per_s.is_some_and(|rate| rate > 19_500.0));
         assert!(
-            found.conclusion.contains("the generator was the limit (lag p99 3ms)"),
+            found
+                .conclusion
+                .contains("the generator was the limit, and the server may carry more: lag p99 3ms"),
             "{}",
             found.conclusion
         );

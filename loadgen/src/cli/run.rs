@@ -36,6 +36,9 @@ Examples:
   sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
   sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
       --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
+  sparring-loadgen run ws://127.0.0.1:9001/ -R 50k --threshold 'p99<2ms' --threshold 'errors<1'
+                                                                  exit status 10 where one is missed
+  sparring-loadgen run ws://127.0.0.1:9001/ --find-rate 'p99<2ms' the highest rate that meets it
 
 Without -R the load is a closed loop: each connection sends again when an echo is back, and latency runs
 from just before the send to the arrival of the echo. That finds capacity. With -R it is an open loop:

@@ -39,7 +39,7 @@ pub struct Document {
     pub scenarios: Vec<Scenario>,
     /// Every run, in the order in which they were made.
     pub runs: Vec<Run>,
-    /// What a comparison concluded; `null` in a session that compares nothing.
+    /// What a comparison concluded, or whether a run reached its goals; `null` where there was neither.
     #[serde(default)]
     pub verdict: Option<serde_json::Value>,
 }
