@@ -58,8 +58,9 @@ const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was missed, or no
-rate meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with the result of what was measured.";
+Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold
+was missed, or no rate meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with
+the result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]
