@@ -59,17 +59,19 @@ class Server:
         return json.loads([line for line in self.out if line.startswith('{')][-1])
 
 
-def measure(name, scheme, pipeline, size, seconds, cpus):
+def measure(name, scheme, pipeline, size, seconds, cpus, *flags):
     """One run of sparring-loadgen with a server of its own; the stored run."""
+    flags = flags if '-c' in flags else ('-c', '64', *flags)
     protocol = [] if scheme == 'ws' else ['--protocol', 'tcp']
     server = [SERVER, '--listen', '127.0.0.1:{port}', '--threads', '1', '--cpus', str(cpus[0]), '--engine', 'uring', '--stats', *protocol]
     with tempfile.NamedTemporaryFile(suffix='.json') as result:
-        subprocess.run([LOADGEN, 'run', scheme + '://127.0.0.1:{port}/', '-c', '64', '--pipeline', str(pipeline), '-s', str(size),
-                        '-d', f'{seconds}s', '-w', '1s', '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet',
+        subprocess.run([LOADGEN, 'run', scheme + '://127.0.0.1:{port}/', '--pipeline', str(pipeline), '-s', str(size),
+                        '-d', f'{seconds}s', '-w', '1s', '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet', '--allow-invalid', *flags,
                         '--spawn', ' '.join(server), '--spawn-cpus', str(cpus[0]), '--json', result.name],
                        check=True, stdout=subprocess.DEVNULL)
         run = json.load(open(result.name))['runs'][0]
-    assert run['valid'], f"{name}: {run['invalid_reasons']}"
+    if not run['valid']:
+        print(f"{name}: INVALID: {'; '.join(run['invalid_reasons'])}", file=sys.stderr)
     return run
 
 
@@ -103,6 +105,11 @@ def rounds(count, seconds, cpus):
         'tcp': lambda: measure('tcp', 'tcp', 1, 38, seconds, cpus),
         'pipeline': lambda: measure('pipeline', 'ws', 16, 32, seconds, cpus),
         'tcp-pipeline': lambda: measure('tcp-pipeline', 'tcp', 16, 38, seconds, cpus),
+        'tcp-unchecked': lambda: measure('tcp-unchecked', 'tcp', 1, 38, seconds, cpus, '--no-verify'),
+        'tcp-pipeline-unchecked': lambda: measure('tcp-pipeline-unchecked', 'tcp', 16, 38, seconds, cpus, '--no-verify'),
+        'rate-spin': lambda: measure('rate-spin', 'ws', 1, 32, seconds, cpus, '-R', '80k', '--wait', 'spin'),
+        'rate-sleep': lambda: measure('rate-sleep', 'ws', 1, 32, seconds, cpus, '-R', '80k', '--wait', 'sleep'),
+        'slow-sleep': lambda: measure('slow-sleep', 'ws', 1, 32, seconds, cpus, '-R', '5k', '--wait', 'sleep'),
         'bare': lambda: bare(1, seconds, cpus),
         'bare-pipeline': lambda: bare(16, seconds, cpus),
     }
@@ -129,7 +136,40 @@ def report_rounds(seen):
     ratios('generator CPU / server CPU, 64 x 16', client('pipeline'), server('pipeline'), 'at most 1')
     ratios('generator CPU / bare epoll loop, 64 x 1', client('echo'), seen['bare'], 'at most 1')
     ratios('generator CPU / bare epoll loop, 64 x 16', client('pipeline'), seen['bare-pipeline'], 'at most 1')
+    ratios('generator CPU, echo / tcp unchecked, 64 x 1', client('echo'), client('tcp-unchecked'), 'at most 1.10')
+    ratios('generator CPU, pipeline / tcp unchecked, 64 x 16', client('pipeline'), client('tcp-pipeline-unchecked'), 'at most 1.10')
+    lag = lambda name: [r['latency_ns']['lag']['p99'] for r in seen[name]]
+    show('lag p99 at 80,000/s on 64 connections, spinning', lag('rate-spin'), 'us', 'below 50', 1e-3)
+    show('lag p99 at 80,000/s on 64 connections, sleeping', lag('rate-sleep'), 'us', 'below the timer error + 50', 1e-3)
+    show('lag p50 at 5,000/s, sleeping: the timer error', [r['latency_ns']['lag']['p50'] for r in seen['slow-sleep']], 'us', 'reported', 1e-3)
     show('generator utilisation, echo', [r['client']['cpu_utilisation'][0] * 100 for r in seen['echo']], '%', 'stored with every run')
+
+
+def opening(cpus):
+    """15,000 connections opened and handshaken at 10,000 a second."""
+    run = measure('opening', 'ws', 1, 32, 1, cpus, '-c', '15000', '--connect-rate', '10k', '-R', '1k')
+    latency = run['latency_ns']['connect']
+    print(f"15,000 connections at 10,000/s: open after {run['phases']['connect'] / 1e9:.3f} s (promised: about 1.5), "
+          f"{latency['count']} samples, p50 {(latency['p50'] or 0) / 1e3:.0f} us, p99 {(latency['p99'] or 0) / 1e3:.0f} us, errors {sum(run['errors'].values())}")
+
+
+def memory(cpus):
+    """Anonymous memory of the generator for each connection at depth 1: the slope between 1,000 and 10,000."""
+    def anonymous(connections):
+        server = Server(cpus[0], '--engine', 'uring')
+        # Huge pages would come in steps of 2 MiB and say nothing about a connection.
+        process = subprocess.Popen([LOADGEN, 'run', f'ws://{server.address}/', '-c', str(connections), '-d', '30s', '-w', '0', '-R', '20k',
+                                    '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet'],
+                                   env=dict(os.environ, MIMALLOC_ALLOW_THP='0'), stderr=subprocess.DEVNULL)
+        time.sleep(4)
+        status = open(f'/proc/{process.pid}/status').read()
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        server.stop()
+        return int(re.search(r'RssAnon:\s+(\d+)', status).group(1)) * 1024
+
+    few, many = anonymous(1000), anonymous(10000)
+    print(f'generator memory per connection at depth 1: {(many - few) / 9000:.0f} bytes; promised: at most 1,024')
 
 
 def system_calls(cpus):
@@ -181,6 +221,8 @@ def main():
     cpus = processors()
     print(f'{args.rounds} interleaved rounds of {args.seconds} s; server on processor {cpus[0]}, generator on {cpus[1]}')
     report_rounds(rounds(args.rounds, args.seconds, cpus))
+    opening(cpus)
+    memory(cpus)
     system_calls(cpus)
     instructions()
 

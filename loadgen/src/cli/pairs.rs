@@ -124,6 +124,7 @@ impl PairsArguments {
             pipeline: spec.pipeline,
             message_bytes: spec.message_bytes,
             payload: spec.payload,
+            messages_per_connection: spec.messages_per_connection,
             ..self.load.plan(url(default(spec.transport))?, engine)
         })
     }

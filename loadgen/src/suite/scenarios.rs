@@ -32,6 +32,8 @@ pub struct Spec {
     pub message_bytes: usize,
     /// What messages are made of.
     pub payload: Payload,
+    /// Messages after which a connection is closed and another opened in its place.
+    pub messages_per_connection: Option<u32>,
     /// An open loop: messages a second over all connections; `None`: a closed loop.
     pub rate_per_s: Option<f64>,
     /// The server's engine where the scenario is about an engine; otherwise the session's.
@@ -61,7 +63,18 @@ const fn ws(
     payload: Payload,
 ) -> Spec {
     let (transport, rate_per_s, engine) = (Transport::Ws, None, None);
-    Spec { name, transport, connections, pipeline, message_bytes, payload, rate_per_s, engine }
+    let messages_per_connection = None;
+    Spec {
+        name,
+        transport,
+        connections,
+        pipeline,
+        message_bytes,
+        payload,
+        messages_per_connection,
+        rate_per_s,
+        engine,
+    }
 }
 
 const fn tcp(name: &'static str, connections: u32, pipeline: u32, payload_bytes: usize) -> Spec {
@@ -86,13 +99,19 @@ const MAIN: [Spec; 8] = [
 ];
 
 /// What `full` has beside [`MAIN`].
-const MORE: [Spec; 5] = [
+const MORE: [Spec; 8] = [
     ws("echo-1x1", 1, 1, 32, Payload::Binary),
     ws("echo-512x1", 512, 1, 32, Payload::Binary),
     ws("text-4000x1", 4000, 1, 125, Payload::TextMixed),
     ws("text-16k", 16, 1, 16 * KIB, Payload::TextMixed),
     ws("text-1m", 4, 1, 1024 * KIB, Payload::TextMixed),
+    ARENA,
+    Spec { name: "echo-ws-pipe", pipeline: 16, ..ARENA },
+    Spec { name: "echo-ws-10", messages_per_connection: Some(10), ..ARENA },
 ];
+
+/// The WebSocket profiles of the HttpArena benchmark, with the fewest of their connections.
+const ARENA: Spec = ws("echo-ws", 512, 1, 5, Payload::TextAscii);
 
 /// What the sides of an interleaved session are compared in: the main scenarios, few and many connections, and fixed rates.
 const SIDE_BY_SIDE: [Spec; 11] = [

@@ -256,6 +256,7 @@ pub(super) fn plan_of(
         pipeline: spec.pipeline,
         message_bytes: spec.message_bytes,
         payload: spec.payload,
+        messages_per_connection: spec.messages_per_connection,
         rate_per_s: spec.rate_per_s,
         cpus: places.map(|places| places.client).into_iter().collect(),
         spawn: Some(Spawn { command, cpus: places.map(|places| places.server).into_iter().collect() }),
@@ -438,7 +439,7 @@ mod tests {
         let mut notes = Vec::new();
         session.announce(&mut notes).expect("written");
         let notes = String::from_utf8(notes).expect("text");
-        assert!(notes.starts_with("suite full: 13 scenarios, 39 runs, about 4 minutes"), "{notes}");
+        assert!(notes.starts_with("suite full: 16 scenarios, 48 runs, about 5 minutes"), "{notes}");
     }
 
     #[test]
@@ -446,9 +447,9 @@ mod tests {
         let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
         let names: Vec<String> = names(&session).into_iter().map(str::to_owned).collect();
         let document = session.measure(roomy(), &instant, &mut Silent, &mut Vec::new()).expect("measured");
-        assert_eq!(document.runs.len(), 39);
+        assert_eq!(document.runs.len(), 48);
         for (index, run) in document.runs.iter().enumerate() {
-            assert_eq!((run.scenario.as_str(), run.pair as usize), (names[index % 13].as_str(), index / 13));
+            assert_eq!((run.scenario.as_str(), run.pair as usize), (names[index % 16].as_str(), index / 16));
         }
         assert_eq!(document.session.order, "rounds");
         assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));

@@ -106,6 +106,9 @@ enum Stage {
     Closing,
 }
 
+/// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the ledger).
+const _: () = assert!(size_of::<Link>() <= 256);
+
 /// What the worker is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
