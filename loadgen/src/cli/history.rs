@@ -159,7 +159,8 @@ fn log(revision: &str) -> Result<Vec<(String, String)>, Failure> {
             Failure::Error(format!("cannot run git, which knows the order of commits: {error}"))
         })?;
     if !asked.status.success() {
-        let why = String::from_utf8_lossy(&asked.stderr).trim().to_owned();
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        let why = said.lines().next().unwrap_or("it does not say why");
         return Err(Failure::Error(format!("git knows no history of `{revision}` here (--branch): {why}")));
     }
     let text = String::from_utf8_lossy(&asked.stdout);

@@ -233,10 +233,10 @@ mod tests {
             found.into_iter().map(|stored| stored.path).collect::<Vec<_>>()
         };
         assert_eq!(paths("aaaaaaa"), [old.clone(), new.clone()]);
-        assert_eq!(paths("aaaaaaaab"), [new.clone()]);
-        assert_eq!(paths("one"), [old.clone()]);
-        assert_eq!(paths("last"), [old.clone(), new]);
-        assert_eq!(paths(&old.to_string_lossy()), [old]);
+        assert_eq!(paths("last"), [old.clone(), new.clone()]);
+        assert_eq!(paths("aaaaaaaab"), [new]);
+        assert_eq!(paths(&old.to_string_lossy()), std::slice::from_ref(&old));
+        assert_eq!(paths("one"), [old]);
         let error = store.named("no-such-thing").expect_err("nothing").to_string();
         assert!(error.contains("no-such-thing") && error.contains("list"), "{error}");
         assert!(matches!(store.named("gone.json"), Err(SelectionError::Store(StoreError::Io { .. }))));
