@@ -1,5 +1,7 @@
 //! What an interleaved session shows: each arm's figures, and their ratios to the first arm's, round by round.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use comfy_table::Table;
 
 use crate::compare::Metric;
@@ -132,14 +134,14 @@ fn remarks(document: &Document) -> Vec<String> {
          taken\nwithin each round, and their interval holds the true one with 95 %."
     );
     let few = (rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned());
-    let mut invalid: Vec<String> = Vec::new();
+    let mut invalid: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| !run.valid) {
-        let reasons = run.invalid_reasons.join(" ");
-        let said = format!("INVALID {}, arm {}: {reasons}", run.scenario, run.arm);
-        if !invalid.contains(&said) {
-            invalid.push(said);
-        }
+        let cells = invalid.entry(run.invalid_reasons.join(" ")).or_default();
+        cells.insert(format!("{} on {}", run.scenario, run.arm));
     }
+    let invalid = invalid.into_iter().map(|(reasons, cells)| {
+        format!("INVALID: {reasons} ({})", cells.into_iter().collect::<Vec<_>>().join(", "))
+    });
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
     let interrupted =
         document.session.interrupted.then(|| "INTERRUPTED: what was measured until then.".to_owned());
@@ -241,7 +243,11 @@ mod tests {
             ratio(&document, &document.scenarios[0], Metric::ServerCpu, "slow", "quick").expect("a pair");
         assert_eq!(estimate.interval, None);
         let text = side_by_side_table(&document);
-        assert_eq!(text.matches("INVALID echo, arm slow: The generator was the limit.").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("INVALID: The generator was the limit. (echo on quick, echo on slow)").count(),
+            1,
+            "{text}"
+        );
         document.runs.iter_mut().for_each(|run| run.valid = false);
         assert!(side_by_side_table(&document).contains("slow INVALID"));
     }
