@@ -121,10 +121,9 @@ remove_worktree() {
 }
 trap remove_worktree EXIT
 
-# server_of REVISION: builds its server unless it has been built before, and leaves its path in `server`.
+# server_of REVISION COMMIT: builds its server unless it has been built before, and leaves its path in `server`.
 server_of() {
-    local revision=$1 commit
-    commit=$(commit_of "$revision")
+    local revision=$1 commit=$2
     if [ -z "$commit" ]; then
         echo "building the server of the working tree ..."
         build_here sparring-server "$cache/working-tree" "$target" ||
@@ -145,9 +144,12 @@ server_of() {
     remove_worktree
 }
 
-server_of "${revisions[0]}"
+# Both before anything is built: what cannot be found is not to be said minutes later.
+commit_a=$(commit_of "${revisions[0]}")
+commit_b=$(commit_of "${revisions[1]}")
+server_of "${revisions[0]}" "$commit_a"
 server_a=$server
-server_of "${revisions[1]}"
+server_of "${revisions[1]}" "$commit_b"
 server_b=$server
 echo "building the generator of this checkout ..."
 build_here sparring-loadgen "$cache/generator" "$target" || fail "the generator does not build; the compiler's output is above"
