@@ -113,8 +113,6 @@ pub struct Happened {
     pub unasked_work: u64,
     /// Completions that found no room in the queue.
     pub overflows: u64,
-    /// Looks at bytes that reach over several receive buffers.
-    pub joined_receives: u64,
     /// Bytes that reached the other end.
     pub bytes: u64,
     /// Connections made.
@@ -128,7 +126,7 @@ pub struct Happened {
 impl Happened {
     /// All of them with their names.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 23] {
+    pub fn named(&self) -> [(&'static str, u64); 22] {
         [
             ("short submits", self.short_submits),
             ("failed enters", self.failed_enters),
@@ -139,7 +137,6 @@ impl Happened {
             ("missing F_MORE", self.missing_more),
             ("interrupted receives", self.interrupted_receives),
             ("short receives", self.short_receives),
-            ("joined receives", self.joined_receives),
             ("stale completions", self.stale),
             ("accept errors", self.accept_errors),
             ("socket errors", self.socket_errors),
@@ -168,7 +165,6 @@ impl AddAssign for Happened {
         self.missing_more += o.missing_more;
         self.interrupted_receives += o.interrupted_receives;
         self.short_receives += o.short_receives;
-        self.joined_receives += o.joined_receives;
         self.stale += o.stale;
         self.accept_errors += o.accept_errors;
         self.socket_errors += o.socket_errors;

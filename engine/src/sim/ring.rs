@@ -90,13 +90,9 @@ impl Ring for SimulatedRing {
 
     fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
         let mut world = self.world.borrow_mut();
-        let run = id..id + len.div_ceil(self.buffer_size).max(1) as u16;
-        assert!(usize::from(run.end) <= world.rings[self.index].buffers.count());
-        world.happened.joined_receives += u64::from(run.len() > 1);
-        for id in run {
-            if !world.rings[self.index].buffers.is_engines(id) {
-                world.violate(format!("buffer {id} was used after it was given back"));
-            }
+        assert!(usize::from(id) < world.rings[self.index].buffers.count() && len <= self.buffer_size);
+        if !world.rings[self.index].buffers.is_engines(id) {
+            world.violate(format!("buffer {id} was used after it was given back"));
         }
         // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps alive. The world writes to
         // them only in `enter` and `give_back`, which the reference to self that this one borrows from excludes.

@@ -46,7 +46,6 @@ mod setup;
 mod slot;
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -98,7 +97,7 @@ fn as_slots(n: usize) -> u32 {
 enum Source<'a> {
     /// The call had no bytes.
     Nowhere,
-    /// From the start of a receive buffer on.
+    /// In a receive buffer.
     Buffer(u16),
     /// In bytes that were stashed during a pause.
     Stash(&'a [u8]),
@@ -123,8 +122,6 @@ pub(crate) struct Core<'c, R, H: Handler> {
     named: Vec<u16>,
     /// Receive buffers that are named.
     held: usize,
-    /// Bytes of a receive buffer.
-    buffer_size: usize,
     completions: Vec<Completion>,
     /// Completions before this one have had their sends settled.
     settled: usize,
@@ -181,7 +178,6 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             send_mode: if silent { SendMode::Silent } else { SendMode::Prompt },
             named: vec![0; buffers],
             held: 0,
-            buffer_size: config.uring.buffer_size as usize,
             completions: Vec::with_capacity(config.uring.cq_entries as usize),
             settled: 0,
             dirty: Vec::new(),
@@ -414,14 +410,10 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         }
         let mut next = 0;
         while next < self.completions.len() {
-            let mut completion = self.completions[next];
+            let completion = self.completions[next];
             next += 1;
             self.counters.completions += 1;
-            let unsettled = next > self.settled;
-            if completion.result == self.buffer_size as i32 && completion.buffer.is_some() {
-                next = self.join_receives(&mut completion, next);
-            }
-            self.on_completion(handler, completion, unsettled);
+            self.on_completion(handler, completion, next > self.settled);
         }
         self.completions.clear();
         self.settled = 0;
@@ -512,7 +504,12 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         let bytes = match (segment, source) {
             (Segment::Arena(range), _) => Bytes::Arena { start: range.start, end: range.end },
             (Segment::Owned(buffer), _) => Bytes::Owned(buffer),
-            (Segment::Echo(range), Source::Buffer(id)) => self.echo_of(id, range),
+            (Segment::Echo(range), Source::Buffer(id)) => {
+                if !mutated!(BufferReturnedEarly) {
+                    self.name_buffer(id);
+                }
+                Bytes::Buffer { id, start: range.start, end: range.end }
+            }
             (Segment::Echo(range), Source::Stash(stash)) => {
                 let mut copy = self.record.pool().take();
                 copy.extend_from_slice(&stash[range.start as usize..range.end as usize]);
@@ -521,20 +518,6 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             (Segment::Echo(_), Source::Nowhere) => unreachable!("Output::echo checks the range"),
         };
         self.pieces.append(&mut self.slots[slot as usize].chain, bytes);
-    }
-
-    /// A range of what came in from the start of receive buffer `first` on. Its buffers are named.
-    #[inline]
-    fn echo_of(&mut self, first: u16, range: Range<u32>) -> Bytes {
-        let size = self.buffer_size as u32;
-        // In the first buffer, nearly always: no division.
-        let skipped = if range.start < size { 0 } else { range.start / size };
-        let id = first + skipped as u16;
-        let (start, end) = (range.start - skipped * size, range.end - skipped * size);
-        if !mutated!(BufferReturnedEarly) {
-            self.name_buffers(id, end as usize);
-        }
-        Bytes::Buffer { id, start, end }
     }
 
     // ---- time

@@ -8,7 +8,7 @@ const NIL: u32 = u32::MAX;
 /// Where the bytes of a piece lie.
 #[derive(Debug)]
 pub(super) enum Bytes {
-    /// In receive buffers, counted from the start of buffer `id`, in which the first byte lies.
+    /// In a receive buffer.
     Buffer { id: u16, start: u32, end: u32 },
     /// In the turn's arena.
     Arena { start: u32, end: u32 },

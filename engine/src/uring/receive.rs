@@ -1,7 +1,5 @@
 //! Input: multishot receives into provided buffers, pauses, the end of the other side's stream.
 
-use std::ops::Range;
-
 use crate::handler::{Cause, Handler};
 use crate::token::OpKind;
 use crate::uring::ring::{Completion, Op, Ring};
@@ -81,17 +79,14 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     fn return_unused(&mut self, c: Completion) {
         if let Some(id) = c.buffer {
-            // A result that is no length came with one buffer.
-            let len = usize::try_from(c.result).unwrap_or(0);
-            self.run_of(id, len.max(1)).for_each(|id| self.ring.give_back(id));
+            self.ring.give_back(id);
         }
     }
 
-    /// `len` bytes have come, from the start of buffer `id` on.
     fn on_bytes(&mut self, handler: &mut H, slot: u32, id: u16, len: usize) {
         self.counters.bytes_in += len as u64;
-        // The buffers are named for the length of the call: a handler that echoes and then aborts drops its echoes at once.
-        self.name_buffers(id, len);
+        // The buffer is named for the length of the call: a handler that echoes and then aborts drops its echoes at once.
+        self.name_buffer(id);
         let s = &mut self.slots[slot as usize];
         match s.state {
             State::Open if s.has_caught_up() => {
@@ -115,62 +110,24 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             }
             _ => {}
         }
-        self.unname_buffers(id, len);
+        self.unname_buffer(id);
     }
 
-    /// The receive buffers that bytes up to `end`, counted from the start of buffer `id`, lie in.
-    #[inline]
-    fn run_of(&self, id: u16, end: usize) -> Range<u16> {
-        // One, nearly always: no division.
-        let count = if end <= self.buffer_size { 1 } else { end.div_ceil(self.buffer_size) as u16 };
-        id..id + count
+    /// One thing more refers to a receive buffer.
+    pub(super) fn name_buffer(&mut self, id: u16) {
+        let named = &mut self.named[usize::from(id)];
+        self.held += usize::from(*named == 0);
+        *named += 1;
     }
 
-    /// One thing more refers to the receive buffers that bytes up to `end`, counted from the start of buffer `id`, lie in.
-    #[inline]
-    pub(super) fn name_buffers(&mut self, id: u16, end: usize) {
-        for id in self.run_of(id, end) {
-            let named = &mut self.named[usize::from(id)];
-            self.held += usize::from(*named == 0);
-            *named += 1;
+    /// One thing less; after the last the buffer goes back to the ring.
+    pub(super) fn unname_buffer(&mut self, id: u16) {
+        let named = &mut self.named[usize::from(id)];
+        *named -= 1;
+        if *named == 0 {
+            self.held -= 1;
+            self.ring.give_back(id);
         }
-    }
-
-    /// One thing less; after the last a buffer goes back to the ring.
-    #[inline]
-    pub(super) fn unname_buffers(&mut self, id: u16, end: usize) {
-        for id in self.run_of(id, end) {
-            let named = &mut self.named[usize::from(id)];
-            *named -= 1;
-            if *named == 0 {
-                self.held -= 1;
-                self.ring.give_back(id);
-            }
-        }
-    }
-
-    /// Joins to a receive that filled its buffer those behind it, from completion `next` on, that went on with it in the
-    /// buffers behind: a message of many buffers is then one piece of memory, to be echoed where it lies. Returns the completion
-    /// after them.
-    ///
-    /// The kernel takes buffers in the order in which they were given back, so that neighbours mostly stay together.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn join_receives(&mut self, c: &mut Completion, mut next: usize) -> usize {
-        let (Some(first), size) = (c.buffer, self.buffer_size) else { return next };
-        let mut run = 1;
-        while c.more && c.result as usize == usize::from(run) * size {
-            let Some(behind) = self.completions.get(next) else { break };
-            if behind.token != c.token || behind.buffer != Some(first + run) || behind.result <= 0 {
-                break;
-            }
-            c.result += behind.result;
-            c.more = behind.more;
-            run += 1;
-            next += 1;
-        }
-        self.counters.completions += u64::from(run) - 1;
-        next
     }
 
     fn on_eof(&mut self, handler: &mut H, slot: u32) {

@@ -116,8 +116,7 @@ pub(crate) trait Ring {
     /// Whether an enter would bring completions: they are there, or work is pending that makes some.
     fn ready(&mut self) -> bool;
 
-    /// `len` bytes from the start of a receive buffer on. They may reach into the buffers behind it: buffers of neighbouring
-    /// numbers lie side by side. Completions have handed all of them over, and none was given back yet.
+    /// The first `len` bytes of a receive buffer that a completion handed over and that was not given back yet.
     fn buffer(&mut self, id: u16, len: usize) -> &mut [u8];
 
     /// Gives a receive buffer back; it is visible to the kernel after the next [`Ring::publish`].
@@ -126,7 +125,7 @@ pub(crate) trait Ring {
     /// Makes the buffers given back visible to the kernel.
     fn publish(&mut self);
 
-    /// Receive buffers in all, each of the size that the configuration asked for.
+    /// Receive buffers in all.
     fn buffers(&self) -> usize;
 
     /// Makes a socket, bound to `from` where given, and puts it into the direct descriptor `slot`.

@@ -152,7 +152,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     fn drop_piece(&mut self, piece: Bytes) {
         match piece {
             Bytes::Buffer { .. } if mutated!(BufferReturnedEarly) => {}
-            Bytes::Buffer { id, end, .. } => self.unname_buffers(id, end as usize),
+            Bytes::Buffer { id, .. } => self.unname_buffer(id),
             Bytes::Arena { .. } => {}
             Bytes::Owned(bytes) => self.record.pool().put(bytes),
         }
