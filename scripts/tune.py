@@ -33,7 +33,7 @@ PEERS = os.path.join(TARGET, 'peers', 'release')
 INVALID, ATTEMPTS = 13, 5
 
 CLOSED = {'1 x 1': '-c 1', '64 x 1': '-c 64', '512 x 1': '-c 512', '64 x 16': '-c 64 --pipeline 16'}
-LARGE = {'16 x 64 KiB': '-c 16 -s 64KiB'}
+LARGE = {'8 x 64 KiB': '-c 8 -s 64KiB --text-kind mixed'}
 
 
 def uring(flags=''):
@@ -54,9 +54,9 @@ GROUPS = {
     ],
     'uring': [('uring', some('64 x 1', '512 x 1', '64 x 16'), {'default': uring()})],
     'buffers': [
-        ('buffers of the ring', some('64 x 1', '512 x 1', '64 x 16', '16 x 64 KiB'), {'256 x 4 KiB': uring()} | {
+        ('buffers of the ring', some('64 x 1', '512 x 1', '64 x 16', '8 x 64 KiB'), {'128 x 68 KiB': uring()} | {
             f'{count} x {size} KiB': uring(f'--buffers {count} --buffer-size {size}KiB')
-            for count in (64, 256, 1024, 4096) for size in (2, 4, 8, 16) if (count, size) != (256, 4)}),
+            for count, size in ((64, 68), (256, 68), (128, 128), (32, 128), (256, 16), (256, 4), (1024, 4), (4096, 4))}),
     ],
     'queues': [
         ('entries of the queues', some('64 x 1', '512 x 1'), {'1024 / 4096': uring()} | {

@@ -47,6 +47,10 @@ pub enum SendCompletions {
     All,
 }
 
+/// Bytes of a receive buffer: a message of 64 KiB comes in one receive, header and all. A second one, for its last bytes, would
+/// cost the kernel more than they do: it may well acknowledge each receive with a segment of its own.
+const RECEIVE_BUFFER: usize = 68 << 10;
+
 /// Sizes of the io_uring engine.
 #[derive(Clone, Copy, Debug)]
 pub struct UringConfig {
@@ -67,8 +71,8 @@ impl Default for UringConfig {
         Self {
             sq_entries: 1024,
             cq_entries: 4096,
-            buffers: 256,
-            buffer_size: 4096,
+            buffers: 128,
+            buffer_size: RECEIVE_BUFFER as u32,
             send_completions: SendCompletions::Auto,
         }
     }
@@ -111,7 +115,7 @@ impl Default for Config {
             linger: Linger { bytes: 1 << 20, time: Duration::from_secs(2) },
             spin: Spin::Off,
             congestion: None,
-            receive_buffer: 64 << 10,
+            receive_buffer: RECEIVE_BUFFER,
             uring: UringConfig::default(),
         }
     }

@@ -161,12 +161,12 @@ struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     drain_timeout: Duration,
 
-    /// Bytes of a receive buffer [default: 4KiB on uring, 64KiB on the other engines].
+    /// Bytes of a receive buffer [default: 68KiB].
     #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = URING)]
     buffer_size: Option<u32>,
 
     /// Receive buffers of a worker's ring, a power of two.
-    #[arg(long, value_name = "N", value_parser = buffers, default_value = "256", help_heading = URING)]
+    #[arg(long, value_name = "N", value_parser = buffers, default_value = "128", help_heading = URING)]
     buffers: u16,
 
     /// Entries of a worker's submission queue; the kernel rounds up to a power of two.
