@@ -4,7 +4,8 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/bench.sh [quick|full|smoke] [--tag NAME] [--engine uring|epoll] [--results DIR]
+usage: scripts/bench.sh [quick|full|smoke] [--tag NAME] [--engine uring|epoll] [--congestion NAME] [--results DIR]
+       scripts/engines.sh [...]            the engines side by side; it has a help of its own
 
   quick   the main scenarios once, about a minute (the default)
   full    all scenarios three times, some minutes (printed before it starts)
@@ -12,6 +13,7 @@ usage: scripts/bench.sh [quick|full|smoke] [--tag NAME] [--engine uring|epoll] [
 
   --tag NAME      a name for the session, part of its file's name
   --engine NAME   drive by this engine; default: uring, or epoll (and said so) where io_uring is refused
+  --congestion NAME   congestion control of every connection; default: the kernel's
   --results DIR   where to store; default: bench-results (smoke: smoke-results beside the build)
 
 Works from any directory and needs no root; only a Rust toolchain and a C compiler.
@@ -111,19 +113,25 @@ describe_checkout() {
 suite=""
 results=""
 passed_on=()
+side_by_side=()
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help)
         usage
         exit 0
         ;;
-    quick | full | smoke)
+    quick | full | smoke | engines)
         [ -z "$suite" ] || usage_error "one suite at a time: $suite or $1"
         suite=$1
         ;;
-    --tag | --engine | --results)
+    --tag | --engine | --congestion | --results)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         if [ "$1" = --results ]; then results=$(realpath -m -- "$2"); else passed_on+=("$1" "$2"); fi
+        shift
+        ;;
+    --rounds | --scenarios | --arm | --duration | --warmup)
+        [ $# -ge 2 ] || usage_error "$1 needs a value"
+        side_by_side+=("$1" "$2")
         shift
         ;;
     *)
@@ -133,6 +141,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 suite=${suite:-quick}
+[ "$suite" = engines ] || [ ${#side_by_side[@]} -eq 0 ] || usage_error "${side_by_side[0]} is for scripts/engines.sh alone"
 
 root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd -- "$root"
@@ -155,4 +164,4 @@ describe_checkout
 
 programs=$CARGO_TARGET_DIR/$profile
 exec "$programs/sparring-loadgen" suite "$suite" --server "$programs/sparring-server" --results "$results" \
-    "${checkout[@]}" "${passed_on[@]}"
+    "${checkout[@]}" "${passed_on[@]}" "${side_by_side[@]}"

@@ -20,53 +20,11 @@ would spoil it. Exit codes: 0 fine, 1 error, 2 usage, 13 a scenario has no valid
 TEXT
 }
 
-usage_error() {
-    printf 'engines.sh: %s; see scripts/engines.sh --help\n' "$1" >&2
-    exit 2
-}
-
-results=""
-passed_on=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    --rounds | --scenarios | --arm | --duration | --warmup | --congestion | --tag | --results)
-        [ $# -ge 2 ] || usage_error "$1 needs a value"
-        if [ "$1" = --results ]; then results=$(realpath -m -- "$2"); else passed_on+=("$1" "$2"); fi
-        shift
-        ;;
-    *)
-        usage_error "unknown argument: $1"
-        ;;
-    esac
-    shift
-done
-
-root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/.." && pwd)
-cd -- "$root"
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
-export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
-command -v cargo >/dev/null || {
-    echo "engines.sh: there is no Rust toolchain: see https://rustup.rs" >&2
-    exit 1
-}
-quiet=(--quiet)
-[ -t 2 ] && quiet=()
-echo "building (release; the first time this takes some minutes) ..."
-cargo build "${quiet[@]}" --locked --release -p sparring-server -p sparring-loadgen
-
-# Nothing where this is no git checkout. Results do not make a checkout dirty; without optional locks, because a refreshed
-# index would make cargo build again.
-checkout=()
-if commit=$(git rev-parse HEAD 2>/dev/null); then
-    checkout=(--commit "$commit")
-    changes=$(git --no-optional-locks status --porcelain -- ':/' ':(exclude,top)bench-results')
-    [ -z "$changes" ] || checkout+=(--dirty)
-fi
-
-programs=$CARGO_TARGET_DIR/release
-exec "$programs/sparring-loadgen" suite engines --server "$programs/sparring-server" \
-    --results "${results:-bench-results}" "${checkout[@]}" "${passed_on[@]}"
+case "${1:-}" in
+-h | --help)
+    usage
+    exit 0
+    ;;
+esac
+# It builds and checks what is needed, and is the same but for the suite.
+exec "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/bench.sh" engines "$@"
