@@ -64,6 +64,9 @@ pub struct UringConfig {
     pub buffer_size: u32,
     /// Completions of sends.
     pub send_completions: SendCompletions,
+    /// Bytes of output after which it is sent before the turn goes on. The other ends then work on it while the rest of the
+    /// turn is done, and the buffers it lies in are still in the cache; an enter costs little beside so many bytes.
+    pub flush_after: usize,
 }
 
 impl Default for UringConfig {
@@ -74,6 +77,7 @@ impl Default for UringConfig {
             buffers: 128,
             buffer_size: RECEIVE_BUFFER as u32,
             send_completions: SendCompletions::Auto,
+            flush_after: 64 << 10,
         }
     }
 }

@@ -427,6 +427,7 @@ impl Arguments {
                 Completions::Auto => SendCompletions::Auto,
                 Completions::All => SendCompletions::All,
             },
+            ..UringConfig::default()
         }
     }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Core<'c, R, H: Handler> {
     named: Vec<u16>,
     /// Receive buffers that are named.
     held: usize,
+    /// Bytes of output since sends were last queued.
+    written: usize,
     completions: Vec<Completion>,
     /// Completions before this one have had their sends settled.
     settled: usize,
@@ -178,6 +180,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             send_mode: if silent { SendMode::Silent } else { SendMode::Prompt },
             named: vec![0; buffers],
             held: 0,
+            written: 0,
             completions: Vec::with_capacity(config.uring.cq_entries as usize),
             settled: 0,
             dirty: Vec::new(),
@@ -408,17 +411,29 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         for (tag, error) in std::mem::take(&mut self.failed_connects) {
             handler.connect_failed(&mut Worker::new(self), tag, error);
         }
-        let mut next = 0;
-        while next < self.completions.len() {
+        // What a flush collects waits for the next turn: this one must come to its end.
+        let of_this_turn = self.completions.len();
+        for next in 0..of_this_turn {
             let completion = self.completions[next];
-            next += 1;
             self.counters.completions += 1;
-            self.on_completion(handler, completion, next > self.settled);
+            self.on_completion(handler, completion, next >= self.settled);
+            if self.written >= self.config.uring.flush_after {
+                self.flush();
+            }
         }
-        self.completions.clear();
-        self.settled = 0;
+        self.completions.drain(..of_this_turn);
+        self.settled -= of_this_turn;
         self.tell_drained(handler);
         self.deliver_stashes(handler);
+    }
+
+    /// Sends what the turn has written so far.
+    #[cold]
+    fn flush(&mut self) {
+        self.queue_output();
+        self.submit();
+        self.collect();
+        self.settle();
     }
 
     fn on_completion(&mut self, handler: &mut H, c: Completion, unsettled: bool) {
@@ -517,6 +532,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             }
             (Segment::Echo(_), Source::Nowhere) => unreachable!("Output::echo checks the range"),
         };
+        self.written += bytes.len();
         self.pieces.append(&mut self.slots[slot as usize].chain, bytes);
     }
 

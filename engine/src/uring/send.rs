@@ -65,6 +65,7 @@ impl Messages {
 impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// Queues one send for every connection that has output.
     pub(super) fn queue_output(&mut self) {
+        self.written = 0;
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
             self.slots[slot as usize].marks.clear(Marks::DIRTY);

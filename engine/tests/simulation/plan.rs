@@ -94,6 +94,7 @@ fn config(random: &mut Random) -> Config {
     config.uring.buffers = random.pick(&[2, 4, 8, 32]);
     config.uring.buffer_size = random.pick(&[16, 64, 512, 4096]);
     config.uring.send_completions = random.pick(&[SendCompletions::Auto, SendCompletions::All]);
+    config.uring.flush_after = random.pick(&[1, 500, 20_000, usize::MAX]);
     config
 }
 
