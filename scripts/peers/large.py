@@ -31,10 +31,11 @@ def cpu_per_message(command, seconds, cpus):
     with tempfile.NamedTemporaryFile(suffix='.json') as result:
         subprocess.run([os.path.join(TARGET, 'release', 'sparring-loadgen'), 'run', scheme + '://127.0.0.1:{port}',
                         '-c', '8', '-s', '64KiB', *kind, '-d', f'{seconds}s', '-w', '500ms', '--cpus', str(cpus[1]),
-                        '--quiet', '--spawn', command, '--spawn-cpus', str(cpus[0]), '--json', result.name],
+                        '--quiet', '--allow-invalid', '--spawn', command, '--spawn-cpus', str(cpus[0]), '--json', result.name],
                        check=True, stdout=subprocess.DEVNULL)
         run = json.load(open(result.name))['runs'][0]
-    if not run['valid']:
+    # With a fast server the generator is the limit; what a message costs the server is measured all the same.
+    if any(not reason.startswith('the generator was the limit') for reason in run['invalid_reasons']):
         print(f"not valid: {command}: {run['invalid_reasons']}", file=sys.stderr)
         return None
     return run['server']['cpu_ns_per_message']
