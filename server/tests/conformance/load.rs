@@ -85,7 +85,20 @@ struct Unread {
     writer: thread::JoinHandle<io::Result<()>>,
 }
 
+/// Touches what a server keeps for good once messages come, such as its receive buffers: that is no growth by what is unread.
+fn warm_up(target: &Target) -> io::Result<()> {
+    let mut stream = wire::open(target)?;
+    let message = frame(BINARY, &[0x5a; 60_000]);
+    let mut echo = vec![0; 60_000 + 4];
+    for _ in 0..400 {
+        stream.write_all(&message)?;
+        stream.read_exact(&mut echo)?;
+    }
+    Ok(())
+}
+
 fn leave_unread(target: &Target, stream: &TcpStream, unit: Vec<u8>) -> io::Result<Unread> {
+    warm_up(target)?;
     let progress = Arc::new(AtomicU64::new(0));
     let written = Arc::clone(&progress);
     let before = target.pid.map(rss).transpose()?;
