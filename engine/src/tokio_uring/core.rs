@@ -751,6 +751,15 @@ impl<H: Handler> Core<H> {
         }
     }
 
+    /// Ends the operations of all connections.
+    pub(super) fn kill_all(&mut self) {
+        let ids: Vec<ConnId> =
+            self.table.iter().filter(|(_, c)| c.socket.is_some()).map(|(id, _)| id).collect();
+        for id in ids {
+            self.kill(id, Cause::Shutdown);
+        }
+    }
+
     /// Ends everything that is still there.
     pub(super) fn shut_down(&mut self, handler: &mut H) {
         let ids: Vec<ConnId> = self.table.iter().map(|(id, _)| id).collect();

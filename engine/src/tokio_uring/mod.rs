@@ -56,6 +56,8 @@ const MEMLOCK_PAUSE: Duration = Duration::from_millis(50);
 const MIN_ENTRIES: u32 = 64;
 /// After a stop, what was written last is offered to the kernel for so many passes of a millisecond at most.
 const LAST_PASSES: u32 = 20;
+/// Operations on sockets that are shut down end at once; this is for a machine that is busy with other things.
+const END_PASSES: u32 = 10_000;
 
 /// See [`crate::run`].
 pub(crate) fn run<H: Handler>(
@@ -68,8 +70,15 @@ pub(crate) fn run<H: Handler>(
     // this function, while the caller's exclusive borrow of the handler lasts longer. Nothing here uses `handler` directly.
     let shared = unsafe { Shared::new(Core::new(config), NonNull::from(handler)) };
     let outcome = runtime.block_on(drive(config, &inbox, &shared));
-    // Drops all tasks, then cancels and awaits the operations they had in flight.
-    drop(runtime);
+    if shared.flights.are_over() {
+        drop(runtime);
+    } else {
+        debug_assert!(outcome.is_err(), "operations are still in flight");
+        tracing::warn!(
+            "operations did not end: their memory is leaked, because the kernel may still write to it"
+        );
+        std::mem::forget(runtime);
+    }
     assert!(!shared.has_panicked(), "a call of the handler has panicked, as told above");
     outcome.map_err(EngineError::system("setting up the tasks of tokio-uring"))?;
     Ok(shared.enter(|core, _| core.counters()))
@@ -170,20 +179,26 @@ async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>
     Ok(())
 }
 
-/// Offers to the kernel what was written last, then reports every connection closed.
+/// Offers to the kernel what was written last, then reports every connection closed, and awaits the ends of all operations.
+///
+/// A runtime that is dropped with operations in flight frees their memory first and cancels them afterwards (tokio-uring 0.5,
+/// `Driver::drop`): what arrives in between would be written to memory that belongs to somebody else by then.
 async fn finish<H: Handler>(shared: &Rc<Shared<H>>) {
-    if shared.has_panicked() {
-        return;
-    }
-    for _ in 0..LAST_PASSES {
-        if !shared.enter(|core, _| core.is_writing()) {
-            break;
-        }
-        // The runtime submits when it parks.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    wait_until(LAST_PASSES, || shared.has_panicked() || !shared.enter(|core, _| core.is_writing())).await;
+    shared.enter(|core, _| core.kill_all());
     if !shared.has_panicked() {
         shared.enter(Core::shut_down);
+    }
+    wait_until(END_PASSES, || shared.flights.are_over()).await;
+}
+
+/// For so many passes of a millisecond at most. The runtime submits when it parks.
+async fn wait_until(passes: u32, is_so: impl Fn() -> bool) {
+    for _ in 0..passes {
+        if is_so() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -13,9 +13,20 @@ use io_uring_0_6::{cqueue, opcode, types};
 
 use super::connection::{Chunk, Write};
 
+/// Counts the operations in flight, by the clones that they hold.
+#[derive(Clone, Default)]
+pub(super) struct Flights(Rc<()>);
+
+impl Flights {
+    pub(super) fn are_over(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+}
+
 /// What an operation needs until its end, whatever becomes of the task that waits for it. The socket stays open.
 pub(super) struct Held<T> {
     _socket: Rc<OwnedFd>,
+    _flight: Flights,
     memory: T,
 }
 
@@ -24,6 +35,7 @@ pub(super) struct Receiving;
 /// Begins to receive into the free room of `buffer`; its result is the number of bytes and the buffer that has them.
 pub(super) fn receive(
     socket: &Rc<OwnedFd>,
+    flights: &Flights,
     mut buffer: BytesMut,
 ) -> InFlightOneshot<Held<BytesMut>, Receiving> {
     debug_assert!(buffer.is_empty(), "what is received goes to the beginning");
@@ -31,7 +43,7 @@ pub(super) fn receive(
     let len = u32::try_from(room.len()).unwrap_or(u32::MAX);
     // The room lies on the heap and stays there when `buffer` moves; nobody else touches it while the operation holds it.
     let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), room.as_mut_ptr().cast(), len).build();
-    let held = Held { _socket: socket.clone(), memory: buffer };
+    let held = Held { _socket: socket.clone(), _flight: flights.clone(), memory: buffer };
     UnsubmittedOneshot::new(held, Receiving, entry).submit()
 }
 
@@ -60,7 +72,11 @@ pub(super) struct Pieces {
 }
 
 /// Begins to send; its result is the number of bytes taken, and what was to be sent.
-pub(super) fn send(socket: &Rc<OwnedFd>, write: Write) -> InFlightOneshot<Held<Pieces>, Sending> {
+pub(super) fn send(
+    socket: &Rc<OwnedFd>,
+    flights: &Flights,
+    write: Write,
+) -> InFlightOneshot<Held<Pieces>, Sending> {
     let fd = types::Fd(socket.as_raw_fd());
     let mut vectors = Vec::new();
     // The pieces and the list of them lie on the heap and stay there when `write` and `vectors` move; nobody writes to them while
@@ -76,7 +92,8 @@ pub(super) fn send(socket: &Rc<OwnedFd>, write: Write) -> InFlightOneshot<Held<P
         }
     };
     let memory = Pieces { write, _vectors: vectors };
-    UnsubmittedOneshot::new(Held { _socket: socket.clone(), memory }, Sending, entry).submit()
+    let held = Held { _socket: socket.clone(), _flight: flights.clone(), memory };
+    UnsubmittedOneshot::new(held, Sending, entry).submit()
 }
 
 /// What does not fit is left, as by a short send.

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
 use super::core::{Admission, Core};
-use super::operations;
+use super::operations::{self, Flights};
 use crate::handler::{ConnId, Handler};
 use crate::outgoing;
 
@@ -23,6 +23,7 @@ use crate::outgoing;
 pub(super) struct Shared<H: Handler> {
     core: RefCell<Core<H>>,
     handler: NonNull<H>,
+    pub(super) flights: Flights,
     /// A task has panicked, in a call of the handler: the run ends with a panic of its own.
     panicked: Cell<bool>,
 }
@@ -32,7 +33,12 @@ impl<H: Handler> Shared<H> {
     ///
     /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value is gone.
     pub(super) unsafe fn new(core: Core<H>, handler: NonNull<H>) -> Rc<Self> {
-        let shared = Rc::new(Self { core: RefCell::new(core), handler, panicked: Cell::new(false) });
+        let shared = Rc::new(Self {
+            core: RefCell::new(core),
+            handler,
+            flights: Flights::default(),
+            panicked: Cell::new(false),
+        });
         shared.core.borrow_mut().shared = Rc::downgrade(&shared);
         shared
     }
@@ -101,7 +107,7 @@ pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<O
 async fn read<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
     while let Some(buffer) = poll_fn(|_| shared.enter(|core, _| core.poll_read(id))).await {
         // Never dropped in flight: a pause or a close waits here for its end.
-        let (outcome, buffer) = operations::receive(socket, buffer).await;
+        let (outcome, buffer) = operations::receive(socket, &shared.flights, buffer).await;
         let mut arrival = Some((outcome, buffer));
         let go_on = poll_fn(|_| shared.enter(|core, handler| core.poll_arrival(handler, id, &mut arrival)));
         if !go_on.await {
@@ -112,7 +118,7 @@ async fn read<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) 
 
 async fn write<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
     while let Some(write) = poll_fn(|_| shared.enter(|core, _| core.poll_write(id))).await {
-        let (outcome, write) = operations::send(socket, write).await;
+        let (outcome, write) = operations::send(socket, &shared.flights, write).await;
         shared.enter(|core, handler| core.wrote(handler, id, outcome, write));
     }
 }
