@@ -1,6 +1,7 @@
 //! What a worker is told before it starts.
 
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::socket::Congestion;
@@ -102,6 +103,11 @@ pub struct Config {
     /// Congestion control of outgoing connections; `None`: the kernel's default. Accepted ones have their listener's, see
     /// [`socket::listen_with`](crate::socket::listen_with).
     pub congestion: Option<Congestion>,
+    /// Ports for outgoing connections (`IP_LOCAL_PORT_RANGE`, ip(7), Linux 6.3; older kernels ignore it), both ends within
+    /// `net.ipv4.ip_local_port_range`; `None`: all of that. With a range the kernel takes ports of both parities from the
+    /// start. Without one it first looks through all odd ones, for every connection again once they are taken: thousands
+    /// of connections to one address then cost half a millisecond each.
+    pub local_ports: Option<RangeInclusive<u16>>,
     /// Bytes of the receive buffer of the engines that are not io_uring's.
     pub receive_buffer: usize,
     /// The io_uring engine's sizes.
@@ -119,6 +125,7 @@ impl Default for Config {
             linger: Linger { bytes: 1 << 20, time: Duration::from_secs(2) },
             spin: Spin::Off,
             congestion: None,
+            local_ports: None,
             receive_buffer: RECEIVE_BUFFER,
             uring: UringConfig::default(),
         }

@@ -2,30 +2,49 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use crate::config::Config;
 use crate::handler::{Cause, Connect};
 use crate::socket::Congestion;
 
-/// A socket for a connection to `to`, bound to `from` and with `congestion` where given, with `TCP_NODELAY`.
+/// `IP_LOCAL_PORT_RANGE` (ip(7)).
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+/// What all outgoing sockets of a worker have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    congestion: Option<Congestion>,
+    ports: Option<RangeInclusive<u16>>,
+}
+
+impl Options {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { congestion: config.congestion.clone(), ports: config.local_ports.clone() }
+    }
+}
+
+/// A socket for a connection to `to`, bound to `from` where given, with `options` and `TCP_NODELAY`.
 ///
 /// # Errors
 ///
 /// What socket(2) or bind(2) say: no descriptors, no such source address.
-pub(crate) fn socket(
-    to: SocketAddr,
-    from: Option<SocketAddr>,
-    congestion: Option<&Congestion>,
-) -> io::Result<OwnedFd> {
+pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>, options: &Options) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
-    if let Some(congestion) = congestion {
+    if let Some(congestion) = &options.congestion {
         congestion.apply(&socket)?;
+    }
+    if let Some(ports) = &options.ports {
+        let range = u32::from(*ports.start()) | u32::from(*ports.end()) << 16;
+        // A kernel without it looks for a port as it always has.
+        let _ = set_ip_option(&socket, IP_LOCAL_PORT_RANGE, range.cast_signed());
     }
     if let Some(from) = from {
         bind_source(&socket, from)?;
@@ -38,8 +57,8 @@ pub(crate) fn socket(
 /// # Errors
 ///
 /// What [`socket`] or connect(2) say at once: no descriptors, no such source address, no route.
-pub(crate) fn begin(connect: &Connect, congestion: Option<&Congestion>) -> io::Result<OwnedFd> {
-    let socket = socket(connect.to, connect.from, congestion)?;
+pub(crate) fn begin(connect: &Connect, options: &Options) -> io::Result<OwnedFd> {
+    let socket = socket(connect.to, connect.from, options)?;
     match rustix::net::connect(&socket, &connect.to) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
@@ -49,21 +68,23 @@ pub(crate) fn begin(connect: &Connect, congestion: Option<&Congestion>) -> io::R
 /// Binds to a source address without taking a port yet (ip(7)): with port 0 the kernel then chooses one at the connect, when
 /// it knows the whole four-tuple, and does not run out after 28,000 connections.
 fn bind_source(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_ip_option(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    Ok(rustix::net::bind(socket, &from)?)
+}
+
+/// Sets an option of level `IPPROTO_IP` whose value is an int; those used here hold for IPv6 sockets too.
+fn set_ip_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the option's value is an int that is valid for the length of the call.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(rustix::net::bind(socket, &from)?)
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The outcome of a connect, once the socket is writable or in error; later, what has happened to the connection.

@@ -69,6 +69,8 @@ pub(super) struct Core<'a, H: Handler> {
     gate: Gate,
     accepted: usize,
     outgoing: usize,
+    /// Of their sockets.
+    options: outgoing::Options,
     open: usize,
     pub(super) alarm: Nanos,
     pub(super) now: Nanos,
@@ -104,6 +106,7 @@ impl<'a, H: Handler> Core<'a, H> {
             gate: Gate::Open,
             accepted: 0,
             outgoing: 0,
+            options: outgoing::Options::of(config),
             open: 0,
             alarm: Nanos::NEVER,
             now,
@@ -553,7 +556,7 @@ impl<'a, H: Handler> Core<'a, H> {
         if self.outgoing >= self.config.max_connects {
             return Err(outgoing::too_many(self.config.max_connects));
         }
-        let socket = outgoing::begin(connect, self.config.congestion.as_ref())?;
+        let socket = outgoing::begin(connect, &self.options)?;
         let connection = Connection::new(socket, false, Phase::Connecting { tag: connect.tag });
         let id = self
             .admit(connection)

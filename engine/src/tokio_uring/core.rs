@@ -19,7 +19,6 @@ use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin, point};
 use crate::incoming::{self, Accepted, Gate};
 use crate::outgoing;
 use crate::output::{Commands, Output, Record, Segment};
-use crate::socket::Congestion;
 use crate::table::Table;
 use crate::time::Nanos;
 use crate::wheel::Wheel;
@@ -33,7 +32,7 @@ pub(super) struct Settings {
     write_stall: Duration,
     linger: Linger,
     receive_buffer: usize,
-    congestion: Option<Congestion>,
+    outgoing: outgoing::Options,
 }
 
 impl Settings {
@@ -45,7 +44,7 @@ impl Settings {
             write_stall: config.write_stall,
             linger: config.linger,
             receive_buffer: config.receive_buffer.max(super::connection::FIRST_READ),
-            congestion: config.congestion.clone(),
+            outgoing: outgoing::Options::of(config),
         }
     }
 }
@@ -651,8 +650,7 @@ impl<H: Handler> Core<H> {
         if self.outgoing >= self.settings.max_connects {
             return Err(outgoing::too_many(self.settings.max_connects));
         }
-        let socket =
-            super::watch(outgoing::begin(connect, self.settings.congestion.as_ref())?, Interest::WRITABLE)?;
+        let socket = super::watch(outgoing::begin(connect, &self.settings.outgoing)?, Interest::WRITABLE)?;
         let connection = Connection::new(None, false, Phase::Connecting { tag: connect.tag, task: None });
         let Ok(id) = self.table.insert(connection) else {
             return Err(outgoing::too_many(self.settings.max_connects));

@@ -12,7 +12,6 @@ use io_uring::{IoUring, cqueue, opcode};
 use crate::config::UringConfig;
 use crate::error::EngineError;
 use crate::outgoing;
-use crate::socket::Congestion;
 use crate::time::Nanos;
 use crate::token::Token;
 use crate::uring::buf_ring::BufRing;
@@ -39,7 +38,7 @@ pub(crate) struct KernelRing {
     /// The clock reading of a wait's end is relative for the kernel: converted at each wait.
     wait: Timespec,
     /// Of outgoing connections.
-    congestion: Option<Congestion>,
+    outgoing: outgoing::Options,
 }
 
 impl KernelRing {
@@ -58,14 +57,14 @@ impl KernelRing {
             )
         }
         .map_err(|e| setup::too_old().unwrap_or(EngineError::System { what: "buffer ring", source: e }))?;
-        let this = Self { ring, buffers, wait: Timespec::new(), congestion: None };
+        let this = Self { ring, buffers, wait: Timespec::new(), outgoing: outgoing::Options::default() };
         this.register_table(accepted, connects)?;
         Ok(this)
     }
 
-    /// With this congestion control for outgoing connections.
-    pub(crate) fn with_congestion(self, congestion: Option<Congestion>) -> Self {
-        Self { congestion, ..self }
+    /// With these options for outgoing connections.
+    pub(crate) fn with_outgoing(self, outgoing: outgoing::Options) -> Self {
+        Self { outgoing, ..self }
     }
 
     fn register_table(&self, accepted: u32, connects: u32) -> Result<(), EngineError> {
@@ -244,7 +243,7 @@ impl Ring for KernelRing {
     }
 
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
-        let socket: OwnedFd = outgoing::socket(to, from, self.congestion.as_ref())?;
+        let socket: OwnedFd = outgoing::socket(to, from, &self.outgoing)?;
         self.ring.submitter().register_files_update(slot, &[socket.as_raw_fd()]).map(drop)
     }
 

@@ -53,6 +53,7 @@ use crate::accounting::{Counters, Load};
 use crate::config::{Config, SendCompletions, Spin, UringConfig};
 use crate::error::EngineError;
 use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler};
+use crate::outgoing;
 use crate::output::{Output, Record, Segment};
 use crate::remote::Inbox;
 use crate::time::Nanos;
@@ -84,7 +85,7 @@ pub(crate) fn run<H: Handler>(
 ) -> Result<Counters, EngineError> {
     let accepted = if config.listeners.is_empty() { 0 } else { as_slots(config.max_accepted) };
     let ring = KernelRing::new(&config.uring, accepted, as_slots(config.max_connects))?
-        .with_congestion(config.congestion.clone());
+        .with_outgoing(outgoing::Options::of(config));
     Core::new(ring, config, inbox, accepted)?.run(handler)
 }
 

@@ -51,6 +51,38 @@ pub(crate) fn from_a_source_address(case: &Case) {
     running.finish();
 }
 
+pub(crate) fn from_a_range_of_ports(case: &Case) {
+    let listener = TcpListener::bind(loopback(0)).expect("bind");
+    let addr = listener.local_addr().expect("address");
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("proc");
+    let last: u16 = range.split_ascii_whitespace().last().expect("two ports").parse().expect("a port");
+    let wanted = last - 200..=last - 100;
+    let mut config = case.clients_only();
+    config.local_ports = Some(wanted.clone());
+    let running = Running::start(case, config, Script::default());
+    let mut ports = Vec::new();
+    let mut servers = Vec::new();
+    for tag in 0..8 {
+        running.ask(move |w| w.connect(to(addr, tag)));
+        let (server, peer) = listener.accept().expect("accept");
+        running.wait_opened();
+        servers.push(server);
+        ports.push(peer.port());
+    }
+    running.finish();
+    if ports.iter().any(|port| !wanted.contains(port)) && !knows_port_ranges() {
+        return case.skip("this kernel has no IP_LOCAL_PORT_RANGE (Linux 6.3)");
+    }
+    assert!(ports.iter().all(|port| wanted.contains(port)), "{ports:?} not all in {wanted:?}");
+}
+
+fn knows_port_ranges() -> bool {
+    let release = rustix::system::uname();
+    let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (next(), next()) >= (6, 3)
+}
+
 /// A port of the loopback address where nobody listens.
 fn closed_port() -> SocketAddr {
     TcpListener::bind(loopback(0)).expect("bind").local_addr().expect("address")

@@ -101,6 +101,7 @@ engines! {
     connect::{
         connects_and_talks,
         from_a_source_address,
+        from_a_range_of_ports,
         refused,
         times_out,
         too_many_connects,

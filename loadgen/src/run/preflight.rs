@@ -1,6 +1,7 @@
 //! What is settled before anything is started: addresses, descriptors, ports, processors.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 
 use engine::{affinity, socket};
 
@@ -53,17 +54,33 @@ pub(super) fn check_ports(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), R
             return Err(RunError::SourceAddress { source_ip, source });
         }
     }
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let Some(ports) = parse_port_range(&range) else { return Ok(()) };
+    let Some(ports) = port_range().map(|range| range.len() as u32) else { return Ok(()) };
     let sources = plan.source_ips.len().max(1);
     let (connections, all) = (plan.all_connections(), u64::from(ports) * sources as u64);
     if connections > all { Err(RunError::Ports { connections, ports, sources }) } else { Ok(()) }
 }
 
-fn parse_port_range(text: &str) -> Option<u32> {
-    let mut ends = text.split_ascii_whitespace().map(str::parse::<u32>);
-    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
-    Some((last + 1).saturating_sub(first))
+/// The ports that the kernel may choose for outgoing connections (ip(7)).
+fn port_range() -> Option<RangeInclusive<u16>> {
+    parse_port_range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default())
+}
+
+fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ends = text.split_ascii_whitespace().map(str::parse::<u16>);
+    Some(ends.next()?.ok()?..=ends.next()?.ok()?)
+}
+
+/// The range that sockets are to be told, so that the kernel takes ports of both parities alike: where so many connections go
+/// to one address that it would look through all odd ones in vain, again and again ([`engine::Config::local_ports`]).
+/// Otherwise `None`: the even ones are what others bind to.
+pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
+    crowded(port_range()?, plan.all_connections(), plan.source_ips.len())
+}
+
+/// The range, where more than half of its odd ports are needed for each source address.
+fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Option<RangeInclusive<u16>> {
+    let of_each = connections.div_ceil(sources.max(1) as u64);
+    (of_each > range.len() as u64 / 4).then_some(range)
 }
 
 /// The workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and the
@@ -135,8 +152,18 @@ mod tests {
 
     #[test]
     fn the_port_range_contains_both_ends() {
-        assert_eq!(parse_port_range("32768\t60999\n"), Some(28_232));
+        let range = parse_port_range("32768\t60999\n");
+        assert_eq!((range.clone(), range.map(|range| range.len())), (Some(32768..=60999), Some(28_232)));
         assert_eq!(parse_port_range(""), None);
+    }
+
+    #[test]
+    fn ports_of_both_parities_are_asked_for_where_one_would_run_short() {
+        let range = 32768..=60999;
+        assert_eq!(crowded(range.clone(), 7_000, 0), None);
+        assert_eq!(crowded(range.clone(), 7_059, 0), Some(range.clone()));
+        assert_eq!(crowded(range.clone(), 14_000, 2), None);
+        assert_eq!(crowded(range.clone(), 15_000, 2), Some(range));
     }
 
     #[test]

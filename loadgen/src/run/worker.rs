@@ -11,6 +11,7 @@ use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, Spin, UringCon
 use super::client::Client;
 use super::error::RunError;
 use super::plan::{Plan, Wait};
+use super::preflight;
 use super::shared::{Report, Shared};
 use super::tally::Tally;
 
@@ -108,6 +109,7 @@ pub(super) fn config(plan: &Plan, connections: u32) -> Config {
         spin: if plan.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },
         linger: Linger { bytes: u64::MAX, time: LINGER },
         congestion: plan.congestion.clone(),
+        local_ports: preflight::local_ports(plan),
         uring: UringConfig { cq_entries, ..uring },
         ..Config::default()
     }
