@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::output::Output;
 use crate::time::Nanos;
+use crate::tls::TlsError;
 use crate::worker::Worker;
 
 /// A connection of one worker: its place in the table and how often that place has been used.
@@ -74,6 +75,8 @@ pub enum Cause {
     WriteStalled,
     /// Another error of the socket.
     Io(io::Error),
+    /// Its TLS failed.
+    Tls(TlsError),
     /// [`Worker::stop`] ended the run.
     Shutdown,
 }
@@ -95,6 +98,10 @@ pub trait Handler: Sized + 'static {
 
     /// A connection is open. What is written to `out` goes first.
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Self::Conn;
+
+    /// The connection's TLS handshake is done, and what was written so far is on its way. Only [`Tls`](crate::tls::Tls) calls
+    /// it; of a plain connection there is nothing to tell.
+    fn secured(&mut self, _id: ConnId, _c: &mut Self::Conn, _out: &mut Output<'_>) {}
 
     /// A [`Worker::connect`] failed; its `tag` tells which.
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error);

@@ -29,6 +29,7 @@ pub mod sim;
 pub mod socket;
 mod table;
 mod time;
+pub mod tls;
 mod token;
 mod tokio_uring;
 mod uring;
@@ -43,6 +44,7 @@ pub use kind::{EngineChoice, EngineKind, UnknownEngine};
 pub use output::{Commands, Output, Record, Segment};
 pub use pool::BufferPool;
 pub use remote::{Inbox, Remote, remote};
+pub use rustls;
 pub use time::Nanos;
 pub use worker::{Worker, WorkerCore};
 

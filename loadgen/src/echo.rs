@@ -428,6 +428,7 @@ fn describe(cause: &Cause) -> String {
         Cause::Reset => "the server reset the connection".to_owned(),
         Cause::WriteStalled => "the server took no more bytes".to_owned(),
         Cause::Io(error) => error.to_string(),
+        Cause::Tls(error) => error.to_string(),
         Cause::Shutdown => "the program ended".to_owned(),
     }
 }

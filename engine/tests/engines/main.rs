@@ -15,6 +15,7 @@ mod limits;
 mod scarcity;
 mod stage;
 mod timing;
+mod tls;
 
 /// A module of tests for each engine, every one running all scenarios.
 macro_rules! engines {
@@ -124,6 +125,24 @@ engines! {
         connects_without_descriptors_fail_and_recover,
         a_table_beyond_the_limit_is_refused_or_starves_gently,
         little_locked_memory_as_an_ordinary_user,
+    };
+    tls::{
+        echo_in_both_versions,
+        records_byte_by_byte,
+        a_reply_of_every_kind_keeps_its_order,
+        sixteen_mebibytes_between_two_workers,
+        a_slow_reader_gets_every_record,
+        plain_and_tls_side_by_side,
+        a_client_that_does_not_trust_says_so,
+        a_plain_server_is_named,
+        a_plain_client_is_answered,
+        the_deadline_covers_the_handshake,
+        refused_before_the_handshake,
+        a_gentle_close_is_announced,
+        reset_in_the_handshake,
+        a_drain_takes_leave_in_tls,
+        other_peoples_clients,
+        renegotiation_is_refused,
     };
     scarcity::{
         a_ring_of_two_buffers,

@@ -10,9 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use engine::tls::{Tls, TlsSettings};
 use engine::{
-    Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Listener, Nanos, Origin, Output,
-    Remote, SendCompletions, Worker,
+    Cause, Config, ConnId, Counters, EngineError, EngineKind, Handler, Inbox, Listener, Nanos, Origin,
+    Output, Remote, SendCompletions, Worker,
 };
 
 /// Against hangs only: nothing is decided by it.
@@ -96,6 +97,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) enum Event {
     Opened(ConnId, Origin),
+    Secured(ConnId),
     ConnectFailed(u64, io::Error),
     Received(ConnId, Vec<u8>),
     Eof(ConnId),
@@ -115,6 +117,7 @@ type Command = Box<dyn FnOnce(&mut Worker<'_, Stage>) + Send>;
 pub(crate) struct Script {
     start: OnWorker,
     opened: OnConn,
+    secured: OnConn,
     received: OnReceived,
     eof: OnConn,
     turn_end: OnWorker,
@@ -126,6 +129,7 @@ impl Default for Script {
         Self {
             start: Box::new(|_| {}),
             opened: Box::new(|_, _| {}),
+            secured: Box::new(|_, _| {}),
             received: Box::new(|_, _, _| {}),
             eof: Box::new(|_, _| {}),
             turn_end: Box::new(|_| {}),
@@ -164,6 +168,7 @@ impl Script {
     setters! {
         start(&mut Worker<'_, Stage>);
         opened(ConnId, &mut Output<'_>);
+        secured(ConnId, &mut Output<'_>);
         received(ConnId, &mut [u8], &mut Output<'_>);
         eof(ConnId, &mut Output<'_>);
         turn_end(&mut Worker<'_, Stage>);
@@ -227,6 +232,14 @@ impl Handler for Stage {
         (self.script.opened)(id, out);
         self.leave();
         self.opened
+    }
+
+    fn secured(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+        self.enter();
+        self.check(id, *c);
+        self.tell(Event::Secured(id));
+        (self.script.secured)(id, out);
+        self.leave();
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
@@ -313,13 +326,34 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(case: &Case, config: Config, script: Script) -> Self {
+        let kind = case.kind;
+        Self::run(config, script, move |config, inbox, mut stage| {
+            let counters = engine::run(kind, config, inbox, &mut stage)?;
+            Ok((counters, stage.known.len()))
+        })
+    }
+
+    /// The script behind TLS.
+    pub(crate) fn start_tls(case: &Case, config: Config, settings: TlsSettings, script: Script) -> Self {
+        let kind = case.kind;
+        Self::run(config, script, move |config, inbox, stage| {
+            let mut tls = Tls::new(stage, settings);
+            let counters = engine::run(kind, config, inbox, &mut tls)?;
+            Ok((counters, tls.inner().known.len()))
+        })
+    }
+
+    fn run(
+        config: Config,
+        script: Script,
+        body: impl FnOnce(&Config, Inbox, Stage) -> Result<(Counters, usize), EngineError> + Send + 'static,
+    ) -> Self {
         let (event_sender, events) = channel();
         let (commands, command_receiver) = channel();
         let (remote, inbox) = engine::remote().expect("eventfd");
         let addr = config.listeners.first().map_or(loopback(0), |l| l.socket.local_addr().expect("address"));
-        let kind = case.kind;
         let thread = thread::spawn(move || {
-            let mut stage = Stage {
+            let stage = Stage {
                 script,
                 events: event_sender,
                 commands: command_receiver,
@@ -327,8 +361,7 @@ impl Running {
                 opened: 0,
                 inside: false,
             };
-            let counters = engine::run(kind, &config, inbox, &mut stage)?;
-            Ok((counters, stage.known.len()))
+            body(&config, inbox, stage)
         });
         Self { addr, remote, events, commands, thread: Some(thread) }
     }

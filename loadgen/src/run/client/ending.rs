@@ -171,6 +171,7 @@ pub(super) fn describe(cause: &Cause) -> String {
         Cause::Reset => "reset the connection".to_owned(),
         Cause::WriteStalled => "took no more bytes".to_owned(),
         Cause::Io(error) => format!("connection failed: {error}"),
+        Cause::Tls(error) => error.to_string(),
         Cause::Shutdown => "the run ended".to_owned(),
     }
 }

@@ -1,0 +1,15 @@
+//! What can be wrong with a TLS connection.
+
+/// Why a connection ended that was to be secured, or was.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum TlsError {
+    /// The first bytes are not those of a TLS record.
+    #[error("the other end does not speak TLS")]
+    NotTls,
+    /// The connection ended before its TLS handshake.
+    #[error("the connection ended in the TLS handshake")]
+    Unfinished,
+    /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
+    #[error("TLS: {0}")]
+    Protocol(#[from] rustls::Error),
+}

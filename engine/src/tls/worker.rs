@@ -1,0 +1,79 @@
+//! The worker as the handler behind TLS sees it.
+
+use std::net::SocketAddr;
+
+use super::{Layer, Tls};
+use crate::accounting::{Counters, Load};
+use crate::handler::{ConnId, Connect, Handler};
+use crate::output::Output;
+use crate::time::Nanos;
+use crate::worker::{Worker, WorkerCore};
+
+/// The engine's worker, whose connections are reached through their TLS.
+pub(super) struct Inner<'a, 'w, H: Handler> {
+    pub(super) outer: &'a mut Worker<'w, Tls<H>>,
+    pub(super) layer: &'a mut Layer,
+}
+
+impl<H: Handler> WorkerCore<H> for Inner<'_, '_, H> {
+    fn now(&self) -> Nanos {
+        self.outer.now()
+    }
+
+    fn clock(&self) -> Nanos {
+        self.outer.clock()
+    }
+
+    fn connect(&mut self, connect: Connect) {
+        self.outer.connect(connect);
+    }
+
+    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+        let layer = &mut *self.layer;
+        let called = self.outer.with(id, |c, out| match &mut c.session {
+            None => {
+                f(&mut c.inner, out);
+                true
+            }
+            // To the handler it is closing.
+            Some(session) if session.is_closing() => false,
+            Some(session) => {
+                layer.relay(session, &mut c.inner, &mut [], out, |c, _, out| f(c, out));
+                true
+            }
+        });
+        called.unwrap_or(false)
+    }
+
+    fn connections(&self) -> usize {
+        self.outer.connections()
+    }
+
+    fn ids(&self) -> Vec<ConnId> {
+        self.outer.ids()
+    }
+
+    fn set_alarm(&mut self, at: Option<Nanos>) {
+        self.outer.set_alarm(at);
+    }
+
+    fn listening(&mut self, listener: u16, on: bool) {
+        self.outer.listening(listener, on);
+    }
+
+    fn local_addr(&self, listener: u16) -> Option<SocketAddr> {
+        self.outer.local_addr(listener)
+    }
+
+    fn stop(&mut self) {
+        self.outer.stop();
+    }
+
+    fn counters(&self) -> Counters {
+        self.outer.counters()
+    }
+
+    fn load(&self) -> Load {
+        self.outer.load()
+    }
+}
