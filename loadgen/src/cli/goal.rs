@@ -125,36 +125,22 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
 /// What a trial shows that was made.
 pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
     let faults = run.errors.total() + run.integrity.total();
-    let (others, servers): (Vec<&String>, Vec<&String>) = run
-        .invalid_reasons
-        .iter()
-        .filter(|reason| !is_of_the_build(reason))
-        .partition(|reason| !names_server(reason));
+    // A debug build is said of every run, and is no limit found at this rate.
+    let (servers, others): (Vec<_>, Vec<_>) =
+        run.invalid().filter(|(kind, _)| !kind.is_of_the_build()).partition(|(kind, _)| kind.is_servers());
     let missed: Vec<&str> =
         judgements.iter().filter(|each| !each.met).map(|each| each.text.as_str()).collect();
     if faults == 0
-        && let Some(reason) = others.first()
+        && let Some((_, reason)) = others.first()
     {
-        return Outcome::GeneratorLimit((*reason).clone());
+        return Outcome::GeneratorLimit((*reason).to_owned());
     }
     // Lost connections and wrong echoes are the server's doing, whatever else is true.
-    let missed: Vec<&str> = servers.iter().map(|reason| reason.as_str()).chain(missed).collect();
+    let missed: Vec<&str> = servers.iter().map(|(_, reason)| *reason).chain(missed).collect();
     if faults > 0 && missed.is_empty() {
         return Outcome::Missed(format!("{faults} errors and wrong echoes"));
     }
     if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
-}
-
-/// A debug build is said of every run, and is no limit found at this rate.
-fn is_of_the_build(reason: &str) -> bool {
-    reason.contains("debug build")
-}
-
-/// Reasons that are the server's where the generator was in time.
-fn names_server(reason: &str) -> bool {
-    ["the server", "connections were lost", "not what was sent", "no echo", "the rate was not kept"]
-        .iter()
-        .any(|part| reason.contains(part))
 }
 
 /// What a trial shows that had no result: a server that gives up under load has missed, anything else ends the search.
@@ -201,7 +187,7 @@ mod tests {
     use engine::EngineKind;
 
     use super::*;
-    use crate::result::example;
+    use crate::result::{InvalidKind, example};
 
     fn goals(find: &[&str]) -> GoalArguments {
         let find_rate = find.iter().map(|text| text.parse().expect("a threshold")).collect();
@@ -241,20 +227,21 @@ mod tests {
     #[test]
     fn whose_limit_it_was_is_told_apart() {
         let judged = |met| vec![Judgement { threshold: "t".into(), value: None, met, text: "t: 5ms".into() }];
-        let with = |reasons: &[&str]| Run {
-            invalid_reasons: reasons.iter().map(ToString::to_string).collect(),
-            ..run()
+        let with = |reasons: &[(InvalidKind, &str)]| {
+            let mut run = run();
+            reasons.iter().for_each(|(kind, reason)| run.invalidate(*kind, *reason));
+            run
         };
         assert_eq!(outcome(&run(), &judged(true)), Outcome::Met);
         assert_eq!(outcome(&run(), &judged(false)), Outcome::Missed("t: 5ms".into()));
-        let debug = with(&["the generator is a debug build: build it with --release"]);
+        let debug = with(&[(InvalidKind::DebugGenerator, "build it with --release")]);
         assert_eq!(outcome(&debug, &judged(true)), Outcome::Met);
-        let late = with(&["the generator sent late"]);
-        assert_eq!(outcome(&late, &judged(true)), Outcome::GeneratorLimit("the generator sent late".into()));
-        let full = "--max-outstanding: the server does not keep up";
-        assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.into()));
-        let both = with(&[full, "the generator sent late"]);
-        assert!(matches!(outcome(&both, &judged(true)), Outcome::GeneratorLimit(_)));
+        // What a sentence names is not who was the limit.
+        let late = (InvalidKind::LateSends, "the generator sent late to the server");
+        assert_eq!(outcome(&with(&[late]), &judged(true)), Outcome::GeneratorLimit(late.1.into()));
+        let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
+        assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.1.into()));
+        assert!(matches!(outcome(&with(&[full, late]), &judged(true)), Outcome::GeneratorLimit(_)));
         let mut wrong = run();
         wrong.integrity.lost = 3;
         assert_eq!(outcome(&wrong, &judged(true)), Outcome::Missed("3 errors and wrong echoes".into()));

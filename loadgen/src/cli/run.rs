@@ -94,7 +94,7 @@ pub(super) struct RunArguments {
     #[arg(long, help_heading = OUTPUT)]
     allow_invalid: bool,
 
-    /// Neither progress nor table: errors alone.
+    /// Neither progress nor table: errors alone, and why a run is INVALID or a goal was missed.
     #[arg(short, long, help_heading = OUTPUT)]
     quiet: bool,
 }
@@ -141,7 +141,9 @@ impl RunArguments {
         };
         terminal.clear();
         let made = made?;
-        if !self.quiet {
+        if self.quiet {
+            made.complaints().iter().for_each(|complaint| eprintln!("sparring-loadgen: {complaint}"));
+        } else {
             print(&self.report(&made), files.have_standard_output())
                 .map_err(|error| Failure::Error(format!("cannot print the table: {error}")))?;
         }
@@ -259,6 +261,18 @@ impl Made {
             }
         }
         scenarios
+    }
+
+    /// What is not as it should be, a line each, for those who see no table: an exit status alone says too little.
+    fn complaints(&self) -> Vec<String> {
+        let invalid = self.runs.last().filter(|(_, run)| !run.valid);
+        let invalid = invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
+        let thresholds = self.goals.iter().flat_map(|goals| &goals.thresholds).filter(|each| !each.met);
+        let search = self.goals.as_ref().and_then(|goals| goals.find_rate.as_ref());
+        let not_found = search.filter(|found| found.rate_per_s.is_none());
+        let missed = thresholds.map(|each| format!("threshold MISSED: {}", each.text));
+        let not_found = not_found.map(|found| format!("no rate found: {}", found.conclusion));
+        invalid.into_iter().chain(missed).chain(not_found).collect()
     }
 
     /// That of the last run; a goal can be missed only by one that is valid.

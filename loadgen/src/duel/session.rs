@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{DuelError, Fixed, Options, about, calibration};
 use crate::compare::sides::SIDES;
 use crate::machine::Machine;
-use crate::result::{Arm, Document, Run, SCHEMA, Scenario, Utc};
+use crate::result::{Arm, Document, InvalidKind, Run, SCHEMA, Scenario, Utc};
 use crate::run::{Plan, Progress, RunError};
 use crate::subject::{Subject, Tool};
 
@@ -152,8 +152,7 @@ impl Pairs<'_> {
             return Err(DuelError::WrongEcho { side: name, pair, count: run.integrity.total() });
         }
         if self.subjects[side].build.as_deref() == Some("debug") {
-            run.valid = false;
-            run.invalid_reasons.push("the server is a debug build".to_owned());
+            run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
         }
         Ok(Some(run))
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::arrival::Arrival;
+use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::utc::Utc;
 use crate::machine::Machine;
@@ -279,6 +280,9 @@ pub struct Run {
     /// Why not, one sentence each.
     #[serde(default)]
     pub invalid_reasons: Vec<String>,
+    /// What each of them is about, in the same order; empty where there is none, and where an earlier build wrote it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid_kinds: Vec<InvalidKind>,
     /// What else a reader must know, one sentence each: what was the limit where that is not certain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

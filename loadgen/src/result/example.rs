@@ -144,6 +144,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         },
         valid: true,
         invalid_reasons: Vec::new(),
+        invalid_kinds: Vec::new(),
         notes: Vec::new(),
         interrupted: false,
         offered: received,

@@ -11,6 +11,7 @@ mod change;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
+mod invalid;
 mod latency;
 #[cfg(test)]
 mod schema_tests;
@@ -28,6 +29,7 @@ pub use document::{
     Arm, Client, Cycles, Document, Errors, Integrity, Latencies, Mask, Parameters, Payload, Phases, Pings,
     Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
 };
+pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
 pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};

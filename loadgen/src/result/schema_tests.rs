@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{Arm, example, parse};
+use super::{Arm, InvalidKind, example, parse};
 
 fn results_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results")
@@ -49,8 +49,7 @@ fn a_result_without_a_known_server_is_valid() {
     let mut document = example::document();
     document.subject = crate::subject::Subject::default();
     document.runs[0].server = None;
-    document.runs[1].valid = false;
-    document.runs[1].invalid_reasons = vec!["The generator was the limit.".into()];
+    document.runs[1].invalidate(InvalidKind::BusyGenerator, "The generator was the limit.");
     let value = serde_json::to_value(document).expect("the document is JSON");
     assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
 }
@@ -89,7 +88,7 @@ type Break = fn(&mut Value);
 
 #[test]
 fn a_broken_document_is_refused() {
-    let breaks: [(&str, Break); 12] = [
+    let breaks: [(&str, Break); 13] = [
         ("a field is missing", |v| drop(v.as_object_mut().expect("object").remove("machine"))),
         ("a higher schema", |v| v["schema"] = json!(2)),
         ("a count is negative", |v| v["runs"][0]["received"] = json!(-1)),
@@ -99,6 +98,7 @@ fn a_broken_document_is_refused() {
         ("the histogram is no base64", |v| v["runs"][0]["latency_ns"]["corrected"]["hdr"] = json!("{}")),
         ("invalid without a reason", |v| v["runs"][0]["valid"] = json!(false)),
         ("valid with a reason", |v| v["runs"][0]["invalid_reasons"] = json!(["x"])),
+        ("valid with a kind", |v| v["runs"][0]["invalid_kinds"] = json!(["clock"])),
         ("a time in another form", |v| v["session"]["start"] = json!("2026-03-01 09:30")),
         ("an unknown transport", |v| v["scenarios"][0]["parameters"]["transport"] = json!("udp")),
         ("no runs", |v| v["runs"] = json!([])),

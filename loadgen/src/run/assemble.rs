@@ -24,7 +24,8 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     let received = tally.received.measured;
     let seconds = measured.window.as_secs_f64();
     let per_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-    let Verdict { reasons: invalid_reasons, notes } = judge(plan, measured);
+    let Verdict { reasons, notes } = judge(plan, measured);
+    let (invalid_kinds, invalid_reasons): (Vec<_>, Vec<_>) = reasons.into_iter().unzip();
     Run {
         scenario: plan.scenario.clone(),
         arm: plan.arm.clone(),
@@ -33,6 +34,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
+        invalid_kinds,
         notes,
         interrupted: measured.interrupted,
         offered: if plan.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },

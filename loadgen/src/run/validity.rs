@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
+use crate::result::InvalidKind;
 
 /// The lag's 99th percentile may be this share of the latency's ...
 const LAG_SHARE: f64 = 0.5;
@@ -37,16 +38,22 @@ const LATE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// Why they must not be compared with others; empty where they may.
-    pub(super) reasons: Vec<String>,
+    pub(super) reasons: Vec<(InvalidKind, String)>,
     /// What else is worth knowing.
     pub(super) notes: Vec<String>,
+}
+
+impl Verdict {
+    fn doubt(&mut self, kind: InvalidKind, reason: impl Into<String>) {
+        self.reasons.push((kind, reason.into()));
+    }
 }
 
 pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     let mut verdict = Verdict::default();
     let tally = &measured.tally;
     if cfg!(debug_assertions) {
-        verdict.reasons.push("the generator is a debug build: build it with --release".to_owned());
+        verdict.doubt(InvalidKind::DebugGenerator, "the generator is a debug build: build it with --release");
     }
     echoes(plan, tally, &mut verdict);
     if plan.rate_per_s.is_some() {
@@ -61,23 +68,29 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
 fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     let (errors, integrity) = (tally.errors.total(), tally.integrity.total());
     if errors > 0 {
-        verdict.reasons.push(format!("{errors} of {} connections were lost", plan.connections));
+        verdict.doubt(
+            InvalidKind::LostConnections,
+            format!("{errors} of {} connections were lost", plan.connections),
+        );
     }
     if integrity > 0 {
-        verdict.reasons.push(format!("{integrity} echoes were not what was sent"));
+        verdict.doubt(InvalidKind::WrongEchoes, format!("{integrity} echoes were not what was sent"));
     }
     if tally.received.measured == 0 {
-        verdict.reasons.push("no echo was received in the window".to_owned());
+        verdict.doubt(InvalidKind::NoEcho, "no echo was received in the window");
     }
 }
 
 fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     if tally.was_full {
-        verdict.reasons.push(format!(
-            "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
-            plan.max_outstanding
-        ));
+        verdict.doubt(
+            InvalidKind::OutstandingLimit,
+            format!(
+                "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
+                plan.max_outstanding
+            ),
+        );
     }
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
@@ -87,7 +100,7 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let under_way = tally.offered as f64 / measured.window.as_secs_f64().max(1e-9)
         * Duration::from_nanos(tally.latency.value_at_quantile(0.5)).as_secs_f64();
     if missing > (1.0 - RECEIVED_SHARE) * tally.offered as f64 + under_way {
-        verdict.reasons.push(format!(
+        verdict.doubt(InvalidKind::RateNotKept, format!(
             "{} of {} planned messages came back within the window, less than {:.0} %: the rate was not kept",
             tally.received.measured,
             tally.offered,
@@ -115,7 +128,7 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
         rounded(latency)
     );
     if lag > LAG_FLOOR {
-        verdict.reasons.push(format!("the generator sent late: {text} ({remedy})"));
+        verdict.doubt(InvalidKind::LateSends, format!("the generator sent late: {text} ({remedy})"));
     } else {
         verdict.notes.push(format!("much of the latency is the generator's own: {text} ({remedy})"));
     }
@@ -134,7 +147,7 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let window_ns = measured.window.as_nanos() as f64;
     let generator = format!("a thread of the generator was busy {:.0} % of the window", busy * 100.0);
     match measured.server.map(|server| server.cpu.busiest_ns as f64 / window_ns.max(1.0)) {
-        Some(server) if server < IDLE => verdict.reasons.push(format!(
+        Some(server) if server < IDLE => verdict.doubt(InvalidKind::BusyGenerator, format!(
             "the generator was the limit: {generator}, the server's busiest thread {:.0} %: more threads (-t)",
             server * 100.0
         )),
@@ -149,11 +162,14 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 
 fn time(tally: &Tally, verdict: &mut Verdict) {
     if tally.clock_went_back {
-        verdict.reasons.push("the clock went backwards".to_owned());
+        verdict.doubt(InvalidKind::Clock, "the clock went backwards");
     }
     if tally.latest_alarm > LATE {
         let late = rounded(tally.latest_alarm);
-        verdict.reasons.push(format!("the generator did not run for {late:?}: the machine stood still"));
+        verdict.doubt(
+            InvalidKind::Standstill,
+            format!("the generator did not run for {late:?}: the machine stood still"),
+        );
     }
 }
 
@@ -227,9 +243,13 @@ mod tests {
         tally
     }
 
-    fn reasons(plan: &Plan, measured: &Measured) -> Vec<String> {
+    fn kinds(plan: &Plan, measured: &Measured) -> Vec<(InvalidKind, String)> {
         let reasons = judge(plan, measured).reasons;
-        reasons.into_iter().filter(|reason| !reason.contains("debug build")).collect()
+        reasons.into_iter().filter(|(kind, _)| !kind.is_of_the_build()).collect()
+    }
+
+    fn reasons(plan: &Plan, measured: &Measured) -> Vec<String> {
+        kinds(plan, measured).into_iter().map(|(_, reason)| reason).collect()
     }
 
     #[test]
@@ -264,13 +284,14 @@ mod tests {
         let judged = |lag, latency| judge(&plan, &measured(open(1000, lag, latency), 0.5, None));
         let late = judged(600_000, 1_000_000).reasons;
         assert!(
-            late.iter().any(|reason| reason.contains("sent late") && reason.contains("--wait spin")),
+            late.iter()
+                .any(|(kind, reason)| *kind == InvalidKind::LateSends && reason.contains("--wait spin")),
             "{late:?}"
         );
         assert!(judged(60_000, 100_000).notes[0].contains("generator's own"));
         assert_eq!(judged(400_000, 1_000_000).notes, Vec::<String>::new());
         let busy = judge(&plan, &measured(open(1000, 600_000, 1_000_000), 0.97, None)).reasons;
-        assert!(busy.iter().any(|reason| reason.contains("-t")), "{busy:?}");
+        assert!(busy.iter().any(|(_, reason)| reason.contains("-t")), "{busy:?}");
     }
 
     #[test]
@@ -282,6 +303,22 @@ mod tests {
         // At 1,000 a second and 20 ms each, 20 are always under way.
         assert_eq!(judged(975, 20_000_000), Vec::<String>::new());
         assert!(!judged(900, 20_000_000).is_empty());
+    }
+
+    #[test]
+    fn each_reason_says_whose_it_is() {
+        let plan = plan(Some(1000.0), Wait::Sleep);
+        let judged = |tally| {
+            let kinds = kinds(&plan, &measured(tally, 0.5, None)).into_iter();
+            kinds.map(|(kind, _)| (kind, kind.is_servers())).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(open(900, 1, 1_000)), [(InvalidKind::RateNotKept, true)]);
+        assert_eq!(judged(open(1000, 600_000, 1_000_000)), [(InvalidKind::LateSends, false)]);
+        let (mut full, mut still) = (open(1000, 1, 1_000), open(1000, 1, 1_000));
+        full.was_full = true;
+        still.latest_alarm = Duration::from_secs(1);
+        assert_eq!(judged(full), [(InvalidKind::OutstandingLimit, true)]);
+        assert_eq!(judged(still), [(InvalidKind::Standstill, false)]);
     }
 
     #[test]

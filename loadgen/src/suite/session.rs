@@ -11,7 +11,7 @@ use super::places::Places;
 use super::scenarios::{Spec, Suite};
 use super::{Options, SuiteError};
 use crate::machine::Machine;
-use crate::result::{Document, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
+use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
 use crate::run::{Plan, Progress, RunError};
 use crate::spawn::Spawn;
 use crate::subject::{Subject, Tool};
@@ -154,8 +154,7 @@ impl Session {
     /// A debug build of the server is no subject, however well the run went.
     fn doubted(&self, mut run: Run) -> Run {
         if self.subject.build.as_deref() == Some("debug") {
-            run.valid = false;
-            run.invalid_reasons.push("The server is a debug build.".to_owned());
+            run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
         }
         run
     }

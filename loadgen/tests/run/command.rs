@@ -91,8 +91,26 @@ fn the_table_goes_to_standard_output_and_nothing_else_does() {
         assert!(table.contains(part), "{part} not in: {table}");
     }
     assert_eq!(said, "");
+}
+
+#[test]
+fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
+    let server = Echo::ws(Fault::None);
     let quiet = run_short(&[&server.ws_url(), "--quiet"]);
-    assert_eq!((text(&quiet.stdout), text(&quiet.stderr)), (String::new(), String::new()));
+    let said = text(&quiet.stderr);
+    assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(FINE), String::new()));
+    // A test is a debug build, which measures nothing.
+    let expected =
+        if cfg!(debug_assertions) { "sparring-loadgen: INVALID: the generator is a debug" } else { "" };
+    assert!(said.starts_with(expected) && said.lines().count() <= 1, "{said}");
+    let server = Echo::ws(Fault::DisconnectFirst);
+    let quiet = run_short(&[&server.ws_url(), "--quiet", "--threshold", "max<1ns"]);
+    let said = text(&quiet.stderr);
+    assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(13), String::new()));
+    for part in ["INVALID: ", "1 of 4 connections were lost", "threshold MISSED: max<1ns"] {
+        assert!(said.contains(part), "{part} not in: {said}");
+    }
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! Why a run is not valid: kinds for programs, beside the sentences for people.
+
+use serde::{Deserialize, Serialize};
+
+use super::Run;
+
+/// What is behind one of [`Run::invalid_reasons`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InvalidKind {
+    /// The generator is a debug build.
+    DebugGenerator,
+    /// The server is a debug build.
+    DebugServer,
+    /// Connections were lost.
+    LostConnections,
+    /// Echoes were not what was sent.
+    WrongEchoes,
+    /// No echo was received in the window.
+    NoEcho,
+    /// A connection had as many messages outstanding as it may have.
+    OutstandingLimit,
+    /// Fewer echoes came back than the plan has.
+    RateNotKept,
+    /// The generator sent late: the latency is its own.
+    LateSends,
+    /// The generator had no idle time where the server had.
+    BusyGenerator,
+    /// The clock went backwards.
+    Clock,
+    /// The machine stood still.
+    Standstill,
+    /// One that a later version has added.
+    #[serde(other)]
+    Unknown,
+}
+
+impl InvalidKind {
+    /// Whether it is the server's doing, where the generator was in time.
+    #[must_use]
+    pub fn is_servers(self) -> bool {
+        matches!(
+            self,
+            Self::LostConnections
+                | Self::WrongEchoes
+                | Self::NoEcho
+                | Self::OutstandingLimit
+                | Self::RateNotKept
+        )
+    }
+
+    /// Whether it is true of every run of these programs, whatever the load.
+    #[must_use]
+    pub fn is_of_the_build(self) -> bool {
+        matches!(self, Self::DebugGenerator | Self::DebugServer)
+    }
+}
+
+impl Run {
+    /// Says that the figures may not be compared with others, and why: a sentence for people.
+    pub fn invalidate(&mut self, kind: InvalidKind, reason: impl Into<String>) {
+        self.valid = false;
+        // In a document of an earlier version the kinds of the reasons before this one are not known.
+        self.invalid_kinds.resize(self.invalid_reasons.len(), InvalidKind::Unknown);
+        self.invalid_kinds.push(kind);
+        self.invalid_reasons.push(reason.into());
+    }
+
+    /// Why not, each reason with its kind.
+    pub fn invalid(&self) -> impl Iterator<Item = (InvalidKind, &str)> {
+        let kinds = self.invalid_kinds.iter().copied().chain(std::iter::repeat(InvalidKind::Unknown));
+        kinds.zip(self.invalid_reasons.iter().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::*;
+
+    #[test]
+    fn kinds_stand_beside_their_sentences() {
+        let mut run = example::document().runs.remove(0);
+        run.invalid_reasons = vec!["as an earlier version said it".to_owned()];
+        run.invalidate(InvalidKind::LateSends, "the generator sent late");
+        assert!(!run.valid);
+        assert_eq!(
+            run.invalid().collect::<Vec<_>>(),
+            [
+                (InvalidKind::Unknown, "as an earlier version said it"),
+                (InvalidKind::LateSends, "the generator sent late")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_read() {
+        let read = |text| serde_json::from_str::<InvalidKind>(text).expect("a kind");
+        assert_eq!(read("\"late-sends\""), InvalidKind::LateSends);
+        assert_eq!(read("\"solar-flare\""), InvalidKind::Unknown);
+    }
+}
