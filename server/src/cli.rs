@@ -1,6 +1,7 @@
 //! The command line: what was typed, and its translation into a [`Config`].
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    AddressLimits, Admission, Config, Heartbeat, ListenAddress, ListenAddressError, Origins, Protocol, Rate,
-    RatePolicy, Rates, Rules, place_workers,
+    AddressLimits, Admission, Config, Heartbeat, Identity, ListenAddress, ListenAddressError, Origins,
+    Protocol, Rate, RatePolicy, Rates, Rules, place_workers,
 };
 use crate::error::ServeError;
 use crate::server::Server;
@@ -34,6 +35,8 @@ Examples:
   sparring-server                                       ws://127.0.0.1:9001/, a worker on each core
   sparring-server --listen 0.0.0.0:8080 --max-connections-per-ip 100 --connect-rate-per-ip 50
                                                         reachable from elsewhere, with limits for each address
+  sparring-server --listen ws://127.0.0.1:9001 --listen wss://127.0.0.1:9443 --tls-self-signed
+                                                        TLS on a second port, with a certificate of its own
   sparring-server --admin 127.0.0.1:9100                with metrics and health at http://127.0.0.1:9100/metrics
   sparring-server --engine epoll --stats                another engine; counters at the end
   sparring-server --protocol tcp                        raw bytes, the limit to measure against
@@ -51,9 +54,21 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT or ws://HOST:PORT/; port 0 takes a free one. Repeatable.
+    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
+
+    /// The certificate of wss:// listeners, PEM: the server's own first, then those up to the authority's.
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = LISTENING)]
+    tls_cert: Option<PathBuf>,
+
+    /// Its key, PEM, not encrypted.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = LISTENING)]
+    tls_key: Option<PathBuf>,
+
+    /// Make a certificate for localhost, the loopback addresses and the hosts of wss:// listeners, and print its fingerprint.
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = LISTENING)]
+    tls_self_signed: bool,
 
     /// The only path that is served, others get a 404 [default: every path].
     #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
@@ -344,8 +359,10 @@ impl Arguments {
     /// What was typed, as the server understands it. The error names the flags that do not go together.
     fn config(&self) -> Result<Config, String> {
         let protocol = Protocol::from(self.protocol);
-        if let Some(other) = self.listen.iter().find(|l| l.scheme.is_some_and(|scheme| scheme != protocol)) {
-            let scheme = protocol.scheme();
+        let differs =
+            |listen: &&ListenAddress| listen.scheme.is_some_and(|scheme| scheme.protocol() != protocol);
+        if let Some(other) = self.listen.iter().find(differs) {
+            let scheme = protocol.scheme().name();
             return Err(format!(
                 "--listen {other}: its scheme is not that of --protocol {scheme} ({scheme}://)"
             ));
@@ -366,6 +383,7 @@ impl Arguments {
             .map_err(|error| format!("--cpus: {error}"))?;
         Ok(Config {
             listen: self.listen.clone(),
+            identity: self.identity()?,
             protocol,
             rules: self.rules(),
             engine: self.engine,
@@ -385,6 +403,29 @@ impl Arguments {
             drain_timeout: self.drain_timeout,
             admin: self.admin.clone(),
         })
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, String> {
+        let identity = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some(Identity::Files { certificate: certificate.clone(), key: key.clone() })
+            }
+            _ if self.tls_self_signed => {
+                let secure = self.listen.iter().filter(|listen| listen.is_tls());
+                Some(Identity::SelfSigned { names: secure.map(|listen| listen.host.clone()).collect() })
+            }
+            _ => None,
+        };
+        match (self.listen.iter().find(|listen| listen.is_tls()), &identity) {
+            (Some(listen), None) => Err(format!(
+                "--listen wss://{listen}/ needs a certificate: give --tls-cert and --tls-key, or --tls-self-signed"
+            )),
+            (None, Some(_)) => {
+                let flag = if self.tls_self_signed { "--tls-self-signed" } else { "--tls-cert" };
+                Err(format!("{flag} is for listeners of wss://, and there is none: see --listen"))
+            }
+            _ => Ok(identity),
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -467,6 +508,9 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     if config.engine == EngineChoice::Auto {
         let (engine, reason) = server.engine();
         eprintln!("engine {engine}: {reason}");
+    }
+    if let (Some(fingerprint), true) = (server.fingerprint(), arguments.tls_self_signed) {
+        eprintln!("self-signed certificate, SHA-256 fingerprint {fingerprint}");
     }
     if let Some(address) = server.admin() {
         eprintln!("admin at http://{address}/: metrics, healthz, readyz");
@@ -561,6 +605,7 @@ mod tests {
         for (flag, value) in [
             ("--listen", "localhost"),
             ("--listen", "wss://localhost:1/"),
+            ("--listen", "https://localhost:1/"),
             ("--threads", "0"),
             ("--cpus", "0-x"),
             ("--cpus", "1023"),
@@ -627,6 +672,31 @@ mod tests {
         assert!(config(&["--engine", "tokio-uring", "--spin", "0"]).is_ok());
         let error = config(&["--engine", "tokio-uring", "--spin", "50us"]).expect_err("spinning");
         assert!(error.contains("--spin") && error.contains("--engine"), "{error}");
+    }
+
+    #[test]
+    fn certificates_go_with_listeners_of_wss() {
+        let own = config(&["--listen=ws://127.0.0.1:0", "--listen=wss://box:0", "--tls-self-signed"])
+            .expect("flags");
+        assert_eq!(own.identity, Some(Identity::SelfSigned { names: vec!["box".to_owned()] }));
+        let files =
+            config(&["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem", "--tls-key=k.pem"]).expect("flags");
+        assert!(matches!(files.identity, Some(Identity::Files { .. })));
+        for (arguments, says) in [
+            (&["--listen=wss://127.0.0.1:0"][..], "--tls-self-signed"),
+            (&["--tls-self-signed"], "--listen"),
+            (&["--tls-cert=c.pem", "--tls-key=k.pem"], "--listen"),
+            (&["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem"], "--tls-key"),
+            (&["--listen=wss://127.0.0.1:0", "--tls-key=k.pem"], "--tls-cert"),
+            (
+                &["--listen=wss://127.0.0.1:0", "--tls-cert=c.pem", "--tls-key=k.pem", "--tls-self-signed"],
+                "--tls-self-signed",
+            ),
+            (&["--listen=wss://127.0.0.1:0", "--tls-self-signed", "--protocol=tcp"], "--protocol"),
+        ] {
+            let error = config(arguments).expect_err("flags that do not go together");
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
     }
 
     #[test]

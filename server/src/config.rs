@@ -17,6 +17,7 @@ pub use crate::connection::Heartbeat;
 use crate::error::ServeError;
 pub use crate::gate::AddressLimits;
 pub use crate::rate::{Rate, RatePolicy, Rates};
+pub use crate::tls::Identity;
 
 /// What is echoed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,21 +29,55 @@ pub enum Protocol {
     Tcp,
 }
 
-impl Protocol {
-    /// The scheme of its URLs.
+/// What a listener's URL begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// WebSocket.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+    /// Raw bytes.
+    Tcp,
+}
+
+impl Scheme {
+    const ALL: [Self; 3] = [Self::Ws, Self::Wss, Self::Tcp];
+
+    /// As it stands before the `://`.
     #[must_use]
-    pub fn scheme(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::WebSocket => "ws",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
             Self::Tcp => "tcp",
+        }
+    }
+
+    /// What is echoed under it.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::Ws | Self::Wss => Protocol::WebSocket,
+            Self::Tcp => Protocol::Tcp,
         }
     }
 
     /// The URL under which a listener is reached.
     #[must_use]
     pub fn url(self, address: SocketAddr) -> String {
-        let path = if self == Self::WebSocket { "/" } else { "" };
-        format!("{}://{address}{path}", self.scheme())
+        let path = if self == Self::Tcp { "" } else { "/" };
+        format!("{}://{address}{path}", self.name())
+    }
+}
+
+impl Protocol {
+    /// The scheme of a listener that names none.
+    #[must_use]
+    pub fn scheme(self) -> Scheme {
+        match self {
+            Self::WebSocket => Scheme::Ws,
+            Self::Tcp => Scheme::Tcp,
+        }
     }
 }
 
@@ -85,6 +120,8 @@ impl Default for Rules {
 pub struct Config {
     /// Where to listen, one line of standard output for each.
     pub listen: Vec<ListenAddress>,
+    /// What the listeners of wss:// show; needed where there is one.
+    pub identity: Option<Identity>,
     /// What to echo.
     pub protocol: Protocol,
     /// The rules of WebSocket connections.
@@ -123,6 +160,7 @@ impl Default for Config {
         let engine = engine::Config::default();
         Self {
             listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
+            identity: None,
             protocol: Protocol::default(),
             rules: Rules::default(),
             engine: EngineChoice::Auto,
@@ -146,7 +184,7 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     /// What stands before the `://`, if anything does.
-    pub scheme: Option<Protocol>,
+    pub scheme: Option<Scheme>,
     /// Name or address, IPv6 without brackets.
     pub host: String,
     /// 0 takes a free one.
@@ -157,7 +195,7 @@ pub struct ListenAddress {
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ListenAddressError {
     /// The scheme is not known.
-    #[error("the scheme must be ws:// or tcp://, or left out")]
+    #[error("the scheme must be ws://, wss:// or tcp://, or left out")]
     Scheme,
     /// Something follows the port.
     #[error("no path: every path is answered")]
@@ -180,8 +218,7 @@ impl FromStr for ListenAddress {
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
             Some((scheme, rest)) => {
-                let known = [Protocol::WebSocket, Protocol::Tcp];
-                let scheme = known.into_iter().find(|p| p.scheme().eq_ignore_ascii_case(scheme));
+                let scheme = Scheme::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(scheme));
                 (Some(scheme.ok_or(ListenAddressError::Scheme)?), rest)
             }
         };
@@ -208,6 +245,12 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether its connections are TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Some(Scheme::Wss)
+    }
+
     /// The first address of the host; errors name the flag that gave it.
     ///
     /// # Errors
@@ -268,16 +311,17 @@ pub fn place_workers(
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<(Option<Protocol>, String, u16), ListenAddressError> {
+    fn parse(text: &str) -> Result<(Option<Scheme>, String, u16), ListenAddressError> {
         text.parse().map(|a: ListenAddress| (a.scheme, a.host, a.port))
     }
 
     #[test]
     fn addresses_with_and_without_a_scheme() {
         assert_eq!(parse("127.0.0.1:9001"), Ok((None, "127.0.0.1".to_owned(), 9001)));
-        assert_eq!(parse("ws://localhost:0/"), Ok((Some(Protocol::WebSocket), "localhost".to_owned(), 0)));
-        assert_eq!(parse("tcp://[::1]:80"), Ok((Some(Protocol::Tcp), "::1".to_owned(), 80)));
-        assert_eq!(parse("wss://localhost:1/"), Err(ListenAddressError::Scheme));
+        assert_eq!(parse("ws://localhost:0/"), Ok((Some(Scheme::Ws), "localhost".to_owned(), 0)));
+        assert_eq!(parse("WSS://localhost:443/"), Ok((Some(Scheme::Wss), "localhost".to_owned(), 443)));
+        assert_eq!(parse("tcp://[::1]:80"), Ok((Some(Scheme::Tcp), "::1".to_owned(), 80)));
+        assert_eq!(parse("https://localhost:1/"), Err(ListenAddressError::Scheme));
         assert_eq!(parse("ws://localhost:1/chat"), Err(ListenAddressError::Path));
         assert_eq!(parse("127.0.0.1"), Err(ListenAddressError::Port));
         assert_eq!(parse("127.0.0.1:70000"), Err(ListenAddressError::Port));
@@ -295,8 +339,9 @@ mod tests {
     #[test]
     fn urls_of_listeners() {
         let address = "[::1]:9001".parse().expect("address");
-        assert_eq!(Protocol::WebSocket.url(address), "ws://[::1]:9001/");
-        assert_eq!(Protocol::Tcp.url(address), "tcp://[::1]:9001");
+        assert_eq!(Scheme::Ws.url(address), "ws://[::1]:9001/");
+        assert_eq!(Scheme::Wss.url(address), "wss://[::1]:9001/");
+        assert_eq!(Scheme::Tcp.url(address), "tcp://[::1]:9001");
     }
 
     /// Two cores of two threads each, siblings side by side.

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use engine::EngineError;
 use rustix::io::Errno;
 
+use crate::tls::IdentityError;
+
 /// The server could not start, or a worker ended with an error. One line each: cause and remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -56,6 +58,17 @@ pub enum ServeError {
         /// What sched_setaffinity(2) said.
         source: io::Error,
     },
+    /// A listener of wss:// without a certificate.
+    #[error(
+        "wss://{listen}/ of --listen needs a certificate: give --tls-cert and --tls-key, or --tls-self-signed"
+    )]
+    NoIdentity {
+        /// The listener.
+        listen: String,
+    },
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A system call that the start cannot do without.
     #[error("{what}: {source}")]
     System {

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::Nanos;
+use engine::rustls::{AlertDescription, Error};
+use engine::tls::TlsError;
 use protocol::ProtocolError;
+use protocol::handshake::server::Refusal;
 use tracing::warn;
 
 use crate::admission::Declined;
@@ -58,6 +61,21 @@ impl Refusals {
         }
     }
 
+    /// A connection's TLS failed, nearly always in its handshake.
+    pub(crate) fn tls(&mut self, now: Nanos, error: &TlsError, peer: Option<SocketAddr>) {
+        let refusal = match error {
+            TlsError::NotTls => Refusal::plain_on_tls_port(),
+            _ => Refusal::tls_failed(),
+        };
+        if self.may_log(now, refusal.rule()) {
+            let (rule, section, peer) = (refusal.rule(), refusal.section(), Peer(peer));
+            match error {
+                TlsError::NotTls => warn!(rule, section, %peer, "handshake refused: {}", refusal.detail()),
+                error => warn!(rule, section, %peer, "{}", explain(error)),
+            }
+        }
+    }
+
     /// Frames were refused with a close code.
     pub(crate) fn frames(&mut self, now: Nanos, error: &ProtocolError, peer: Option<SocketAddr>) {
         if self.may_log(now, error.rule()) {
@@ -93,6 +111,18 @@ impl Refusals {
             self.unlogged += 1;
         }
         may
+    }
+}
+
+/// The commonest failure looks like a fault of the client's and is the certificate.
+fn explain(error: &TlsError) -> String {
+    use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
+    let TlsError::Protocol(Error::AlertReceived(alert)) = error else { return error.to_string() };
+    match alert {
+        UnknownCA | CertificateUnknown | BadCertificate | CertificateExpired => {
+            format!("the client does not trust this server's certificate (alert {alert:?})")
+        }
+        alert => format!("the client gave up in TLS (alert {alert:?})"),
     }
 }
 

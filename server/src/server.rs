@@ -6,12 +6,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use engine::socket::{self, Congestion};
+use engine::tls::{Tls, TlsSettings};
 use engine::{EngineKind, Linger, Listener, Remote};
+use protocol::handshake::server::Refusal;
 use tracing::warn;
 
 use crate::admin::{Admin, Post};
 use crate::board::Board;
-use crate::config::{Config, Protocol};
+use crate::config::{Config, ListenAddress, Protocol, Scheme};
 use crate::error::ServeError;
 use crate::gate::{Census, Gate};
 use crate::raw::RawEcho;
@@ -25,7 +27,10 @@ const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
 /// A running server. All of its workers accept connections.
 #[derive(Debug)]
 pub struct Server {
-    protocol: Protocol,
+    /// Of each listener.
+    schemes: Vec<Scheme>,
+    /// Of the certificate that wss:// listeners show.
+    fingerprint: Option<String>,
     path: String,
     addresses: Vec<SocketAddr>,
     engine: EngineKind,
@@ -49,12 +54,14 @@ impl Server {
         socket::raise_memlock_limit();
         let (engine, engine_reason) = config.engine.settle()?;
         let room = Room::of(config, limit)?;
+        let tls = tls_settings(config)?;
         let (addresses, sockets) = bind(config)?;
         warn_of_strangers(config, &addresses);
         let admin = config.admin.as_ref().map(Post::bind).transpose()?;
         let (sender, reports) = channel();
         let mut server = Self {
-            protocol: config.protocol,
+            schemes: config.listen.iter().map(|l| l.scheme.unwrap_or(config.protocol.scheme())).collect(),
+            fingerprint: tls.as_ref().map(|(_, fingerprint)| fingerprint.clone()),
             path: config.rules.admission.path.clone().unwrap_or_default(),
             addresses,
             engine,
@@ -82,7 +89,7 @@ impl Server {
                 gate: Gate::new(Arc::clone(&server.census)),
                 board,
             };
-            server.spawn(config, plan)?;
+            server.spawn(config, tls.as_ref().map(|(settings, _)| settings.clone()), plan)?;
             server.remotes.push(remote);
         }
         drop(sender);
@@ -94,11 +101,13 @@ impl Server {
         Ok(server)
     }
 
-    fn spawn(&mut self, config: &Config, plan: Plan) -> Result<(), ServeError> {
+    fn spawn(&mut self, config: &Config, tls: Option<TlsSettings>, plan: Plan) -> Result<(), ServeError> {
         let rules = config.rules.clone();
-        self.workers.push(match self.protocol {
-            Protocol::WebSocket => worker::spawn(plan, move |life| WebSocketEcho::with_life(rules, life))?,
-            Protocol::Tcp => worker::spawn(plan, RawEcho::with_life)?,
+        let web_socket = move |life| WebSocketEcho::with_life(rules, life);
+        self.workers.push(match (config.protocol, tls) {
+            (Protocol::WebSocket, None) => worker::spawn(plan, web_socket)?,
+            (Protocol::WebSocket, Some(tls)) => worker::spawn(plan, |life| Tls::new(web_socket(life), tls))?,
+            (Protocol::Tcp, _) => worker::spawn(plan, RawEcho::with_life)?,
         });
         Ok(())
     }
@@ -133,13 +142,19 @@ impl Server {
     pub fn announcements(&self) -> impl Iterator<Item = String> + '_ {
         let (engine, threads) = (self.engine, self.workers.len());
         let noun = if threads == 1 { "thread" } else { "threads" };
-        let urls = self.addresses.iter().map(|&address| self.protocol.url(address));
+        let urls = self.addresses.iter().zip(&self.schemes).map(|(&address, scheme)| scheme.url(address));
         let path = self.path.trim_start_matches('/');
         let congestion =
             self.congestion.as_ref().map(|name| format!(", congestion {name}")).unwrap_or_default();
         urls.map(move |url| {
             format!("listening on {url}{path} (engine {engine}, {threads} {noun}{congestion})")
         })
+    }
+
+    /// SHA-256 of the certificate that wss:// listeners show, as browsers show it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
     }
 
     /// Where metrics and health are told.
@@ -263,6 +278,22 @@ fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
             off.join(", ")
         );
     }
+}
+
+/// Which listeners are TLS, and the fingerprint of what they show; `None` where none is.
+fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, String)>, ServeError> {
+    let Some(listen) = config.listen.iter().find(|listen| listen.is_tls()) else { return Ok(None) };
+    let Some(identity) = &config.identity else {
+        return Err(ServeError::NoIdentity { listen: listen.to_string() });
+    };
+    let loaded = identity.load()?;
+    let of_listener = |listen: &ListenAddress| listen.is_tls().then(|| Arc::clone(&loaded.config));
+    let settings = TlsSettings {
+        listeners: config.listen.iter().map(of_listener).collect(),
+        answer_to_plain: Refusal::plain_on_tls_port().response(),
+        ..TlsSettings::default()
+    };
+    Ok(Some((settings, loaded.fingerprint)))
 }
 
 /// Listens on every address once for each worker: the addresses, and the sockets of each worker.

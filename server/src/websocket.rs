@@ -34,6 +34,8 @@ pub struct WebSocketEcho {
     charged: u64,
     refusals: Refusals,
     ledger: Ledger,
+    /// When a connection was last opened: about now, for those that end in their TLS handshake.
+    last_opened: Nanos,
     /// Of each listener, whether it is reached under a loopback address.
     on_loopback: Vec<bool>,
     life: Life,
@@ -49,7 +51,7 @@ impl WebSocketEcho {
     pub(crate) fn with_life(rules: Rules, life: Life) -> Self {
         let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
         let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
-        Self { rules, page, echo, charged: 0, refusals, ledger, on_loopback, life }
+        Self { rules, page, echo, charged: 0, refusals, ledger, last_opened: Nanos(0), on_loopback, life }
     }
 
     /// What was counted so far.
@@ -278,6 +280,7 @@ impl Handler for WebSocketEcho {
             Origin::Accepted { listener, peer } => (listener, peer),
             Origin::Connected { .. } => unreachable!("a server connects to nobody"),
         };
+        self.last_opened = out.now();
         if let Err(refusal) = self.life.enter(peer, out.now()) {
             return self.turn_away(refusal, peer, out);
         }
@@ -318,7 +321,10 @@ impl Handler for WebSocketEcho {
         }
     }
 
-    fn closed(&mut self, _: ConnId, c: Connection, _: Cause) {
+    fn closed(&mut self, _: ConnId, c: Connection, cause: Cause) {
+        if let Cause::Tls(error) = cause {
+            self.refusals.tls(self.last_opened, &error, c.peer());
+        }
         if !matches!(c.stage, Stage::Refused) {
             self.life.leave(c.peer());
         }

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use engine::tls::Tls;
 use engine::{Counters, EngineKind, Handler, Inbox, Nanos, Worker, affinity};
 use protocol::handshake::server::Refusal;
 
@@ -38,6 +39,12 @@ pub(crate) enum Report {
 /// A handler that the server can run.
 pub(crate) trait Service: Handler {
     fn tally(&self) -> Tally;
+}
+
+impl<S: Service> Service for Tls<S> {
+    fn tally(&self) -> Tally {
+        self.inner().tally()
+    }
 }
 
 /// How far a worker's life has come.

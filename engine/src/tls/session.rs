@@ -106,6 +106,11 @@ impl Session {
         matches!(self.side, Side::Server(_))
     }
 
+    /// Whether the other end has said anything.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         match &self.side {
             Side::Server(end) => end.is_handshaking(),

@@ -58,6 +58,10 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
         None => (start, false),
     };
     let may_be_one = field::is_token(method) && method.len() <= MAX_METHOD;
+    // A handshake's record of any version that was ever in use (RFC 8446 5.1).
+    if matches!(buffered, [22] | [22, 3, ..]) {
+        return Err(Refusal::TLS);
+    }
     if !may_be_one && (ended || !method.is_empty()) || start.starts_with(HTTP2_PREFACE) {
         return Err(Refusal::NOT_HTTP);
     }
@@ -327,6 +331,9 @@ const fn refusal(status: u16, rule: &'static str, section: &'static str, detail:
 #[rustfmt::skip]
 impl Refusal {
     const NOT_HTTP: Refusal = refusal(400, "not-http", "RFC 9112 3", "this is not an HTTP/1.1 request");
+    const TLS: Refusal = refusal(
+        400, "tls-on-plain-port", "RFC 9112 3", "this port speaks plain HTTP, not TLS: use ws:// or http://, or the port of a wss:// listener",
+    );
     const BARE_LINE_END: Refusal = refusal(400, "bare-line-end", "RFC 9112 2.2", "a line ends without CR LF");
     const CONTROL_CHARACTER: Refusal = refusal(400, "control-character", "RFC 9110 5.5", "a control character in the head");
     const MALFORMED: Refusal = refusal(400, "malformed-request", "RFC 9112 3", "the request is malformed");
@@ -369,6 +376,16 @@ impl Refusal {
     /// 426: a right request that asks for no WebSocket, such as a browser's for a page.
     pub const fn no_upgrade() -> Self {
         Self::NO_UPGRADE
+    }
+
+    /// 400: plain HTTP, or anything else that is not TLS, on a port that speaks TLS.
+    pub const fn plain_on_tls_port() -> Self {
+        refusal(400, "plain-on-tls-port", "RFC 8446 4.1", "this port speaks TLS: use wss:// or https://")
+    }
+
+    /// None of HTTP's: the TLS handshake failed, and what is left to say is an alert.
+    pub const fn tls_failed() -> Self {
+        refusal(400, "tls-failed", "RFC 8446 6.2", "the TLS handshake or the TLS of the connection failed")
     }
 
     /// 404: there is no WebSocket under this path.

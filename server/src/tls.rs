@@ -1,0 +1,239 @@
+//! What the server shows to clients of wss:// listeners: a certificate with its key.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use engine::rustls::pki_types::pem::{self, PemObject};
+use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use engine::rustls::{self, ServerConfig};
+use engine::tls::server_config;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use sha2::{Digest, Sha256};
+
+/// Where certificate and key come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Two files in PEM.
+    Files {
+        /// The server's certificate first, then those between it and the authority's.
+        certificate: PathBuf,
+        /// Its key: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+        key: PathBuf,
+    },
+    /// Made at the start for names and addresses, and gone at the end.
+    SelfSigned {
+        /// Besides localhost and the loopback addresses.
+        names: Vec<String>,
+    },
+}
+
+/// A certificate or key that cannot be used. One line each: the file, the cause, the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("cannot read {} of {flag} ({source}): give a file that this user may read", path.display())]
+    Unreadable {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file has not got what is needed.
+    #[error("{} of {flag} is not what is needed ({cause}): {remedy}", path.display())]
+    Content {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// Certificate and key are each as they should be, but not together.
+    #[error(
+        "the key {} of --tls-key is not that of the certificate {} of --tls-cert ({cause}): give the two that were made \
+         together, and the server's own certificate first in its file",
+        key.display(), certificate.display()
+    )]
+    NotAPair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's.
+        key: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// No certificate could be made.
+    #[error("cannot make a certificate ({0}): give one with --tls-cert and --tls-key")]
+    SelfSigned(String),
+}
+
+/// A certificate with its key, ready for use.
+pub(crate) struct Loaded {
+    pub(crate) config: Arc<ServerConfig>,
+    /// SHA-256 of the server's certificate, as browsers show it.
+    pub(crate) fingerprint: String,
+}
+
+impl Identity {
+    pub(crate) fn load(&self) -> Result<Loaded, IdentityError> {
+        match self {
+            Self::Files { certificate, key } => from_files(certificate, key),
+            Self::SelfSigned { names } => self_signed(names),
+        }
+    }
+}
+
+const CERTIFICATE: &str = "--tls-cert";
+const KEY: &str = "--tls-key";
+
+fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
+    let read = |flag, path: &Path| {
+        std::fs::read(path).map_err(|source| IdentityError::Unreadable {
+            flag,
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let content = |flag, path: &Path, cause: &pem::Error, remedy| {
+        let cause = match cause {
+            pem::Error::NoItemsFound => "nothing of the kind in it".to_owned(),
+            other => other.to_string(),
+        };
+        IdentityError::Content { flag, path: path.to_owned(), cause, remedy }
+    };
+    let text = read(CERTIFICATE, certificate)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain =
+        chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
+    let chain = chain.map_err(|error| {
+        let remedy = "a file in PEM is needed, with -----BEGIN CERTIFICATE----- and the server's own certificate first";
+        content(CERTIFICATE, certificate, &error, remedy)
+    })?;
+    let secret = PrivateKeyDer::from_pem_slice(&read(KEY, key)?).map_err(|error| {
+        let remedy = "a file in PEM is needed, with -----BEGIN PRIVATE KEY-----, not encrypted";
+        content(KEY, key, &error, remedy)
+    })?;
+    loaded(chain, secret).map_err(|error| {
+        let path = certificate.to_owned();
+        match error {
+            rustls::Error::InvalidCertificate(error) => IdentityError::Content {
+                flag: CERTIFICATE,
+                path,
+                cause: error.to_string(),
+                remedy: "give an X.509 certificate of version 3, as openssl and ACME clients make them",
+            },
+            rustls::Error::InconsistentKeys(_) => IdentityError::NotAPair {
+                certificate: path,
+                key: key.to_owned(),
+                cause: "their public keys differ".to_owned(),
+            },
+            error => IdentityError::Content {
+                flag: KEY,
+                path: key.to_owned(),
+                cause: error.to_string(),
+                remedy: "give a key for ECDSA with P-256 or P-384, Ed25519, or RSA of 2048 bits or more",
+            },
+        }
+    })
+}
+
+/// How long a certificate of our own counts, and for how long it has counted already: clocks differ.
+const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const ALREADY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn self_signed(names: &[String]) -> Result<Loaded, IdentityError> {
+    let failed = |error: rcgen::Error| IdentityError::SelfSigned(error.to_string());
+    let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let is_new = |name: &&String| {
+        // The wildcard address is nobody's name.
+        let is_wildcard = name.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        !is_wildcard && !all.contains(name)
+    };
+    let mut more: Vec<String> = names.iter().filter(is_new).cloned().collect();
+    more.dedup();
+    all.extend(more);
+    let mut params = CertificateParams::new(all).map_err(failed)?;
+    params.distinguished_name.push(DnType::CommonName, "sparring-server, self-signed");
+    let now = SystemTime::now();
+    (params.not_before, params.not_after) = ((now - ALREADY).into(), (now + VALID).into());
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    loaded(vec![certificate.into()], secret).map_err(|error| IdentityError::SelfSigned(error.to_string()))
+}
+
+fn loaded(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Loaded, rustls::Error> {
+    let fingerprint = fingerprint(&chain[0]);
+    Ok(Loaded { config: server_config(chain, key)?, fingerprint })
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let bytes = Sha256::digest(certificate);
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_of_our_own_has_a_fingerprint_of_its_own() {
+        let identity = Identity::SelfSigned { names: vec!["box.example".to_owned(), "0.0.0.0".to_owned()] };
+        let (one, other) = (identity.load().expect("one"), identity.load().expect("another"));
+        assert_eq!(one.fingerprint.len(), 32 * 3 - 1);
+        assert_ne!(one.fingerprint, other.fingerprint);
+    }
+
+    #[test]
+    fn errors_name_flag_file_and_remedy() {
+        let folder = std::env::temp_dir().join(format!("sparring-identity-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).expect("a file");
+            path
+        };
+        let (one, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+        let certificate = params.self_signed(&one).expect("a certificate");
+        let pem = |label: &str, der: &[u8]| {
+            use base64::Engine as _;
+            let text = base64::engine::general_purpose::STANDARD.encode(der);
+            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+        };
+        let right = write("certificate.pem", &pem("CERTIFICATE", certificate.der()));
+        let key = write("key.pem", &pem("PRIVATE KEY", &one.serialize_der()));
+        let strange_key = write("strange.pem", &pem("PRIVATE KEY", &other.serialize_der()));
+        let junk_key = write("junk-key.pem", &pem("PRIVATE KEY", b"junk"));
+        let junk = write("junk.pem", &pem("CERTIFICATE", b"junk"));
+        let empty = write("empty.pem", "nothing\n");
+        let missing = folder.join("missing.pem");
+        let load = |certificate: &Path, key: &Path| {
+            Identity::Files { certificate: certificate.to_owned(), key: key.to_owned() }.load().map(|_| ())
+        };
+        load(&right, &key).expect("a pair");
+        for (certificate, key, says) in [
+            (&missing, &key, ["--tls-cert", "missing.pem", "No such file"]),
+            (&empty, &key, ["--tls-cert", "empty.pem", "BEGIN CERTIFICATE"]),
+            (&junk, &key, ["--tls-cert", "junk.pem", "X.509"]),
+            (&right, &missing, ["--tls-key", "missing.pem", "No such file"]),
+            (&right, &right, ["--tls-key", "certificate.pem", "BEGIN PRIVATE KEY"]),
+            (&right, &junk_key, ["--tls-key", "junk-key.pem", "P-256"]),
+            (&right, &strange_key, ["--tls-key", "strange.pem", "made together"]),
+        ] {
+            let error = load(certificate, key).expect_err("an error").to_string();
+            assert!(
+                says.iter().all(|part| error.contains(part)) && !error.contains('\n'),
+                "{says:?}: {error}"
+            );
+        }
+        std::fs::remove_dir_all(&folder).expect("the folder");
+    }
+}
