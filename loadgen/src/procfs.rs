@@ -35,6 +35,8 @@ pub(crate) struct CpuSpent {
     pub(crate) system_ns: u64,
     /// Of the thread that had least idle time: on a CPU or waiting for one.
     pub(crate) busiest_ns: u64,
+    /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
+    pub(crate) waited_ns: u64,
 }
 
 impl CpuUsage {
@@ -54,19 +56,21 @@ impl CpuUsage {
 
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
-        let (mut total_ns, mut busiest_ns) = (0, 0);
-        for (thread, &(on_cpu, waiting)) in &self.threads {
-            let (on_cpu_then, waiting_then) = earlier.threads.get(thread).copied().unwrap_or_default();
-            let spent = on_cpu.saturating_sub(on_cpu_then);
-            total_ns += spent;
-            busiest_ns = busiest_ns.max(spent + waiting.saturating_sub(waiting_then));
-        }
+        let each = self.threads.iter().map(|(thread, &(on_cpu, waiting))| {
+            let then = earlier.threads.get(thread).copied().unwrap_or_default();
+            (on_cpu.saturating_sub(then.0), waiting.saturating_sub(then.1))
+        });
+        let each: Vec<(u64, u64)> = each.collect();
+        let total_ns = each.iter().map(|(spent, _)| spent).sum::<u64>();
+        let busiest_ns = each.iter().map(|(spent, waited)| spent + waited).max().unwrap_or(0);
+        // Threads of one server may share a processor and wait for each other: at most what the others have spent.
+        let waited_ns = each.iter().map(|(spent, waited)| waited.saturating_sub(total_ns - spent)).max();
         let ticks = self.ticks.iter().map(|(pid, now)| {
             let then = earlier.ticks.get(pid).copied().unwrap_or_default();
             (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
         });
         let (user_ns, system_ns) = ticks.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        CpuSpent { total_ns, user_ns, system_ns, busiest_ns }
+        CpuSpent { total_ns, user_ns, system_ns, busiest_ns, waited_ns: waited_ns.unwrap_or(0) }
     }
 }
 
@@ -75,13 +79,29 @@ fn tasks(pid: u32) -> Vec<u32> {
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Time a thread has spent on a CPU, nanoseconds (`schedstat`, exact where tick-sampled accounting is not).
-pub(crate) fn thread_cpu_ns(pid: u32, tid: u32) -> Option<u64> {
-    Some(schedstat(pid, tid)?.0)
+/// Time that the hypervisor gave to others while these processors had work, nanoseconds in whole ticks, by processor. None
+/// named are all.
+pub(crate) fn stolen_ns(cpus: &[usize]) -> BTreeMap<usize, u64> {
+    let mut stolen = parse_stolen(&fs::read_to_string("/proc/stat").unwrap_or_default());
+    stolen.retain(|cpu, _| cpus.is_empty() || cpus.contains(cpu));
+    stolen
 }
 
-/// Time a thread has spent on a CPU, and runnable without one, nanoseconds.
-fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
+/// `cpuN user nice system idle iowait irq softirq steal ...`, in ticks.
+fn parse_stolen(stat: &str) -> BTreeMap<usize, u64> {
+    let line = |line: &str| {
+        let mut fields = line.strip_prefix("cpu")?.split_ascii_whitespace();
+        let cpu = fields.next()?.parse().ok()?;
+        let ticks = fields.nth(7)?.parse::<u64>().ok()?;
+        Some((cpu, ticks * TICK_NS))
+    };
+    // The line `cpu  ...` of all together has a number of ticks where the others have their own.
+    stat.lines().filter(|line| !line.starts_with("cpu ")).filter_map(line).collect()
+}
+
+/// Time a thread has spent on a CPU, and runnable without one, nanoseconds (`schedstat`, exact where tick-sampled accounting
+/// is not).
+pub(crate) fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
     let mut times = text.split_ascii_whitespace().map(str::parse);
     Some((times.next()?.ok()?, times.next()?.ok()?))
@@ -206,6 +226,13 @@ mod tests {
     }
 
     #[test]
+    fn stolen_time_is_that_of_each_processor() {
+        let stat = "cpu  9 0 9 9 9 0 9 70 0 0\ncpu0 1 2 3 4 5 6 7 30 0 0\ncpu12 1 2 3 4 5 6 7 40 0 0\nintr 5 6\ncpufreq\n";
+        assert_eq!(parse_stolen(stat), BTreeMap::from([(0, 300_000_000), (12, 400_000_000)]));
+        assert!(stolen_ns(&[]).len() >= stolen_ns(&[0]).len());
+    }
+
+    #[test]
     fn memory_is_read_in_bytes() {
         let status = "Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t     512 kB\n";
         assert_eq!(parse_memory(status), Memory { resident: 2 << 20, anonymous: 512 << 10 });
@@ -257,8 +284,18 @@ mod tests {
         usage.ticks.insert(1, (TICK_NS, 2 * TICK_NS));
         // Thread 2 ends here: nothing overwrites what was seen of it.
         usage.look(&[]);
-        let spent = CpuSpent { total_ns: 350, user_ns: 0, system_ns: 2 * TICK_NS, busiest_ns: 320 };
+        let spent =
+            CpuSpent { total_ns: 350, user_ns: 0, system_ns: 2 * TICK_NS, busiest_ns: 320, waited_ns: 0 };
         assert_eq!(usage.since(&before), spent);
+    }
+
+    #[test]
+    fn threads_that_wait_for_each_other_are_not_held_up_by_others() {
+        let mut usage = CpuUsage::default();
+        usage.threads.insert((1, 2), (600, 500));
+        usage.threads.insert((1, 3), (400, 450));
+        // Thread 2 may have waited 400 for thread 3, and 3 all of its time for 2.
+        assert_eq!(usage.since(&CpuUsage::default()).waited_ns, 100);
     }
 
     #[test]

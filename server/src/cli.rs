@@ -15,7 +15,7 @@ use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    AddressLimits, Admission, Config, Heartbeat, Identity, ListenAddress, ListenAddressError, Origins,
+    AddressLimits, Admission, Burn, Config, Heartbeat, Identity, ListenAddress, ListenAddressError, Origins,
     Protocol, Rate, RatePolicy, Rates, Rules, place_workers,
 };
 use crate::error::ServeError;
@@ -196,6 +196,10 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Completions::Auto, help_heading = URING)]
     send_completions: Completions,
 
+    /// Burn so much CPU time for each message, as in 25ns: a server that is slower by a known amount, to prove a comparison with.
+    #[arg(long, value_name = "TIME", value_parser = burn, hide = true, help_heading = WORKERS)]
+    burn_per_message: Option<Burn>,
+
     /// Print the counters of all workers as one line of JSON at the end.
     #[arg(long, help_heading = OUTPUT)]
     stats: bool,
@@ -351,6 +355,13 @@ fn entries(text: &str) -> Result<u32, String> {
     count.ok_or_else(|| "from 8 to 65536".to_owned())
 }
 
+/// Of a message that takes 200 ns a hundredth is 2 ns: fractions count.
+fn burn(text: &str) -> Result<Burn, String> {
+    let ns = text.strip_suffix("ns").and_then(|ns| ns.trim().parse::<f64>().ok()).filter(|&ns| ns <= 1e9);
+    ns.and_then(Burn::per_message)
+        .ok_or_else(|| "nanoseconds above 0 are needed, as in 25ns or 2.5ns".to_owned())
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
@@ -376,6 +387,9 @@ impl Arguments {
             return Err(
                 "--message-rate and --byte-rate: raw bytes of --protocol tcp have no rates".to_owned()
             );
+        }
+        if protocol == Protocol::Tcp && self.burn_per_message.is_some() {
+            return Err("--burn-per-message: raw bytes of --protocol tcp are no messages".to_owned());
         }
         let allowed = affinity::allowed().map_err(|error| format!("--cpus: {error}"))?;
         let listed = self.cpus.as_ref().map(|list| list.0.as_slice());
@@ -446,6 +460,7 @@ impl Arguments {
             handshake_timeout: self.handshake_timeout,
             message_timeout: self.message_timeout,
             heartbeat: Heartbeat { idle_timeout: self.idle_timeout, ping_interval: self.ping_interval },
+            burn: self.burn_per_message,
         }
     }
 
@@ -566,6 +581,7 @@ mod tests {
         assert_eq!(config.rules.message_timeout, rules.message_timeout);
         assert_eq!(config.rules.heartbeat, rules.heartbeat);
         assert_eq!((config.rules.rates, config.rules.admission), (rules.rates, rules.admission));
+        assert_eq!((config.rules.burn, rules.burn), (None, None));
         let engine = engine::Config::default();
         assert_eq!(config.high_water, engine.high_water);
         assert_eq!((config.write_timeout, config.close_timeout), (engine.write_stall, engine.linger.time));
@@ -622,6 +638,9 @@ mod tests {
             ("--sq-entries", "0"),
             ("--send-completions", "none"),
             ("--congestion", "no-such"),
+            ("--burn-per-message", "25"),
+            ("--burn-per-message", "0ns"),
+            ("--burn-per-message", "2s"),
             ("--max-connections", "-1"),
             ("--message-rate", "fast"),
             ("--byte-rate", "1s"),
@@ -656,6 +675,13 @@ mod tests {
         assert_eq!((on.max_connections, on.rules.rates.bytes), (Some(7), Rate::per_second(1 << 20)));
         assert_eq!(on.rules.rates.policy, RatePolicy::Close);
         assert_eq!(on.address_limits.connect_rate, Rate::per_second(5));
+    }
+
+    #[test]
+    fn what_is_burnt_has_fractions_and_is_not_in_the_help() {
+        let burn = config(&["--burn-per-message", "2.5ns"]).expect("a flag").rules.burn;
+        assert_eq!(burn, Burn::per_message(2.5));
+        assert!(!Arguments::command().render_long_help().to_string().contains("burn"));
     }
 
     #[test]
@@ -707,5 +733,7 @@ mod tests {
         let error =
             config(&["--protocol", "tcp", "--byte-rate", "1MiB"]).expect_err("a limit that would not hold");
         assert!(error.contains("--byte-rate") && error.contains("--protocol"), "{error}");
+        let error = config(&["--protocol", "tcp", "--burn-per-message", "9ns"]).expect_err("no messages");
+        assert!(error.contains("--burn-per-message") && error.contains("--protocol"), "{error}");
     }
 }

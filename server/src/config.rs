@@ -13,6 +13,7 @@ use protocol::Limits;
 use protocol::handshake::HeadLimits;
 
 pub use crate::admission::{Admission, Origins};
+pub use crate::burn::Burn;
 pub use crate::connection::Heartbeat;
 use crate::error::ServeError;
 pub use crate::gate::AddressLimits;
@@ -98,6 +99,8 @@ pub struct Rules {
     pub message_timeout: Duration,
     /// Silent connections.
     pub heartbeat: Heartbeat,
+    /// What each message costs beyond its echo; `None`: nothing.
+    pub burn: Option<Burn>,
 }
 
 impl Default for Rules {
@@ -111,6 +114,7 @@ impl Default for Rules {
             handshake_timeout: Duration::from_secs(5),
             message_timeout: Duration::from_secs(120),
             heartbeat: Heartbeat { ping_interval: Duration::from_secs(30), ..Heartbeat::default() },
+            burn: None,
         }
     }
 }

@@ -9,6 +9,7 @@
 mod admin;
 mod admission;
 mod board;
+mod burn;
 pub mod cli;
 pub mod config;
 mod connection;

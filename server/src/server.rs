@@ -57,6 +57,9 @@ impl Server {
         let tls = tls_settings(config)?;
         let (addresses, sockets) = bind(config)?;
         warn_of_strangers(config, &addresses);
+        if let Some(burn) = config.rules.burn {
+            warn!("slowed on purpose: {burn} of CPU time are burnt for each message (--burn-per-message)");
+        }
         let admin = config.admin.as_ref().map(Post::bind).transpose()?;
         let (sender, reports) = channel();
         let mut server = Self {

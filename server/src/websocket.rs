@@ -10,6 +10,7 @@ use protocol::{Opcode, ProtocolError};
 
 use crate::admission::{Declined, is_on_loopback};
 use crate::board::Ledger;
+use crate::burn::Treadmill;
 use crate::config::Rules;
 use crate::connection::{Account, Beat, Connection, Stage};
 use crate::echo::{self, Echo, Flow};
@@ -32,6 +33,7 @@ pub struct WebSocketEcho {
     echo: Echo,
     /// Arrivals that have been charged to connections.
     charged: u64,
+    treadmill: Option<Treadmill>,
     refusals: Refusals,
     ledger: Ledger,
     /// When a connection was last opened: about now, for those that end in their TLS handshake.
@@ -50,8 +52,10 @@ impl WebSocketEcho {
 
     pub(crate) fn with_life(rules: Rules, life: Life) -> Self {
         let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
+        let treadmill = rules.burn.map(Treadmill::new);
         let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
-        Self { rules, page, echo, charged: 0, refusals, ledger, last_opened: Nanos(0), on_loopback, life }
+        let last_opened = Nanos(0);
+        Self { rules, page, echo, charged: 0, treadmill, refusals, ledger, last_opened, on_loopback, life }
     }
 
     /// What was counted so far.
@@ -67,7 +71,8 @@ impl WebSocketEcho {
     // ---- beginnings
 
     fn account(&self, peer: Option<SocketAddr>) -> Option<Box<Account>> {
-        let wanted = self.rules.rates.is_on() || self.life.wants_peers();
+        // What is burnt is charged as rates are, so that the way of a message has no branch for it.
+        let wanted = self.rules.rates.is_on() || self.life.wants_peers() || self.treadmill.is_some();
         wanted.then(|| Box::new(Account { peer, usage: Usage::default(), paused: None }))
     }
 
@@ -133,6 +138,9 @@ impl WebSocketEcho {
     #[inline(never)]
     fn charge(&mut self, c: &mut Connection, bytes: u64, out: &mut Output<'_>) {
         let arrivals = self.uncharged();
+        if let Some(treadmill) = &mut self.treadmill {
+            treadmill.burn(arrivals);
+        }
         let Some(account) = &mut c.account else { return };
         let now = out.now();
         let Some(paid) = account.usage.charge(&self.rules.rates, arrivals, bytes, now) else { return };

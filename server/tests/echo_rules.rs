@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::{CloseMode, Commands, ConnId, Handler, Nanos, Origin, Record, Segment};
 use protocol::Limits;
-use server::config::{Heartbeat, Rate, RatePolicy, Rates, Rules};
+use server::config::{Burn, Heartbeat, Rate, RatePolicy, Rates, Rules};
 use server::{Connection, WebSocketEcho};
 
 const ID: ConnId = ConnId { slot: 0, generation: 0 };
@@ -617,6 +617,23 @@ fn without_limits_nothing_is_kept_for_them() {
         driven.receive(&sent(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
         assert!(driven.commands.is_empty());
     }
+}
+
+/// Time this thread has been on a processor, nanoseconds.
+fn on_processor() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_burning_server_answers_alike_and_takes_its_time() {
+    let mut driven = Driven::open_with(Rules { burn: Burn::per_message(1e6), ..untimed() });
+    let before = on_processor();
+    let wire = driven.receive(&sent(FIN | TEXT, b"x").repeat(50));
+    assert_eq!(wire, answer(TEXT, b"x").repeat(50));
+    // 50 ms; a processor may have become faster since the server measured it, but not twice as fast.
+    assert!(on_processor() - before > 25_000_000, "{} ns", on_processor() - before);
+    assert_eq!(driven.commands.pause, None);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //!
 //! A replicate is a run against a freshly started server: processes differ more from each other than the seconds within one.
 //! The order is ABBA, so that a machine that becomes slower or faster meanwhile weighs on both sides alike. Each pair has a
-//! run of each side under a load that saturates (throughput, server CPU, memory) and one at a fixed rate (latencies).
+//! run of each side under a load that saturates (throughput, server CPU, memory) and one at a fixed rate (latencies). A run
+//! that something else disturbed is made again, within limits ([`MOST_WAITED`], [`MOST_STOLEN`]).
 
 mod calibration;
+mod disturbance;
 mod session;
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use calibration::SHARE_OF_CAPACITY;
+pub use disturbance::{MOST_STOLEN, MOST_WAITED};
 pub use session::{Execute, measure};
 
 use crate::result::SessionKind;
@@ -88,13 +91,18 @@ pub enum DuelError {
 }
 
 impl Options {
+    /// Runs of the session, those aside that have to be made again.
+    #[must_use]
+    pub fn runs(&self) -> u32 {
+        self.pairs * 2 * if self.fixed == Fixed::Off { 1 } else { 2 }
+    }
+
     /// About how long the session takes.
     #[must_use]
     pub fn duration(&self) -> Duration {
-        let runs = self.pairs * 2 * if self.fixed == Fixed::Off { 1 } else { 2 };
         let calibration =
             if self.fixed == Fixed::Calibrated { calibration::duration(&self.load) } else { Duration::ZERO };
-        session::run_duration(&self.load) * runs + calibration
+        session::run_duration(&self.load) * self.runs() + calibration
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{DuelError, Fixed, Options, about, calibration};
+use super::{DuelError, Fixed, Options, about, calibration, disturbance};
 use crate::compare::sides::SIDES;
 use crate::machine::Machine;
 use crate::result::{Arm, Document, InvalidKind, Run, SCHEMA, Scenario, Utc};
@@ -39,7 +39,10 @@ pub fn measure(
 ) -> Result<Document, DuelError> {
     let (start, began) = (Utc::now(), Instant::now());
     let subjects = options.servers.each_ref().map(|server| Subject::of_command(&server.command));
-    let mut pairs = Pairs { options, execute, progress, notes, subjects: &subjects, runs: Vec::new() };
+    let repeats =
+        if disturbance::is_told(options) { options.runs() / disturbance::SHARE_REPEATED } else { 0 };
+    let mut pairs =
+        Pairs { options, execute, progress, notes, subjects: &subjects, runs: Vec::new(), repeats };
     let loads = pairs.loads()?;
     let interrupted = pairs.make(&loads)?;
     let runs = pairs.runs;
@@ -82,6 +85,8 @@ struct Pairs<'a> {
     notes: &'a mut dyn Write,
     subjects: &'a [Subject; 2],
     runs: Vec<Run>,
+    /// How many runs may still be made again.
+    repeats: u32,
 }
 
 impl Pairs<'_> {
@@ -116,7 +121,7 @@ impl Pairs<'_> {
             let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
             for load in loads {
                 for side in order {
-                    let Some(run) = self.run(load, side, pair)? else {
+                    let Some(run) = self.undisturbed(load, side, pair)? else {
                         self.runs.truncate(complete);
                         return Ok(true);
                     };
@@ -132,6 +137,20 @@ impl Pairs<'_> {
             pair += 1;
         }
         Ok(false)
+    }
+
+    /// One run that nothing else disturbed, if it can be had; `None` where the user ended it.
+    fn undisturbed(&mut self, load: &Plan, side: usize, pair: u32) -> Result<Option<Run>, DuelError> {
+        let mut repeated = Vec::new();
+        loop {
+            let Some(run) = self.run(load, side, pair)? else { return Ok(None) };
+            let again = repeated.len() + 1 < disturbance::ATTEMPTS as usize && self.repeats > 0;
+            match disturbance::of(&run) {
+                Some(why) if again => repeated.push(why),
+                _ => return Ok(Some(Run { repeated, ..run })),
+            }
+            self.repeats -= 1;
+        }
     }
 
     /// One run; `None` where the user ended it.
@@ -168,8 +187,11 @@ impl Pairs<'_> {
             Some(format!("{name} {:.0} msg/s {cpu:.3} us/msg", run.rate_per_s))
         };
         let sides: Vec<String> = SIDES.iter().filter_map(|name| side(name)).collect();
-        let invalid = self.runs.iter().filter(|run| run.pair == pair && !run.valid).count();
-        let invalid = if invalid > 0 { format!("  {invalid} INVALID") } else { String::new() };
+        let of_pair = || self.runs.iter().filter(|run| run.pair == pair);
+        let count =
+            |count: usize, word: &str| if count > 0 { format!("  {count} {word}") } else { String::new() };
+        let invalid = count(of_pair().filter(|run| !run.valid).count(), "INVALID")
+            + &count(of_pair().map(|run| run.repeated.len()).sum(), "repeated");
         let left = if done == wanted { String::new() } else { format!("  {} left", about(left)) };
         writeln!(self.notes, "pair {done}/{wanted}  {}{invalid}{left}", sides.join("  "))
     }
@@ -182,7 +204,7 @@ mod tests {
     use super::*;
     use crate::compare::Comparison;
     use crate::compare::sides::default_thresholds;
-    use crate::result::{SessionKind, example};
+    use crate::result::{Disturbance, SessionKind, example};
     use crate::run::{Silent, Snapshot};
     use crate::spawn::Spawn;
 
@@ -266,6 +288,60 @@ mod tests {
         let pairs = |document: Document| document.runs.len() / 2;
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(1), &mut Silent).expect("made")), 11);
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(99), &mut Silent).expect("made")), 12);
+    }
+
+    /// The generator waited for its processor in the first `spoiled` runs.
+    fn disturbed(spoiled: u32) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
+        let made = std::cell::Cell::new(0);
+        move |plan, progress| {
+            made.set(made.get() + 1);
+            let waited = if made.get() <= spoiled { 0.5 } else { 0.0 };
+            let disturbance = Some(Disturbance { generator_waited: waited, ..Disturbance::default() });
+            // Something to know the attempt by.
+            instant(plan, progress).map(|run| Run { disturbance, rate_per_s: f64::from(made.get()), ..run })
+        }
+    }
+
+    fn apart(pairs: u32) -> Options {
+        let mut options = options(pairs, Fixed::Off);
+        options.servers.iter_mut().for_each(|server| server.cpus = vec![0]);
+        options.load.cpus = vec![1];
+        options
+    }
+
+    fn attempts(document: &Document) -> Vec<usize> {
+        document.runs.iter().map(|run| run.repeated.len()).collect()
+    }
+
+    #[test]
+    fn a_run_that_something_disturbed_is_made_again_and_says_so() {
+        let document = made(&apart(8), &disturbed(1), &mut Silent).expect("made");
+        assert_eq!(attempts(&document)[..3], [1, 0, 0]);
+        assert_eq!(document.runs[0].rate_per_s, 2.0, "the attempt that was not disturbed counts");
+        assert_eq!(
+            document.runs[0].repeated,
+            ["the generator waited 50.0 % of the window for its processor"]
+        );
+        assert_eq!(document.runs.len(), 16);
+    }
+
+    #[test]
+    fn repeating_is_bounded_for_a_run_and_for_a_session() {
+        let always = made(&apart(8), &disturbed(u32::MAX), &mut Silent).expect("made");
+        // Sixteen runs, of which a quarter may be made again.
+        assert_eq!(attempts(&always)[..4], [2, 2, 0, 0]);
+        assert_eq!(attempts(&always).iter().sum::<usize>(), 4);
+        assert!(always.runs.iter().all(|run| run.valid));
+    }
+
+    #[test]
+    fn who_shares_a_processor_waits_for_the_other_and_repeats_nothing() {
+        let mut shared = apart(8);
+        shared.load.cpus = vec![0];
+        for options in [shared, options(8, Fixed::Off)] {
+            let document = made(&options, &disturbed(u32::MAX), &mut Silent).expect("made");
+            assert_eq!(attempts(&document).iter().sum::<usize>(), 0);
+        }
     }
 
     #[test]

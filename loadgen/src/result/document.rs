@@ -316,9 +316,29 @@ pub struct Run {
     pub server: Option<Server>,
     /// What it cost the generator.
     pub client: Client,
+    /// What else ran in the measured window; `null` where it was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbance: Option<Disturbance>,
+    /// Why earlier attempts at this run were put aside, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<String>,
     /// Each whole second of the measured window.
     #[serde(default)]
     pub series: Vec<Second>,
+}
+
+/// What held a run up that was not its own, as shares (0 to 1) of the measured window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// Of the server's thread that waited most: time runnable without a processor, because something else had it. `null`
+    /// where the server's process was not known.
+    #[serde(default)]
+    pub server_waited: Option<f64>,
+    /// The same of the generator's threads.
+    pub generator_waited: f64,
+    /// Of the processor that lost most, of those the run was confined to: time that the hypervisor gave to others, in ticks
+    /// of 10 ms.
+    pub stolen: f64,
 }
 
 /// How long each phase of a run took, nanoseconds. Phases are separated by barriers over all threads.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA, Scenario,
-    Second, Server, Session, SessionKind, Transport,
+    Client, Disturbance, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA,
+    Scenario, Second, Server, Session, SessionKind, Transport,
 };
 use super::latency::Latency;
 use super::utc::Utc;
@@ -183,6 +183,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             sent_per_enter: Some(30.0),
             wait: "sleep".into(),
         },
+        disturbance: Some(Disturbance { server_waited: Some(0.001), generator_waited: 0.002, stolen: 0.0 }),
+        repeated: vec!["the server waited 9.0 % of the window for its processor".into()],
         series: vec![
             Second {
                 second: 0,

@@ -6,7 +6,7 @@ use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
 use super::validity::{Verdict, judge};
-use crate::result::{Client, Cycles, Latencies, Latency, Run, Second, Server, Utc};
+use crate::result::{Client, Cycles, Disturbance, Latencies, Latency, Run, Second, Server, Utc};
 
 /// What is known beside the measurement itself.
 pub(super) struct Context<'a> {
@@ -55,6 +55,8 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             ..server_cost(plan, &cost, received)
         }),
         client: client(plan, cpus, measured),
+        disturbance: Some(disturbance(measured)),
+        repeated: Vec::new(),
         series: whole_seconds(tally.seconds(), measured.window.as_secs()),
     }
 }
@@ -84,6 +86,15 @@ fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
         ..Server::default()
+    }
+}
+
+fn disturbance(measured: &Measured) -> Disturbance {
+    let window_ns = (measured.window.as_nanos() as f64).max(1.0);
+    Disturbance {
+        server_waited: measured.server.map(|server| server.cpu.waited_ns as f64 / window_ns),
+        generator_waited: measured.threads_waited_ns as f64 / window_ns,
+        stolen: measured.stolen_ns as f64 / window_ns,
     }
 }
 
@@ -139,8 +150,16 @@ mod tests {
             window,
             interrupted: false,
             threads_cpu_ns: vec![500_000_000, 3_000_000_000],
+            threads_waited_ns: 30_000_000,
+            stolen_ns: 10_000_000,
             server: Some(ServerCost {
-                cpu: CpuSpent { total_ns: 2000, user_ns: 400, system_ns: 1600, busiest_ns: 0 },
+                cpu: CpuSpent {
+                    total_ns: 2000,
+                    user_ns: 400,
+                    system_ns: 1600,
+                    busiest_ns: 0,
+                    waited_ns: 4_000_000,
+                },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
             }),
@@ -167,6 +186,13 @@ mod tests {
         assert_eq!((server.cpu_ns_per_message, server.user_ns_per_message), (10.0, Some(2.0)));
         assert_eq!((server.rss_bytes, server.rss_bytes_per_connection), (Some(500_000), Some(1000.0)));
         assert_eq!((server.counters["messages"], server.cpus), (7, vec![0]));
+    }
+
+    #[test]
+    fn what_held_the_run_up_is_a_share_of_the_window() {
+        let run = run(&measured(Duration::from_secs(2)));
+        let expected = Disturbance { server_waited: Some(0.002), generator_waited: 0.015, stolen: 0.005 };
+        assert_eq!(run.disturbance, Some(expected));
     }
 
     #[test]

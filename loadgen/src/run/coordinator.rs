@@ -44,7 +44,19 @@ pub(super) struct Measured {
     pub(super) interrupted: bool,
     /// CPU time of each worker thread in the window.
     pub(super) threads_cpu_ns: Vec<u64>,
+    /// Time that the worker thread which waited most was runnable without a processor.
+    pub(super) threads_waited_ns: u64,
+    /// Time that the hypervisor took from the processor that lost most, of those the run is confined to.
+    pub(super) stolen_ns: u64,
     pub(super) server: Option<ServerCost>,
+}
+
+/// What was spent in the window.
+struct Spent {
+    threads_cpu_ns: Vec<u64>,
+    threads_waited_ns: u64,
+    stolen_ns: u64,
+    server: CpuSpent,
 }
 
 /// What a run cost the server.
@@ -63,6 +75,8 @@ pub(super) struct Coordinator<'a> {
     server: Option<&'a mut Server>,
     shared: Arc<Shared>,
     workers: Vec<WorkerThread>,
+    /// The processors that workers and server are confined to; empty where one of them is not.
+    cpus: Vec<usize>,
     reports: Receiver<Report>,
     /// Thread numbers by worker, once known.
     tids: Vec<u32>,
@@ -85,6 +99,15 @@ pub(super) struct Coordinator<'a> {
     memory_before: Memory,
 }
 
+/// The processors that the run can be on, with those of its workers; none where it may be on any.
+fn confined(plan: &Plan, workers: &[usize]) -> Vec<usize> {
+    let server = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice());
+    if workers.is_empty() || server.is_some_and(<[usize]>::is_empty) {
+        return Vec::new();
+    }
+    [workers, server.unwrap_or_default()].concat()
+}
+
 impl<'a> Coordinator<'a> {
     /// Starts the workers; they begin to connect.
     pub(super) fn start(
@@ -102,6 +125,7 @@ impl<'a> Coordinator<'a> {
             tids: vec![0; plan.threads as usize],
             shared,
             workers: Vec::new(),
+            cpus: confined(plan, cpus),
             reports,
             connected: 0,
             drained: 0,
@@ -165,7 +189,7 @@ impl<'a> Coordinator<'a> {
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let (threads_cpu_ns, cpu) = self.measure()?;
+        let spent = self.measure()?;
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
@@ -179,8 +203,14 @@ impl<'a> Coordinator<'a> {
             phases,
             window: end - start,
             interrupted,
-            threads_cpu_ns,
-            server: self.server.is_some().then_some(ServerCost { cpu, before: self.memory_before, after }),
+            threads_cpu_ns: spent.threads_cpu_ns,
+            threads_waited_ns: spent.threads_waited_ns,
+            stolen_ns: spent.stolen_ns,
+            server: self.server.is_some().then_some(ServerCost {
+                cpu: spent.server,
+                before: self.memory_before,
+                after,
+            }),
         })
     }
 
@@ -216,10 +246,11 @@ impl<'a> Coordinator<'a> {
         Ok(self.phase_ns())
     }
 
-    /// The measured window: the CPU time of each worker thread, and of the server.
-    fn measure(&mut self) -> Result<(Vec<u64>, CpuSpent), RunError> {
+    /// The measured window: what it cost.
+    fn measure(&mut self) -> Result<Spent, RunError> {
         let mut server = CpuUsage::default();
-        let threads = self.threads_cpu_ns();
+        let stolen = procfs::stolen_ns(&self.cpus);
+        let threads = self.threads_times();
         self.look_at_server(&mut server);
         let server_before = server.clone();
         self.enter(Phase::Measure, self.plan.measure);
@@ -238,10 +269,18 @@ impl<'a> Coordinator<'a> {
             self.shared.window.end_at(Nanos::monotonic().min(self.shared.window.end()));
             self.order(orders::END);
         }
-        let now = self.threads_cpu_ns();
-        let spent = now.iter().zip(&threads).map(|(now, then)| now.saturating_sub(*then)).collect();
+        let now = self.threads_times();
+        let passed = || now.iter().zip(&threads);
         self.look_at_server(&mut server);
-        Ok((spent, server.since(&server_before)))
+        let stolen_now = procfs::stolen_ns(&self.cpus);
+        let lost =
+            stolen_now.iter().map(|(cpu, now)| now.saturating_sub(stolen.get(cpu).copied().unwrap_or(*now)));
+        Ok(Spent {
+            threads_cpu_ns: passed().map(|(now, then)| now.0.saturating_sub(then.0)).collect(),
+            threads_waited_ns: passed().map(|(now, then)| now.1.saturating_sub(then.1)).max().unwrap_or(0),
+            stolen_ns: lost.max().unwrap_or(0),
+            server: server.since(&server_before),
+        })
     }
 
     /// Until everything outstanding is back, or has taken too long.
@@ -457,9 +496,10 @@ impl<'a> Coordinator<'a> {
         self.shared.gauges.iter().map(|gauges| gauge(gauges).load(Ordering::Relaxed)).sum()
     }
 
-    fn threads_cpu_ns(&self) -> Vec<u64> {
+    /// Of each worker thread, nanoseconds on a processor and waiting for one.
+    fn threads_times(&self) -> Vec<(u64, u64)> {
         let me = std::process::id();
-        self.tids.iter().map(|&tid| procfs::thread_cpu_ns(me, tid).unwrap_or_default()).collect()
+        self.tids.iter().map(|&tid| procfs::schedstat(me, tid).unwrap_or_default()).collect()
     }
 
     fn look_at_server(&self, usage: &mut CpuUsage) {
