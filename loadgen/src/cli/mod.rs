@@ -12,6 +12,7 @@ mod list;
 mod load;
 mod output;
 mod pairs;
+mod proof;
 mod report;
 mod run;
 mod selection;
@@ -42,6 +43,7 @@ use echo::EchoArguments;
 use history::HistoryArguments;
 use html::ReportArguments;
 use list::ListArguments;
+use proof::ProofArguments;
 use run::RunArguments;
 use selfcheck::SelfcheckArguments;
 use show::ShowArguments;
@@ -108,6 +110,8 @@ enum Command {
     History(HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
     Report(ReportArguments),
+    /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/proof.py).
+    Proof(ProofArguments),
     /// Check that the generator measures what it says, with a server that stands still for a known time.
     Selfcheck(SelfcheckArguments),
     /// Becomes the server of --spawn.
@@ -168,6 +172,7 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(compare)) => compare.execute(),
         Some(Command::History(history)) => history.execute(),
         Some(Command::Report(report)) => report.execute(),
+        Some(Command::Proof(proof)) => proof.execute(),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),
     };

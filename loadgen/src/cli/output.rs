@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use super::{Failure, OUTPUT};
 use crate::export::{csv, hgrm, interval_log};
@@ -72,7 +73,7 @@ impl Output {
     }
 
     /// Writes a document as JSON.
-    pub(super) fn write(&mut self, document: &Document) -> io::Result<()> {
+    pub(super) fn write(&mut self, document: &impl Serialize) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(document)?;
         json.push(b'\n');
         self.write_text(&json)

@@ -140,6 +140,31 @@ impl Metric {
     }
 }
 
+impl Metric {
+    /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what is worse large.
+    pub(super) fn worsen(self, run: &mut Run, factor: f64) {
+        let scale = |value: &mut Option<u64>| *value = value.map(|ns| (ns as f64 * factor).round() as u64);
+        let latency = &mut run.latency_ns.corrected;
+        match (self, &mut run.server) {
+            (Self::Throughput, _) => run.rate_per_s /= factor,
+            (Self::GeneratorCpu, _) => run.client.cpu_ns_per_message *= factor,
+            (Self::P50, _) => scale(&mut latency.p50),
+            (Self::P99, _) => scale(&mut latency.p99),
+            (Self::P99_9, _) => scale(&mut latency.p99_9),
+            (Self::ServerCpu, Some(server)) => server.cpu_ns_per_message *= factor,
+            (Self::Memory, Some(server)) => {
+                let bytes = |bytes: u64| (bytes as f64 * factor).round() as u64;
+                server.rss_bytes = server.rss_bytes.map(bytes);
+                server.rss_bytes_per_connection = server.rss_bytes_per_connection.map(|bytes| bytes * factor);
+            }
+            (Self::Enters, Some(server)) => {
+                server.counters.entry("enters".to_owned()).and_modify(|n| *n = (*n as f64 * factor) as u64);
+            }
+            (Self::ServerCpu | Self::Memory | Self::Enters, None) => {}
+        }
+    }
+}
+
 fn memory(run: &Run, connections: u32) -> Option<f64> {
     let server = run.server.as_ref()?;
     if connections >= MANY_CONNECTIONS {
@@ -181,6 +206,20 @@ mod tests {
             |load: &Parameters| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
         assert_eq!(gated(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
         assert_eq!(gated(&open), [Metric::P50, Metric::P99]);
+    }
+
+    #[test]
+    fn every_metric_can_be_made_worse() {
+        let document = example::document();
+        let load = &document.scenarios[0].parameters;
+        for metric in Metric::ALL {
+            let before = metric.of(&document.runs[0], load);
+            let mut worse = document.runs[0].clone();
+            metric.worsen(&mut worse, 1.25);
+            let factor = if metric.higher_is_better() { 1.0 / 1.25 } else { 1.25 };
+            let ratio = metric.of(&worse, load).zip(before).map(|(after, before)| after / before);
+            assert!(ratio.is_some_and(|ratio| (ratio - factor).abs() < 1e-4), "{metric:?}: {ratio:?}");
+        }
     }
 
     #[test]

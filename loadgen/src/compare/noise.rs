@@ -74,10 +74,10 @@ fn resampled(logs: &[f64], pairs: usize) -> f64 {
 }
 
 /// splitmix64 (Steele, Lea, Flood, OOPSLA 2014): with a fixed seed, so that a stored session always says the same.
-struct Draw(u64);
+pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

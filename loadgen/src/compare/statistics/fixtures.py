@@ -68,4 +68,11 @@ def corrected():
         yield {"p": p, "adjusted": r(f"p.adjust({vector(p)}, 'holm')")}
 
 
-print(json.dumps({"paired": list(paired()), "unpaired": list(unpaired()), "holm": list(corrected())}, indent=1))
+def shares():
+    for count, of in [(0, 1), (0, 20), (1, 20), (3, 25), (8, 10), (19, 20), (20, 20), (7, 300), (500, 1000)]:
+        low, high = stats.binomtest(count, of).proportion_ci(0.95, method="exact")
+        yield {"count": count, "of": of, "low": float(low), "high": float(high)}
+
+
+print(json.dumps({"paired": list(paired()), "unpaired": list(unpaired()), "holm": list(corrected()), "shares": list(shares())},
+                 indent=1))

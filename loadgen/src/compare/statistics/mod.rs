@@ -7,6 +7,7 @@
 //! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every level and for every
 //! unit, and the estimate is a factor.
 
+pub mod binomial;
 mod holm;
 mod normal;
 pub mod rank_sum;

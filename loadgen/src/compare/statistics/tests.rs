@@ -10,6 +10,7 @@ struct Fixtures {
     paired: Vec<Paired>,
     unpaired: Vec<Unpaired>,
     holm: Vec<Corrected>,
+    shares: Vec<Counted>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +41,14 @@ struct Expected {
 struct Corrected {
     p: Vec<f64>,
     adjusted: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    count: usize,
+    of: usize,
+    low: f64,
+    high: f64,
 }
 
 fn fixtures() -> Fixtures {
@@ -82,6 +91,17 @@ fn another_implementation_agrees_on_the_correction() {
     for Corrected { p, adjusted } in fixtures().holm {
         let found = holm(&p);
         assert!(found.iter().zip(&adjusted).all(|(&a, &b)| close(a, b)), "{found:?}, expected {adjusted:?}");
+    }
+}
+
+#[test]
+fn another_implementation_agrees_on_shares() {
+    for Counted { count, of, low, high } in fixtures().shares {
+        let found = binomial::interval(count, of, CONFIDENCE);
+        assert!(
+            close(found.0, low) && close(found.1, high),
+            "{count} of {of}: {found:?}, expected {low} {high}"
+        );
     }
 }
 
