@@ -3,7 +3,7 @@
 use clap::Args;
 use engine::EngineKind;
 
-use super::pairs::{PairsArguments, invalid_runs};
+use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
 use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log};
 use crate::compare::noise::{MIN_RECORDED, of_session};
@@ -53,7 +53,7 @@ impl AaArguments {
         let mut document = self.session.make(&options(engine)?, &mut terminal)?;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
         let mut lines = vec![String::new(), show::noise_table(&document)];
-        lines.extend(invalid_runs(&document));
+        lines.extend(spoiled_runs(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         if fewest < MIN_RECORDED {

@@ -8,7 +8,7 @@ use super::selection::SelectionArguments;
 use super::{Failure, INVALID, REGRESSED, print_line};
 use crate::compare::noise::Noises;
 use crate::compare::sessions::{cautions_between, refusals};
-use crate::compare::{Comparison, MIN_PAIRS, Threshold, Verdict, table};
+use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Threshold, Verdict, table};
 use crate::result::{Document, Scenario, Selection, SessionKind, Store, Stored};
 
 const EXAMPLES: &str = "\
@@ -130,9 +130,13 @@ pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Compari
     Ok(Comparison::of_arms(document, &|scenario, metric| thresholds(scenario, metric)))
 }
 
-/// The same as text.
-pub(super) fn interleaved_text(results: &Path, document: &Document) -> Result<String, Failure> {
-    Ok(table::text(&interleaved(results, document)?))
+/// What an interleaved session concluded when it was made, against the thresholds it had then; one that has no verdict is
+/// judged now.
+pub(super) fn concluded(results: &Path, document: &Document) -> Result<Comparison, Failure> {
+    match Conclusion::stored(document) {
+        Some(conclusion) => Ok(conclusion.comparison()),
+        None => interleaved(results, document),
+    }
 }
 
 /// What a metric must change by on the machine of `document`, whose noise may be among the stored results.

@@ -5,7 +5,7 @@ use engine::EngineKind;
 
 use super::compare::noises;
 use super::output::Output;
-use super::pairs::{PairsArguments, invalid_runs};
+use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
 use super::{Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, start_log};
 use crate::compare::noise::Noises;
@@ -136,7 +136,7 @@ impl DuelArguments {
             Some((_, file)) => format!("noise of this machine: {file}"),
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
         });
-        lines.extend(invalid_runs(&document));
+        lines.extend(spoiled_runs(&document));
         self.session.say(&lines.join("\n"), output)?;
         Ok((document, comparison))
     }

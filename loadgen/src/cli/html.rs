@@ -70,7 +70,7 @@ impl ReportArguments {
     fn context(&self, sessions: &[Stored]) -> Result<Context, Failure> {
         match sessions {
             [one] if one.document.session.kind == SessionKind::Ab => {
-                let comparison = compare::interleaved(&self.results, &one.document)?;
+                let comparison = compare::concluded(&self.results, &one.document)?;
                 Ok(Context { comparison: Some(comparison), notes: Vec::new() })
             }
             [base, new] => {

@@ -15,7 +15,7 @@ use super::value::{CpuList, cpu_list};
 use super::{Failure, LOAD, OUTPUT, SERVER, print};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::machine::Machine;
-use crate::result::{Document, SessionKind, Store, Transport};
+use crate::result::{Document, Run, SessionKind, Store, Transport};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
 use crate::suite::{Places, Suite};
@@ -222,11 +222,20 @@ fn announce(options: &Options) {
     options.marks.iter().for_each(|mark| eprintln!("NOTE: {mark}"));
 }
 
-/// Why runs of a session are not valid: each kind of reason once, as its first run has it.
-pub(super) fn invalid_runs(document: &Document) -> Vec<String> {
+/// Why runs of a session are not valid, and why some were made again: each kind of reason once, as its first run has it.
+pub(super) fn spoiled_runs(document: &Document) -> Vec<String> {
+    let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
+    let repeated = reasons(document, |run| &run.repeated);
+    let lines = |word: &'static str, reasons: Vec<String>| {
+        reasons.into_iter().map(move |reason| format!("{word} {reason}")).collect::<Vec<_>>()
+    };
+    [lines("INVALID", invalid), lines("REPEATED", repeated)].concat()
+}
+
+fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
     let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
-    for run in document.runs.iter().filter(|run| !run.valid) {
-        for reason in &run.invalid_reasons {
+    for run in &document.runs {
+        for reason in of(run) {
             // The figures in it differ from run to run.
             let kind = reason
                 .split(|c: char| c.is_ascii_digit())
@@ -236,8 +245,8 @@ pub(super) fn invalid_runs(document: &Document) -> Vec<String> {
         }
     }
     let lines = reasons.into_iter().map(|((scenario, arm, _), (reason, runs))| {
-        let more = if runs > 1 { format!(" (and the like in {} more)", runs - 1) } else { String::new() };
-        format!("INVALID {scenario} {arm}: {reason}{more}")
+        let more = if runs > 1 { format!(" (and {} like it)", runs - 1) } else { String::new() };
+        format!("{scenario} {arm}: {reason}{more}")
     });
     lines.collect()
 }
@@ -251,20 +260,26 @@ mod tests {
     fn reasons_that_differ_in_their_figures_are_one() {
         let mut document = duel(3, 1.0);
         for (index, run) in document.runs.iter_mut().enumerate() {
-            run.valid = false;
+            (run.valid, run.repeated) = (false, Vec::new());
             run.invalid_reasons = vec![
                 format!("the generator did not run for {index}.5ms"),
                 format!("{index} of 64 were lost"),
             ];
         }
         assert_eq!(
-            invalid_runs(&document),
+            spoiled_runs(&document),
             [
-                "INVALID echo A: 0 of 64 were lost (and the like in 2 more)",
-                "INVALID echo A: the generator did not run for 0.5ms (and the like in 2 more)",
-                "INVALID echo B: 1 of 64 were lost (and the like in 2 more)",
-                "INVALID echo B: the generator did not run for 1.5ms (and the like in 2 more)",
+                "INVALID echo A: 0 of 64 were lost (and 2 like it)",
+                "INVALID echo A: the generator did not run for 0.5ms (and 2 like it)",
+                "INVALID echo B: 1 of 64 were lost (and 2 like it)",
+                "INVALID echo B: the generator did not run for 1.5ms (and 2 like it)",
             ]
+        );
+        document.runs.iter_mut().for_each(|run| run.valid = true);
+        document.runs[1].repeated = vec!["the server waited 9.1 % of it".to_owned(); 2];
+        assert_eq!(
+            spoiled_runs(&document),
+            ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]
         );
     }
 }

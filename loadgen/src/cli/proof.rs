@@ -257,7 +257,7 @@ mod tests {
             document
         };
         let sessions = vec![tagged("same", factor), tagged("slow-twice", 1.05)];
-        Recording::of(sessions).expect("a recording").prove(8, 100, &default_thresholds)
+        Recording::of(sessions).expect("a recording").prove(8, 40, &default_thresholds)
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use clap::Args;
 
+use super::pairs::spoiled_runs;
 use super::selection::SelectionArguments;
 use super::{Failure, compare, print_line};
-use crate::compare::table::percent;
+use crate::compare::table::{self, percent};
 use crate::compare::{Metric, noise::Noise};
 use crate::result::table::{align, plain_table};
 use crate::result::{Document, SessionKind, Stored, derived_lines, summary_table};
@@ -46,7 +47,10 @@ fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
     let mut lines = head(stored);
     lines.push(String::new());
     match document.session.kind {
-        SessionKind::Ab => lines.push(compare::interleaved_text(results, document)?),
+        SessionKind::Ab => {
+            lines.push(table::text(&compare::concluded(results, document)?));
+            lines.extend(spoiled_runs(document));
+        }
         SessionKind::Aa => lines.push(noise_table(document)),
         SessionKind::Suite if !document.arms.is_empty() => lines.push(side_by_side(document)),
         SessionKind::Single | SessionKind::Suite => {
@@ -134,6 +138,7 @@ pub(super) fn noise_table(document: &Document) -> String {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
+    use crate::compare::{Comparison, Conclusion, Threshold, ThresholdSource};
     use crate::result::example;
 
     #[test]
@@ -148,6 +153,17 @@ mod tests {
         }
         let duel = of(duel(8, 1.06));
         assert!(duel.contains("\n  A          sparring-server") && duel.contains("REGRESSED"), "{duel}");
+    }
+
+    #[test]
+    fn a_duel_is_shown_with_the_thresholds_it_had() {
+        let mut document = duel(8, 1.06);
+        let given =
+            |_: &crate::result::Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
+        document.verdict = Conclusion::of(&Comparison::of_arms(&document, &given)).to_json();
+        let stored = Stored { path: "f.json".into(), document };
+        let text = text(Path::new("/nonexistent"), &stored).expect("shown");
+        assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains("2.0 %"), "{text}");
     }
 
     #[test]

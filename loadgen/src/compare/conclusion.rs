@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::noise::Noise;
 use super::sides::Comparison;
 use super::verdict::{Judgement, Verdict};
+use crate::result::Document;
 
 /// The `verdict` of a stored session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,23 @@ impl Conclusion {
             judgements: comparison.judgements.clone(),
             noise: Vec::new(),
             notes: comparison.left_out.clone(),
+        }
+    }
+
+    /// What a stored session concluded; `None` where it has no verdict of a comparison, or one that this program cannot read.
+    #[must_use]
+    pub fn stored(document: &Document) -> Option<Self> {
+        let conclusion: Self = serde_json::from_value(document.verdict.clone()?).ok()?;
+        (!conclusion.judgements.is_empty()).then_some(conclusion)
+    }
+
+    /// The comparison it came from.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison {
+        Comparison {
+            interleaved: self.interleaved,
+            judgements: self.judgements.clone(),
+            left_out: self.notes.clone(),
         }
     }
 

@@ -447,7 +447,7 @@ mod tests {
     }
 
     fn proof(sessions: Vec<Document>) -> Proof {
-        Recording::of(sessions).expect("a recording").prove(8, 60, &default_thresholds)
+        Recording::of(sessions).expect("a recording").prove(8, 40, &default_thresholds)
     }
 
     fn of(proof: &Proof, metric: Metric) -> &OfMetric {
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!((proof.runs, proof.pairs, proof.any_false.blocks.of), (96, 32, 4));
         assert_eq!((proof.any_false.blocks.count, proof.any_false.drawn.count), (0, 0));
         let cpu = of(&proof, Metric::ServerCpu);
-        assert_eq!((cpu.twice_found.count, cpu.twice_found.of, cpu.half_called_regressed.count), (60, 60, 0));
+        assert_eq!((cpu.twice_found.count, cpu.twice_found.of, cpu.half_called_regressed.count), (40, 40, 0));
         let smallest = cpu.smallest_found.expect("found");
         assert!((0.02..0.03).contains(&smallest) && cpu.noise < 0.01, "{cpu:?}");
         let regressed = |tag: &str| {
@@ -470,7 +470,7 @@ mod tests {
             slowed.regressed.iter().find(|(_, metric, _)| *metric == Metric::ServerCpu).expect("judged").2
         };
         assert_eq!((regressed("twice").blocks.count, regressed("twice").blocks.of), (2, 2));
-        assert_eq!((regressed("twice").drawn.count, regressed("half").drawn.count), (60, 0));
+        assert_eq!((regressed("twice").drawn.count, regressed("half").drawn.count), (40, 0));
     }
 
     /// The method itself is on trial: blocks that change by more than the threshold by chance must be counted.
