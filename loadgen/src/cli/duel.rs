@@ -20,7 +20,7 @@ Examples:
   sparring-loadgen duel 'a {port}' 'b {port}' -R 50k --pairs 20 --confirm
 
 Every run has a freshly started server; the order is A B, B A, A B, ...; each pair runs saturated (throughput, server CPU
-and memory are judged) and at a fixed rate (p50 and p99): at -R, or at 70 % of what A does in a short run. For each metric:
+and memory are judged) and at a fixed rate (p50 and p99): at -R, or at half of what A does in a short run. For each metric:
 the ratio B / A (Hodges-Lehmann) with its 95 % interval, and an exact signed-rank test, corrected for the number of
 metrics (Holm). improved, regressed: certain, and beyond the threshold. unchanged: the whole interval within it.
 Threshold: 2 % (p99 and memory 5 %), or twice the machine's noise where `aa` has recorded it. Ctrl-C gives the verdict

@@ -5,9 +5,13 @@ use std::time::Duration;
 use super::session::run_duration;
 use crate::run::Plan;
 
-/// Of the baseline's capacity: busy enough for queues to show, and far enough from the edge that a few percent less
-/// capacity do not make an overload.
-pub const SHARE_OF_CAPACITY: f64 = 0.7;
+/// Of the baseline's capacity: busy enough for queues to show, and far enough from the edge that neither a few percent less
+/// capacity nor a moment of standstill make an overload.
+///
+/// After a standstill everything that was due comes late until the backlog is gone: the higher the rate, the longer. On a
+/// busy machine 2 of 14 runs were valid at 0.7 of the capacity (the others' lag was more than half of their latency, or the rate
+/// was not kept), 8 of 14 at 0.5; the median latency was the same, 24 us.
+pub const SHARE_OF_CAPACITY: f64 = 0.5;
 
 /// What the capacity is measured with: the load itself, but shorter.
 pub(super) fn plan(load: &Plan) -> Plan {
@@ -40,10 +44,10 @@ mod tests {
 
     #[test]
     fn the_rate_is_a_round_share_of_the_capacity() {
-        assert_eq!(rate(275_084.0), Some(190_000.0));
-        assert_eq!(rate(4_196_234.0), Some(2_900_000.0));
-        assert_eq!(rate(100.0), Some(70.0));
-        assert_eq!(rate(9.0), Some(6.0));
+        assert_eq!(rate(275_084.0), Some(130_000.0));
+        assert_eq!(rate(4_196_234.0), Some(2_000_000.0));
+        assert_eq!(rate(100.0), Some(50.0));
+        assert_eq!(rate(9.0), Some(4.0));
         assert_eq!((rate(0.0), rate(f64::NAN)), (None, None));
     }
 

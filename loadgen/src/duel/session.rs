@@ -273,8 +273,8 @@ mod tests {
         };
         let document = made(&options(1, Fixed::Calibrated), &watched, &mut Silent).expect("made");
         assert_eq!(*first.borrow(), Some(("A".to_owned(), None, Duration::from_secs(3))));
-        // 15,000 a second, of which seven tenths.
-        assert_eq!(document.scenarios[1].parameters.rate_per_s, Some(10_000.0));
+        // 15,000 a second, of which half.
+        assert_eq!(document.scenarios[1].parameters.rate_per_s, Some(7_500.0));
         assert_eq!(document.runs.len(), 4, "the calibration run is not stored");
     }
 
