@@ -9,8 +9,8 @@ usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TI
 
   REV_A, REV_B         what git knows as a commit, or `.` for the working tree as it is (uncommitted changes included)
   --scenario NAME      echo (default), pipeline, text, large, tcp, ...; may be repeated, each is compared by itself
-  --pairs N            pairs of runs (default 10; fewer than 8 decide nothing)
-  --duration TIME      measured window of a run (default 3s); --warmup TIME before it (default 1s)
+  --pairs N            pairs of runs (default 20; fewer than 8 decide nothing)
+  --duration TIME      measured window of a run (default 600ms); --warmup TIME before it (default 300ms)
   --engine NAME        of both servers: uring, epoll or tokio-uring (default: uring, or epoll where io_uring is refused)
   --confirm            a regression counts only where a second session finds it too
   --fail-inconclusive  exit with 12 where nothing can be said
@@ -45,9 +45,9 @@ usage_error() {
 revisions=()
 scenarios=()
 flags=()
-pairs=10
-duration=3s
-warmup=1s
+pairs=20
+duration=600ms
+warmup=300ms
 engine=""
 results=""
 bisect=no
