@@ -145,6 +145,42 @@ fn noise_is_recorded_and_stored() {
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
+#[test]
+fn recorded_pairs_of_known_servers_are_judged_and_a_damaged_recording_refused() {
+    let folder = scratch("proof");
+    let (server, json) = (server_command("none"), folder.join("pair.json"));
+    let kept = ["--pairs", "2", "--tag", "same", "-q", "--json", json.to_str().expect("UTF-8")];
+    output(&duel(&server, &server, &folder, &kept));
+    let mut session: serde_json::Value =
+        serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
+    // A debug build measures nothing, and a blink may; what is tried here is not the measuring.
+    for run in session["runs"].as_array_mut().expect("runs") {
+        run["valid"] = true.into();
+    }
+    let recording = folder.join("pairs.jsonl");
+    let record = |lines: &str| fs::write(&recording, lines).expect("written");
+    let name = recording.to_str().expect("UTF-8");
+    let words =
+        ["proof", name, "--pairs", "8", "--draws", "100", "--results", folder.to_str().expect("UTF-8")];
+    let line = format!("{session}\n");
+    record(&line.repeat(4));
+    let judged = output(&words);
+    // Servers that are alike may look unlike in 60 ms: then the goal is missed.
+    assert!(matches!(judged.status.code(), Some(0 | 10)), "{}", text(&judged.stderr));
+    let said = text(&judged.stdout);
+    assert!(said.contains("16 runs recorded") && said.contains("identical servers: 8 pairs"), "{said}");
+    record(&line.repeat(3));
+    assert_fails(&words, 1, &["pairs.jsonl", "6 valid pairs", "no block of 8"]);
+    record(&format!("{line}{}", &line[..line.len() / 2]));
+    assert_fails(&words, 1, &["line 2", "truncated"]);
+    session["schema"] = 99.into();
+    record(&format!("{line}{session}\n"));
+    assert_fails(&words, 1, &["line 2", "schema 99"]);
+    record("");
+    assert_fails(&words, 1, &["pairs.jsonl", "tag `same`"]);
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
 /// A stored session of the repository, changed.
 fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -> String {
     let committed = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")));
