@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use engine::tls::Tls;
 use engine::{Cause, CloseMode, Config, ConnId, Connect, EngineError, EngineKind, Handler, Linger};
 use engine::{Origin, Output, Worker};
 use protocol::frame::MAX_CONTROL_LEN;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use crate::opening::{Ask, Opening};
 use crate::result::Transport;
+use crate::trust::{Trust, TrustError, explain};
 use crate::url::{Port, Url};
 
 /// Stands for the number of the connection in a URL's path or query.
@@ -43,6 +45,8 @@ pub struct Plan {
     pub closing_timeout: Duration,
     /// What is taken of a message.
     pub limits: Limits,
+    /// Whose certificates are taken, over `wss`.
+    pub trust: Trust,
 }
 
 impl Plan {
@@ -56,6 +60,7 @@ impl Plan {
             connect_timeout: Duration::from_secs(10),
             closing_timeout: Duration::from_secs(2),
             limits: Limits::default(),
+            trust: Trust::default(),
         }
     }
 
@@ -65,11 +70,14 @@ impl Plan {
     ///
     /// What does not, by its name on the command line.
     pub fn check(&self) -> Result<(), PlanError> {
-        if self.url.transport != Transport::Ws || self.url.port == Port::Chosen {
+        if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
             return Err(PlanError::Url(self.url.to_string()));
         }
         if self.repeat.is_none() && self.url.target.contains(NUMBER_PLACEHOLDER) {
             return Err(PlanError::Placeholder);
+        }
+        if let Some(flag) = self.trust.flag().filter(|_| self.url.transport != Transport::Wss) {
+            return Err(PlanError::NeedsTls(flag));
         }
         if self.connect_timeout.is_zero() {
             return Err(PlanError::ConnectTimeout);
@@ -93,6 +101,9 @@ pub enum PlanError {
     /// No number lies in the range.
     #[error("--repeat {}..{} is empty: the first number must not be above the last", .0.start(), .0.end())]
     Repeat(RangeInclusive<u32>),
+    /// There is no certificate to be trusted.
+    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
+    NeedsTls(&'static str),
     /// Nothing connects within no time.
     #[error("--connect-timeout must be more than 0")]
     ConnectTimeout,
@@ -158,6 +169,9 @@ pub enum EchoError {
         /// What the resolver said.
         source: io::Error,
     },
+    /// Nobody can be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The engine does not run here.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -193,7 +207,13 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), E
     plan.check()?;
     let (_remote, inbox) = engine::remote().map_err(EchoError::Eventfd)?;
     let mut client = EchoClient::new(plan, addresses(&plan.url)?, Box::new(watch));
-    engine::run(plan.engine, &config(plan), inbox, &mut client)?;
+    if plan.url.transport == Transport::Wss {
+        let mut tls = Tls::new(client, plan.trust.settings(&plan.url.host)?);
+        engine::run(plan.engine, &config(plan), inbox, &mut tls)?;
+        client = tls.into_inner();
+    } else {
+        engine::run(plan.engine, &config(plan), inbox, &mut client)?;
+    }
     client.failure.map_or(Ok(()), Err)
 }
 
@@ -428,7 +448,7 @@ fn describe(cause: &Cause) -> String {
         Cause::Reset => "the server reset the connection".to_owned(),
         Cause::WriteStalled => "the server took no more bytes".to_owned(),
         Cause::Io(error) => error.to_string(),
-        Cause::Tls(error) => error.to_string(),
+        Cause::Tls(error) => explain(error),
         Cause::Shutdown => "the program ended".to_owned(),
     }
 }

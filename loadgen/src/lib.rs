@@ -22,4 +22,5 @@ pub mod spawn;
 pub mod subject;
 pub mod suite;
 pub mod threshold;
+pub mod trust;
 pub mod url;

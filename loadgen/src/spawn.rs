@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::procfs;
 use crate::result::Transport;
+use crate::trust::probe;
 use crate::url::{PORT_PLACEHOLDER, Url};
 
 /// Name of the hidden subcommand that becomes the server.
@@ -412,17 +413,22 @@ fn parse_counters(line: &str) -> BTreeMap<String, u64> {
 /// Whether a server accepts at `at`: over `ws`, whether it answers an opening handshake.
 fn answers(url: &Url, at: SocketAddr) -> bool {
     let Ok(stream) = TcpStream::connect_timeout(&at, PROBE_TIME) else { return false };
-    url.transport == Transport::Tcp || shake_hands(url, stream).unwrap_or(false)
+    let is_bounded = [stream.set_read_timeout(Some(PROBE_TIME)), stream.set_write_timeout(Some(PROBE_TIME))];
+    is_bounded.iter().all(Result::is_ok)
+        && match url.transport {
+            Transport::Tcp => true,
+            Transport::Ws => shake_hands(url, stream).unwrap_or(false),
+            Transport::Wss => probe(&url.host, stream).and_then(|tls| shake_hands(url, tls)).unwrap_or(false),
+        }
 }
 
-fn shake_hands(url: &Url, mut stream: TcpStream) -> io::Result<bool> {
+fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let nonce = *b"is anybody there";
     let (host, target) = (url.host_field(), url.target.as_str());
     let request =
         handshake::Request { host: &host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
     let mut bytes = Vec::new();
     request.encode(&mut bytes);
-    stream.set_read_timeout(Some(PROBE_TIME))?;
     stream.write_all(&bytes)?;
     let (mut head, mut scanned, mut piece) = (Vec::new(), 0, [0; 1024]);
     loop {

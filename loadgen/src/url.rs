@@ -1,4 +1,4 @@
-//! Where to connect: `ws://host[:port]/path?query` or `tcp://host:port`.
+//! Where to connect: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -36,11 +36,8 @@ pub enum Port {
 /// Why a text is no such URL.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
-    /// TLS is not built in.
-    #[error("wss:// is not built in this version: use ws://, or a proxy that takes off TLS")]
-    Tls,
-    /// Neither `ws` nor `tcp`.
-    #[error("`{0}` is neither ws:// nor tcp://")]
+    /// None of the schemes.
+    #[error("`{0}` is neither ws://, wss:// nor tcp://")]
     Scheme(String),
     /// Nothing between the slashes.
     #[error("no host in `{0}`")]
@@ -83,7 +80,7 @@ impl Url {
     pub fn host_field(&self) -> String {
         let host = self.bracketed_host();
         match self.port {
-            Port::Number(80) => host,
+            Port::Number(port) if Some(port) == default_port(self.transport) => host,
             Port::Number(port) => format!("{host}:{port}"),
             Port::Chosen => format!("{host}:{PORT_PLACEHOLDER}"),
         }
@@ -96,11 +93,7 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.transport {
-            Transport::Ws => "ws",
-            Transport::Tcp => "tcp",
-        };
-        write!(f, "{scheme}://{}", self.bracketed_host())?;
+        write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?;
         match self.port {
             Port::Number(port) => write!(f, ":{port}")?,
             Port::Chosen => write!(f, ":{PORT_PLACEHOLDER}")?,
@@ -117,7 +110,7 @@ impl FromStr for Url {
         let transport = match scheme.to_ascii_lowercase().as_str() {
             "ws" => Transport::Ws,
             "tcp" => Transport::Tcp,
-            "wss" => return Err(UrlError::Tls),
+            "wss" => Transport::Wss,
             _ => return Err(UrlError::Scheme(text.to_owned())),
         };
         if rest.contains('#') {
@@ -135,18 +128,27 @@ impl FromStr for Url {
         if !is_printable(&host) || !is_printable(target) {
             return Err(UrlError::Character(text.to_owned()));
         }
-        let port = match (port, transport) {
+        let port = match (port, default_port(transport)) {
             (Some(PORT_PLACEHOLDER), _) => Port::Chosen,
             (Some(number), _) => Port::Number(parse_port(number)?),
-            (None, Transport::Ws) => Port::Number(80),
-            (None, Transport::Tcp) => return Err(UrlError::NoPort(host)),
+            (None, Some(default)) => Port::Number(default),
+            (None, None) => return Err(UrlError::NoPort(host)),
         };
         let target = match transport {
-            Transport::Ws => request_target(target),
+            Transport::Ws | Transport::Wss => request_target(target),
             Transport::Tcp if matches!(target, "" | "/") => String::new(),
             Transport::Tcp => return Err(UrlError::Path(text.to_owned())),
         };
         Ok(Self { transport, host, port, target })
+    }
+}
+
+/// RFC 6455 3.
+fn default_port(transport: Transport) -> Option<u16> {
+    match transport {
+        Transport::Ws => Some(80),
+        Transport::Wss => Some(443),
+        Transport::Tcp => None,
     }
 }
 
@@ -210,6 +212,13 @@ mod tests {
         let read = url("WS://localhost");
         assert_eq!((read.port, read.target.as_str()), (Port::Number(80), "/"));
         assert_eq!(read.host_field(), "localhost");
+        let secure = url("wss://localhost");
+        assert_eq!((secure.port, secure.transport), (Port::Number(443), Transport::Wss));
+        assert_eq!(
+            (secure.host_field(), secure.to_string()),
+            ("localhost".into(), "wss://localhost:443/".into())
+        );
+        assert_eq!(url("wss://h:80/").host_field(), "h:80");
         assert_eq!(url("ws://h?q").target, "/?q");
         assert_eq!(error("tcp://h"), UrlError::NoPort("h".into()));
     }
@@ -235,7 +244,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_driven_is_refused_with_its_name() {
-        assert_eq!(error("wss://h/"), UrlError::Tls);
         assert!(matches!(error("http://h/"), UrlError::Scheme(_)));
         assert!(matches!(error("localhost:9001"), UrlError::Scheme(_)));
         assert!(matches!(error("ws:///x"), UrlError::NoHost(_)));

@@ -310,7 +310,9 @@ impl<H: Handler> Handler for Tls<H> {
         let Some(session) = &mut c.session else { return self.inner.eof(id, &mut c.inner, out) };
         match session.stage {
             // Somebody who only looked whether the port is open.
-            Stage::Handshake(_) if !session.has_begun() => self.layer.close(session, CloseMode::Abort, out),
+            Stage::Handshake(_) if session.is_server() && !session.has_begun() => {
+                self.layer.close(session, CloseMode::Abort, out);
+            }
             Stage::Handshake(_) => self.layer.fail(session, TlsError::Unfinished, out),
             Stage::Secured => {
                 session.stage = Stage::HalfClosed;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
 
+use super::load::TlsArguments;
 use super::value::time;
 use super::{Failure, LIMITS, WORKERS, start_log};
 use crate::echo::{EchoError, Plan, Visit, execute};
@@ -28,18 +29,21 @@ Exit status: 0 every connection was opened and has ended; 1 error; 2 wrong usage
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EchoArguments {
-    /// The server: ws://HOST[:PORT]/PATH. {n} in path or query: the number of the connection, with --repeat.
+    /// The server: ws://HOST[:PORT]/PATH, or wss://. {n} in path or query: the number of the connection, with --repeat.
     url: Url,
 
     /// One connection for each of these numbers, the last included, one after the other.
     #[arg(long, value_name = "FROM..TO", value_parser = numbers)]
     repeat: Option<RangeInclusive<u32>>,
 
+    #[command(flatten)]
+    tls: TlsArguments,
+
     /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
     engine: EngineChoice,
 
-    /// For connecting, and again for the opening handshake.
+    /// For connecting, and again for the handshakes.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     connect_timeout: Duration,
 
@@ -59,6 +63,7 @@ impl EchoArguments {
         let plan = Plan {
             repeat: self.repeat.clone(),
             connect_timeout: self.connect_timeout,
+            trust: self.tls.trust(),
             ..Plan::new(self.url.clone(), engine)
         };
         plan.check().map_err(|error| Failure::Usage(error.to_string()))?;
@@ -126,8 +131,8 @@ mod tests {
     fn what_cannot_be_echoed_is_refused_by_name() {
         let cases: [(&[&str], &str); 8] = [
             (&["tcp://h:1"], "tcp://h:1"),
+            (&["ws://h/", "--insecure"], "--insecure"),
             (&["ws://h:{port}/"], "{port}"),
-            (&["wss://h/"], "wss://"),
             (&["ws://h/{n}"], "--repeat"),
             (&["ws://h/", "--repeat", "5"], "--repeat"),
             (&["ws://h/", "--repeat", "5..4"], "--repeat"),

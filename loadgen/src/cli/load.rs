@@ -1,5 +1,6 @@
 //! The flags that define a load, which every command that makes runs has.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,9 +9,10 @@ use engine::{EngineChoice, EngineKind};
 
 use super::shape::ShapeArguments;
 use super::value::{CpuList, cpu_list, rate, size, time};
-use super::{LIMITS, LOAD, MESSAGES, SERVER, WORKERS};
+use super::{LIMITS, LOAD, MESSAGES, SERVER, TLS, WORKERS};
 use crate::result::{Arrival, Payload};
 use crate::run::{Plan, Wait};
+use crate::trust::Trust;
 use crate::url::Url;
 
 #[derive(Debug, Args)]
@@ -76,6 +78,9 @@ pub(super) struct LoadArguments {
     #[command(flatten)]
     shape: ShapeArguments,
 
+    #[command(flatten)]
+    tls: TlsArguments,
+
     /// How long it may take until it accepts.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
     spawn_timeout: Duration,
@@ -101,13 +106,35 @@ pub(super) struct LoadArguments {
     #[arg(long, value_enum, value_name = "spin|sleep", help_heading = WORKERS)]
     wait: Option<WaitName>,
 
-    /// For connecting, and again for the opening handshake.
+    /// For connecting, and again for the handshakes.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     connect_timeout: Duration,
 
     /// Without any echo for so long the server counts as dead; echoes that take longer after the end are lost.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
     timeout: Duration,
+}
+
+/// Whose certificates are taken.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TlsArguments {
+    /// Trust the authorities in this file, PEM, in place of the system's; a self-signed certificate is its own.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
+    ca: Option<PathBuf>,
+
+    /// Take any certificate: whoever answers is believed to be the server.
+    #[arg(long, help_heading = TLS)]
+    insecure: bool,
+}
+
+impl TlsArguments {
+    pub(super) fn trust(&self) -> Trust {
+        match &self.ca {
+            Some(path) => Trust::Authorities(path.clone()),
+            None if self.insecure => Trust::Anybody,
+            None => Trust::System,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -159,6 +186,7 @@ impl LoadArguments {
             answer_timeout: self.timeout,
             seed: self.seed,
             start_timeout: self.spawn_timeout,
+            trust: self.tls.trust(),
             ..preset
         })
     }

@@ -55,6 +55,7 @@ const LOAD: &str = "Load";
 const MESSAGES: &str = "Messages";
 const CONNECTIONS: &str = "Connections";
 const SERVER: &str = "Server";
+const TLS: &str = "TLS";
 const WORKERS: &str = "Workers";
 const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";

@@ -104,6 +104,7 @@ impl PairsArguments {
 
     fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let default = |transport: Transport| match transport {
+            Transport::Wss => "wss://127.0.0.1:{port}/",
             Transport::Ws => "ws://127.0.0.1:{port}/",
             Transport::Tcp => "tcp://127.0.0.1:{port}",
         };

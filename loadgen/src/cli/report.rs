@@ -149,8 +149,13 @@ fn opening(plan: &Plan, run: &Run, percentiles: &[f64]) -> Vec<String> {
         );
         lines.push(line("cycles", &text));
     }
-    if run.cycles.is_some() || plan.connections >= MANY_CONNECTIONS {
-        let parts = [("  tcp", &run.latency_ns.tcp_connect), ("  upgrade", &run.latency_ns.handshake)];
+    let has_tls = run.latency_ns.tls_handshake.is_some();
+    if run.cycles.is_some() || has_tls || plan.connections >= MANY_CONNECTIONS {
+        let parts = [
+            ("  tcp", &run.latency_ns.tcp_connect),
+            ("  tls", &run.latency_ns.tls_handshake),
+            ("  upgrade", &run.latency_ns.handshake),
+        ];
         lines.extend(
             parts.iter().filter_map(|(name, part)| Some(line(name, &latency(part.as_ref()?, percentiles)))),
         );

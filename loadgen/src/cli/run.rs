@@ -33,6 +33,7 @@ Examples:
   sparring-loadgen run ws://127.0.0.1:9001/ -R 50k -t 2           50,000 messages a second, whatever comes back
   sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
   sparring-loadgen run ws://127.0.0.1:9001/ --scenario connect    open, ask once, close, again and again
+  sparring-loadgen run wss://127.0.0.1:9443/ --insecure           over TLS, whoever it is
   sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
   sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
       --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
@@ -56,7 +57,7 @@ one ran for less than 90 %; lost connections, wrong echoes, a debug build, a mac
 #[derive(Debug, Args)]
 #[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"))]
 pub(super) struct RunArguments {
-    /// The server: ws://HOST[:PORT]/PATH, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
+    /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
     url: Url,
 
     /// A load that is known by a name; other flags change what they name. echo-ws, echo-ws-pipeline and echo-ws-limited are
@@ -455,7 +456,12 @@ mod tests {
             let error = plan(&[&["ws://h/"], flags].concat()).expect_err(named);
             assert!(error.contains(named), "{flags:?}: {error}");
         }
-        for url in ["wss://h/", "http://h/", "ws://h:{port}/", "ws://h:0/"] {
+        assert!(plan(&["wss://h/", "--insecure"]).is_ok() && plan(&["wss://h/", "--ca", "a.pem"]).is_ok());
+        for flags in [&["--ca", "a.pem"][..], &["--insecure"]] {
+            let error = plan(&[&["ws://h/"], flags].concat()).expect_err("needs TLS");
+            assert!(error.contains(flags[0]) && error.contains("wss://"), "{error}");
+        }
+        for url in ["http://h/", "ws://h:{port}/", "ws://h:0/"] {
             assert!(plan(&[url]).is_err(), "{url}");
         }
         for flags in

@@ -265,9 +265,9 @@ fn scenarios(documents: &[Document]) -> Vec<(&str, &Parameters)> {
 fn describe(load: &Parameters) -> String {
     let kind = match (load.transport, load.payload) {
         (Transport::Tcp, _) => "raw bytes",
-        (Transport::Ws, Payload::Binary) => "binary",
-        (Transport::Ws, Payload::TextAscii) => "ASCII text",
-        (Transport::Ws, Payload::TextMixed) => "text of mixed scripts",
+        (_, Payload::Binary) => "binary",
+        (_, Payload::TextAscii) => "ASCII text",
+        (_, Payload::TextMixed) => "text of mixed scripts",
     };
     let how = match load.rate_per_s {
         Some(rate) => {

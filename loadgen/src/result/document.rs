@@ -245,8 +245,28 @@ pub enum Mask {
 pub enum Transport {
     /// WebSocket over TCP (RFC 6455).
     Ws,
+    /// WebSocket over TLS.
+    Wss,
     /// Raw bytes over TCP: the limit to measure against.
     Tcp,
+}
+
+impl Transport {
+    /// As it stands in a URL before the `://`.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Whether messages are framed; otherwise there are only bytes.
+    #[must_use]
+    pub fn is_websocket(self) -> bool {
+        self != Self::Tcp
+    }
 }
 
 /// What messages are made of.
@@ -439,6 +459,9 @@ pub struct Latencies {
     /// The part of `connect` until TCP had connected.
     #[serde(default)]
     pub tcp_connect: Option<Latency>,
+    /// The part of `connect` from there on to the end of the TLS handshake; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_handshake: Option<Latency>,
     /// The part of `connect` from there on: the opening handshake.
     #[serde(default)]
     pub handshake: Option<Latency>,
@@ -483,7 +506,7 @@ impl Server {
     pub fn enters_per_message(&self, transport: Transport, message_bytes: u64) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
         let messages = match transport {
-            Transport::Ws => *self.counters.get("messages")?,
+            Transport::Ws | Transport::Wss => *self.counters.get("messages")?,
             Transport::Tcp => self.counters.get("bytes_in")?.checked_div(message_bytes)?,
         };
         (messages > 0).then(|| enters as f64 / messages as f64)

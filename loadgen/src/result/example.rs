@@ -159,6 +159,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             uncorrected: Latency::figures(&histogram),
             lag: Latency::default(),
             tcp_connect: None,
+            tls_handshake: None,
             handshake: None,
             connect: Latency::of(&connect),
         },

@@ -73,6 +73,7 @@ fn latencies(tally: &Tally) -> Latencies {
         lag,
         connect: Latency::of(&tally.connect),
         tcp_connect: Some(Latency::of(&tally.tcp_connect)),
+        tls_handshake: (!tally.tls_handshake.is_empty()).then(|| Latency::of(&tally.tls_handshake)),
         handshake: Some(Latency::of(&tally.handshake)),
     }
 }

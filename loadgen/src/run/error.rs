@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::plan::PlanError;
 use crate::spawn::{LastWords, SpawnError};
+use crate::trust::TrustError;
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]
@@ -68,6 +69,9 @@ pub enum RunError {
         /// What bind(2) said.
         source: io::Error,
     },
+    /// Nobody can be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// A thread cannot be kept on its processor.
     #[error("cannot pin a thread to processor {cpu}: {source}; see --cpus")]
     Pin {

@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::result::{Run, Utc};
+use crate::result::{Run, Transport, Utc};
 use crate::spawn::{Server, SpawnError, free_port};
 use crate::url::Port;
 
@@ -93,9 +93,11 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let cpus = preflight::place(plan);
     let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), ..plan.clone() };
     let addresses = addresses(plan)?;
+    let tls =
+        (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
     preflight::check_ports(plan, &addresses)?;
     let mut server = start_server(plan, &addresses, progress)?;
-    let shared = Arc::new(share(plan, addresses));
+    let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
     let congestion = server.as_ref().and_then(Server::congestion);
@@ -140,6 +142,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
     let url = plan.url.with_port(addresses[0].port());
     Shared {
         transport: url.transport,
+        tls: None,
         ask: Plan { url: url.clone(), ..plan.clone() }.ask(),
         framing: Framing { transport: url.transport, fragments: plan.fragments, mask: plan.mask },
         verify: plan.verify,

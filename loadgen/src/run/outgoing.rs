@@ -45,7 +45,7 @@ impl Head {
         let mask = Some(MaskingKey::from_bytes([0; 4]));
         let len = match transport {
             Transport::Tcp => 0,
-            Transport::Ws => {
+            Transport::Ws | Transport::Wss => {
                 Header { fin, rsv: 0, opcode, mask, payload_len: payload_len as u64 }.encode(&mut bytes)
             }
         };

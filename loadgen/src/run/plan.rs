@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::opening::Ask;
 use crate::result::{Arrival, Mask, Parameters, Payload, Transport};
 use crate::spawn::Spawn;
+use crate::trust::Trust;
 use crate::url::{Port, Url};
 
 /// The longest message that is sent, in bytes: a turn's output must fit in memory several times over.
@@ -129,6 +130,8 @@ pub struct Plan {
     pub seed: u64,
     /// The server to start for this run and to end with it.
     pub spawn: Option<Spawn>,
+    /// Whose certificates are taken, over `wss`.
+    pub trust: Trust,
     /// How long that server may take until it accepts.
     pub start_timeout: Duration,
     /// The server's engine, where the caller knows it: only recorded.
@@ -190,6 +193,9 @@ pub enum PlanError {
     /// Raw bytes have no frames and no opening handshake.
     #[error("{0} needs a ws:// URL: over tcp:// there are only bytes")]
     NeedsWebSocket(&'static str),
+    /// There is no certificate to be trusted.
+    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
+    NeedsTls(&'static str),
     /// The opening handshake's request could not be written as it is meant.
     #[error("--header, --origin, --subprotocol or the URL: {0}")]
     Handshake(String),
@@ -244,6 +250,7 @@ impl Plan {
             answer_timeout: Duration::from_secs(5),
             seed: 1,
             spawn: None,
+            trust: Trust::default(),
             start_timeout: Duration::from_secs(20),
             server_engine: None,
             server_threads: None,
@@ -321,7 +328,10 @@ impl Plan {
                 rate: self.connect_rate.unwrap_or_default().to_string(),
             });
         }
-        if self.url.transport == Transport::Ws {
+        if let Some(flag) = self.trust.flag().filter(|_| self.url.transport != Transport::Wss) {
+            return Err(PlanError::NeedsTls(flag));
+        }
+        if self.url.transport.is_websocket() {
             return self.ask().check().map_err(|error| PlanError::Handshake(error.to_string()));
         }
         let needs_ws = [

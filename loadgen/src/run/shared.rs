@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::tls::TlsSettings;
 use engine::{EngineError, Nanos};
 
 use super::outgoing::Framing;
@@ -151,6 +152,8 @@ impl Gauges {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) transport: Transport,
+    /// Over `wss`.
+    pub(crate) tls: Option<TlsSettings>,
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<std::net::SocketAddr>,
     /// The opening handshake's request.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use engine::Nanos;
 use hdrhistogram::Histogram;
 
+use super::client::Times as Opening;
 use super::ledger::Times;
 use crate::result::{Errors, Integrity, Pings, Second, percentile};
 
@@ -34,10 +35,11 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// In an open loop where the latency comes from.
     pub(crate) parts: Option<Parts>,
-    /// Start of connecting to open, and the two parts of that. Of the connections opened before the load, or, where they are
+    /// Start of connecting to open, and the parts of that, of which that of TLS is empty where there is none. Of the connections opened before the load, or, where they are
     /// opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
+    pub(crate) tls_handshake: Histogram<u64>,
     pub(crate) handshake: Histogram<u64>,
     /// Connections that have done their part in the window and were closed for another.
     pub(crate) cycles: u64,
@@ -94,6 +96,7 @@ impl Tally {
             parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
             connect: histogram(),
             tcp_connect: histogram(),
+            tls_handshake: histogram(),
             handshake: histogram(),
             cycles: 0,
             pings: Pings::default(),
@@ -193,16 +196,22 @@ impl Tally {
         }
     }
 
-    /// A connection has opened: when it was begun, and when TCP had connected.
-    pub(crate) fn opened(&mut self, began: Nanos, connected: Nanos, now: Nanos) {
+    /// A connection has opened.
+    pub(crate) fn opened(&mut self, times: Opening, now: Nanos) {
+        let Opening { began, connected, secured } = times;
         self.connect.saturating_record(duration_ns(began, now));
         self.tcp_connect.saturating_record(duration_ns(began, connected));
-        self.handshake.saturating_record(duration_ns(connected, now));
+        if secured > connected {
+            self.tls_handshake.saturating_record(duration_ns(connected, secured));
+        }
+        self.handshake.saturating_record(duration_ns(secured, now));
     }
 
     /// Forgets the connections opened so far.
     pub(crate) fn forget_opened(&mut self) {
-        for histogram in [&mut self.connect, &mut self.tcp_connect, &mut self.handshake] {
+        for histogram in
+            [&mut self.connect, &mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake]
+        {
             histogram.reset();
         }
     }
@@ -240,6 +249,7 @@ impl Tally {
         add_histogram(&mut self.latency, &other.latency);
         add_histogram(&mut self.connect, &other.connect);
         add_histogram(&mut self.tcp_connect, &other.tcp_connect);
+        add_histogram(&mut self.tls_handshake, &other.tls_handshake);
         add_histogram(&mut self.handshake, &other.handshake);
         self.cycles += other.cycles;
         self.pings.sent += other.pings.sent;
@@ -382,7 +392,7 @@ mod tests {
         b.errors.closed = 2;
         b.integrity.lost = 3;
         b.failed(Some(0));
-        b.opened(Nanos(5), Nanos(5), Nanos(5));
+        b.opened(Opening { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
         a.settle();
         b.settle();
         a.add(&b);

@@ -6,7 +6,8 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, Spin, UringConfig, affinity};
+use engine::tls::Tls;
+use engine::{Config, Counters, EngineKind, Handler, Inbox, Linger, Remote, Spin, UringConfig, affinity};
 
 use super::client::Client;
 use super::error::RunError;
@@ -41,6 +42,7 @@ impl WorkerThread {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let client = Client::new(shared.clone(), index, reports.clone());
+        let tls = shared.tls.clone();
         let (reports, kind, config) = (
             reports.clone(),
             plan.engine,
@@ -48,7 +50,12 @@ impl WorkerThread {
         );
         let thread = thread::Builder::new()
             .name(format!("load-{index}"))
-            .spawn(move || work(kind, &config, inbox, client, cpu, &reports))
+            .spawn(move || match tls {
+                None => work(kind, &config, inbox, client, |client| client, cpu, &reports),
+                Some(tls) => {
+                    work(kind, &config, inbox, Tls::new(client, tls), Tls::into_inner, cpu, &reports)
+                }
+            })
             .map_err(failed("cannot start a thread"))?;
         Ok(Self { remote, thread })
     }
@@ -64,11 +71,13 @@ impl WorkerThread {
     }
 }
 
-fn work(
+/// The whole life of a worker whose client is `handler`, or inside it.
+fn work<H: Handler>(
     kind: EngineKind,
     config: &Config,
     inbox: Inbox,
-    mut client: Client,
+    mut handler: H,
+    client: impl FnOnce(H) -> Client,
     cpu: Option<usize>,
     reports: &Sender<Report>,
 ) -> (Tally, Counters) {
@@ -77,16 +86,16 @@ fn work(
         && let Err(source) = affinity::pin(cpu)
     {
         let _ = reports.send(Report::Unpinned { cpu, source });
-        return (client.into_tally(), Counters::default());
+        return (client(handler).into_tally(), Counters::default());
     }
     // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
     // is refused, it shows as such.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    let counters = engine::run(kind, config, inbox, &mut client).unwrap_or_else(|error| {
+    let counters = engine::run(kind, config, inbox, &mut handler).unwrap_or_else(|error| {
         let _ = reports.send(Report::Failed(error));
         Counters::default()
     });
-    (client.into_tally(), counters)
+    (client(handler).into_tally(), counters)
 }
 
 /// Places for connections that begin while the ones before them are still closing.

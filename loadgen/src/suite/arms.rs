@@ -5,7 +5,6 @@ use std::str::FromStr;
 use engine::EngineKind;
 
 use super::scenarios::Spec;
-use crate::result::Transport;
 use crate::spawn::Spawn;
 use crate::url::PORT_PLACEHOLDER;
 
@@ -71,7 +70,7 @@ impl Arm {
     pub fn takes(&self, spec: &Spec) -> bool {
         match self.server {
             Served::Own { spin, .. } => !spin || spec.is_about_latency(),
-            Served::Command(_) => spec.transport == Transport::Ws,
+            Served::Command(_) => spec.transport.is_websocket(),
         }
     }
 }

@@ -242,7 +242,7 @@ pub(super) fn plan_of(
     command: Vec<String>,
     places: Option<&Places>,
 ) -> Plan {
-    let target = if spec.transport == Transport::Ws { "/" } else { "" };
+    let target = if spec.transport.is_websocket() { "/" } else { "" };
     let url = Url {
         transport: spec.transport,
         host: "127.0.0.1".to_owned(),
@@ -279,7 +279,7 @@ pub(super) fn own_server(
         "--engine".to_owned(),
         engine.name().to_owned(),
         "--protocol".to_owned(),
-        if transport == Transport::Ws { "ws" } else { "tcp" }.to_owned(),
+        if transport.is_websocket() { "ws" } else { "tcp" }.to_owned(),
         "--stats".to_owned(),
     ];
     // Nothing but the load is to happen on the connections.

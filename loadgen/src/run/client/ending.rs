@@ -7,6 +7,7 @@ use engine::{Cause, CloseMode, Nanos, Output, Worker};
 use super::super::shared::{Position, Report};
 use super::{CLOSING_TIME, Client, Doing, NORMAL_CLOSURE, Stage};
 use crate::result::Transport;
+use crate::trust::explain;
 
 impl Client {
     /// The run needs no connection any more: what fails now is no error.
@@ -75,7 +76,7 @@ impl Client {
         match self.shared.transport {
             Transport::Tcp => out.close(CloseMode::Flush),
             // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
-            Transport::Ws => {
+            Transport::Ws | Transport::Wss => {
                 self.outgoing.close(Some(NORMAL_CLOSURE), out);
                 out.set_deadline(Some(deadline));
             }
@@ -171,7 +172,7 @@ pub(super) fn describe(cause: &Cause) -> String {
         Cause::Reset => "reset the connection".to_owned(),
         Cause::WriteStalled => "took no more bytes".to_owned(),
         Cause::Io(error) => format!("connection failed: {error}"),
-        Cause::Tls(error) => error.to_string(),
+        Cause::Tls(error) => explain(error),
         Cause::Shutdown => "the run ended".to_owned(),
     }
 }

@@ -25,6 +25,7 @@ use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::opening::Opening;
 use crate::result::Transport;
+use crate::trust::explain;
 use ending::describe;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
@@ -95,15 +96,25 @@ enum Stage {
     Closed,
     /// Since then; being connected, to the address of this index.
     Connecting(Nanos),
-    /// The request is out; when the connection was begun, and when it was there.
+    /// The request is out, or waits for TLS.
     Handshaking {
-        began: Nanos,
-        connected: Nanos,
+        times: Times,
         opening: Box<Opening>,
     },
     Open,
     /// We have ended it, or know that it has ended.
     Closing,
+}
+
+/// When the parts of a connection's opening began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Connecting.
+    pub(crate) began: Nanos,
+    /// The TLS handshake, where there is one.
+    pub(crate) connected: Nanos,
+    /// The opening handshake.
+    pub(crate) secured: Nanos,
 }
 
 /// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the ledger).
@@ -299,11 +310,23 @@ impl Handler for Client {
             out.close(CloseMode::Abort);
         } else if let Stage::Connecting(began) = self.links[link as usize].stage {
             match self.shared.transport {
-                Transport::Tcp => self.now_open(link, began, self.now, out),
-                Transport::Ws => self.links[link as usize].stage = self.request(began, out),
+                Transport::Tcp => {
+                    let times = Times { began, connected: self.now, secured: self.now };
+                    self.now_open(link, times, out);
+                }
+                Transport::Ws | Transport::Wss => {
+                    self.links[link as usize].stage = self.request(began, out);
+                }
             }
         }
         Conn { link, protocol: Connection::new(Role::Client) }
+    }
+
+    fn secured(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
+        self.begin_turn(out.now());
+        if let Stage::Handshaking { times, .. } = &mut self.links[c.link as usize].stage {
+            times.secured = self.now;
+        }
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
@@ -318,9 +341,9 @@ impl Handler for Client {
     #[inline]
     fn received(&mut self, _: ConnId, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        match (&self.links[c.link as usize].stage, self.shared.transport) {
-            (Stage::Open | Stage::Closing, Transport::Ws) => self.read_frames(c, bytes, out),
-            (Stage::Open, Transport::Tcp) => self.read_raw(c.link, bytes, out),
+        match (&self.links[c.link as usize].stage, self.shared.transport.is_websocket()) {
+            (Stage::Open | Stage::Closing, true) => self.read_frames(c, bytes, out),
+            (Stage::Open, false) => self.read_raw(c.link, bytes, out),
             (Stage::Handshaking { .. }, _) => {
                 if let Some(used) = self.read_response(c.link, bytes, out) {
                     self.read_frames(c, &mut bytes[used..], out);
@@ -374,7 +397,10 @@ impl Handler for Client {
                 self.lose(c.link, describe(&cause));
             }
             Stage::Handshaking { .. } if !matches!(cause, Cause::Shutdown) => {
-                self.not_open(format!("the server {} without answering", describe(&cause)));
+                self.not_open(match &cause {
+                    Cause::Tls(error) => explain(error),
+                    cause => format!("the server {} without answering", describe(cause)),
+                });
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
 use super::super::shared::Report;
-use super::{CONNECTING_AT_ONCE, Client, Doing, Stage};
+use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
 use crate::opening::Opening;
 
 /// After a connection could not be opened again, nothing is tried for so long.
@@ -61,13 +61,14 @@ impl Client {
     pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
         let opening = Opening::begin(&shared.ask, nonce, shared.connect_timeout, out);
-        Stage::Handshaking { began, connected: self.now, opening: Box::new(opening) }
+        let times = Times { began, connected: self.now, secured: self.now };
+        Stage::Handshaking { times, opening: Box::new(opening) }
     }
 
-    pub(super) fn now_open(&mut self, link: u32, began: Nanos, connected: Nanos, out: &mut Output<'_>) {
+    pub(super) fn now_open(&mut self, link: u32, times: Times, out: &mut Output<'_>) {
         let is_load = self.doing != Doing::Connecting;
         if !is_load || self.position.second().is_some() {
-            self.tally.opened(began, connected, self.now);
+            self.tally.opened(times, self.now);
         }
         let state = &mut self.links[link as usize];
         state.stage = Stage::Open;
@@ -86,15 +87,15 @@ impl Client {
 
     /// Reads on in the response; returns how many of `bytes` belong to it once it is whole and right.
     pub(super) fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
-        let Stage::Handshaking { began, connected, opening } = &mut self.links[link as usize].stage else {
+        let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
-        let (began, connected) = (*began, *connected);
+        let times = *times;
         match opening.read(&self.shared.ask, bytes) {
             Ok(None) => None,
             Ok(Some(used)) => {
                 out.set_deadline(None);
-                self.now_open(link, began, connected, out);
+                self.now_open(link, times, out);
                 Some(used)
             }
             Err(error) => {

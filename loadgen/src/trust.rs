@@ -1,0 +1,221 @@
+//! Whose certificates a client of wss:// takes, and what to do about one that it does not take.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::rustls::pki_types::pem::{self, PemObject};
+use engine::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use engine::rustls::{CertificateError, Error, InvalidMessage, RootCertStore};
+use engine::tls::{self, TlsClient, TlsError, TlsSettings, client_config};
+use thiserror::Error;
+
+/// Whose certificates are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Those of the authorities that this system knows.
+    #[default]
+    System,
+    /// Those of the authorities in this file, PEM, and no others.
+    Authorities(PathBuf),
+    /// Anybody's.
+    Anybody,
+}
+
+/// Why nobody can be trusted.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// The file cannot be read.
+    #[error("cannot read {} of --ca: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file has no certificate that could be an authority's.
+    #[error(
+        "{} of --ca has no certificate in PEM ({cause}): give the authority's, or that of the server itself where it is \
+         self-signed",
+        path.display()
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The system has no authorities.
+    #[error(
+        "this system knows no authorities ({0}): install ca-certificates, or give --ca FILE or --insecure"
+    )]
+    System(String),
+    /// A host that no certificate can be for.
+    #[error("`{0}` is no name that a certificate could bear: wss:// needs a host name or an address")]
+    Name(String),
+    /// The library's own settings do not go together.
+    #[error("TLS cannot be set up: {0}")]
+    Library(#[from] Error),
+}
+
+impl Trust {
+    /// The flag that asks for it, where it is not the default.
+    #[must_use]
+    pub fn flag(&self) -> Option<&'static str> {
+        match self {
+            Self::System => None,
+            Self::Authorities(_) => Some("--ca"),
+            Self::Anybody => Some("--insecure"),
+        }
+    }
+
+    /// The client's side of TLS with `host`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError`]: the file, the cause, the remedy.
+    pub fn client(&self, host: &str) -> Result<TlsClient, TrustError> {
+        let server = ServerName::try_from(host.to_owned()).map_err(|_| TrustError::Name(host.to_owned()))?;
+        let trust = match self {
+            Self::System => tls::Trust::Roots(system()?),
+            Self::Authorities(path) => tls::Trust::Roots(authorities(path)?),
+            Self::Anybody => tls::Trust::Anybody,
+        };
+        Ok(TlsClient { config: client_config(trust)?, server })
+    }
+
+    /// The same as settings of a worker.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trust::client`].
+    pub(crate) fn settings(&self, host: &str) -> Result<TlsSettings, TrustError> {
+        Ok(TlsSettings { connects: Some(self.client(host)?), ..TlsSettings::default() })
+    }
+}
+
+fn system() -> Result<RootCertStore, TrustError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Some that are old or strange may not be understood; nobody is to notice for it.
+    let (taken, _) = roots.add_parsable_certificates(found.certs);
+    let cause = || found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+    if taken == 0 { Err(TrustError::System(cause())) } else { Ok(roots) }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TrustError> {
+    let text =
+        std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
+    let content = |cause: String| TrustError::Content { path: path.to_owned(), cause };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error: pem::Error| content(error.to_string()))?;
+        roots.add(certificate).map_err(|error| content(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(content("nothing of the kind in it".to_owned())) } else { Ok(roots) }
+}
+
+/// Why TLS failed and, where there is one, what to do about it.
+pub(crate) fn explain(error: &TlsError) -> String {
+    match error {
+        TlsError::NotTls => {
+            "the server does not speak TLS at this port: use ws://, or its port for wss://".to_owned()
+        }
+        TlsError::Unfinished => "the server closed the connection in the TLS handshake".to_owned(),
+        TlsError::Protocol(Error::InvalidCertificate(error)) => untrusted(error),
+        TlsError::Protocol(Error::AlertReceived(alert)) => {
+            format!("the server gave up in the TLS handshake (alert {alert:?})")
+        }
+        TlsError::Protocol(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the server sends something that is not TLS".to_owned()
+        }
+        TlsError::Protocol(error) => format!("TLS: {error}"),
+    }
+}
+
+fn untrusted(error: &CertificateError) -> String {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let cause = match error {
+        UnknownIssuer => {
+            return "the server's certificate was not issued by an authority known here: give the authority's with \
+                    --ca FILE, or take anybody's with --insecure"
+                .to_owned();
+        }
+        NotValidForNameContext { presented, .. } => {
+            return format!(
+                "the server's certificate is for {}, not for the host of the URL: use one of these, or take any with \
+                 --insecure",
+                if presented.is_empty() { "nobody".to_owned() } else { presented.join(", ") }
+            );
+        }
+        NotValidForName => "is not for the host of the URL".to_owned(),
+        ExpiredContext { time, not_after } => format!("expired {} ago", days(*not_after, *time)),
+        Expired => "has expired".to_owned(),
+        NotValidYetContext { time, not_before } => format!("is valid only in {}", days(*time, *not_before)),
+        NotValidYet => "is not valid yet".to_owned(),
+        other => format!("cannot be taken ({other})"),
+    };
+    format!(
+        "the server's certificate {cause}: have it renewed, look at the clock, or take any with --insecure"
+    )
+}
+
+/// From one to the other, coarsely.
+fn days(from: UnixTime, to: UnixTime) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = to.as_secs().saturating_sub(from.as_secs());
+    let span = Duration::from_secs(if seconds > DAY { seconds / DAY * DAY } else { seconds });
+    humantime::format_duration(span).to_string()
+}
+
+/// A blocking TLS client over `stream` that trusts anybody: to see whether somebody is there.
+pub(crate) fn probe<S: io::Read + io::Write>(
+    host: &str,
+    stream: S,
+) -> io::Result<engine::rustls::StreamOwned<engine::rustls::ClientConnection, S>> {
+    let TlsClient { config, server } = Trust::Anybody.client(host).map_err(io::Error::other)?;
+    let client =
+        engine::rustls::ClientConnection::new(Arc::clone(&config), server).map_err(io::Error::other)?;
+    Ok(engine::rustls::StreamOwned::new(client, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_read_or_the_file_is_named() {
+        let error = Trust::Authorities("/no/such/file".into()).client("h").expect_err("no file").to_string();
+        assert!(error.contains("--ca") && error.contains("/no/such/file"), "{error}");
+        let empty =
+            Trust::Authorities("/dev/null".into()).client("h").expect_err("nothing in it").to_string();
+        assert!(
+            empty.contains("--ca") && empty.contains("/dev/null") && empty.contains("self-signed"),
+            "{empty}"
+        );
+        let name = Trust::Anybody.client("a b").expect_err("a space").to_string();
+        assert!(name.contains("`a b`"), "{name}");
+        for host in ["localhost", "127.0.0.1", "::1"] {
+            Trust::Anybody.client(host).expect(host);
+        }
+    }
+
+    #[test]
+    fn what_can_be_done_is_said() {
+        let protocol = |error| explain(&TlsError::Protocol(Error::InvalidCertificate(error)));
+        let unknown = protocol(CertificateError::UnknownIssuer);
+        assert!(unknown.contains("--ca") && unknown.contains("--insecure"), "{unknown}");
+        let expected = ServerName::try_from("h").expect("a name");
+        let presented = vec!["a.example".to_owned()];
+        let other = protocol(CertificateError::NotValidForNameContext { expected, presented });
+        assert!(other.contains("a.example") && other.contains("--insecure"), "{other}");
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400 + 7));
+        let expired = protocol(CertificateError::ExpiredContext { time: at(20), not_after: at(3) });
+        assert!(expired.contains("expired 17days ago") && expired.contains("--insecure"), "{expired}");
+        assert!(explain(&TlsError::NotTls).contains("ws://"));
+    }
+}
