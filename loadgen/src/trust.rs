@@ -136,11 +136,13 @@ pub(crate) fn explain(error: &TlsError) -> String {
 
 fn untrusted(error: &CertificateError) -> String {
     use CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
-        UnknownIssuer,
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext, UnknownIssuer,
     };
     let cause = match error {
-        UnknownIssuer => {
+        // A bad signature: it names an authority that is known here, and whose key did not sign it. Two that were made by the
+        // same program often bear the same name.
+        UnknownIssuer | BadSignature => {
             return "the server's certificate was not issued by an authority known here: give the authority's with \
                     --ca FILE, or take anybody's with --insecure"
                 .to_owned();

@@ -9,6 +9,7 @@ mod echo;
 mod endings;
 mod open_loop;
 mod shapes;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,0 +1,189 @@
+//! Runs over wss://: timed, trusted, refused, spawned.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use engine::EngineKind;
+use loadgen::echo;
+use loadgen::run::Plan;
+use loadgen::trust::Trust;
+use rcgen::{CertificateParams, KeyPair};
+use server::Server;
+use server::config::{Config, Identity, ListenAddress};
+
+use super::command::{assert_fails, loadgen, text};
+use super::{assert_consistent, engines, failure, plan, reasons, run};
+
+/// A folder with a certificate and its key, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// For `names`, valid until some days from now, or ago.
+    fn new(test: &str, names: &[&str], days: i64) -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        let path = std::env::temp_dir().join(format!("sparring-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        let (now, span) = (SystemTime::now(), Duration::from_secs(days.unsigned_abs() * DAY));
+        params.not_before = (now - span - Duration::from_secs(DAY)).into();
+        params.not_after = (if days < 0 { now - span } else { now + span }).into();
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(path.join("certificate.pem"), certificate.pem()).expect("a file");
+        fs::write(path.join("key.pem"), key.serialize_pem()).expect("a file");
+        Self(path)
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.0.join("certificate.pem")
+    }
+
+    fn server(&self) -> Server {
+        let key = self.0.join("key.pem");
+        serve(Identity::Files { certificate: self.certificate(), key }, "wss://127.0.0.1:0/")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn serve(identity: Identity, listen: &str) -> Server {
+    let listen: ListenAddress = listen.parse().expect("an address");
+    let config = Config { listen: vec![listen], identity: Some(identity), ..Config::default() };
+    Server::start(&config).expect("a server")
+}
+
+fn self_signed() -> Server {
+    serve(Identity::SelfSigned { names: Vec::new() }, "wss://127.0.0.1:0/")
+}
+
+fn secure(server: &Server, engine: EngineKind, trust: Trust) -> Plan {
+    Plan { trust, ..plan(&format!("wss://{}/", server.addresses()[0]), engine) }
+}
+
+#[test]
+fn the_tls_handshake_is_timed_apart() {
+    let folder = Folder::new("timed", &["127.0.0.1"], 30);
+    let server = folder.server();
+    for engine in engines() {
+        let run = run(&secure(&server, engine, Trust::Authorities(folder.certificate())));
+        assert_consistent(&run);
+        assert_eq!((run.errors.total(), run.integrity.total()), (0, 0));
+        assert!(run.received > 0 && reasons(&run).is_empty(), "{:?}", run.invalid_reasons);
+        let latencies = &run.latency_ns;
+        let tls = latencies.tls_handshake.as_ref().expect("a TLS handshake");
+        let (tcp, upgrade) = (latencies.tcp_connect.as_ref(), latencies.handshake.as_ref());
+        let counts = [Some(tls), tcp, upgrade, Some(&latencies.connect)].map(|part| part.map(|p| p.count));
+        assert_eq!(counts, [Some(4); 4]);
+        assert!(tls.max < latencies.connect.max, "the part is longer than the whole");
+    }
+}
+
+#[test]
+fn without_tls_there_is_no_such_time() {
+    let server = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
+    let run = run(&plan(&format!("ws://{}/", server.addresses()[0]), EngineKind::Epoll));
+    assert!(run.latency_ns.tls_handshake.is_none() && run.latency_ns.handshake.is_some());
+}
+
+#[test]
+fn connections_come_and_go_over_tls() {
+    let server = self_signed();
+    for engine in engines() {
+        let plan = Plan { messages_per_connection: Some(3), ..secure(&server, engine, Trust::Anybody) };
+        let run = run(&plan);
+        assert_eq!((run.errors.total(), run.integrity.total()), (0, 0));
+        let cycles = run.cycles.expect("connections were replaced").count;
+        let timed = run.latency_ns.tls_handshake.expect("TLS handshakes").count;
+        assert!(cycles > 0 && timed > 0, "{cycles} cycles, {timed} handshakes");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
+    let (right, stranger) =
+        (Folder::new("right", &["127.0.0.1"], 30), Folder::new("stranger", &["127.0.0.1"], 30));
+    let (other, expired) =
+        (Folder::new("other", &["other.example"], 30), Folder::new("expired", &["127.0.0.1"], -17));
+    for (folder, authority, says) in [
+        (&right, &stranger, ["not issued by an authority known here", "--ca", "--insecure"]),
+        (&other, &other, ["other.example", "host of the URL", "--insecure"]),
+        (&expired, &expired, ["expired 17days ago", "renewed", "--insecure"]),
+    ] {
+        let server = folder.server();
+        for engine in engines() {
+            let error =
+                failure(&secure(&server, engine, Trust::Authorities(authority.certificate()))).to_string();
+            assert!(says.iter().all(|part| error.contains(part)), "{says:?}: {error}");
+            run(&secure(&server, engine, Trust::Anybody));
+        }
+    }
+}
+
+#[test]
+fn plain_and_tls_mixed_up_are_told() {
+    let plain = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
+    let tls = self_signed();
+    for engine in engines() {
+        let error = failure(&secure(&plain, engine, Trust::Anybody)).to_string();
+        assert!(error.contains("does not speak TLS") && error.contains("ws://"), "{error}");
+        let error = failure(&plan(&format!("ws://{}/", tls.addresses()[0]), engine)).to_string();
+        assert!(error.contains("400"), "{error}");
+    }
+}
+
+/// What it echoes over TLS is for the Autobahn testsuite; here the server closes when nothing comes.
+#[test]
+fn the_echoing_client_speaks_tls() {
+    let identity = Some(Identity::SelfSigned { names: Vec::new() });
+    let listen = vec!["wss://127.0.0.1:0/".parse().expect("an address")];
+    let mut config = Config { listen, identity, ..Config::default() };
+    config.rules.heartbeat.idle_timeout = Duration::from_millis(50);
+    let server = Server::start(&config).expect("a server");
+    let url = format!("wss://{}/", server.addresses()[0]);
+    for engine in engines() {
+        let plan = echo::Plan::new(url.parse().expect("url"), engine);
+        let untrusting = echo::Plan { trust: Trust::Authorities("/dev/null".into()), ..plan.clone() };
+        let error = echo::execute(&untrusting, |_| {}).expect_err("no authority").to_string();
+        assert!(error.contains("--ca"), "{error}");
+        let endings = Arc::new(Mutex::new(Vec::new()));
+        let seen = endings.clone();
+        let watch = move |visit: &echo::Visit| seen.lock().expect("lock").push(visit.ending.clone());
+        echo::execute(&echo::Plan { trust: Trust::Anybody, ..plan }, watch).expect("a connection");
+        let endings = endings.lock().expect("lock");
+        assert!(matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]), "{endings:?}");
+    }
+}
+
+/// Names the port to the server that this test program becomes.
+const SERVE: &str = "SPARRING_TEST_SERVE_TLS";
+
+/// Not a test: a server that says nothing of itself, so that only a TLS handshake can show that it is there.
+#[test]
+#[ignore = "the server that another test spawns"]
+fn serve_in_silence() {
+    let Ok(port) = std::env::var(SERVE) else { return };
+    let server = serve(Identity::SelfSigned { names: Vec::new() }, &format!("wss://127.0.0.1:{port}/"));
+    let _ = server.wait();
+}
+
+#[test]
+fn a_server_of_wss_can_be_spawned() {
+    let this = std::env::current_exe().expect("this program");
+    let command = format!(
+        "env '{SERVE}={{port}}' '{}' --exact tls::serve_in_silence --ignored --nocapture",
+        this.display()
+    );
+    let url = "wss://127.0.0.1:{port}/";
+    let words = ["run", url, "--insecure", "--spawn", &command, "-c", "4", "-d", "300ms", "-w", "20ms"];
+    let output = loadgen(&words).output().expect("the program runs");
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("all as they were sent") && said.contains("\n    tls "), "{said}");
+    assert_fails(&["run", "ws://127.0.0.1:1/", "--insecure"], 2, &["--insecure", "wss://"]);
+}
