@@ -118,7 +118,7 @@ def calibrate(duels):
     document = duels.session(cpu * share, CALIBRATION_PAIRS, '--saturation-only')
     really = next(one['ratio'] for one in document['verdict']['judgements'] if one['metric'] == 'server_cpu') - 1
     # Within bounds, so that noise cannot make nonsense of it.
-    correction = min(max(share / really, 0.75), 1.5) if really > 0 else 1.0
+    correction = min(max(share / really, 0.5), 2.0) if really > 0 else 1.0
     rate = fixed['parameters']['rate_per_s']
     print(f'calibrated: {cpu:.0f} ns of server CPU per message; burning {share:.1%} of it makes a server dearer by {really:.1%}; '
           f'latencies at {rate:.0f} messages a second', flush=True)

@@ -157,7 +157,8 @@ const INTERRUPTED: u8 = 130;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.version {
-        println!("{}", if arguments.verbose { version::facts() } else { version::line() });
+        // Who has closed the pipe, as `grep -q` does, has read enough.
+        let _ = print_line(&if arguments.verbose { version::facts() } else { version::line() });
         return ExitCode::SUCCESS;
     }
     let ended = match &arguments.command {

@@ -222,6 +222,15 @@ fn the_version_is_readable_by_people_and_machines() {
     }
 }
 
+#[test]
+fn a_reader_of_the_version_that_has_seen_enough_is_no_error() {
+    let mut command = loadgen(&["--version", "--verbose"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
 // Servers that the program starts: this test program, in another role.
 
 /// Not a test: what a spawned server does. `SPARRING_TEST_SERVE` is the port and the fault.
