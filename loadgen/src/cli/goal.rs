@@ -26,7 +26,7 @@ pub(super) struct GoalArguments {
 
     /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials, confirm at full length.
     /// Repeatable: all have to hold.
-    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate", "rate_per_connection"], help_heading = GOALS)]
+    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate", "rate_per_connection", "messages"], help_heading = GOALS)]
     find_rate: Vec<Threshold>,
 
     /// Rates between which --find-rate searches [default: what -d can judge, up to what the generator can send].
@@ -34,7 +34,7 @@ pub(super) struct GoalArguments {
     rate_range: Option<(f64, f64)>,
 
     /// How long a short trial of --find-rate measures; a low rate takes longer, until its sample can be judged, up to -d.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = GOALS)]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", requires = "find_rate", help_heading = GOALS)]
     trial: Duration,
 }
 

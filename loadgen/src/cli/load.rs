@@ -8,7 +8,7 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
 use super::shape::ShapeArguments;
-use super::value::{CpuList, cpu_list, rate, size, time};
+use super::value::{CpuList, cpu_list, rate, size, small_count, time};
 use super::{LIMITS, LOAD, MESSAGES, SERVER, TLS, WORKERS};
 use crate::result::{Arrival, Payload};
 use crate::run::{Plan, Wait};
@@ -18,7 +18,7 @@ use crate::url::Url;
 #[derive(Debug, Args)]
 pub(super) struct LoadArguments {
     /// Connections, over all threads [default: 64].
-    #[arg(short, long, value_name = "N", help_heading = LOAD)]
+    #[arg(short, long, value_name = "N", value_parser = small_count, help_heading = LOAD)]
     connections: Option<u32>,
 
     /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it
@@ -36,12 +36,13 @@ pub(super) struct LoadArguments {
     rate_per_connection: Option<f64>,
 
     /// How the planned messages follow each other: at even distances, as independent users, or N at the same instant.
-    #[arg(long, value_name = "constant|poisson|burst:N", default_value = "constant", help_heading = LOAD)]
-    arrival: Arrival,
+    /// [default: constant]
+    #[arg(long, value_name = "constant|poisson|burst:N", help_heading = LOAD)]
+    arrival: Option<Arrival>,
 
-    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid.
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = LOAD)]
-    max_outstanding: u32,
+    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid [default: 4096].
+    #[arg(long, value_name = "N", value_parser = small_count, help_heading = LOAD)]
+    max_outstanding: Option<u32>,
 
     /// How long to measure [default: 10s].
     #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = LOAD)]
@@ -81,9 +82,9 @@ pub(super) struct LoadArguments {
     #[command(flatten)]
     tls: TlsArguments,
 
-    /// How long it may take until it accepts.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s", help_heading = SERVER)]
-    spawn_timeout: Duration,
+    /// How long it may take until it accepts [default: 20s].
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
+    spawn_timeout: Option<Duration>,
 
     /// Worker threads.
     #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
@@ -159,6 +160,17 @@ impl From<WaitName> for Wait {
 }
 
 impl LoadArguments {
+    /// The first of these flags that says something of an open loop alone.
+    pub(super) fn of_open_loop(&self) -> Option<&'static str> {
+        let arrival = self.arrival.map(|_| "--arrival");
+        arrival.or_else(|| self.max_outstanding.map(|_| "--max-outstanding"))
+    }
+
+    /// Whether it is said how long a server may take to start.
+    pub(super) fn has_spawn_timeout(&self) -> bool {
+        self.spawn_timeout.is_some()
+    }
+
     /// The plan of this load against `url`, driven by `engine`, not yet checked; without a server to start.
     pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Plan {
         self.change(Plan::new(url, engine))
@@ -173,8 +185,8 @@ impl LoadArguments {
             cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
             pipeline: self.pipeline.unwrap_or(preset.pipeline),
             rate_per_s: self.rate_per_s(connections),
-            arrival: self.arrival,
-            max_outstanding: self.max_outstanding,
+            arrival: self.arrival.unwrap_or(preset.arrival),
+            max_outstanding: self.max_outstanding.unwrap_or(preset.max_outstanding),
             wait: self.wait.map(Wait::from),
             message_bytes: self.size.unwrap_or(preset.message_bytes),
             payload: self.payload().unwrap_or(preset.payload),
@@ -185,7 +197,7 @@ impl LoadArguments {
             connect_timeout: self.connect_timeout,
             answer_timeout: self.timeout,
             seed: self.seed,
-            start_timeout: self.spawn_timeout,
+            start_timeout: self.spawn_timeout.unwrap_or(preset.start_timeout),
             trust: self.tls.trust(),
             ..preset
         })

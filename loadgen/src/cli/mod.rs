@@ -61,9 +61,8 @@ const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold
-was missed, or no rate meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with
-the result of what was measured.";
+Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was missed, or no rate \
+meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with the result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]
@@ -184,11 +183,11 @@ pub fn main() -> ExitCode {
             Arguments::command().error(ErrorKind::ValueValidation, message).exit()
         }
         Err(Failure::Run(RunError::Interrupted)) => {
-            eprintln!("sparring-loadgen: {}", RunError::Interrupted);
+            say(&format!("sparring-loadgen: {}", RunError::Interrupted));
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("sparring-loadgen: {error}");
+            say(&format!("sparring-loadgen: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -200,12 +199,21 @@ fn catch_signals() -> Result<Interrupt, Failure> {
 
 /// A line or several on standard output.
 fn print_line(text: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{text}").map_err(|error| Failure::Error(format!("cannot print: {error}")))
+    print(text, false).map_err(|error| Failure::Error(format!("cannot print: {error}")))
 }
 
-/// The table goes where the document does not.
+/// A line on standard error. Where nobody reads that, there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The table goes where the document does not. A reader who has seen enough (`| head`) is no reason to lose the rest.
 fn print(text: &str, to_error: bool) -> io::Result<()> {
-    if to_error { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") }
+    let printed = if to_error { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
 }
 
 fn start_log() {

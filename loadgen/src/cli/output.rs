@@ -139,6 +139,23 @@ pub(super) struct Files {
 impl Files {
     /// Opens all places.
     pub(super) fn open(json: Option<&Path>, files: &OutputArguments) -> Result<Self, Failure> {
+        let wanted = [
+            ("--json", json),
+            ("--csv", files.csv.as_deref()),
+            ("--hdr-log", files.hdr_log.as_deref()),
+            ("--hgrm", files.hgrm.as_deref()),
+        ];
+        let named: Vec<_> = wanted.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect();
+        for (index, (second, path)) in named.iter().enumerate() {
+            if let Some((first, _)) = named[..index].iter().find(|(_, before)| before == path)
+                && *path != Path::new("-")
+            {
+                return Err(Failure::Usage(format!(
+                    "{first} and {second} name the same file, {}",
+                    path.display()
+                )));
+            }
+        }
         let opened = Self {
             json: Place::open("--json", json)?,
             csv: Place::open("--csv", files.csv.as_deref())?,

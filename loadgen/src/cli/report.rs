@@ -44,7 +44,7 @@ fn heading(plan: &Plan, run: &Run) -> String {
         Payload::TextMixed => "mixed-script text",
     };
     format!(
-        "{}: {}{}{}, {} B {kind}, {}, engine {}, {:.1} s",
+        "{}: {}{}{}, {} B {kind}, {}, engine {}, {}",
         plan.url,
         count(plan.connections.into(), "connection"),
         if plan.idle > 0 { format!(" and {} idle", grouped(plan.idle.into())) } else { String::new() },
@@ -52,8 +52,13 @@ fn heading(plan: &Plan, run: &Run) -> String {
         sizes(plan),
         count(plan.threads.into(), "thread"),
         run.client.engine,
-        run.phases.measure as f64 / 1e9,
+        window(run.phases.measure),
     )
+}
+
+/// Seconds; of a shorter one, as `-n` may end it, so much that it is not nothing.
+fn window(ns: u64) -> String {
+    if ns < 100_000_000 { span(ns) } else { format!("{:.1} s", ns as f64 / 1e9) }
 }
 
 fn sizes(plan: &Plan) -> String {

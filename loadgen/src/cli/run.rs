@@ -23,39 +23,45 @@ use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
 use super::{
     EXIT_STATUS, Failure, INTERRUPTED, INVALID, LOAD, MISSED, OUTPUT, SERVER, catch_signals, print, report,
-    start_log,
+    say, start_log,
 };
 
+// Paragraphs are one line each, for clap to wrap; commands are short enough for 80 columns.
 const RUN_EXAMPLES: &str = "\
 Examples:
-  sparring-loadgen run ws://127.0.0.1:9001/                       64 connections, one message on each
-  sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16         sixteen on each
-  sparring-loadgen run ws://127.0.0.1:9001/ -R 50k -t 2           50,000 messages a second, whatever comes back
-  sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text     text of mixed scripts
-  sparring-loadgen run ws://127.0.0.1:9001/ --scenario connect    open, ask once, close, again and again
-  sparring-loadgen run wss://127.0.0.1:9443/ --insecure           over TLS, whoever it is
-  sparring-loadgen run tcp://127.0.0.1:9001 -s 38                 raw bytes, the limit
-  sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
-      --spawn 'sparring-server --listen 127.0.0.1:{port}'         starts the server, measures its cost
-  sparring-loadgen run ws://127.0.0.1:9001/ -R 50k --threshold 'p99<2ms' --threshold 'errors<1'
-                                                                  exit status 10 where one is missed
-  sparring-loadgen run ws://127.0.0.1:9001/ --find-rate 'p99<2ms' the highest rate that meets it
+  64 connections with one message on each, or with sixteen:
+    sparring-loadgen run ws://127.0.0.1:9001/
+    sparring-loadgen run ws://127.0.0.1:9001/ --pipeline 16
+  50,000 messages a second, whatever comes back:
+    sparring-loadgen run ws://127.0.0.1:9001/ -R 50k -t 2
+  Text of mixed scripts; connections that open, ask once, and close; TLS; raw bytes:
+    sparring-loadgen run ws://[::1]:8080/a -c 8 -s 64KiB --text
+    sparring-loadgen run ws://127.0.0.1:9001/ --scenario connect
+    sparring-loadgen run wss://127.0.0.1:9443/ --insecure
+    sparring-loadgen run tcp://127.0.0.1:9001 -s 38
+  Start the server too, and measure what it costs:
+    sparring-loadgen run 'ws://127.0.0.1:{port}/' --json a.json \\
+        --spawn 'sparring-server --listen 127.0.0.1:{port}'
+  End with 10 where a threshold is missed; search the highest rate that meets one:
+    sparring-loadgen run ws://127.0.0.1:9001/ -R 50k --threshold 'p99<2ms'
+    sparring-loadgen run ws://127.0.0.1:9001/ --find-rate 'p99<2ms'
 
-Without -R the load is a closed loop: each connection sends again when an echo is back, and latency runs
-from just before the send to the arrival of the echo. That finds capacity. With -R it is an open loop:
-messages are planned beforehand, and latency runs from the planned time, so that a server that stalls
-pays for the messages that had to wait. That measures latency as users see it. Every echo is compared
-with what was sent. Ctrl-C ends the run with what it has; a second one ends it at once.
+Without -R the load is a closed loop: each connection sends again when an echo is back, and latency runs from just before \
+the send to the arrival of the echo. That finds capacity. With -R it is an open loop: messages are planned beforehand, and \
+latency runs from the planned time, so that a server that stalls pays for the messages that had to wait. That measures \
+latency as users see it. Every echo is compared with what was sent. Ctrl-C ends the run with what it has; a second one ends \
+it at once.
 
-A run is INVALID where its figures are not the server's: p99 of the lag beyond half of the latency's (and
-beyond 100 us), fewer than 99 % of the planned messages back within the window, --max-outstanding reached;
-in a closed loop a thread of the generator busy for more than 95 % of the window while the server's busiest
-one ran for less than 90 %; lost connections, wrong echoes, a debug build, a machine that stood still.
+A run is INVALID where its figures are not the server's: p99 of the lag beyond half of the latency's (and beyond 100 us), \
+fewer than 99 % of the planned messages back within the window, --max-outstanding reached; in a closed loop a thread of the \
+generator busy for more than 95 % of the window while the server's busiest one ran for less than 90 %; lost connections, \
+wrong echoes, a debug build, a machine that stood still.
+
 ";
 
 /// Sizes take units (4096, 64KiB, 1MiB), times too (500ms, 10s).
 #[derive(Debug, Args)]
-#[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"))]
+#[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"), allow_negative_numbers = true)]
 pub(super) struct RunArguments {
     /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
     url: Url,
@@ -115,7 +121,23 @@ impl RunArguments {
             ..load
         };
         plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
+        self.check_idle_flags(&plan)?;
         Ok(plan)
+    }
+
+    /// Flags that would change nothing are a misunderstanding.
+    fn check_idle_flags(&self, plan: &Plan) -> Result<(), Failure> {
+        if let Some(flag) = self.load.of_open_loop()
+            && plan.rate_per_s.is_none()
+            && !self.goals.is_search()
+        {
+            let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
+            return Err(Failure::Usage(format!("{flag} {why}")));
+        }
+        if self.load.has_spawn_timeout() && plan.spawn.is_none() {
+            return Err(Failure::Usage("--spawn-timeout needs --spawn".to_owned()));
+        }
+        Ok(())
     }
 
     fn parse_spawn(&self, command: &str) -> Result<Spawn, SpawnError> {
@@ -131,7 +153,7 @@ impl RunArguments {
         let plan = Plan { engine, ..plan };
         let mut files = Files::open(self.json.as_deref(), &self.output)?;
         if self.load.engine == EngineChoice::Auto && !self.quiet {
-            eprintln!("engine {engine}: {why}");
+            say(&format!("engine {engine}: {why}"));
         }
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
         let (start, began) = (Utc::now(), Instant::now());
@@ -143,7 +165,7 @@ impl RunArguments {
         terminal.clear();
         let made = made?;
         if self.quiet {
-            made.complaints().iter().for_each(|complaint| eprintln!("sparring-loadgen: {complaint}"));
+            made.complaints().iter().for_each(|complaint| say(&format!("sparring-loadgen: {complaint}")));
         } else {
             print(&self.report(&made), files.have_standard_output())
                 .map_err(|error| Failure::Error(format!("cannot print the table: {error}")))?;

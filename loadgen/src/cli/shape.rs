@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::value::{rate, size, time};
+use super::value::{count, rate, size, small_count, time};
 use super::{CONNECTIONS, LOAD, MESSAGES};
 use crate::result::{Mask, Payload};
 use crate::run::Plan;
@@ -13,7 +13,7 @@ use crate::run::Plan;
 #[derive(Debug, Args)]
 pub(super) struct ShapeArguments {
     /// Send so many messages in all, then end; -d is then the longest it may take [default: 1h], and -w is 0.
-    #[arg(short = 'n', long, value_name = "N", help_heading = LOAD)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, help_heading = LOAD)]
     messages: Option<u64>,
 
     /// Several sizes and how often each comes, as in 64:9,4096:1.
@@ -33,7 +33,7 @@ pub(super) struct ShapeArguments {
     no_verify: bool,
 
     /// Further connections, which only stay open.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = CONNECTIONS)]
+    #[arg(long, value_name = "N", value_parser = small_count, default_value_t = 0, help_heading = CONNECTIONS)]
     idle: u32,
 
     /// Begin so many connections a second at most (500, 10k, 50/100ms) [default: 256 at the same time on each thread].

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use super::report::span;
+use super::say;
 use crate::result::percentile;
 use crate::result::table::grouped;
 use crate::run::{Phase, Progress, Snapshot};
@@ -49,8 +51,11 @@ impl Screen {
         Self { bar: ProgressBar::hidden(), modes: Arc::default() }
     }
 
-    /// Shows the view on standard error, where that is a terminal.
+    /// Shows the view on standard error, where that is a terminal and this process is in its foreground.
     fn show(&self) {
+        if !is_in_foreground() {
+            return;
+        }
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
         self.bar.set_length(0);
         if self.bar.is_hidden() {
@@ -71,10 +76,18 @@ impl Screen {
     /// As it was before.
     fn clear(&self) {
         self.bar.finish_and_clear();
-        if let Some(modes) = self.modes.get() {
+        if let Some(modes) = self.modes.get()
+            && is_in_foreground()
+        {
             let _ = tcsetattr(io::stderr(), OptionalActions::Now, modes);
         }
     }
+}
+
+/// Whether the terminal is ours. Another process's the kernel would stop us for setting (SIGTTOU), and a shell has put its own
+/// modes back by then.
+fn is_in_foreground() -> bool {
+    tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
 }
 
 impl Interrupt {
@@ -137,7 +150,7 @@ impl Terminal {
 
     /// Prints above the view, or where there is none on standard error alone.
     pub(super) fn say(&self, line: &str) {
-        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+        if self.bar.is_hidden() { say(line) } else { self.bar.println(line) }
     }
 
     fn count(&mut self, at: &Snapshot) {

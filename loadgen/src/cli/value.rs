@@ -28,18 +28,35 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
         Some((count, span)) => (count, time(span)?),
         None => (text, Duration::from_secs(1)),
     };
-    let (digits, unit) = match count.as_bytes().last() {
-        Some(b'k' | b'K') => (&count[..count.len() - 1], 1e3),
-        Some(b'm' | b'M') => (&count[..count.len() - 1], 1e6),
-        _ => (count, 1.0),
-    };
+    let (digits, unit) = with_unit(count);
     let number = digits.parse::<f64>().ok().filter(|number| number.is_finite());
     let number = number.ok_or("a rate is needed, as in 500, 50k, 50/1s or 200/100ms")?;
     if span.is_zero() {
         Err("so many in no time is no rate".to_owned())
     } else {
-        Ok(number * unit / span.as_secs_f64())
+        Ok(number * unit as f64 / span.as_secs_f64())
     }
+}
+
+/// The digits of a number and what its unit stands for: `k` for thousands, `M` for millions.
+fn with_unit(text: &str) -> (&str, u64) {
+    match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    }
+}
+
+/// A number of things: `500`, `50k`, `2M`.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    let (digits, unit) = with_unit(text);
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "a number is needed, as in 500, 50k or 2M".to_owned())
+}
+
+/// The same, of things of which there are fewer.
+pub(super) fn small_count(text: &str) -> Result<u32, String> {
+    u32::try_from(count(text)?).map_err(|_| format!("at most {}", u32::MAX))
 }
 
 pub(super) fn size(text: &str) -> Result<usize, String> {
@@ -50,6 +67,17 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_things_have_units_too() {
+        for (text, number) in [("500", 500), ("50k", 50_000), ("2M", 2_000_000)] {
+            assert_eq!(count(text), Ok(number), "{text}");
+        }
+        for text in ["", "k", "many", "1.5k", "-5", "99999999999999999M"] {
+            assert!(count(text).is_err(), "{text}");
+        }
+        assert!(small_count("5000M").is_err_and(|error| error.contains("at most")));
+    }
 
     #[test]
     fn rates_are_read_in_all_forms() {

@@ -68,6 +68,33 @@ fn unusable_flags_end_with_2_and_their_name() {
     assert_fails(&["run", "ws://localhost/", "--spawn", "open 'quote"], 2, &["--spawn"]);
     assert_fails(&["run", "ws://localhost:{port}/"], 2, &["{port}", "--spawn"]);
     assert_fails(&["suite", "slow"], 2, &["slow"]);
+    assert_fails(&["run", "ws://localhost/", "-c", "-5"], 2, &["--connections", "as in 500"]);
+    let same = ["run", "ws://localhost/", "--json", "/tmp/same", "--csv", "/tmp/same"];
+    assert_fails(&same, 2, &["--json and --csv name the same file"]);
+}
+
+#[test]
+fn flags_that_would_change_nothing_are_told() {
+    assert_fails(&["run", "ws://localhost/", "--arrival", "poisson"], 2, &["--arrival needs -R"]);
+    assert_fails(&["run", "ws://localhost/", "--max-outstanding", "5"], 2, &["--max-outstanding needs -R"]);
+    assert_fails(&["run", "ws://localhost/", "--spawn-timeout", "5s"], 2, &["--spawn-timeout needs --spawn"]);
+    assert_fails(&["run", "ws://localhost/", "--trial", "5s"], 2, &["--find-rate"]);
+    assert_fails(&["run", "ws://localhost/", "--find-rate", "p99<2ms", "-n", "5"], 2, &["--messages"]);
+}
+
+/// As with `| head`: the file is worth as much as before.
+#[test]
+fn a_reader_that_has_gone_costs_nothing_but_the_table() {
+    let server = Echo::ws(Fault::None);
+    let folder = scratch("reader");
+    let file = folder.join("result.json");
+    let words = short(&[&server.ws_url(), "--json", file.to_str().expect("UTF-8")]);
+    let words = words.iter().map(String::as_str).collect::<Vec<_>>();
+    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().expect("ends").code(), Some(FINE));
+    serde_json::from_slice::<Document>(&std::fs::read(&file).expect("written")).expect("a document");
+    std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 #[test]

@@ -108,6 +108,24 @@ fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
     }
 }
 
+/// So far behind that within the time of the run it never comes to the messages that were planned for the window.
+#[test]
+fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
+    let server = Echo::ws(Fault::None);
+    let plan = Plan {
+        rate_per_s: Some(1e9),
+        connections: 1,
+        max_outstanding: 1 << 20,
+        warmup: Duration::from_millis(300),
+        measure: Duration::from_millis(200),
+        answer_timeout: Duration::from_millis(200),
+        ..open(&server.ws_url(), EngineKind::Epoll)
+    };
+    let run = run(&plan);
+    assert_eq!(run.offered, 200_000_000);
+    assert!(!run.valid);
+}
+
 /// Interrupts when some messages are back.
 struct Impatient(bool);
 

@@ -138,6 +138,10 @@ impl Client {
 
     /// Gives up what is outstanding and closes everything.
     pub(super) fn close_all(&mut self, w: &mut Worker<'_, Self>) {
+        if self.doing == Doing::Loading {
+            // So late that the window and the time for the last echoes have passed before the plan came to its end.
+            self.offer_rest();
+        }
         self.doing = Doing::Closing;
         self.tally.integrity.lost += self.outstanding;
         self.outstanding = 0;

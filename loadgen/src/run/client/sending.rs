@@ -144,11 +144,16 @@ impl Client {
 
     /// The plan is fulfilled, or given up.
     fn all_sent(&mut self, w: &mut Worker<'_, Self>) {
+        self.offer_rest();
+        self.doing = Doing::Draining;
+        w.set_alarm(None);
+    }
+
+    /// What was planned in the window and never sent is offered all the same.
+    pub(super) fn offer_rest(&mut self) {
         let (start, end) = (self.shared.window.start(), self.shared.window.end());
         let left = self.schedule.as_ref().map_or(0, |plan| plan.until(end) - plan.until(start));
         self.tally.offered += left.min(self.budget);
-        self.doing = Doing::Draining;
-        w.set_alarm(None);
     }
 
     pub(super) fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
