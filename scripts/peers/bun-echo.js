@@ -1,4 +1,4 @@
-// Echo server on Bun's own WebSocket server, with its defaults but for the limits of 64 MiB.
+// Echo server on Bun's own WebSocket server, with its defaults but for the limits: 16 MiB a message, 64 MiB unsent.
 
 const [hostname, port] = (process.argv[2] ?? "127.0.0.1:0").split(":");
 const server = Bun.serve({
@@ -9,7 +9,7 @@ const server = Bun.serve({
     return new Response("a WebSocket handshake is needed\n", { status: 400 });
   },
   websocket: {
-    maxPayloadLength: 64 << 20,
+    maxPayloadLength: 16 << 20,
     backpressureLimit: 64 << 20,
     message: (socket, message) => void socket.send(message),
   },

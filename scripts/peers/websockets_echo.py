@@ -1,4 +1,4 @@
-"""Echo server on Python's websockets, with the library's defaults but for the limit of 64 MiB."""
+"""Echo server on Python's websockets, without compression, with the library's defaults but for the limit of 16 MiB."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ async def main():
     host, port = (sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0").split(":")
     # The battery's refused handshakes are not worth a traceback each.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
-    async with serve(echo, host, int(port), max_size=64 << 20) as server:
+    async with serve(echo, host, int(port), max_size=16 << 20, compression=None) as server:
         bound = server.sockets[0].getsockname()[1]
         print(f"listening on ws://{host}:{bound}/", flush=True)
         await server.serve_forever()

@@ -12,7 +12,7 @@ use crate::compare::{Metric, noise::Noise};
 use crate::result::table::{align, plain_table};
 use crate::result::{Document, SessionKind, Stored, derived_lines, summary_table};
 use crate::subject::Subject;
-use crate::suite::{PROMISES, promises_table, side_by_side_table};
+use crate::suite::{interleaved, peers_markdown};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,10 @@ pub(super) struct ShowArguments {
     /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
     what: String,
 
+    /// Of other people's servers side by side (suite `peers`): the table over all scenarios as Markdown, and nothing else.
+    #[arg(long)]
+    markdown: bool,
+
     #[command(flatten)]
     selection: SelectionArguments,
 }
@@ -36,10 +40,24 @@ impl ShowArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let newest = self.selection.named(&self.what)?.pop();
         if let Some(stored) = newest {
+            if self.markdown {
+                return print_line(&markdown(&stored)?).map(|()| 0);
+            }
             print_line(&text(&self.selection.results, &stored)?)?;
         }
         Ok(0)
     }
+}
+
+fn markdown(stored: &Stored) -> Result<String, Failure> {
+    let document = &stored.document;
+    if document.session.suite.as_deref() != Some(interleaved::PEERS) {
+        let file = stored.path.display();
+        return Err(Failure::Usage(format!(
+            "--markdown is for sessions of scripts/peers.sh, which {file} is not"
+        )));
+    }
+    Ok(peers_markdown(document))
 }
 
 fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
@@ -52,21 +70,13 @@ fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
             lines.extend(spoiled_runs(document));
         }
         SessionKind::Aa => lines.push(noise_table(document)),
-        SessionKind::Suite if !document.arms.is_empty() => lines.push(side_by_side(document)),
+        SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document)),
         SessionKind::Single | SessionKind::Suite => {
             lines.push(summary_table(document));
             lines.extend(derived_lines(document));
         }
     }
     Ok(lines.join("\n"))
-}
-
-/// What an interleaved session of several arms printed.
-fn side_by_side(document: &Document) -> String {
-    let engines = document.session.suite.as_deref() == Some("engines");
-    let promises = promises_table(document, if engines { PROMISES } else { &[] });
-    let text = side_by_side_table(document);
-    promises.map(|promises| format!("{text}\n\n{promises}")).unwrap_or(text)
 }
 
 fn head(stored: &Stored) -> Vec<String> {
@@ -164,6 +174,16 @@ mod tests {
         let stored = Stored { path: "f.json".into(), document };
         let text = text(Path::new("/nonexistent"), &stored).expect("shown");
         assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains("2.0 %"), "{text}");
+    }
+
+    #[test]
+    fn only_other_peoples_servers_have_a_table_in_markdown() {
+        let stored = |document| Stored { path: "r/m/f.json".into(), document };
+        let error = markdown(&stored(example::document())).expect_err("a suite of ours").to_string();
+        assert!(error.contains("scripts/peers.sh") && error.contains("r/m/f.json"), "{error}");
+        let mut peers = duel(8, 1.25);
+        (peers.session.kind, peers.session.suite) = (SessionKind::Suite, Some("peers".to_owned()));
+        assert!(markdown(&stored(peers)).expect("a table").starts_with("| server |"));
     }
 
     #[test]

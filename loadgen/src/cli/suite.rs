@@ -8,13 +8,16 @@ use clap::{Args, ValueEnum};
 use engine::EngineKind;
 use engine::socket::Congestion;
 
-use crate::suite::{self, Arm, Checkout, Options, Outcome, PROMISES, Spec, Suite, SuiteError, interleaved};
+use crate::result::Conformance;
+use crate::suite::{
+    self, Arm, ArmError, Checkout, Options, Outcome, Setup, Spec, Suite, SuiteError, interleaved,
+};
 
 use super::terminal::Terminal;
 use super::value::time;
 use super::{EXIT_STATUS, Failure, catch_signals, start_log};
 
-const SIDE_BY_SIDE: &str = "Side by side (engines, arms)";
+const SIDE_BY_SIDE: &str = "Side by side (engines, arms, peers)";
 
 /// Of a run in an interleaved session: short, because more rounds tell more than longer runs.
 const WARMUP: Duration = Duration::from_millis(300);
@@ -27,6 +30,7 @@ Examples:
   sparring-loadgen suite arms --scenarios echo,pipeline \\
       --arm 'ours=sparring-server --listen 127.0.0.1:{port} --threads 1' \\
       --arm 'theirs=node server.js {port}'                any WebSocket echo servers
+  scripts/peers.sh                                        well-known servers, installed and set beside ours
 
 ";
 
@@ -78,6 +82,18 @@ pub(super) struct SuiteArguments {
     #[arg(long = "arm", value_name = "NAME=COMMAND", help_heading = SIDE_BY_SIDE)]
     arms: Vec<Arm>,
 
+    /// A server that cannot be had here, and why: the result names it. Repeatable.
+    #[arg(long, value_name = "NAME=WHY", value_parser = Arm::absent, help_heading = SIDE_BY_SIDE)]
+    absent: Vec<Arm>,
+
+    /// The version of an arm's server, for the result. Repeatable.
+    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SIDE_BY_SIDE)]
+    versions: Vec<(String, String)>,
+
+    /// What scripts/conformance.sh counted of an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED. Repeatable.
+    #[arg(long, value_name = "NAME=COUNTS", value_parser = suite::counts, help_heading = SIDE_BY_SIDE)]
+    conformance: Vec<(String, Conformance)>,
+
     /// How long each run measures [default: 1200ms].
     #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = SIDE_BY_SIDE)]
     duration: Option<Duration>,
@@ -103,6 +119,12 @@ enum SuiteName {
     Engines,
     /// Every --arm side by side, in interleaved rounds.
     Arms,
+    /// Every --arm side by side in the scenarios of scripts/peers.sh, with a table for each and one over all.
+    Peers,
+}
+
+fn version_of(text: &str) -> Result<(String, String), ArmError> {
+    suite::named(text).map(|(name, version)| (name, version.to_owned()))
 }
 
 impl SuiteArguments {
@@ -129,14 +151,25 @@ impl SuiteArguments {
             SuiteName::Quick => own(Suite::Quick),
             SuiteName::Full => own(Suite::Full),
             SuiteName::Smoke => own(Suite::Smoke),
-            SuiteName::Engines => self.side_by_side("engines", Arm::engines()).map(Session::SideBySide),
-            SuiteName::Arms => self.side_by_side("arms", Vec::new()).map(Session::SideBySide),
+            SuiteName::Engines => {
+                let (own, specs) = (Arm::engines(), Spec::side_by_side());
+                self.side_by_side(interleaved::ENGINES, own, specs).map(Session::SideBySide)
+            }
+            SuiteName::Arms => {
+                self.side_by_side("arms", Vec::new(), Spec::side_by_side()).map(Session::SideBySide)
+            }
+            SuiteName::Peers => {
+                self.side_by_side(interleaved::PEERS, Vec::new(), Spec::peers()).map(Session::SideBySide)
+            }
         }
     }
 
     fn own(&self, suite: Suite) -> Result<Options, Failure> {
-        Ok(Options {
-            suite,
+        Ok(Options { suite, setup: self.setup()? })
+    }
+
+    fn setup(&self) -> Result<Setup, Failure> {
+        Ok(Setup {
             server: self.server()?,
             results: self.results.clone(),
             checkout: self.checkout(),
@@ -146,9 +179,16 @@ impl SuiteArguments {
         })
     }
 
-    fn side_by_side(&self, suite: &'static str, own: Vec<Arm>) -> Result<interleaved::Options, Failure> {
-        let arms: Vec<Arm> = own.into_iter().chain(self.arms.iter().cloned()).collect();
-        if arms.len() < 2 {
+    fn side_by_side(
+        &self,
+        suite: &'static str,
+        own: Vec<Arm>,
+        specs: Vec<Spec>,
+    ) -> Result<interleaved::Options, Failure> {
+        let present = own.len() + self.arms.len();
+        let given = self.arms.iter().chain(&self.absent).cloned();
+        let mut arms: Vec<Arm> = own.into_iter().chain(given).collect();
+        if present < 2 {
             return Err(Failure::Usage("--arm: at least two arms can be set side by side".to_owned()));
         }
         let repeated =
@@ -156,30 +196,41 @@ impl SuiteArguments {
         if let Some((_, arm)) = repeated {
             return Err(Failure::Usage(format!("--arm: two arms have the name `{}`", arm.name)));
         }
+        self.add_what_is_known(&mut arms)?;
         let measure = self.duration.unwrap_or(MEASURE);
         if measure.is_zero() {
             return Err(Failure::Usage("--duration must be longer than zero".to_owned()));
         }
         Ok(interleaved::Options {
             suite,
-            scenarios: self.chosen(&arms)?,
+            scenarios: self.chosen(specs, &arms)?,
             arms,
-            promises: PROMISES,
             rounds: self.rounds.unwrap_or(10),
             warmup: self.warmup.unwrap_or(WARMUP),
             measure,
-            server: self.server()?,
-            results: self.results.clone(),
-            checkout: self.checkout(),
-            tag: self.tag.clone(),
-            engine: self.engine,
-            congestion: self.congestion.clone(),
+            setup: self.setup()?,
         })
     }
 
+    /// Versions and counts of the arms that they name.
+    fn add_what_is_known(&self, arms: &mut [Arm]) -> Result<(), Failure> {
+        let find = |arms: &mut [Arm], flag: &str, name: &str| {
+            let at = arms.iter().position(|arm| arm.name == name);
+            at.ok_or_else(|| Failure::Usage(format!("{flag}: no arm has the name `{name}`")))
+        };
+        for (name, version) in &self.versions {
+            let at = find(arms, "--version-of", name)?;
+            arms[at].version = Some(version.clone()).filter(|version| !version.is_empty());
+        }
+        for (name, counts) in &self.conformance {
+            let at = find(arms, "--conformance", name)?;
+            arms[at].conformance = Some(*counts);
+        }
+        Ok(())
+    }
+
     /// The scenarios asked for that at least two arms take, in the usual order.
-    fn chosen(&self, arms: &[Arm]) -> Result<Vec<Spec>, Failure> {
-        let mut specs = Spec::side_by_side();
+    fn chosen(&self, mut specs: Vec<Spec>, arms: &[Arm]) -> Result<Vec<Spec>, Failure> {
         specs.retain(|spec| arms.iter().filter(|arm| arm.takes(spec)).count() >= 2);
         if let Some(unknown) = self.scenarios.iter().find(|name| specs.iter().all(|spec| spec.name != **name))
         {
@@ -198,12 +249,15 @@ impl SuiteArguments {
             (self.rounds.is_some(), "--rounds"),
             (!self.scenarios.is_empty(), "--scenarios"),
             (!self.arms.is_empty(), "--arm"),
+            (!self.absent.is_empty(), "--absent"),
+            (!self.versions.is_empty(), "--version-of"),
+            (!self.conformance.is_empty(), "--conformance"),
             (self.duration.is_some(), "--duration"),
             (self.warmup.is_some(), "--warmup"),
         ];
         match given.into_iter().find(|(given, _)| *given) {
             Some((_, flag)) => Err(Failure::Usage(format!(
-                "{flag} is for the suites `engines` and `arms`: the others are fixed, so that they compare"
+                "{flag} is for the suites `engines`, `arms` and `peers`: the others are fixed, so that they compare"
             ))),
             None => Ok(()),
         }
@@ -272,8 +326,8 @@ mod tests {
         assert_eq!(options.arms.last().map(|arm| arm.name.as_str()), Some("theirs"));
         assert_eq!(options.scenarios.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["echo", "pipeline"]);
         assert_eq!((options.rounds, options.measure.as_secs(), options.warmup), (2, 2, Duration::ZERO));
-        assert_eq!(options.engine, Some(EngineKind::Epoll));
-        assert_eq!(options.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
+        assert_eq!(options.setup.engine, Some(EngineKind::Epoll));
+        assert_eq!(options.setup.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
     }
 
     #[test]
@@ -286,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_peers_reaches_their_arms() {
+        let options = side_by_side(&[
+            "peers",
+            "--arm=ours=x {port}",
+            "--arm=ws=y {port}",
+            "--absent=bun=npm is not installed",
+            "--version-of=ws=8.23.0",
+            "--conformance=ws=259,53,14,0,26",
+        ]);
+        assert_eq!((options.suite, options.scenarios), ("peers", Spec::peers()));
+        let names: Vec<&str> = options.arms.iter().map(|arm| arm.name.as_str()).collect();
+        assert_eq!(names, ["ours", "ws", "bun"]);
+        let ws = &options.arms[1];
+        assert_eq!((ws.version.as_deref(), ws.conformance.map(|c| c.wrong)), (Some("8.23.0"), Some(14)));
+    }
+
+    #[test]
     fn unusable_flags_are_named() {
         for (arguments, named) in [
             (&["engines", "--rounds=0"][..], "--rounds"),
@@ -295,6 +366,11 @@ mod tests {
             (&["engines", "-d=0"], "--duration"),
             (&["arms"], "--arm"),
             (&["arms", "--arm=one=x {port}"], "two arms"),
+            (&["peers", "--arm=one=x {port}", "--absent=two=gone"], "two arms"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--version-of=c=1"], "`c`"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--conformance=a=1,2"], "SKIPPED"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--scenarios=rate-1x1"], "rate-20k"),
+            (&["quick", "--absent=a=gone"], "--absent"),
             (&["quick", "--rounds=2"], "--rounds"),
             (&["full", "--scenarios=echo"], "--scenarios"),
             (&["smoke", "--arm=a=x {port}"], "--arm"),

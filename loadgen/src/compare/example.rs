@@ -11,7 +11,8 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
     document.session.suite = None;
     document.session.order = "abba".to_owned();
     let subject = document.subject.clone();
-    document.arms = SIDES.map(|name| Arm { name: name.to_owned(), subject: subject.clone() }).to_vec();
+    document.arms =
+        SIDES.map(|name| Arm { name: name.to_owned(), subject: subject.clone(), ..Arm::default() }).to_vec();
     let run = example::run("echo", 30_000);
     document.runs.clear();
     for pair in 0..pairs {

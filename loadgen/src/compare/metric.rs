@@ -133,7 +133,7 @@ impl Metric {
             Self::P50 => latency.p50.map(|ns| ns as f64),
             Self::P99 => latency.p99.map(|ns| ns as f64),
             Self::P99_9 => latency.p99_9.map(|ns| ns as f64),
-            Self::Memory => memory(run, load.connections),
+            Self::Memory => memory(run, load.connections + load.idle.unwrap_or(0)),
             Self::Enters => run.server.as_ref()?.enters_per_message(load.transport, load.message_bytes),
             Self::GeneratorCpu => Some(run.client.cpu_ns_per_message),
         }
@@ -233,6 +233,8 @@ mod tests {
         assert!(of(Metric::P50).is_some_and(|us| (100.0..150.0).contains(&us)));
         let many = Parameters { connections: 4000, ..load.clone() };
         assert_eq!(Metric::Memory.of(run, &many), Some(250.5));
+        let idle = Parameters { connections: 1, idle: Some(4000), ..load.clone() };
+        assert_eq!(Metric::Memory.of(run, &idle), Some(250.5));
         let unknown = Run { server: None, ..run.clone() };
         assert_eq!((Metric::Memory.of(&unknown, load), Metric::ServerCpu.of(&unknown, load)), (None, None));
     }

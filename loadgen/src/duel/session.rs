@@ -53,7 +53,8 @@ pub fn measure(
     for (name, subject) in SIDES.iter().zip(subjects) {
         let engine =
             runs.iter().find(|run| run.arm == *name).and_then(|run| run.server.as_ref()?.engine.clone());
-        arms.push(Arm { name: (*name).to_owned(), subject: Subject { engine, ..subject } });
+        let subject = Subject { engine, ..subject };
+        arms.push(Arm { name: (*name).to_owned(), subject, ..Arm::default() });
     }
     Ok(Document {
         schema: SCHEMA,

@@ -75,12 +75,36 @@ impl Document {
 }
 
 /// One side of a comparison.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
     /// As in [`Run::arm`]: `A` and `B`, or a name.
     pub name: String,
     /// The server of this side.
     pub subject: Subject,
+    /// The version of somebody else's server, as whoever set it up tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How the server fared with hostile and unusual input (`scripts/conformance.sh`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conformance: Option<Conformance>,
+    /// Why it has no runs: it cannot be had, or does not echo right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
+}
+
+/// Counts of the verdicts of the conformance battery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conformance {
+    /// As the RFC asks.
+    pub ok: u32,
+    /// Tolerated, dropped without a status or a close code, or refused in another way than the most exact one.
+    pub lax: u32,
+    /// Another answer.
+    pub wrong: u32,
+    /// The server ended, or another connection was hurt.
+    pub broken: u32,
+    /// Needs limits that this server was not given.
+    pub skipped: u32,
 }
 
 /// How the runs of a document belong together.

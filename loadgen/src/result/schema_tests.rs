@@ -36,8 +36,9 @@ fn what_is_written_is_valid() {
 fn arms_have_names() {
     let mut document = example::document();
     let subject = document.subject.clone();
-    document.arms =
-        ["uring-spin", "theirs"].map(|name| Arm { name: name.into(), subject: subject.clone() }).to_vec();
+    document.arms = ["uring-spin", "theirs"]
+        .map(|name| Arm { name: name.into(), subject: subject.clone(), ..Arm::default() })
+        .to_vec();
     document.runs[0].arm = "uring-spin".into();
     document.runs[0].series.clear();
     let value = serde_json::to_value(document).expect("the document is JSON");

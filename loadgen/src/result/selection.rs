@@ -262,6 +262,7 @@ mod tests {
         let arm = |name: &str, subject: &crate::subject::Subject| Arm {
             name: name.into(),
             subject: subject.clone(),
+            ..Arm::default()
         };
         duel.arms = vec![arm("A", &before), arm("B", &duel.subject)];
         assert!(duel.is_duel_of("aaaaaaa", "bbbbbbbbbbbb") && !duel.is_duel_of("bbbbbbb", "aaaaaaa"));

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use engine::EngineKind;
 
 use super::scenarios::Spec;
+use crate::result::Conformance;
 use crate::spawn::Spawn;
 use crate::url::PORT_PLACEHOLDER;
 
@@ -15,6 +16,10 @@ pub struct Arm {
     pub name: String,
     /// What serves.
     pub server: Served,
+    /// The version of somebody else's server.
+    pub version: Option<String>,
+    /// What the conformance battery says of it.
+    pub conformance: Option<Conformance>,
 }
 
 /// What serves an arm.
@@ -29,14 +34,19 @@ pub enum Served {
     },
     /// Somebody's WebSocket echo server: the words of its command, `{port}` for the port.
     Command(Vec<String>),
+    /// Nothing: a server that cannot be had here, and why. It is named in the result, so that nobody misses it unawares.
+    Absent(String),
 }
 
 /// An `--arm` that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ArmError {
-    /// Not `NAME=COMMAND`.
+    /// Nothing stands behind a name.
     #[error("`{0}` is not NAME=COMMAND, as in 'ws=node server.js {{port}}'")]
     Form(String),
+    /// Not the counts of the battery.
+    #[error("`{0}` is not NAME=OK,LAX,WRONG,BROKEN,SKIPPED, as in 'ws=259,53,14,0,26'")]
+    Counts(String),
     /// A name that does not fit tables.
     #[error("the name `{0}` must be 1 to 16 letters, digits, dots, hyphens or underscores")]
     Name(String),
@@ -53,7 +63,21 @@ impl Arm {
     #[must_use]
     pub fn own(engine: EngineKind, spin: bool) -> Self {
         let name = if spin { format!("{engine}-spin") } else { engine.name().to_owned() };
-        Self { name, server: Served::Own { engine, spin } }
+        Self::new(name, Served::Own { engine, spin })
+    }
+
+    fn new(name: String, server: Served) -> Self {
+        Self { name, server, version: None, conformance: None }
+    }
+
+    /// `NAME=WHY`: a server that cannot be had here.
+    ///
+    /// # Errors
+    ///
+    /// [`ArmError::Form`], [`ArmError::Name`].
+    pub fn absent(text: &str) -> Result<Self, ArmError> {
+        let (name, why) = named(text)?;
+        Ok(Self::new(name, Served::Absent(why.to_owned())))
     }
 
     /// Our own server on every engine; the first is what the others are set against.
@@ -71,6 +95,7 @@ impl Arm {
         match self.server {
             Served::Own { spin, .. } => !spin || spec.is_about_latency(),
             Served::Command(_) => spec.transport.is_websocket(),
+            Served::Absent(_) => false,
         }
     }
 }
@@ -80,17 +105,40 @@ impl FromStr for Arm {
 
     /// `NAME=COMMAND`; the command is split as a shell would.
     fn from_str(text: &str) -> Result<Self, ArmError> {
-        let (name, command) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !(1..=16).contains(&name.len()) || !name.chars().all(plain) {
-            return Err(ArmError::Name(name.to_owned()));
-        }
-        let name = name.to_owned();
+        let (name, command) = named(text)?;
         let Ok(spawn) = Spawn::parse(command) else { return Err(ArmError::Words(name)) };
         if !spawn.command.iter().any(|word| word.contains(PORT_PLACEHOLDER)) {
             return Err(ArmError::Port(name));
         }
-        Ok(Self { name, server: Served::Command(spawn.command) })
+        Ok(Self::new(name, Served::Command(spawn.command)))
+    }
+}
+
+/// The name of an arm, and what is said of it behind the `=`.
+///
+/// # Errors
+///
+/// [`ArmError::Form`], [`ArmError::Name`].
+pub fn named(text: &str) -> Result<(String, &str), ArmError> {
+    let (name, said) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !(1..=16).contains(&name.len()) || !name.chars().all(plain) {
+        return Err(ArmError::Name(name.to_owned()));
+    }
+    Ok((name.to_owned(), said))
+}
+
+/// `NAME=OK,LAX,WRONG,BROKEN,SKIPPED`: what the conformance battery counted.
+///
+/// # Errors
+///
+/// [`ArmError::Form`], [`ArmError::Name`], [`ArmError::Counts`].
+pub fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
+    let (name, said) = named(text)?;
+    let numbers: Result<Vec<u32>, _> = said.split(',').map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok(&[ok, lax, wrong, broken, skipped]) => Ok((name, Conformance { ok, lax, wrong, broken, skipped })),
+        _ => Err(ArmError::Counts(text.to_owned())),
     }
 }
 
@@ -115,6 +163,23 @@ mod tests {
         assert!(error("ws=node 'server.js {port}").contains("words"));
         assert!(error("ws=").contains("words"));
         assert!(error("ws=node server.js").contains("{port}"));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_had_has_a_reason_and_takes_part_in_nothing() {
+        let arm = Arm::absent("bun=npm is not installed: sudo apt-get install npm").expect("an arm");
+        assert_eq!(arm.server, Served::Absent("npm is not installed: sudo apt-get install npm".to_owned()));
+        assert!(Spec::peers().iter().all(|spec| !arm.takes(spec)));
+        assert!(Arm::absent("bun").is_err() && Arm::absent("b u n=x").is_err());
+    }
+
+    #[test]
+    fn the_battery_counts_five_things() {
+        let counted = Conformance { ok: 259, lax: 53, wrong: 14, broken: 0, skipped: 26 };
+        assert_eq!(counts("ws=259,53,14,0,26"), Ok(("ws".to_owned(), counted)));
+        for text in ["ws=259,53,14,0", "ws=1,2,3,4,5,6", "ws=1,2,3,4,x", "ws=-1,0,0,0,0"] {
+            assert_eq!(counts(text), Err(ArmError::Counts(text.to_owned())));
+        }
     }
 
     #[test]

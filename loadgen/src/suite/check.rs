@@ -16,7 +16,8 @@ pub fn complaints(document: &Document) -> Vec<String> {
     missing.chain(of_runs).collect()
 }
 
-fn complaints_of(run: &Run) -> Vec<String> {
+/// What is wrong with one run, one sentence each.
+pub(super) fn complaints_of(run: &Run) -> Vec<String> {
     let mut complaints = Vec::new();
     if run.received == 0 {
         complaints.push("no message came back".to_owned());

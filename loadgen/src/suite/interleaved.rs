@@ -2,20 +2,20 @@
 //! machine does meanwhile falls on all arms alike.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::EngineKind;
-use engine::socket::Congestion;
 
 use super::arms::{Arm, Served};
+use super::check::complaints_of;
+use super::peers::peers_text;
 use super::places::Places;
 use super::scenarios::Spec;
-use super::session::{
-    AROUND_A_RUN, Execute, OwnServer, Probe, SPARE_DESCRIPTORS, own_server, plan_of, settle_engine,
-};
-use super::side_by_side::{Promise, promises_table, side_by_side_table};
-use super::{Checkout, Outcome, SuiteError};
+use super::session::{AROUND_A_RUN, Execute, Probe, own_server, plan_of};
+use super::setup::{Ground, Setup};
+use super::side_by_side::{promises_table, side_by_side_table};
+use super::trial::{Trial, any_spec, trials};
+use super::{Outcome, PROMISES, SuiteError};
 use crate::machine::Machine;
 use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Store, Utc};
 use crate::run::{Plan, Progress, RunError, Wait, execute};
@@ -30,27 +30,23 @@ pub struct Options {
     pub arms: Vec<Arm>,
     /// What is run.
     pub scenarios: Vec<Spec>,
-    /// What the figures are held to.
-    pub promises: &'static [Promise],
     /// How often.
     pub rounds: u32,
     /// Load that is not counted, per run.
     pub warmup: Duration,
     /// The measured window, per run.
     pub measure: Duration,
-    /// The executable of our own server.
-    pub server: PathBuf,
-    /// The folder of results.
-    pub results: PathBuf,
-    /// What our own server was built from; where it is not given, the server is asked.
-    pub checkout: Option<Checkout>,
-    /// A name for the session.
-    pub tag: Option<String>,
-    /// The generator's engine, the same for all arms. `None` is `uring`, or `epoll` on a host that refuses io_uring.
-    pub engine: Option<EngineKind>,
-    /// Congestion control of the generator and of our own server; `None`: the kernel's default.
-    pub congestion: Option<Congestion>,
+    /// What every session is given.
+    pub setup: Setup,
 }
+
+/// The suite of our own engines, which are held to [`PROMISES`].
+pub const ENGINES: &str = "engines";
+/// The suite of other people's servers.
+pub const PEERS: &str = "peers";
+
+/// A trial of an echo, with the start of its server: for the announcement alone.
+const A_TRIAL: Duration = Duration::from_millis(500);
 
 /// Failures after which an arm is left out of a scenario.
 const FAILURES: u32 = 2;
@@ -65,21 +61,31 @@ pub fn main(
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<Outcome, SuiteError> {
-    super::check(options.tag.as_deref(), options.checkout.as_ref())?;
+    options.setup.check()?;
     if options.arms.iter().any(|arm| matches!(arm.server, Served::Own { .. })) {
-        super::check_server(&options.server)?;
+        options.setup.check_server()?;
     }
     let machine = Machine::here();
     let session = Session::prepare(options, &machine, &EngineKind::probe)?;
     session.announce(notes)?;
     let document = session.measure(machine, &execute, progress, notes)?;
-    let path = Store::new(&options.results).save(&document)?;
-    writeln!(out, "{}", side_by_side_table(&document))?;
-    if let Some(text) = promises_table(&document, options.promises) {
-        writeln!(out, "\n{text}")?;
-    }
+    let path = Store::new(&options.setup.results).save(&document)?;
+    writeln!(out, "{}", text(&document))?;
     writeln!(out, "\nstored in {}", path.display())?;
     Ok(outcome(&document))
+}
+
+/// What an interleaved session shows.
+#[must_use]
+pub fn text(document: &Document) -> String {
+    match document.session.suite.as_deref() {
+        Some(PEERS) => peers_text(document),
+        Some(ENGINES) => {
+            let promises = promises_table(document, PROMISES).map(|table| format!("\n\n{table}"));
+            side_by_side_table(document) + &promises.unwrap_or_default()
+        }
+        _ => side_by_side_table(document),
+    }
 }
 
 fn outcome(document: &Document) -> Outcome {
@@ -114,6 +120,8 @@ pub(super) struct Session<'a> {
     engine: EngineKind,
     places: Option<Places>,
     arms: Vec<result::Arm>,
+    /// What other people's servers must echo first.
+    trials: Vec<Trial>,
     rows: Vec<Row>,
     marks: Vec<String>,
     /// What was measured so far.
@@ -129,19 +137,35 @@ impl<'a> Session<'a> {
         machine: &Machine,
         probe: Probe<'_>,
     ) -> Result<Self, SuiteError> {
-        let (engine, refused) = settle_engine(options.engine, probe)?;
-        let places = Places::here();
-        let mut marks: Vec<String> = refused.into_iter().collect();
-        marks.extend(places.as_ref().and_then(|places| places.mark.clone()));
-        let arms: Vec<&Arm> = options.arms.iter().filter(|arm| works(arm, probe, &mut marks)).collect();
-        if arms.len() < 2 {
-            return Err(SuiteError::FewArms { left_out: marks.join(" ") });
+        let Ground { engine, places, mut marks } = Ground::settle(&options.setup, probe)?;
+        let places = places.as_ref();
+        let side = |arm: &Arm| result::Arm { left_out: obstacle(arm, probe), ..side(arm, options, places) };
+        let arms: Vec<result::Arm> = options.arms.iter().map(side).collect();
+        for arm in &arms {
+            marks.extend(arm.left_out.as_ref().map(|why| left_out(&arm.name, why)));
         }
+        let is_here = |(arm, side): (&'a Arm, &result::Arm)| side.left_out.is_none().then_some(arm);
+        let present: Vec<&Arm> = options.arms.iter().zip(&arms).filter_map(is_here).collect();
         let descriptors = machine.limits.nofile_hard;
         let specs = options.scenarios.iter().filter(|spec| fits(spec, descriptors, &mut marks));
-        let rows: Vec<Row> = specs.map(|spec| row(spec, &arms, options, engine, places.as_ref())).collect();
-        let arms = arms.iter().map(|arm| subject(arm, options, places.as_ref())).collect();
-        Ok(Self { options, engine, places, arms, rows, marks, runs: Vec::new(), failure: None })
+        let rows: Vec<Row> = specs.map(|spec| row(spec, &present, options, engine, places)).collect();
+        let others = present.iter().filter(|arm| matches!(arm.server, Served::Command(_)));
+        let trials =
+            others.flat_map(|arm| trials(&plan(&any_spec(), arm, options, engine, places))).collect();
+        let places = places.cloned();
+        let (runs, failure) = (Vec::new(), None);
+        let session = Self { options, engine, places, arms, trials, rows, marks, runs, failure };
+        session.check_arms()?;
+        Ok(session)
+    }
+
+    /// Whether there is anything to set against each other.
+    fn check_arms(&self) -> Result<(), SuiteError> {
+        let present = self.arms.iter().filter(|arm| arm.left_out.is_none()).count();
+        if present < 2 {
+            return Err(SuiteError::FewArms { left_out: self.marks.join(" ") });
+        }
+        Ok(())
     }
 
     /// Says what is about to happen and how long it takes.
@@ -149,12 +173,13 @@ impl<'a> Session<'a> {
         let Options { suite, rounds, warmup, measure, .. } = self.options;
         let runs: usize = self.rows.iter().map(|row| row.cells.len()).sum();
         let run = *warmup + *measure + AROUND_A_RUN;
-        let total = run * u32::try_from(runs).unwrap_or(u32::MAX) * *rounds;
+        let trials = A_TRIAL * u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
+        let total = trials + run * u32::try_from(runs).unwrap_or(u32::MAX) * *rounds;
         writeln!(
             notes,
             "suite {suite}: {} scenarios on {} arms, {runs} runs a round, {rounds} rounds, about {:.0} minutes",
             self.rows.len(),
-            self.arms.len(),
+            self.arms.iter().filter(|arm| arm.left_out.is_none()).count(),
             (total.as_secs_f64() / 60.0).ceil(),
         )?;
         match &self.places {
@@ -175,14 +200,15 @@ impl<'a> Session<'a> {
         notes: &mut dyn Write,
     ) -> Result<Document, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
-        let interrupted = self.make_runs(execute, progress, notes)?;
+        let interrupted = self.make_trials(execute, progress, notes)?
+            || self.check_arms().and_then(|()| Ok(self.make_runs(execute, progress, notes)?))?;
         if self.runs.is_empty() {
             return Err(self.failure.unwrap_or(SuiteError::Interrupted));
         }
         let session = result::Session {
             kind: SessionKind::Suite,
             suite: Some(self.options.suite.to_owned()),
-            tag: self.options.tag.clone(),
+            tag: self.options.setup.tag.clone(),
             start,
             duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
             order: "rounds of arms, rotated".to_owned(),
@@ -190,10 +216,51 @@ impl<'a> Session<'a> {
             marks: self.marks,
         };
         let scenarios = self.rows.iter().filter_map(scenario).collect();
-        let subject = self.arms.last().map(|arm| arm.subject.clone()).unwrap_or_default();
+        let subject = self
+            .arms
+            .iter()
+            .rfind(|arm| arm.left_out.is_none())
+            .map(|arm| arm.subject.clone())
+            .unwrap_or_default();
         let tool = Tool::this(self.engine.name());
         let (arms, runs, verdict) = (self.arms, self.runs, None);
         Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict })
+    }
+
+    /// Leaves out what does not echo right. Whether the user ended the session meanwhile.
+    fn make_trials(
+        &mut self,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+        notes: &mut dyn Write,
+    ) -> io::Result<bool> {
+        for Trial { what, plan } in std::mem::take(&mut self.trials) {
+            let Some(arm) = self.arms.iter_mut().find(|arm| arm.name == plan.arm && arm.left_out.is_none())
+            else {
+                continue;
+            };
+            let why = match execute(&plan, progress) {
+                _ if progress.interrupted() => return Ok(true),
+                Err(RunError::Interrupted) => return Ok(true),
+                Ok(run) if run.interrupted => return Ok(true),
+                Ok(run) => complaints_of(&run).join("; "),
+                Err(error) => {
+                    writeln!(notes, "{error}")?;
+                    first_line(&error)
+                }
+            };
+            if why.is_empty() {
+                writeln!(notes, "[echo] {:<16} {what}", plan.arm)?;
+                continue;
+            }
+            let why = format!("it does not echo right ({what}): {why}");
+            let mark = left_out(&arm.name, &why);
+            arm.left_out = Some(why);
+            self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != plan.arm));
+            writeln!(notes, "NOTE: {mark}")?;
+            self.marks.push(mark);
+        }
+        Ok(false)
     }
 
     /// Whether the user ended them early.
@@ -253,9 +320,8 @@ impl<'a> Session<'a> {
         cell.failures += 1;
         let what = format!("{name}, arm {}", cell.plan.arm);
         let left_out = if cell.failures == FAILURES { "; left out from here on" } else { "" };
-        let mark = format!("{what}, round {}: {source}{left_out}.", round + 1);
-        writeln!(notes, "NOTE: {mark}")?;
-        self.marks.push(mark);
+        writeln!(notes, "NOTE: {what}, round {}: {source}{left_out}.", round + 1)?;
+        self.marks.push(format!("{what}, round {}: {}{left_out}.", round + 1, first_line(&source)));
         self.failure.get_or_insert(SuiteError::Run { scenario: what, source });
         Ok(false)
     }
@@ -287,16 +353,28 @@ fn line(rounds: u32, run: &Run) -> String {
     )
 }
 
-/// Whether an arm's engine runs here.
-fn works(arm: &Arm, probe: Probe<'_>, marks: &mut Vec<String>) -> bool {
-    let Served::Own { engine, .. } = arm.server else { return true };
-    let Err(error) = probe(engine) else { return true };
-    marks.push(format!("arm {} was left out: {error}.", arm.name));
-    false
+/// What is stored of an error: the rest is what a server wrote, which may name places of whoever measures.
+fn first_line(error: &RunError) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.split("; the last it wrote").next().unwrap_or_default().to_owned()
+}
+
+fn left_out(name: &str, why: &str) -> String {
+    format!("arm {name} was left out: {}.", why.trim_end_matches('.'))
+}
+
+/// Why an arm cannot take part.
+fn obstacle(arm: &Arm, probe: Probe<'_>) -> Option<String> {
+    match &arm.server {
+        Served::Own { engine, .. } => probe(*engine).err().map(|error| error.to_string()),
+        Served::Command(_) => None,
+        Served::Absent(why) => Some(why.clone()),
+    }
 }
 
 fn fits(spec: &Spec, descriptors: Option<u64>, marks: &mut Vec<String>) -> bool {
-    let needed = u64::from(spec.connections) + SPARE_DESCRIPTORS;
+    let needed = spec.descriptors();
     let Some(limit) = descriptors.filter(|&limit| limit < needed) else { return true };
     let name = spec.full_name();
     marks.push(format!("{name} was left out: it needs {needed} descriptors, the hard limit is {limit}."));
@@ -319,7 +397,7 @@ fn plan(spec: &Spec, arm: &Arm, options: &Options, engine: EngineKind, places: O
             .is_about_latency()
             .then_some(Wait::Spin)
             .filter(|_| places.is_some_and(|p| p.mark.is_none())),
-        congestion: options.congestion.clone(),
+        congestion: options.setup.congestion.clone(),
         ..plan_of(spec, engine, words(arm, spec, options, places), places)
     }
 }
@@ -327,9 +405,9 @@ fn plan(spec: &Spec, arm: &Arm, options: &Options, engine: EngineKind, places: O
 fn words(arm: &Arm, spec: &Spec, options: &Options, places: Option<&Places>) -> Vec<String> {
     match &arm.server {
         Served::Command(words) => words.clone(),
+        Served::Absent(_) => Vec::new(),
         Served::Own { engine, spin } => {
-            let server = OwnServer { program: &options.server, congestion: options.congestion.as_ref() };
-            let mut words = own_server(&server, *engine, spec.transport, places);
+            let mut words = own_server(&options.setup, *engine, spec.transport, places);
             if *spin {
                 words.extend(["--spin".to_owned(), "always".to_owned()]);
             }
@@ -344,21 +422,22 @@ fn scenario(row: &Row) -> Option<Scenario> {
     Some(Scenario::new(&row.name, plan.parameters()))
 }
 
-fn subject(arm: &Arm, options: &Options, places: Option<&Places>) -> result::Arm {
+fn side(arm: &Arm, options: &Options, places: Option<&Places>) -> result::Arm {
+    let (name, version) = (arm.name.clone(), arm.version.clone());
+    let subject = subject(arm, options, places);
+    result::Arm { name, subject, version, conformance: arm.conformance, left_out: None }
+}
+
+fn subject(arm: &Arm, options: &Options, places: Option<&Places>) -> Subject {
     let Some(spec) = options.scenarios.iter().find(|spec| arm.takes(spec)) else {
-        return result::Arm { name: arm.name.clone(), subject: Subject::default() };
+        return Subject::default();
     };
     let asked = Subject::of_command(&words(arm, spec, options, places));
-    let subject = match (&arm.server, &options.checkout) {
-        (Served::Own { engine, .. }, checkout) => {
-            let engine = Some(engine.name().to_owned());
-            let commit = checkout.as_ref().map(|checkout| checkout.commit.clone()).or(asked.commit);
-            let dirty = checkout.as_ref().map(|checkout| checkout.dirty).or(asked.dirty);
-            Subject { engine, commit, dirty, ..asked }
-        }
-        (Served::Command(_), _) => asked,
-    };
-    result::Arm { name: arm.name.clone(), subject }
+    let Served::Own { engine, .. } = arm.server else { return asked };
+    let (checkout, engine) = (options.setup.checkout.as_ref(), Some(engine.name().to_owned()));
+    let commit = checkout.map(|checkout| checkout.commit.clone()).or(asked.commit);
+    let dirty = checkout.map(|checkout| checkout.dirty).or(asked.dirty);
+    Subject { engine, commit, dirty, ..asked }
 }
 
 #[cfg(test)]
@@ -370,22 +449,24 @@ mod tests {
     use super::*;
     use crate::result::example;
     use crate::run::Silent;
+    use crate::suite::Checkout;
 
     fn options() -> Options {
         Options {
             suite: "engines",
             arms: Arm::engines(),
             scenarios: Spec::side_by_side(),
-            promises: &[],
             rounds: 3,
             warmup: Duration::from_millis(300),
             measure: Duration::from_millis(1200),
-            server: "/home/somebody/sparring-server".into(),
-            results: "unused".into(),
-            checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
-            tag: None,
-            engine: None,
-            congestion: None,
+            setup: Setup {
+                server: "/home/somebody/sparring-server".into(),
+                results: "unused".into(),
+                checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
+                tag: None,
+                engine: None,
+                congestion: None,
+            },
         }
     }
 
@@ -506,7 +587,8 @@ mod tests {
             _ => Ok(()),
         };
         let session = Session::prepare(&options, &Machine::default(), &no_tokio).expect("prepared");
-        assert_eq!(session.arms.len(), 3);
+        let left_out: Vec<bool> = session.arms.iter().map(|arm| arm.left_out.is_some()).collect();
+        assert_eq!(left_out, [false, false, true, false]);
         assert!(session.marks.iter().any(|mark| mark.starts_with("arm tokio-uring was left out")));
         let only_epoll = |kind| if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) };
         let error = Session::prepare(&options, &Machine::default(), &only_epoll).err().expect("one arm");
@@ -526,5 +608,67 @@ mod tests {
         );
         // Raw bytes are for our own server alone.
         assert_eq!(cells(&document, "tcp").len(), 3);
+    }
+
+    /// Ours and three others, the last of which cannot be had.
+    fn peers() -> Options {
+        let others = ["one=one {port}", "two=two {port}"].map(|arm| arm.parse::<Arm>().expect("an arm"));
+        let absent = Arm::absent("bun=npm is not installed").expect("an arm");
+        let ours = Arm::own(EngineKind::Uring, false);
+        let arms = [ours].into_iter().chain(others).chain([absent]).collect();
+        Options { suite: PEERS, arms, scenarios: Spec::peers(), ..options() }
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_named_and_the_others_are_measured() {
+        let document = measured(&peers(), &instant).expect("measured");
+        assert_eq!(document.arms[3].left_out.as_deref(), Some("npm is not installed"));
+        assert_eq!(cells(&document, "echo").len(), 9);
+        let marks = &document.session.marks;
+        assert!(marks.contains(&"arm bun was left out: npm is not installed.".to_owned()), "{marks:?}");
+    }
+
+    #[test]
+    fn other_peoples_servers_must_echo_right_before_they_are_measured() {
+        let tried = RefCell::new(Vec::new());
+        let one_corrupts = |plan: &Plan, progress: &mut dyn Progress| {
+            let mut run = instant(plan, progress)?;
+            if plan.messages.is_some() {
+                plan.check().expect("can be carried out");
+                tried.borrow_mut().push((plan.arm.clone(), plan.fragments, plan.mean_bytes() as usize >> 20));
+                run.integrity.corrupted = u64::from(plan.arm == "one" && plan.fragments == 3);
+            }
+            Ok(run)
+        };
+        let document = measured(&peers(), &one_corrupts).expect("measured");
+        let tried = tried.into_inner();
+        let of = |name: &str| tried.iter().filter(|(arm, ..)| arm == name).count();
+        // Ours has tests of its own; what has failed once is not asked again.
+        assert_eq!((of("uring"), of("one"), of("two")), (0, 2, 3));
+        assert!(tried.contains(&("two".to_owned(), 1, 16)), "{tried:?}");
+        let why = document.arms[1].left_out.as_deref().expect("left out");
+        assert!(why.contains("fragments") && why.contains("corrupted: 1"), "{why}");
+        let arms = |run: &Run| run.arm.clone();
+        assert!(document.runs.iter().map(arms).all(|arm| arm == "uring" || arm == "two"));
+        let all_fail = |plan: &Plan, progress: &mut dyn Progress| match plan.messages {
+            Some(_) => Err(RunError::Panicked),
+            None => instant(plan, progress),
+        };
+        let error = measured(&peers(), &all_fail).expect_err("only ours is left").to_string();
+        assert!(error.contains("arm two was left out"), "{error}");
+    }
+
+    #[test]
+    fn what_a_server_wrote_before_it_died_is_not_stored() {
+        let words = "it ended; the last it wrote to standard error:\n    at /home/somebody/server.js";
+        let error = || RunError::Resolve { host: "h".to_owned(), source: io::Error::other(words) };
+        let died = |plan: &Plan, progress: &mut dyn Progress| match plan.arm.as_str() {
+            "one" => Err(error()),
+            _ => instant(plan, progress),
+        };
+        assert!(error().to_string().contains("somebody"));
+        let document = measured(&peers(), &died).expect("measured");
+        let stored = serde_json::to_string(&document).expect("JSON");
+        assert!(stored.contains("it ended") && !stored.contains("/home/somebody/server"), "{stored}");
     }
 }

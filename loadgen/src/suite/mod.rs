@@ -4,30 +4,33 @@
 mod arms;
 mod check;
 pub mod interleaved;
+mod peers;
 mod places;
 mod promises;
 mod scenarios;
 mod session;
+mod setup;
 mod side_by_side;
+mod trial;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use engine::socket::Congestion;
 use engine::{EngineError, EngineKind};
 use thiserror::Error;
 
-pub use arms::{Arm, ArmError, Served};
+pub use arms::{Arm, ArmError, Served, counts, named};
 pub use check::complaints;
+pub use peers::{peers_markdown, peers_text};
 pub use places::Places;
 pub use promises::PROMISES;
 pub use scenarios::{Spec, Suite, client_frame_bytes};
+pub use setup::{Checkout, Setup};
 pub use side_by_side::{Promise, promises_table, side_by_side_table};
 
 use crate::machine::Machine;
 use crate::result::{Document, Store, StoreError, Summary, advisory, derived_lines, summary_table};
 use crate::run::{Progress, RunError, execute};
-use crate::subject::is_commit;
 use session::Session;
 
 /// What a session of a suite is to do.
@@ -35,28 +38,8 @@ use session::Session;
 pub struct Options {
     /// Which suite.
     pub suite: Suite,
-    /// The executable of the server.
-    pub server: PathBuf,
-    /// The folder of results.
-    pub results: PathBuf,
-    /// What the server was built from; where it is not given, the server is asked.
-    pub checkout: Option<Checkout>,
-    /// A name for the session.
-    pub tag: Option<String>,
-    /// The engine of the generator and, but for scenarios about an engine, of the server. `None` is `uring`, or `epoll` on
-    /// a host that refuses io_uring, which the result then says.
-    pub engine: Option<EngineKind>,
-    /// Congestion control of both sides; `None`: the kernel's default.
-    pub congestion: Option<Congestion>,
-}
-
-/// The state of the source a server was built from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkout {
-    /// The commit.
-    pub commit: String,
-    /// Whether there were changes beside it.
-    pub dirty: bool,
+    /// What every session is given.
+    pub setup: Setup,
 }
 
 /// How a session ended.
@@ -138,34 +121,6 @@ impl SuiteError {
     }
 }
 
-impl Options {
-    /// Checks what can be checked before anything runs.
-    fn check(&self) -> Result<(), SuiteError> {
-        check(self.tag.as_deref(), self.checkout.as_ref())?;
-        check_server(&self.server)
-    }
-}
-
-fn check(tag: Option<&str>, checkout: Option<&Checkout>) -> Result<(), SuiteError> {
-    let usage = |flag, value: &str, reason| Err(SuiteError::Usage { flag, value: value.to_owned(), reason });
-    if let Some(tag) = tag {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if tag.is_empty() || tag.len() > 40 || !tag.chars().all(plain) {
-            return usage("--tag", tag, "must be 1 to 40 letters, digits, dots, hyphens or underscores");
-        }
-    }
-    match checkout {
-        Some(checkout) if !is_commit(&checkout.commit) => {
-            usage("--commit", &checkout.commit, "must be a commit's hash, 7 to 64 hexadecimal digits")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_server(server: &Path) -> Result<(), SuiteError> {
-    if server.is_file() { Ok(()) } else { Err(SuiteError::NoServer(server.to_owned())) }
-}
-
 /// Runs a suite, stores its session, and prints the table, the file and the change since the last session on `out`.
 ///
 /// What happens meanwhile goes to `notes`, a line each, and to `progress`. Call it from the main thread, as
@@ -179,12 +134,13 @@ pub fn main(
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<Outcome, SuiteError> {
-    options.check()?;
+    options.setup.check()?;
+    options.setup.check_server()?;
     let machine = Machine::here();
     let session = Session::prepare(options, &machine, &EngineKind::probe)?;
     session.announce(notes)?;
     let document = session.measure(machine, &execute, progress, notes)?;
-    let store = Store::new(&options.results);
+    let store = Store::new(&options.setup.results);
     let path = store.save(&document)?;
     print(&document, out)?;
     writeln!(out, "\nstored in {}\n", path.display())?;
@@ -241,41 +197,6 @@ fn outcome(document: &Document) -> Outcome {
 mod tests {
     use super::*;
     use crate::result::example;
-
-    fn options() -> Options {
-        Options {
-            suite: Suite::Smoke,
-            server: std::env::current_exe().expect("a test has a path"),
-            results: PathBuf::from("unused"),
-            checkout: None,
-            tag: None,
-            engine: None,
-            congestion: None,
-        }
-    }
-
-    #[test]
-    fn unusable_flags_are_named_and_end_with_code_2() {
-        let refused = |change: fn(&mut Options)| {
-            let mut options = options();
-            change(&mut options);
-            options.check().expect_err("refused")
-        };
-        assert!(options().check().is_ok());
-        for tag in ["", "a b", "../x", &"x".repeat(41)] {
-            let error = Options { tag: Some(tag.to_owned()), ..options() }.check().expect_err("refused");
-            assert!(error.to_string().starts_with("--tag"), "{error}");
-        }
-        let error = refused(|o| o.checkout = Some(Checkout { commit: "main".into(), dirty: false }));
-        assert!(error.to_string().starts_with("--commit `main`"), "{error}");
-        assert_eq!(error.exit_code(), 2);
-        let error = refused(|o| o.server = "/no/such/server".into());
-        assert!(
-            error.to_string().contains("/no/such/server") && error.to_string().contains("cargo build"),
-            "{error}"
-        );
-        assert_eq!(error.exit_code(), 1);
-    }
 
     #[test]
     fn the_outcome_follows_from_the_runs() {

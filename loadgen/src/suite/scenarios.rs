@@ -26,7 +26,9 @@ pub struct Spec {
     pub transport: Transport,
     /// Open connections.
     pub connections: u32,
-    /// Messages in flight on each.
+    /// Connections beside them that only stay open.
+    pub idle: u32,
+    /// Messages in flight on each of `connections`.
     pub pipeline: u32,
     /// Bytes of each message: the payload over `ws`, everything over `tcp`.
     pub message_bytes: usize,
@@ -68,6 +70,7 @@ const fn ws(
         name,
         transport,
         connections,
+        idle: 0,
         pipeline,
         message_bytes,
         payload,
@@ -127,6 +130,26 @@ const SIDE_BY_SIDE: [Spec; 11] = [
     Spec { rate_per_s: Some(5_000.0), ..ws("rate-1x1", 1, 1, 32, Payload::Binary) },
     Spec { rate_per_s: Some(80_000.0), ..ws("rate-64x1", 64, 1, 32, Payload::Binary) },
 ];
+
+/// What other people's servers are compared in: capacity with small and large messages, few and many connections; latencies at
+/// a rate that most of them keep; memory, beside the latency of a single message.
+const PEERS: [Spec; 7] = [
+    MAIN[0],
+    MAIN[1],
+    MAIN[2],
+    MAIN[3],
+    MORE[1],
+    Spec { name: AT_A_RATE, rate_per_s: Some(20_000.0), ..ECHO },
+    Spec { name: MOSTLY_IDLE, idle: 4000, ..ws("", 1, 1, 32, Payload::Binary) },
+];
+
+/// The scenario among those of the peers whose latencies are shown.
+pub(super) const AT_A_RATE: &str = "rate-20k";
+/// The scenario among those of the peers whose memory is shown.
+pub(super) const MOSTLY_IDLE: &str = "idle-4000";
+
+/// Descriptors a process needs beside its connections: listeners, rings, files, standard streams.
+const SPARE_DESCRIPTORS: u64 = 256;
 
 impl Suite {
     /// The name on the command line and in results.
@@ -198,6 +221,18 @@ impl Spec {
         SIDE_BY_SIDE.to_vec()
     }
 
+    /// The scenarios in which other people's servers are set beside ours.
+    #[must_use]
+    pub fn peers() -> Vec<Self> {
+        PEERS.to_vec()
+    }
+
+    /// Descriptors that server and generator need for it, each.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        u64::from(self.connections) + u64::from(self.idle) + SPARE_DESCRIPTORS
+    }
+
     /// Whether its question is how long a message takes, and not how much a server can do.
     #[must_use]
     pub fn is_about_latency(&self) -> bool {
@@ -242,6 +277,14 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), specs.len());
         assert!(specs.iter().all(|spec| spec.name.len() <= 12));
+    }
+
+    #[test]
+    fn peers_are_asked_for_what_any_server_has() {
+        let specs = Spec::peers();
+        assert!(specs.iter().all(|spec| spec.transport == Transport::Ws && spec.engine.is_none()));
+        assert!(specs.iter().any(|spec| spec.name == AT_A_RATE && spec.rate_per_s.is_some()));
+        assert!(specs.iter().any(|spec| spec.name == MOSTLY_IDLE && spec.descriptors() == 4257));
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! A session of a suite: its scenarios settled for this machine, then run round by round.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::socket::Congestion;
 use engine::{EngineError, EngineKind};
 
 use super::places::Places;
 use super::scenarios::{Spec, Suite};
+use super::setup::{Ground, Setup};
 use super::{Options, SuiteError};
 use crate::machine::Machine;
 use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
@@ -16,9 +15,6 @@ use crate::run::{Plan, Progress, RunError};
 use crate::spawn::Spawn;
 use crate::subject::{Subject, Tool};
 use crate::url::{PORT_PLACEHOLDER, Port, Url};
-
-/// Descriptors a process needs beside its connections: listeners, rings, files, standard streams.
-pub(super) const SPARE_DESCRIPTORS: u64 = 256;
 
 /// Starting the server, connecting, settling and ending it, per run: for the announcement alone.
 pub(super) const AROUND_A_RUN: Duration = Duration::from_millis(400);
@@ -48,10 +44,7 @@ impl Session {
         machine: &Machine,
         probe: Probe<'_>,
     ) -> Result<Self, SuiteError> {
-        let (engine, refused) = settle_engine(options.engine, probe)?;
-        let places = Places::here();
-        let mut marks: Vec<String> = refused.into_iter().collect();
-        marks.extend(places.as_ref().and_then(|places| places.mark.clone()));
+        let Ground { engine, places, mut marks } = Ground::settle(&options.setup, probe)?;
         let descriptors = machine.limits.nofile_hard;
         let specs = runnable(options.suite.specs(), engine, descriptors, probe, &mut marks);
         let plans: Vec<Plan> =
@@ -60,7 +53,15 @@ impl Session {
         if subject.build.as_deref() == Some("debug") {
             marks.push("the server is a debug build: its figures mean nothing.".to_owned());
         }
-        Ok(Self { suite: options.suite, tag: options.tag.clone(), subject, engine, places, plans, marks })
+        Ok(Self {
+            suite: options.suite,
+            tag: options.setup.tag.clone(),
+            subject,
+            engine,
+            places,
+            plans,
+            marks,
+        })
     }
 
     /// Says what is about to happen and how long it takes.
@@ -165,22 +166,6 @@ fn line(number: usize, total: usize, run: &Run) -> String {
     format!("[{number}/{total}] {:<17}{:>12.0} msg/s{validity}", run.scenario, run.rate_per_s)
 }
 
-/// The session's engine, and what to say where it is not the one it should be.
-pub(super) fn settle_engine(
-    asked: Option<EngineKind>,
-    probe: Probe<'_>,
-) -> Result<(EngineKind, Option<String>), EngineError> {
-    if let Some(kind) = asked {
-        return probe(kind).map(|()| (kind, None));
-    }
-    Ok(match probe(EngineKind::Uring) {
-        Ok(()) => (EngineKind::Uring, None),
-        Err(error) => {
-            (EngineKind::Epoll, Some(format!("io_uring is not available, this ran on epoll. {error}")))
-        }
-    })
-}
-
 /// The scenarios that this machine can run; the others are named in `marks`.
 fn runnable(
     specs: Vec<Spec>,
@@ -192,7 +177,7 @@ fn runnable(
     let mut runnable = Vec::with_capacity(specs.len());
     for spec in specs {
         let name = spec.full_name();
-        let needed = u64::from(spec.connections) + SPARE_DESCRIPTORS;
+        let needed = spec.descriptors();
         if spec.engine == Some(default) {
             // It would be the scenario without an engine's name over again.
             continue;
@@ -216,23 +201,17 @@ fn runnable(
 
 fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Places>) -> Plan {
     let engine = spec.engine.unwrap_or(default);
-    let server = OwnServer { program: &options.server, congestion: options.congestion.as_ref() };
-    let command = own_server(&server, engine, spec.transport, places);
+    let setup = &options.setup;
+    let command = own_server(setup, engine, spec.transport, places);
     Plan {
-        congestion: options.congestion.clone(),
-        server_congestion: options.congestion.as_ref().map(ToString::to_string),
+        congestion: setup.congestion.clone(),
+        server_congestion: setup.congestion.as_ref().map(ToString::to_string),
         server_engine: Some(engine.name().to_owned()),
         server_threads: Some(1),
         warmup: options.suite.warmup(),
         measure: options.suite.measure(),
         ..plan_of(spec, default, command, places)
     }
-}
-
-/// Our own server, and what all of its runs in a session share.
-pub(super) struct OwnServer<'a> {
-    pub(super) program: &'a Path,
-    pub(super) congestion: Option<&'a Congestion>,
 }
 
 /// What every run of `spec` has in common, whoever serves it by `command`.
@@ -252,6 +231,7 @@ pub(super) fn plan_of(
     Plan {
         scenario: spec.full_name(),
         connections: spec.connections,
+        idle: spec.idle,
         pipeline: spec.pipeline,
         message_bytes: spec.message_bytes,
         payload: spec.payload,
@@ -265,13 +245,13 @@ pub(super) fn plan_of(
 
 /// Our own server's command line: everything that matters named, nothing left to a default that may change.
 pub(super) fn own_server(
-    server: &OwnServer<'_>,
+    setup: &Setup,
     engine: EngineKind,
     transport: Transport,
     places: Option<&Places>,
 ) -> Vec<String> {
     let mut words = vec![
-        server.program.to_string_lossy().into_owned(),
+        setup.server.to_string_lossy().into_owned(),
         "--listen".to_owned(),
         format!("127.0.0.1:{PORT_PLACEHOLDER}"),
         "--threads".to_owned(),
@@ -284,7 +264,7 @@ pub(super) fn own_server(
     ];
     // Nothing but the load is to happen on the connections.
     words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
-    if let Some(congestion) = server.congestion {
+    if let Some(congestion) = &setup.congestion {
         words.extend(["--congestion".to_owned(), congestion.to_string()]);
     }
     if let Some(places) = places {
@@ -298,7 +278,7 @@ fn subject(options: &Options, engine: EngineKind, plans: &[Plan]) -> Subject {
     let first = plans.first().and_then(|plan| plan.spawn.as_ref());
     let asked = Subject::of_command(first.map_or(&[], |spawn| &spawn.command));
     let engine = Some(engine.name().to_owned());
-    match &options.checkout {
+    match &options.setup.checkout {
         Some(checkout) => {
             Subject { commit: Some(checkout.commit.clone()), dirty: Some(checkout.dirty), engine, ..asked }
         }
@@ -317,15 +297,15 @@ mod tests {
     use crate::suite::Checkout;
 
     fn options(suite: Suite) -> Options {
-        Options {
-            suite,
+        let setup = Setup {
             server: PathBuf::from("/home/somebody/sparring-server"),
             results: PathBuf::from("unused"),
             checkout: Some(Checkout { commit: "0123456789ab".into(), dirty: true }),
             tag: Some("t".into()),
             engine: None,
             congestion: None,
-        }
+        };
+        Options { suite, setup }
     }
 
     fn everything_works(_: EngineKind) -> Result<(), EngineError> {
@@ -373,9 +353,11 @@ mod tests {
     #[test]
     fn the_congestion_control_is_set_on_both_sides_and_part_of_the_scenario() {
         let reno = "reno".parse().expect("every kernel has it");
-        let options = Options { congestion: Some(reno), ..options(Suite::Quick) };
+        let mut options = options(Suite::Quick);
+        options.setup.congestion = Some(reno);
         let with = Session::prepare(&options, &roomy(), &everything_works).expect("prepared");
-        let without = Session::prepare(&Options { congestion: None, ..options }, &roomy(), &everything_works);
+        options.setup.congestion = None;
+        let without = Session::prepare(&options, &roomy(), &everything_works);
         for (with, without) in with.plans.iter().zip(&without.expect("prepared").plans) {
             let words = &with.spawn.as_ref().expect("starts a server").command;
             assert!(words.windows(2).any(|pair| pair == ["--congestion", "reno"]), "{words:?}");
@@ -416,7 +398,8 @@ mod tests {
 
     #[test]
     fn an_engine_asked_for_by_name_never_falls_back() {
-        let options = Options { engine: Some(EngineKind::Uring), ..options(Suite::Quick) };
+        let mut options = options(Suite::Quick);
+        options.setup.engine = Some(EngineKind::Uring);
         assert!(matches!(
             Session::prepare(&options, &roomy(), &only_epoll_works),
             Err(SuiteError::Engine(EngineError::Missing))

@@ -37,12 +37,12 @@ enum Fate {
 }
 
 /// The runs of one arm of one scenario.
-fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> Vec<&'a Run> {
+pub(super) fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> Vec<&'a Run> {
     document.runs.iter().filter(|run| run.scenario == scenario && run.arm == arm).collect()
 }
 
 /// `of` / `against`, over the rounds in which both runs are sound.
-fn ratio(
+pub(super) fn ratio(
     document: &Document,
     scenario: &Scenario,
     metric: Metric,
@@ -66,7 +66,8 @@ fn ratio(
 /// Every scenario's arms below each other, with what must be known of the session below the table.
 #[must_use]
 pub fn side_by_side_table(document: &Document) -> String {
-    let names: Vec<&str> = document.arms.iter().map(|arm| arm.name.as_str()).collect();
+    let names: Vec<&str> =
+        document.arms.iter().filter(|arm| arm.left_out.is_none()).map(|arm| arm.name.as_str()).collect();
     let Some(first) = names.first() else { return String::new() };
     let over_first = |what: &str| format!("{what}\n/ {first}'s (95 %)");
     let header = [
@@ -119,7 +120,8 @@ fn add_rows(table: &mut Table, document: &Document, scenario: &Scenario, names: 
     }
 }
 
-fn shown_ratio(estimate: Estimate) -> String {
+/// An estimate with its interval.
+pub(super) fn shown_ratio(estimate: Estimate) -> String {
     match estimate.interval {
         Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
         None => format!("{:.3}", estimate.shift),
@@ -198,13 +200,12 @@ impl Fate {
 mod tests {
     use super::*;
     use crate::result::{Arm, example};
-    use crate::subject::Subject;
 
     /// Ten rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than that.
     fn document(factor: f64, rounds: u32) -> Document {
         let mut document = example::document();
         document.scenarios.truncate(1);
-        let arm = |name: &str| Arm { name: name.to_owned(), subject: Subject::default() };
+        let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };
         document.arms = vec![arm("quick"), arm("slow")];
         let run = |pair: u32, arm: &str, factor: f64| {
             let mut run = Run { pair, arm: arm.to_owned(), ..example::run("echo", 20_000) };

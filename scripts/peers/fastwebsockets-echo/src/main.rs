@@ -1,6 +1,7 @@
-//! Echo server on fastwebsockets: the loop of the library's own example, with the library's default limit (64 MiB). The
-//! library checks the text; whether a request asks for the upgrade is its user's to ask, so it is asked here.
+//! Echo server on fastwebsockets: the loop of the library's own example. The library checks the text; whether a request asks for the
+//! upgrade is its user's to ask, so it is asked here.
 
+use echo_server::MAX_MESSAGE;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
 use fastwebsockets::{FragmentCollector, OpCode, WebSocketError};
 use http_body_util::Empty;
@@ -9,35 +10,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(address).await?;
-        println!("listening on ws://{}/", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(serve(stream));
-        }
-    })
+    echo_server::serve(answer_on)
 }
 
-/// What fails here is one connection's affair.
-async fn serve(stream: TcpStream) {
-    let _ = http1::Builder::new()
+async fn answer_on(stream: TcpStream) -> Result<(), hyper::Error> {
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .with_upgrades()
-        .await;
+        .await
 }
 
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, WebSocketError> {
     if is_upgrade_request(&request)
         && let Ok((response, upgraded)) = upgrade(&mut request)
     {
-        tokio::spawn(echo(upgraded));
+        // As in the library's example.
+        tokio::spawn(unconstrained(echo(upgraded)));
         return Ok(response);
     }
     let mut refusal = Response::new(Empty::new());
@@ -45,9 +38,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
     Ok(refusal)
 }
 
-/// An error is one connection's affair.
 async fn echo(upgraded: UpgradeFut) -> Result<(), WebSocketError> {
-    let mut socket = FragmentCollector::new(upgraded.await?);
+    let mut socket = upgraded.await?;
+    socket.set_max_message_size(MAX_MESSAGE);
+    let mut socket = FragmentCollector::new(socket);
     loop {
         let frame = socket.read_frame().await?;
         match frame.opcode {

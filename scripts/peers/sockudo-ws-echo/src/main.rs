@@ -1,33 +1,30 @@
-//! Echo server on sockudo-ws: the loop of the library's own example, with the library's default limits (64 MiB a message).
-//! Text is validated, which is the default; permessage-deflate is not built in.
+//! Echo server on sockudo-ws: the loop of the library's own example; with `batched` as second argument the loop that its manual
+//! has for echoes: queued with `feed`, and sent by the library when it has nothing left to read. Text is validated, which is
+//! the default; permessage-deflate is not built in.
 
 use bytes::BytesMut;
+use echo_server::MAX_MESSAGE;
 use futures_util::{SinkExt, StreamExt};
 use sockudo_ws::handshake::{build_response, generate_accept_key, parse_request};
 use sockudo_ws::{Config, Error, Message, WebSocketStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(address).await?;
-        println!("listening on ws://{}/", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream));
-        }
-    })
+    let batched = echo_server::is_asked_to("batched");
+    // Its manual: before the runtime, because the first look at it takes up to 200 ms.
+    sockudo_ws::init_clock();
+    echo_server::serve(move |stream| echo(stream, batched))
 }
 
-/// What fails here is one connection's affair.
-async fn echo(mut stream: TcpStream) -> Result<(), Error> {
-    stream.set_nodelay(true)?;
+async fn echo(mut stream: TcpStream, batched: bool) -> Result<(), Error> {
     shake_hands(&mut stream).await?;
-    let mut socket = WebSocketStream::server(stream, Config::default());
+    let limits =
+        Config::builder().max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).build();
+    let mut socket = WebSocketStream::server(stream, limits);
     while let Some(message) = socket.next().await {
         match message? {
+            message @ (Message::Text(_) | Message::Binary(_)) if batched => socket.feed(message).await?,
             message @ (Message::Text(_) | Message::Binary(_)) => socket.send(message).await?,
             Message::Close(_) => break,
             Message::Ping(_) | Message::Pong(_) => {}

@@ -1,33 +1,46 @@
-//! Echo server on tokio-tungstenite: the loop of the library's own example, with limits of 64 MiB.
+//! Echo server on tokio-tungstenite: the loop of the library's own example; with `batched` as second argument, echoes are queued as
+//! long as further messages have arrived, and flushed together.
 
+use echo_server::MAX_MESSAGE;
+use futures_util::future::FutureExt;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::Error;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(address).await?;
-        println!("listening on ws://{}/", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream));
-        }
-    })
+    let batched = echo_server::is_asked_to("batched");
+    echo_server::serve(move |stream| echo(stream, batched))
 }
 
-/// What fails here is one connection's affair.
-async fn echo(stream: TcpStream) -> Result<(), Error> {
-    stream.set_nodelay(true)?;
-    let limits = WebSocketConfig::default().max_message_size(Some(64 << 20)).max_frame_size(Some(64 << 20));
+async fn echo(stream: TcpStream, batched: bool) -> Result<(), Error> {
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let mut socket = tokio_tungstenite::accept_async_with_config(stream, Some(limits)).await?;
     while let Some(message) = socket.next().await {
         let message = message?;
-        if message.is_text() || message.is_binary() {
-            socket.send(message).await?;
+        match batched {
+            true => echo_all(&mut socket, message).await?,
+            false if is_data(&message) => socket.send(message).await?,
+            false => {}
         }
     }
     Ok(())
+}
+
+/// Echoes `message` and what has arrived behind it in one flush.
+async fn echo_all(socket: &mut WebSocketStream<TcpStream>, message: Message) -> Result<(), Error> {
+    let mut next = Some(message);
+    while let Some(message) = next {
+        if is_data(&message) {
+            socket.feed(message).await?;
+        }
+        next = socket.next().now_or_never().flatten().transpose()?;
+    }
+    socket.flush().await
+}
+
+fn is_data(message: &Message) -> bool {
+    message.is_text() || message.is_binary()
 }

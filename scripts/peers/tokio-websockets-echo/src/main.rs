@@ -1,25 +1,21 @@
-//! Echo server on tokio-websockets: the loop of the library's own example, with the library's default limits (64 MiB).
+//! Echo server on tokio-websockets: the loop of the library's own example for benchmarks.
 
+use echo_server::MAX_MESSAGE;
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_websockets::{Error, ServerBuilder};
+use tokio::net::TcpStream;
+use tokio::task::unconstrained;
+use tokio_websockets::{Config, Error, Limits, ServerBuilder};
 
 fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(address).await?;
-        println!("listening on ws://{}/", listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream));
-        }
-    })
+    // As in the library's example, which also sends every message in one frame.
+    echo_server::serve(|stream| unconstrained(echo(stream)))
 }
 
-/// What fails here is one connection's affair.
 async fn echo(stream: TcpStream) -> Result<(), Error> {
-    let (_request, mut socket) = ServerBuilder::new().accept(stream).await?;
+    let server = ServerBuilder::new()
+        .config(Config::default().frame_size(usize::MAX))
+        .limits(Limits::default().max_payload_len(Some(MAX_MESSAGE)));
+    let (_request, mut socket) = server.accept(stream).await?;
     while let Some(message) = socket.next().await {
         match message {
             Ok(message) if message.is_text() || message.is_binary() => socket.send(message).await?,
