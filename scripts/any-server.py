@@ -95,8 +95,8 @@ def built(generator):
 
 
 def version_of(name):
-    """The version that the conformance table was made with: one place to raise it."""
-    text = (PEERS / "conformance.sh").read_text()
+    """The version that the other scripts take: one place to raise it."""
+    text = (PEERS / "servers.sh").read_text()
     return re.search(rf"^{name}_version=(.*)$", text, re.MULTILINE)[1]
 
 

@@ -4,12 +4,14 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/bench.sh [quick|full|smoke] [--tag NAME] [--engine uring|epoll] [--congestion NAME] [--results DIR]
+usage: scripts/bench.sh [quick|full|smoke|build] [--tag NAME] [--engine uring|epoll] [--congestion NAME] [--results DIR]
        scripts/engines.sh [...]            the engines side by side; it has a help of its own
+       scripts/peers.sh [...]              other people's servers beside ours; it has one too
 
   quick   the main scenarios once, about a minute (the default)
   full    all scenarios three times, some minutes (printed before it starts)
   smoke   the main scenarios for a blink: checks that everything works, not how fast
+  build   checks and builds what a session needs, and measures nothing
 
   --tag NAME      a name for the session, part of its file's name
   --engine NAME   drive by this engine; default: uring, or epoll (and said so) where io_uring is refused
@@ -120,7 +122,7 @@ while [ $# -gt 0 ]; do
         usage
         exit 0
         ;;
-    quick | full | smoke | engines)
+    quick | full | smoke | engines | build)
         [ -z "$suite" ] || usage_error "one suite at a time: $suite or $1"
         suite=$1
         ;;
@@ -159,6 +161,7 @@ check_rust
 check_c_compiler
 check_io_uring
 build
+[ "$suite" != build ] || exit 0
 checkout=()
 describe_checkout
 
