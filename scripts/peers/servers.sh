@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by scripts that set servers beside each other (they use what is set here): how each of them is had, started and judged by the conformance battery.
+# Sourced by scripts that set servers beside each other (they use what is set here): how each of them is had, started, and
+# judged by the conformance battery.
 #
 # Expects `set -euo pipefail` and the repository's root as the current folder.
 
@@ -124,7 +125,9 @@ prepare_ws() {
     fi
     npm_install ws "ws@$ws_version" "bufferutil@$bufferutil_version" || return 0
     version="$ws_version (Node.js $(node --version | tr -d v))"
-    command=(env "NODE_PATH=$installed/ws/node_modules" node "$PWD/scripts/peers/ws-echo.cjs" "127.0.0.1:{port}")
+    # Not by env(1) in the command, which is stored: that is no place for folders of whoever measures.
+    export NODE_PATH=$installed/ws/node_modules
+    command=(node "$PWD/scripts/peers/ws-echo.cjs" "127.0.0.1:{port}")
 }
 
 prepare_bun() {

@@ -4,10 +4,10 @@ use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
 use crate::result::table::{align, grouped, latency, optional, plain_table, us};
-use crate::result::{Arm, Conformance, Document, Payload, Run, Scenario, Summary, median};
+use crate::result::{Arm, Conformance, Document, InvalidKind, Payload, Run, Scenario, Summary, median};
 
 use super::scenarios::{AT_A_RATE, MOSTLY_IDLE};
-use super::side_by_side::{ratio, runs_of, shown_ratio};
+use super::side_by_side::{ratio_where, runs_of, shown_ratio};
 
 /// What a reader must know of whoever made the table.
 const BIAS: &str = "\
@@ -107,7 +107,9 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
     let columns = header.len();
     let row = |arm: &Arm| {
         let runs = runs_of(document, &scenario.name, &arm.name);
-        let Some(summary) = Summary::of(scenario, &runs) else {
+        let costed: Vec<&Run> = runs.iter().copied().filter(|run| is_costed(run)).collect();
+        let shown = if costed.is_empty() { &runs } else { &costed };
+        let Some(summary) = Summary::of(scenario, shown) else {
             let why = if arm.left_out.is_some() { "left out" } else { "no run" };
             let mut row = vec![arm.name.clone(), why.to_owned()];
             row.resize(columns, String::new());
@@ -116,7 +118,11 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
         let sound = runs.iter().filter(|run| is_sound(run)).count();
         let mut row = vec![
             arm.name.clone(),
-            grouped(summary.rate_per_s),
+            if sound == 0 && !costed.is_empty() {
+                format!(">{}", grouped(summary.rate_per_s))
+            } else {
+                grouped(summary.rate_per_s)
+            },
             optional(summary.server_cpu_ns.map(us), 2),
             against(document, scenario, &arm.name, first).map_or("-".to_owned(), |ratio| match ratio {
                 Against::Itself => "1".to_owned(),
@@ -125,7 +131,11 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
             latency(summary.p50),
             latency(summary.p99),
             latency(summary.p99_9),
-            if sound == 0 { "INVALID".to_owned() } else { format!("{sound} of {}", runs.len()) },
+            match (sound, costed.is_empty()) {
+                (0, true) => "INVALID".to_owned(),
+                (0, false) => "limited".to_owned(),
+                _ => format!("{sound} of {}", runs.len()),
+            },
         ];
         if with_memory {
             row.push(memory(scenario, &runs));
@@ -133,6 +143,16 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
         row
     };
     Grid { rows: document.arms.iter().map(row).collect(), header }
+}
+
+/// Whether what a message costs the server is known: also where it could have done more than the generator asked for.
+fn is_costed(run: &Run) -> bool {
+    is_sound(run) || (!run.interrupted && is_limited(run))
+}
+
+/// Whether the generator was the limit, and nothing else is wrong.
+fn is_limited(run: &Run) -> bool {
+    !run.valid && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
 }
 
 /// A server's CPU per message against the first one's.
@@ -144,9 +164,9 @@ enum Against {
 fn against(document: &Document, scenario: &Scenario, arm: &str, first: &str) -> Option<Against> {
     if arm == first {
         let runs = runs_of(document, &scenario.name, arm);
-        return runs.iter().any(|run| is_sound(run)).then_some(Against::Itself);
+        return runs.iter().any(|run| is_costed(run)).then_some(Against::Itself);
     }
-    ratio(document, scenario, Metric::ServerCpu, arm, first).map(Against::Other)
+    ratio_where(is_costed, document, scenario, Metric::ServerCpu, arm, first).map(Against::Other)
 }
 
 /// Growth of the server's memory for each connection, bytes.
@@ -189,17 +209,16 @@ fn summary_grid(document: &Document, first: &str) -> Grid {
         } else {
             let figures = |name: &str| {
                 let runs = runs_of(document, name, &arm.name);
-                let summary = Summary::of(named(name)?, &runs).filter(|summary| summary.valid);
-                Some((summary, runs))
+                Summary::of(named(name)?, &runs).filter(|summary| summary.valid)
             };
-            if let Some((summary, _)) = named(ECHO).map(|_| figures(ECHO).unwrap_or_default()) {
+            if named(ECHO).is_some() {
+                let summary = figures(ECHO);
                 row.push(summary.as_ref().map_or("-".to_owned(), |summary| grouped(summary.rate_per_s)));
                 row.push(optional(summary.and_then(|summary| summary.server_cpu_ns).map(us), 2));
             }
             row.extend(closed.iter().map(|scenario| multiple(document, scenario, &arm.name, first)));
             if named(AT_A_RATE).is_some() {
-                let (summary, _) = figures(AT_A_RATE).unwrap_or_default();
-                let percentiles = summary.map_or([None; 3], |s| [s.p50, s.p99, s.p99_9]);
+                let percentiles = figures(AT_A_RATE).map_or([None; 3], |s| [s.p50, s.p99, s.p99_9]);
                 row.extend(percentiles.map(latency));
             }
             if let Some(scenario) = named(MOSTLY_IDLE) {
@@ -255,6 +274,11 @@ fn remarks(document: &Document) -> Vec<String> {
     if !versions.is_empty() {
         lines.push(format!("versions: {}", versions.join(", ")));
     }
+    if document.runs.iter().any(is_limited) {
+        lines.push(
+            "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned(),
+        );
+    }
     lines.extend(invalid(document));
     lines.extend(document.session.marks.iter().map(|mark| format!("NOTE: {mark}")));
     if document.session.interrupted {
@@ -269,9 +293,9 @@ fn invalid(document: &Document) -> Vec<String> {
     for arm in &document.arms {
         for scenario in &document.scenarios {
             let runs = runs_of(document, &scenario.name, &arm.name);
-            let mut bad = runs.iter().filter(|run| !run.valid);
-            if let Some(reason) = bad.clone().find_map(|run| run.invalid_reasons.first()) {
-                let (count, of, name) = (bad.by_ref().count(), runs.len(), &scenario.name);
+            let bad: Vec<&&Run> = runs.iter().filter(|run| !run.valid && !is_limited(run)).collect();
+            if let Some(reason) = bad.iter().find_map(|run| run.invalid_reasons.first()) {
+                let (count, of, name) = (bad.len(), runs.len(), &scenario.name);
                 lines.push(format!("INVALID: {} in {count} of {of} rounds of {name}: {reason}.", arm.name));
             }
         }
@@ -315,8 +339,8 @@ mod tests {
                 server.cpu_ns_per_message = 3000.0 * (1.0 + f64::from(pair)) * factor;
                 server.rss_bytes_per_connection = Some(1000.0 * factor);
                 if name == "slow" {
-                    run.valid = false;
-                    run.invalid_reasons = vec![format!("{pair} of 20000 planned messages came back")];
+                    let reason = format!("{pair} of 20000 planned messages came back");
+                    run.invalidate(InvalidKind::RateNotKept, reason);
                 }
                 document.runs.push(run);
             }
@@ -375,6 +399,22 @@ mod tests {
     }
 
     #[test]
+    fn where_the_generator_was_the_limit_the_cost_counts_and_the_rate_is_a_bound() {
+        let mut document = document(1.25, 6);
+        for run in document.runs.iter_mut().filter(|run| run.arm == "sparring" && run.scenario == "echo") {
+            run.rate_per_s = 47_000.0;
+            run.invalidate(InvalidKind::BusyGenerator, "the generator was the limit");
+        }
+        let text = peers_text(&document);
+        assert!(text.contains(">47,000") && text.contains("limited: the generator"), "{text}");
+        assert!(!text.contains("INVALID: sparring"), "{text}");
+        assert_eq!((line(&text, "ws ")[3], line(&text, "sparring ")[1]), ("1.25", "-"));
+        // With anything else wrong it does not.
+        document.runs[0].invalidate(InvalidKind::Standstill, "the machine stood still");
+        assert!(peers_text(&document).contains("INVALID: sparring in 1 of 6 rounds of echo"));
+    }
+
+    #[test]
     fn without_the_first_server_the_next_one_is_the_measure() {
         let mut document = document(1.25, 6);
         document.runs.retain(|run| run.arm != "sparring");
@@ -392,6 +432,22 @@ mod tests {
         assert_eq!(lines[0].matches('|').count(), lines[1].matches('|').count());
         assert!(lines[2..6].iter().all(|line| line.matches('|').count() == lines[0].matches('|').count()));
         assert!(text.contains("BIAS") && text.contains("INVALID: slow") && text.contains("NOTE: arm bun"));
+    }
+
+    #[test]
+    fn the_readme_shows_a_stored_session_as_it_is() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
+        let Some((_, part)) = readme.split_once("<!-- bench:peers -->") else {
+            return println!("skipped: README.md has no table of other people's servers");
+        };
+        let (part, _) = part.split_once("<!-- /bench:peers -->").expect("the end of the table is marked");
+        let start = part.find("bench-results/").expect("the file of the session is named");
+        let (file, _) = part[start..].split_once('`').expect("in backticks");
+        let path = root.join(file);
+        let stored = std::fs::read_to_string(&path).expect("the session is stored");
+        let document = crate::result::parse(&stored, &path).expect("a document");
+        assert!(part.contains(&peers_markdown(&document)), "scripts/peers.sh --readme {file} puts it there");
     }
 
     #[test]

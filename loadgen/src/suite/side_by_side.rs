@@ -42,7 +42,19 @@ pub(super) fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> 
 }
 
 /// `of` / `against`, over the rounds in which both runs are sound.
-pub(super) fn ratio(
+fn ratio(
+    document: &Document,
+    scenario: &Scenario,
+    metric: Metric,
+    of: &str,
+    against: &str,
+) -> Option<Estimate> {
+    ratio_where(is_sound, document, scenario, metric, of, against)
+}
+
+/// `of` / `against`, over the rounds in which both runs count.
+pub(super) fn ratio_where(
+    counts: fn(&Run) -> bool,
     document: &Document,
     scenario: &Scenario,
     metric: Metric,
@@ -53,9 +65,9 @@ pub(super) fn ratio(
     let figure = |run: &Run| metric.of(run, &scenario.parameters);
     let pairs: Vec<(f64, f64)> = of
         .iter()
-        .filter(|run| is_sound(run))
+        .filter(|run| counts(run))
         .filter_map(|run| {
-            let other = against.iter().find(|other| other.pair == run.pair && is_sound(other))?;
+            let other = against.iter().find(|other| other.pair == run.pair && counts(other))?;
             // A figure of nothing has no ratio; it happens where a run got no processor to speak of.
             Some((figure(other)?, figure(run)?)).filter(|&(a, b)| a > 0.0 && b > 0.0)
         })
