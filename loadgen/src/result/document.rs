@@ -27,7 +27,7 @@ pub struct Document {
     pub schema: u32,
     /// The generator.
     pub tool: Tool,
-    /// The server; in a comparison the newer side, the last of [`Document::arms`].
+    /// The server; in a comparison the newer side, the last of [`Document::arms`] whose commit is known.
     pub subject: Subject,
     /// The sides of a comparison, by the names that the runs use; empty where there is one side.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

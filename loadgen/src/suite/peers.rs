@@ -258,8 +258,9 @@ fn remarks(document: &Document) -> Vec<String> {
     let machine = &document.machine;
     let mut lines = vec![
         format!(
-            "{rounds} interleaved rounds, a fresh server for each run. Figures are medians over valid rounds, percentiles \
-             those\nof all valid rounds together; multiples are taken within each round."
+            "{rounds} {}, a fresh server for each run. Figures are medians over valid rounds, percentiles \
+             those\nof all valid rounds together; multiples are taken within each round.",
+            if rounds == 1 { "round" } else { "interleaved rounds" }
         ),
         format!(
             "{}, {} cores ({}), Linux {}, {}",
@@ -271,8 +272,9 @@ fn remarks(document: &Document) -> Vec<String> {
         .iter()
         .filter_map(|arm| Some(format!("{} {}", arm.name, arm.version.as_ref()?)))
         .collect();
-    if !versions.is_empty() {
-        lines.push(format!("versions: {}", versions.join(", ")));
+    // Some four to a line.
+    for (index, few) in versions.chunks(4).enumerate() {
+        lines.push(format!("{}{}", if index == 0 { "versions: " } else { "    " }, few.join(", ")));
     }
     if document.runs.iter().any(is_limited) {
         lines.push(
