@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: scripts/conformance.sh URL
 
-  URL   a WebSocket echo server: ws://HOST:PORT/PATH
+  URL   a WebSocket echo server: ws://HOST:PORT/PATH, or wss://, whatever certificate it shows
 
 Sends some 350 usual, unusual and hostile inputs, each with a bystander connection that must go on echoing, and prints for
 each: id, what is sent, what is expected, what is seen, the verdict, and the section of the RFC. A last line counts.
@@ -29,7 +29,7 @@ case ${1-} in
     usage
     exit 0
     ;;
-ws://?*) ;;
+ws://?* | wss://?*) ;;
 *)
     printf 'conformance.sh: a URL is needed, as in ws://127.0.0.1:9001/; see scripts/conformance.sh --help\n' >&2
     exit 2

@@ -2,7 +2,7 @@
 //!
 //! Raw sockets, frames built by hand, no WebSocket library. Every case has a bystander, a connection that must go on
 //! echoing during the case and after it. `cargo test` runs all cases against our server on each engine that works here
-//! and wants every verdict OK. With `SPARRING_CONFORMANCE_URL=ws://host:port/path` the test `any_server` runs them against
+//! and wants every verdict OK. With `SPARRING_CONFORMANCE_URL=ws://host:port/path` (or wss) the test `any_server` runs them against
 //! whatever listens there, prints the table and ends the process with 0 only when all is OK; see scripts/conformance.sh.
 
 mod bystander;
@@ -15,6 +15,7 @@ mod observe;
 mod playground;
 #[path = "../program/mod.rs"]
 mod program;
+mod relay;
 mod table;
 mod text;
 mod wire;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use case::{Case, Verdict};
 use playground::{ORIGIN, PATH, Playground};
 use program::{LONG, Program, engines};
+use relay::relay;
 use table::{print, summary};
 
 const URL: &str = "SPARRING_CONFORMANCE_URL";
@@ -41,42 +43,64 @@ fn cases(playground: &Playground) -> Vec<Case> {
     cases
 }
 
-fn all_ok_on(engine: &str) {
+fn all_ok_on(engine: &str, scheme: &str) {
     if !engines().iter().any(|found| found == engine) {
         return;
     }
     // Hundreds of connections for each engine, all engines in one process.
     engine::socket::raise_file_limit();
     let start = |limits: &[&str]| {
-        Program::start(&[&["--engine", engine, "--threads", "1", "--log", "off"], limits].concat())
+        let common = ["--engine", engine, "--threads", "1", "--log", "off"];
+        let tls: &[&str] = if scheme == "wss" { &["--tls-self-signed"] } else { &[] };
+        let listen = format!("{scheme}://127.0.0.1:0");
+        Program::start_with(&["--listen", &listen], &[&common, tls, limits].concat())
+    };
+    let reach = |program: &Program| match scheme {
+        "wss" => relay(program.address(), "localhost").expect("a relay"),
+        _ => program.address(),
     };
     let usual = start(&[]);
     let small = start(&["--max-message", "64KiB", "--max-fragments", "100"]);
     let choosy = start(&["--path", PATH, "--origin", ORIGIN]);
     let hurried = start(&["--handshake-timeout", HURRY, "--idle-timeout", HURRY]);
     let policed = start(&["--message-timeout", "300ms", "--subprotocol", "chat"]);
-    let playground = Playground::own(&usual, &small, &choosy, &hurried, &policed, LONG);
+    let playground = Playground::own([&usual, &small, &choosy, &hurried, &policed], reach, LONG);
     let results = case::run_all(&cases(&playground), &playground);
     let failures: Vec<_> = results.into_iter().filter(|result| result.verdict != Verdict::Ok).collect();
     if !failures.is_empty() {
         print(&failures);
-        panic!("{engine}: {} cases are not OK", failures.len());
+        panic!("{engine} over {scheme}: {} cases are not OK", failures.len());
     }
 }
 
 #[test]
 fn our_server_on_uring() {
-    all_ok_on("uring");
+    all_ok_on("uring", "ws");
 }
 
 #[test]
 fn our_server_on_epoll() {
-    all_ok_on("epoll");
+    all_ok_on("epoll", "ws");
 }
 
 #[test]
 fn our_server_on_tokio_uring() {
-    all_ok_on("tokio-uring");
+    all_ok_on("tokio-uring", "ws");
+}
+
+#[test]
+fn our_server_on_uring_over_tls() {
+    all_ok_on("uring", "wss");
+}
+
+#[test]
+fn our_server_on_epoll_over_tls() {
+    all_ok_on("epoll", "wss");
+}
+
+#[test]
+fn our_server_on_tokio_uring_over_tls() {
+    all_ok_on("tokio-uring", "wss");
 }
 
 /// The whole process is this test's when a URL is given: the table is its output, its exit code the verdict.

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::program::Program;
+use crate::relay::relay;
 
 /// What the choosy server lets in.
 pub(crate) const PATH: &str = "/chat";
@@ -44,33 +45,41 @@ struct Limited {
 }
 
 impl Playground {
+    /// `reach` tells under which address a program is reached.
     pub(crate) fn own(
-        usual: &Program,
-        small: &Program,
-        choosy: &Program,
-        hurried: &Program,
-        policed: &Program,
+        [usual, small, choosy, hurried, policed]: [&Program; 5],
+        reach: impl Fn(&Program) -> SocketAddr,
         patience: Duration,
     ) -> Self {
         let limited = Limited {
-            small: small.address(),
-            choosy: choosy.address(),
-            hurried: hurried.address(),
-            policed: policed.address(),
+            small: reach(small),
+            choosy: reach(choosy),
+            hurried: reach(hurried),
+            policed: reach(policed),
             pid: usual.pid(),
         };
-        let usual = usual.address();
+        let usual = reach(usual);
         Self { host: usual.to_string(), path: "/echo".into(), patience, usual, limited: Some(limited) }
     }
 
     pub(crate) fn foreign(url: &str, patience: Duration) -> Result<Self, String> {
-        let rest = url.strip_prefix("ws://").ok_or("the URL must start with ws://")?;
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let default_port = match scheme {
+            "ws" => 80,
+            "wss" => 443,
+            _ => return Err("the URL must start with ws:// or wss://".to_owned()),
+        };
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = if path.is_empty() { "/" } else { path };
-        let authority = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let authority = if host.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
         let mut found = authority.to_socket_addrs().map_err(|error| error.to_string())?;
-        let usual = found.next().ok_or("no such host")?;
+        let mut usual = found.next().ok_or("no such host")?;
         TcpStream::connect_timeout(&usual, patience).map_err(|error| format!("nothing answers: {error}"))?;
+        if scheme == "wss" {
+            let name = authority.rsplit_once(':').map_or(host, |(name, _)| name);
+            let name = name.trim_start_matches('[').trim_end_matches(']');
+            usual = relay(usual, name).map_err(|error| error.to_string())?;
+        }
         Ok(Self { host: host.into(), path: path.into(), patience, usual, limited: None })
     }
 

@@ -17,7 +17,7 @@ use crate::program::LONG;
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 /// Flags without which it does not run as root, asks things, or talks to its maker.
-const FLAGS: [&str; 12] = [
+const FLAGS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -29,6 +29,8 @@ const FLAGS: [&str; 12] = [
     "--disable-sync",
     "--disable-default-apps",
     "--no-proxy-server",
+    // The server under test makes its own.
+    "--ignore-certificate-errors",
     "--remote-debugging-port=0",
 ];
 

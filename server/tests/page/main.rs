@@ -27,7 +27,8 @@ fn get(server: &Program, target: &str) -> String {
 }
 
 fn url(server: &Program) -> String {
-    format!("http://{}/", server.address())
+    let scheme = if server.lines[0].contains("wss://") { "https" } else { "http" };
+    format!("{scheme}://{}/", server.address())
 }
 
 #[test]
@@ -84,8 +85,20 @@ fn send(tab: &mut Tab<'_>, kind: &str, content: &str) {
 
 #[test]
 fn a_browser_talks_to_the_server() {
+    talk(Program::start(&["--subprotocol", "chat"]));
+}
+
+/// The page comes by https and connects by wss; the browser is told to take any certificate.
+#[test]
+fn a_browser_talks_to_the_server_over_tls() {
+    talk(Program::start_with(
+        &["--listen", "wss://127.0.0.1:0"],
+        &["--subprotocol", "chat", "--tls-self-signed"],
+    ));
+}
+
+fn talk(mut server: Program) {
     let Some(mut browser) = Browser::start() else { return };
-    let mut server = Program::start(&["--subprotocol", "chat"]);
     let mut tab = browser.open(&url(&server));
     opened(&mut tab);
     echoes_of_every_kind(&mut tab);
