@@ -5,13 +5,14 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TIME] [--warmup TIME] [--engine NAME]
-                     [--confirm] [--fail-inconclusive] [--bisect] [--results DIR] [-- FLAGS OF duel]
+                     [--only METRIC]... [--confirm] [--fail-inconclusive] [--bisect] [--results DIR] [-- FLAGS OF duel]
 
   REV_A, REV_B         what git knows as a commit, or `.` for the working tree as it is (uncommitted changes included)
   --scenario NAME      echo (default), pipeline, text, large, tcp, ...; may be repeated, each is compared by itself
   --pairs N            pairs of runs (default 20; fewer than 8 decide nothing)
   --duration TIME      measured window of a run (default 600ms); --warmup TIME before it (default 300ms)
   --engine NAME        of both servers: uring, epoll or tokio-uring (default: uring, or epoll where io_uring is refused)
+  --only METRIC        judge throughput, server-cpu, memory, p50 or p99 alone and show the others; may be repeated
   --confirm            a regression counts only where a second session finds it too
   --fail-inconclusive  exit with 12 where nothing can be said
   --bisect             exit codes for `git bisect run`: 0 good, 11 bad, 125 cannot be judged (does not build, invalid,
@@ -23,7 +24,8 @@ is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler;
 
   scripts/ab.sh main .                                        did my changes make it slower?
   scripts/ab.sh v1 v2 --scenario echo --scenario pipeline
-  git bisect start BAD GOOD && git bisect run sh -c 'OTHER_CHECKOUT/scripts/ab.sh --bisect GOOD "$(git rev-parse HEAD)"'
+  git worktree add --detach ../other && git bisect start BAD GOOD &&
+      git bisect run sh -c '../other/scripts/ab.sh --bisect --only server-cpu GOOD "$(git rev-parse HEAD)"'
 
 Exit codes: 0 not regressed, 1 error, 2 usage, 11 regressed, 12 inconclusive (when asked for), 13 invalid, 130 interrupted.
 TEXT
@@ -57,7 +59,7 @@ while [ $# -gt 0 ]; do
         usage
         exit 0
         ;;
-    --scenario | --pairs | --duration | --warmup | --engine | --results)
+    --scenario | --pairs | --duration | --warmup | --engine | --only | --results)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         case "$1" in
         --scenario) scenarios+=("$2") ;;
@@ -65,6 +67,7 @@ while [ $# -gt 0 ]; do
         --duration) duration=$2 ;;
         --warmup) warmup=$2 ;;
         --engine) engine=$2 ;;
+        --only) flags+=(--only "$2") ;;
         --results) results=$(realpath -m -- "$2") ;;
         esac
         shift

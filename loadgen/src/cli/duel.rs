@@ -57,6 +57,10 @@ pub(super) struct DuelArguments {
     #[arg(long, value_name = "METRIC=PERCENT", value_parser = given_threshold)]
     threshold: Vec<(Metric, f64)>,
 
+    /// Judge this metric alone, and show the others; what a bisection looks for. May be repeated.
+    #[arg(long, value_name = "METRIC")]
+    only: Vec<Metric>,
+
     #[command(flatten)]
     session: PairsArguments,
 }
@@ -114,7 +118,8 @@ impl DuelArguments {
             Some(results) => noises(results, &document.machine.id)?,
             None => Noises::default(),
         };
-        let comparison = Comparison::of_arms(&document, &|scenario, metric| {
+        let judged = if self.only.is_empty() { &Metric::ALL[..] } else { &self.only };
+        let comparison = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
             if let Some((_, relative)) = self.threshold.iter().rfind(|(given, _)| *given == metric) {
                 return Threshold { relative: *relative, source: ThresholdSource::Given };
             }
@@ -208,6 +213,13 @@ mod tests {
         assert_eq!((options.pairs, options.fixed, options.load.connections), (8, Fixed::Rate(5000.0), 9));
         assert_eq!((options.servers[0].cpus.as_slice(), options.load.rate_per_s), (&[0][..], None));
         assert_eq!((options.load.scenario.as_str(), options.tag.as_deref()), ("x", Some("x")));
+    }
+
+    #[test]
+    fn metrics_to_judge_are_named() {
+        let only = typed(&["--only", "server-cpu", "--only", "p99"]).expect("metrics").only;
+        assert_eq!(only, [Metric::ServerCpu, Metric::P99]);
+        assert!(typed(&["--only", "speed"]).is_err_and(|error| error.contains("one of throughput")));
     }
 
     #[test]

@@ -34,7 +34,14 @@ impl Comparison {
     /// Side B against side A of an interleaved session, pair by pair.
     #[must_use]
     pub fn of_arms(document: &Document, thresholds: Thresholds<'_>) -> Self {
-        let mut collected = Collected::default();
+        Self::of_arms_in(document, &Metric::ALL, thresholds)
+    }
+
+    /// The same, of which only the metrics `judged` are judged, where they are gated at all, and corrected for each other;
+    /// all others are shown.
+    #[must_use]
+    pub fn of_arms_in(document: &Document, judged: &[Metric], thresholds: Thresholds<'_>) -> Self {
+        let mut collected = Collected { judged: judged.to_vec(), ..Collected::default() };
         for scenario in &document.scenarios {
             let (pairs, spoiled) = pairs(document, &scenario.name);
             if spoiled > 0 {
@@ -64,7 +71,7 @@ impl Comparison {
     /// Whether the two may be compared at all is the caller's question.
     #[must_use]
     pub fn of_sessions(base: &Document, new: &Document, thresholds: Thresholds<'_>) -> Self {
-        let mut collected = Collected::default();
+        let mut collected = Collected { judged: Metric::ALL.to_vec(), ..Collected::default() };
         for scenario in &new.scenarios {
             let Some(before) = base.scenarios.iter().find(|before| before.name == scenario.name) else {
                 collected.left_out.push(format!("{}: only in the newer session.", scenario.name));
@@ -136,6 +143,8 @@ type Sides = (Estimate, (Vec<f64>, Vec<f64>));
 /// What has been compared so far.
 #[derive(Default)]
 struct Collected {
+    /// Others are shown alone.
+    judged: Vec<Metric>,
     gates: Vec<(Compared, Threshold)>,
     shown: Vec<Compared>,
     left_out: Vec<String>,
@@ -149,7 +158,7 @@ impl Collected {
         sides: Option<Sides>,
         thresholds: Thresholds<'_>,
     ) {
-        let gated = metric.is_gated(&scenario.parameters);
+        let gated = metric.is_gated(&scenario.parameters) && self.judged.contains(&metric);
         let Some((estimate, (a, b))) = sides else {
             if gated {
                 let (name, metric) = (&scenario.name, metric.name());
@@ -198,6 +207,17 @@ mod tests {
         assert_eq!(find(&comparison, Metric::Enters).verdict, None);
         assert_eq!(comparison.overall(), Some(Verdict::Regressed));
         assert!((find(&comparison, Metric::ServerCpu).ratio - 1.06).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_is_not_to_be_judged_is_shown_and_costs_no_certainty() {
+        let document = duel(10, 1.06);
+        let cpu = Comparison::of_arms_in(&document, &[Metric::ServerCpu], &default_thresholds);
+        let judged = find(&cpu, Metric::ServerCpu);
+        assert_eq!((judged.verdict, judged.p_adjusted), (Some(Verdict::Regressed), Some(judged.p)));
+        assert_eq!(find(&cpu, Metric::Throughput).verdict, None);
+        let memory = Comparison::of_arms_in(&document, &[Metric::Memory], &default_thresholds);
+        assert_eq!(memory.overall(), Some(Verdict::Unchanged));
     }
 
     #[test]
