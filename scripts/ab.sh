@@ -15,8 +15,8 @@ usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TI
   --only METRIC        judge throughput, server-cpu, memory, p50 or p99 alone and show the others; may be repeated
   --confirm            a regression counts only where a second session finds it too
   --fail-inconclusive  exit with 12 where nothing can be said
-  --bisect             exit codes for `git bisect run`: 0 good, 11 bad, 125 cannot be judged (does not build, invalid,
-                       inconclusive, error)
+  --bisect             exit codes for `git bisect run`: 0 good, 11 bad, 125 REV_B cannot be judged (does not build, invalid,
+                       inconclusive, error), 128 nothing can be (wrong usage, REV_A): ends the bisection
   --results DIR        where the sessions are stored (default: bench-results)
 
 Both servers are built in release profile, by commit and once: they are kept beside the build, in ab/COMMIT. The generator
@@ -31,8 +31,16 @@ Exit codes: 0 not regressed, 1 error, 2 usage, 11 regressed, 12 inconclusive (wh
 TEXT
 }
 
-# The code of an error, where `git bisect` is to skip what cannot be judged.
-error=1
+# The codes of wrong usage, of errors, and of errors of REV_B: `git bisect` skips at 125, ends above 127, and takes all else for bad.
+# Looked for first, since the flag may stand behind one that is wrong.
+bisect=no
+usage=2 error=1 error_b=1
+for word in "$@"; do
+    case "$word" in
+    --) break ;;
+    --bisect) bisect=yes usage=128 error=128 error_b=125 ;;
+    esac
+done
 
 fail() {
     printf 'ab.sh: %s\n' "$@" >&2
@@ -41,7 +49,7 @@ fail() {
 
 usage_error() {
     printf 'ab.sh: %s; see scripts/ab.sh --help\n' "$1" >&2
-    exit 2
+    exit "$usage"
 }
 
 revisions=()
@@ -52,7 +60,6 @@ duration=600ms
 warmup=300ms
 engine=""
 results=""
-bisect=no
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help)
@@ -73,11 +80,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --confirm | --fail-inconclusive) flags+=("$1") ;;
-    --bisect)
-        bisect=yes
-        error=125
-        flags+=(--fail-inconclusive)
-        ;;
+    --bisect) flags+=(--fail-inconclusive) ;;
     --)
         shift
         flags+=("$@")
@@ -152,8 +155,11 @@ commit_a=$(commit_of "${revisions[0]}")
 commit_b=$(commit_of "${revisions[1]}")
 server_of "${revisions[0]}" "$commit_a"
 server_a=$server
+general_error=$error
+error=$error_b
 server_of "${revisions[1]}" "$commit_b"
 server_b=$server
+error=$general_error
 echo "building the generator of this checkout ..."
 build_here sparring-loadgen "$cache/generator" "$target" || fail "the generator does not build; the compiler's output is above"
 generator=$cache/generator/sparring-loadgen
@@ -187,10 +193,9 @@ for scenario in "${scenarios[@]}"; do
         -w "$warmup" --results "$results" --tag "ab-$scenario" "${flags[@]}" || code=$?
     case $code in
     0 | 11 | 12 | 13) outcome=$(worse "$outcome" "$code") ;;
-    *)
-        [ $bisect = no ] || code=125
-        exit $code
-        ;;
+    130) exit 130 ;;
+    2) exit "$usage" ;;
+    *) exit "$error_b" ;;
     esac
 done
 if [ $bisect = yes ] && [ "$outcome" != 0 ] && [ "$outcome" != 11 ]; then
