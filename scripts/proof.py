@@ -217,9 +217,9 @@ def judge(duels, folder, path):
 # ---- other measurements
 
 def live(duels, folder):
-    """Duels as anybody makes them, whose answer is known: identical servers must not regress, slowed ones must."""
+    """Duels as anybody makes them, whose answer is known: nothing of identical servers has changed, slowed ones have regressed."""
     known = calibrated(duels, folder)
-    wrong = 0
+    right = 0
     for number in range(duels.args.duels):
         kind = ('same', 'slow-twice')[number % 2]
         began = time.monotonic()
@@ -231,14 +231,20 @@ def live(duels, folder):
             print(ended.stdout, end='')
             sys.exit(ended.returncode)
         lines = ended.stdout.splitlines()
-        found = any('server-cpu' in line and line.endswith('regressed') for line in lines)
-        right = found if KINDS[kind] else ended.returncode == 0
-        wrong += not right
+        changed = [line for line in lines if line.endswith(('regressed', 'improved'))]
+        found = any('server-cpu' in line for line in changed if line.endswith('regressed'))
+        if KINDS[kind]:
+            said = 'right' if found else 'MISSED'
+        else:
+            said = 'FALSE' if changed else 'right'
+        if ended.returncode == INVALID:
+            said = 'INVALID'
+        right += said == 'right'
         headline = next((line for line in lines if line.startswith('B against A')), 'no verdict')
-        print(f'{number + 1}: {kind:<10} {"right" if right else "WRONG"}  exit {ended.returncode:>2}  {headline}  '
+        print(f'{number + 1}: {kind:<10} {said:<7}  exit {ended.returncode:>2}  {headline}  '
               f'({time.monotonic() - began:.0f} s)', flush=True)
-    print(f'{duels.args.duels - wrong} of {duels.args.duels} live duels said what is the case')
-    return 10 if wrong else 0
+    print(f'{right} of {duels.args.duels} live duels said what is the case')
+    return 0 if right == duels.args.duels else 10
 
 
 def shares(duels, folder):

@@ -9,8 +9,8 @@ use crate::run::Plan;
 /// capacity nor a moment of standstill make an overload.
 ///
 /// After a standstill everything that was due comes late until the backlog is gone: the higher the rate, the longer. On a
-/// busy machine 2 of 14 runs were valid at 0.7 of the capacity (the others' lag was more than half of their latency, or the rate
-/// was not kept), 8 of 14 at 0.5; the median latency was the same, 24 us.
+/// busy machine 4 of 22 runs were valid at 0.7 of the capacity (the lag of the others was more than half of their latency, or the rate
+/// was not kept), 11 of 22 at 0.5; the median latency was the same, 24 us.
 pub const SHARE_OF_CAPACITY: f64 = 0.5;
 
 /// What the capacity is measured with: the load itself, but shorter.
