@@ -4,7 +4,8 @@
     scripts/proof.py --noise               # this machine's noise (`aa`) first, 3 minutes; then record and judge, 20 minutes
     scripts/proof.py                       # go on recording where it stopped, then judge
     scripts/proof.py --only-judge          # what the recording says, again
-    scripts/proof.py --live                # eight live duels, 7 minutes: four of identical servers, four against a slowed one
+    scripts/proof.py --live                # eight live duels, 7 minutes: four of identical servers, four against a slowed one;
+                                           # they are stored in the folder, beside the recording
     scripts/proof.py --shares              # at which share of the capacity latencies are steady and valid, 2 minutes
     scripts/proof.py --pairs 4 --block 8   # a trial: four pairs of each kind, a minute
 
@@ -20,8 +21,10 @@ goals are reached, 1 an error, 2 usage, 10 a goal is missed, 130 interrupted.
 """
 
 import argparse
+import glob
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -131,7 +134,7 @@ def burn(known, kind):
 
 
 def results(args, folder):
-    """Where noise and live duels are stored, and noise is looked for."""
+    """Where this machine's noise is stored and looked for."""
     return args.results or os.path.join(folder, 'results')
 
 
@@ -219,13 +222,18 @@ def judge(duels, folder, path):
 def live(duels, folder):
     """Duels as anybody makes them, whose answer is known: nothing of identical servers has changed, slowed ones have regressed."""
     known = calibrated(duels, folder)
+    stored = os.path.join(folder, 'live')
+    for path in glob.glob(os.path.join(results(duels.args, folder), '*', '*-noise.json')):
+        machine = os.path.join(stored, os.path.basename(os.path.dirname(path)))
+        os.makedirs(machine, exist_ok=True)
+        shutil.copy(path, machine)
     right = 0
     for number in range(duels.args.duels):
         kind = ('same', 'slow-twice')[number % 2]
         began = time.monotonic()
         ended = subprocess.run(
             [duels.loadgen, 'duel', duels.command(), duels.command(burn(known, kind)), '--pairs', str(duels.args.block[0]),
-             '--quiet', '--results', results(duels.args, folder), '--tag', f'live-{kind}', *duels.load()],
+             '--quiet', '--results', stored, '--tag', f'live-{kind}', *duels.load()],
             stdout=subprocess.PIPE, text=True)
         if ended.returncode not in (0, REGRESSED, INVALID):
             print(ended.stdout, end='')
@@ -289,7 +297,7 @@ def arguments():
         help='of server CPU per message, half and twice of which slowed servers burn (default 0.02)')
     add('--noise', action='store_true', help="record this machine's noise first, for the thresholds")
     add('--noise-pairs', type=int, default=30, help='pairs to record for it (default 30)')
-    add('--results', help='where noise and live duels are stored [default: results in the folder]')
+    add('--results', help="where this machine's noise is stored and looked for [default: results in the folder]")
     add('--only-judge', action='store_true', help='record nothing')
     add('--live', action='store_true', help='live duels instead of a recording')
     add('--duels', type=int, default=8, help='how many live duels (default 8)')
