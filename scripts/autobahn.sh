@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/autobahn.sh [server|client|both] [core|all] [--container]
+usage: scripts/autobahn.sh [server|client|both] [core|all] [--tls] [--container]
 
   server   sparring-server with its default flags, as the suite's peer
   client   sparring-loadgen echo, as the suite's peer
@@ -13,6 +13,7 @@ usage: scripts/autobahn.sh [server|client|both] [core|all] [--container]
   core     sections 1 to 7 and 10: 247 cases, some seconds
   all      with section 9, large messages and many fragments: 301 cases, about a minute (the default)
 
+  --tls         over wss://: the suite speaks through a relay that adds TLS (Python's ssl; openssl makes its certificate)
   --container   take the suite from its official image, with docker, in place of package registries. The suite then
                 listens on all interfaces while it tests the client.
 
@@ -88,29 +89,45 @@ build() {
 }
 
 stop_server() {
-    [ -n "$server" ] || return 0
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-    server=""
+    local process
+    for process in $server $relay; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+    server="" relay=""
+}
+
+# Starts tls-relay.py with these arguments; sets `relay_port`.
+start_relay() {
+    exec {said}< <(exec python3 "$root/scripts/tls-relay.py" "$@")
+    relay=$!
+    read -r -t 20 relay_port <&"$said" || fail "the relay did not start: tls-relay.py $*"
 }
 
 # Sets `url` once the server accepts; its only line on standard output tells the port that it got. Its log has a line for
 # every refusal, of which the suite provokes many.
 start_server() {
     local line log=$reports/server.log
-    exec {said}< <(exec "$programs/sparring-server" --listen 127.0.0.1:0 2>"$log")
+    local listen=(--listen 127.0.0.1:0) port
+    [ "$tls" = no ] || listen=(--listen wss://127.0.0.1:0 --tls-self-signed)
+    exec {said}< <(exec "$programs/sparring-server" "${listen[@]}" 2>"$log")
     server=$!
     read -r -t 20 line <&"$said" || fail "the server did not start:" "$(cat "$log")"
-    url=$(sed -n 's/^listening on \(ws:[^ ]*\) .*/\1/p' <<<"$line")
+    url=$(sed -n 's/^listening on \(wss\{0,1\}:[^ ]*\) .*/\1/p' <<<"$line")
     [ -n "$url" ] || fail "the server says no address: $line"
     echo "$line"
+    if [ "$tls" = yes ]; then
+        port=${url##*:}
+        start_relay out "${port%/}"
+        url=ws://127.0.0.1:$relay_port/
+    fi
 }
 
 test_server() {
     local url status=0
     printf '\nthe server:\n'
     start_server
-    AGENT=sparring-server "$suite/run-server-test.sh" "$url" "$reports/server" "$cases" || status=$?
+    AGENT=sparring-server "$suite/run-server-test.sh" "$url" "$reports/server$suffix" "$cases" || status=$?
     stop_server
     return "$status"
 }
@@ -119,18 +136,34 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# A certificate for the relay that the client under test connects to.
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+        -addext 'subjectAltName = IP:127.0.0.1' -keyout "$reports/key.pem" -out "$reports/certificate.pem" 2>/dev/null
+}
+
 test_client() {
+    local port url="\$AUTOBAHN_URL" trust=() status=0
     printf '\nthe client:\n'
+    port=$(free_port)
+    if [ "$tls" = yes ]; then
+        make_certificate || { echo "skipped: the client over TLS needs openssl" && return; }
+        start_relay in "$port" "$reports/certificate.pem" "$reports/key.pem"
+        url=wss://127.0.0.1:$relay_port trust=(--ca "'$reports/certificate.pem'")
+    fi
     # The suite tells how many cases there are in AUTOBAHN_COUNT.
-    # shellcheck disable=SC2016
-    AGENT=sparring-loadgen CLIENT_TIMEOUT=600 "$suite/run-client-test.sh" "$(free_port)" "$reports/client" "$cases" -- \
-        bash -c 'exec "$0" echo --quiet "$AUTOBAHN_URL/runCase?case={n}&agent=$AUTOBAHN_AGENT" --repeat "1..$AUTOBAHN_COUNT"' \
-        "$programs/sparring-loadgen"
+    AGENT=sparring-loadgen CLIENT_TIMEOUT=600 "$suite/run-client-test.sh" "$port" "$reports/client$suffix" "$cases" -- bash -c \
+        "exec \"\$0\" echo --quiet ${trust[*]} \"$url/runCase?case={n}&agent=\$AUTOBAHN_AGENT\" --repeat \"1..\$AUTOBAHN_COUNT\"" \
+        "$programs/sparring-loadgen" || status=$?
+    stop_server
+    return "$status"
 }
 
 who=both
 cases="core,9.*"
 container=no
+tls=no
+suffix=""
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help)
@@ -141,6 +174,7 @@ while [ $# -gt 0 ]; do
     core) cases=core ;;
     all) cases="core,9.*" ;;
     --container) container=yes ;;
+    --tls) tls=yes suffix=-tls ;;
     *) usage_error "unknown argument: $1" ;;
     esac
     shift
@@ -152,7 +186,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 programs=$CARGO_TARGET_DIR/ci
 kit=$root/scripts/autobahn
 reports=$(realpath -m -- "$CARGO_TARGET_DIR/autobahn/reports")
-server=""
+server="" relay=""
 trap stop_server EXIT
 trap 'exit 130' INT TERM
 
@@ -171,4 +205,4 @@ if [ "$who" != client ]; then test_server || wrong+=(server); fi
 if [ "$who" != server ]; then test_client || wrong+=(client); fi
 printf '\nreports: %s\n' "$reports"
 [ ${#wrong[@]} -eq 0 ] || fail "not every case is OK: ${wrong[*]}"
-echo "Autobahn: every case is OK"
+echo "Autobahn: every case is OK$([ "$tls" = no ] || echo " over TLS")"

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Measures the figures that ARCHITECTURE.md promises, in interleaved rounds, and prints each with its promise.
 
-usage: scripts/figures.py [--rounds N] [--seconds S] [--skip-build]
+usage: scripts/figures.py [--rounds N] [--seconds S] [--skip-build] [--only all|tls]
+
+--only tls measures what TLS costs and nothing else: wss beside ws.
 
 Every round runs all measurements once, forwards and backwards in turn, each against a freshly started server, so that what
 the machine does meanwhile falls on all of them alike. A figure is the median over the rounds with the interval of its
@@ -37,10 +39,12 @@ def processors():
 class Server:
     """A sparring-server on a processor of its own."""
 
-    def __init__(self, cpu, *flags, wrapper=()):
+    def __init__(self, cpu, *flags, wrapper=(), scheme='ws'):
         self.out = tempfile.TemporaryFile('w+')
-        command = [*wrapper, SERVER, '--listen', '127.0.0.1:0', '--threads', '1', '--cpus', str(cpu), '--stats', *flags]
-        self.process = subprocess.Popen(command, stdout=self.out, stderr=subprocess.PIPE, text=True)
+        command = [*wrapper, SERVER, '--listen', f'{scheme}://127.0.0.1:0', '--threads', '1', '--cpus', str(cpu), '--stats', *flags]
+        # Huge pages would come in steps of 2 MiB and say nothing about a connection.
+        environment = dict(os.environ, MIMALLOC_ALLOW_THP='0')
+        self.process = subprocess.Popen(command, stdout=self.out, stderr=subprocess.PIPE, text=True, env=environment)
         for _ in range(500):
             self.out.seek(0)
             found = re.search(r'listening on \w+://([0-9.:]+)', self.out.read())
@@ -62,8 +66,9 @@ class Server:
 def measure(name, scheme, pipeline, size, seconds, cpus, *flags):
     """One run of sparring-loadgen with a server of its own; the stored run."""
     flags = flags if '-c' in flags else ('-c', '64', *flags)
-    protocol = [] if scheme == 'ws' else ['--protocol', 'tcp']
-    server = [SERVER, '--listen', '127.0.0.1:{port}', '--threads', '1', '--cpus', str(cpus[0]), '--engine', 'uring', '--stats', *protocol]
+    protocol = {'ws': [], 'wss': ['--tls-self-signed'], 'tcp': ['--protocol', 'tcp']}[scheme]
+    flags = (*flags, '--insecure') if scheme == 'wss' else flags
+    server = [SERVER, '--listen', scheme + '://127.0.0.1:{port}', '--threads', '1', '--cpus', str(cpus[0]), '--engine', 'uring', '--stats', *protocol]
     with tempfile.NamedTemporaryFile(suffix='.json') as result:
         subprocess.run([LOADGEN, 'run', scheme + '://127.0.0.1:{port}/', '--pipeline', str(pipeline), '-s', str(size),
                         '-d', f'{seconds}s', '-w', '1s', '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet', '--allow-invalid', *flags,
@@ -99,6 +104,54 @@ def ratios(what, over, under, promise):
     show(what, [a / b for a, b in zip(over, under)], 'times', promise)
 
 
+def interleaved(jobs, count):
+    """What each job yields, in `count` rounds."""
+    seen = {name: [] for name in jobs}
+    for n in range(count):
+        for name in list(jobs) if n % 2 == 0 else list(jobs)[::-1]:
+            seen[name].append(jobs[name]())
+        print(f'round {n + 1} of {count}', file=sys.stderr)
+    return seen
+
+
+def tls(count, seconds, cpus):
+    """What TLS costs the server: the same load over wss and ws, and the memory of a connection that does nothing."""
+    large = ('-c', '8', '--text')
+    jobs = {(scheme, load): lambda scheme=scheme, shape=shape: measure(' '.join((scheme, load)), scheme, *shape[:2], seconds, cpus, *shape[2:])
+            for load, shape in {'echo': (1, 32), 'pipeline': (16, 32), 'large': (1, 65536, *large), 'connect': (1, 32, '--scenario', 'connect')}.items()
+            for scheme in ('ws', 'wss')}
+    seen = interleaved(jobs, count)
+    cost = lambda scheme, load: [run['server']['cpu_ns_per_message'] for run in seen[scheme, load]]
+    for load, what, promise in (('echo', '64 x 1 of 32 bytes', 'at most 1.6'), ('pipeline', '64 x 16 of 32 bytes', 'reported'),
+                                ('large', '8 x 1 of 64 KiB of text', 'at most 2.5')):
+        ratios(f'server CPU per message, wss / ws, {what}', cost('wss', load), cost('ws', load), promise)
+        for scheme in ('ws', 'wss'):
+            show(f'server CPU per message, {scheme}, {what}', cost(scheme, load), 'us', 'reported', 1e-3)
+    for scheme in ('ws', 'wss'):
+        show(f'server CPU for a connection that asks once, {scheme}', cost(scheme, 'connect'), 'us', 'reported', 1e-3)
+    show('TLS handshake, connections that ask once, p50', [run['latency_ns']['tls_handshake']['p50'] for run in seen['wss', 'connect']], 'us', 'reported', 1e-3)
+    idle_tls(cpus)
+
+
+def idle_tls(cpus):
+    """Anonymous memory of the server for each idle connection: the slope between 500 and 5,000."""
+    for scheme, promise in (('ws', 'at most 256'), ('wss', 'at most 12,288')):
+        at = {}
+        for connections in (500, 5000):
+            server = Server(cpus[0], '--engine', 'uring', '--ping-interval', '0', *(['--tls-self-signed'] if scheme == 'wss' else []), scheme=scheme)
+            process = subprocess.Popen([LOADGEN, 'run', f'{scheme}://{server.address}/', '-c', '1', '--idle', str(connections), '-d', '60s', '-w', '0', '-R', '10',
+                                        '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet', *(['--insecure'] if scheme == 'wss' else [])],
+                                       stderr=subprocess.DEVNULL)
+            time.sleep(2 + connections / 1000)
+            at[connections] = int(re.search(r'RssAnon:\s+(\d+)', open(f'/proc/{server.process.pid}/status').read()).group(1)) * 1024
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+            accepted = server.stop()['accepted']
+            if accepted <= connections:
+                sys.exit(f'only {accepted} of {connections} connections were open in time')
+        print(f'server memory per idle connection, {scheme}: {(at[5000] - at[500]) / 4500:.0f} bytes; promised: {promise}')
+
+
 def rounds(count, seconds, cpus):
     jobs = {
         'echo': lambda: measure('echo', 'ws', 1, 32, seconds, cpus),
@@ -113,12 +166,7 @@ def rounds(count, seconds, cpus):
         'bare': lambda: bare(1, seconds, cpus),
         'bare-pipeline': lambda: bare(16, seconds, cpus),
     }
-    seen = {name: [] for name in jobs}
-    for n in range(count):
-        for name in list(jobs) if n % 2 == 0 else list(jobs)[::-1]:
-            seen[name].append(jobs[name]())
-        print(f'round {n + 1} of {count}', file=sys.stderr)
-    return seen
+    return interleaved(jobs, count)
 
 
 def report_rounds(seen):
@@ -214,12 +262,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=10)
     parser.add_argument('--seconds', type=int, default=3)
+    parser.add_argument('--only', choices=('all', 'tls'), default='all')
     parser.add_argument('--skip-build', action='store_true')
     args = parser.parse_args()
     if not args.skip_build:
         build()
     cpus = processors()
     print(f'{args.rounds} interleaved rounds of {args.seconds} s; server on processor {cpus[0]}, generator on {cpus[1]}')
+    tls(args.rounds, args.seconds, cpus)
+    if args.only == 'tls':
+        return
     report_rounds(rounds(args.rounds, args.seconds, cpus))
     opening(cpus)
     memory(cpus)

@@ -4,31 +4,34 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: scripts/soak.sh [--seconds N] [--engines LIST] [--programs DIR]
+usage: scripts/soak.sh [--seconds N] [--engines LIST] [--schemes LIST] [--programs DIR]
 
 Starts the server with one worker, drives it with a good load (every echo checked) and beside it with clients that churn, reset, stall, do
 not read, and flood it with pings, fragments, handshakes and rubbish. Checks that the good load had no error and kept its p99, that
 memory and descriptors come back to where they were, and that the server ends in order.
 
-  --seconds N     how long to soak each engine (default 30; about twice that with the phases around it)
+  --seconds N     how long to soak each engine with each scheme (default 30; about twice that with the phases around it)
   --engines LIST  such as uring,epoll (default: all that work here)
+  --schemes LIST  ws, wss, or both (default: ws,wss)
   --programs DIR  where the two binaries are (default: builds them)
 
 Needs python3, and a Rust toolchain where it builds. Exit status: 0 all held, 1 something did not, 2 usage.
 END
 }
 
-seconds=30 engines="" programs=""
+seconds=30 engines="" schemes=ws,wss programs=""
 while [ $# -gt 0 ]; do
     case $1 in
         --seconds) seconds=${2:?--seconds needs a number} && shift 2 ;;
         --engines) engines=${2:?--engines needs a list} && shift 2 ;;
+        --schemes) schemes=${2:?--schemes needs a list} && shift 2 ;;
         --programs) programs=${2:?--programs needs a folder} && shift 2 ;;
         -h | --help) usage && exit ;;
         *) echo "soak.sh: $1 is not known" >&2 && usage >&2 && exit 2 ;;
     esac
 done
 [[ "$seconds" =~ ^[1-9][0-9]*$ ]] || { echo "soak.sh: --seconds $seconds: a whole number is needed" >&2 && exit 2; }
+[[ "$schemes" =~ ^wss?(,wss?)*$ ]] || { echo "soak.sh: --schemes $schemes: ws, wss or both are needed" >&2 && exit 2; }
 command -v python3 >/dev/null || { echo "soak.sh needs python3: sudo apt-get install -y python3" >&2 && exit 1; }
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -37,4 +40,4 @@ if [ -z "$programs" ]; then
     (cd -- "$here/.." && cargo build --release --locked -p sparring-server -p sparring-loadgen)
     programs=${CARGO_TARGET_DIR:-$here/../target}/release
 fi
-exec python3 "$here/soak/soak.py" "$programs" "$seconds" "$engines"
+exec python3 "$here/soak/soak.py" "$programs" "$seconds" "$schemes" "$engines"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients that a server has to live with. usage: hostile.py HOST PORT SECONDS
+"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT SECONDS
 
 Prints one line of JSON: how often each kind did what it does. A connection that the server ends is what most of them want;
 one that it should not have ended is counted as a surprise.
@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -45,11 +46,13 @@ def frame(opcode, payload, fin=True):
 class Peer:
     """A connection."""
 
-    def __init__(self, address):
+    def __init__(self, address, tls):
         self.address = address
+        self.tls = tls
 
     async def __aenter__(self):
-        self.reader, self.writer = await asyncio.wait_for(asyncio.open_connection(*self.address), PATIENCE)
+        opening = asyncio.open_connection(*self.address, ssl=self.tls, server_hostname='localhost' if self.tls else None)
+        self.reader, self.writer = await asyncio.wait_for(opening, PATIENCE)
         return self
 
     async def __aexit__(self, *_):
@@ -64,9 +67,14 @@ class Peer:
     def send(self, *frames):
         self.writer.write(b''.join(frames))
 
+    def set_option(self, option, value):
+        plug = self.writer.get_extra_info('socket')
+        if plug is None:
+            raise ConnectionResetError('gone before its end')
+        plug.setsockopt(socket.SOL_SOCKET, option, value)
+
     def reset_at_end(self):
-        linger = struct.pack('ii', 1, 0)
-        self.writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.set_option(socket.SO_LINGER, struct.pack('ii', 1, 0))
 
     async def until_the_end(self):
         """What the server still says before it ends the connection."""
@@ -98,7 +106,8 @@ async def stall(peer):
     if part == 0:
         peer.writer.write(REQUEST[:random.randrange(1, len(REQUEST) - 1)])
         answer = await peer.until_the_end()
-        if not answer.startswith(b'HTTP/1.1 408 '):
+        # Where TLS took all of the handshake's time, no request had begun.
+        if not answer.startswith(b'HTTP/1.1 408 ') and (answer or not peer.tls):
             surprise('stall in a request', answer)
         return
     await peer.open()
@@ -112,7 +121,7 @@ async def stall(peer):
 
 async def slow_reader(peer):
     """Sends and does not read, until nothing more goes; then it goes on after all, or goes away."""
-    peer.writer.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.set_option(socket.SO_RCVBUF, 4096)
     await peer.open()
     peer.reader._transport.pause_reading()
     message = frame(BINARY, bytes(65536))
@@ -170,8 +179,16 @@ async def handshakes(peer):
     ))
     peer.writer.write(request)
     answer = await peer.until_the_end()
-    if not answer.startswith(b'HTTP/1.1 4'):
+    if not answer.startswith(b'HTTP/1.1 4') and (answer or not peer.tls):
         surprise('handshakes', (request[:40], answer))
+
+
+async def tls_handshakes(peer):
+    """Not TLS, or a beginning of it that never goes on: an answer or an alert, or the end."""
+    peer.writer.write(random.choice((b'GET / HTTP/1.1\r\n', b'\x16\x03\x01\x02\x00\x01', b'\x16\x03\x01\x00\x05' + bytes(5), b'\x80\x2e\x01')))
+    answer = await peer.until_the_end()
+    if answer and answer[:1] not in (b'\x15', b'H'):
+        surprise('tls_handshakes', answer)
 
 
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
@@ -181,13 +198,13 @@ KINDS = {
 }
 
 
-async def keep_at_it(kind, rest, address, end):
+async def keep_at_it(kind, rest, address, tls, end):
     while time.monotonic() < end:
         try:
-            async with Peer(address) as peer:
+            async with Peer(address, tls) as peer:
                 await kind(peer)
             done[kind.__name__] += 1
-        except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError):
+        except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError, ssl.SSLError):
             # The end may come as a reset, where not all that was sent had been read.
             done[kind.__name__ + ' reset'] += 1
         except (ConnectionError, OSError, asyncio.TimeoutError) as error:
@@ -196,8 +213,16 @@ async def keep_at_it(kind, rest, address, end):
 
 
 async def main():
-    address, end = (sys.argv[1], int(sys.argv[2])), time.monotonic() + float(sys.argv[3])
-    await asyncio.gather(*(keep_at_it(kind, rest, address, end) for kind, (n, rest) in KINDS.items() for _ in range(n)))
+    address, end = (sys.argv[2], int(sys.argv[3])), time.monotonic() + float(sys.argv[4])
+    tls, share = None, 1
+    if sys.argv[1] == 'wss':
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        # TLS costs these clients far more than the server, whose processors they share: fewer of them, less often.
+        share = 4
+    at_work = [(kind, share * rest, tls) for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))]
+    at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
+    await asyncio.gather(*(keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work))
     print(json.dumps(done))
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The soak itself, for scripts/soak.sh. usage: soak.py PROGRAMS SECONDS ENGINES"""
+"""The soak itself, for scripts/soak.sh. usage: soak.py PROGRAMS SECONDS SCHEMES ENGINES"""
 import json
 import os
 import re
@@ -30,15 +30,18 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 class Server:
     """A server with one worker, and what /proc and its metrics say of it."""
 
-    def __init__(self, programs, engine, limits=None):
+    def __init__(self, programs, engine, limits=None, scheme='ws'):
+        self.scheme = scheme
         # The admin's line, which is on standard error, and nothing else.
-        command = [f'{programs}/sparring-server', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--threads', '1']
+        command = [f'{programs}/sparring-server', '--listen', f'{scheme}://127.0.0.1:0', '--admin', '127.0.0.1:0', '--threads', '1']
+        if scheme == 'wss':
+            command.append('--tls-self-signed')
         environment = {**os.environ, 'MIMALLOC_ALLOW_THP': '0'}
         self.process = subprocess.Popen(
             [*command, '--engine', engine, *(limits or LIMITS)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment,
         )
-        self.port = self.port_in(self.process.stdout, r'listening on ws://[^ ]*:(\d+)/')
+        self.port = self.port_in(self.process.stdout, rf'listening on {scheme}://[^ ]*:(\d+)/')
         self.admin = self.port_in(self.process.stderr, r'admin at http://[^ ]*:(\d+)/')
 
     @staticmethod
@@ -97,14 +100,16 @@ class Checks:
         self.failed |= not holds
 
 
-def good_load(programs, port, seconds):
+def good_load(programs, server, seconds):
     """Starts it; its result is read by `result_of`."""
     file = tempfile.NamedTemporaryFile(suffix='.json', delete=False)
     file.close()
     command = [
-        f'{programs}/sparring-loadgen', 'run', f'ws://127.0.0.1:{port}/', '-c', '16', '-s', '1KiB', '-w', '500ms',
-        '-d', f'{seconds}s', '--quiet', '--json', file.name,
+        f'{programs}/sparring-loadgen', 'run', f'{server.scheme}://127.0.0.1:{server.port}/', '-c', '16', '-s', '1KiB',
+        '-w', '500ms', '-d', f'{seconds}s', '--quiet', '--json', file.name,
     ]
+    if server.scheme == 'wss':
+        command.append('--insecure')
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     return process, file.name
 
@@ -123,8 +128,8 @@ def p99(run):
     return run['latency_ns']['uncorrected']['p99'] if run else None
 
 
-def hostile(port, seconds):
-    command = [sys.executable, f'{HERE}/hostile.py', '127.0.0.1', str(port), str(seconds)]
+def hostile(server, seconds):
+    command = [sys.executable, f'{HERE}/hostile.py', server.scheme, '127.0.0.1', str(server.port), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -132,18 +137,19 @@ def in_ms(nanoseconds):
     return 'too few echoes to say' if nanoseconds is None else f'{nanoseconds / 1e6:.2f} ms'
 
 
-def soak(programs, engine, seconds, checks):
-    print(f'{engine}:', flush=True)
-    server = Server(programs, engine)
+def soak(programs, engine, scheme, seconds, checks):
+    print(f'{engine}, {scheme}:', flush=True)
+    server = Server(programs, engine, scheme=scheme)
+    kinds = KINDS + ['tls_handshakes'] * (scheme == 'wss')
     try:
         # So that what is kept for use again is there before it is measured.
-        warm_up = good_load(programs, server.port, seconds), hostile(server.port, seconds)
+        warm_up = good_load(programs, server, seconds), hostile(server, seconds)
         result_of(warm_up[0])
         warm_up[1].communicate()
-        alone = p99(result_of(good_load(programs, server.port, max(3, seconds // 5)))[2])
+        alone = p99(result_of(good_load(programs, server, max(3, seconds // 5)))[2])
         checks.check('empty before', server.is_empty(), '0 connections')
         memory, descriptors = server.memory(), server.descriptors()
-        load, others = good_load(programs, server.port, seconds), hostile(server.port, seconds)
+        load, others = good_load(programs, server, seconds), hostile(server, seconds)
         status, errors, run = result_of(load)
         counts = json.loads(others.communicate()[0] or '{}')
         checks.check('the good load', status == 0, f'exit status {status}, {run and run["received"]} echoes {errors}')
@@ -152,7 +158,7 @@ def soak(programs, engine, seconds, checks):
             'its p99', beside is not None and beside <= P99_LIMIT_NS,
             f'{in_ms(beside)}, alone {in_ms(alone)}',
         )
-        idle = [kind for kind in KINDS if counts.get(kind, 0) + counts.get(kind + ' reset', 0) == 0]
+        idle = [kind for kind in kinds if counts.get(kind, 0) + counts.get(kind + ' reset', 0) == 0]
         checks.check('the hostile ones', not idle, ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items())))
         checks.check('they got what they should', counts.get('surprise', 0) == 0, f'{counts.get("surprise", 0)} surprises')
         checks.check('empty after', server.is_empty(), '0 connections')
@@ -177,10 +183,11 @@ def available(programs):
 
 
 def main():
-    programs, seconds, engines = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    programs, seconds, schemes, engines = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(','), sys.argv[4]
     checks = Checks()
     for engine in engines.split(',') if engines else available(programs):
-        soak(programs, engine, seconds, checks)
+        for scheme in schemes:
+            soak(programs, engine, scheme, seconds, checks)
     sys.exit(checks.failed)
 
 

@@ -45,7 +45,7 @@ def main():
         # The order changes from round to round, so that a drift of the machine favours neither.
         for beside in (False, True) if number % 2 else (True, False):
             streams = stalled(server.port) if beside else []
-            status, errors, run = soak.result_of(soak.good_load(programs, server.port, SECONDS))
+            status, errors, run = soak.result_of(soak.good_load(programs, server, SECONDS))
             for stream in streams:
                 stream.close()
             if status or not server.is_empty():
