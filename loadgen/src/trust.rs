@@ -159,6 +159,12 @@ fn untrusted(error: &CertificateError) -> String {
         Expired => "has expired".to_owned(),
         NotValidYetContext { time, not_before } => format!("is valid only in {}", days(*time, *not_before)),
         NotValidYet => "is not valid yet".to_owned(),
+        // What `openssl req -x509` makes when it is not told otherwise.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            return "the server's certificate is an authority's (CA:TRUE), which cannot be a server's as well: make it without \
+                    that, or take any with --insecure"
+                .to_owned();
+        }
         other => format!("cannot be taken ({other})"),
     };
     format!(
