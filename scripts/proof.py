@@ -119,11 +119,14 @@ def calibrate(duels):
     cpu = statistics.median(run['server']['cpu_ns_per_message'] for run in runs)
     share = duels.args.threshold * KINDS['slow-twice']
     document = duels.session(cpu * share, CALIBRATION_PAIRS, '--saturation-only')
-    really = next(one['ratio'] for one in document['verdict']['judgements'] if one['metric'] == 'server_cpu') - 1
-    # Within bounds, so that noise cannot make nonsense of it.
-    correction = min(max(share / really, 0.5), 2.0) if really > 0 else 1.0
+    found = next(one for one in document['verdict']['judgements'] if one['metric'] == 'server_cpu')
+    really, (low, high) = found['ratio'] - 1, found['interval'] or (0, 2)
+    # Only what is certain is corrected, and within bounds: noise must not make nonsense of it.
+    certain = really > 0 and not low <= 1 + share <= high
+    correction = min(max(share / really, 0.5), 2.0) if certain else 1.0
     rate = fixed['parameters']['rate_per_s']
-    print(f'calibrated: {cpu:.0f} ns of server CPU per message; burning {share:.1%} of it makes a server dearer by {really:.1%}; '
+    print(f'calibrated: {cpu:.0f} ns of server CPU per message; burning {share:.1%} of it makes a server dearer by {really:.1%}'
+          f'{f" (corrected by {correction:.2f})" if certain else ""}; '
           f'latencies at {rate:.0f} messages a second', flush=True)
     return {'cpu_ns_per_message': cpu, 'correction': correction, 'rate_per_s': rate}
 
