@@ -325,12 +325,13 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Hundreds of runs in one file: histograms at two digits, and no seconds, of which there are hardly any.
+/// Hundreds of runs in one file: histograms at two digits, of connecting the figures alone, and no seconds, of which there are
+/// hardly any.
 fn compact(mut run: Run) -> Run {
     let latencies = &mut run.latency_ns;
-    for latency in
-        [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag, &mut latencies.connect]
-    {
+    latencies.connect.hdr = None;
+    (latencies.tcp_connect, latencies.handshake) = (None, None);
+    for latency in [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag] {
         if let Ok(coarse) = latency.coarsened() {
             *latency = coarse;
         }
