@@ -15,16 +15,20 @@ pub(crate) fn group_members(group: u32) -> Vec<u32> {
     pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.group == group)).collect()
 }
 
-/// CPU time of a set of processes, thread by thread, as last seen.
+/// CPU time of a set of processes, thread by thread, and what else they cost, as last seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
     /// Nanoseconds on a CPU, and waiting for one, by process and thread. A thread that has ended keeps its last values.
     threads: BTreeMap<(u32, u32), (u64, u64)>,
     /// User and system time by process, nanoseconds in whole ticks.
     ticks: BTreeMap<u32, (u64, u64)>,
+    /// Context switches by process and thread, voluntary and not.
+    switches: BTreeMap<(u32, u32), (u64, u64)>,
+    /// Page faults by process, with and without a read from a disk.
+    faults: BTreeMap<u32, u64>,
 }
 
-/// CPU time that passed between two looks, nanoseconds.
+/// CPU time that passed between two looks, nanoseconds, and what happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuSpent {
     /// In all, exact.
@@ -37,6 +41,12 @@ pub(crate) struct CpuSpent {
     pub(crate) busiest_ns: u64,
     /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
     pub(crate) waited_ns: u64,
+    /// Context switches because a thread waited for something.
+    pub(crate) voluntary_switches: u64,
+    /// Context switches because something else was to run.
+    pub(crate) involuntary_switches: u64,
+    /// Page faults.
+    pub(crate) faults: u64,
 }
 
 impl CpuUsage {
@@ -47,9 +57,13 @@ impl CpuUsage {
                 if let Some(times) = schedstat(pid, tid) {
                     self.threads.insert((pid, tid), times);
                 }
+                if let Some(switches) = switches(pid, tid) {
+                    self.switches.insert((pid, tid), switches);
+                }
             }
             if let Some(stat) = stat(pid) {
                 self.ticks.insert(pid, (stat.user_ns, stat.system_ns));
+                self.faults.insert(pid, stat.faults);
             }
         }
     }
@@ -65,13 +79,32 @@ impl CpuUsage {
         let busiest_ns = each.iter().map(|(spent, waited)| spent + waited).max().unwrap_or(0);
         // Threads of one server may share a processor and wait for each other: at most what the others have spent.
         let waited_ns = each.iter().map(|(spent, waited)| waited.saturating_sub(total_ns - spent)).max();
-        let ticks = self.ticks.iter().map(|(pid, now)| {
-            let then = earlier.ticks.get(pid).copied().unwrap_or_default();
-            (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
+        let (user_ns, system_ns) = passed(&self.ticks, &earlier.ticks);
+        let (voluntary_switches, involuntary_switches) = passed(&self.switches, &earlier.switches);
+        let faults = self.faults.iter().map(|(pid, now)| {
+            let then = earlier.faults.get(pid).copied().unwrap_or_default();
+            now.saturating_sub(then)
         });
-        let (user_ns, system_ns) = ticks.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
-        CpuSpent { total_ns, user_ns, system_ns, busiest_ns, waited_ns: waited_ns.unwrap_or(0) }
+        CpuSpent {
+            total_ns,
+            user_ns,
+            system_ns,
+            busiest_ns,
+            waited_ns: waited_ns.unwrap_or(0),
+            voluntary_switches,
+            involuntary_switches,
+            faults: faults.sum(),
+        }
     }
+}
+
+/// By how much two counters have grown, over all of their owners.
+fn passed<K: Ord>(now: &BTreeMap<K, (u64, u64)>, earlier: &BTreeMap<K, (u64, u64)>) -> (u64, u64) {
+    let each = now.iter().map(|(owner, now)| {
+        let then = earlier.get(owner).copied().unwrap_or_default();
+        (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
+    });
+    each.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
 }
 
 fn tasks(pid: u32) -> Vec<u32> {
@@ -112,6 +145,8 @@ struct Stat {
     group: u32,
     user_ns: u64,
     system_ns: u64,
+    /// Page faults of all threads, also of those that have ended.
+    faults: u64,
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -127,7 +162,21 @@ fn parse_stat(text: &str) -> Option<Stat> {
         group: u32::try_from(number(5)?).ok()?,
         user_ns: number(14)? * TICK_NS,
         system_ns: number(15)? * TICK_NS,
+        faults: number(10)? + number(12)?,
     })
+}
+
+/// Context switches of a thread, voluntary and not.
+fn switches(pid: u32, tid: u32) -> Option<(u64, u64)> {
+    parse_switches(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?)
+}
+
+fn parse_switches(status: &str) -> Option<(u64, u64)> {
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().parse::<u64>().ok()
+    };
+    Some((number("voluntary_ctxt_switches")?, number("nonvoluntary_ctxt_switches")?))
 }
 
 /// Memory of a set of processes, bytes.
@@ -220,7 +269,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = "4242 (a ) b) S 1 77 77 0 -1 4194560 1 2 3 4 250 31 0 0 20 0 1 0 12 13 14";
-        let expected = Stat { group: 77, user_ns: 2_500_000_000, system_ns: 310_000_000 };
+        let expected = Stat { group: 77, user_ns: 2_500_000_000, system_ns: 310_000_000, faults: 4 };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat("4242 (x) S 1"), None);
     }
@@ -230,6 +279,13 @@ mod tests {
         let stat = "cpu  9 0 9 9 9 0 9 70 0 0\ncpu0 1 2 3 4 5 6 7 30 0 0\ncpu12 1 2 3 4 5 6 7 40 0 0\nintr 5 6\ncpufreq\n";
         assert_eq!(parse_stolen(stat), BTreeMap::from([(0, 300_000_000), (12, 400_000_000)]));
         assert!(stolen_ns(&[]).len() >= stolen_ns(&[0]).len());
+    }
+
+    #[test]
+    fn context_switches_are_told_apart() {
+        let status = "Name:\tx\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+        assert_eq!(parse_switches(status), Some((150, 545)));
+        assert_eq!(parse_switches("Name:\tkthread\n"), None);
     }
 
     #[test]
@@ -285,7 +341,7 @@ mod tests {
         // Thread 2 ends here: nothing overwrites what was seen of it.
         usage.look(&[]);
         let spent =
-            CpuSpent { total_ns: 350, user_ns: 0, system_ns: 2 * TICK_NS, busiest_ns: 320, waited_ns: 0 };
+            CpuSpent { total_ns: 350, system_ns: 2 * TICK_NS, busiest_ns: 320, ..CpuSpent::default() };
         assert_eq!(usage.since(&before), spent);
     }
 
@@ -303,6 +359,7 @@ mod tests {
         let me = [std::process::id()];
         let mut usage = CpuUsage::default();
         usage.look(&me);
+        assert!(usage.since(&CpuUsage::default()).faults > 0);
         assert!(usage.since(&CpuUsage::default()).total_ns > 0);
         assert!(memory(&me).resident > memory(&me).anonymous);
     }

@@ -20,7 +20,9 @@ Examples:
   sparring-loadgen history echo server-cpu                    the branch that is checked out, on this machine
   sparring-loadgen history echo p99 --branch v1.0 --svg p99.svg
 
-Metrics: throughput, server-cpu, p50, p99, p99.9, memory, enters, generator-cpu. Each line is a stored session, its figure
+  sparring-loadgen history hot-path-1 instructions            what scripts/instructions.sh has counted
+
+Metrics: throughput, server-cpu, p50, p99, p99.9, memory, enters, switches, faults, instructions, generator-cpu. Each line is a stored session, its figure
 the median of its valid runs. Sessions of different days are not interleaved: a step between two of them may be the
 machine's. `duel` or scripts/ab.sh decides.
 
@@ -93,7 +95,12 @@ impl HistoryArguments {
                 "LEFT OUT: {others} sessions whose scenario of this name has other parameters"
             ))?;
         }
-        print_line("\nADVISORY: sessions of different times; a step may be the machine's (`duel` decides)")?;
+        let is_counted = self.metric == Metric::Instructions;
+        print_line(if is_counted {
+            "\nCounted, not measured: exact, where compiler and kernels of the CPU are the same"
+        } else {
+            "\nADVISORY: sessions of different times; a step may be the machine's (`duel` decides)"
+        })?;
         if let Some(path) = &self.svg {
             let places: Vec<(usize, f64)> = points.iter().map(|point| (point.at, point.value)).collect();
             let commits = points.last().map_or(0, |point| point.at + 1);
@@ -136,7 +143,11 @@ impl HistoryArguments {
     ) -> Option<Point> {
         let load = &document.scenarios.iter().find(|scenario| scenario.name == self.scenario)?.parameters;
         let runs = newer_side(document).filter(|run| run.scenario == self.scenario && is_sound(run));
-        let values: Vec<f64> = runs.filter_map(|run| self.metric.of(run, load)).collect();
+        let measured = runs.filter_map(|run| self.metric.of(run, load));
+        let counted = document.counts.iter().filter(|count| count.scenario == self.scenario);
+        let counted =
+            counted.filter(|count| count.counter == self.metric.name()).map(|count| count.per_message);
+        let values: Vec<f64> = measured.chain(counted).collect();
         let dirty = if document.subject.dirty == Some(true) { "+" } else { "" };
         Some(Point {
             at: at - first,
@@ -256,6 +267,21 @@ mod tests {
             arguments(Metric::ServerCpu).points(&branch(), &[old, session("bbbbbbbbbbbb", 2, 2.0)]);
         assert_eq!((points.len(), others), (1, 1));
         assert_eq!(points[0].value, 4.0);
+    }
+
+    #[test]
+    fn what_was_counted_has_a_point_too() {
+        let mut stored = session("aaaaaaaaaaaa", 1, 1.0);
+        stored.document.runs.clear();
+        stored.document.counts = vec![crate::result::Count {
+            scenario: "echo".into(),
+            counter: "instructions".into(),
+            per_message: 480.25,
+            messages: 100_000,
+        }];
+        let points = |metric| arguments(metric).points(&branch(), std::slice::from_ref(&stored)).0;
+        assert_eq!(points(Metric::Instructions)[0].value, 480.25);
+        assert!(points(Metric::ServerCpu).is_empty());
     }
 
     #[test]

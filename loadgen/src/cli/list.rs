@@ -68,6 +68,7 @@ fn kind(document: &Document) -> String {
         SessionKind::Suite => document.session.suite.as_deref().unwrap_or("suite"),
         SessionKind::Ab => "duel",
         SessionKind::Aa => "noise",
+        SessionKind::Count => "count",
     };
     format!("{name}{}", if document.session.interrupted { "*" } else { "" })
 }

@@ -2,6 +2,7 @@
 
 mod aa;
 mod compare;
+mod count;
 mod doctor;
 mod duel;
 mod echo;
@@ -37,6 +38,7 @@ use crate::spawn;
 
 use aa::AaArguments;
 use compare::CompareArguments;
+use count::CountArguments;
 use doctor::DoctorArguments;
 use duel::DuelArguments;
 use echo::EchoArguments;
@@ -106,6 +108,8 @@ enum Command {
     Show(ShowArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(CompareArguments),
+    /// Count the instructions that a message costs the server's own code, and store them. Needs valgrind, and no quiet machine.
+    Count(CountArguments),
     /// Show a figure over the commits of a branch.
     History(HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
@@ -171,6 +175,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(list)) => list.execute(),
         Some(Command::Show(show)) => show.execute(),
         Some(Command::Compare(compare)) => compare.execute(),
+        Some(Command::Count(count)) => count.execute(),
         Some(Command::History(history)) => history.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::Proof(proof)) => proof.execute(),

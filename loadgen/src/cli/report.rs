@@ -235,6 +235,14 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
     if let Some(enters) = server.enters_per_message(plan.url.transport, plan.message_bytes as u64) {
         let _ = write!(text, ", {enters:.3} enters per message");
     }
+    if let Some(voluntary) = server.voluntary_switches_per_message
+        && let Some(involuntary) = server.involuntary_switches_per_message
+    {
+        let _ = write!(text, ", {:.3} context switches", voluntary + involuntary);
+    }
+    if let Some(faults) = server.page_faults_per_message {
+        let _ = write!(text, ", {faults:.4} page faults");
+    }
     if let Some(rss) = server.rss_bytes {
         let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
     }

@@ -250,6 +250,7 @@ impl RunArguments {
             },
             scenarios: made.scenarios(),
             runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
+            counts: Vec::new(),
             verdict: made.goals.as_ref().and_then(|goals| serde_json::to_value(goals).ok()),
         }
     }

@@ -70,6 +70,9 @@ fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
             lines.extend(spoiled_runs(document));
         }
         SessionKind::Aa => lines.push(noise_table(document)),
+        SessionKind::Count => lines.extend(document.counts.iter().map(|count| {
+            format!("{}: {:.1} {} per message", count.scenario, count.per_message, count.counter)
+        })),
         SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document)),
         SessionKind::Single | SessionKind::Suite => {
             lines.push(summary_table(document));

@@ -26,13 +26,19 @@ pub enum Metric {
     Memory,
     /// `io_uring_enter` (or `epoll_wait`) calls of the server per message.
     Enters,
+    /// Context switches of the server per message.
+    Switches,
+    /// Page faults of the server per message.
+    Faults,
+    /// Instructions of the server per message.
+    Instructions,
     /// CPU of the generator per message, nanoseconds: changes of it are not the server's.
     GeneratorCpu,
 }
 
 impl Metric {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Throughput,
         Self::ServerCpu,
         Self::P50,
@@ -40,6 +46,9 @@ impl Metric {
         Self::P99_9,
         Self::Memory,
         Self::Enters,
+        Self::Switches,
+        Self::Faults,
+        Self::Instructions,
         Self::GeneratorCpu,
     ];
 
@@ -54,6 +63,9 @@ impl Metric {
             Self::P99_9 => "p99.9",
             Self::Memory => "memory",
             Self::Enters => "enters",
+            Self::Switches => "switches",
+            Self::Faults => "faults",
+            Self::Instructions => "instructions",
             Self::GeneratorCpu => "generator-cpu",
         }
     }
@@ -69,6 +81,9 @@ impl Metric {
             Self::P99_9 => "p99.9 latency, us",
             Self::Memory => "server memory, bytes per connection",
             Self::Enters => "server enters per message",
+            Self::Switches => "server context switches per message",
+            Self::Faults => "server page faults per message",
+            Self::Instructions => "server instructions per message",
             Self::GeneratorCpu => "generator CPU, us per message",
         }
     }
@@ -81,7 +96,7 @@ impl Metric {
             Self::ServerCpu | Self::GeneratorCpu => "us/msg",
             Self::P50 | Self::P99 | Self::P99_9 => "us",
             Self::Memory => "B/conn",
-            Self::Enters => "/msg",
+            Self::Enters | Self::Switches | Self::Faults | Self::Instructions => "/msg",
         }
     }
 
@@ -90,7 +105,12 @@ impl Metric {
     pub fn shown(self, value: f64) -> f64 {
         match self {
             Self::ServerCpu | Self::P50 | Self::P99 | Self::P99_9 | Self::GeneratorCpu => value / 1000.0,
-            Self::Throughput | Self::Memory | Self::Enters => value,
+            Self::Throughput
+            | Self::Memory
+            | Self::Enters
+            | Self::Switches
+            | Self::Faults
+            | Self::Instructions => value,
         }
     }
 
@@ -106,7 +126,8 @@ impl Metric {
         match self {
             Self::Throughput | Self::ServerCpu | Self::P50 | Self::Enters | Self::GeneratorCpu => 0.02,
             Self::P99 | Self::Memory => 0.05,
-            Self::P99_9 => 0.10,
+            Self::Switches | Self::P99_9 | Self::Faults => 0.10,
+            Self::Instructions => 0.005,
         }
     }
 
@@ -119,7 +140,12 @@ impl Metric {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
             Self::P50 | Self::P99 => load.rate_per_s.is_some(),
-            Self::P99_9 | Self::Enters | Self::GeneratorCpu => false,
+            Self::P99_9
+            | Self::Enters
+            | Self::Switches
+            | Self::Faults
+            | Self::Instructions
+            | Self::GeneratorCpu => false,
         }
     }
 
@@ -135,6 +161,12 @@ impl Metric {
             Self::P99_9 => latency.p99_9.map(|ns| ns as f64),
             Self::Memory => memory(run, load.connections + load.idle.unwrap_or(0)),
             Self::Enters => run.server.as_ref()?.enters_per_message(load.transport, load.message_bytes),
+            Self::Switches => {
+                let server = run.server.as_ref()?;
+                Some(server.voluntary_switches_per_message? + server.involuntary_switches_per_message?)
+            }
+            Self::Faults => run.server.as_ref()?.page_faults_per_message,
+            Self::Instructions => run.server.as_ref()?.instructions_per_message,
             Self::GeneratorCpu => Some(run.client.cpu_ns_per_message),
         }
     }
@@ -160,7 +192,20 @@ impl Metric {
             (Self::Enters, Some(server)) => {
                 server.counters.entry("enters".to_owned()).and_modify(|n| *n = (*n as f64 * factor) as u64);
             }
-            (Self::ServerCpu | Self::Memory | Self::Enters, None) => {}
+            (Self::Switches, Some(server)) => {
+                for switches in
+                    [&mut server.voluntary_switches_per_message, &mut server.involuntary_switches_per_message]
+                {
+                    *switches = switches.map(|count| count * factor);
+                }
+            }
+            (Self::Faults, Some(server)) => {
+                server.page_faults_per_message = server.page_faults_per_message.map(|count| count * factor);
+            }
+            (Self::Instructions, Some(server)) => {
+                server.instructions_per_message = server.instructions_per_message.map(|count| count * factor);
+            }
+            (_, None) => {}
         }
     }
 }

@@ -74,6 +74,7 @@ pub fn measure(
         },
         scenarios: loads.iter().map(|load| Scenario::new(&load.scenario, load.parameters())).collect(),
         runs,
+        counts: Vec::new(),
         verdict: None,
     })
 }

@@ -38,8 +38,11 @@ pub struct Document {
     pub session: Session,
     /// What was run: each scenario once, named by the runs.
     pub scenarios: Vec<Scenario>,
-    /// Every run, in the order in which they were made.
+    /// Every run, in the order in which they were made; none in a session of [`SessionKind::Count`].
     pub runs: Vec<Run>,
+    /// What was counted without a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Count>,
     /// What a comparison concluded, or whether a run reached its goals; `null` where there was neither.
     #[serde(default)]
     pub verdict: Option<serde_json::Value>,
@@ -69,6 +72,7 @@ impl Document {
             session,
             scenarios: vec![scenario],
             runs: vec![run],
+            counts: Vec::new(),
             verdict: None,
         }
     }
@@ -112,7 +116,8 @@ pub struct Conformance {
 pub struct Session {
     /// Which command made it.
     pub kind: SessionKind,
-    /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`].
+    /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`], and what was counted where it is
+    /// [`SessionKind::Count`].
     #[serde(default)]
     pub suite: Option<String>,
     /// The name the user gave with `--tag`.
@@ -143,6 +148,21 @@ pub enum SessionKind {
     Ab,
     /// One server against itself.
     Aa,
+    /// `count`: instructions of a message, without a run.
+    Count,
+}
+
+/// Something that a message costs, counted and not measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    /// [`Scenario::name`].
+    pub scenario: String,
+    /// What was counted: `instructions`, as callgrind does.
+    pub counter: String,
+    /// For a message, on average.
+    pub per_message: f64,
+    /// Over so many messages.
+    pub messages: u64,
 }
 
 /// One scenario: a name for people, a hash for programs.
@@ -517,6 +537,18 @@ pub struct Server {
     /// Growth of resident memory from before the first connection, per connection.
     #[serde(default)]
     pub rss_bytes_per_connection: Option<f64>,
+    /// Context switches per received message in the measured window because a thread waited for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voluntary_switches_per_message: Option<f64>,
+    /// The same because something else was to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub involuntary_switches_per_message: Option<f64>,
+    /// Page faults per received message in the measured window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_faults_per_message: Option<f64>,
+    /// Instructions per received message in the measured window, user space and kernel where the host lets both be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions_per_message: Option<f64>,
     /// What the server counted over its whole life, warm-up included (`--stats`); empty where it does not say.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,

@@ -29,6 +29,7 @@ pub(crate) fn document() -> Document {
             Scenario::new("tcp", parameters(Transport::Tcp)),
         ],
         runs: vec![run("echo", 200_000), run("tcp", 200_000)],
+        counts: Vec::new(),
         verdict: None,
     }
 }
@@ -174,6 +175,10 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             system_ns_per_message: Some(3_800.0),
             rss_bytes: Some(6_000_000),
             rss_bytes_per_connection: Some(250.5),
+            voluntary_switches_per_message: Some(0.015),
+            involuntary_switches_per_message: Some(0.005),
+            page_faults_per_message: Some(0.0001),
+            instructions_per_message: Some(9_000.0),
             counters: BTreeMap::from([("enters".into(), 6_000), ("messages".into(), 200_000)]),
         }),
         client: Client {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::{Arm, InvalidKind, example, parse};
+use super::{Arm, Count, InvalidKind, SessionKind, example, parse};
 
 fn results_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results")
@@ -53,6 +53,24 @@ fn a_result_without_a_known_server_is_valid() {
     document.runs[1].invalidate(InvalidKind::BusyGenerator, "The generator was the limit.");
     let value = serde_json::to_value(document).expect("the document is JSON");
     assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_counted_has_no_runs() {
+    let mut document = example::document();
+    document.session.kind = SessionKind::Count;
+    document.runs.clear();
+    let missing = serde_json::to_value(&document).expect("the document is JSON");
+    assert!(!validator().is_valid(&missing), "nothing was counted");
+    document.counts = vec![Count {
+        scenario: document.scenarios[0].name.clone(),
+        counter: "instructions".into(),
+        per_message: 480.2,
+        messages: 100_000,
+    }];
+    let value = serde_json::to_value(&document).expect("the document is JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+    assert_eq!(parse(&value.to_string(), Path::new("f.json")).expect("it reads"), document);
 }
 
 /// The committed results, and those in the folder that `SPARRING_RESULTS` names: the gate's own.
@@ -115,7 +133,7 @@ fn a_broken_document_is_refused() {
 #[test]
 fn unknown_fields_are_valid() {
     let mut value = example_value();
-    value["runs"][0]["server"]["instructions_per_message"] = json!(1200);
+    value["runs"][0]["server"]["cache_misses_per_message"] = json!(12);
     assert!(validator().is_valid(&value));
 }
 

@@ -133,7 +133,11 @@ impl Store {
         if path.is_file() || what.ends_with(".json") {
             return Ok(vec![Stored { path: path.to_owned(), document: Self::load(path)? }]);
         }
-        let find = |selection: &Selection| self.select(selection).map(|(found, _)| found);
+        // What was counted has no runs to compare or to draw: it is found by `history` and as a file.
+        let find = |selection: &Selection| {
+            let has_runs = |stored: &Stored| stored.document.session.kind != SessionKind::Count;
+            self.select(selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
+        };
         if what == "last" {
             return self.some(what, find(&Selection::default())?);
         }

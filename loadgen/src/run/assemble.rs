@@ -84,6 +84,9 @@ fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
         cpu_ns_per_message: per_message(cost.cpu.total_ns, received),
         user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
         system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
+        voluntary_switches_per_message: Some(per_message(cost.cpu.voluntary_switches, received)),
+        involuntary_switches_per_message: Some(per_message(cost.cpu.involuntary_switches, received)),
+        page_faults_per_message: Some(per_message(cost.cpu.faults, received)),
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
         ..Server::default()
@@ -114,8 +117,8 @@ fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
     }
 }
 
-fn per_message(ns: u64, messages: u64) -> f64 {
-    if messages == 0 { 0.0 } else { ns as f64 / messages as f64 }
+fn per_message(amount: u64, messages: u64) -> f64 {
+    if messages == 0 { 0.0 } else { amount as f64 / messages as f64 }
 }
 
 fn numbers(cpus: &[usize]) -> Vec<u32> {
@@ -160,6 +163,9 @@ mod tests {
                     system_ns: 1600,
                     busiest_ns: 0,
                     waited_ns: 4_000_000,
+                    voluntary_switches: 20,
+                    involuntary_switches: 10,
+                    faults: 2,
                 },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
@@ -185,6 +191,9 @@ mod tests {
         assert_eq!(run.client.sent_per_enter, Some(3.0));
         let server = run.server.expect("known");
         assert_eq!((server.cpu_ns_per_message, server.user_ns_per_message), (10.0, Some(2.0)));
+        assert_eq!(server.voluntary_switches_per_message, Some(0.1));
+        assert_eq!(server.involuntary_switches_per_message, Some(0.05));
+        assert_eq!(server.page_faults_per_message, Some(0.01));
         assert_eq!((server.rss_bytes, server.rss_bytes_per_connection), (Some(500_000), Some(1000.0)));
         assert_eq!((server.counters["messages"], server.cpus), (7, vec![0]));
     }

@@ -222,7 +222,18 @@ impl<'a> Session<'a> {
         let subject = known.map(|arm| arm.subject.clone()).unwrap_or_default();
         let tool = Tool::this(self.engine.name());
         let (arms, runs, verdict) = (self.arms, self.runs, None);
-        Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict })
+        Ok(Document {
+            schema: SCHEMA,
+            tool,
+            subject,
+            arms,
+            machine,
+            session,
+            scenarios,
+            runs,
+            counts: Vec::new(),
+            verdict,
+        })
     }
 
     /// Leaves out what does not echo right. Whether the user ended the session meanwhile.

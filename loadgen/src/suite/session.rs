@@ -119,7 +119,18 @@ impl Session {
         let tool = Tool::this(self.engine.name());
         let subject = self.subject;
         let arms = Vec::new();
-        Ok(Document { schema: SCHEMA, tool, subject, arms, machine, session, scenarios, runs, verdict: None })
+        Ok(Document {
+            schema: SCHEMA,
+            tool,
+            subject,
+            arms,
+            machine,
+            session,
+            scenarios,
+            runs,
+            counts: Vec::new(),
+            verdict: None,
+        })
     }
 
     /// The runs that were made, and whether the user ended them early.
