@@ -142,14 +142,22 @@ def idle_tls(cpus):
             process = subprocess.Popen([LOADGEN, 'run', f'{scheme}://{server.address}/', '-c', '1', '--idle', str(connections), '-d', '60s', '-w', '0', '-R', '10',
                                         '--engine', 'uring', '--cpus', str(cpus[1]), '--quiet', *(['--insecure'] if scheme == 'wss' else [])],
                                        stderr=subprocess.DEVNULL)
-            time.sleep(2 + connections / 1000)
-            at[connections] = int(re.search(r'RssAnon:\s+(\d+)', open(f'/proc/{server.process.pid}/status').read()).group(1)) * 1024
+            at[connections] = settled(server.process.pid)
             process.send_signal(signal.SIGINT)
             process.wait(20)
             accepted = server.stop()['accepted']
             if accepted <= connections:
                 sys.exit(f'only {accepted} of {connections} connections were open in time')
         print(f'server memory per idle connection, {scheme}: {(at[5000] - at[500]) / 4500:.0f} bytes; promised: {promise}')
+
+
+def settled(pid):
+    """Anonymous memory of a process, bytes, once it has not changed for two seconds; all of its connections are open then."""
+    seen = []
+    while len(seen) < 5 or len(set(seen[-5:])) > 1:
+        time.sleep(0.5)
+        seen.append(int(re.search(r'RssAnon:\s+(\d+)', open(f'/proc/{pid}/status').read()).group(1)) * 1024)
+    return seen[-1]
 
 
 def rounds(count, seconds, cpus):

@@ -5,7 +5,8 @@ usage: tls-relay.py out PORT             plain connections go on to 127.0.0.1:PO
        tls-relay.py in PORT CERT KEY     TLS connections go on to 127.0.0.1:PORT in plain, CERT and KEY being files in PEM
 
 Listens on a free port of 127.0.0.1, which is the one line it prints. The end of one direction is passed on as an end, a reset
-as a reset.
+as a reset. Of what passes one thing is changed: a Host field with the relay's port gets the port behind it, since some servers
+look.
 """
 import asyncio
 import ssl
@@ -14,10 +15,11 @@ import sys
 PIECE = 65536
 
 
-async def pass_on(reader, writer):
+async def pass_on(reader, writer, host=(b'', b'')):
     try:
         while piece := await reader.read(PIECE):
-            writer.write(piece)
+            writer.write(piece.replace(*host, 1) if host[0] else piece)
+            host = (b'', b'')
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
@@ -35,7 +37,9 @@ def relay(port, context):
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(pass_on(reader, there[1]), pass_on(there[0], writer))
+        here = writer.get_extra_info('sockname')[1]
+        host = tuple(f'\r\nHost: 127.0.0.1:{number}\r\n'.encode() for number in (here, port))
+        await asyncio.gather(pass_on(reader, there[1], host), pass_on(there[0], writer))
         for end in (writer, there[1]):
             end.close()
 
