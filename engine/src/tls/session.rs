@@ -14,6 +14,10 @@ use crate::output::Output;
 const HEADER: usize = 5;
 /// Most plaintext of a record (RFC 8446 5.1).
 const RECORD: usize = 1 << 14;
+/// Output of one call beyond which it does not go into the arena.
+const MUCH: usize = 1 << 20;
+/// Of that so much goes into a buffer: whole records.
+const PIECE: usize = 16 * RECORD;
 /// What a record is longer than its plaintext, at most: header, explicit nonce, type, tag.
 const OVERHEAD: usize = 48;
 /// Content types are consecutive from change_cipher_spec to heartbeat (RFC 8446 B.1, RFC 6520).
@@ -202,11 +206,17 @@ impl Session {
         }
     }
 
-    /// Sends `plain` in as few records as can be.
+    /// Sends `plain` in as few records as can be. Much of it goes in buffers of its own: the arena would grow to the next power
+    /// of two, and what the kernel does not take at once would be copied out of it.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
+        let is_much = plain.len() > MUCH;
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {
-            let room = plain.len() + OVERHEAD * (plain.len() / RECORD + 2);
-            into_output(room, out, |room| traffic.encrypt(plain, room))
+            for piece in plain.chunks(if is_much { PIECE } else { MUCH }) {
+                let room = piece.len() + OVERHEAD * (piece.len() / RECORD + 2);
+                let f = |room: &mut [u8]| traffic.encrypt(piece, room);
+                if is_much { into_buffer(room, out, f) } else { into_output(room, out, f) }?;
+            }
+            Ok(())
         };
         self.write(write, out)
     }
@@ -356,6 +366,29 @@ fn into_output(
             }
             Err(EncryptError::InsufficientSize(wanted)) => room = wanted.required_size,
             Err(error) => return Err(error),
+        }
+    }
+}
+
+fn into_buffer(
+    mut room: usize,
+    out: &mut Output<'_>,
+    mut f: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<(), EncryptError> {
+    let mut buffer = out.buffer();
+    loop {
+        buffer.resize(room, 0);
+        match f(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                out.give(buffer);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(wanted)) => room = wanted.required_size,
+            Err(error) => {
+                out.recycle(buffer);
+                return Err(error);
+            }
         }
     }
 }

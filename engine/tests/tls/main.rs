@@ -77,11 +77,14 @@ fn many_records_in_one_read_are_one_call_and_one_record() {
     assert_eq!(far.take(&mut near).expect("an echo"), pieces.concat());
 }
 
+/// Below and above what is joined, what is a record, and what goes into the arena.
+const PIECES: [usize; 9] = [3, 9000, 1, 1, 20_000, (3 << 20) + 1, 8191, 8192, 5];
+
 #[test]
 fn pieces_of_every_size_keep_their_order() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| {
         if let Told::Received(_) = told {
-            for (n, len) in [3usize, 9000, 1, 1, 20_000, 8191, 8192, 5].into_iter().enumerate() {
+            for (n, len) in PIECES.into_iter().enumerate() {
                 let mut buffer = out.buffer();
                 buffer.resize(len, n as u8);
                 if n % 2 == 0 { out.give(buffer) } else { out.append(&buffer) }
@@ -91,7 +94,7 @@ fn pieces_of_every_size_keep_their_order() {
     let (mut near, mut far, _) = secured_by(&TLS13, Near::with(besides), Near::receive);
     near.receive(&far.records([&b"?"[..]]));
     let mut wanted = b"?".to_vec();
-    for (n, len) in [3usize, 9000, 1, 1, 20_000, 8191, 8192, 5].into_iter().enumerate() {
+    for (n, len) in PIECES.into_iter().enumerate() {
         wanted.resize(wanted.len() + len, n as u8);
     }
     assert_eq!(far.take(&mut near).expect("pieces"), wanted);

@@ -275,8 +275,9 @@ fn describe(load: &Parameters) -> String {
         }
         None => format!("closed loop, {} in flight on each: saturated", load.pipeline),
     };
+    let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
     format!(
-        "{} connections, {} bytes {kind}, {how}; {} s measured",
+        "{} connections{tls}, {} bytes {kind}, {how}; {} s measured",
         load.connections,
         load.message_bytes,
         load.measure_ns as f64 / 1e9,
