@@ -182,26 +182,37 @@ fn subject(subject: &Subject) -> String {
     format!("{command} (commit {commit}{dirty}{engine})")
 }
 
-/// Judged metrics as a table, the others below them in a softer colour. What decides stands to the left: the rest may be
+/// Judged metrics as a table, the others folded away below, in a softer colour. What decides stands to the left: the rest may be
 /// beyond the edge of a phone.
 fn judgements(comparison: &Comparison) -> String {
     let unit = if comparison.interleaved { "pairs" } else { "runs" };
-    let mut text = format!(
+    let head = format!(
         "<div class=\"scroll\"><table>\n<tr><th>scenario</th><th>metric</th><th>verdict</th><th class=\"n\">change</th>\
          <th class=\"n\">95 % interval</th><th class=\"n\">A</th><th class=\"n\">B</th><th class=\"n\">{unit}</th>\
          <th class=\"n\">p</th><th class=\"n\">threshold</th></tr>\n"
     );
-    for judgement in &comparison.judgements {
-        text.push_str(&judgement_row(judgement));
+    let (judged, shown): (Vec<_>, Vec<_>) =
+        comparison.judgements.iter().partition(|judgement| judgement.verdict.is_some());
+    let table = |rows: &[&Judgement]| {
+        let rows: String = rows.iter().map(|judgement| judgement_row(judgement)).collect();
+        format!("{head}{rows}</table></div>\n")
+    };
+    let mut text = if judged.is_empty() { String::new() } else { table(&judged) };
+    if !shown.is_empty() {
+        let count = shown.len();
+        let rows = table(&shown);
+        let _ = write!(
+            text,
+            "<details>\n<summary>{count} further figures, shown and never judged</summary>\n{rows}</details>\n"
+        );
     }
-    text.push_str("</table></div>\n");
-    let judged = comparison.judgements.iter().filter(|judgement| judgement.verdict.is_some()).count();
+    let judged = judged.len();
     let test =
         if comparison.interleaved { "exact signed ranks over pairs" } else { "Mann-Whitney, not paired" };
     let _ = writeln!(
         text,
         "<p class=\"soft\">change: B / A, Hodges-Lehmann. p: {test}, Holm over the {judged} judged. Threshold with *: twice this \
-         machine's noise between identical servers. Metrics in grey are shown and never judged.</p>"
+         machine's noise between identical servers.</p>"
     );
     text
 }
@@ -417,6 +428,15 @@ mod tests {
         assert!(
             html.contains("Machine") && html.contains("AMD EPYC") && html.contains("sparring-loadgen duel")
         );
+    }
+
+    #[test]
+    fn what_is_not_judged_is_folded_away() {
+        let html = of(duel(10, 1.1)).html;
+        let (open, folded) = html.split_once("<details>").expect("something is shown alone");
+        assert!(open.contains(">server-cpu us/msg<") && !open.contains(">enters /msg<"));
+        let folded = folded.split_once("</details>").expect("closed").0;
+        assert!(folded.contains(">enters /msg<") && !folded.contains("word-regressed"));
     }
 
     #[test]
