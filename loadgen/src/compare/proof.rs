@@ -121,7 +121,7 @@ pub struct OfMetric {
     pub half_called_regressed: Share,
     /// Made worse by twice the threshold, called regressed.
     pub twice_found: Share,
-    /// The smallest slowdown that is found in [`POWER`] of the drawn blocks; `None` where not even [`LARGEST_SLOWDOWN`] is.
+    /// The smallest slowdown that is found in [`POWER`] of the drawn blocks; `None` where not even `LARGEST_SLOWDOWN` is.
     pub smallest_found: Option<f64>,
 }
 
