@@ -12,6 +12,7 @@ pub mod echo;
 pub mod export;
 pub mod machine;
 mod opening;
+mod perf;
 mod procfs;
 pub mod report;
 pub mod result;

@@ -107,7 +107,8 @@ fn passed<K: Ord>(now: &BTreeMap<K, (u64, u64)>, earlier: &BTreeMap<K, (u64, u64
     each.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
 }
 
-fn tasks(pid: u32) -> Vec<u32> {
+/// The threads of a process.
+pub(crate) fn tasks(pid: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -24,6 +24,7 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     lines.extend(opening(plan, run, percentiles));
     lines.extend([line("echoes", &echoes(plan, run.integrity)), line("errors", &errors(run.errors))]);
     lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
+    lines.extend(run.server.as_ref().and_then(counters));
     lines.push(line("generator", &generator(plan, run)));
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
@@ -254,6 +255,17 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
         let _ = write!(text, ", engine {engine}");
     }
     text
+}
+
+/// What the processor counted, or why it did not.
+fn counters(server: &Server) -> Option<String> {
+    let (instructions, cycles) = (server.instructions_per_message, server.cycles_per_message);
+    let counted = instructions.zip(cycles).map(|(instructions, cycles)| {
+        format!("{} instructions, {} cycles per message", grouped(instructions), grouped(cycles))
+    });
+    let why = server.not_counted.as_ref();
+    let text = counted.or_else(|| why.map(|why| format!("instructions and cycles not counted: {why}")));
+    text.map(|text| line("", &text))
 }
 
 fn generator(plan: &Plan, run: &Run) -> String {

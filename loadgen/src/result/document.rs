@@ -549,6 +549,12 @@ pub struct Server {
     /// Instructions per received message in the measured window, user space and kernel where the host lets both be counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions_per_message: Option<f64>,
+    /// The processor's cycles, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles_per_message: Option<f64>,
+    /// Why instructions and cycles are not known, in a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_counted: Option<String>,
     /// What the server counted over its whole life, warm-up included (`--stats`); empty where it does not say.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,

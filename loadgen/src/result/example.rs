@@ -179,6 +179,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             involuntary_switches_per_message: Some(0.005),
             page_faults_per_message: Some(0.0001),
             instructions_per_message: Some(9_000.0),
+            cycles_per_message: Some(8_000.0),
+            not_counted: None,
             counters: BTreeMap::from([("enters".into(), 6_000), ("messages".into(), 200_000)]),
         }),
         client: Client {

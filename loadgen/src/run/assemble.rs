@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::coordinator::{Measured, ServerCost};
+use super::coordinator::{Counted, Measured, ServerCost};
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
 use super::validity::{Verdict, judge};
@@ -52,7 +52,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             engine,
             cpus: plan.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
             counters,
-            ..server_cost(plan, &cost, received)
+            ..counted(measured.counted.as_ref(), received, server_cost(plan, &cost, received))
         }),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
@@ -90,6 +90,19 @@ fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
         ..Server::default()
+    }
+}
+
+/// With what the processor's own counters say, or why they say nothing.
+fn counted(counted: Option<&Counted>, received: u64, server: Server) -> Server {
+    match counted {
+        None => server,
+        Some(Ok((instructions, cycles))) => Server {
+            instructions_per_message: Some(per_message(*instructions, received)),
+            cycles_per_message: Some(per_message(*cycles, received)),
+            ..server
+        },
+        Some(Err(why)) => Server { not_counted: Some(why.clone()), ..server },
     }
 }
 
@@ -156,6 +169,7 @@ mod tests {
             threads_cpu_ns: vec![500_000_000, 3_000_000_000],
             threads_waited_ns: 30_000_000,
             stolen_ns: 10_000_000,
+            counted: Some(Ok((800_000, 400_000))),
             server: Some(ServerCost {
                 cpu: CpuSpent {
                     total_ns: 2000,
@@ -194,6 +208,8 @@ mod tests {
         assert_eq!(server.voluntary_switches_per_message, Some(0.1));
         assert_eq!(server.involuntary_switches_per_message, Some(0.05));
         assert_eq!(server.page_faults_per_message, Some(0.01));
+        assert_eq!(server.instructions_per_message, Some(4000.0));
+        assert_eq!((server.cycles_per_message, server.not_counted), (Some(2000.0), None));
         assert_eq!((server.rss_bytes, server.rss_bytes_per_connection), (Some(500_000), Some(1000.0)));
         assert_eq!((server.counters["messages"], server.cpus), (7, vec![0]));
     }
@@ -203,6 +219,15 @@ mod tests {
         let run = run(&measured(Duration::from_secs(2)));
         let expected = Disturbance { server_waited: Some(0.002), generator_waited: 0.015, stolen: 0.005 };
         assert_eq!(run.disturbance, Some(expected));
+    }
+
+    #[test]
+    fn what_the_host_does_not_count_is_not_known_and_the_reason_is() {
+        let why = "this machine has no counters".to_owned();
+        let measured = Measured { counted: Some(Err(why.clone())), ..measured(Duration::from_secs(2)) };
+        let server = run(&measured).server.expect("known");
+        assert_eq!((server.instructions_per_message, server.cycles_per_message), (None, None));
+        assert_eq!(server.not_counted, Some(why));
     }
 
     #[test]

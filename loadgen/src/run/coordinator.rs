@@ -14,6 +14,7 @@ use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::{SAME_BOUNDS, Tally, interval};
 use super::worker::WorkerThread;
+use crate::perf::Counting;
 use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
 use crate::spawn::{LastWords, Server};
@@ -48,6 +49,8 @@ pub(super) struct Measured {
     pub(super) threads_waited_ns: u64,
     /// Time that the hypervisor took from the processor that lost most, of those the run is confined to.
     pub(super) stolen_ns: u64,
+    /// `None` where the server was not started here.
+    pub(super) counted: Option<Counted>,
     pub(super) server: Option<ServerCost>,
 }
 
@@ -57,7 +60,11 @@ struct Spent {
     threads_waited_ns: u64,
     stolen_ns: u64,
     server: CpuSpent,
+    counted: Option<Counted>,
 }
+
+/// Instructions and cycles of the server in the window, or why they are not known.
+pub(super) type Counted = Result<(u64, u64), String>;
 
 /// What a run cost the server.
 #[derive(Clone, Copy, Debug)]
@@ -206,6 +213,7 @@ impl<'a> Coordinator<'a> {
             threads_cpu_ns: spent.threads_cpu_ns,
             threads_waited_ns: spent.threads_waited_ns,
             stolen_ns: spent.stolen_ns,
+            counted: spent.counted,
             server: self.server.is_some().then_some(ServerCost {
                 cpu: spent.server,
                 before: self.memory_before,
@@ -253,6 +261,7 @@ impl<'a> Coordinator<'a> {
         let threads = self.threads_times();
         self.look_at_server(&mut server);
         let server_before = server.clone();
+        let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
         self.enter(Phase::Measure, self.plan.measure);
         // What is left of the window: looking has taken a moment.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
@@ -272,6 +281,7 @@ impl<'a> Coordinator<'a> {
         let now = self.threads_times();
         let passed = || now.iter().zip(&threads);
         self.look_at_server(&mut server);
+        let counted = counting.map(|counting| counting.and_then(|mut counting| counting.read()));
         let stolen_now = procfs::stolen_ns(&self.cpus);
         let lost =
             stolen_now.iter().map(|(cpu, now)| now.saturating_sub(stolen.get(cpu).copied().unwrap_or(*now)));
@@ -280,6 +290,7 @@ impl<'a> Coordinator<'a> {
             threads_waited_ns: passed().map(|(now, then)| now.1.saturating_sub(then.1)).max().unwrap_or(0),
             stolen_ns: lost.max().unwrap_or(0),
             server: server.since(&server_before),
+            counted,
         })
     }
 

@@ -218,6 +218,7 @@ mod tests {
             threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)],
             threads_waited_ns: 0,
             stolen_ns: 0,
+            counted: None,
             server: server.map(|share| ServerCost {
                 cpu: CpuSpent { busiest_ns: ns(share), ..CpuSpent::default() },
                 before: memory,

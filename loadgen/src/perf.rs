@@ -1,0 +1,104 @@
+//! Instructions and cycles of other processes, where the host has counters for them: perf_event_open(2).
+
+use std::io;
+
+use perf_event::events::{Event, Hardware};
+use perf_event::{Builder, Counter};
+use rustix::io::Errno;
+
+use crate::procfs;
+
+/// Counts what processes do from now on, their threads and those that they start.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    instructions: Vec<Counter>,
+    cycles: Vec<Counter>,
+}
+
+impl Counting {
+    /// Begins to count.
+    ///
+    /// # Errors
+    /// Why nothing can be counted here, in a line, with the remedy where there is one.
+    pub(crate) fn start(pids: &[u32]) -> Result<Self, String> {
+        let count = |event| counters(pids, event).map_err(|error| why_not(&error));
+        Ok(Self { instructions: count(Hardware::INSTRUCTIONS)?, cycles: count(Hardware::CPU_CYCLES)? })
+    }
+
+    /// Instructions and cycles since the start.
+    ///
+    /// # Errors
+    /// Why they cannot be read, in a line.
+    pub(crate) fn read(&mut self) -> Result<(u64, u64), String> {
+        let sum = |counters: &mut [Counter]| counters.iter_mut().map(Counter::read).sum::<io::Result<u64>>();
+        let read = |error: io::Error| format!("the counters cannot be read: {error}");
+        Ok((sum(&mut self.instructions).map_err(read)?, sum(&mut self.cycles).map_err(read)?))
+    }
+}
+
+/// A running counter for each thread of these processes.
+fn counters(pids: &[u32], event: impl Event + Clone) -> io::Result<Vec<Counter>> {
+    let threads = pids.iter().flat_map(|&pid| procfs::tasks(pid));
+    let counters = threads.map(|tid| counter(tid, event.clone()));
+    // A thread that has ended since it was listed has nothing to count.
+    let ended = |error: &io::Error| error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
+    counters.filter(|counter| !counter.as_ref().is_err_and(ended)).collect()
+}
+
+fn counter(tid: u32, event: impl Event) -> io::Result<Counter> {
+    let mut builder = Builder::new(event);
+    builder.observe_pid(tid.cast_signed()).any_cpu().include_kernel().inherit(true);
+    let mut counter = builder.build()?;
+    counter.enable()?;
+    Ok(counter)
+}
+
+fn why_not(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON".to_owned()
+        }
+        // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
+        io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
+            "this machine has no counters for them, as is usual in virtual machines".to_owned()
+        }
+        _ => format!("perf_event_open(2) says: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perf_event::events::Software;
+
+    use super::*;
+
+    /// The kernel's own counters are there also where the processor's are not.
+    #[test]
+    fn the_threads_of_a_process_are_counted() {
+        let me = [std::process::id()];
+        let mut counting = match counters(&me, Software::PAGE_FAULTS) {
+            Ok(counting) => counting,
+            Err(error) => return println!("skipped: {}", why_not(&error)),
+        };
+        assert!(!counting.is_empty());
+        // Inherited by a thread that is started now.
+        let pages = std::thread::spawn(|| vec![1u8; 16 << 20].len()).join().expect("no panic");
+        let faults: u64 = counting.iter_mut().map(|counter| counter.read().expect("readable")).sum();
+        assert!(pages > 0 && faults > 0, "{faults}");
+    }
+
+    #[test]
+    fn where_nothing_can_be_counted_the_reason_is_a_line() {
+        let said = match Counting::start(&[std::process::id()]) {
+            Ok(mut counting) => {
+                let (instructions, cycles) = counting.read().expect("readable");
+                assert!(instructions > 0 && cycles > 0);
+                return;
+            }
+            Err(said) => said,
+        };
+        assert!(said.len() > 20 && !said.contains('\n'), "{said}");
+        let denied = why_not(&io::Error::from(io::ErrorKind::PermissionDenied));
+        assert!(denied.contains("perf_event_paranoid"), "{denied}");
+    }
+}
