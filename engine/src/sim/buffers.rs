@@ -9,8 +9,10 @@ const POISON: u8 = 0xd7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Given back, and not yet shown to the kernel.
-    GivenBack,
+    /// Given back, or never used.
+    Idle,
+    /// In the ring, and not yet shown to the kernel.
+    Offered,
     /// In the ring.
     Ring,
     /// Named by a completion: the engine's.
@@ -28,7 +30,7 @@ pub(super) struct Buffers {
 impl Buffers {
     pub(super) fn new(count: usize, size: usize) -> Self {
         let memory = NonNull::from(Box::leak(vec![POISON; count * size].into_boxed_slice())).cast();
-        Self { memory, size, places: vec![Place::Ring; count], ring: (0..count as u16).collect() }
+        Self { memory, size, places: vec![Place::Idle; count], ring: VecDeque::new() }
     }
 
     pub(super) fn memory(&self) -> NonNull<u8> {
@@ -77,16 +79,26 @@ impl Buffers {
         if !self.is_engines(id) {
             return false;
         }
-        self.places[usize::from(id)] = Place::GivenBack;
-        self.ring.push_back(id);
+        self.places[usize::from(id)] = Place::Idle;
         // SAFETY: inside the allocation; the engine holds no reference into a buffer that it gives back.
         unsafe { self.start(id).as_ptr().write_bytes(POISON, self.size) };
         true
     }
 
-    /// Shows the kernel what was given back.
+    /// Puts a buffer into the ring; whether it was idle.
+    pub(super) fn offer(&mut self, id: u16) -> bool {
+        let place = &mut self.places[usize::from(id)];
+        let idle = *place == Place::Idle;
+        if idle {
+            *place = Place::Offered;
+            self.ring.push_back(id);
+        }
+        idle
+    }
+
+    /// Shows the kernel what was offered.
     pub(super) fn publish(&mut self) {
-        self.places.iter_mut().filter(|p| **p == Place::GivenBack).for_each(|p| *p = Place::Ring);
+        self.places.iter_mut().filter(|p| **p == Place::Offered).for_each(|p| *p = Place::Ring);
     }
 
     /// The buffer that an address lies in.

@@ -105,6 +105,10 @@ impl Ring for SimulatedRing {
         self.world.borrow_mut().give_back(self.index, id);
     }
 
+    fn offer(&mut self, id: u16) {
+        self.world.borrow_mut().offer(self.index, id);
+    }
+
     fn publish(&mut self) {
         self.world.borrow_mut().rings[self.index].buffers.publish();
     }

@@ -1,7 +1,7 @@
 //! A ring of provided buffers (io_uring_register_buf_ring(3)): memory that the kernel receives into by itself.
 //!
-//! The life of a buffer: (1) in the ring, the kernel's; (2) named by a completion, ours: the handler reads and writes it;
-//! (3) named by sends, when parts of it are echoed; (4) given back, into the ring again, once nothing names it.
+//! The life of a buffer: (1) idle, ours; (2) offered, in the ring, the kernel's; (3) named by a completion, ours: the handler reads
+//! and writes it; (4) named by sends, when parts of it are echoed; (5) given back, idle again, once nothing names it.
 
 use std::io;
 use std::ptr::NonNull;
@@ -35,6 +35,16 @@ impl Drop for Mapping {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nobody's.
+    Idle,
+    /// In the ring: the kernel's.
+    Ring,
+    /// Named by a completion and not given back yet: ours.
+    Named,
+}
+
 /// The ring and its buffers.
 pub(crate) struct BufRing {
     entries: Mapping,
@@ -43,33 +53,28 @@ pub(crate) struct BufRing {
     size: usize,
     /// Where the next buffer goes; wraps at 2^16, as the kernel's tail does.
     tail: u16,
-    /// Which buffers are ours (named by a completion, not given back yet): what makes `buffer` sound.
-    ours: Vec<bool>,
+    /// What makes `buffer` sound.
+    places: Vec<Place>,
 }
 
 impl BufRing {
     /// The group that receives name. A worker has one.
     pub(crate) const GROUP: u16 = 0;
 
-    /// Memory for `count` buffers (a power of two) of `size` bytes, all in the ring but not yet registered.
+    /// Memory for `count` buffers (a power of two) of `size` bytes, none of them in the ring, which is not yet registered.
     ///
     /// The owner registers [`BufRing::address`] with an io_uring and drops this only when no operation of it can use the ring
     /// any more.
     pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "a buffer ring has a power of two of entries");
-        let mut ring = Self {
+        Ok(Self {
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(usize::from(count) * size as usize)?,
             count,
             size: size as usize,
             tail: 0,
-            ours: vec![true; usize::from(count)],
-        };
-        for id in 0..count {
-            ring.give_back(id);
-        }
-        ring.publish();
-        Ok(ring)
+            places: vec![Place::Idle; usize::from(count)],
+        })
     }
 
     /// The address to register.
@@ -83,14 +88,15 @@ impl BufRing {
 
     /// Takes note that a completion handed a buffer over.
     pub(crate) fn taken(&mut self, id: u16) {
-        debug_assert!(!self.ours[usize::from(id)], "the kernel handed a buffer over twice");
-        self.ours[usize::from(id)] = true;
+        let place = &mut self.places[usize::from(id)];
+        debug_assert!(*place == Place::Ring, "the kernel handed a buffer over that it did not have");
+        *place = Place::Named;
     }
 
     /// The first `len` bytes of a buffer that is ours.
     pub(crate) fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
         assert!(
-            self.ours[usize::from(id)] && len <= self.size,
+            self.places[usize::from(id)] == Place::Named && len <= self.size,
             "a buffer of the kernel's, or beyond its end"
         );
         // SAFETY: buffer `id` lies inside the mapping, which is initialised (zeroed by the kernel) and lives as long as self; it
@@ -101,10 +107,18 @@ impl BufRing {
         }
     }
 
-    /// Puts a buffer into the ring; the kernel sees it after [`BufRing::publish`].
+    /// Takes note that nothing refers to a buffer's bytes any more.
     pub(crate) fn give_back(&mut self, id: u16) {
-        assert!(self.ours[usize::from(id)], "a buffer given back twice");
-        self.ours[usize::from(id)] = false;
+        let place = &mut self.places[usize::from(id)];
+        assert!(*place == Place::Named, "a buffer given back twice");
+        *place = Place::Idle;
+    }
+
+    /// Puts an idle buffer into the ring; the kernel sees it after [`BufRing::publish`].
+    pub(crate) fn offer(&mut self, id: u16) {
+        let place = &mut self.places[usize::from(id)];
+        assert!(*place == Place::Idle, "a buffer offered that is in use or in the ring");
+        *place = Place::Ring;
         let index = usize::from(self.tail & (self.count - 1));
         // SAFETY: the index is below `count`, the ring's length; an entry at the tail belongs to us until published. The
         // kernel reads entries through the same memory only below the published tail.
@@ -115,11 +129,11 @@ impl BufRing {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel all buffers given back.
+    /// Shows the kernel all buffers offered.
     pub(crate) fn publish(&mut self) {
         let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `base` is the page-aligned start of the ring; the tail lies inside its first entry, in a field that
-        // `give_back` does not write, is 2-byte aligned and shared with the kernel, hence accessed as an atomic.
+        // `offer` does not write, is 2-byte aligned and shared with the kernel, hence accessed as an atomic.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
         // Release: the entries are written before the tail that covers them.
         tail.store(self.tail, Ordering::Release);
@@ -134,16 +148,19 @@ mod tests {
     fn buffers_go_round() {
         let mut ring = BufRing::new(4, 64).expect("memory");
         for round in 0..3u16 {
+            for id in (0..4).rev() {
+                ring.offer(id);
+            }
+            ring.publish();
+            assert_eq!(ring.tail, 4 * (round + 1));
             for id in 0..4 {
                 ring.taken(id);
                 ring.buffer(id, 64).fill(id as u8);
             }
             assert!((0..4).all(|id| ring.buffer(id, 64) == [id as u8; 64]));
-            for id in (0..4).rev() {
+            for id in 0..4 {
                 ring.give_back(id);
             }
-            ring.publish();
-            assert_eq!(ring.tail, 4 * (round + 2));
         }
     }
 
@@ -151,6 +168,7 @@ mod tests {
     #[should_panic(expected = "given back twice")]
     fn a_buffer_is_given_back_once() {
         let mut ring = BufRing::new(2, 64).expect("memory");
+        ring.offer(1);
         ring.taken(1);
         ring.give_back(1);
         ring.give_back(1);

@@ -234,6 +234,10 @@ impl Ring for KernelRing {
         self.buffers.give_back(id);
     }
 
+    fn offer(&mut self, id: u16) {
+        self.buffers.offer(id);
+    }
+
     fn publish(&mut self) {
         self.buffers.publish();
     }

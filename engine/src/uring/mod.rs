@@ -35,6 +35,7 @@ mod accept;
 mod buf_ring;
 mod close;
 mod connect;
+mod hot_set;
 #[cfg(feature = "sim")]
 pub(crate) mod inspect;
 mod kernel;
@@ -62,6 +63,7 @@ use crate::wheel::Wheel;
 use crate::worker::{Worker, WorkerCore};
 
 use accept::Acceptors;
+use hot_set::HotSet;
 use kernel::KernelRing;
 use pieces::{Bytes, Pieces};
 use ring::{Completion, Full, Op, Ring, SendMode, Wait};
@@ -119,6 +121,8 @@ pub(crate) struct Core<'c, R, H: Handler> {
     messages: Messages,
     /// How sends are made: silent where the kernel allows, else prompt.
     send_mode: SendMode,
+    /// Which receive buffers the ring has.
+    hot: HotSet,
     /// Pieces that lie in each receive buffer.
     named: Vec<u16>,
     /// Receive buffers that are named.
@@ -179,6 +183,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             pieces: Pieces::new(),
             messages: Messages::new(),
             send_mode: if silent { SendMode::Silent } else { SendMode::Prompt },
+            hot: HotSet::new(buffers),
             named: vec![0; buffers],
             held: 0,
             written: 0,
@@ -257,6 +262,14 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         self.step_leaving();
         self.queue_accepts();
         // What nobody echoed went back in this turn.
+        self.offer_buffers();
+    }
+
+    /// Puts as many receive buffers into the ring as the next enter may take.
+    fn offer_buffers(&mut self) {
+        while let Some(id) = self.hot.next() {
+            self.ring.offer(id);
+        }
         self.ring.publish();
     }
 
@@ -364,6 +377,9 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     fn collect(&mut self) {
         loop {
             while let Some(completion) = self.ring.completion() {
+                if completion.buffer.is_some() {
+                    self.hot.taken();
+                }
                 self.completions.push(completion);
             }
             if !self.ring.overflowed() || self.fatal.is_some() {
@@ -404,7 +420,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         }
         // Prompt sends have their arena bytes copied, so no send needs the arena now.
         self.record.clear_arena();
-        self.ring.publish();
+        self.hot.end_round();
+        self.offer_buffers();
     }
 
     /// Tells the handler of everything that has happened.

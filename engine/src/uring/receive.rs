@@ -71,7 +71,10 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     fn on_receive_error(&mut self, slot: u32, errno: i32) {
         match errno {
             // No buffer was free. By now some have been given back, or will have been when the turn's sends are settled.
-            libc::ENOBUFS => self.counters.enobufs += 1,
+            libc::ENOBUFS => {
+                self.counters.enobufs += 1;
+                self.hot.ran_dry();
+            }
             libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
             errno => self.end(slot, cause(errno)),
         }
@@ -79,7 +82,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     fn return_unused(&mut self, c: Completion) {
         if let Some(id) = c.buffer {
-            self.ring.give_back(id);
+            self.give_back(id);
         }
     }
 
@@ -120,13 +123,19 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         *named += 1;
     }
 
+    /// Nothing refers to a buffer any more.
+    fn give_back(&mut self, id: u16) {
+        self.ring.give_back(id);
+        self.hot.put(id);
+    }
+
     /// One thing less; after the last the buffer goes back to the ring.
     pub(super) fn unname_buffer(&mut self, id: u16) {
         let named = &mut self.named[usize::from(id)];
         *named -= 1;
         if *named == 0 {
             self.held -= 1;
-            self.ring.give_back(id);
+            self.give_back(id);
         }
     }
 

@@ -119,10 +119,13 @@ pub(crate) trait Ring {
     /// The first `len` bytes of a receive buffer that a completion handed over and that was not given back yet.
     fn buffer(&mut self, id: u16, len: usize) -> &mut [u8];
 
-    /// Gives a receive buffer back; it is visible to the kernel after the next [`Ring::publish`].
+    /// Gives a receive buffer back: nothing refers to its bytes any more.
     fn give_back(&mut self, id: u16);
 
-    /// Makes the buffers given back visible to the kernel.
+    /// Puts a buffer that was given back, or never used, into the ring; the kernel sees it after the next [`Ring::publish`].
+    fn offer(&mut self, id: u16);
+
+    /// Makes the buffers offered visible to the kernel.
     fn publish(&mut self);
 
     /// Receive buffers in all.

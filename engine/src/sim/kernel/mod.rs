@@ -287,6 +287,12 @@ impl World {
         }
     }
 
+    pub(super) fn offer(&mut self, ring: usize, id: u16) {
+        if !self.rings[ring].buffers.offer(id) {
+            self.violate(format!("buffer {id} was offered while it was in use or in the ring"));
+        }
+    }
+
     pub(super) fn make_socket(&mut self, ring: usize, slot: u32, socket: SocketId) {
         self.put(ring, slot as usize, socket);
     }

@@ -19,6 +19,8 @@ fn ring() -> (Rc<RefCell<World>>, SimulatedRing) {
     let mut ring = SimulatedRing::new(&world, &config, 0);
     let addr = SocketAddr::from(([127, 0, 0, 1], 80));
     ring.socket(0, addr, None).expect("a socket");
+    (0..2).for_each(|id| ring.offer(id));
+    ring.publish();
     let mut w = world.borrow_mut();
     let other = w.new_socket(None, None);
     (w.sockets[0].peer, w.sockets[other].peer) = (Some(other), Some(0));
