@@ -2,10 +2,13 @@
 //!
 //! The kernel takes buffers in the order in which they were offered. With all of them in the ring each would come round only
 //! after all the others, and would be out of the cache by then; and all would have been written to, however few are needed.
-//! So only as many are offered as the turns take, and the rest lie idle, the last one used on top.
+//! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled,
+//! fewer still: a receive that finds none is made again, which costs little beside so many bytes read from the cache.
 
 /// Offered at the start, and never fewer afterwards.
 const LEAST: usize = 4;
+/// What the offered buffers hold together, at most, when filled as those of the round before: well inside a core's own cache.
+const BYTES: usize = 256 << 10;
 /// So many rounds without need make the set smaller.
 const WINDOW: u32 = 1024;
 
@@ -18,6 +21,8 @@ pub(super) struct HotSet {
     wanted: usize,
     /// Taken by the kernel in this round.
     taken: usize,
+    /// Bytes in those.
+    filled: usize,
     /// The kernel wanted one more than there was.
     dry: bool,
     /// Most that a round of this window took.
@@ -29,13 +34,24 @@ impl HotSet {
     /// Of `all` buffers, none of them offered yet.
     pub(super) fn new(all: usize) -> Self {
         let idle = (0..all).rev().map(|id| id as u16).collect();
-        Self { all, idle, offered: 0, wanted: LEAST.min(all), taken: 0, dry: false, most: 0, rounds: 0 }
+        Self {
+            all,
+            idle,
+            offered: 0,
+            wanted: LEAST.min(all),
+            taken: 0,
+            filled: 0,
+            dry: false,
+            most: 0,
+            rounds: 0,
+        }
     }
 
-    /// The kernel took an offered buffer.
-    pub(super) fn taken(&mut self) {
+    /// The kernel took an offered buffer and put so many bytes into it.
+    pub(super) fn taken(&mut self, bytes: usize) {
         self.offered -= 1;
         self.taken += 1;
+        self.filled += bytes;
     }
 
     /// A receive ended because no buffer was offered.
@@ -59,12 +75,16 @@ impl HotSet {
     }
 
     /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
-    /// few, and fewer only after a whole window in which fewer would have done.
+    /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache.
     pub(super) fn end_round(&mut self) {
+        let room = (self.taken * BYTES)
+            .checked_div(self.filled)
+            .unwrap_or(self.wanted)
+            .clamp(LEAST, self.all.max(LEAST));
         let doubled = if self.dry { self.wanted * 2 } else { 0 };
         self.most = self.most.max(self.taken);
-        self.wanted = self.wanted.max(with_room(self.taken)).max(doubled).min(self.all);
-        (self.taken, self.dry) = (0, false);
+        self.wanted = self.wanted.max(with_room(self.taken)).max(doubled).min(room).min(self.all);
+        (self.taken, self.filled, self.dry) = (0, 0, false);
         self.rounds += 1;
         if self.rounds == WINDOW {
             self.wanted = with_room(self.most).max(LEAST).min(self.all);
@@ -83,13 +103,18 @@ mod tests {
 
     /// A round in which the kernel takes `n` of what is offered, and all of it comes back. What was offered, at the end.
     fn round(set: &mut HotSet, n: usize) -> Vec<u16> {
+        round_of(set, n, 32)
+    }
+
+    /// The same with so many bytes in each.
+    fn round_of(set: &mut HotSet, n: usize, bytes: usize) -> Vec<u16> {
         let mut taken = Vec::new();
         for id in 0..n {
             if set.offered == 0 {
                 set.ran_dry();
                 break;
             }
-            set.taken();
+            set.taken(bytes);
             taken.push(id as u16);
         }
         set.end_round();
@@ -114,6 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn full_buffers_stay_few() {
+        let mut set = HotSet::new(128);
+        for _ in 0..20 {
+            round_of(&mut set, 40, 64 << 10);
+        }
+        assert_eq!(set.wanted, 4);
+        for _ in 0..20 {
+            round_of(&mut set, 40, 1 << 10);
+        }
+        assert_eq!(set.wanted, 64);
+    }
+
+    #[test]
     fn never_more_than_there_are() {
         let mut set = HotSet::new(2);
         assert_eq!(round(&mut set, 0), [0, 1]);
@@ -127,7 +165,7 @@ mod tests {
     fn the_last_one_used_is_used_first() {
         let mut set = HotSet::new(8);
         assert_eq!(round(&mut set, 0), [0, 1, 2, 3]);
-        set.taken();
+        set.taken(1);
         set.put(0);
         assert_eq!(set.next(), Some(0));
     }

@@ -378,7 +378,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         loop {
             while let Some(completion) = self.ring.completion() {
                 if completion.buffer.is_some() {
-                    self.hot.taken();
+                    self.hot.taken(completion.result.max(0).cast_unsigned() as usize);
                 }
                 self.completions.push(completion);
             }
