@@ -7,7 +7,7 @@ use loadgen::result::{Errors, Integrity, Payload, Run};
 use loadgen::run::Plan;
 
 use super::echo::{Echo, Fault};
-use super::{assert_consistent, engines, plan, reasons, run};
+use super::{assert_consistent, counted, engines, plan, reasons, run};
 
 /// The run of a plan against a server with `fault`, on every engine.
 fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run)) {
@@ -42,9 +42,7 @@ fn right_echoes_of_any_size_are_right() {
             let server = Echo::ws(Fault::None);
             let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
             (plan.payload, plan.message_bytes) = (payload, len);
-            // However slow the machine: a number of messages, not a time.
-            (plan.messages, plan.warmup) = (Some(40), std::time::Duration::ZERO);
-            plan.measure = std::time::Duration::from_secs(3600);
+            counted(&mut plan, 40);
             let run = run(&plan);
             assert_consistent(&run);
             assert_eq!(
@@ -62,6 +60,7 @@ fn large_messages_and_several_threads_on_every_engine() {
     let change = |plan: &mut Plan| {
         (plan.payload, plan.message_bytes) = (Payload::TextMixed, 300_000);
         (plan.threads, plan.pipeline) = (2, 2);
+        counted(plan, 40);
     };
     on_every_engine(Fault::None, change, |run| {
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
@@ -120,6 +119,7 @@ fn raw_echoes_are_checked_too() {
             let server = Echo::tcp(len, Fault::None);
             let mut plan = plan(&server.tcp_url(), engine);
             (plan.message_bytes, plan.pipeline) = (len, 3);
+            counted(&mut plan, 400);
             let right = run(&plan);
             assert_consistent(&right);
             assert_eq!(

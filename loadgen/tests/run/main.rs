@@ -42,6 +42,12 @@ fn plan(url: &str, engine: EngineKind) -> Plan {
     }
 }
 
+/// Ends after `messages`, however slow the machine, in place of after a time.
+fn counted(plan: &mut Plan, messages: u64) {
+    plan.messages = Some(messages);
+    (plan.warmup, plan.measure) = (Duration::ZERO, Duration::from_secs(3600));
+}
+
 fn run(plan: &Plan) -> Run {
     execute(plan, &mut Silent).unwrap_or_else(|error| panic!("{}: {error}", plan.engine))
 }

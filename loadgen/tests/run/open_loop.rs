@@ -118,7 +118,7 @@ fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
         max_outstanding: 1 << 20,
         warmup: Duration::from_millis(300),
         measure: Duration::from_millis(200),
-        answer_timeout: Duration::from_millis(200),
+        answer_timeout: Duration::from_secs(10),
         ..open(&server.ws_url(), EngineKind::Epoll)
     };
     let run = run(&plan);

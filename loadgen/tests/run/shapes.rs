@@ -9,13 +9,17 @@ use loadgen::result::{Errors, Integrity, Mask, Payload, Run};
 use loadgen::run::Plan;
 
 use super::echo::{Echo, Fault, Seen};
-use super::{engines, plan, reasons, run};
+use super::{counted, engines, plan, reasons, run};
+
+/// For what happens again and again, at 50 ms or less; several times even on a machine that is busy otherwise.
+const A_WHILE: Duration = Duration::from_secs(1);
 
 /// The run of a plan against a right server, on every engine; everything must be as it was sent.
 fn on_every_engine(change: impl Fn(&mut Plan), check: impl Fn(&Plan, &Run, &Seen)) {
     for engine in engines() {
         let server = Echo::ws(Fault::None);
         let mut plan = plan(&server.ws_url(), engine);
+        counted(&mut plan, 400);
         change(&mut plan);
         let run = run(&plan);
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{engine}");
@@ -41,6 +45,7 @@ fn several_sizes_are_echoed_and_checked() {
     let mut raw = plan(&server.tcp_url(), EngineKind::Epoll);
     // The server echoes seven bytes at a time: any cuts.
     (raw.message_sizes, raw.pipeline) = (vec![(7, 1), (49, 1), (21, 2)], 2);
+    counted(&mut raw, 400);
     let run = run(&raw);
     assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
     assert!(run.received > 0);
@@ -74,8 +79,8 @@ fn without_verification_nobody_looks_at_what_comes_back() {
 #[test]
 fn a_number_of_messages_is_sent_and_no_more() {
     let change = |plan: &mut Plan| {
-        (plan.messages, plan.threads, plan.pipeline) = (Some(1003), 3, 2);
-        (plan.warmup, plan.measure) = (Duration::ZERO, Duration::from_secs(3600));
+        counted(plan, 1003);
+        (plan.threads, plan.pipeline) = (3, 2);
     };
     let check = |_: &Plan, run: &Run, seen: &Seen| {
         assert_eq!((run.sent, run.received, count(&seen.messages)), (1003, 1003, 1003));
@@ -100,6 +105,7 @@ fn a_number_of_messages_is_sent_and_no_more() {
 fn idle_connections_stay_open_and_all_ping() {
     let change = |plan: &mut Plan| {
         (plan.idle, plan.threads) = (5, 2);
+        (plan.messages, plan.measure) = (None, A_WHILE);
         plan.ping_interval = Some(Duration::from_millis(20));
     };
     on_every_engine(change, |_, run, seen| {
@@ -175,6 +181,7 @@ fn raw_connections_are_replaced_too() {
         let server = Echo::tcp(38, Fault::None);
         let mut plan = plan(&server.tcp_url(), engine);
         (plan.message_bytes, plan.messages_per_connection) = (38, Some(1));
+        counted(&mut plan, 400);
         let run = run(&plan);
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
         assert!(run.cycles.is_some_and(|cycles| cycles.count > 0));
@@ -183,7 +190,10 @@ fn raw_connections_are_replaced_too() {
 
 #[test]
 fn an_open_loop_goes_on_while_connections_are_replaced() {
-    let change = |plan: &mut Plan| (plan.messages_per_connection, plan.rate_per_s) = (Some(5), Some(500.0));
+    let change = |plan: &mut Plan| {
+        (plan.messages_per_connection, plan.rate_per_s) = (Some(5), Some(500.0));
+        counted(plan, 125);
+    };
     for engine in engines() {
         let server = Echo::ws(Fault::None);
         let mut plan = plan(&server.ws_url(), engine);
@@ -197,7 +207,10 @@ fn an_open_loop_goes_on_while_connections_are_replaced() {
 
 #[test]
 fn a_connection_is_replaced_after_its_time() {
-    let change = |plan: &mut Plan| plan.lifetime = Some(Duration::from_millis(50));
+    let change = |plan: &mut Plan| {
+        plan.lifetime = Some(Duration::from_millis(50));
+        (plan.messages, plan.measure) = (None, A_WHILE);
+    };
     on_every_engine(change, |_, run, seen| {
         assert!(run.cycles.is_some_and(|cycles| cycles.count > 0) && count(&seen.connections) > 4);
     });
@@ -208,7 +221,7 @@ fn lost_connections_are_opened_again_and_counted() {
     for engine in engines() {
         let server = Echo::ws(Fault::Disconnect);
         let mut plan = plan(&server.ws_url(), engine);
-        plan.reconnect = true;
+        (plan.reconnect, plan.measure) = (true, A_WHILE);
         let run = run(&plan);
         assert!(run.errors.closed > 4 && count(&server.seen.connections) > 4, "{:?}", run.errors);
         assert!(run.received > 0 && !run.valid && run.integrity == Integrity::default());
