@@ -75,8 +75,8 @@ pub enum Cause {
     WriteStalled,
     /// Another error of the socket.
     Io(io::Error),
-    /// Its TLS failed.
-    Tls(TlsError),
+    /// Its TLS failed. Boxed, so that no connection is larger for it.
+    Tls(Box<TlsError>),
     /// [`Worker::stop`] ended the run.
     Shutdown,
 }

@@ -341,7 +341,7 @@ impl<H: Handler> Handler for Tls<H> {
 
     fn closed(&mut self, id: ConnId, c: Self::Conn, cause: Cause) {
         let failure = c.session.and_then(|session| session.failure);
-        self.inner.closed(id, c.inner, failure.map_or(cause, Cause::Tls));
+        self.inner.closed(id, c.inner, failure.map_or(cause, |failure| Cause::Tls(Box::new(failure))));
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
