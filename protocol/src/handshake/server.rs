@@ -58,8 +58,8 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
         None => (start, false),
     };
     let may_be_one = field::is_token(method) && method.len() <= MAX_METHOD;
-    // A handshake's record of any version that was ever in use (RFC 8446 5.1).
-    if matches!(buffered, [22] | [22, 3, ..]) {
+    // A handshake's record (RFC 8446 5.1). By its first byte alone, so that it does not matter how the bytes are cut.
+    if buffered.first() == Some(&22) {
         return Err(Refusal::TLS);
     }
     if !may_be_one && (ended || !method.is_empty()) || start.starts_with(HTTP2_PREFACE) {
