@@ -333,9 +333,7 @@ fn test_refuse_bare_line_feeds_folding_nul_and_space_before_the_colon() {
 
 #[test]
 fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
-    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let junk: [&[u8]; 9] = [
-        tls,
+    let junk: [&[u8]; 8] = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x81\x85\x37\xfa\x21\x3d",
         b"\0",
@@ -349,7 +347,20 @@ fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
         let refused = find_head(bytes, &mut 0, &LIMITS).unwrap_err();
         assert_eq!((refused.status(), refused.rule()), (400, "not-http"), "{}", bytes.escape_ascii());
     }
-    assert_eq!(find_head(&tls[..1], &mut 0, &LIMITS).unwrap_err().rule(), "not-http");
+}
+
+#[test]
+fn test_tell_tls_on_a_plain_port_however_its_bytes_are_cut() {
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for bytes in [&hello[..1], &hello[..2], &hello[..], b"\x16\x09"] {
+        let refused = find_head(bytes, &mut 0, &LIMITS).unwrap_err();
+        assert_eq!(
+            (refused.status(), refused.rule()),
+            (400, "tls-on-plain-port"),
+            "{}",
+            bytes.escape_ascii()
+        );
+    }
 }
 
 #[test]
