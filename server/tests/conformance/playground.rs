@@ -31,6 +31,8 @@ pub(crate) struct Playground {
     pub(crate) path: String,
     /// Only a server that will not answer takes this long.
     pub(crate) patience: Duration,
+    /// Whether a relay adds TLS on the way to the server.
+    behind_tls: bool,
     usual: SocketAddr,
     limited: Option<Limited>,
 }
@@ -58,8 +60,10 @@ impl Playground {
             policed: reach(policed),
             pid: usual.pid(),
         };
+        let direct = usual.address();
         let usual = reach(usual);
-        Self { host: usual.to_string(), path: "/echo".into(), patience, usual, limited: Some(limited) }
+        let (host, behind_tls) = (usual.to_string(), usual != direct);
+        Self { host, path: "/echo".into(), patience, behind_tls, usual, limited: Some(limited) }
     }
 
     pub(crate) fn foreign(url: &str, patience: Duration) -> Result<Self, String> {
@@ -80,7 +84,8 @@ impl Playground {
             let name = name.trim_start_matches('[').trim_end_matches(']');
             usual = relay(usual, name).map_err(|error| error.to_string())?;
         }
-        Ok(Self { host: host.into(), path: path.into(), patience, usual, limited: None })
+        let behind_tls = scheme == "wss";
+        Ok(Self { host: host.into(), path: path.into(), patience, behind_tls, usual, limited: None })
     }
 
     pub(crate) fn address(&self, on: On) -> Option<SocketAddr> {
@@ -107,6 +112,8 @@ pub(crate) struct Target {
     pub(crate) path: String,
     pub(crate) patience: Duration,
     pub(crate) pid: Option<u32>,
+    /// Whether the server does TLS.
+    pub(crate) tls: bool,
 }
 
 impl Target {
@@ -114,6 +121,7 @@ impl Target {
         let Playground { host, path, patience, .. } = playground;
         let path = if on == On::Choosy { PATH } else { path };
         let (host, path, patience, pid) = (host.clone(), path.to_owned(), *patience, playground.pid());
-        Some(Self { address: playground.address(on)?, host, path, patience, pid })
+        let tls = playground.behind_tls;
+        Some(Self { address: playground.address(on)?, host, path, patience, pid, tls })
     }
 }
