@@ -77,19 +77,17 @@ impl HotSet {
     /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
     /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache.
     pub(super) fn end_round(&mut self) {
-        let room = (self.taken * BYTES)
-            .checked_div(self.filled)
-            .unwrap_or(self.wanted)
-            .clamp(LEAST, self.all.max(LEAST));
+        let room = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
         let doubled = if self.dry { self.wanted * 2 } else { 0 };
         self.most = self.most.max(self.taken);
-        self.wanted = self.wanted.max(with_room(self.taken)).max(doubled).min(room).min(self.all);
-        (self.taken, self.filled, self.dry) = (0, 0, false);
         self.rounds += 1;
         if self.rounds == WINDOW {
-            self.wanted = with_room(self.most).max(LEAST).min(self.all);
+            self.wanted = with_room(self.most);
             (self.rounds, self.most) = (0, 0);
         }
+        let needed = self.wanted.max(with_room(self.taken)).max(doubled);
+        self.wanted = needed.min(room).max(LEAST).min(self.all);
+        (self.taken, self.filled, self.dry) = (0, 0, false);
     }
 }
 
