@@ -359,15 +359,15 @@ fn websocket_refusals(d: &Draft) -> Vec<Case> {
     let upgrade = |id: &str, sent: &str, draft: Draft| {
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::Status(426, VERSION))
     };
+    let no_websocket = |id: &str, sent: &str, draft: Draft| {
+        Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::StatusOrPage(426, VERSION))
+    };
+    let page = d.clone().without("Upgrade").set("Connection", "close");
     let mut cases = vec![
-        upgrade(
-            "hs-page",
-            "a page, no upgrade asked for",
-            d.clone().without("Upgrade").set("Connection", "close"),
-        ),
-        upgrade("hs-upgrade-missing", "no Upgrade", d.clone().without("Upgrade")),
-        upgrade("hs-upgrade-other", "Upgrade: h2c", d.clone().set("Upgrade", "h2c")),
-        upgrade("hs-upgrade-part", "Upgrade: websockets", d.clone().set("Upgrade", "websockets")),
+        no_websocket("hs-page", "a page, no upgrade asked for", page),
+        no_websocket("hs-upgrade-missing", "no Upgrade", d.clone().without("Upgrade")),
+        no_websocket("hs-upgrade-other", "Upgrade: h2c", d.clone().set("Upgrade", "h2c")),
+        no_websocket("hs-upgrade-part", "Upgrade: websockets", d.clone().set("Upgrade", "websockets")),
         upgrade("hs-version-missing", "no Sec-WebSocket-Version", d.clone().without("Sec-WebSocket-Version")),
         bad(
             "hs-version-twice",

@@ -103,6 +103,21 @@ fn our_server_on_tokio_uring_over_tls() {
     all_ok_on("tokio-uring", "wss");
 }
 
+/// As scripts/conformance.sh finds a server that was started without flags: at `/`, where browsers get a page.
+#[test]
+fn our_server_at_the_root() {
+    let server = Program::start(&["--engine", "epoll", "--threads", "1", "--log", "off"]);
+    let url = format!("ws://{}/", server.address());
+    let playground = Playground::foreign(&url, LONG).expect("our server");
+    let results = case::run_all(&handshake::cases(&playground), &playground);
+    let failures: Vec<_> = results
+        .into_iter()
+        .filter(|result| !matches!(result.verdict, Verdict::Ok | Verdict::Skipped))
+        .collect();
+    print(&failures);
+    assert!(failures.is_empty(), "{} cases are not OK", failures.len());
+}
+
 /// The whole process is this test's when a URL is given: the table is its output, its exit code the verdict.
 #[test]
 fn any_server() {

@@ -52,6 +52,9 @@ pub(crate) enum Answer {
     Opens(Vec<Frame>),
     /// This status with these fields, then the end of TCP.
     Status(u16, &'static [(&'static str, &'static str)]),
+    /// As [`Status`](Self::Status), or 200 with any page: no WebSocket was asked for, and what else was may be passed over
+    /// (RFC 9110 7.8).
+    StatusOrPage(u16, &'static [(&'static str, &'static str)]),
     /// 400, or a dropped connection: whoever speaks another protocol cannot read more.
     StatusOrDrop,
     /// No answer, but an end.
@@ -264,6 +267,7 @@ impl fmt::Display for Answer {
             Self::Opens(replies) if replies.is_empty() => f.write_str("101, open"),
             Self::Opens(replies) => write!(f, "101, {}, open", describe_replies(replies)),
             Self::Status(status, _) => write!(f, "{status}, end"),
+            Self::StatusOrPage(status, _) => write!(f, "{status} or 200, end"),
             Self::StatusOrDrop => f.write_str("400 or end"),
             Self::Drop => f.write_str("end"),
         }
@@ -278,7 +282,10 @@ impl Answer {
                 Some(reason) => (Verdict::Wrong, format!("{seen}: {reason}")),
                 None => End::Open.judge(replies, seen),
             },
-            Self::Status(status, fields) => refused(*status, fields, seen),
+            Self::StatusOrPage(..) if status(&seen.head) == Some(200) => refused(200, &[], seen),
+            Self::Status(status, fields) | Self::StatusOrPage(status, fields) => {
+                refused(*status, fields, seen)
+            }
             Self::StatusOrDrop => match (status(&seen.head), seen.last) {
                 (Some(400) | None, Last::Eof | Last::Reset) => (Verdict::Ok, seen.to_string()),
                 (Some(101), _) | (None, _) => (Verdict::Lax, seen.to_string()),
