@@ -6,8 +6,8 @@ usage() {
     cat <<'TEXT'
 usage: scripts/peers/conformance.sh [SERVER]...
 
-  SERVER  sparring, sparring-epoll, fastwebsockets, tungstenite, tungstenite-b, tokio-websockets, sockudo, sockudo-b, wtx,
-          ws, bun, websockets-py; default: all of them
+  SERVER  sparring, sparring-epoll, fastwebsockets, tungstenite, tungstenite-b, tungstenite-4k, tokio-websockets, sockudo,
+          sockudo-b, wtx, ws, bun, websockets-py; default: all of them
 
 Installs what can be had below target/peers (crates, npm packages, a Python environment; nothing on the system is changed),
 starts each echo server on a free loopback port, runs scripts/conformance.sh against it, stops it, and prints one Markdown
@@ -52,6 +52,7 @@ title() {
     sparring-epoll) echo "sparring-server, epoll" ;;
     tungstenite) echo "tokio-tungstenite (Rust)" ;;
     tungstenite-b) echo "tokio-tungstenite, batched" ;;
+    tungstenite-4k) echo "tokio-tungstenite, batched, reads of 4 KiB" ;;
     sockudo) echo "sockudo-ws (Rust)" ;;
     sockudo-b) echo "sockudo-ws, batched" ;;
     fastwebsockets | tokio-websockets | wtx) echo "$1 (Rust)" ;;

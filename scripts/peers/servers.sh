@@ -16,7 +16,8 @@ mkdir -p "$reports"
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 
 # The first is what the others are set against.
-every_server=(sparring sparring-epoll fastwebsockets tungstenite tungstenite-b tokio-websockets sockudo sockudo-b wtx ws bun websockets-py)
+every_server=(sparring sparring-epoll fastwebsockets tungstenite tungstenite-b tungstenite-4k tokio-websockets sockudo sockudo-b
+    wtx ws bun websockets-py)
 # Added with add_server: name -> command.
 declare -A added_servers=()
 
@@ -51,6 +52,7 @@ prepare() {
     fastwebsockets | tokio-websockets | wtx) prepare_crate "$1" "$1-echo" ;;
     tungstenite) prepare_crate tokio-tungstenite tokio-tungstenite-echo ;;
     tungstenite-b) prepare_crate tokio-tungstenite tokio-tungstenite-echo batched ;;
+    tungstenite-4k) prepare_crate tokio-tungstenite tokio-tungstenite-echo batched-4k ;;
     sockudo) prepare_crate sockudo-ws sockudo-ws-echo ;;
     sockudo-b) prepare_crate sockudo-ws sockudo-ws-echo batched ;;
     ws) prepare_ws ;;

@@ -31,18 +31,15 @@ where
     })
 }
 
-/// The second argument, where it is the one that a server knows; without it the server does as its library's examples do.
+/// The second argument, one of those that a server knows; without it the server does as its library's examples do.
 ///
 /// # Panics
 ///
 /// Where it is another: a server that is measured must not do something else than it was asked to.
 #[must_use]
-pub fn is_asked_to(what: &str) -> bool {
-    match std::env::args().nth(2) {
-        None => false,
-        Some(word) => {
-            assert!(word == what, "the second argument is `{what}` or nothing, not `{word}`");
-            true
-        }
-    }
+pub fn variant<'a>(known: &[&'a str]) -> Option<&'a str> {
+    let word = std::env::args().nth(2)?;
+    let found = known.iter().find(|&&known| known == word);
+    assert!(found.is_some(), "the second argument is one of {known:?} or nothing, not `{word}`");
+    found.copied()
 }

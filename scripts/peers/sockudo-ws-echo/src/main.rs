@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn main() -> std::io::Result<()> {
-    let batched = echo_server::is_asked_to("batched");
+    let batched = echo_server::variant(&["batched"]).is_some();
     // Its manual: before the runtime, because the first look at it takes up to 200 ms.
     sockudo_ws::init_clock();
     echo_server::serve(move |stream| echo(stream, batched))

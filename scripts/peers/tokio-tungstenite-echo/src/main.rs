@@ -1,5 +1,6 @@
 //! Echo server on tokio-tungstenite: the loop of the library's own example; with `batched` as second argument, echoes are queued as
-//! long as further messages have arrived, and flushed together.
+//! long as further messages have arrived, and flushed together; with `batched-4k` also with the smaller of the two read buffers
+//! that the library's documentation names. The larger, 128 KiB, is its default and is filled with zeros before every read.
 
 use echo_server::MAX_MESSAGE;
 use futures_util::future::FutureExt;
@@ -10,14 +11,17 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn main() -> std::io::Result<()> {
-    let batched = echo_server::is_asked_to("batched");
-    echo_server::serve(move |stream| echo(stream, batched))
+    let variant = echo_server::variant(&["batched", "batched-4k"]);
+    let mut config =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    if variant == Some("batched-4k") {
+        config = config.read_buffer_size(4 << 10);
+    }
+    echo_server::serve(move |stream| echo(stream, config, variant.is_some()))
 }
 
-async fn echo(stream: TcpStream, batched: bool) -> Result<(), Error> {
-    let limits =
-        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-    let mut socket = tokio_tungstenite::accept_async_with_config(stream, Some(limits)).await?;
+async fn echo(stream: TcpStream, config: WebSocketConfig, batched: bool) -> Result<(), Error> {
+    let mut socket = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await?;
     while let Some(message) = socket.next().await {
         let message = message?;
         match batched {
