@@ -87,9 +87,27 @@ fn every_stored_result_is_valid_and_reads() {
         let files: Vec<PathBuf> = machines
             .filter_map(|machine| fs::read_dir(machine.path()).ok())
             .flat_map(|files| files.flatten().map(|file| file.path()))
+            // A folder beside them holds what `scripts/proof.py` recorded.
+            .filter(|file| !file.is_dir())
             .collect();
         println!("{} results in {}", files.len(), folder.display());
         files.iter().for_each(|file| check_stored(&validator, file));
+    }
+}
+
+/// Every line of a recording is a session.
+#[test]
+fn every_stored_recording_reads() {
+    for folder in folders() {
+        let machines = fs::read_dir(&folder).expect("the folder of results is readable").flatten();
+        let recordings = machines.map(|machine| machine.path().join("proof/pairs.jsonl"));
+        for recording in recordings.filter(|recording| recording.exists()) {
+            let lines = fs::read_to_string(&recording).expect("the recording is readable");
+            let sessions: Vec<_> =
+                lines.lines().map(|line| parse(line, &recording).expect("a session")).collect();
+            println!("{} sessions in {}", sessions.len(), recording.display());
+            assert!(sessions.iter().all(|session| session.runs.len() % 4 == 0));
+        }
     }
 }
 
