@@ -4,7 +4,7 @@
 //! same, so that repeating favours neither.
 
 use super::Options;
-use crate::result::{InvalidKind, Run};
+use crate::result::Run;
 
 /// A thread of the server or of the generator may wait for its processor for this share of the window.
 pub const MOST_WAITED: f64 = 0.02;
@@ -14,9 +14,6 @@ pub const MOST_STOLEN: f64 = 0.05;
 pub(super) const ATTEMPTS: u32 = 3;
 /// Of all runs of a session, one in so many may be made again: on a machine that is always busy repeating helps nothing.
 pub(super) const SHARE_REPEATED: u32 = 4;
-
-/// What makes a run invalid without either server's doing: generator and clock stood still with the machine.
-const MACHINES_OWN: [InvalidKind; 3] = [InvalidKind::LateSends, InvalidKind::Standstill, InvalidKind::Clock];
 
 /// Whether waiting tells of others: server and generator each have processors of their own.
 pub(super) fn is_told(options: &Options) -> bool {
@@ -36,14 +33,8 @@ pub(super) fn of(run: &Run) -> Option<String> {
     } else if found.stolen > MOST_STOLEN {
         Some(format!("the hypervisor took {:.0} % of the window", percent(found.stolen)))
     } else {
-        spoiled(run)
+        None
     }
-}
-
-/// Why a run is invalid, where the machine alone is the reason.
-fn spoiled(run: &Run) -> Option<String> {
-    let is_machines = run.invalid().all(|(kind, _)| MACHINES_OWN.contains(&kind));
-    run.invalid().next().filter(|_| is_machines).map(|(_, why)| why.to_owned())
 }
 
 #[cfg(test)]
@@ -63,15 +54,5 @@ mod tests {
         assert!(said(Some(0.03), 0.2, 0.0).is_some_and(|why| why.contains("the generator waited 20.0 %")));
         assert!(said(None, 0.0, 0.06).is_some_and(|why| why.contains("hypervisor took 6 %")));
         assert_eq!(of(&Run { disturbance: None, ..example::run("echo", 1000) }), None);
-    }
-
-    #[test]
-    fn a_run_that_is_invalid_by_the_machines_doing_alone_is_disturbed() {
-        let mut run = Run { disturbance: Some(Disturbance::default()), ..example::run("echo", 1000) };
-        run.invalidate(InvalidKind::LateSends, "the generator sent late");
-        assert_eq!(of(&run).as_deref(), Some("the generator sent late"));
-        // What a server may have done is no disturbance: without those runs it would look better than it is.
-        run.invalidate(InvalidKind::RateNotKept, "too few echoes");
-        assert_eq!(of(&run), None);
     }
 }
