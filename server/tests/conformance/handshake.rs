@@ -80,7 +80,7 @@ pub(crate) fn cases(playground: &Playground) -> Vec<Case> {
         with_frames(&draft),
         http_refusals(&draft),
         malformed_fields(&draft),
-        websocket_refusals(&draft),
+        websocket_refusals(&draft, playground),
         offers(&draft),
         sizes(&draft, &playground.path),
         other_protocols(),
@@ -355,12 +355,15 @@ fn malformed_fields(d: &Draft) -> Vec<Case> {
     ]
 }
 
-fn websocket_refusals(d: &Draft) -> Vec<Case> {
+fn websocket_refusals(d: &Draft, playground: &Playground) -> Vec<Case> {
     let upgrade = |id: &str, sent: &str, draft: Draft| {
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::Status(426, VERSION))
     };
     let no_websocket = |id: &str, sent: &str, draft: Draft| {
-        Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::StatusOrPage(426, VERSION))
+        // At the path of our own servers is no page.
+        let is_ours = playground.pid().is_some();
+        let answer = if is_ours { Answer::Status(426, VERSION) } else { Answer::StatusOrPage(426, VERSION) };
+        Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), answer)
     };
     let page = d.clone().without("Upgrade").set("Connection", "close");
     let mut cases = vec![
