@@ -40,8 +40,8 @@ pub enum Spin {
 /// Whether sends on io_uring have completions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SendCompletions {
-    /// None for a send that takes everything, where a probe at the start shows that such sends finish inside the enter;
-    /// otherwise as [`SendCompletions::All`].
+    /// None for a send that takes everything, in turns of few sends, where a probe at the start shows that such sends finish inside
+    /// the enter; in turns of many, completions that are there when the enter returns. Otherwise as [`SendCompletions::All`].
     #[default]
     Auto,
     /// Every send has a completion, and its buffers come back only then.
@@ -68,6 +68,8 @@ pub struct UringConfig {
     /// Bytes of output after which it is sent before the turn goes on. The other ends then work on it while the rest of the
     /// turn is done, and the buffers it lies in are still in the cache; an enter costs little beside so many bytes.
     pub flush_after: usize,
+    /// A turn of more sends than this has completions for all of them. See [`SendCompletions::Auto`].
+    pub silent_sends: usize,
 }
 
 impl Default for UringConfig {
@@ -78,7 +80,8 @@ impl Default for UringConfig {
             buffers: 128,
             buffer_size: RECEIVE_BUFFER as u32,
             send_completions: SendCompletions::Auto,
-            flush_after: 64 << 10,
+            flush_after: 96 << 10,
+            silent_sends: 12,
         }
     }
 }

@@ -192,7 +192,8 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = entries, default_value = "4096", help_heading = URING)]
     cq_entries: u32,
 
-    /// Completions of sends: auto leaves them out where a probe shows that sends finish inside the call that submits them.
+    /// Completions of sends: auto leaves them out of turns of few sends where a probe shows that sends finish inside the call that
+    /// submits them.
     #[arg(long, value_enum, default_value_t = Completions::Auto, help_heading = URING)]
     send_completions: Completions,
 

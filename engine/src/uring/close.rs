@@ -9,7 +9,7 @@ use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::uring::Core;
 use crate::uring::pieces::Chain;
-use crate::uring::ring::{Completion, Op, Ring, SendMode, Wait};
+use crate::uring::ring::{Completion, Op, Ring, Wait};
 use crate::uring::slot::{Marks, Slot, State};
 
 /// How long the end of a worker waits for operations that were cancelled.
@@ -97,7 +97,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     /// No completion will wake the worker for a silent send that takes everything: the next turn must not wait.
     fn look_again_after_silent_send(&mut self, slot: u32) {
-        if self.send_mode == SendMode::Silent && self.slots[slot as usize].marks.any(Marks::SENDING) {
+        if self.sends_finish && self.slots[slot as usize].marks.any(Marks::SENDING) {
             self.leaving.push(slot);
         }
     }

@@ -15,6 +15,10 @@
 //! consumed all entries and all completions of that enter are taken in, every send without a completion has therefore
 //! succeeded, and its buffers are free ([`Core::settle`]). A trial at the start shows whether the running kernel keeps to
 //! this; where it does not, every send has a completion and buffers come back only then.
+//!
+//! In a turn of many sends they have completions all the same, which are there when the enter returns: the kernel notes every silent
+//! send in a cache line that the other ends' processors read, which costs more than a completion. In a turn of few the completions
+//! would end the wait, and cost an enter.
 
 /// Whether a fault that is put into the engine on purpose is on, to show that the simulator finds it. Exists in builds with the
 /// feature `sim` only; elsewhere it is the constant `false`.
@@ -119,7 +123,9 @@ pub(crate) struct Core<'c, R, H: Handler> {
     record: Record,
     pieces: Pieces,
     messages: Messages,
-    /// How sends are made: silent where the kernel allows, else prompt.
+    /// Sends that do not wait finish inside the enter that submits them.
+    sends_finish: bool,
+    /// How this turn's sends are made.
     send_mode: SendMode,
     /// Which receive buffers the ring has.
     hot: HotSet,
@@ -166,7 +172,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         inbox: Inbox,
         accepted: u32,
     ) -> Result<Self, EngineError> {
-        let silent = config.uring.send_completions == SendCompletions::Auto
+        let sends_finish = config.uring.send_completions == SendCompletions::Auto
             && ring.sends_finish_inside_enter().map_err(EngineError::system("trial of sends"))?;
         let now = ring.clock();
         let capacity = accepted as usize + config.max_connects;
@@ -182,7 +188,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             record: Record::new(),
             pieces: Pieces::new(),
             messages: Messages::new(),
-            send_mode: if silent { SendMode::Silent } else { SendMode::Prompt },
+            sends_finish,
+            send_mode: SendMode::Prompt,
             hot: HotSet::new(buffers),
             named: vec![0; buffers],
             held: 0,
@@ -279,15 +286,16 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     ///
     /// What it points at lives as [`Ring::push`] asks: bytes of receive buffers are given back and chunks of a backlog freed
     /// only when their send is settled; the arena is cleared only after a full submission in which all its sends were settled
-    /// (or its bytes were copied, for prompt sends); message headers and addresses stay until the entries are consumed.
+    /// (or its bytes were copied, where sends may last longer); message headers and addresses stay until the entries are consumed.
     fn push(&mut self, token: Token, op: Op) {
-        let silent =
-            matches!(op, Op::Send { mode, .. } | Op::SendMessage { mode, .. } if mode == SendMode::Silent);
+        let patient = |mode| mode == SendMode::Patient;
+        let finishes = self.sends_finish
+            && matches!(op, Op::Send { mode, .. } | Op::SendMessage { mode, .. } if !patient(mode));
         while self.fatal.is_none() {
             // SAFETY: as said above; each caller names the memory it passes.
             match unsafe { self.ring.push(token, op) } {
                 Ok(()) => {
-                    self.outstanding += usize::from(!silent);
+                    self.outstanding += usize::from(!finishes);
                     return;
                 }
                 Err(Full) => self.submit(),
@@ -300,7 +308,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         let mut attempts = 0;
         while self.ring.unsubmitted() > 0 && self.fatal.is_none() {
             attempts += 1;
-            self.enter(Wait::No, attempts);
+            self.enter(Wait::Submit, attempts);
         }
     }
 
@@ -413,12 +421,14 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
                 self.on_sent(completion);
             }
         }
-        while let Some(slot) = self.silent.pop() {
+        let mut silent = std::mem::take(&mut self.silent);
+        for slot in silent.drain(..) {
             if self.slots[slot as usize].marks.any(Marks::SENDING) {
                 self.on_sent_all(slot);
             }
         }
-        // Prompt sends have their arena bytes copied, so no send needs the arena now.
+        self.silent = silent;
+        // What a send that may last longer wrote into the arena was copied: nothing needs the arena now.
         self.record.clear_arena();
         self.hot.end_round();
         self.offer_buffers();
@@ -435,7 +445,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             let completion = self.completions[next];
             self.counters.completions += 1;
             self.on_completion(handler, completion, next >= self.settled);
-            if self.written >= self.config.uring.flush_after {
+            // What the last one wrote leaves at once anyway.
+            if self.written >= self.config.uring.flush_after && next + 1 < of_this_turn {
                 self.flush();
             }
         }
@@ -484,10 +495,10 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
         }
     }
 
-    /// Takes an operation off the count when this was its last completion. Silent sends were never counted.
+    /// Takes an operation off the count when this was its last completion. Sends that finish inside the enter were never counted.
     fn count_off(&mut self, c: Completion) {
-        let silent = c.token.kind() == Some(OpKind::Send) && self.send_mode == SendMode::Silent;
-        if !c.more && !silent {
+        let finished = c.token.kind() == Some(OpKind::Send) && self.sends_finish;
+        if !c.more && !finished {
             self.outstanding -= 1;
         }
     }
@@ -503,7 +514,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     fn absorb(&mut self, slot: u32, source: Source<'_>) {
         if !self.record.segments().is_empty() {
             let mut segments = std::mem::take(&mut self.scratch);
-            segments.extend(self.record.take_segments());
+            std::mem::swap(&mut segments, self.record.segments_mut());
             for segment in segments.drain(..) {
                 self.absorb_segment(slot, segment, source);
             }

@@ -62,7 +62,10 @@ pub(crate) struct Completion {
 /// How long an enter waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Submit, and take in what is there.
+    /// Not at all, and nothing is taken in but what the submitted operations say themselves, where the kernel can put the rest off:
+    /// it receives no more while what was received before is being worked on.
+    Submit,
+    /// Not at all: submit, and take in what is there.
     No,
     /// Until there is a completion, or this point has passed.
     Until(Nanos),

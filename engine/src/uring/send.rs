@@ -67,6 +67,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn queue_output(&mut self) {
         self.written = 0;
         let mut dirty = std::mem::take(&mut self.dirty);
+        let silent = self.sends_finish && dirty.len() <= self.config.uring.silent_sends;
+        self.send_mode = if silent { SendMode::Silent } else { SendMode::Prompt };
         for slot in dirty.drain(..) {
             self.slots[slot as usize].marks.clear(Marks::DIRTY);
             self.queue_send(slot);
@@ -89,24 +91,12 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
     }
 
-    fn send_chain(&mut self, slot: u32, chain: Chain) {
-        let count = self.pieces.iter(&chain).take(GATHER + 1).count();
-        let in_arena = |b: &Bytes| matches!(b, Bytes::Arena { .. });
-        // A prompt send may outlive the turn, whose arena is then gone.
-        let must_copy = self.send_mode != SendMode::Silent && self.pieces.iter(&chain).any(in_arena);
-        let chain = if count > GATHER || must_copy { self.join(chain) } else { chain };
-
+    fn send_chain(&mut self, slot: u32, mut chain: Chain) {
         let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; GATHER];
-        let mut used = 0;
-        for piece in self.pieces.iter(&chain) {
-            let bytes: &[u8] = match piece {
-                Bytes::Buffer { id, start, end } => &self.ring.buffer(*id, *end as usize)[*start as usize..],
-                Bytes::Arena { start, end } => &self.record.arena()[*start as usize..*end as usize],
-                Bytes::Owned(bytes) => bytes,
-            };
-            iov[used] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            used += 1;
-        }
+        let used = self.gather(&chain, &mut iov).unwrap_or_else(|| {
+            chain = self.join(chain);
+            self.gather(&chain, &mut iov).expect("one piece of its own")
+        });
         let mode = self.send_mode;
         let op = match &iov[..used] {
             [one] => Op::Send { slot, bytes: one.iov_base.cast(), len: one.iov_len as u32, mode },
@@ -122,6 +112,24 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         // The bytes stay in place until the send is settled: buffers are named by the chain, owned ones lie in it, and the
         // arena is cleared only by `settle`.
         self.push(token, op);
+    }
+
+    /// Lists where a chain's pieces lie, and says how many there are. `None`: it must be copied together first, because there are too
+    /// many, or because some lie in the arena and the send may outlive the turn, when that is gone.
+    fn gather(&mut self, chain: &Chain, iov: &mut [libc::iovec; GATHER]) -> Option<usize> {
+        let mut used = 0;
+        for piece in self.pieces.iter(chain) {
+            let bytes: &[u8] = match piece {
+                Bytes::Buffer { id, start, end } => &self.ring.buffer(*id, *end as usize)[*start as usize..],
+                Bytes::Arena { .. } if !self.sends_finish => return None,
+                Bytes::Arena { start, end } => &self.record.arena()[*start as usize..*end as usize],
+                Bytes::Owned(bytes) => bytes,
+            };
+            let place = iov.get_mut(used)?;
+            *place = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            used += 1;
+        }
+        Some(used)
     }
 
     /// Copies a chain together into one buffer.

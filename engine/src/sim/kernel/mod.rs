@@ -179,7 +179,7 @@ impl World {
                 self.issue(ring, entry);
             }
         }
-        if !(wait == Wait::No && self.random.chance(self.faults.lazy_enters)) {
+        if matches!(wait, Wait::Until(_)) || !self.random.chance(self.faults.lazy_enters) {
             self.run_some(ring);
         }
         self.flush(ring);
