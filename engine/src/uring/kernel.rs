@@ -280,3 +280,62 @@ impl Ring for KernelRing {
         Ok(as_hoped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::token::OpKind;
+
+    fn push(ring: &mut KernelRing, kind: OpKind, op: Op) {
+        // SAFETY: what the operations of this test point at is static.
+        unsafe { ring.push(Token::new(kind, 0, 0), op) }.expect("room");
+    }
+
+    fn kinds(ring: &mut KernelRing) -> Vec<Option<OpKind>> {
+        std::iter::from_fn(|| ring.completion()).map(|c| c.token.kind()).collect()
+    }
+
+    #[test]
+    fn an_enter_that_only_submits_receives_nothing() {
+        let config = UringConfig {
+            sq_entries: 8,
+            cq_entries: 16,
+            buffers: 2,
+            buffer_size: 64,
+            ..UringConfig::default()
+        };
+        let mut ring = match KernelRing::new(&config, 0, 1) {
+            Ok(ring) => ring,
+            Err(reason) => {
+                let _ = writeln!(io::stderr(), "skipped: an enter that only submits: {reason}");
+                return;
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
+        let (server, _) = listener.accept().expect("a connection");
+        ring.ring.submitter().register_files_update(0, &[server.as_raw_fd()]).expect("a place");
+        ring.offer(0);
+        ring.publish();
+        push(&mut ring, OpKind::Receive, Op::Receive { slot: 0 });
+        ring.enter(Wait::No).expect("armed");
+
+        client.write_all(b"ping").expect("sent");
+        while !ring.ready() {
+            std::thread::yield_now();
+        }
+        if !kinds(&mut ring).is_empty() {
+            let _ = writeln!(io::stderr(), "skipped: this kernel does not defer work");
+            return;
+        }
+        let pong = Op::Send { slot: 0, bytes: b"pong".as_ptr(), len: 4, mode: SendMode::Prompt };
+        push(&mut ring, OpKind::Send, pong);
+        ring.enter(Wait::Submit).expect("submitted");
+        assert_eq!(kinds(&mut ring), [Some(OpKind::Send)]);
+        ring.enter(Wait::No).expect("entered");
+        assert_eq!(kinds(&mut ring), [Some(OpKind::Receive)]);
+    }
+}
