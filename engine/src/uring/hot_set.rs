@@ -3,14 +3,12 @@
 //! The kernel takes buffers in the order in which they were offered. With all of them in the ring each would come round only
 //! after all the others, and would be out of the cache by then; and all would have been written to, however few are needed.
 //! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled,
-//! fewer still, those included that the engine has in hand: a receive that finds none is made again, which costs little beside so
-//! many bytes read from the cache.
+//! fewer still: a receive that finds none is made again, which costs little beside so many bytes read from the cache.
 
 /// Offered at the start, and never fewer afterwards.
 const LEAST: usize = 4;
-/// What the buffers that are offered or in hand hold together, at most, when filled as those of the round before: well inside a
-/// core's own cache, of which the kernel's copies of the same bytes take twice as much.
-const BYTES: usize = 512 << 10;
+/// What the offered buffers hold together, at most, when filled as those of the round before: well inside a core's own cache.
+const BYTES: usize = 256 << 10;
 /// So many rounds without need make the set smaller.
 const WINDOW: u32 = 1024;
 
@@ -20,11 +18,7 @@ pub(super) struct HotSet {
     /// Used again from the end.
     idle: Vec<u16>,
     offered: usize,
-    /// Taken by the kernel and not given back yet.
-    in_hand: usize,
     wanted: usize,
-    /// So many, offered and in hand, go into the cache.
-    room: usize,
     /// Taken by the kernel in this round.
     taken: usize,
     /// Bytes in those.
@@ -44,9 +38,7 @@ impl HotSet {
             all,
             idle,
             offered: 0,
-            in_hand: 0,
             wanted: LEAST.min(all),
-            room: all,
             taken: 0,
             filled: 0,
             dry: false,
@@ -58,7 +50,6 @@ impl HotSet {
     /// The kernel took an offered buffer and put so many bytes into it.
     pub(super) fn taken(&mut self, bytes: usize) {
         self.offered -= 1;
-        self.in_hand += 1;
         self.taken += 1;
         self.filled += bytes;
     }
@@ -70,13 +61,12 @@ impl HotSet {
 
     /// Nothing names this buffer any more.
     pub(super) fn put(&mut self, id: u16) {
-        self.in_hand -= 1;
         self.idle.push(id);
     }
 
     /// A buffer to offer, while there are fewer than wanted.
     pub(super) fn next(&mut self) -> Option<u16> {
-        if self.offered >= self.wanted || self.offered + self.in_hand >= self.room {
+        if self.offered >= self.wanted {
             return None;
         }
         let id = self.idle.pop()?;
@@ -87,9 +77,7 @@ impl HotSet {
     /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
     /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache.
     pub(super) fn end_round(&mut self) {
-        if let Some(room) = (self.taken * BYTES).checked_div(self.filled) {
-            self.room = room.max(LEAST).min(self.all);
-        }
+        let room = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
         let doubled = if self.dry { self.wanted * 2 } else { 0 };
         self.most = self.most.max(self.taken);
         self.rounds += 1;
@@ -98,7 +86,7 @@ impl HotSet {
             (self.rounds, self.most) = (0, 0);
         }
         let needed = self.wanted.max(with_room(self.taken)).max(doubled);
-        self.wanted = needed.max(LEAST).min(self.room);
+        self.wanted = needed.min(room).max(LEAST).min(self.all);
         (self.taken, self.filled, self.dry) = (0, 0, false);
     }
 }
@@ -154,26 +142,11 @@ mod tests {
         for _ in 0..20 {
             round_of(&mut set, 40, 64 << 10);
         }
-        assert_eq!(set.wanted, 8);
+        assert_eq!(set.wanted, 4);
         for _ in 0..20 {
             round_of(&mut set, 40, 1 << 10);
         }
         assert_eq!(set.wanted, 64);
-    }
-
-    #[test]
-    fn full_buffers_in_hand_count() {
-        let mut set = HotSet::new(128);
-        for _ in 0..20 {
-            round_of(&mut set, 8, 64 << 10);
-        }
-        for _ in 0..6 {
-            set.taken(64 << 10);
-        }
-        set.end_round();
-        assert_eq!(set.next(), None, "two are offered and six in hand");
-        set.put(3);
-        assert_eq!((set.next(), set.next()), (Some(3), None));
     }
 
     #[test]
