@@ -421,13 +421,11 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
                 self.on_sent(completion);
             }
         }
-        let mut silent = std::mem::take(&mut self.silent);
-        for slot in silent.drain(..) {
+        while let Some(slot) = self.silent.pop() {
             if self.slots[slot as usize].marks.any(Marks::SENDING) {
                 self.on_sent_all(slot);
             }
         }
-        self.silent = silent;
         // What a send that may last longer wrote into the arena was copied: nothing needs the arena now.
         self.record.clear_arena();
         self.hot.end_round();
