@@ -2,8 +2,8 @@
 //!
 //! The kernel takes buffers in the order in which they were offered. With all of them in the ring each would come round only
 //! after all the others, and would be out of the cache by then; and all would have been written to, however few are needed.
-//! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled,
-//! fewer still: a receive that finds none is made again, which costs little beside so many bytes read from the cache.
+//! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled it
+//! is one at a time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
 
 /// Offered at the start, and never fewer afterwards.
 const LEAST: usize = 4;
@@ -15,6 +15,10 @@ const WINDOW: u32 = 1024;
 /// The offered buffers' number, and the idle ones. A round is from one [`HotSet::end_round`] to the next: what one enter took.
 pub(super) struct HotSet {
     all: usize,
+    /// Bytes from which on a buffer is well filled.
+    large: usize,
+    /// Those of the last round that took any were well filled, on average.
+    one_by_one: bool,
     /// Used again from the end.
     idle: Vec<u16>,
     offered: usize,
@@ -31,11 +35,13 @@ pub(super) struct HotSet {
 }
 
 impl HotSet {
-    /// Of `all` buffers, none of them offered yet.
-    pub(super) fn new(all: usize) -> Self {
+    /// Of `all` buffers, none of them offered yet; `large` bytes fill one well.
+    pub(super) fn new(all: usize, large: usize) -> Self {
         let idle = (0..all).rev().map(|id| id as u16).collect();
         Self {
             all,
+            large,
+            one_by_one: false,
             idle,
             offered: 0,
             wanted: LEAST.min(all),
@@ -64,6 +70,16 @@ impl HotSet {
         self.idle.push(id);
     }
 
+    /// Buffers come well filled: one is offered at a time.
+    pub(super) fn one_by_one(&self) -> bool {
+        self.one_by_one
+    }
+
+    /// Buffers that the kernel has not taken.
+    pub(super) fn offered(&self) -> usize {
+        self.offered
+    }
+
     /// A buffer to offer, while there are fewer than wanted.
     pub(super) fn next(&mut self) -> Option<u16> {
         if self.offered >= self.wanted {
@@ -77,7 +93,12 @@ impl HotSet {
     /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
     /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache.
     pub(super) fn end_round(&mut self) {
-        let room = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
+        self.one_by_one = match self.filled.checked_div(self.taken) {
+            Some(average) => average >= self.large,
+            None => self.one_by_one,
+        };
+        let in_cache = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
+        let room = if self.one_by_one { 1 } else { in_cache.max(LEAST) };
         let doubled = if self.dry { self.wanted * 2 } else { 0 };
         self.most = self.most.max(self.taken);
         self.rounds += 1;
@@ -86,7 +107,7 @@ impl HotSet {
             (self.rounds, self.most) = (0, 0);
         }
         let needed = self.wanted.max(with_room(self.taken)).max(doubled);
-        self.wanted = needed.min(room).max(LEAST).min(self.all);
+        self.wanted = needed.min(room).min(self.all);
         (self.taken, self.filled, self.dry) = (0, 0, false);
     }
 }
@@ -122,7 +143,7 @@ mod tests {
 
     #[test]
     fn as_many_are_offered_as_are_taken_and_some_more() {
-        let mut set = HotSet::new(128);
+        let mut set = HotSet::new(128, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1, 2, 3], "few at the start");
         round(&mut set, 40);
         assert_eq!(set.wanted, 8, "too few: twice as many");
@@ -137,21 +158,23 @@ mod tests {
     }
 
     #[test]
-    fn full_buffers_stay_few() {
-        let mut set = HotSet::new(128);
+    fn full_buffers_come_one_at_a_time() {
+        let mut set = HotSet::new(128, 12 << 10);
         for _ in 0..20 {
             round_of(&mut set, 40, 64 << 10);
         }
-        assert_eq!(set.wanted, 4);
+        assert_eq!((set.wanted, set.one_by_one()), (1, true));
+        round_of(&mut set, 0, 0);
+        assert!(set.one_by_one(), "a round that took nothing says nothing");
         for _ in 0..20 {
-            round_of(&mut set, 40, 1 << 10);
+            round_of(&mut set, 40, 8 << 10);
         }
-        assert_eq!(set.wanted, 64);
+        assert_eq!((set.wanted, set.one_by_one()), (32, false), "256 KiB of them");
     }
 
     #[test]
     fn never_more_than_there_are() {
-        let mut set = HotSet::new(2);
+        let mut set = HotSet::new(2, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1]);
         for _ in 0..10 {
             round(&mut set, 5);
@@ -161,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_last_one_used_is_used_first() {
-        let mut set = HotSet::new(8);
+        let mut set = HotSet::new(8, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1, 2, 3]);
         set.taken(1);
         set.put(0);

@@ -117,7 +117,12 @@ impl KernelRing {
                 let (addr, len) = TargetAddress::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
             }
-            Op::Receive { slot } => opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build(),
+            Op::Receive { slot, once: false } => opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build(),
+            Op::Receive { slot, once: true } => {
+                // A length of 0 is the whole buffer.
+                let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0).buf_group(BufRing::GROUP);
+                entry.build().flags(Flags::BUFFER_SELECT)
+            }
             Op::Send { slot, bytes, len, mode } => {
                 let (flags, silent) = send_flags(mode);
                 with_silence(opcode::Send::new(Fixed(slot), bytes, len).flags(flags).build(), silent)
@@ -224,6 +229,7 @@ impl Ring for KernelRing {
             result: c.result(),
             buffer,
             more: cqueue::more(c.flags()),
+            unread: cqueue::sock_nonempty(c.flags()),
         })
     }
 
@@ -320,7 +326,7 @@ mod tests {
         ring.ring.submitter().register_files_update(0, &[server.as_raw_fd()]).expect("a place");
         ring.offer(0);
         ring.publish();
-        push(&mut ring, OpKind::Receive, Op::Receive { slot: 0 });
+        push(&mut ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
         ring.enter(Wait::No).expect("armed");
 
         client.write_all(b"ping").expect("sent");

@@ -45,6 +45,7 @@ pub(crate) mod inspect;
 mod kernel;
 mod pieces;
 mod receive;
+mod receive_queue;
 pub(crate) mod ring;
 mod send;
 mod setup;
@@ -70,6 +71,7 @@ use accept::Acceptors;
 use hot_set::HotSet;
 use kernel::KernelRing;
 use pieces::{Bytes, Pieces};
+use receive_queue::ReceiveQueue;
 use ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use send::Messages;
 use slot::{Marks, Slot, State};
@@ -144,6 +146,8 @@ pub(crate) struct Core<'c, R, H: Handler> {
     silent: Vec<u32>,
     /// Connections whose receive has ended and goes on.
     rearm: Vec<u32>,
+    /// Those who wait for a buffer of their own.
+    queue: ReceiveQueue,
     /// Connections that are on their way out and may be a step further.
     leaving: Vec<u32>,
     /// Connections whose pause was lifted.
@@ -190,7 +194,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             messages: Messages::new(),
             sends_finish,
             send_mode: SendMode::Prompt,
-            hot: HotSet::new(buffers),
+            hot: HotSet::new(buffers, config.uring.large_receive),
             named: vec![0; buffers],
             held: 0,
             written: 0,
@@ -199,6 +203,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             dirty: Vec::new(),
             silent: Vec::new(),
             rearm: Vec::new(),
+            queue: ReceiveQueue::default(),
             leaving: Vec::new(),
             resumed: Vec::new(),
             drained: Vec::new(),
@@ -265,11 +270,11 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     /// Everything that the turn has left to be submitted.
     fn queue_all(&mut self) {
         self.queue_output();
+        // What nobody echoed went back in this turn.
+        self.offer_buffers();
         self.queue_receives();
         self.step_leaving();
         self.queue_accepts();
-        // What nobody echoed went back in this turn.
-        self.offer_buffers();
     }
 
     /// Puts as many receive buffers into the ring as the next enter may take.
@@ -329,7 +334,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             || !self.failed_connects.is_empty()
             || !self.resumed.is_empty()
             || !self.drained.is_empty()
-            || !self.leaving.is_empty();
+            || !self.leaving.is_empty()
+            || !self.queue.is_empty();
         if something_to_do {
             return Wait::No;
         }

@@ -7,16 +7,21 @@ use crate::uring::slot::{Marks, State, cause};
 use crate::uring::{Core, Source};
 
 impl<R: Ring, H: Handler> Core<'_, R, H> {
-    /// Arms the receives of all connections whose last one has ended and who may read.
+    /// Arms the receives of connections whose last one has ended and who may read: of all whose receives go on, and of as many of
+    /// those in the queue as find a buffer.
     pub(super) fn queue_receives(&mut self) {
         let mut rearm = std::mem::take(&mut self.rearm);
         for slot in rearm.drain(..) {
-            self.arm_receive(slot);
+            self.arm_receive(slot, false);
         }
         self.rearm = rearm;
+        for _ in 0..self.hot.offered().max(1) {
+            let Some(slot) = self.queue.next() else { break };
+            self.arm_receive(slot, true);
+        }
     }
 
-    fn arm_receive(&mut self, slot: u32) {
+    fn arm_receive(&mut self, slot: u32, once: bool) {
         let s = &mut self.slots[slot as usize];
         let wanted = match s.state {
             State::Open => s.has_caught_up(),
@@ -27,7 +32,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         if wanted && !s.marks.any(Marks::RECEIVING | Marks::EOF) {
             s.marks.set(Marks::RECEIVING);
             let token = s.token(OpKind::Receive, slot);
-            self.push(token, Op::Receive { slot });
+            self.push(token, Op::Receive { slot, once });
         }
     }
 
@@ -50,7 +55,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         };
         if !c.more && !mutated!(MoreIgnored) {
             s.marks.clear(Marks::RECEIVING | Marks::CANCELLING);
-            self.rearm.push(slot);
+            self.receive_again(slot, c);
         }
         match (c.result, c.buffer) {
             (n, Some(id)) if n > 0 => self.on_bytes(handler, slot, id, n.cast_unsigned() as usize),
@@ -65,6 +70,17 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
         if !c.more && self.slots[slot as usize].state == State::Ending {
             self.leaving.push(slot);
+        }
+    }
+
+    /// A receive has ended: says when the next one is made.
+    fn receive_again(&mut self, slot: u32, c: Completion) {
+        let large = c.result.max(0).cast_unsigned() as usize >= self.config.uring.large_receive;
+        match c.result {
+            e if e == -libc::ENOBUFS && self.hot.one_by_one() => self.queue.found_no_buffer(slot),
+            _ if large && c.unread => self.queue.has_more(slot),
+            _ if large => self.queue.had_all(slot),
+            _ => self.rearm.push(slot),
         }
     }
 

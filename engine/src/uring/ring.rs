@@ -17,8 +17,8 @@ pub(crate) enum Op {
     Accept { listener: RawFd, multishot: bool, address: *mut PeerAddress },
     /// Connect the socket in `slot`.
     Connect { slot: u32, to: *const TargetAddress },
-    /// Receive into provided buffers until told otherwise.
-    Receive { slot: u32 },
+    /// Receive into provided buffers until told otherwise, or, `once`, into one.
+    Receive { slot: u32, once: bool },
     /// Send bytes.
     Send { slot: u32, bytes: *const u8, len: u32, mode: SendMode },
     /// Send several pieces in one.
@@ -57,6 +57,8 @@ pub(crate) struct Completion {
     pub(crate) buffer: Option<u16>,
     /// The operation goes on: further completions will come.
     pub(crate) more: bool,
+    /// A receive left bytes that had arrived.
+    pub(crate) unread: bool,
 }
 
 /// How long an enter waits.

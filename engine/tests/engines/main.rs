@@ -149,5 +149,7 @@ engines! {
         buffers_of_one_byte,
         a_tiny_completion_queue,
         one_flooder_beside_two_hundred,
+        one_flooder_of_large_receives_beside_two_hundred,
+        large_messages_of_all_and_then_of_each_alone,
     };
 }

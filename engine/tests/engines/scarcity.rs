@@ -102,6 +102,32 @@ pub(crate) fn a_tiny_completion_queue(case: &Case) {
     assert!(counters.overflows > 0 || case.kind != EngineKind::Uring, "{counters:?}");
 }
 
+/// Connections whose receives queue for a buffer: each is read, also when those before it in the queue have nothing more to say.
+pub(crate) fn large_messages_of_all_and_then_of_each_alone(case: &Case) {
+    const CLIENTS: usize = 8;
+    const BYTES: usize = 40_000;
+    let running = Running::start(case, case.config(), Script::echo());
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| running.connect()).collect();
+    for _ in 0..CLIENTS {
+        running.wait_opened();
+    }
+    for round in 0..5 {
+        let bytes = pattern(BYTES, round);
+        hold_while(&running, || {
+            clients.iter_mut().for_each(|stream| stream.write_all(&bytes).expect("write"));
+        });
+        clients.iter_mut().for_each(|stream| expect(stream, &bytes));
+    }
+    for (client, stream) in clients.iter_mut().enumerate().rev() {
+        let bytes = pattern(BYTES, client as u64);
+        stream.write_all(&bytes).expect("write");
+        expect(stream, &bytes);
+    }
+    drop(clients);
+    let counters = all_closed(running, CLIENTS);
+    assert_eq!(counters.bytes_out, 6 * (CLIENTS * BYTES) as u64);
+}
+
 /// Keeps the worker in the middle of a turn meanwhile.
 fn hold_while(running: &Running, f: impl FnOnce()) {
     let (release, held) = channel::<()>();
@@ -125,18 +151,26 @@ fn all_closed(running: Running, count: usize) -> Counters {
 /// Turns that a message of somebody else may wait beside a connection that sends without end.
 const TURNS_TO_WAIT: u64 = 40;
 
-/// How much of that connection one turn may take in, without which a bound of turns says nothing: all buffers of the ring, and
-/// on the other engines some receives.
+/// How many receives of that connection one turn may take in, without which a bound of turns says nothing: all buffers of the ring,
+/// and on the other engines some.
 fn most_in_a_turn(case: &Case) -> usize {
-    let buffers = if case.kind == EngineKind::Uring { 64 } else { 16 };
-    buffers * 4096
+    if case.kind == EngineKind::Uring { 64 } else { 16 }
 }
 
 pub(crate) fn one_flooder_beside_two_hundred(case: &Case) {
+    flooder_beside_two_hundred(case, 4096);
+}
+
+/// Where receives are large they queue for a buffer, and the flooder always has more to read.
+pub(crate) fn one_flooder_of_large_receives_beside_two_hundred(case: &Case) {
+    flooder_beside_two_hundred(case, 32 << 10);
+}
+
+fn flooder_beside_two_hundred(case: &Case, buffer_size: u32) {
     const CLIENTS: usize = 200;
     const ROUNDS: usize = 20;
     let watch = Watch::default();
-    let running = Running::start(case, with_buffers(case, 64, 4096), watch.script());
+    let running = Running::start(case, with_buffers(case, 64, buffer_size), watch.script());
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| running.connect()).collect();
     let flood = Flood::start(&running);
     let mut longest = 0;
@@ -161,7 +195,8 @@ pub(crate) fn one_flooder_beside_two_hundred(case: &Case) {
     let flooded = watch.most_flooded.load(Ordering::Relaxed);
     println!("{}: waited {longest} turns at most; the flood had {flooded} bytes in a turn", case.name);
     assert!(longest <= TURNS_TO_WAIT, "a message waited for {longest} turns");
-    assert!(flooded <= most_in_a_turn(case), "{flooded} bytes of the flood in one turn");
+    let most = most_in_a_turn(case) * buffer_size as usize;
+    assert!(flooded <= most, "{flooded} bytes of the flood in one turn");
 }
 
 /// What happens in which turn beside a flood. The others send single bytes, each its number.

@@ -76,5 +76,6 @@ fn sizes(random: &mut Random, config: &mut Config, smallest: u32) {
     config.uring.buffer_size = random.pick(&[smallest, 512, 4096]);
     config.uring.send_completions = random.pick(&[SendCompletions::Auto, SendCompletions::All]);
     config.uring.flush_after = random.pick(&[1, 500, 20_000, usize::MAX]);
+    config.uring.large_receive = random.pick(&[1, 40, 1000, usize::MAX]);
     config.uring.silent_sends = random.pick(&[0, 1, 3, 12]);
 }

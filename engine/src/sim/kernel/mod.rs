@@ -43,7 +43,7 @@ pub(super) struct Pending {
 enum Work {
     Accept { listener: usize, multishot: bool, address: *mut PeerAddress },
     Connect { socket: SocketId, refused: bool },
-    Receive { socket: SocketId },
+    Receive { socket: SocketId, once: bool },
     Send { socket: SocketId, pieces: Pieces, patient: bool },
     Shutdown { slot: u32, socket: SocketId },
     Poll,
@@ -53,7 +53,7 @@ impl Work {
     fn socket(&self) -> Option<SocketId> {
         match *self {
             Self::Connect { socket, .. }
-            | Self::Receive { socket }
+            | Self::Receive { socket, .. }
             | Self::Send { socket, .. }
             | Self::Shutdown { socket, .. } => Some(socket),
             Self::Accept { .. } | Self::Poll => None,
@@ -310,7 +310,7 @@ impl World {
     // ---- completions
 
     fn post(&mut self, ring: usize, token: Token, result: i32) {
-        self.complete(ring, Completion { token, result, buffer: None, more: false });
+        self.complete(ring, Completion { token, result, buffer: None, more: false, unread: false });
     }
 
     fn complete(&mut self, ring: usize, completion: Completion) {
@@ -329,12 +329,17 @@ impl World {
     }
 
     /// A result of a multishot operation; it goes on if there is room for the completion, and the seed wants it to.
-    fn complete_multishot(&mut self, ring: usize, token: Token, result: i32, buffer: Option<u16>) -> bool {
+    fn complete_multishot(&mut self, ring: usize, token: Token, result: i32) -> bool {
+        let more = self.goes_on(ring);
+        self.complete(ring, Completion { token, result, buffer: None, more, unread: false });
+        more
+    }
+
+    /// Whether a multishot operation goes on after its next completion.
+    fn goes_on(&mut self, ring: usize) -> bool {
         let ends = self.random.chance(self.faults.missing_more);
         self.happened.missing_more += u64::from(ends);
-        let more = !ends && self.has_room(ring);
-        self.complete(ring, Completion { token, result, buffer, more });
-        more
+        !ends && self.has_room(ring)
     }
 
     /// Completions that found no room move up.

@@ -18,7 +18,7 @@ impl World {
         match p.work {
             Work::Accept { listener, .. } => !self.listeners[listener].queue.is_empty(),
             Work::Connect { socket, refused } => refused || self.listener_of(socket).is_some(),
-            Work::Receive { socket } => self.sockets[socket].readable(),
+            Work::Receive { socket, .. } => self.sockets[socket].readable(),
             Work::Send { socket, patient, .. } => !patient || self.sockets[socket].writable(),
             Work::Shutdown { .. } => true,
             Work::Poll => self.rings[ring].woken,
@@ -49,7 +49,9 @@ impl World {
         let len = self.random.between(1, size);
         let Some(buffer) = self.rings[ring].buffers.fill((0..len).map(|n| n as u8 ^ 0x55)) else { return };
         self.happened.stale += 1;
-        self.complete(ring, Completion { token, result: len as i32, buffer: Some(buffer), more: true });
+        let unread = self.random.chance(500);
+        let result = len as i32;
+        self.complete(ring, Completion { token, result, buffer: Some(buffer), more: true, unread });
     }
 
     pub(super) fn run(&mut self, ring: usize, id: u64) {
@@ -74,7 +76,7 @@ impl World {
                 self.accept(ring, token, *listener, *multishot, *address)
             }
             Work::Connect { socket, refused } => self.connect(ring, token, *socket, *refused),
-            Work::Receive { socket } => self.receive(ring, token, *socket),
+            Work::Receive { socket, once } => self.receive(ring, token, *socket, *once),
             Work::Send { socket, pieces, patient } => {
                 let mode = if *patient { SendMode::Patient } else { SendMode::Prompt };
                 let result = self.send(ring, token, *socket, pieces, mode);
@@ -88,7 +90,7 @@ impl World {
             Work::Shutdown { slot, socket } => self.shutdown(ring, token, *slot, *socket),
             Work::Poll => {
                 self.rings[ring].woken = false;
-                self.complete_multishot(ring, token, i32::from(libc::POLLIN), None)
+                self.complete_multishot(ring, token, i32::from(libc::POLLIN))
             }
         }
     }
@@ -119,7 +121,7 @@ impl World {
         };
         self.put(ring, slot, socket);
         if multishot {
-            return self.complete_multishot(ring, token, slot as i32, None);
+            return self.complete_multishot(ring, token, slot as i32);
         }
         if let Some(from) = self.peer_address(socket) {
             // SAFETY: the caller of `push` keeps the address in place until the completion is taken in; a target address has
@@ -142,7 +144,7 @@ impl World {
     }
 
     /// Receives until nothing is there, or for as long as the seed says. Whether it goes on.
-    fn receive(&mut self, ring: usize, token: Token, id: SocketId) -> bool {
+    fn receive(&mut self, ring: usize, token: Token, id: SocketId, once: bool) -> bool {
         for _ in 0..self.random.between(1, 8) {
             if self.random.chance(self.faults.interrupted_receives) {
                 self.happened.interrupted_receives += 1;
@@ -165,7 +167,7 @@ impl World {
                 self.post(ring, token, -libc::ENOBUFS);
                 return false;
             }
-            if !self.receive_buffer(ring, token, id) {
+            if !self.receive_buffer(ring, token, id, once) {
                 return false;
             }
         }
@@ -173,14 +175,18 @@ impl World {
     }
 
     /// Receives into one buffer. Whether the receive goes on.
-    fn receive_buffer(&mut self, ring: usize, token: Token, id: SocketId) -> bool {
+    fn receive_buffer(&mut self, ring: usize, token: Token, id: SocketId, once: bool) -> bool {
         let most = self.sockets[id].incoming.len().min(self.rings[ring].buffers.size());
         let short = self.random.chance(self.faults.short_receives);
         self.happened.short_receives += u64::from(short);
         let len = if short { self.random.between(1, most) } else { most };
         let bytes = self.sockets[id].incoming.drain(..len);
         let Some(buffer) = self.rings[ring].buffers.fill(bytes) else { return true };
-        self.complete_multishot(ring, token, len as i32, Some(buffer))
+        // Only a hint: more may come just after it was taken.
+        let unread = !self.sockets[id].incoming.is_empty() && !self.random.chance(100);
+        let more = !once && self.goes_on(ring);
+        self.complete(ring, Completion { token, result: len as i32, buffer: Some(buffer), more, unread });
+        more
     }
 
     fn shutdown(&mut self, ring: usize, token: Token, slot: u32, socket: SocketId) -> bool {

@@ -21,9 +21,9 @@ impl World {
                 self.issue_accept(ring, token, listener, multishot, address);
             }
             Op::Connect { slot, .. } => self.issue_connect(ring, token, slot),
-            Op::Receive { slot } => self.with_socket(ring, token, slot, |world, socket| {
+            Op::Receive { slot, once } => self.with_socket(ring, token, slot, |world, socket| {
                 let now = world.random.chance(700);
-                world.start(ring, token, Work::Receive { socket }, now);
+                world.start(ring, token, Work::Receive { socket, once }, now);
             }),
             Op::Send { slot, mode, .. } | Op::SendMessage { slot, mode, .. } => {
                 self.with_socket(ring, token, slot, |w, socket| {

@@ -46,7 +46,7 @@ fn told(world: &Rc<RefCell<World>>, ring: &mut SimulatedRing) -> String {
 /// Lets the other end send, and takes the completion of its bytes in.
 fn receive(world: &Rc<RefCell<World>>, ring: &mut SimulatedRing, bytes: &[u8]) -> Completion {
     world.borrow_mut().sockets[0].incoming.extend(bytes);
-    push(ring, OpKind::Receive, Op::Receive { slot: 0 });
+    push(ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
     assert_eq!(told(world, ring), "");
     ring.completion().expect("bytes")
 }
@@ -93,7 +93,7 @@ fn one_send_at_a_time() {
 #[test]
 fn a_descriptor_is_closed_once_and_when_nothing_uses_it() {
     let (world, mut ring) = ring();
-    push(&mut ring, OpKind::Receive, Op::Receive { slot: 0 });
+    push(&mut ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
     push(&mut ring, OpKind::Close, Op::Close { slot: 0 });
     assert!(told(&world, &mut ring).contains("closed while Receive 0.0 was under way"));
     push(&mut ring, OpKind::Send, send(b"late"));
@@ -110,7 +110,7 @@ fn a_full_completion_queue_overflows_in_order_and_ends_multishot() {
     }
     assert_eq!(told(&world, &mut ring), "");
     world.borrow_mut().sockets[0].incoming.extend(b"x");
-    push(&mut ring, OpKind::Receive, Op::Receive { slot: 0 });
+    push(&mut ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
     assert_eq!(told(&world, &mut ring), "");
     assert!(ring.overflowed());
     let queued: Vec<_> = std::iter::from_fn(|| ring.completion()).collect();
