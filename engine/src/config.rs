@@ -68,8 +68,8 @@ pub struct UringConfig {
     /// Bytes of output after which it is sent before the turn goes on. The other ends then work on it while the rest of the
     /// turn is done, and the buffers it lies in are still in the cache; an enter costs little beside so many bytes.
     pub flush_after: usize,
-    /// Bytes from which on a receive is large: connections that bring as much are read one after another, each into one buffer, so that a message is
-    /// received, worked on and sent while it is in the cache.
+    /// Bytes from which on a receive is large: connections that bring as much are read one after another, each into one buffer,
+    /// so that a message is received, worked on and sent while it is in the cache.
     pub large_receive: usize,
     /// A turn of more sends than this has completions for all of them. See [`SendCompletions::Auto`].
     pub silent_sends: usize,

@@ -5,7 +5,7 @@
 //! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled it
 //! is one at a time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
 
-/// Offered at the start, and never fewer afterwards.
+/// Offered at the start, and never fewer afterwards but where buffers come well filled.
 const LEAST: usize = 4;
 /// What the offered buffers hold together, at most, when filled as those of the round before: well inside a core's own cache.
 const BYTES: usize = 256 << 10;
@@ -91,7 +91,8 @@ impl HotSet {
     }
 
     /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
-    /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache.
+    /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache, and one where
+    /// they come well filled.
     pub(super) fn end_round(&mut self) {
         self.one_by_one = match self.filled.checked_div(self.taken) {
             Some(average) => average >= self.large,

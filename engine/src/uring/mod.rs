@@ -7,7 +7,7 @@
 //! 3. sends are settled first, errors before anything else: that is what frees receive buffers, which go back to the ring;
 //! 4. the handler hears of everything else, in the order of the completions;
 //! 5. timers, then the handler's turn end;
-//! 6. output is queued, one send for each connection; receives are re-armed; closes go on.
+//! 6. output is queued, one send for each connection; receives are re-armed, large ones a few at a time; closes go on.
 //!
 //! **When a buffer is free again.** An echo lies in the receive buffer it came in, and its send has no completion when it
 //! takes everything ([`SendMode::Silent`]). Such a send does not wait (MSG_DONTWAIT), so it finishes, one way or the other,
