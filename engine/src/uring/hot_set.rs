@@ -94,10 +94,9 @@ impl HotSet {
     /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache, and one where
     /// they come well filled.
     pub(super) fn end_round(&mut self) {
-        self.one_by_one = match self.filled.checked_div(self.taken) {
-            Some(average) => average >= self.large,
-            None => self.one_by_one,
-        };
+        if let Some(average) = self.filled.checked_div(self.taken) {
+            self.one_by_one = average >= self.large;
+        }
         let in_cache = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
         let room = if self.one_by_one { 1 } else { in_cache.max(LEAST) };
         let doubled = if self.dry { self.wanted * 2 } else { 0 };

@@ -155,7 +155,6 @@ pub(crate) struct Core<'c, R, H: Handler> {
     /// Connections whose backlog has gone.
     drained: Vec<u32>,
     due: Vec<u32>,
-    scratch: Vec<Segment>,
     /// What a send left, while it is put into a backlog.
     rest: Vec<bytes::BytesMut>,
     failed_connects: Vec<(u64, io::Error)>,
@@ -208,7 +207,6 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             resumed: Vec::new(),
             drained: Vec::new(),
             due: Vec::new(),
-            scratch: Vec::new(),
             rest: Vec::new(),
             failed_connects: Vec::new(),
             outstanding: 0,
@@ -293,9 +291,8 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     /// only when their send is settled; the arena is cleared only after a full submission in which all its sends were settled
     /// (or its bytes were copied, where sends may last longer); message headers and addresses stay until the entries are consumed.
     fn push(&mut self, token: Token, op: Op) {
-        let patient = |mode| mode == SendMode::Patient;
         let finishes = self.sends_finish
-            && matches!(op, Op::Send { mode, .. } | Op::SendMessage { mode, .. } if !patient(mode));
+            && matches!(op, Op::Send { mode, .. } | Op::SendMessage { mode, .. } if mode != SendMode::Patient);
         while self.fatal.is_none() {
             // SAFETY: as said above; each caller names the memory it passes.
             match unsafe { self.ring.push(token, op) } {
@@ -517,12 +514,11 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
     /// Takes over what a call of the handler wrote and asked for.
     fn absorb(&mut self, slot: u32, source: Source<'_>) {
         if !self.record.segments().is_empty() {
-            let mut segments = std::mem::take(&mut self.scratch);
-            std::mem::swap(&mut segments, self.record.segments_mut());
+            let mut segments = std::mem::take(self.record.segments_mut());
             for segment in segments.drain(..) {
                 self.absorb_segment(slot, segment, source);
             }
-            self.scratch = segments;
+            *self.record.segments_mut() = segments;
             let s = &mut self.slots[slot as usize];
             if !s.marks.any(Marks::DIRTY) {
                 s.marks.set(Marks::DIRTY);
