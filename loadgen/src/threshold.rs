@@ -81,6 +81,9 @@ pub struct Judgement {
     pub met: bool,
     /// The same for people.
     pub text: String,
+    /// `value` is a lower bound, because messages had no echo when the run ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_least: bool,
 }
 
 impl FromStr for Threshold {
@@ -135,12 +138,18 @@ impl Threshold {
     #[must_use]
     pub fn judge(&self, run: &Run) -> Judgement {
         let value = self.metric.of(run);
-        let met = value.is_some_and(|value| self.comparison.holds(value, self.limit));
+        let at_least = value.is_some() && self.metric.is_bound(run);
+        // A lower bound shows that a figure is high, never that it is low.
+        let can_be_met = !at_least || matches!(self.comparison, Comparison::Above | Comparison::AtLeast);
+        let met = can_be_met && value.is_some_and(|value| self.comparison.holds(value, self.limit));
         let text = match value {
+            Some(value) if at_least => {
+                format!("{self}: at least {} (messages had no echo yet)", self.metric.show(value))
+            }
             Some(value) => format!("{self}: {}", self.metric.show(value)),
             None => format!("{self}: cannot be judged, {}", self.unknown(run)),
         };
-        Judgement { threshold: self.text.clone(), value, met, text }
+        Judgement { threshold: self.text.clone(), value, met, text, at_least }
     }
 
     fn unknown(&self, run: &Run) -> String {
@@ -226,6 +235,15 @@ impl Metric {
             Self::ServerCpu => run.server.as_ref().map(|server| server.cpu_ns_per_message),
             Self::Rss => run.server.as_ref()?.rss_bytes.map(|bytes| bytes as f64),
         }
+    }
+
+    /// Whether the figure of this run is a lower bound.
+    fn is_bound(self, run: &Run) -> bool {
+        run.censored.is_some_and(|censored| match self {
+            Self::Quantile(q) => censored.bounds(q),
+            Self::Mean | Self::Max => true,
+            Self::Rate | Self::Errors | Self::ServerCpu | Self::Rss => false,
+        })
     }
 
     fn show(self, value: f64) -> String {

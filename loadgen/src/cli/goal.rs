@@ -226,7 +226,15 @@ mod tests {
 
     #[test]
     fn whose_limit_it_was_is_told_apart() {
-        let judged = |met| vec![Judgement { threshold: "t".into(), value: None, met, text: "t: 5ms".into() }];
+        let judged = |met| {
+            vec![Judgement {
+                threshold: "t".into(),
+                value: None,
+                met,
+                text: "t: 5ms".into(),
+                at_least: false,
+            }]
+        };
         let with = |reasons: &[(InvalidKind, &str)]| {
             let mut run = run();
             reasons.iter().for_each(|(kind, reason)| run.invalidate(*kind, *reason));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::{Failure, OUTPUT};
 use crate::export::{csv, hgrm, interval_log};
@@ -40,6 +41,9 @@ fn percent(text: &str) -> Result<f64, String> {
     percent.ok_or_else(|| "a percentile is more than 0 and less than 100, as in 99.9".to_owned())
 }
 
+/// Bytes that are reserved for a result: more than most need.
+const RESERVED: u64 = 1 << 20;
+
 /// A place for a text, checked before anything is measured.
 #[derive(Debug)]
 pub(super) enum Output {
@@ -64,7 +68,19 @@ impl Output {
         name.push(format!(".partial-{}", std::process::id()));
         let partial = path.with_file_name(name);
         let file = File::create_new(&partial)?;
-        Ok(Self::File { path: path.to_owned(), partial, file })
+        let output = Self::File { path: path.to_owned(), partial, file };
+        output.reserve()?;
+        Ok(output)
+    }
+
+    /// Takes room for a usual result, so that a full disk is found before anything is measured.
+    fn reserve(&self) -> io::Result<()> {
+        let Self::File { file, .. } = self else { return Ok(()) };
+        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
+            // Not every file system can.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Whether standard output belongs to it alone.
@@ -72,19 +88,20 @@ impl Output {
         matches!(self, Self::Standard)
     }
 
-    /// Writes a document as JSON.
-    pub(super) fn write(&mut self, document: &impl Serialize) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(document)?;
-        json.push(b'\n');
-        self.write_text(&json)
+    /// Writes a document.
+    pub(super) fn write(&mut self, document: &Document) -> io::Result<()> {
+        self.write_text(document.to_json()?.as_bytes())
     }
 
-    fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
+    /// Writes a text, all of it.
+    pub(super) fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Standard => io::stdout().lock().write_all(text),
             Self::Special(file) => file.write_all(text),
             Self::File { path, partial, file } => {
                 file.write_all(text)?;
+                // Gives back what was reserved beyond it.
+                file.set_len(text.len() as u64)?;
                 fs::rename(partial, path)
             }
         }
@@ -189,7 +206,8 @@ impl Files {
         if let Some(place) = &mut self.hdr_log {
             let phases = run.phases;
             let before = Duration::from_nanos(phases.connect + phases.settle + phases.warmup);
-            let log = interval_log(run.start.system_time() + before, seconds);
+            let window = Duration::from_nanos(phases.measure);
+            let log = interval_log(run.start.system_time() + before, window, seconds);
             place.write(&log.map_err(|error| Failure::Error(format!("--hdr-log: {error}")))?)?;
         }
         if let Some(place) = &mut self.hgrm {
@@ -201,9 +219,17 @@ impl Files {
         Ok(())
     }
 
-    /// Writes the document.
+    /// Writes the document. Where its place takes it no more, it goes to standard output, so that nothing measured is lost.
     pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
-        let Some(Place { flag, path, output }) = &mut self.json else { return Ok(()) };
-        output.write(document).map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))
+        let Some(place) = &mut self.json else { return Ok(()) };
+        let Err(error) = place.output.write(document) else { return Ok(()) };
+        let failed =
+            |error: io::Error| Failure::Error(format!("{} {}: {error}", place.flag, place.path.display()));
+        if place.output.is_standard() {
+            return Err(failed(error));
+        }
+        Output::Standard.write(document).map_err(failed)?;
+        let path = place.path.display();
+        Err(Failure::Error(format!("--json {path}: {error}; the result is on standard output")))
     }
 }

@@ -68,7 +68,9 @@ impl ProofArguments {
         let to_error = output.as_ref().is_some_and(super::output::Output::is_standard);
         print(&text(&proof), to_error).map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
         if let Some(output) = &mut output {
-            output.write(&proof).map_err(|error| Failure::Error(format!("--json: {error}")))?;
+            let failed = |error: std::io::Error| Failure::Error(format!("--json: {error}"));
+            let json = serde_json::to_string_pretty(&proof).map_err(|error| failed(error.into()))? + "\n";
+            output.write_text(json.as_bytes()).map_err(failed)?;
         }
         Ok(if missed(&proof).is_empty() { 0 } else { MISSED })
     }

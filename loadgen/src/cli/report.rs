@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::result::table::grouped;
-use crate::result::{Errors, Integrity, Latencies, Latency, Payload, Run, Server, percentile};
+use crate::result::table::{count, grouped};
+use crate::result::{
+    Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Payload, Run, Server,
+    percentile,
+};
 use crate::run::Plan;
 
 /// From so many connections on the growth of the server's memory is theirs.
@@ -15,7 +18,7 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
         heading(plan, run),
         String::new(),
         line("rate", &rate(plan, run)),
-        line("latency", &latency(&run.latency_ns.corrected, percentiles)),
+        line("latency", &bounded_latency(run, percentiles)),
     ];
     if plan.rate_per_s.is_some() {
         lines.extend(parts(run, percentiles));
@@ -23,11 +26,20 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     lines.extend([line("connect", &connect(plan, run))]);
     lines.extend(opening(plan, run, percentiles));
     lines.extend([line("echoes", &echoes(plan, run.integrity)), line("errors", &errors(run.errors))]);
+    lines.extend(run.messages.map(|messages| line("messages", &outcomes(messages))));
+    lines.extend(run.outages.map(|outages| line("outages", &outage(outages))));
     lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
     lines.extend(run.server.as_ref().and_then(counters));
     lines.push(line("generator", &generator(plan, run)));
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
+    }
+    if let Some(EndedEarly { after_ns, cause }) = &run.ended_early {
+        let text = format!(
+            "ENDED EARLY after {} of load: {cause}; the figures are those of what was measured",
+            span(*after_ns)
+        );
+        lines.push(line("", &text));
     }
     lines.extend(run.notes.iter().map(|note| line("", &format!("note: {note}"))));
     lines.extend(run.invalid_reasons.iter().map(|reason| line("", &format!("INVALID: {reason}"))));
@@ -112,36 +124,53 @@ fn differ(a: &Latency, b: &Latency) -> bool {
     figures(a).into_iter().zip(figures(b)).any(is_apart)
 }
 
+/// The latency of the run, with a mark at each figure that is a lower bound.
+fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
+    let text = marked(&run.latency_ns.corrected, percentiles, run.censored);
+    let Some(Censored { count, .. }) = run.censored else { return text };
+    format!("{text}  (>=: {} messages had no echo)", grouped(count as f64))
+}
+
 /// Percentiles only where the sample carries them.
 fn latency(latency: &Latency, percentiles: &[f64]) -> String {
+    marked(latency, percentiles, None)
+}
+
+fn marked(latency: &Latency, percentiles: &[f64], censored: Option<Censored>) -> String {
     if latency.count == 0 {
         return "no samples".to_owned();
     }
-    let mut text = if percentiles.is_empty() { usual(latency) } else { wanted(latency, percentiles) };
-    let _ = write!(text, "max {}  mean {}", span(latency.max), span(latency.mean as u64));
+    let mark = |q: f64| if censored.is_some_and(|censored| censored.bounds(q)) { ">=" } else { "" };
+    let mut text =
+        if percentiles.is_empty() { usual(latency, mark) } else { wanted(latency, percentiles, mark) };
+    let all = mark(1.0);
+    let _ = write!(text, "max {all}{}  mean {all}{}", span(latency.max), span(latency.mean as u64));
     text
 }
 
 /// The percentiles that were asked for. One that the sample does not carry is said to be missing.
-fn wanted(latency: &Latency, percentiles: &[f64]) -> String {
+fn wanted(latency: &Latency, percentiles: &[f64], mark: impl Fn(f64) -> &'static str) -> String {
     let histogram = latency.histogram().ok().flatten();
     percentiles.iter().fold(String::new(), |mut text, percent| {
-        let value = histogram.as_ref().and_then(|histogram| percentile(histogram, percent / 100.0));
-        let value = value.map_or_else(|| "(too few samples)".to_owned(), span);
+        let q = percent / 100.0;
+        let value = histogram.as_ref().and_then(|histogram| percentile(histogram, q));
+        let value =
+            value.map_or_else(|| "(too few samples)".to_owned(), |ns| format!("{}{}", mark(q), span(ns)));
         let _ = write!(text, "p{percent} {value}  ");
         text
     })
 }
 
-fn usual(latency: &Latency) -> String {
+fn usual(latency: &Latency, mark: impl Fn(f64) -> &'static str) -> String {
     let percentiles = [
-        ("p50", latency.p50),
-        ("p90", latency.p90),
-        ("p99", latency.p99),
-        ("p99.9", latency.p99_9),
-        ("p99.99", latency.p99_99),
+        ("p50", 0.5, latency.p50),
+        ("p90", 0.9, latency.p90),
+        ("p99", 0.99, latency.p99),
+        ("p99.9", 0.999, latency.p99_9),
+        ("p99.99", 0.9999, latency.p99_99),
     ];
-    percentiles.iter().filter_map(|(name, ns)| Some(format!("{name} {}  ", span((*ns)?)))).collect()
+    let shown = percentiles.iter().filter_map(|&(name, q, ns)| Some((name, mark(q), span(ns?))));
+    shown.map(|(name, mark, span)| format!("{name} {mark}{span}  ")).collect()
 }
 
 /// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.
@@ -193,16 +222,50 @@ fn connect(plan: &Plan, run: &Run) -> String {
 }
 
 fn integrity(integrity: Integrity) -> String {
-    let Integrity { lost, duplicated, reordered, corrupted, wrong_opcode } = integrity;
+    let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
+        integrity;
     listed(
         "all as they were sent (every one checked)",
         &[
-            (lost, "lost"),
+            (lost - lost_with_connection, "lost"),
+            (lost_with_connection, "lost with their connections"),
             (duplicated, "duplicated"),
             (reordered, "reordered"),
             (corrupted, "corrupted"),
             (wrong_opcode, "with the wrong opcode"),
+            (unsolicited, "that nobody asked for"),
         ],
+    )
+}
+
+/// What became of every message, warm-up and drain included; the two sums hold.
+fn outcomes(messages: Messages) -> String {
+    let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
+    let sum = |parts: &[(u64, &str)]| {
+        let some =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
+        some.collect::<Vec<_>>().join(" + ")
+    };
+    let mut text = format!("{} sent", grouped(sent as f64));
+    if not_sent > 0 {
+        text =
+            format!("{} planned = {text} + {} not sent", grouped(planned as f64), grouped(not_sent as f64));
+    }
+    let outcomes = [(echoed, "echoed"), (wrong, "wrong"), (lost, "lost"), (outstanding, "outstanding")];
+    if sent > 0 {
+        let separator = if not_sent > 0 { "; sent = " } else { " = " };
+        text += &format!("{separator}{}", sum(&outcomes));
+    }
+    text
+}
+
+fn outage(outages: Outages) -> String {
+    let Outages { count, total_ns, longest_ns } = outages;
+    format!(
+        "a connection was being opened again {} times: {} in all, {} at most",
+        grouped(count as f64),
+        span(total_ns),
+        span(longest_ns)
     )
 }
 
@@ -283,10 +346,6 @@ fn generator(plan: &Plan, run: &Run) -> String {
     text
 }
 
-fn count(n: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(n as f64), if n == 1 { "" } else { "s" })
-}
-
 /// Nanoseconds in the unit that people read most easily, three digits or so.
 pub(super) fn span(ns: u64) -> String {
     match ns {
@@ -310,7 +369,6 @@ mod tests {
         );
         let spans = [999, 1_500, 336_400, 2_120_000, 3_500_000_000].map(span);
         assert_eq!(spans, ["999 ns", "1.5 us", "336 us", "2.12 ms", "3.50 s"]);
-        assert_eq!((count(1, "thread"), count(2, "thread")), ("1 thread".to_owned(), "2 threads".to_owned()));
     }
 
     #[test]
@@ -322,12 +380,28 @@ mod tests {
         );
         assert!(integrity(Integrity::default()).contains("every one checked"));
         assert_eq!(integrity(Integrity { lost: 1500, ..Integrity::default() }), "1,500 lost");
+        let with_connection = Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
+        assert_eq!(integrity(with_connection), "3 lost with their connections");
+    }
+
+    #[test]
+    fn sums_of_messages_show_every_term_that_is_not_zero() {
+        let right = Messages { planned: 1200, sent: 1200, echoed: 1200, ..Messages::default() };
+        assert_eq!(outcomes(right), "1,200 sent = 1,200 echoed");
+        let broken =
+            Messages { planned: 9, not_sent: 2, sent: 7, echoed: 4, wrong: 1, lost: 1, outstanding: 1 };
+        assert_eq!(
+            outcomes(broken),
+            "9 planned = 7 sent + 2 not sent; sent = 4 echoed + 1 wrong + 1 lost + 1 outstanding"
+        );
     }
 
     #[test]
     fn percentiles_that_the_sample_does_not_carry_are_not_shown() {
         let few = Latency { count: 300, p50: Some(5_000), max: 9_000, mean: 5_500.0, ..Latency::default() };
         assert_eq!(latency(&few, &[]), "p50 5.0 us  max 9.0 us  mean 5.5 us");
+        let censored = Some(Censored { count: 3, exact_up_to: 80.0 });
+        assert_eq!(marked(&few, &[], censored), "p50 5.0 us  max >=9.0 us  mean >=5.5 us");
         assert_eq!(latency(&Latency::default(), &[]), "no samples");
     }
 

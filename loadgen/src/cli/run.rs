@@ -8,7 +8,7 @@ use engine::{EngineChoice, EngineKind};
 use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
-use crate::result::{Document, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
+use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
 use crate::run::{Outcome, Plan, PlanError, RunError, measure};
 use crate::search;
 use crate::spawn::{Spawn, SpawnError};
@@ -164,17 +164,28 @@ impl RunArguments {
         };
         terminal.clear();
         let made = made?;
-        if self.quiet {
-            made.complaints().iter().for_each(|complaint| say(&format!("sparring-loadgen: {complaint}")));
-        } else {
-            print(&self.report(&made), files.have_standard_output())
-                .map_err(|error| Failure::Error(format!("cannot print the table: {error}")))?;
-        }
-        if let Some((_, run)) = made.runs.last() {
-            files.write_run(run, &made.seconds)?;
-        }
-        files.write_document(&self.document(&made, start, began.elapsed()))?;
+        // Nothing that fails here keeps what was measured from the places that are left.
+        let document = files.write_document(&self.document(&made, start, began.elapsed()));
+        let written = made.runs.last().map_or(Ok(()), |(_, run)| files.write_run(run, &made.seconds));
+        let printed = self.print(&made, files.have_standard_output());
+        document.and(written).and(printed)?;
         Ok(made.exit_code(self.allow_invalid))
+    }
+
+    fn print(&self, made: &Made, to_error: bool) -> Result<(), Failure> {
+        let complain = |complaint: &String| say(&format!("sparring-loadgen: {complaint}"));
+        if self.quiet {
+            made.complaints().iter().for_each(complain);
+            return Ok(());
+        }
+        let printed = print(&self.report(made), to_error)
+            .map_err(|error| Failure::Error(format!("cannot print the table: {error}")));
+        made.runs
+            .last()
+            .and_then(|(_, run)| run.ended_early.as_ref())
+            .iter()
+            .for_each(|ended| complain(&ended.cause));
+        printed
     }
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
@@ -313,9 +324,10 @@ impl Made {
     }
 }
 
-/// Wrong echoes are an error whatever else is true; an interrupted run is known to be incomplete.
+/// Wrong echoes, and a load that broke, are an error whatever else is true; an interrupted run is known to be incomplete.
 fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
-    if run.integrity.total() > 0 {
+    let is_broken = run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
+    if run.integrity.faults() > 0 || is_broken {
         return 1;
     }
     match (run.interrupted, run.valid) {

@@ -15,12 +15,14 @@ const NS_PER_MS: f64 = 1e6;
 #[error("cannot write a second's histogram: {0}")]
 pub struct IntervalLogError(String);
 
-/// The log of a window that began at `start`: entry k is the second k, empty where nothing came back in it.
+/// The log of a window that began at `start` and lasted for `window`: entry k is the second k, empty where nothing came back in
+/// it. The last one may be shorter than a second.
 ///
 /// # Errors
 /// When a histogram cannot be serialized: it then counts more than the format can hold.
 pub fn interval_log(
     start: SystemTime,
+    window: Duration,
     seconds: &[Option<Histogram<u32>>],
 ) -> Result<Vec<u8>, IntervalLogError> {
     let mut log = Vec::new();
@@ -38,7 +40,7 @@ pub fn interval_log(
         let Some(histogram) = histogram else { continue };
         let at = Duration::from_secs(second);
         writer
-            .write_histogram(histogram, at, Duration::from_secs(1), None)
+            .write_histogram(histogram, at, window.saturating_sub(at).min(Duration::from_secs(1)), None)
             .map_err(|error: IntervalLogWriterError<_>| IntervalLogError(error.to_string()))?;
     }
     Ok(log)
@@ -63,7 +65,8 @@ mod tests {
     fn what_was_written_reads_back() {
         let (first, third) = (second(1_000_000), second(3_000_000));
         let start = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        let log = interval_log(start, &[Some(first), None, Some(third.clone())]).expect("written");
+        let window = Duration::from_millis(2250);
+        let log = interval_log(start, window, &[Some(first), None, Some(third.clone())]).expect("written");
         let entries: Vec<_> = IntervalLogIterator::new(&log).collect::<Result<_, _>>().expect("readable");
         assert!(
             matches!(entries[0], LogEntry::StartTime(at) if at == Duration::from_millis(1_700_000_000_250))
@@ -74,6 +77,8 @@ mod tests {
             .collect();
         let times: Vec<_> = intervals.iter().map(|interval| interval.start_timestamp().as_secs()).collect();
         assert_eq!(times, [0, 2]);
+        let spans: Vec<_> = intervals.iter().map(|interval| interval.duration().as_millis()).collect();
+        assert_eq!(spans, [1000, 250]);
         let bytes = STANDARD.decode(intervals[1].encoded_histogram()).expect("base64");
         let back: Histogram<u32> =
             Deserializer::new().deserialize(&mut bytes.as_slice()).expect("a histogram");

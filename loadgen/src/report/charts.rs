@@ -6,7 +6,7 @@ use super::svg::{Chart, Scale};
 use super::{Side, SideRuns};
 use crate::compare::table::figure;
 use crate::compare::{Metric, sides::is_sound};
-use crate::result::{Parameters, median, percentile};
+use crate::result::{Parameters, Second, median, percentile};
 
 /// A chart and the name of its file.
 pub(super) struct Named {
@@ -113,7 +113,11 @@ fn share(nines: f64) -> String {
 /// Echoes of each second of each run.
 fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let points = |run: &crate::result::Run| -> Vec<(f64, f64)> {
-        run.series.iter().map(|second| (f64::from(second.second), second.received as f64)).collect()
+        let rate = |second: &Second| {
+            let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
+            (f64::from(second.second), second.received as f64 / span_s)
+        };
+        run.series.iter().map(rate).collect()
     };
     let lines: Vec<(usize, Vec<(f64, f64)>)> = runs
         .iter()

@@ -49,6 +49,27 @@ pub struct Document {
 }
 
 impl Document {
+    /// As it is stored: JSON that people can read, with a line for each run and at the end of the text.
+    ///
+    /// # Errors
+    ///
+    /// When a figure cannot be written as JSON.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let mut frame = self.clone();
+        let runs = std::mem::take(&mut frame.runs);
+        let runs = runs.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>()?;
+        let mut json = serde_json::to_string_pretty(&frame)? + "\n";
+        if !runs.is_empty() {
+            // A line break of a text would be escaped: only the field itself is found.
+            json = json.replacen(
+                "\n  \"runs\": []",
+                &format!("\n  \"runs\": [\n    {}\n  ]", runs.join(",\n    ")),
+                1,
+            );
+        }
+        Ok(json)
+    }
+
     /// The document of one run on this machine; `subject` is the default where the server is not known.
     #[must_use]
     pub fn single(scenario: Scenario, run: Run, tool: Tool, subject: Subject, machine: Machine) -> Self {
@@ -356,9 +377,12 @@ pub struct Run {
     pub offered: u64,
     /// Messages sent within the measured window.
     pub sent: u64,
-    /// Echoes received within the measured window: in a closed loop the count of every latency but `connect`. (The latencies
-    /// of an open loop are those of the messages planned in the window, whenever their echoes came.)
+    /// Echoes received within the measured window. (The latencies of a closed loop have those too that were outstanding at its
+    /// end; those of an open loop are of the messages planned in the window, whenever their echoes came.)
     pub received: u64,
+    /// What became of every message, over the whole run; `null` where an earlier build wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Messages>,
     /// `received` per second of the measured window.
     pub rate_per_s: f64,
     /// Message bytes received per second of the measured window, headers not counted.
@@ -369,6 +393,15 @@ pub struct Run {
     pub integrity: Integrity,
     /// How long it took.
     pub latency_ns: Latencies,
+    /// Why some figures of `latency_ns` are lower bounds; `null` where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub censored: Option<Censored>,
+    /// What ended the load before its time, other than the user; the figures are of what was measured until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<EndedEarly>,
+    /// Times in which a lost connection was being opened again (`--reconnect`); `null` where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outages: Option<Outages>,
     /// Connections closed and replaced in the window; `null` where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<Cycles>,
@@ -386,9 +419,68 @@ pub struct Run {
     /// Why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
-    /// Each whole second of the measured window.
+    /// Each second of the measured window, the last one as long as the window has it (a day at most). `sent` and `received` add
+    /// up to the run's.
     #[serde(default)]
     pub series: Vec<Second>,
+}
+
+/// What became of every message, over the whole run, warm-up and drain included.
+///
+/// `planned = sent + not_sent` and `sent = echoed + wrong + lost + outstanding` hold for every run, connection by connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    /// Planned; in a closed loop without a number of messages those that were sent.
+    pub planned: u64,
+    /// Planned and not sent: the generator was too late, no connection was open or had room, or the run ended before.
+    pub not_sent: u64,
+    /// Handed to the connection.
+    pub sent: u64,
+    /// Came back as they were sent.
+    pub echoed: u64,
+    /// Came back, compared with what was sent, and differed: in content, opcode or order.
+    pub wrong: u64,
+    /// Will not come back: [`Integrity::lost`].
+    pub lost: u64,
+    /// Had no echo when the drain ended, and the server may still have sent one.
+    pub outstanding: u64,
+}
+
+/// Messages that are in the latencies with their age at the end of the run: they took at least as long.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Censored {
+    /// How many they are.
+    pub count: u64,
+    /// The percentile (0 to 100) up to which they change nothing. Those above it, the mean and the maximum are lower bounds.
+    pub exact_up_to: f64,
+}
+
+impl Censored {
+    /// Whether the quantile `q` (0 to 1) is a lower bound.
+    #[must_use]
+    pub fn bounds(self, q: f64) -> bool {
+        q * 100.0 > self.exact_up_to
+    }
+}
+
+/// How a load ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedEarly {
+    /// When, nanoseconds from the beginning of the load (warm-up included).
+    pub after_ns: u64,
+    /// Why, in a sentence.
+    pub cause: String,
+}
+
+/// Times in which lost connections were being opened again, summed over the connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outages {
+    /// How many.
+    pub count: u64,
+    /// Nanoseconds in all.
+    pub total_ns: u64,
+    /// The longest, nanoseconds.
+    pub longest_ns: u64,
 }
 
 /// What held a run up that was not its own, as shares (0 to 1) of the measured window.
@@ -416,7 +508,8 @@ pub struct Phases {
     pub warmup: u64,
     /// The measured window.
     pub measure: u64,
-    /// From its end until the last echo was back or given up.
+    /// From its end until the last echo was back or given up; with the moment in which an open loop may still send what was due
+    /// in the window.
     pub drain: u64,
 }
 
@@ -466,8 +559,12 @@ impl Errors {
 /// Counts of echoes that were not what was sent, over the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrity {
-    /// Messages that never came back on a connection that stayed open.
+    /// Messages that never came back and never will: their connection ended, or a later message came back, or the connection
+    /// was silent for the answer timeout.
     pub lost: u64,
+    /// The part of `lost` whose connection ended.
+    #[serde(default)]
+    pub lost_with_connection: u64,
     /// Messages that came back more than once.
     pub duplicated: u64,
     /// Messages that came back after a later one (the late ones, as RFC 4737 counts).
@@ -476,13 +573,22 @@ pub struct Integrity {
     pub corrupted: u64,
     /// Text that came back as binary, or the other way round.
     pub wrong_opcode: u64,
+    /// Messages from the server that nobody asked for, such as a greeting.
+    #[serde(default)]
+    pub unsolicited: u64,
 }
 
 impl Integrity {
     /// The sum of all.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode
+        self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode + self.unsolicited
+    }
+
+    /// The sum of what a server did wrong on connections that stayed open. That one ended is an error of the connection.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.total() - self.lost_with_connection
     }
 }
 
@@ -492,10 +598,10 @@ impl Integrity {
 pub struct Latencies {
     /// From the planned time of sending to the echo: the answer. In a closed loop equal to `uncorrected`.
     pub corrected: Latency,
-    /// From the actual time of sending to the echo: the server's part. In a closed loop its `hdr` is `null`, because
-    /// `corrected` holds the same histogram.
+    /// From the actual time of sending to the echo: the server's part, with the time in which a message was due and no connection
+    /// was open. In a closed loop its `hdr` is `null`, because `corrected` holds the same histogram.
     pub uncorrected: Latency,
-    /// From the planned to the actual time of sending: the generator's part. Empty in a closed loop.
+    /// From the planned to the actual time of sending without that time: the generator's part. Empty in a closed loop.
     pub lag: Latency,
     /// From the start of connecting to the end of the opening handshake, one sample per connection; where connections are
     /// replaced during the load, of those opened in the window.
@@ -599,6 +705,9 @@ pub struct Client {
 pub struct Second {
     /// Seconds since the window began, at the start of this one.
     pub second: u32,
+    /// How much of it the window has, nanoseconds, where that is not all of it: the last one may be shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_ns: Option<u64>,
     /// Messages sent.
     pub sent: u64,
     /// Echoes received.

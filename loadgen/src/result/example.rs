@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Disturbance, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA,
-    Scenario, Second, Server, Session, SessionKind, Transport,
+    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Parameters, Payload, Phases, Run,
+    SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
 };
 use super::latency::Latency;
 use super::utc::Utc;
@@ -151,6 +151,12 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         offered: received,
         sent: received,
         received,
+        messages: Some(Messages {
+            planned: received,
+            sent: received,
+            echoed: received,
+            ..Messages::default()
+        }),
         rate_per_s: received as f64 / 2.0,
         bytes_per_s: received as f64 * 16.0,
         errors: Errors::default(),
@@ -164,6 +170,9 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             handshake: None,
             connect: Latency::of(&connect),
         },
+        censored: None,
+        ended_early: None,
+        outages: None,
         cycles: None,
         pings: None,
         server: Some(Server {
@@ -195,6 +204,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         repeated: vec!["the server waited 9.0 % of the window for its processor".into()],
         series: vec![
             Second {
+                span_ns: None,
                 second: 0,
                 sent: received / 2,
                 received: received / 2,
@@ -221,6 +231,7 @@ pub(crate) fn long_run() -> Run {
         histogram.record(value as u64).expect("sample is in range");
     }
     let series = (0..10).map(|second| Second {
+        span_ns: None,
         second,
         sent: 200_000,
         received: 200_000,

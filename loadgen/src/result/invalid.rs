@@ -16,6 +16,24 @@ pub enum InvalidKind {
     LostConnections,
     /// Echoes were not what was sent.
     WrongEchoes,
+    /// Messages never came back on connections that stayed open.
+    LostMessages,
+    /// Messages came that nobody asked for.
+    Unsolicited,
+    /// Messages had no echo when the drain ended.
+    Outstanding,
+    /// Connections had waited for their echoes for much longer than the percentiles say when the window ended.
+    CutTail,
+    /// The server's process ended.
+    ServerEnded,
+    /// The server closed all connections.
+    AllClosed,
+    /// The server stopped answering.
+    StoppedAnswering,
+    /// The generator's engine broke off.
+    EngineFailed,
+    /// The generator's own counts do not add up.
+    Imbalance,
     /// No echo was received in the window.
     NoEcho,
     /// A connection had as many messages outstanding as it may have.
@@ -43,6 +61,13 @@ impl InvalidKind {
             self,
             Self::LostConnections
                 | Self::WrongEchoes
+                | Self::LostMessages
+                | Self::Unsolicited
+                | Self::Outstanding
+                | Self::CutTail
+                | Self::ServerEnded
+                | Self::AllClosed
+                | Self::StoppedAnswering
                 | Self::NoEcho
                 | Self::OutstandingLimit
                 | Self::RateNotKept

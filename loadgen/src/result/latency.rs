@@ -91,7 +91,10 @@ impl Latency {
     pub fn histogram(&self) -> Result<Option<Histogram<u64>>, HistogramError> {
         let Some(hdr) = &self.hdr else { return Ok(None) };
         let bytes = STANDARD.decode(hdr)?;
-        Ok(Some(Deserializer::new().deserialize(&mut bytes.as_slice())?))
+        let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice())?;
+        // Added to one with longer latencies, it grows.
+        histogram.auto(true);
+        Ok(Some(histogram))
     }
 }
 

@@ -149,6 +149,16 @@ fn a_broken_document_is_refused() {
 }
 
 #[test]
+fn each_run_is_a_line_of_a_stored_document() {
+    let mut document = example::document();
+    document.session.marks = vec!["\n  \"runs\": []".to_owned()];
+    let json = document.to_json().expect("the document is JSON");
+    assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
+    let runs = json.lines().filter(|line| line.starts_with("    {\"scenario\":")).count();
+    assert_eq!(runs, document.runs.len());
+}
+
+#[test]
 fn unknown_fields_are_valid() {
     let mut value = example_value();
     value["runs"][0]["server"]["cache_misses_per_message"] = json!(12);
@@ -161,7 +171,7 @@ fn a_quick_session_stays_below_200_kib() {
     let mut document = example::document();
     document.runs = (0..8).map(|_| example::long_run()).collect();
     document.scenarios = (0..8).map(|_| document.scenarios[0].clone()).collect();
-    let bytes = serde_json::to_string_pretty(&document).expect("the document is JSON").len();
+    let bytes = document.to_json().expect("the document is JSON").len();
     assert!(bytes < 200 * 1024, "{bytes} bytes");
     assert!(bytes * 48 / 8 < 2 * 1024 * 1024, "{bytes} bytes for eight runs, forty-eight in `full`");
 }

@@ -179,8 +179,7 @@ fn free_path(folder: &Path, stem: &str) -> PathBuf {
 
 /// Writes under a hidden name beside `path`, then renames.
 fn write_whole(path: &Path, document: &Document) -> Result<(), StoreError> {
-    let mut json = serde_json::to_string_pretty(document).map_err(StoreError::Encode)?;
-    json.push('\n');
+    let json = document.to_json().map_err(StoreError::Encode)?;
     // JSON has no NaN and no infinity: such a figure becomes null and would be found out only by the next reader.
     parse(&json, path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -274,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_file_cut_anywhere_is_called_truncated() {
-        let text = serde_json::to_string_pretty(&example::document()).expect("encodes");
+        let text = example::document().to_json().expect("encodes").trim_end().to_owned();
         for end in [0, 1, 100, text.len() / 2, text.len() - 1] {
             let error = parse(&text[..end], Path::new("f.json")).expect_err("refused");
             assert!(matches!(error, StoreError::Truncated { .. }), "cut at {end}: {error}");

@@ -167,6 +167,11 @@ pub(crate) fn latency(ns: Option<u64>) -> String {
     optional(value, if value.is_some_and(|us| us < 100.0) { 1 } else { 0 })
 }
 
+/// A number of things: `1 message`, `2,000 messages`.
+pub(crate) fn count(n: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(n as f64), if n == 1 { "" } else { "s" })
+}
+
 /// A whole number with a comma every three digits.
 pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
@@ -186,6 +191,11 @@ mod tests {
 
     use super::*;
     use crate::result::{change_between, example};
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!([0, 1, 2000].map(|n| count(n, "thread")), ["0 threads", "1 thread", "2,000 threads"]);
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

@@ -1,12 +1,15 @@
 //! From what was measured to what is stored.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::coordinator::{Counted, Measured, ServerCost};
 use super::plan::{Plan, Wait};
-use super::tally::Tally;
+use super::tally::{Outstanding, Spans, Tally};
 use super::validity::{Verdict, judge};
-use crate::result::{Client, Cycles, Disturbance, Latencies, Latency, Run, Second, Server, Utc};
+use crate::result::{
+    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server, Utc,
+};
 
 /// What is known beside the measurement itself.
 pub(super) struct Context<'a> {
@@ -40,12 +43,20 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         offered: if plan.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },
         sent: tally.sent.measured,
         received,
+        messages: Some(tally.messages()),
         rate_per_s: per_second(received as f64),
         bytes_per_s: per_second(received as f64 * plan.mean_bytes()),
         errors: tally.errors,
         integrity: tally.integrity,
         latency_ns: latencies(tally),
-        cycles: (plan.messages_per_connection.is_some() || plan.lifetime.is_some())
+        censored: censored(tally),
+        ended_early: measured
+            .broken
+            .as_ref()
+            .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.to_string() }),
+        outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
+        cycles: plan
+            .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.ping_interval.map(|_| tally.pings),
         server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
@@ -57,8 +68,27 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
         repeated: Vec::new(),
-        series: whole_seconds(tally.seconds(), measured.window.as_secs()),
+        series: series(tally.seconds(), measured.window),
     }
+}
+
+/// What is in the latencies with a lower bound, and up to which percentile that does not matter: where the lowest of them lies.
+fn censored(tally: &Tally) -> Option<Censored> {
+    let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
+    if count == 0 {
+        return None;
+    }
+    let lowest = tally.latency.lowest_equivalent(youngest_ns);
+    let below = tally.latency.count_between(0, lowest.saturating_sub(1));
+    Some(Censored { count, exact_up_to: below as f64 * 100.0 / tally.latency.len() as f64 })
+}
+
+fn outages(spans: Spans) -> Outages {
+    Outages { count: spans.count, total_ns: nanos(spans.total), longest_ns: nanos(spans.longest) }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
@@ -138,9 +168,13 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
     cpus.iter().filter_map(|&cpu| u32::try_from(cpu).ok()).collect()
 }
 
-/// An interrupted window ends within a second, which then would look slow.
-fn whole_seconds(mut series: Vec<Second>, seconds: u64) -> Vec<Second> {
-    series.retain(|entry| u64::from(entry.second) < seconds);
+/// The seconds that the window has; the last one says how much of it, where that is not all.
+fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
+    series.retain(|entry| Duration::from_secs(entry.second.into()) < window);
+    if let Some(last) = series.last_mut() {
+        let span = window - Duration::from_secs(last.second.into());
+        last.span_ns = (span < Duration::from_secs(1)).then(|| nanos(span));
+    }
     series
 }
 
@@ -166,6 +200,7 @@ mod tests {
             phases: Phases::default(),
             window,
             interrupted: false,
+            broken: None,
             threads_cpu_ns: vec![500_000_000, 3_000_000_000],
             threads_waited_ns: 30_000_000,
             stolen_ns: 10_000_000,
@@ -199,6 +234,8 @@ mod tests {
     fn rates_and_costs_are_those_of_the_window() {
         let run = run(&measured(Duration::from_secs(2)));
         assert_eq!((run.sent, run.received, run.offered), (300, 200, 300));
+        let messages = run.messages.expect("counted");
+        assert_eq!((messages.planned, messages.sent, messages.echoed), (300, 300, 200));
         assert_eq!((run.rate_per_s, run.bytes_per_s), (100.0, 3200.0));
         assert_eq!(run.client.cpu_ns_per_message, 17_500_000.0);
         assert_eq!(run.client.cpu_utilisation, [0.25, 1.0]);
@@ -240,8 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_seconds_are_in_the_series() {
-        assert_eq!(run(&measured(Duration::from_millis(2900))).series.len(), 2);
-        assert!(run(&measured(Duration::from_millis(900))).series.is_empty());
+    fn the_last_second_of_the_series_is_as_long_as_the_window_has_it() {
+        let series = |ms| run(&measured(Duration::from_millis(ms))).series;
+        let spans = |ms| series(ms).iter().map(|second| second.span_ns).collect::<Vec<_>>();
+        assert_eq!(spans(2000), [None, None]);
+        assert_eq!(spans(2900), [None, None, Some(900_000_000)]);
+        assert_eq!(spans(900), [Some(900_000_000)]);
+        let all = run(&measured(Duration::from_millis(2900)));
+        let sums =
+            all.series.iter().fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
+        assert_eq!(sums, (all.sent, all.received));
     }
 }

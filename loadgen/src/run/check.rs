@@ -3,15 +3,20 @@
 //! Every echo is compared with the message it claims to be, byte for byte. How faults are told apart:
 //!
 //! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose number
-//!   cannot be ours (another connection's, or never sent) is corrupted too and takes the place of the oldest one due.
+//!   cannot be ours (another connection's, or never sent) is corrupted too and takes the place of the oldest one due, where it
+//!   looks like one of ours: it has the right opcode and a length that some message has.
+//! * *unsolicited*: nothing is due, or it does not look like any of our messages. It is no echo and takes no place.
 //! * *wrong opcode*: text came back as binary or the other way round. Counted beside the content, not instead of it.
 //! * *duplicated*: right, but it had come before. It is no received message.
 //! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the reordered one).
-//! * *lost*: not back at the end of the drain, or given up because four times the pipeline's depth of later messages
-//!   have been sent since, on a connection that stayed open. (Its echo, should it come after all, counts as duplicated.)
+//! * *lost*: the connection ended before it came; or, on one that stayed open, a later message came back and this one did not
+//!   until the end of the drain, or the connection was silent for the answer timeout and longer, or four times the pipeline's
+//!   depth of later messages have been sent since. (Its echo, should it come after all, counts as duplicated.)
+//! * *outstanding*: none of these, at the end. The server may still answer it, so that it is no fault of the echo.
 //!
 //! A message shorter than [`STAMP`] bytes carries no number. Where there are such, every echo is compared with the oldest one
-//! due, so that order shows as content. There, whatever differs is corrupted, and an echo when none is due is duplicated.
+//! due, so that order shows as content. There, whatever differs is corrupted. What comes when none is due is unsolicited before
+//! the first echo of a connection, and duplicated after it.
 
 use super::ledger::{Arrival, Ledger, Times};
 use super::payload::{Content, STAMP};
@@ -36,6 +41,8 @@ pub(crate) struct Judged {
     pub(crate) sequence: Option<u64>,
     /// Its content is that message's.
     pub(crate) sound: bool,
+    /// It names none of ours and has a length that none of them has.
+    pub(crate) is_foreign: bool,
 }
 
 impl Arriving {
@@ -108,14 +115,21 @@ impl Arriving {
     pub(crate) fn finish_unseen(&mut self, ledger: &Ledger) -> Judged {
         *self = Self::default();
         let sequence = ledger.oldest();
-        Judged { sequence, sound: sequence.is_some() }
+        Judged { sequence, sound: sequence.is_some(), is_foreign: false }
     }
 
     /// The echo is whole; the next one begins.
-    pub(crate) fn finish(&mut self, content: &Content, connection: u32) -> Judged {
-        let echo = std::mem::take(self);
+    pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
+        let mut echo = std::mem::take(self);
+        if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
+            // Cut off within its number, it is the oldest one due where it begins as that does.
+            let begins =
+                |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
+            echo.sequence = ledger.oldest().filter(begins);
+        }
         let len = echo.sequence.map(|sequence| content.len_of(connection, sequence));
-        Judged { sequence: echo.sequence, sound: !echo.unsound && len == Some(echo.got) }
+        let is_foreign = echo.sequence.is_none() && content.lens().all(|len| len != echo.got);
+        Judged { sequence: echo.sequence, sound: !echo.unsound && len == Some(echo.got), is_foreign }
     }
 }
 
@@ -128,41 +142,64 @@ pub(crate) struct Settled {
     pub(crate) is_fault: bool,
 }
 
-/// Enters a judged echo.
+/// Enters a judged echo. `stamped`: whether messages carry numbers, and echoes are looked at.
 #[inline]
 pub(crate) fn settle(
     judged: Judged,
+    has_wrong_opcode: bool,
     stamped: bool,
     ledger: &mut Ledger,
     integrity: &mut Integrity,
 ) -> Settled {
-    if !judged.sound && (stamped || judged.sequence.is_some()) {
-        integrity.corrupted += 1;
-        return Settled { times: settle_corrupted(judged, ledger), is_fault: true };
+    if !judged.sound {
+        return settle_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
     }
     let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(sequence));
-    match arrival {
-        Arrival::InOrder(times) => Settled { times: Some(times), is_fault: false },
-        Arrival::Late(times) => {
-            integrity.reordered += 1;
-            Settled { times: Some(times), is_fault: true }
-        }
-        Arrival::Again => {
-            integrity.duplicated += 1;
-            Settled { times: None, is_fault: true }
-        }
-    }
+    let (times, is_late) = match arrival {
+        Arrival::InOrder(times) => (Some(times), false),
+        Arrival::Late(times) => (Some(times), true),
+        Arrival::Again => (None, false),
+    };
+    integrity.reordered += u64::from(is_late);
+    integrity.duplicated += u64::from(times.is_none());
+    integrity.wrong_opcode += u64::from(has_wrong_opcode);
+    Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode }
 }
 
-/// A corrupted echo answers the message it names where that is due, else the oldest: otherwise one flipped bit would
-/// count as a loss as well.
-fn settle_corrupted(judged: Judged, ledger: &mut Ledger) -> Option<Times> {
-    [judged.sequence, ledger.oldest()].into_iter().flatten().find_map(|sequence| {
-        match ledger.receive(sequence) {
-            Arrival::InOrder(times) | Arrival::Late(times) => Some(times),
-            Arrival::Again => None,
-        }
-    })
+/// Enters what differs from every message that it could be.
+#[cold]
+fn settle_unsound(
+    judged: Judged,
+    has_wrong_opcode: bool,
+    stamped: bool,
+    ledger: &mut Ledger,
+    integrity: &mut Integrity,
+) -> Settled {
+    let names_none = judged.sequence.is_none();
+    let is_unsolicited = names_none
+        && if stamped {
+            ledger.outstanding() == 0 || judged.is_foreign || has_wrong_opcode
+        } else {
+            !ledger.has_answered()
+        };
+    if is_unsolicited {
+        integrity.unsolicited += 1;
+        return Settled { times: None, is_fault: true };
+    }
+    integrity.wrong_opcode += u64::from(has_wrong_opcode);
+    if names_none && !stamped {
+        integrity.duplicated += 1;
+        return Settled { times: None, is_fault: true };
+    }
+    integrity.corrupted += 1;
+    // It answers the message it names where that is due, else the oldest: otherwise one flipped bit would count as a loss as
+    // well.
+    let answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
+    let times = answered.map(|sequence| ledger.receive(sequence)).find_map(|arrival| match arrival {
+        Arrival::InOrder(times) | Arrival::Late(times) => Some(times),
+        Arrival::Again => None,
+    });
+    Settled { times, is_fault: true }
 }
 
 #[cfg(test)]
@@ -206,11 +243,12 @@ mod tests {
             for piece in bytes.chunks(cut) {
                 arriving.feed(&self.content, CONNECTION, &self.ledger, piece);
             }
-            let judged = arriving.finish(&self.content, CONNECTION);
+            let judged = arriving.finish(&self.content, CONNECTION, &self.ledger);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
-            let settled = settle(judged, stamped, &mut self.ledger, &mut self.integrity);
+            let settled = settle(judged, false, stamped, &mut self.ledger, &mut self.integrity);
             assert_eq!(settled.is_fault, self.integrity.total() > faults);
+            assert!(self.ledger.is_balanced());
             self.received += u64::from(settled.times.is_some());
         }
     }
@@ -257,7 +295,7 @@ mod tests {
             bench.echo(&long, 100);
             assert_eq!(bench.integrity, integrity(0, 0, 1));
             if len > 0 {
-                bench.echo(&bench.message(1)[..len - 1], 100);
+                bench.echo(&bench.message(1)[..len - 1], 7);
                 assert_eq!(bench.integrity, integrity(0, 0, 2));
             }
         }
@@ -272,8 +310,42 @@ mod tests {
         assert_eq!(bench.integrity, integrity(2, 1, 0));
         assert_eq!((bench.received, bench.ledger.outstanding()), (4, 0));
         bench.echo(&bench.message(4), 9);
-        assert_eq!(bench.integrity, integrity(2, 1, 1), "never sent");
+        assert_eq!(bench.integrity, Integrity { unsolicited: 1, ..integrity(2, 1, 0) }, "never sent");
         assert_eq!(bench.received, 4);
+    }
+
+    fn unsolicited(count: u64) -> Integrity {
+        Integrity { unsolicited: count, ..Integrity::default() }
+    }
+
+    #[test]
+    fn a_foreign_message_takes_no_place() {
+        for payload in [Payload::Binary, Payload::TextAscii] {
+            let mut bench = Bench::new(payload, 40, 4);
+            for foreign in [&b""[..], b"hi", b"Request served by 1781505b56ee58", &[b'x'; 400]] {
+                let before = bench.integrity.unsolicited;
+                bench.echo(foreign, 7);
+                assert_eq!(bench.integrity, unsolicited(before + 1));
+            }
+            assert_eq!((bench.received, bench.ledger.outstanding()), (0, 4));
+            (0..4).for_each(|s| bench.echo(&bench.message(s), 7));
+            assert_eq!((bench.integrity, bench.received), (unsolicited(4), 4));
+            // Nothing is due: not even the right length makes it an echo.
+            bench.echo(&[b'x'; 40], 7);
+            assert_eq!((bench.integrity, bench.received), (unsolicited(5), 4));
+        }
+    }
+
+    #[test]
+    fn a_greeting_without_numbers_is_unsolicited_when_nothing_is_due() {
+        let mut bench = Bench::new(Payload::TextAscii, 5, 2);
+        bench.ledger.begin_anew();
+        bench.echo(b"hello", 3);
+        assert_eq!((bench.integrity, bench.received), (unsolicited(1), 0));
+        bench.ledger.send(Times { due: Nanos(9), sent: Nanos(9) });
+        bench.echo(&bench.message(2), 3);
+        bench.echo(&bench.message(2), 3);
+        assert_eq!(bench.integrity, Integrity { duplicated: 1, ..unsolicited(1) });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::error::RunError;
 use super::plan::Plan;
 use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
-use super::tally::{SAME_BOUNDS, Tally, interval};
+use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
 use crate::perf::Counting;
 use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
@@ -43,6 +43,8 @@ pub(super) struct Measured {
     /// The window as it was in the end.
     pub(super) window: Duration,
     pub(super) interrupted: bool,
+    /// Why the load ended before its time, where the server or an engine ended it.
+    pub(super) broken: Option<Broken>,
     /// CPU time of each worker thread in the window.
     pub(super) threads_cpu_ns: Vec<u64>,
     /// Time that the worker thread which waited most was runnable without a processor.
@@ -54,7 +56,16 @@ pub(super) struct Measured {
     pub(super) server: Option<ServerCost>,
 }
 
+/// What ended the load before its time.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) error: RunError,
+    /// When, from the beginning of the load on.
+    pub(super) after: Duration,
+}
+
 /// What was spent in the window.
+#[derive(Default)]
 struct Spent {
     threads_cpu_ns: Vec<u64>,
     threads_waited_ns: u64,
@@ -102,6 +113,9 @@ pub(super) struct Coordinator<'a> {
     received: u64,
     received_at: Instant,
     is_interrupted: bool,
+    /// Workers that send nothing more.
+    load_ended: u32,
+    broken: Option<Broken>,
     /// The server's memory before the first connection.
     memory_before: Memory,
 }
@@ -146,6 +160,8 @@ impl<'a> Coordinator<'a> {
             received: 0,
             received_at: Instant::now(),
             is_interrupted: false,
+            load_ended: 0,
+            broken: None,
             memory_before: Memory::default(),
         };
         coordinator.memory_before = coordinator.server_memory();
@@ -192,7 +208,9 @@ impl<'a> Coordinator<'a> {
         self.shared.window.set(epoch, start, start + self.plan.measure);
         self.received_at = Instant::now();
         self.order(orders::LOAD);
-        phases.warmup = self.rest(Phase::Warmup, lead + self.plan.warmup)?;
+        // From here on there is something to tell, whatever happens.
+        let warmup = self.rest(Phase::Warmup, lead + self.plan.warmup);
+        phases.warmup = self.or_broken(warmup)?.unwrap_or_else(|| self.phase_ns());
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
@@ -201,15 +219,18 @@ impl<'a> Coordinator<'a> {
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
         let after = self.server_memory();
-        phases.measure = end.0 - start.0;
-        phases.drain = self.drain(end)?;
+        phases.measure = end.since(start).as_nanos() as u64;
+        let drained = self.drain(end);
+        self.or_broken(drained)?;
+        phases.drain = Nanos::monotonic().since(end).as_nanos() as u64;
         let (tally, counters) = self.close()?;
         Ok(Measured {
             tally,
             counters,
             phases,
-            window: end - start,
+            window: end.since(start),
             interrupted,
+            broken: self.broken.take().map(|broken| Broken { error: self.explain(broken.error), ..broken }),
             threads_cpu_ns: spent.threads_cpu_ns,
             threads_waited_ns: spent.threads_waited_ns,
             stolen_ns: spent.stolen_ns,
@@ -220,6 +241,19 @@ impl<'a> Coordinator<'a> {
                 after,
             }),
         })
+    }
+
+    /// What ends the load early ends the window too, and what was measured until then is the result.
+    fn or_broken<T>(&mut self, phase: Result<T, RunError>) -> Result<Option<T>, RunError> {
+        match phase {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.has_result() => {
+                let after = Nanos::monotonic().since(self.shared.window.epoch());
+                self.broken.get_or_insert(Broken { error, after });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     // The phases.
@@ -263,18 +297,11 @@ impl<'a> Coordinator<'a> {
         let server_before = server.clone();
         let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
         self.enter(Phase::Measure, self.plan.measure);
-        // What is left of the window: looking has taken a moment.
-        let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
-        let mut looked = Instant::now();
-        // Where the number of messages is limited, the window ends with the last echo.
-        while Instant::now() < end && !self.is_interrupted && self.drained < self.plan.threads {
-            self.wait(end)?;
-            if looked.elapsed() >= LOOK_AT_SERVER {
-                looked = Instant::now();
-                self.look_at_server(&mut server);
-            }
-        }
-        if self.is_interrupted || self.drained == self.plan.threads {
+        let window = self.pass_window(&mut server);
+        let window = self.or_broken(window)?;
+        // The two clocks are read one after the other: what is left then is no window cut short.
+        let is_over = window.is_some_and(|()| !self.is_interrupted && !self.has_last_echo());
+        if !is_over {
             self.shared.window.end_at(Nanos::monotonic().min(self.shared.window.end()));
             self.order(orders::END);
         }
@@ -294,18 +321,47 @@ impl<'a> Coordinator<'a> {
         })
     }
 
-    /// Until everything outstanding is back, or has taken too long.
-    fn drain(&mut self, window_end: Nanos) -> Result<u64, RunError> {
+    /// A window of a limited number of messages ends with the last echo.
+    fn has_last_echo(&self) -> bool {
+        self.plan.ends_with_last_echo() && self.drained == self.plan.threads
+    }
+
+    /// Until the end of the window.
+    fn pass_window(&mut self, server: &mut CpuUsage) -> Result<(), RunError> {
+        // What is left of the window: looking has taken a moment.
+        let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
+        let mut looked = Instant::now();
+        while Instant::now() < end && !self.is_interrupted && self.broken.is_none() {
+            if self.has_last_echo() {
+                break;
+            }
+            self.wait(end)?;
+            if looked.elapsed() >= LOOK_AT_SERVER {
+                looked = Instant::now();
+                self.look_at_server(server);
+            }
+        }
+        Ok(())
+    }
+
+    /// Until everything outstanding is back, or has taken too long. Not for a load that broke: nothing more comes.
+    fn drain(&mut self, window_end: Nanos) -> Result<(), RunError> {
+        // What was due in the window may leave a moment later; the drain begins when nothing more is sent.
+        let sent = Instant::now() + GRACE;
+        while self.broken.is_none() && self.load_ended < self.plan.threads && Instant::now() < sent {
+            self.wait(sent)?;
+        }
         self.enter(Phase::Drain, Duration::ZERO);
-        let deadline = Instant::now() + self.plan.answer_timeout;
-        while self.drained < self.plan.threads && Instant::now() < deadline {
+        // A little more than a message may take before it is lost.
+        let deadline = Instant::now() + self.plan.answer_timeout + TICK;
+        while self.broken.is_none() && self.drained < self.plan.threads && Instant::now() < deadline {
             self.wait(deadline)?;
         }
         let silent = self.silence();
         if self.drained < self.plan.threads && silent > Nanos::monotonic().since(window_end) + TICK {
             return Err(self.stopped_answering(silent));
         }
-        Ok(self.phase_ns())
+        Ok(())
     }
 
     fn close(&mut self) -> Result<(Tally, Counters), RunError> {
@@ -373,6 +429,7 @@ impl<'a> Coordinator<'a> {
         match report {
             Report::Started { worker, tid } => self.tids[worker] = tid,
             Report::Connected => self.connected += 1,
+            Report::LoadEnded => self.load_ended += 1,
             Report::Drained => self.drained += 1,
             Report::Deserted(cause) => {
                 self.deserted += 1;
@@ -494,7 +551,7 @@ impl<'a> Coordinator<'a> {
         }
         let mut sum = interval();
         let add = |gauges: &Gauges| {
-            let added = gauges.last_second(|part| part.map(|part| sum.add(part).expect(SAME_BOUNDS)));
+            let added = gauges.last_second(|part| part.map(|part| sum.add(part).expect(GROWS)));
             added.is_some_and(|(of, _)| of == second)
         };
         if self.shared.gauges.iter().all(add) {

@@ -9,6 +9,7 @@ use engine::EngineError;
 use thiserror::Error;
 
 use super::plan::PlanError;
+use crate::result::InvalidKind;
 use crate::spawn::{LastWords, SpawnError};
 use crate::trust::TrustError;
 
@@ -158,4 +159,22 @@ pub enum RunError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl RunError {
+    /// Whether a run that has begun its load ends with what was measured until then: the server, or an engine, ended it.
+    pub(super) fn has_result(&self) -> bool {
+        self.kind().is_some()
+    }
+
+    /// As a reason why such a run is not valid.
+    pub(super) fn kind(&self) -> Option<InvalidKind> {
+        match self {
+            Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),
+            Self::AllClosed { .. } => Some(InvalidKind::AllClosed),
+            Self::StoppedAnswering { .. } => Some(InvalidKind::StoppedAnswering),
+            Self::Engine(_) => Some(InvalidKind::EngineFailed),
+            _ => None,
+        }
+    }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Ledger {
     next: u64,
     /// One more than the highest that came back ("NextExp" of RFC 4737 4.2).
     expected: u64,
+    /// Messages that will not come back.
+    lost: u64,
+    /// A message of this connection has come back.
+    has_answered: bool,
 }
 
 /// What the arrival of a message means.
@@ -78,7 +82,17 @@ impl Ledger {
     }
 
     fn new(ring: Vec<Nanos>, len: u32, max_len: u32) -> Self {
-        Self { ring: ring.into(), len, max_len, outstanding: 0, oldest: 0, next: 0, expected: 0 }
+        Self {
+            ring: ring.into(),
+            len,
+            max_len,
+            outstanding: 0,
+            oldest: 0,
+            next: 0,
+            expected: 0,
+            lost: 0,
+            has_answered: false,
+        }
     }
 
     /// Messages sent and neither back nor given up.
@@ -97,6 +111,34 @@ impl Ledger {
     #[inline]
     pub(crate) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// Messages that came back, right or wrong: what was sent and is neither outstanding nor lost.
+    pub(crate) fn answered(&self) -> u64 {
+        self.next - u64::from(self.outstanding) - self.lost
+    }
+
+    /// Whether a message has come back on the connection that has this place now.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Messages that will not come back.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The outstanding messages, oldest first: times, and whether a later message has come back already.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
+        let all = self.oldest..self.next;
+        all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))
+    }
+
+    /// Whether the counts agree with the slots of the ring: each outstanding message has one, and no other has.
+    pub(crate) fn is_balanced(&self) -> bool {
+        let slots = self.unanswered().count() as u64;
+        let taken = self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
+        slots == u64::from(self.outstanding) && taken == slots && self.lost + slots <= self.next
     }
 
     /// Whether a message of this number was ever sent.
@@ -125,14 +167,11 @@ impl Ledger {
     #[inline]
     pub(crate) fn receive(&mut self, sequence: u64) -> Arrival {
         debug_assert!(self.has_sent(sequence));
-        let at = self.slot(sequence);
-        let due = self.ring[at];
-        if sequence < self.oldest || due == BACK {
+        let Some(times) = self.times(self.slot(sequence)).filter(|_| sequence >= self.oldest) else {
             return Arrival::Again;
-        }
-        let sent = self.ring.get(at + self.len as usize).copied().unwrap_or(due);
+        };
         self.clear(sequence);
-        let times = Times { due, sent };
+        self.has_answered = true;
         if sequence < self.expected {
             return Arrival::Late(times);
         }
@@ -140,18 +179,42 @@ impl Ledger {
         Arrival::InOrder(times)
     }
 
-    /// Forgets what is outstanding, for a new connection in this one's place. Numbers go on: an echo that somehow belongs to
-    /// the old one is not taken for one of the new.
-    pub(crate) fn begin_anew(&mut self) {
+    /// Gives up what is outstanding, for a new connection in this one's place; returns how many messages are lost by that.
+    /// Numbers go on: an echo that somehow belongs to the old connection is not taken for one of the new.
+    pub(crate) fn begin_anew(&mut self) -> u32 {
         self.ring.fill(BACK);
-        self.outstanding = 0;
-        (self.oldest, self.expected) = (self.next, self.next);
+        let lost = std::mem::take(&mut self.outstanding);
+        self.lost += u64::from(lost);
+        (self.oldest, self.expected, self.has_answered) = (self.next, self.next, false);
+        lost
+    }
+
+    /// Gives up the outstanding messages that `is_lost`; returns how many.
+    pub(crate) fn give_up(&mut self, mut is_lost: impl FnMut(Times, bool) -> bool) -> u32 {
+        let mut count = 0;
+        for sequence in self.oldest..self.next {
+            let at = self.slot(sequence);
+            if self.times(at).is_some_and(|times| is_lost(times, sequence < self.expected)) {
+                self.ring[at] = BACK;
+                count += 1;
+            }
+        }
+        self.outstanding -= count;
+        self.lost += u64::from(count);
+        self.pass_answered();
+        count
     }
 
     fn clear(&mut self, sequence: u64) {
         let at = self.slot(sequence);
         self.ring[at] = BACK;
         self.outstanding -= 1;
+        self.pass_answered();
+    }
+
+    /// Moves on to the oldest message that is outstanding.
+    #[inline]
+    fn pass_answered(&mut self) {
         while self.oldest < self.next && self.ring[self.slot(self.oldest)] == BACK {
             self.oldest += 1;
         }
@@ -164,6 +227,7 @@ impl Ledger {
             return Slot::Free;
         }
         self.clear(self.oldest);
+        self.lost += 1;
         Slot::TakenFromLost
     }
 
@@ -180,6 +244,14 @@ impl Ledger {
         self.len *= 2;
     }
 
+    /// The times in a slot; `None` where its message is back.
+    #[inline]
+    fn times(&self, at: usize) -> Option<Times> {
+        let due = self.ring[at];
+        let sent = self.ring.get(at + self.len as usize).copied().unwrap_or(due);
+        (due != BACK).then_some(Times { due, sent })
+    }
+
     #[inline]
     fn slot(&self, sequence: u64) -> usize {
         sequence as usize & (self.len as usize - 1)
@@ -192,6 +264,8 @@ fn ring_len(depth: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(time: u64) -> Times {
@@ -281,11 +355,73 @@ mod tests {
     #[test]
     fn a_new_connection_owes_nothing_and_counts_on() {
         let mut ledger = sent(4, 3);
-        ledger.begin_anew();
+        ledger.receive(1);
+        assert_eq!(ledger.begin_anew(), 2);
         assert_eq!((ledger.outstanding(), ledger.next(), ledger.oldest()), (0, 3, None));
+        assert_eq!((ledger.next(), ledger.answered(), ledger.lost()), (3, 1, 2));
         assert_eq!(ledger.receive(2), Arrival::Again);
         ledger.send(at(9));
         assert_eq!(ledger.receive(3), Arrival::InOrder(at(9)));
+    }
+
+    #[test]
+    fn gives_up_chosen_messages_only() {
+        let mut ledger = Ledger::open(8);
+        (0..5).for_each(|i| assert_eq!(ledger.send(at(10 * i)), Slot::Free));
+        ledger.receive(2);
+        let unanswered: Vec<_> =
+            ledger.unanswered().map(|(times, overtaken)| (times.due.0, overtaken)).collect();
+        assert_eq!(unanswered, [(0, true), (10, true), (30, false), (40, false)]);
+        assert_eq!(ledger.give_up(|times, overtaken| overtaken || times.sent == Nanos(40)), 3);
+        assert_eq!((ledger.outstanding(), ledger.oldest()), (1, Some(3)));
+        assert_eq!((ledger.answered(), ledger.lost()), (1, 3));
+        assert!(ledger.is_balanced());
+    }
+
+    /// What may happen to the messages of one place.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Send,
+        /// The echo of a message this many places behind the last one sent.
+        Receive(u64),
+        Replace,
+        GiveUpOvertaken,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => Just(Step::Send),
+            4 => (0..40_u64).prop_map(Step::Receive),
+            1 => Just(Step::Replace),
+            1 => Just(Step::GiveUpOvertaken),
+        ];
+        proptest::collection::vec(step, 0..300)
+    }
+
+    proptest! {
+        /// Sent is what came back, what is lost and what is outstanding, after every step of every history.
+        #[test]
+        fn every_message_has_one_outcome(steps in steps(), is_open in any::<bool>(), depth in 1..9_u32) {
+            let mut ledger = if is_open { Ledger::open(depth) } else { Ledger::closed(depth) };
+            let (mut sent, mut answered, mut lost) = (0_u64, 0_u64, 0_u64);
+            for (time, step) in (0..).zip(steps) {
+                match step {
+                    Step::Send => {
+                        sent += 1;
+                        lost += u64::from(ledger.send(at(time)) == Slot::TakenFromLost);
+                    }
+                    Step::Receive(behind) if behind < sent => {
+                        answered += u64::from(ledger.receive(sent - 1 - behind) != Arrival::Again);
+                    }
+                    Step::Receive(_) => {}
+                    Step::Replace => lost += u64::from(ledger.begin_anew()),
+                    Step::GiveUpOvertaken => lost += u64::from(ledger.give_up(|_, overtaken| overtaken)),
+                }
+                prop_assert!(ledger.is_balanced());
+                prop_assert_eq!((ledger.next(), ledger.answered(), ledger.lost()), (sent, answered, lost));
+                prop_assert_eq!(sent, answered + lost + u64::from(ledger.outstanding()));
+            }
+        }
     }
 
     #[test]

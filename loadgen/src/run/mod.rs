@@ -18,6 +18,7 @@ mod coordinator;
 mod error;
 mod ledger;
 mod outgoing;
+mod pace;
 mod payload;
 mod plan;
 mod preflight;
@@ -62,8 +63,9 @@ use shared::{Gauges, Rate, Shared, Window};
 /// Blocks for the length of the run and never longer than its timeouts allow. Call it from a thread that lives as
 /// long as the program (the main thread): a server of [`Plan::spawn`] dies with the thread that started it.
 ///
-/// A run whose echoes were wrong, or that lost connections, is a result (with its counts, and
-/// [`valid`](Run::valid) unset); one that could not be made is an error.
+/// A run whose echoes were wrong, or that lost connections, is a result (with its counts, and [`valid`](Run::valid) unset). So
+/// is one whose server ended, closed all connections or stopped answering once the load had begun
+/// ([`ended_early`](Run::ended_early)). A run that could not be made is an error.
 ///
 /// # Errors
 ///
@@ -91,7 +93,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
-    let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), ..plan.clone() };
+    let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), measure: plan.window(), ..plan.clone() };
     let addresses = addresses(plan)?;
     let tls =
         (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
@@ -154,7 +156,8 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         rate: plan.rate_per_s.map(|per_s| Rate { per_s, arrival: plan.arrival }),
         max_outstanding: plan.max_outstanding,
         idle: plan.idle,
-        messages: plan.messages,
+        // Otherwise the window is as long as they take.
+        messages: plan.messages.filter(|_| plan.ends_with_last_echo()),
         messages_per_connection: plan.messages_per_connection.unwrap_or(u32::MAX),
         lifetime: plan.lifetime,
         reconnect: plan.reconnect,
@@ -163,15 +166,16 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         source_ips: plan.source_ips.clone(),
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
+        answer_timeout: plan.answer_timeout,
         seconds: seconds(plan.measure),
         window: Window::unset(),
         gauges: (0..plan.threads).map(|_| Gauges::default()).collect(),
     }
 }
 
-/// Entries of a series: the whole seconds of the window.
+/// Entries of a series: the seconds of the window, begun ones too.
 fn seconds(measure: Duration) -> u32 {
-    u32::try_from(measure.as_secs()).unwrap_or(u32::MAX).min(MAX_SERIES)
+    u32::try_from(measure.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).min(MAX_SERIES)
 }
 
 /// A day of seconds; a longer window has a shorter series than itself.

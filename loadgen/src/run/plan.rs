@@ -258,6 +258,36 @@ impl Plan {
         }
     }
 
+    /// The measured window. A limited number of messages at even distances has one of its own: as long as they are planned to
+    /// take.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        match (self.messages, self.rate_per_s) {
+            (Some(messages), Some(rate)) if !self.ends_with_last_echo() => {
+                let planned_ns = (messages as f64 * (1e9 / rate)).round();
+                Duration::from_nanos(planned_ns as u64).min(self.measure)
+            }
+            _ => self.measure,
+        }
+    }
+
+    /// Whether connections are closed and replaced while there is load.
+    pub(super) fn replaces_connections(&self) -> bool {
+        self.messages_per_connection.is_some() || self.lifetime.is_some()
+    }
+
+    /// Whether the number of messages is limited and says nothing of the window, which then ends with the last echo: in a closed
+    /// loop, and where the plan does not come to that number at an even distance from its beginning.
+    pub(super) fn ends_with_last_echo(&self) -> bool {
+        let Some(messages) = self.messages else { return false };
+        self.rate_per_s.is_none()
+            || match self.arrival {
+                Arrival::Constant => false,
+                Arrival::Burst(size) => messages % u64::from(size.get()) != 0,
+                Arrival::Poisson => true,
+            }
+    }
+
     /// Whether the plan can be carried out at all, before anything is touched.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::plan::Plan;
 use super::shared::{Report, Shared, orders};
 use super::{share, worker};
-use crate::result::{Errors, Integrity};
+use crate::result::{Errors, Integrity, Messages};
 
 /// The coordinator's part, for whoever stands in for it.
 #[derive(Debug)]
@@ -34,12 +34,12 @@ pub enum News {
 }
 
 /// What the worker has counted, over the whole run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Counted {
-    /// Messages sent.
-    pub sent: u64,
-    /// Echoes received.
-    pub received: u64,
+    /// What became of every message.
+    pub messages: Messages,
+    /// What does not add up, where something does not.
+    pub imbalance: Option<String>,
     /// Faults of connections.
     pub errors: Errors,
     /// Faults of echoes.
@@ -84,7 +84,7 @@ impl Rehearsal {
             Report::HandshakeFailed(why) => Some(News::Unopened(why)),
             Report::Deserted(_) => Some(News::Deserted),
             Report::Drained => Some(News::Drained),
-            Report::Started { .. } | Report::Failed(_) | Report::Unpinned { .. } => None,
+            Report::Started { .. } | Report::LoadEnded | Report::Failed(_) | Report::Unpinned { .. } => None,
         })
     }
 
@@ -92,7 +92,7 @@ impl Rehearsal {
     #[must_use]
     pub fn outcome(client: Client) -> Counted {
         let tally = client.into_tally();
-        let (sent, received) = (tally.sent.total, tally.received.total);
-        Counted { sent, received, errors: tally.errors, integrity: tally.integrity }
+        let (messages, errors, integrity) = (tally.messages(), tally.errors, tally.integrity);
+        Counted { messages, imbalance: tally.imbalance, errors, integrity }
     }
 }

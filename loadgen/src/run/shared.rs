@@ -40,7 +40,9 @@ pub(crate) enum Report {
     HandshakeFailed(String),
     /// All its connections are gone; why the last one went.
     Deserted(String),
-    /// After the window: everything outstanding is back.
+    /// Nothing more is sent: the window has ended, or all messages of a run with a limited number are sent.
+    LoadEnded,
+    /// After that: everything outstanding is back.
     Drained,
     /// The engine did not start, or broke off.
     Failed(EngineError),
@@ -94,6 +96,12 @@ impl Window {
 
     pub(crate) fn end(&self) -> Nanos {
         Nanos(self.end.load(Ordering::Acquire))
+    }
+
+    /// The second in which it ends; `None` where it was ended before it began.
+    pub(crate) fn last_second(&self) -> Option<u32> {
+        let last = self.end().0.checked_sub(self.start().0)?.checked_sub(1)?;
+        Some((last / 1_000_000_000) as u32)
     }
 
     #[inline]
@@ -187,6 +195,8 @@ pub(crate) struct Shared {
     pub(crate) source_ips: Vec<IpAddr>,
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
+    /// A message without an echo for so long, on a connection that is silent for so long, is lost.
+    pub(crate) answer_timeout: Duration,
     /// Entries of each worker's series.
     pub(crate) seconds: u32,
     pub(crate) window: Window,

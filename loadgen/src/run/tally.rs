@@ -3,29 +3,38 @@
 use std::time::Duration;
 
 use engine::Nanos;
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, CreationError, Histogram};
 
 use super::client::Times as Opening;
 use super::ledger::Times;
-use crate::result::{Errors, Integrity, Pings, Second, percentile};
+use super::pace::Pace;
+use crate::result::{Errors, Integrity, Messages, Pings, Second, percentile};
 
-/// The longest latency that is told apart; longer ones count as this.
-const LONGEST_NS: u64 = 60_000_000_000;
+/// The longest latency that a histogram holds without growing: 60 s.
+const USUAL_NS: u64 = 60_000_000_000;
 
 /// Seconds of a window that have a histogram of their own, at most: an hour, 55 MB for each worker.
 const MAX_INTERVALS: u32 = 3600;
 
-/// An empty histogram of latencies in nanoseconds: 1 ns to 60 s, three digits, 221 KB.
+/// An empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It grows with longer ones.
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are constant and legal")
+    growing(Histogram::new_with_bounds(1, USUAL_NS, 3))
 }
 
 /// The histogram of one second: two digits and smaller counts, 15 KB.
 pub(crate) type Interval = Histogram<u32>;
 
 pub(crate) fn interval() -> Box<Interval> {
-    Box::new(Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are constant and legal"))
+    Box::new(growing(Histogram::new_with_bounds(1, USUAL_NS, 2)))
 }
+
+fn growing<C: Counter>(histogram: Result<Histogram<C>, CreationError>) -> Histogram<C> {
+    let mut histogram = histogram.expect("the bounds are constant and legal");
+    histogram.auto(true);
+    histogram
+}
+
+pub(crate) const GROWS: &str = "a histogram that grows takes every value";
 
 /// One worker's counts; the sum of all workers' is the run's.
 #[derive(Debug)]
@@ -50,6 +59,24 @@ pub(crate) struct Tally {
     pub(crate) sent: Count,
     /// Echoes received; one that came again counts neither here nor in `latency`.
     pub(crate) received: Count,
+    /// Messages whose echo was received and is wrong: a part of `received`.
+    pub(crate) wrong: u64,
+    /// Messages that were planned and not sent, over the whole run.
+    pub(crate) not_sent: u64,
+    /// Messages without an echo at the end, on connections that were open.
+    pub(crate) outstanding: Outstanding,
+    /// How long each connection had waited for its oldest echo when the window ended.
+    pub(crate) waiting: Histogram<u32>,
+    /// Whether the echoes of an open loop kept up with its plan.
+    pub(crate) paces: [Pace; 2],
+    /// Connections that ended before they had done their part.
+    pub(crate) ends: u64,
+    /// Attempts to open a connection that failed.
+    pub(crate) unopened: u64,
+    /// Times in which a connection was down and being opened again.
+    pub(crate) outages: Spans,
+    /// What does not add up, where something does not.
+    pub(crate) imbalance: Option<String>,
     pub(crate) errors: Errors,
     pub(crate) integrity: Integrity,
     /// One entry for each second that the window may have.
@@ -58,11 +85,44 @@ pub(crate) struct Tally {
     pub(crate) intervals: Vec<Option<Box<Interval>>>,
     /// A connection of an open loop had as much outstanding as it may.
     pub(crate) was_full: bool,
-    /// How late the worker's alarm rang at worst, within the window.
-    pub(crate) latest_alarm: Duration,
+    /// Times within the window in which a worker should have run and did not.
+    pub(crate) standstill: Spans,
     pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
     alike: Alike,
+    /// Where echoes of a closed loop count that come after the window: they were outstanding when it ended. Their latencies
+    /// belong to the result, or a server that answers late would look fast.
+    last_second: Option<u32>,
+}
+
+/// Messages without an echo at the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outstanding {
+    pub(crate) count: u64,
+    /// Those that are in the latencies, with their age as a lower bound.
+    pub(crate) in_latency: u64,
+    /// The youngest of these, nanoseconds.
+    pub(crate) youngest_ns: u64,
+}
+
+/// Times of one kind: how many, and how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spans {
+    pub(crate) count: u64,
+    pub(crate) total: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Spans {
+    pub(crate) fn add(&mut self, span: Duration) {
+        self.merge(Self { count: 1, total: span, longest: span });
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.total += other.total;
+        self.longest = self.longest.max(other.longest);
+    }
 }
 
 /// The two parts of a latency in an open loop.
@@ -103,14 +163,24 @@ impl Tally {
             offered: 0,
             sent: Count::default(),
             received: Count::default(),
+            wrong: 0,
+            not_sent: 0,
+            outstanding: Outstanding::default(),
+            waiting: *interval(),
+            paces: [Pace::default(); 2],
+            ends: 0,
+            unopened: 0,
+            outages: Spans::default(),
+            imbalance: None,
             errors: Errors::default(),
             integrity: Integrity::default(),
             series: (0..seconds).map(|second| Second { second, ..Second::default() }).collect(),
             intervals: (0..seconds.min(MAX_INTERVALS)).map(|_| None).collect(),
             was_full: false,
-            latest_alarm: Duration::ZERO,
+            standstill: Spans::default(),
             clock_went_back: false,
             alike: Alike::default(),
+            last_second: None,
         }
     }
 
@@ -148,9 +218,46 @@ impl Tally {
         }
         self.alike.count = 0;
         self.arrived(count, second);
-        if let Some(second) = second {
-            self.latency.saturating_record_n(latency_ns, count);
+        if let Some(second) = second.or(self.last_second) {
+            self.latency.record_n(latency_ns, count).expect(GROWS);
             self.in_second(second, latency_ns, count);
+        }
+    }
+
+    /// The window has ended. Echoes that come from now on were outstanding then; in a closed loop their latencies count in
+    /// `last_second`, where there is one.
+    pub(crate) fn end_window(&mut self, last_second: Option<u32>) {
+        self.settle();
+        self.last_second = last_second;
+    }
+
+    /// A connection had waited so long for its oldest echo when the window ended.
+    pub(crate) fn waits_at_end(&mut self, waited: Duration) {
+        self.waiting.record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1)).expect(GROWS);
+    }
+
+    /// A message is without an echo at the end: a latency of at least `age_ns`, of a message that counts in this second of the
+    /// window, if in any.
+    pub(crate) fn unanswered(&mut self, age_ns: u64, second: Option<u32>) {
+        self.outstanding.count += 1;
+        let Some(second) = second else { return };
+        self.latency.record(age_ns).expect(GROWS);
+        self.in_second(second, age_ns, 1);
+        let Outstanding { in_latency, youngest_ns, .. } = &mut self.outstanding;
+        *youngest_ns = if *in_latency == 0 { age_ns } else { age_ns.min(*youngest_ns) };
+        *in_latency += 1;
+    }
+
+    /// What became of every message.
+    pub(crate) fn messages(&self) -> Messages {
+        Messages {
+            planned: self.sent.total + self.not_sent,
+            not_sent: self.not_sent,
+            sent: self.sent.total,
+            echoed: self.received.total - self.wrong,
+            wrong: self.wrong,
+            lost: self.integrity.lost,
+            outstanding: self.outstanding.count,
         }
     }
 
@@ -166,11 +273,11 @@ impl Tally {
         self.arrived(1, arrived);
         let Some(second) = planned else { return };
         let corrected = duration_ns(times.due, now);
-        self.latency.saturating_record(corrected);
+        self.latency.record(corrected).expect(GROWS);
         self.in_second(second, corrected, 1);
         if let Some(parts) = &mut self.parts {
-            parts.uncorrected.saturating_record(duration_ns(times.sent, now));
-            parts.lag.saturating_record(duration_ns(times.due, times.sent));
+            parts.uncorrected.record(duration_ns(times.sent, now)).expect(GROWS);
+            parts.lag.record(duration_ns(times.due, times.sent)).expect(GROWS);
         }
     }
 
@@ -192,19 +299,19 @@ impl Tally {
         }
         if let Some(histogram) = self.intervals.get_mut(second as usize) {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            histogram.get_or_insert_with(interval).saturating_record_n(latency_ns, count);
+            histogram.get_or_insert_with(interval).record_n(latency_ns, count).expect(GROWS);
         }
     }
 
     /// A connection has opened.
     pub(crate) fn opened(&mut self, times: Opening, now: Nanos) {
         let Opening { began, connected, secured } = times;
-        self.connect.saturating_record(duration_ns(began, now));
-        self.tcp_connect.saturating_record(duration_ns(began, connected));
+        self.connect.record(duration_ns(began, now)).expect(GROWS);
+        self.tcp_connect.record(duration_ns(began, connected)).expect(GROWS);
         if secured > connected {
-            self.tls_handshake.saturating_record(duration_ns(connected, secured));
+            self.tls_handshake.record(duration_ns(connected, secured)).expect(GROWS);
         }
-        self.handshake.saturating_record(duration_ns(secured, now));
+        self.handshake.record(duration_ns(secured, now)).expect(GROWS);
     }
 
     /// Forgets the connections opened so far.
@@ -223,10 +330,10 @@ impl Tally {
         }
     }
 
-    /// Errors and integrity faults of any kind so far.
+    /// Errors of connections and wrong echoes so far. Messages that were lost with their connection are not counted again.
     #[inline]
     pub(crate) fn faults(&self) -> u64 {
-        self.errors.total() + self.integrity.total()
+        self.errors.total() + self.integrity.faults()
     }
 
     /// The latencies of a second so far, where there were any.
@@ -259,12 +366,21 @@ impl Tally {
             add_histogram(&mut sum.lag, &part.lag);
         }
         self.offered += other.offered;
+        self.wrong += other.wrong;
+        self.not_sent += other.not_sent;
+        self.outstanding.merge(other.outstanding);
+        self.waiting.add(&other.waiting).expect(GROWS);
+        self.paces.iter_mut().zip(other.paces).for_each(|(sum, part)| sum.add(part));
+        self.ends += other.ends;
+        self.unopened += other.unopened;
+        self.outages.merge(other.outages);
+        self.imbalance = self.imbalance.take().or_else(|| other.imbalance.clone());
         self.sent.add(other.sent);
         self.received.add(other.received);
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
         self.was_full |= other.was_full;
-        self.latest_alarm = self.latest_alarm.max(other.latest_alarm);
+        self.standstill.merge(other.standstill);
         self.clock_went_back |= other.clock_went_back;
         for (sum, part) in self.series.iter_mut().zip(&other.series) {
             sum.sent += part.sent;
@@ -275,16 +391,26 @@ impl Tally {
         for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
             if let Some(part) = part {
                 let sum = sum.get_or_insert_with(interval);
-                sum.add(&**part).expect(SAME_BOUNDS);
+                sum.add(&**part).expect(GROWS);
             }
         }
     }
 }
 
-pub(crate) const SAME_BOUNDS: &str = "all histograms of a kind have the same bounds";
+impl Outstanding {
+    fn merge(&mut self, other: Self) {
+        self.youngest_ns = match (self.in_latency, other.in_latency) {
+            (0, _) => other.youngest_ns,
+            (_, 0) => self.youngest_ns,
+            _ => self.youngest_ns.min(other.youngest_ns),
+        };
+        self.count += other.count;
+        self.in_latency += other.in_latency;
+    }
+}
 
 fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
-    sum.add(part).expect(SAME_BOUNDS);
+    sum.add(part).expect(GROWS);
 }
 
 impl Count {
@@ -311,8 +437,11 @@ fn add_errors(sum: &mut Errors, part: Errors) {
 }
 
 fn add_integrity(sum: &mut Integrity, part: Integrity) {
-    let Integrity { lost, duplicated, reordered, corrupted, wrong_opcode } = part;
+    let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
+        part;
     sum.lost += lost;
+    sum.lost_with_connection += lost_with_connection;
+    sum.unsolicited += unsolicited;
     sum.duplicated += duplicated;
     sum.reordered += reordered;
     sum.corrupted += corrupted;
@@ -372,6 +501,39 @@ mod tests {
     }
 
     #[test]
+    fn latencies_beyond_the_usual_range_keep_their_length() {
+        let mut tally = closed(1);
+        tally.received(71_500_000_000, Some(0));
+        let mut other = closed(1);
+        other.received(3_000_000_000_000, Some(0));
+        tally.settle();
+        other.settle();
+        tally.add(&other);
+        assert!(tally.latency.max().abs_diff(3_000_000_000_000) < 3_000_000_000);
+        assert!(tally.latency.min().abs_diff(71_500_000_000) < 100_000_000);
+        assert!(tally.intervals[0].as_ref().is_some_and(|interval| interval.max() > 2_900_000_000_000));
+    }
+
+    #[test]
+    fn a_closed_loop_counts_what_was_outstanding_at_the_end_of_the_window() {
+        let mut tally = closed(1);
+        tally.received(10, Some(0));
+        tally.end_window(Some(0));
+        tally.received(4_000_000_000, None);
+        tally.settle();
+        tally.unanswered(9_000_000_000, Some(0));
+        tally.unanswered(7_000_000_000, Some(0));
+        tally.unanswered(1, None);
+        assert_eq!((tally.received.total, tally.received.measured, tally.latency.len()), (2, 1, 4));
+        assert_eq!(tally.intervals[0].as_ref().map(|interval| interval.len()), Some(4));
+        let expected = Outstanding { count: 3, in_latency: 2, youngest_ns: 7_000_000_000 };
+        assert_eq!(tally.outstanding, expected);
+        let mut sum = closed(1);
+        sum.add(&tally);
+        assert_eq!(sum.outstanding, expected);
+    }
+
+    #[test]
     fn a_second_has_the_percentiles_that_it_carries() {
         let mut tally = closed(2);
         (0..300).for_each(|i| tally.received(1_000 + i, Some(0)));
@@ -398,8 +560,7 @@ mod tests {
         a.add(&b);
         assert_eq!((a.latency.len(), a.received.measured, a.sent.measured), (2, 2, 1));
         assert_eq!((a.faults(), a.connect.len()), (5, 1));
-        let expected =
-            Second { second: 0, sent: 1, received: 2, errors: 1, max: Some(30), p50: None, p99: None };
+        let expected = Second { sent: 1, received: 2, errors: 1, max: Some(30), ..Second::default() };
         assert_eq!(a.seconds(), [expected]);
         assert_eq!(a.intervals[0].as_ref().map(|interval| interval.len()), Some(2));
     }

@@ -100,8 +100,7 @@ fn work<H: Handler>(
 
 /// Places for connections that begin while the ones before them are still closing.
 pub(super) fn spare(plan: &Plan, connections: u32) -> u32 {
-    let replaces = plan.messages_per_connection.is_some() || plan.lifetime.is_some() || plan.reconnect;
-    if replaces { connections.min(MAX_SPARE) } else { 0 }
+    if plan.replaces_connections() || plan.reconnect { connections.min(MAX_SPARE) } else { 0 }
 }
 
 pub(super) fn config(plan: &Plan, connections: u32) -> Config {

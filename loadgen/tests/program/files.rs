@@ -15,21 +15,26 @@ fn each_format_has_what_was_measured() {
         serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
     let run = &document["runs"][0];
     let lines: Vec<String> = fs::read_to_string(&csv).expect("written").lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), 2, "a header and one whole second: {lines:?}");
-    let received = run["series"][0]["received"].as_u64().expect("a count");
-    assert!(received > 0);
-    assert_eq!(lines[1].split(',').nth(2), Some(received.to_string().as_str()));
+    assert_eq!(lines.len(), 3, "a header, a whole second and a part of one: {lines:?}");
+    let cells =
+        |line: &String, cell: usize| line.split(',').nth(cell).and_then(|text| text.parse::<u64>().ok());
+    let sum = |cell| lines[1..].iter().filter_map(|line| cells(line, cell)).sum::<u64>();
+    assert_eq!(
+        (sum(1), sum(2)),
+        (run["sent"].as_u64().expect("a count"), run["received"].as_u64().expect("a count"))
+    );
+    assert_eq!(sum(7), 1_200_000_000, "the spans are the window");
     let log = fs::read_to_string(&hlog).expect("written");
-    assert_eq!(log.lines().filter(|line| !line.starts_with('#')).count(), 1, "{log}");
+    assert_eq!(log.lines().filter(|line| !line.starts_with('#')).count(), 2, "{log}");
     let count = run["latency_ns"]["corrected"]["count"].as_u64().expect("a count");
     let distribution = fs::read_to_string(&hgrm).expect("written");
     assert!(distribution.contains(&format!("Total count    = {count:>12}]")), "{distribution}");
     assert_eq!(fs::read_dir(&scratch.0).expect("a folder").count(), 4, "nothing else is left");
-    read_by_python(&hlog, received);
+    read_by_python(&hlog, count);
 }
 
 /// The log by the HdrHistogram project's own Python reader, where that is installed.
-fn read_by_python(hlog: &str, received: u64) {
+fn read_by_python(hlog: &str, count: u64) {
     const READ: &str = "import sys
 from hdrh.log import HistogramLogReader
 from hdrh.histogram import HdrHistogram
@@ -42,7 +47,7 @@ print(sum(h.get_total_count() for h in iter(reader.get_next_interval_histogram, 
         return;
     }
     let output = Command::new(&python).args(["-c", READ, hlog]).output().expect("it was there");
-    assert_eq!(text(&output.stdout).trim(), received.to_string(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).trim(), count.to_string(), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn standard_output_is_for_one_of_them() {
     let server = Echo::ws(Fault::None);
     let output = run(&server.ws_url(), &["--csv", "-"]);
     let csv = text(&output.stdout);
-    assert!(csv.starts_with("second,") && csv.lines().count() == 2, "{csv}");
+    assert!(csv.starts_with("second,") && csv.lines().count() == 3, "{csv}");
     assert!(text(&output.stderr).contains("msg/s"), "the table goes elsewhere");
     let both = run(&server.ws_url(), &["--csv", "-", "--json", "-"]);
     assert_eq!(both.status.code(), Some(2));

@@ -62,6 +62,28 @@ pub enum Fault {
     Stall,
     /// Ends the whole process.
     Exit,
+    /// Says this before anything else, in a text message.
+    Greeting(&'static str),
+    /// Answers every second message, with both in one.
+    Merge,
+    /// Sends Close 1001 after so many echoes.
+    Rotate(u64),
+    /// Answers nothing of every second connection for so long, and then everything.
+    HalfLate(Duration),
+    /// Answers so many messages a second, over all connections.
+    Capacity(u64),
+    /// Answers the first message, and nothing after it.
+    Once,
+}
+
+impl Fault {
+    /// Whether it leaves connections open.
+    pub fn keeps_connections(self) -> bool {
+        !matches!(
+            self,
+            Self::Disconnect | Self::DisconnectFirst | Self::Close | Self::Masked | Self::Rotate(_)
+        )
+    }
 }
 
 /// What the server has seen.
@@ -76,6 +98,19 @@ pub struct Seen {
     pub heads: Mutex<Vec<String>>,
     pub peers: Mutex<Vec<IpAddr>>,
     pub keys: Mutex<HashSet<[u8; 4]>>,
+    /// When the next message may be answered, where that is limited.
+    free: Mutex<Option<Instant>>,
+}
+
+impl Seen {
+    /// How long a message has to wait for its turn where so many have one in a second.
+    fn turn(&self, per_s: u64) -> Duration {
+        let mut free = self.free.lock().expect("free");
+        let now = Instant::now();
+        let turn = free.map_or(now, |free| free.max(now));
+        *free = Some(turn + Duration::from_secs(1) / per_s as u32);
+        turn - now
+    }
 }
 
 /// A server that lives as long as the process.
@@ -169,7 +204,10 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
         Fault::Mute => {}
         _ => stream.write_all(accepted.response())?,
     }
-    let mut session = Session { stream, fault, number, held: None, count: 0, began: Instant::now() };
+    let mut session = Session { stream, fault, number, held: None, count: 0, began: Instant::now(), seen };
+    if let Fault::Greeting(text) = fault {
+        session.send(Opcode::Text, text.as_bytes())?;
+    }
     let mut payload = Vec::new();
     loop {
         let opcode = input.read_message(&mut session.stream, &mut payload, seen)?;
@@ -188,16 +226,17 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
     }
 }
 
-struct Session {
+struct Session<'a> {
     stream: TcpStream,
     fault: Fault,
     number: u64,
     held: Option<Vec<u8>>,
     count: u64,
     began: Instant,
+    seen: &'a Seen,
 }
 
-impl Session {
+impl Session<'_> {
     fn answer(&mut self, opcode: Opcode, payload: &mut Vec<u8>) -> io::Result<()> {
         let index = self.count;
         self.count += 1;
@@ -206,6 +245,16 @@ impl Session {
             Fault::Fragments => return self.send_fragments(opcode, payload),
             Fault::Trickle => return self.trickle(opcode, payload),
             Fault::Slow => thread::sleep(Duration::from_millis(10)),
+            Fault::HalfLate(late) if self.number % 2 == 1 => {
+                thread::sleep(late.saturating_sub(self.began.elapsed()));
+            }
+            Fault::Capacity(per_s) => thread::sleep(self.seen.turn(per_s)),
+            Fault::Once if index > 0 => return Ok(()),
+            Fault::Merge => return self.merge(opcode, payload),
+            Fault::Rotate(echoes) if index == echoes => {
+                return self.send(Opcode::Close, b"\x03\xe9rotating");
+            }
+            Fault::Rotate(echoes) if index > echoes => return Ok(()),
             Fault::Stall if self.began.elapsed() > Duration::from_millis(150) => {
                 self.fault = Fault::None;
                 thread::sleep(Duration::from_millis(300));
@@ -246,6 +295,14 @@ impl Session {
             _ => {}
         }
         self.send(opcode, payload)
+    }
+
+    fn merge(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        match self.held.take() {
+            None => self.held = Some(payload.to_vec()),
+            Some(held) => self.send(opcode, &[&held, payload].concat())?,
+        }
+        Ok(())
     }
 
     fn send(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {

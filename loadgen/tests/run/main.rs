@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
+mod books;
 mod checker;
 mod command;
 mod duel;
@@ -14,7 +15,7 @@ mod tls;
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::Run;
+use loadgen::result::{InvalidKind, Messages, Run};
 use loadgen::run::{Plan, RunError, Silent, execute};
 
 /// The engines that work here; says which do not.
@@ -56,18 +57,39 @@ fn failure(plan: &Plan) -> RunError {
     execute(plan, &mut Silent).expect_err("the run cannot succeed")
 }
 
-/// Everything that must hold of any run.
+/// Everything that must hold of any run of a closed loop that came to its end.
 fn assert_consistent(run: &Run) {
     let latencies = &run.latency_ns;
-    assert_eq!(latencies.corrected.count, run.received);
-    assert_eq!(latencies.uncorrected.count, run.received);
+    assert_balanced(run);
+    // With what was outstanding at the end of the window.
+    assert!(latencies.corrected.count >= run.received);
+    assert_eq!(latencies.uncorrected.count, latencies.corrected.count);
     let stored = latencies.corrected.histogram().expect("readable");
-    assert_eq!(stored.map_or(0, |histogram| histogram.len()), run.received);
+    assert_eq!(stored.map_or(0, |histogram| histogram.len()), latencies.corrected.count);
     assert_eq!(run.offered, run.sent);
     assert!(run.phases.measure > 0);
 }
 
-/// Reasons other than that tests run in debug builds.
+/// The books of any run, whatever happened in it.
+fn assert_balanced(run: &Run) {
+    let messages = run.messages.expect("counted");
+    let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
+    assert_eq!(planned, sent + not_sent, "{messages:?}");
+    assert_eq!(sent, echoed + wrong + lost + outstanding, "{messages:?}");
+    assert_eq!(lost, run.integrity.lost);
+    assert!(run.integrity.lost_with_connection <= lost);
+    assert!(!run.invalid_kinds.contains(&InvalidKind::Imbalance), "{:?}", run.invalid_reasons);
+    let sums = run.series.iter().fold((0, 0), |sum, second| (sum.0 + second.sent, sum.1 + second.received));
+    assert_eq!(sums, (run.sent, run.received), "the series adds up to the totals");
+    if let Some(censored) = run.censored {
+        assert!(censored.count <= outstanding && (0.0..=100.0).contains(&censored.exact_up_to));
+    }
+}
+
+/// Reasons other than that tests run in debug builds, on a machine that others use.
 fn reasons(run: &Run) -> Vec<&str> {
-    run.invalid_reasons.iter().map(String::as_str).filter(|reason| !reason.contains("debug build")).collect()
+    let is_ours = |kind: InvalidKind| {
+        kind.is_of_the_build() || matches!(kind, InvalidKind::Standstill | InvalidKind::CutTail)
+    };
+    run.invalid().filter(|(kind, _)| !is_ours(*kind)).map(|(_, reason)| reason).collect()
 }

@@ -9,7 +9,7 @@ use loadgen::result::{Errors, Integrity, Mask, Payload, Run};
 use loadgen::run::Plan;
 
 use super::echo::{Echo, Fault, Seen};
-use super::{counted, engines, plan, reasons, run};
+use super::{assert_balanced, counted, engines, plan, reasons, run};
 
 /// For what happens again and again, at 50 ms or less; several times even on a machine that is busy otherwise.
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -224,6 +224,9 @@ fn lost_connections_are_opened_again_and_counted() {
         (plan.reconnect, plan.measure) = (true, A_WHILE);
         let run = run(&plan);
         assert!(run.errors.closed > 4 && count(&server.seen.connections) > 4, "{:?}", run.errors);
-        assert!(run.received > 0 && !run.valid && run.integrity == Integrity::default());
+        assert_balanced(&run);
+        assert!(run.received > 0 && !run.valid && run.integrity.faults() == 0);
+        assert_eq!(run.integrity.lost, run.integrity.lost_with_connection);
+        assert!(run.outages.is_some_and(|outages| outages.count > 4));
     }
 }

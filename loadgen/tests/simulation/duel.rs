@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::sim::{Bounds, Random, SimulatedWorker, Simulation, Step as _, Violation};
+use loadgen::result::Messages;
 use loadgen::run::{Client, Counted, News, Rehearsal};
 use server::{DRAIN, STOP, WebSocketEcho};
 
@@ -121,14 +122,25 @@ fn until_news(
 
 /// What the counts of both ends must say.
 fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Result<(), &'static str> {
-    let integrity = outcome.integrity;
+    let (integrity, messages) = (outcome.integrity, outcome.messages);
     if integrity.total() > integrity.lost || outcome.errors.protocol > 0 || refused > 0 {
         return Err("wrong bytes");
     }
-    if outcome.received > echoed || echoed > outcome.sent {
+    let Messages { planned, not_sent, sent, echoed: received, wrong, lost, outstanding } = messages;
+    if outcome.imbalance.is_some()
+        || planned != sent + not_sent
+        || sent != received + wrong + lost + outstanding
+    {
+        return Err("the books do not balance");
+    }
+    // Nothing is wrong that was not compared: what is called lost is that of connections that ended.
+    if wrong > 0 || integrity.faults() > 0 && outcome.errors.total() == 0 && setting.gentle {
+        return Err("a right server was accused");
+    }
+    if received > echoed || echoed > sent {
         return Err("more came than was sent");
     }
-    let lost = integrity.lost > 0 || outcome.errors.total() > 0 || outcome.received < outcome.sent;
+    let lost = outcome.errors.total() > 0 || received < sent;
     if setting.gentle && lost {
         return Err("lost although nothing was broken");
     }

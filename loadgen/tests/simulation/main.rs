@@ -32,8 +32,8 @@ fn every_echo_comes_back_or_its_connection_fails() {
                  again with: SPARRING_SIM_SEED={seed} cargo test -p sparring-loadgen --test simulation every_echo"
             )
         });
-        sent += outcome.sent;
-        received += outcome.received;
+        sent += outcome.messages.sent;
+        received += outcome.messages.echoed;
     }
     println!("{count} seeds: {sent} messages, {received} echoes");
     assert!(count == 1 || received > count, "hardly anything came back");

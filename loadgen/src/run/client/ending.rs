@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
 
+use super::super::ledger::Ledger;
 use super::super::shared::{Position, Report};
-use super::{CLOSING_TIME, Client, Doing, NORMAL_CLOSURE, Stage};
+use super::super::tally::duration_ns;
+use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
 use crate::result::Transport;
 use crate::trust::explain;
 
@@ -48,7 +50,8 @@ impl Client {
             self.mark(link);
         }
         let state = &mut self.links[link as usize];
-        if state.ping_at <= self.now {
+        // Nothing more is sent once the load has ended, a ping neither.
+        if state.ping_at <= self.now && !matches!(self.doing, Doing::Draining | Doing::Closing) {
             state.ping_at = self.now + self.shared.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
             self.outgoing.ping(out);
@@ -108,8 +111,14 @@ impl Client {
         let state = &mut self.links[link as usize];
         let was_open = matches!(state.stage, Stage::Open);
         state.stage = Stage::Closing;
-        self.outstanding -= u64::from(state.ledger.outstanding());
-        state.ledger.begin_anew();
+        if self.shared.reconnect && self.doing == Doing::Loading {
+            state.down_since.get_or_insert(self.now);
+        }
+        let lost = u64::from(state.ledger.begin_anew());
+        self.outstanding -= lost;
+        self.tally.integrity.lost += lost;
+        self.tally.integrity.lost_with_connection += lost;
+        self.tally.ends += 1;
         self.tally.failed(self.position.second());
         if was_open {
             self.open -= 1;
@@ -136,15 +145,14 @@ impl Client {
         }
     }
 
-    /// Gives up what is outstanding and closes everything.
+    /// Ends the load, where it has not ended, and closes everything.
     pub(super) fn close_all(&mut self, w: &mut Worker<'_, Self>) {
+        self.look();
         if self.doing == Doing::Loading {
-            // So late that the window and the time for the last echoes have passed before the plan came to its end.
-            self.offer_rest();
+            self.end_load(w);
         }
         self.doing = Doing::Closing;
-        self.tally.integrity.lost += self.outstanding;
-        self.outstanding = 0;
+        self.ended_at = Some(self.now);
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
             let state = &mut self.links[link];
@@ -161,6 +169,65 @@ impl Client {
                 _ => {}
             }
         }
+    }
+}
+
+/// The books: every message that was planned has one outcome, connection by connection and in sum.
+impl Client {
+    /// Closes them: tells what is lost of what has no echo, and checks that they balance.
+    pub(super) fn end_books(&mut self) {
+        let end = self.ended_at.unwrap_or(self.now);
+        for index in 0..self.links.len() {
+            if let Some(since) = self.links[index].down_since.take() {
+                self.tally.outages.add(end.since(since));
+            }
+            self.end_book(index, end);
+        }
+        if let Some(pace) = &self.pace {
+            self.tally.paces = pace.paces();
+        }
+        self.tally.imbalance = self.imbalance();
+    }
+
+    /// What has no echo on a connection: lost where the server has passed it by, or has been silent for too long; otherwise the
+    /// server may still answer it.
+    fn end_book(&mut self, link: usize, end: Nanos) {
+        let shared = &self.shared;
+        let has_waited = |since: Nanos| end.since(since) >= shared.answer_timeout;
+        let Link { ledger, heard_at, .. } = &mut self.links[link];
+        let is_silent = has_waited(*heard_at);
+        let lost = ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
+        self.outstanding -= u64::from(lost);
+        self.tally.integrity.lost += u64::from(lost);
+        let window = &shared.window;
+        for (times, _) in self.links[link].ledger.unanswered() {
+            // A closed loop counts what was outstanding when the window ended, an open one what was planned in it.
+            let second = match shared.rate {
+                Some(_) => window.position(times.due).second(),
+                None => window.last_second(),
+            };
+            self.tally.unanswered(duration_ns(times.due, end), second);
+        }
+    }
+
+    /// What does not add up.
+    fn imbalance(&self) -> Option<String> {
+        if let Some((link, state)) =
+            self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
+        {
+            return Some(format!("connection {}: {:?}", self.lot.number(link as u32), state.ledger));
+        }
+        let sum = |count: fn(&Ledger) -> u64| self.links.iter().map(|link| count(&link.ledger)).sum::<u64>();
+        let tally = &self.tally;
+        let books = [
+            ("sent", tally.sent.total, sum(Ledger::next)),
+            ("answered", tally.received.total, sum(Ledger::answered)),
+            ("lost", tally.integrity.lost, sum(Ledger::lost)),
+            ("outstanding", tally.outstanding.count, sum(|ledger| ledger.outstanding().into())),
+            ("outstanding at the end", self.outstanding, tally.outstanding.count),
+        ];
+        let wrong = books.into_iter().find(|(_, counted, sum)| counted != sum)?;
+        Some(format!("{}: {} were counted, the connections have {}", wrong.0, wrong.1, wrong.2))
     }
 }
 

@@ -1,12 +1,13 @@
 //! One worker's connections: the handler that the engine drives.
 //!
-//! `opening`, `receiving`, `sending` and `ending` are the four things that happen to a connection; here is what they share
-//! and what the engine calls.
+//! `opening`, `receiving`, `sending` and `ending` are the four things that happen to a connection; `watch` looks at the worker's
+//! own time. Here is what they share and what the engine calls.
 
 mod ending;
 mod opening;
 mod receiving;
 mod sending;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use protocol::{Connection, Limits, Role};
 use super::check::Arriving;
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
+use super::pace::PaceMeter;
 use super::random::Random;
 use super::schedule::{Lot, Schedule};
 use super::shared::{Gauges, Position, Report, Shared, orders};
@@ -27,6 +29,8 @@ use crate::opening::Opening;
 use crate::result::Transport;
 use crate::trust::explain;
 use ending::describe;
+use sending::Downtime;
+use watch::Watch;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
 /// listener.
@@ -65,6 +69,10 @@ struct Link {
     ends_at: Nanos,
     /// When it sends a ping.
     ping_at: Nanos,
+    /// When something came from the other end last.
+    heard_at: Nanos,
+    /// Since when it is to be opened again.
+    down_since: Option<Nanos>,
 }
 
 impl Link {
@@ -79,6 +87,8 @@ impl Link {
             is_retired: false,
             ends_at: Nanos::NEVER,
             ping_at: Nanos::NEVER,
+            heard_at: Nanos(0),
+            down_since: None,
         }
     }
 
@@ -127,7 +137,7 @@ enum Doing {
     /// All connections are open, or some cannot be opened; waiting for orders.
     Waiting,
     Loading,
-    /// The window has ended: no more sending.
+    /// The load has ended: nothing more is sent.
     Draining,
     Closing,
 }
@@ -145,8 +155,6 @@ pub struct Client {
     dirty: Vec<u32>,
     /// In an open loop what is to be sent when, once the load has begun.
     schedule: Option<Schedule>,
-    /// When the worker's alarm is to ring.
-    alarm: Nanos,
     outgoing: Outgoing,
     limits: Limits,
     tally: Tally,
@@ -177,6 +185,13 @@ pub struct Client {
     /// The second of the window in which it was last looked at the clock.
     second: Option<u32>,
     is_drained: bool,
+    /// In an open loop, once the load has begun: whether echoes keep up with the plan.
+    pace: Option<PaceMeter>,
+    watch: Watch,
+    /// In an open loop: when messages were due and no connection was open.
+    downtime: Downtime,
+    /// When the connections were closed at the end of the run.
+    ended_at: Option<Nanos>,
 }
 
 impl Client {
@@ -199,7 +214,6 @@ impl Client {
             links: links.collect(),
             dirty: Vec::with_capacity(lot.count() as usize),
             schedule: None,
-            alarm: Nanos::NEVER,
             outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
             tally: Tally::new(shared.seconds, shared.rate.is_some()),
@@ -219,6 +233,10 @@ impl Client {
             position: Position::Before,
             second: None,
             is_drained: false,
+            pace: None,
+            watch: Watch::default(),
+            downtime: Downtime::default(),
+            ended_at: None,
             shared,
         }
     }
@@ -226,6 +244,7 @@ impl Client {
     /// What was counted.
     pub(crate) fn into_tally(mut self) -> Tally {
         self.tally.settle();
+        self.end_books();
         self.tally
     }
 
@@ -241,6 +260,9 @@ impl Client {
             self.tally.clock_went_back |= now < self.now;
             self.now = now;
             self.position = self.shared.window.position(now);
+            if self.watch.next.is_some_and(|next| now >= next) {
+                self.look();
+            }
         }
     }
 
@@ -250,9 +272,9 @@ impl Client {
         if self.shared.replaces_connections() {
             self.tally.forget_opened();
         }
+        self.begin_watch();
+        self.wake_to_look(w);
         let window = &self.shared.window;
-        self.alarm = window.end();
-        w.set_alarm(Some(self.alarm));
         match self.shared.rate {
             None => (0..self.lot.count()).for_each(|link| self.mark(link)),
             Some(rate) => {
@@ -260,6 +282,7 @@ impl Client {
                 let random = Random::new(self.shared.seed, u64::MAX - self.worker as u64);
                 let schedule = Schedule::new(rate.arrival, rate.per_s, window.epoch(), self.lot, random);
                 self.schedule = Some(schedule);
+                self.pace = Some(PaceMeter::new(window.epoch(), window.start(), window.end()));
             }
         }
     }
@@ -341,7 +364,9 @@ impl Handler for Client {
     #[inline]
     fn received(&mut self, _: ConnId, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        match (&self.links[c.link as usize].stage, self.shared.transport.is_websocket()) {
+        let state = &mut self.links[c.link as usize];
+        state.heard_at = self.now;
+        match (&state.stage, self.shared.transport.is_websocket()) {
             (Stage::Open | Stage::Closing, true) => self.read_frames(c, bytes, out),
             (Stage::Open, false) => self.read_raw(c.link, bytes, out),
             (Stage::Handshaking { .. }, _) => {
@@ -410,9 +435,8 @@ impl Handler for Client {
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
-        if let Position::Inside(_) = self.position {
-            self.tally.latest_alarm = self.tally.latest_alarm.max(self.now.since(self.alarm));
-        }
+        // In an open loop what is due next has its own say after this.
+        self.wake_to_look(w);
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
@@ -421,6 +445,9 @@ impl Handler for Client {
         self.position = self.shared.window.position(self.now);
         if bits & orders::STOP != 0 {
             return w.stop();
+        }
+        if bits & orders::END != 0 {
+            self.look();
         }
         if bits & orders::LOAD != 0 && self.doing == Doing::Waiting {
             self.begin_load(w);
@@ -437,10 +464,7 @@ impl Handler for Client {
         match self.doing {
             Doing::Connecting => self.connect_more(w),
             Doing::Loading if self.schedule.is_some() => self.send_due(w),
-            Doing::Loading if self.position == Position::After || self.budget == 0 => {
-                self.doing = Doing::Draining;
-                w.set_alarm(None);
-            }
+            Doing::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
             Doing::Loading if !self.dirty.is_empty() => self.refill(w),
             Doing::Closing if self.live == 0 => w.stop(),
             _ => {}

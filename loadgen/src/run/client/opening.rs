@@ -71,6 +71,9 @@ impl Client {
             self.tally.opened(times, self.now);
         }
         let state = &mut self.links[link as usize];
+        if let Some(since) = state.down_since.take() {
+            self.tally.outages.add(self.now.since(since));
+        }
         state.stage = Stage::Open;
         state.left = self.shared.messages_per_connection;
         self.opening -= 1;
@@ -121,6 +124,7 @@ impl Client {
             return;
         }
         self.tally.errors.handshake += 1;
+        self.tally.unopened += 1;
         if self.doing == Doing::Connecting {
             self.doing = Doing::Waiting;
         }
@@ -138,6 +142,7 @@ impl Client {
             return;
         }
         self.tally.errors.connect += 1;
+        self.tally.unopened += 1;
         if self.doing == Doing::Connecting {
             self.doing = Doing::Waiting;
         }

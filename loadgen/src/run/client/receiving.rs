@@ -64,7 +64,7 @@ impl Client {
             // What nearly every echo is: whole, and the oldest one due.
             let oldest = state.ledger.oldest();
             if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
-                return self.settle(link, kind, Judged { sequence: oldest, sound: true });
+                return self.settle(link, kind, Judged { sequence: oldest, sound: true, is_foreign: false });
             }
         }
         if !self.shared.verify {
@@ -77,7 +77,7 @@ impl Client {
         }
         state.arriving.feed(content, number, &state.ledger, piece);
         if last {
-            let judged = state.arriving.finish(content, number);
+            let judged = state.arriving.finish(content, number, &state.ledger);
             self.settle(link, kind, judged);
         }
     }
@@ -87,16 +87,16 @@ impl Client {
     fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
-        let has_wrong_opcode = kind != content.kind();
-        self.tally.integrity.wrong_opcode += u64::from(has_wrong_opcode);
         let Settled { times, is_fault } = check::settle(
             judged,
+            kind != content.kind(),
             content.is_stamped() && self.shared.verify,
             &mut state.ledger,
             &mut self.tally.integrity,
         );
-        if is_fault || has_wrong_opcode {
+        if is_fault {
             self.tally.failed(self.position.second());
+            self.tally.wrong += u64::from(times.is_some());
         }
         let Some(times) = times else { return };
         self.outstanding -= 1;

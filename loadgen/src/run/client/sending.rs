@@ -1,10 +1,41 @@
 //! What is sent, and when: at the end of a turn, just before the enter that carries it.
 
+use std::time::Duration;
+
 use engine::{Nanos, Output, Worker};
 
 use super::super::ledger::{Slot, Times};
-use super::super::shared::Position;
+use super::super::shared::{Position, Report};
 use super::{Client, Doing, SENDS_PER_ENTER, Stage};
+
+/// How long after the window a worker of an open loop may send what was due in it. More would be a load of its own.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Times in which messages were due and no connection was open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Downtime {
+    /// Since when, while it lasts.
+    since: Option<Nanos>,
+    /// The last one that is over.
+    last: Option<(Nanos, Nanos)>,
+}
+
+impl Downtime {
+    fn begin(&mut self, now: Nanos) {
+        self.since.get_or_insert(now);
+    }
+
+    fn end(&mut self, now: Nanos) {
+        if let Some(since) = self.since.take() {
+            self.last = Some((since, now));
+        }
+    }
+
+    /// How long a message that was due then had to wait for a connection.
+    fn kept(self, due: Nanos) -> Duration {
+        self.last.map_or(Duration::ZERO, |(since, until)| until.since(due.max(since)))
+    }
+}
 
 impl Client {
     // The closed loop.
@@ -78,14 +109,17 @@ impl Client {
         for _ in 0..SENDS_PER_ENTER {
             let Some(schedule) = &self.schedule else { return };
             let (due, link) = (schedule.due(), schedule.link());
-            if due >= end || self.budget == 0 {
-                return self.all_sent(w);
+            if due >= end || self.budget == 0 || now > end + CATCH_UP {
+                return self.end_load(w);
             }
             if due > now {
                 return self.wake_at(due, w);
             }
-            let Some(link) = self.with_room(link) else { return self.wait_for_room(position, w) };
-            self.send_one(link, Times { due, sent: now }, position, w);
+            let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
+            self.downtime.end(now);
+            // That no connection was open is the server's doing, no lag: as if the message had been sent so much earlier.
+            let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
+            self.send_one(link, Times { due, sent }, position, w);
         }
         self.wake_at(now, w);
     }
@@ -96,6 +130,9 @@ impl Client {
         }
         let planned = self.shared.window.position(times.due);
         self.tally.offered += u64::from(planned.second().is_some());
+        if let Some(pace) = &mut self.pace {
+            pace.plan(times.due, 1);
+        }
         self.spend(1, planned);
         let Some(id) = self.links[link as usize].id else { return };
         w.with(id, |_, out| {
@@ -134,31 +171,47 @@ impl Client {
         }
     }
 
-    /// All connections are full (or gone): the next echo makes room. After the window nobody waits for that.
-    fn wait_for_room(&mut self, position: Position, w: &mut Worker<'_, Self>) {
+    /// All connections are full, or gone: the next echo or connection makes room. After the window nobody waits for that.
+    fn wait_for_room(&mut self, now: Nanos, position: Position, w: &mut Worker<'_, Self>) {
         if position == Position::After {
-            return self.all_sent(w);
+            return self.end_load(w);
+        }
+        let loaded = &self.links[..self.lot.count() as usize];
+        if !loaded.iter().any(|link| matches!(link.stage, Stage::Open)) {
+            self.downtime.begin(now);
         }
         self.wake_at(self.shared.window.end(), w);
     }
 
-    /// The plan is fulfilled, or given up.
-    fn all_sent(&mut self, w: &mut Worker<'_, Self>) {
-        self.offer_rest();
+    /// Nothing more is sent. What is left of the plan is not sent.
+    pub(super) fn end_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Draining;
-        w.set_alarm(None);
+        self.wake_to_look(w);
+        self.count_rest();
+        self.report(Report::LoadEnded);
     }
 
-    /// What was planned in the window and never sent is offered all the same.
-    pub(super) fn offer_rest(&mut self) {
-        let (start, end) = (self.shared.window.start(), self.shared.window.end());
-        let left = self.schedule.as_ref().map_or(0, |plan| plan.until(end) - plan.until(start));
-        self.tally.offered += left.min(self.budget);
+    /// Counts what was planned and is not sent.
+    fn count_rest(&mut self) {
+        let window = &self.shared.window;
+        let (start, end) = (window.start(), window.end());
+        let Some(schedule) = &self.schedule else {
+            self.tally.not_sent = if self.budget == u64::MAX { 0 } else { self.budget };
+            return;
+        };
+        let rest = schedule.until(end);
+        let after = |from: Nanos| rest - schedule.until(from).min(rest);
+        let in_window = after(start).min(self.budget);
+        self.tally.offered += in_window;
+        self.tally.not_sent = rest - after(start) + in_window;
+        if let Some(pace) = &mut self.pace {
+            let borders = pace.borders().map(|border| after(border).min(self.budget));
+            pace.plan_rest(borders);
+        }
     }
 
     pub(super) fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
-        let at = at.min(self.next_reopening());
-        self.alarm = at;
-        w.set_alarm(Some(at));
+        let look = self.watch.next.unwrap_or(Nanos::NEVER);
+        w.set_alarm(Some(at.min(self.next_reopening()).min(look)));
     }
 }

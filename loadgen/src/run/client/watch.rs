@@ -1,0 +1,86 @@
+//! What is looked at apart from connections: the worker's own time, the pace of an open loop, the end of the window.
+//!
+//! Through the window an alarm rings ten times a second, in a closed loop too. One that rings late shows that the worker did not
+//! run: the process was stopped, the machine stood still, or something else had the processor. What the worker spent on its
+//! processor meanwhile is taken off: a long turn is work, no standstill.
+
+use std::time::Duration;
+
+use engine::{Nanos, Worker};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Client;
+
+/// How often the worker looks.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// A look that is less late is ordinary.
+const ORDINARY: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Watch {
+    /// When the worker is to look at its own time next.
+    due: Nanos,
+    /// CPU time of its thread at the last look.
+    cpu: Duration,
+    /// When the next look of any kind is due; never before the load and after the window.
+    pub(super) next: Option<Nanos>,
+}
+
+impl Client {
+    /// The load begins.
+    pub(super) fn begin_watch(&mut self) {
+        let due = self.now + INTERVAL;
+        self.watch = Watch { due, cpu: thread_cpu(), next: Some(due) };
+    }
+
+    /// Looks at everything that is due.
+    #[cold]
+    pub(super) fn look(&mut self) {
+        if self.watch.next.is_none() {
+            return;
+        }
+        if self.now >= self.watch.due {
+            self.look_at_own_time();
+        }
+        let end = self.shared.window.end();
+        let mut next = self.watch.due.min(end);
+        if let Some(pace) = &mut self.pace {
+            self.tally.settle();
+            pace.read(self.now, self.tally.received.total, self.outstanding);
+            next = next.min(pace.next());
+        }
+        self.watch.next = (self.now < end).then_some(next);
+        if self.now >= end {
+            self.end_window(end);
+        }
+    }
+
+    /// Rings again for the next look, if there is one.
+    pub(super) fn wake_to_look(&self, w: &mut Worker<'_, Self>) {
+        w.set_alarm(self.watch.next);
+    }
+
+    fn look_at_own_time(&mut self) {
+        let (now, cpu) = (self.now, thread_cpu());
+        let window = &self.shared.window;
+        let still = now.since(self.watch.due).saturating_sub(cpu.saturating_sub(self.watch.cpu));
+        if still > ORDINARY && self.watch.due < window.end() && now > window.start() {
+            self.tally.standstill.add(still);
+        }
+        (self.watch.due, self.watch.cpu) = (now + INTERVAL, cpu);
+    }
+
+    /// The window has ended: what is outstanding now belongs to the result.
+    fn end_window(&mut self, end: Nanos) {
+        let last_second = self.shared.window.last_second();
+        self.tally.end_window(last_second.filter(|_| self.shared.rate.is_none()));
+        let oldest = self.links.iter().filter_map(|link| link.ledger.unanswered().next());
+        oldest.for_each(|(times, _)| self.tally.waits_at_end(end.since(times.sent)));
+    }
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}

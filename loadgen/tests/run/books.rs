@@ -1,0 +1,209 @@
+//! Every planned message has one outcome, whatever happens; and no server is accused of what it may still do.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::EngineKind;
+use loadgen::result::{Arrival, Integrity, InvalidKind, Payload, Run};
+use loadgen::run::Plan;
+
+use super::echo::{Echo, Fault};
+use super::{assert_balanced, engines, plan, run};
+
+/// Whether a run is invalid for this reason.
+fn has(run: &Run, kind: InvalidKind) -> bool {
+    run.invalid_kinds.contains(&kind)
+}
+
+#[test]
+fn books_balance_under_every_fault() {
+    let faults = [
+        Fault::None,
+        Fault::Corrupt(3),
+        Fault::Shorten,
+        Fault::Reorder,
+        Fault::Drop,
+        Fault::Duplicate,
+        Fault::WrongOpcode,
+        Fault::Silent,
+        Fault::Disconnect,
+        Fault::DisconnectFirst,
+        Fault::Close,
+        Fault::Masked,
+        Fault::Fragments,
+        Fault::Greeting("hello"),
+        Fault::Merge,
+        Fault::Rotate(3),
+        Fault::Once,
+    ];
+    let mut sent = 0;
+    for engine in engines() {
+        for fault in faults {
+            for (rate, reconnect) in [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
+            {
+                // What differs between the engines is how connections end.
+                if engine != EngineKind::Epoll && (rate.is_some() || fault.keeps_connections()) {
+                    continue;
+                }
+                let server = Echo::ws(fault);
+                let run = run(&Plan {
+                    rate_per_s: rate,
+                    reconnect,
+                    pipeline: 3,
+                    measure: Duration::from_millis(150),
+                    answer_timeout: Duration::from_millis(400),
+                    ..plan(&server.ws_url(), engine)
+                });
+                assert_balanced(&run);
+                let messages = run.messages.expect("counted");
+                sent += messages.sent;
+                let all_echoed = messages.echoed == messages.sent;
+                assert!(fault != Fault::None || all_echoed, "{messages:?}");
+            }
+        }
+    }
+    assert!(sent > 1000);
+}
+
+#[test]
+fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Rotate(10));
+        let plan = Plan { connections: 1, pipeline: 8, reconnect: true, ..plan(&server.ws_url(), engine) };
+        let run = run(&plan);
+        assert_balanced(&run);
+        let integrity = run.integrity;
+        assert!(integrity.lost > 0 && integrity.lost == integrity.lost_with_connection, "{integrity:?}");
+        assert_eq!(integrity.faults(), 0);
+        assert!(run.invalid_reasons.iter().any(|reason| reason.ends_with("ends of 1 connection")));
+        let outages = run.outages.expect("the connection was down");
+        assert!(outages.count > 0 && outages.longest_ns <= outages.total_ns);
+    }
+}
+
+/// Only messages of a size that no message has, when messages are due; anything when nothing is due.
+#[test]
+fn what_nobody_asked_for_is_named_and_is_no_echo() {
+    for engine in engines() {
+        for (payload, text) in [
+            (Payload::TextAscii, "Request served by 1781505b56ee58"),
+            (Payload::TextAscii, "hi"),
+            (Payload::Binary, "welcome, whoever you are, to this server of ours"),
+        ] {
+            let server = Echo::ws(Fault::Greeting(text));
+            let run = run(&Plan { payload, connections: 8, ..plan(&server.ws_url(), engine) });
+            assert_balanced(&run);
+            assert_eq!(run.integrity, Integrity { unsolicited: 8, ..Integrity::default() });
+            assert_eq!(run.messages.map(|messages| messages.wrong), Some(0));
+            assert!(run.invalid_reasons.contains(&"8 messages came that nobody had asked for".to_owned()));
+        }
+    }
+}
+
+/// Connections that are opened under load get their greeting when a message is due already.
+#[test]
+fn greetings_of_replaced_connections_take_no_place() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Greeting("hello"));
+        let run = run(&Plan { messages_per_connection: Some(3), ..plan(&server.ws_url(), engine) });
+        assert_balanced(&run);
+        let Integrity { unsolicited, .. } = run.integrity;
+        assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() });
+        let connections = server.seen.connections.load(Ordering::Relaxed);
+        assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+    }
+}
+
+#[test]
+fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
+    for engine in engines() {
+        for (warmup, window) in [(0, 600), (800, 400)] {
+            let server = Echo::ws(Fault::Capacity(500));
+            let run = run(&Plan {
+                rate_per_s: Some(2000.0),
+                connections: 16,
+                warmup: Duration::from_millis(warmup),
+                measure: Duration::from_millis(window),
+                answer_timeout: Duration::from_millis(300),
+                ..plan(&server.ws_url(), engine)
+            });
+            assert_balanced(&run);
+            assert!(has(&run, InvalidKind::RateNotKept), "{:?}", run.invalid_reasons);
+            assert!(has(&run, InvalidKind::Outstanding), "{:?}", run.invalid_reasons);
+            assert_eq!(run.integrity, Integrity::default(), "the server may still answer them");
+            assert_eq!(run.censored.map(|censored| censored.count > 0), Some(true));
+        }
+    }
+}
+
+#[test]
+fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
+    for engine in engines() {
+        let late = Duration::from_millis(900);
+        let server = Echo::ws(Fault::HalfLate(late));
+        let run = run(&Plan { connections: 6, ..plan(&server.ws_url(), engine) });
+        assert_balanced(&run);
+        assert!(run.latency_ns.corrected.max >= 600_000_000, "{}", run.latency_ns.corrected.max);
+        assert!(has(&run, InvalidKind::CutTail), "{:?}", run.invalid_reasons);
+        let reason = run.invalid_reasons.iter().find(|reason| reason.contains("waiting for an echo"));
+        assert!(reason.is_some_and(|reason| reason.starts_with("3 of 6 connections")), "{reason:?}");
+        assert_eq!(run.integrity, Integrity::default());
+        assert_eq!(run.messages.map(|messages| messages.outstanding), Some(0), "they came in the drain");
+    }
+}
+
+#[test]
+fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
+    // Longer than the drain takes: the server has not been silent for long enough to be accused when the run ends.
+    let server = Echo::ws(Fault::HalfLate(Duration::from_secs(30)));
+    let plan = Plan {
+        connections: 6,
+        measure: Duration::from_millis(300),
+        answer_timeout: Duration::from_millis(700),
+        ..plan(&server.ws_url(), EngineKind::Epoll)
+    };
+    let run = run(&plan);
+    assert_balanced(&run);
+    assert!(!run.valid);
+    // Silent for longer than the answer timeout, on connections that stayed open: lost.
+    assert_eq!(run.integrity, Integrity { lost: 3, ..Integrity::default() });
+}
+
+#[test]
+fn a_limited_number_of_messages_is_planned_and_what_is_not_sent_is_said() {
+    let server = Echo::ws(Fault::Disconnect);
+    let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
+    super::counted(&mut plan, 1000);
+    let run = run(&plan);
+    assert_balanced(&run);
+    let messages = run.messages.expect("counted");
+    assert_eq!(messages.planned, 1000);
+    assert!(messages.not_sent > 900, "{messages:?}");
+}
+
+/// The window of a plan with a number and a rate is as long as the plan takes, not until the last echo.
+#[test]
+fn the_rate_divides_by_the_planned_window() {
+    for (rate, messages, arrival) in
+        [(100.0, 40, Arrival::Constant), (100.0, 40, Arrival::Burst(NonZeroU32::new(10).expect("not zero")))]
+    {
+        let server = Echo::ws(Fault::None);
+        let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
+        super::counted(&mut plan, messages);
+        (plan.rate_per_s, plan.arrival) = (Some(rate), arrival);
+        let run = run(&plan);
+        assert_balanced(&run);
+        assert_eq!((run.offered, run.received, run.phases.measure), (40, 40, 400_000_000));
+        assert!((run.rate_per_s - 100.0).abs() < 1e-6, "{}", run.rate_per_s);
+    }
+    let server = Echo::ws(Fault::None);
+    let one = Plan {
+        rate_per_s: Some(0.01),
+        warmup: Duration::ZERO,
+        measure: Duration::from_millis(500),
+        ..plan(&server.ws_url(), EngineKind::Epoll)
+    };
+    let run = run(&one);
+    assert_eq!((run.received, run.rate_per_s), (1, 2.0));
+}
