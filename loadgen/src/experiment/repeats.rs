@@ -1,0 +1,326 @@
+//! The runs of an experiment, which are repeated within bounds.
+//!
+//! A run is repeated where it failed, is invalid, or was disturbed by something else on the machine. The rule looks at
+//! what went wrong and never at how fast a run was, so that repeating favours no arm. What stays wrong is named and kept:
+//! one bad run never costs the others.
+
+use thiserror::Error;
+
+use super::disturbance;
+use crate::result::{InvalidKind, Run};
+use crate::run::{Plan, Progress, RunError};
+use crate::spawn::SpawnError;
+
+/// How a run is made; tests put something quicker in its place.
+pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
+
+/// Where lines about what happens meanwhile go. Nothing is lost where nobody can read them.
+pub type Notes<'a> = &'a mut dyn FnMut(&str);
+
+/// Attempts at one run, at most.
+const ATTEMPTS: u32 = 3;
+/// Of the runs of a session one in so many may be repeated: where the machine is always busy repeating helps nothing.
+const SHARE_REPEATED: u32 = 4;
+/// Exit codes with which a shell, and the generator's guard, report a command that cannot be run.
+const CANNOT_RUN: [i32; 2] = [126, 127];
+
+/// A fault of a server for which its figures must not be trusted.
+#[derive(Debug, Error)]
+#[error("{run}: {reason}")]
+pub struct Fault {
+    /// Which run.
+    pub run: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// All runs of one scenario on one arm.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    /// Every run is made by it.
+    pub(crate) plan: Plan,
+    /// The server is a debug build: its figures mean nothing.
+    is_debug: bool,
+    /// The figures are not looked at, so that only failures are repeated.
+    is_for_correctness: bool,
+    has_succeeded: bool,
+    /// Attempts that failed since the last that did not.
+    failures: u32,
+    is_hopeless: bool,
+    /// A run stayed invalid in all its attempts: so will the next.
+    is_always_invalid: bool,
+}
+
+impl Cell {
+    /// A cell without runs. `build` is that of the server, where it is known.
+    pub(crate) fn new(plan: Plan, build: Option<&str>) -> Self {
+        Self {
+            plan,
+            is_debug: build == Some("debug"),
+            is_for_correctness: false,
+            has_succeeded: false,
+            failures: 0,
+            is_hopeless: false,
+            is_always_invalid: false,
+        }
+    }
+
+    /// One whose runs must echo right, at whatever speed.
+    pub(crate) fn for_correctness(plan: Plan, build: Option<&str>) -> Self {
+        Self { is_for_correctness: true, ..Self::new(plan, build) }
+    }
+
+    /// Whether its server cannot be started at all.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.is_hopeless
+    }
+
+    /// Whether it is not worth another run. One that has worked before gets twice the attempts.
+    pub(crate) fn is_given_up(&self) -> bool {
+        let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
+        self.is_hopeless || self.failures >= most
+    }
+
+    /// Counts an attempt, and says what is wrong with it.
+    fn judge(&mut self, result: &Result<Run, RunError>) -> Option<Doubt> {
+        let doubt = match result {
+            Ok(run) => self.doubt(run),
+            Err(error) => {
+                self.is_hopeless |= !self.has_succeeded && is_hopeless(error);
+                Some(Doubt { kind: DoubtKind::Failed, why: first_line(error) })
+            }
+        };
+        if doubt.as_ref().is_some_and(|doubt| doubt.kind == DoubtKind::Failed) {
+            self.failures += 1;
+        } else {
+            (self.failures, self.has_succeeded) = (0, true);
+        }
+        doubt
+    }
+
+    fn doubt(&self, run: &Run) -> Option<Doubt> {
+        let doubt = |kind, why| Some(Doubt { kind, why });
+        let reasons = broken(run);
+        if !reasons.is_empty() {
+            doubt(DoubtKind::Failed, reasons.join("; "))
+        } else if self.is_for_correctness || run.invalid().any(|(kind, _)| kind.is_of_the_build()) {
+            // Every run of a debug build is invalid, and so would be the next.
+            None
+        } else if !run.valid {
+            doubt(DoubtKind::Invalid, run.invalid_reasons.join("; "))
+        } else {
+            let why = disturbance::of(run).filter(|_| disturbance::is_told(&self.plan))?;
+            doubt(DoubtKind::Disturbed, why)
+        }
+    }
+
+    /// Whether another attempt may help.
+    fn can_improve(&self, doubt: &Doubt) -> bool {
+        match doubt.kind {
+            DoubtKind::Failed => !self.is_given_up(),
+            DoubtKind::Invalid => !self.is_always_invalid,
+            DoubtKind::Disturbed => true,
+        }
+    }
+}
+
+/// What is wrong with an attempt.
+#[derive(Debug)]
+struct Doubt {
+    kind: DoubtKind,
+    why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DoubtKind {
+    /// There is no result, or one of a server that is broken.
+    Failed,
+    Invalid,
+    Disturbed,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    result: Result<Run, RunError>,
+    doubt: Option<Doubt>,
+}
+
+/// A run with all its attempts.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The attempt that counts; `None` where none had a result.
+    pub(crate) run: Option<Run>,
+    /// Why the last attempt failed, in words that may be stored.
+    pub(crate) failure: Option<String>,
+    /// The user ended the session meanwhile.
+    pub(crate) is_interrupted: bool,
+}
+
+impl Made {
+    fn interrupted(run: Option<Run>) -> Self {
+        Self { run, failure: None, is_interrupted: true }
+    }
+}
+
+/// Makes the runs of a session, and keeps account of what went wrong.
+pub(crate) struct Repeats<'a> {
+    execute: Execute<'a>,
+    /// The name of a run in sentences.
+    name: fn(&Plan) -> String,
+    /// Repeats that the session has left.
+    left: u32,
+    /// What a reader of the session must know, one sentence each.
+    pub(crate) marks: Vec<String>,
+    /// The first fault that ends the command with an error.
+    pub(crate) fault: Option<Fault>,
+}
+
+impl<'a> Repeats<'a> {
+    /// For a session of so many `runs`.
+    pub(crate) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
+        // Also the shortest session can repeat a run.
+        let left = (u32::try_from(runs).unwrap_or(u32::MAX) / SHARE_REPEATED).max(ATTEMPTS - 1);
+        Self { execute, name, left, marks: Vec::new(), fault: None }
+    }
+
+    /// Makes the run `pair` of a cell, in as many attempts as it needs and may have.
+    pub(crate) fn make(
+        &mut self,
+        cell: &mut Cell,
+        pair: u32,
+        progress: &mut dyn Progress,
+        notes: Notes<'_>,
+    ) -> Made {
+        let plan = Plan { pair, ..cell.plan.clone() };
+        let name = (self.name)(&plan);
+        let mut attempts = Vec::new();
+        loop {
+            if progress.interrupted() {
+                return Made::interrupted(chosen(attempts));
+            }
+            let mut result = (self.execute)(&plan, progress);
+            if let Ok(run) = &mut result
+                && cell.is_debug
+            {
+                run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
+            }
+            let is_interrupted = match &result {
+                Ok(run) => run.interrupted,
+                Err(error) => matches!(error, RunError::Interrupted),
+            };
+            if is_interrupted {
+                // An attempt that is complete says more than one that was cut short.
+                let cut = result.ok();
+                return Made::interrupted(chosen(attempts).or(cut));
+            }
+            let doubt = cell.judge(&result);
+            self.note_wrong_echoes(&name, &result, notes);
+            let is_last = attempts.len() + 1 >= ATTEMPTS as usize || self.left == 0;
+            let again = !is_last && doubt.as_ref().is_some_and(|doubt| cell.can_improve(doubt));
+            if let Some(doubt) = doubt.as_ref().filter(|_| again) {
+                notes(&format!("repeating {name}: {}", doubt.why));
+            }
+            attempts.push(Attempt { result, doubt });
+            if !again {
+                return self.conclude(cell, &name, attempts, notes);
+            }
+            self.left -= 1;
+        }
+    }
+
+    /// A repeated run hides no wrong echo.
+    fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>, notes: Notes<'_>) {
+        let Ok(Run { integrity, .. }) = result else { return };
+        if integrity.total() > 0 {
+            let reason = wrong_echoes(integrity.total());
+            notes(&format!("NOTE: {name}: {reason}"));
+            let mark = format!("{name}: {reason}.");
+            if !self.marks.contains(&mark) {
+                self.marks.push(mark);
+            }
+            self.fault.get_or_insert(Fault { run: name.to_owned(), reason });
+        }
+    }
+
+    fn conclude(&mut self, cell: &mut Cell, name: &str, attempts: Vec<Attempt>, notes: Notes<'_>) -> Made {
+        let mut failure = None;
+        let is_repeated = attempts.len() > 1;
+        match attempts.last() {
+            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Failed, why }), result }) => {
+                let is_given_up = cell.is_given_up();
+                // In full: what the server wrote is for whoever sits here, and is not stored.
+                let reason = result.as_ref().err().map_or_else(|| why.clone(), ToString::to_string);
+                if is_given_up || attempts.iter().all(|attempt| attempt.result.is_err()) {
+                    let end = if is_given_up { "; it is not run again" } else { "" };
+                    let mark = format!("{name}: {}{end}.", why.trim_end_matches('.'));
+                    notes(&format!("NOTE: {mark}"));
+                    if reason.len() > why.len() {
+                        notes(&reason);
+                    }
+                    self.marks.push(mark);
+                }
+                if is_given_up {
+                    self.fault.get_or_insert(Fault { run: name.to_owned(), reason });
+                }
+                failure = Some(why.clone());
+            }
+            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Invalid, .. }), .. }) if is_repeated => {
+                cell.is_always_invalid = true;
+            }
+            _ => {}
+        }
+        Made { run: chosen(attempts), failure, is_interrupted: false }
+    }
+}
+
+/// The attempt that counts: the last valid one, else the last that has a result. It names why the others do not.
+fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
+    let is_valid = |attempt: &Attempt| attempt.result.as_ref().is_ok_and(|run| run.valid);
+    let valid = attempts.iter().rposition(is_valid);
+    let index = valid.or_else(|| attempts.iter().rposition(|attempt| attempt.result.is_ok()))?;
+    let run = attempts.remove(index).result.ok()?;
+    let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.doubt?.why)).collect();
+    Some(Run { repeated, ..run })
+}
+
+/// Why a run shows a server that does not work; empty where it does, however slowly.
+fn broken(run: &Run) -> Vec<String> {
+    let is_slow = |kind| matches!(kind, InvalidKind::OutstandingLimit | InvalidKind::RateNotKept);
+    let reasons = run.invalid().filter(|(kind, _)| kind.is_servers() && !is_slow(*kind));
+    let mut reasons: Vec<String> = reasons.map(|(_, reason)| reason.to_owned()).collect();
+    if reasons.is_empty() && run.integrity.total() > 0 {
+        reasons.push(wrong_echoes(run.integrity.total()));
+    }
+    reasons
+}
+
+fn wrong_echoes(count: u64) -> String {
+    format!("{count} echoes were not what was sent")
+}
+
+/// Whether another attempt would fail in the same way.
+fn is_hopeless(error: &RunError) -> bool {
+    match error {
+        RunError::Plan(_)
+        | RunError::Descriptors { .. }
+        | RunError::Ports { .. }
+        | RunError::SourceFamily { .. }
+        | RunError::SourceAddress { .. }
+        | RunError::Trust(_)
+        | RunError::Pin { .. }
+        | RunError::Engine(_) => true,
+        RunError::Spawn(SpawnError::Ended { status, .. }) => {
+            status.code().is_some_and(|code| CANNOT_RUN.contains(&code))
+        }
+        // Its time was long enough for any start: it listens elsewhere.
+        RunError::Spawn(SpawnError::NotListening { .. }) => true,
+        _ => false,
+    }
+}
+
+/// What is stored of an error: the rest is what a server wrote, which may name places of whoever measures.
+fn first_line(error: &RunError) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.split("; the last it wrote").next().unwrap_or_default().to_owned()
+}
