@@ -283,9 +283,10 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     Some(Run { repeated, ..run })
 }
 
-/// Why a run shows a server that does not work; empty where it does, however slowly.
+/// Why a run shows a server that does not work; empty where it may only be slow, or the machine.
 fn broken(run: &Run) -> Vec<String> {
-    let is_slow = |kind| matches!(kind, InvalidKind::OutstandingLimit | InvalidKind::RateNotKept);
+    use InvalidKind::{NoEcho, OutstandingLimit, RateNotKept};
+    let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | RateNotKept);
     let reasons = run.invalid().filter(|(kind, _)| kind.is_servers() && !is_slow(*kind));
     let mut reasons: Vec<String> = reasons.map(|(_, reason)| reason.to_owned()).collect();
     if reasons.is_empty() && run.integrity.total() > 0 {
@@ -323,4 +324,204 @@ fn first_line(error: &RunError) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.split("; the last it wrote").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+    use crate::result::{Disturbance, example};
+    use crate::run::Silent;
+    use crate::spawn::{LastWords, Spawn};
+
+    /// What becomes of an attempt.
+    #[derive(Debug, Clone, Copy)]
+    enum Becomes {
+        Fine,
+        Fails,
+        Exits(i32),
+        Invalid(InvalidKind),
+        Disturbed,
+        Wrong,
+        Cut,
+        Interrupted,
+    }
+    use Becomes::{Cut, Disturbed, Exits, Fails, Fine, Interrupted, Invalid, Wrong};
+
+    fn attempt(becomes: Becomes, number: u32) -> Result<Run, RunError> {
+        let quiet = Disturbance::default();
+        let rate_per_s = f64::from(number);
+        let mut run =
+            Run { disturbance: Some(quiet), repeated: Vec::new(), rate_per_s, ..example::run("echo", 1000) };
+        match becomes {
+            Fine => {}
+            Fails => return Err(RunError::Panicked),
+            Exits(code) => {
+                let (status, said) = (ExitStatus::from_raw(code << 8), LastWords::default());
+                return Err(SpawnError::Ended { status, said }.into());
+            }
+            Invalid(kind) => run.invalidate(kind, "why"),
+            Disturbed => run.disturbance = Some(Disturbance { generator_waited: 0.5, ..quiet }),
+            Wrong => {
+                run.integrity.lost = 2;
+                run.invalidate(InvalidKind::WrongEchoes, "2 echoes were not what was sent");
+            }
+            Cut => run.interrupted = true,
+            Interrupted => return Err(RunError::Interrupted),
+        }
+        Ok(run)
+    }
+
+    fn plan() -> Plan {
+        let spawn = Some(Spawn { command: vec!["server".to_owned()], cpus: vec![0] });
+        let url = "ws://127.0.0.1:{port}/".parse().expect("url");
+        Plan { spawn, cpus: vec![1], ..Plan::new(url, engine::EngineKind::Epoll) }
+    }
+
+    /// The runs of one cell in a session of so many, whose attempts become this, and fine when there is no more.
+    struct Made {
+        runs: Vec<super::Made>,
+        attempts: u32,
+        cell: Cell,
+        marks: Vec<String>,
+        fault: Option<String>,
+    }
+
+    fn session(cell: Cell, runs: usize, script: &[Becomes]) -> Made {
+        let script = RefCell::new(VecDeque::from(script.to_vec()));
+        let attempts = RefCell::new(0);
+        let execute = |_: &Plan, _: &mut dyn Progress| {
+            *attempts.borrow_mut() += 1;
+            attempt(script.borrow_mut().pop_front().unwrap_or(Fine), *attempts.borrow())
+        };
+        let mut repeats = Repeats::new(&execute, runs, |plan| format!("run {}", plan.pair + 1));
+        let mut cell = cell;
+        let numbers = 0..u32::try_from(runs).expect("few");
+        let runs = numbers.map(|pair| repeats.make(&mut cell, pair, &mut Silent, &mut |_| {})).collect();
+        let (marks, fault) = (repeats.marks, repeats.fault.map(|fault| fault.to_string()));
+        Made { runs, attempts: *attempts.borrow(), cell, marks, fault }
+    }
+
+    fn cell() -> Cell {
+        Cell::new(plan(), None)
+    }
+
+    #[test]
+    fn repeats_what_went_wrong_once_and_keeps_the_good_attempt() {
+        let kinds = [
+            InvalidKind::LostConnections,
+            InvalidKind::NoEcho,
+            InvalidKind::OutstandingLimit,
+            InvalidKind::RateNotKept,
+            InvalidKind::LateSends,
+            InvalidKind::BusyGenerator,
+            InvalidKind::Clock,
+            InvalidKind::Standstill,
+        ];
+        for once in kinds.map(Invalid).into_iter().chain([Fails, Exits(98), Disturbed]) {
+            for before in [&[][..], &[Fine, Fine]] {
+                let made = session(cell(), 8, &[before, &[once]].concat());
+                let run = made.runs[before.len()].run.as_ref().expect("a run");
+                assert_eq!((run.valid, run.repeated.len(), made.attempts), (true, 1, 9), "{once:?}");
+                assert!(made.runs.iter().all(|made| made.run.is_some()) && made.fault.is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn repeats_are_bounded_for_a_run_and_for_a_session() {
+        for always in [Disturbed, Invalid(InvalidKind::LateSends), Fails] {
+            let made = session(cell(), 1, &[always; 9]);
+            assert_eq!(made.attempts, ATTEMPTS, "{always:?}");
+        }
+        let made = session(cell(), 16, &[Disturbed; 99]);
+        assert_eq!(made.attempts, 16 + 16 / SHARE_REPEATED);
+    }
+
+    #[test]
+    fn a_run_that_stays_invalid_is_kept_and_later_ones_are_not_repeated() {
+        let made = session(cell(), 8, &[Invalid(InvalidKind::RateNotKept); 99]);
+        let repeated: Vec<usize> =
+            made.runs.iter().filter_map(|made| Some(made.run.as_ref()?.repeated.len())).collect();
+        assert_eq!(repeated, [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(made.fault.is_none() && made.marks.is_empty());
+    }
+
+    #[test]
+    fn a_valid_attempt_counts_before_an_invalid_one() {
+        let made = session(cell(), 1, &[Disturbed, Invalid(InvalidKind::LateSends), Fails]);
+        let run = made.runs[0].run.as_ref().expect("a run");
+        assert_eq!((run.valid, run.rate_per_s), (true, 1.0));
+        assert_eq!(run.repeated.len(), 2);
+    }
+
+    #[test]
+    fn a_run_of_a_debug_build_is_not_repeated_for_being_invalid() {
+        let build = Invalid(InvalidKind::DebugGenerator);
+        assert_eq!(session(cell(), 1, &[build]).attempts, 1);
+        let made = session(Cell::new(plan(), Some("debug")), 1, &[Disturbed]);
+        let run = made.runs[0].run.as_ref().expect("a run");
+        assert_eq!((made.attempts, run.valid), (1, false));
+    }
+
+    #[test]
+    fn a_cell_whose_attempts_all_fail_is_given_up() {
+        for always in [Fails, Invalid(InvalidKind::LostConnections)] {
+            let from_the_start = session(cell(), 1, &[always; 99]);
+            assert!(from_the_start.cell.is_given_up());
+            assert!(from_the_start.fault.is_some_and(|fault| fault.starts_with("run 1: ")));
+            assert!(
+                from_the_start.marks[0].ends_with("; it is not run again."),
+                "{:?}",
+                from_the_start.marks
+            );
+            // One that has worked has two runs' attempts.
+            let later = |runs| session(cell(), runs, &[&[Fine][..], &[always; 99]].concat());
+            assert!(!later(2).cell.is_given_up() && later(2).fault.is_none());
+            assert!(later(9).cell.is_given_up() && later(9).fault.is_some());
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_run_is_tried_once() {
+        let made = session(cell(), 1, &[Exits(127); 9]);
+        assert_eq!((made.attempts, made.cell.is_hopeless()), (1, true));
+        // A server that is just being built anew comes back.
+        let made = session(cell(), 2, &[Fine, Exits(127)]);
+        assert_eq!((made.attempts, made.cell.is_hopeless()), (3, false));
+    }
+
+    #[test]
+    fn wrong_echoes_are_named_also_where_a_repeat_has_none() {
+        let made = session(cell(), 2, &[Wrong, Fine]);
+        assert!(made.runs.iter().all(|made| made.run.as_ref().is_some_and(|run| run.valid)));
+        assert_eq!(made.fault.as_deref(), Some("run 1: 2 echoes were not what was sent"));
+        assert_eq!(made.marks, ["run 1: 2 echoes were not what was sent."]);
+    }
+
+    #[test]
+    fn an_interrupted_repeat_leaves_the_complete_attempt() {
+        for end in [Interrupted, Cut] {
+            let made = session(cell(), 1, &[Disturbed, end]);
+            let run = made.runs[0].run.as_ref().expect("the first attempt");
+            assert!(made.runs[0].is_interrupted && !run.interrupted && run.valid, "{end:?}");
+        }
+        let cut = session(cell(), 1, &[Fails, Cut]);
+        assert!(cut.runs[0].run.as_ref().is_some_and(|run| run.interrupted));
+        assert!(session(cell(), 1, &[Interrupted]).runs[0].run.is_none());
+    }
+
+    #[test]
+    fn where_correctness_is_asked_speed_is_not_looked_at() {
+        let made = session(
+            Cell::for_correctness(plan(), None),
+            3,
+            &[Disturbed, Invalid(InvalidKind::LateSends), Fails],
+        );
+        assert_eq!(made.attempts, 4);
+    }
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use loadgen::result::{Document, SessionKind};
 use rustix::process::{Pid, Signal, kill_process};
@@ -132,7 +134,8 @@ fn repeats_a_run_whose_server_failed_once() {
     assert!(said.contains("REPEATED load B: the server ended") && said.contains("exit status: 3"), "{said}");
     let document = stored(&folder);
     assert_eq!(document.runs.len(), 4);
-    assert_eq!(document.runs[1].repeated.len(), 1, "{:?}", document.runs[1].repeated);
+    let repeated = &document.runs[1].repeated;
+    assert!(repeated.first().is_some_and(|why| why.contains("exit status: 3")), "{repeated:?}");
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
@@ -233,6 +236,28 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
         assert!(document.runs.len().is_multiple_of(2));
         fs::remove_dir_all(&folder).expect("our own folder");
     }
+}
+
+#[test]
+fn a_session_behind_nohup_outlives_its_terminal() {
+    let folder = scratch("duel-nohup");
+    let flag = folder.join("started");
+    // The signal that a closed terminal sends comes in the first run, and is ignored from before the start.
+    let server = server_after(&folder, &format!(": > '{}'", flag.display()));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_sparring-loadgen")]);
+    command.args(duel(&server, &server, &folder, &["--pairs", "2", "-q"]));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().expect("runs");
+    let began = Instant::now();
+    while !flag.exists() && began.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("our own child");
+    let output = child.wait_with_output().expect("ends");
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{}", text(&output.stderr));
+    assert_eq!(stored(&folder).runs.len(), 4);
+    fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 #[test]
