@@ -9,7 +9,7 @@ use super::load::LoadArguments;
 use super::output::{Output, open_output};
 use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
-use super::{Failure, LOAD, OUTPUT, SERVER};
+use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
 use crate::machine::Machine;
@@ -167,7 +167,7 @@ impl PairsArguments {
         let notes = terminal.notes();
         let mut notes = |line: &str| {
             if !self.quiet {
-                notes(line)
+                notes(line);
             }
         };
         let made = duel::measure(options, machine, &execute, terminal, &mut notes);
@@ -194,13 +194,14 @@ fn announce(options: &Options) {
         [] => "no particular CPU".to_owned(),
         cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     };
-    eprintln!(
+    say(&format!(
         "{} pairs, each {phases}, a fresh server for every run: about {}",
         options.pairs,
         about(options.duration())
-    );
-    eprintln!("servers on {}, generator on {}", cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
-    options.marks.iter().for_each(|mark| eprintln!("NOTE: {mark}"));
+    ));
+    let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
+    say(&format!("servers on {servers}, generator on {generator}"));
+    options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
 }
 
 /// Why runs of a session are not valid or were repeated, and what else must be known of it.

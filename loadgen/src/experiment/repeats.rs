@@ -19,8 +19,10 @@ pub type Notes<'a> = &'a mut dyn FnMut(&str);
 
 /// Attempts at one run, at most.
 const ATTEMPTS: u32 = 3;
-/// Of the runs of a session one in so many may be repeated: where the machine is always busy repeating helps nothing.
-const SHARE_REPEATED: u32 = 4;
+/// Of the runs of a session one in so many may be repeated because it failed or is invalid.
+const SHARE_BAD: u32 = 2;
+/// The same of disturbed runs, which are valid: where the machine is always busy repeating helps nothing.
+const SHARE_DISTURBED: u32 = 4;
 /// Exit codes with which a shell, and the generator's guard, report a command that cannot be run.
 const CANNOT_RUN: [i32; 2] = [126, 127];
 
@@ -167,8 +169,10 @@ pub(crate) struct Repeats<'a> {
     execute: Execute<'a>,
     /// The name of a run in sentences.
     name: fn(&Plan) -> String,
-    /// Repeats that the session has left.
-    left: u32,
+    /// Repeats that the session has left for runs that failed or are invalid.
+    left_for_bad: u32,
+    /// Repeats that the session has left for disturbed runs.
+    left_for_disturbed: u32,
     /// What a reader of the session must know, one sentence each.
     pub(crate) marks: Vec<String>,
     /// The first fault that ends the command with an error.
@@ -178,9 +182,11 @@ pub(crate) struct Repeats<'a> {
 impl<'a> Repeats<'a> {
     /// For a session of so many `runs`.
     pub(crate) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
+        let runs = u32::try_from(runs).unwrap_or(u32::MAX);
         // Also the shortest session can repeat a run.
-        let left = (u32::try_from(runs).unwrap_or(u32::MAX) / SHARE_REPEATED).max(ATTEMPTS - 1);
-        Self { execute, name, left, marks: Vec::new(), fault: None }
+        let left = |share: u32| (runs / share).max(ATTEMPTS - 1);
+        let (left_for_bad, left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
+        Self { execute, name, left_for_bad, left_for_disturbed, marks: Vec::new(), fault: None }
     }
 
     /// Makes the run `pair` of a cell, in as many attempts as it needs and may have.
@@ -215,17 +221,29 @@ impl<'a> Repeats<'a> {
             }
             let doubt = cell.judge(&result);
             self.note_wrong_echoes(&name, &result, notes);
-            let is_last = attempts.len() + 1 >= ATTEMPTS as usize || self.left == 0;
-            let again = !is_last && doubt.as_ref().is_some_and(|doubt| cell.can_improve(doubt));
-            if let Some(doubt) = doubt.as_ref().filter(|_| again) {
+            let is_last = attempts.len() + 1 >= ATTEMPTS as usize;
+            let again = doubt.as_ref().filter(|doubt| !is_last && cell.can_improve(doubt));
+            let again = again.filter(|doubt| self.take_repeat(doubt.kind));
+            if let Some(doubt) = again {
                 notes(&format!("repeating {name}: {}", doubt.why));
             }
+            let is_over = again.is_none();
             attempts.push(Attempt { result, doubt });
-            if !again {
+            if is_over {
                 return self.conclude(cell, &name, attempts, notes);
             }
-            self.left -= 1;
         }
+    }
+
+    /// Takes one of the repeats that the session has left; whether there was one.
+    fn take_repeat(&mut self, kind: DoubtKind) -> bool {
+        let left = match kind {
+            DoubtKind::Failed | DoubtKind::Invalid => &mut self.left_for_bad,
+            DoubtKind::Disturbed => &mut self.left_for_disturbed,
+        };
+        let is_left = *left > 0;
+        *left = left.saturating_sub(1);
+        is_left
     }
 
     /// A repeated run hides no wrong echo.
@@ -439,7 +457,10 @@ mod tests {
             assert_eq!(made.attempts, ATTEMPTS, "{always:?}");
         }
         let made = session(cell(), 16, &[Disturbed; 99]);
-        assert_eq!(made.attempts, 16 + 16 / SHARE_REPEATED);
+        assert_eq!(made.attempts, 16 + 16 / SHARE_DISTURBED);
+        // Every other attempt fails.
+        let made = session(cell(), 16, &[Fails, Fine].repeat(16));
+        assert_eq!(made.attempts, 16 + 16 / SHARE_BAD);
     }
 
     #[test]

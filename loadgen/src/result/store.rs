@@ -85,7 +85,7 @@ impl Store {
     pub fn check(&self, machine_id: &str) -> Result<(), StoreError> {
         let folder = self.folder(machine_id)?;
         let path = folder.join(format!(".check.{}", std::process::id()));
-        let written = File::create_new(&path)
+        let written = File::create(&path)
             .and_then(|mut file| file.write_all(&[0; USUAL_BYTES]).and_then(|()| file.sync_all()));
         // Where it cannot be removed it was not made.
         let _ = fs::remove_file(&path);
