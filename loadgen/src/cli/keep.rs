@@ -35,7 +35,8 @@ pub(super) fn keep(
         }
         return Err(failure);
     }
-    printed.map_err(cannot_print)?;
+    let at = path.map(|path| format!(" (it is stored in {})", path.display())).unwrap_or_default();
+    printed.map_err(|error| Failure::Error(format!("cannot print the result{at}: {error}")))?;
     kept
 }
 

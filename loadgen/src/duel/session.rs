@@ -76,6 +76,11 @@ pub fn measure(
     Ok(Session { document, fault: repeats.fault })
 }
 
+/// Whether another pair would be no better: of a debug build every run is invalid.
+fn is_worth_keeping(run: &Run) -> bool {
+    run.valid || run.invalid().any(|(kind, _)| kind.is_of_the_build())
+}
+
 fn name(plan: &Plan) -> String {
     format!("{}, side {}, pair {}", plan.scenario, plan.arm, plan.pair + 1)
 }
@@ -144,7 +149,7 @@ impl Pairs<'_> {
                         self.runs.truncate(complete);
                         return true;
                     }
-                    is_whole &= made.run.as_ref().is_some_and(|run| run.valid);
+                    is_whole &= made.run.as_ref().is_some_and(is_worth_keeping);
                     self.runs.extend(made.run);
                     if cell.is_given_up() {
                         return false;
@@ -281,6 +286,17 @@ mod tests {
         let pairs = |document: Document| document.runs.len() / 2;
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(1), &mut Silent).expect("made")), 11);
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(99), &mut Silent).expect("made")), 14);
+    }
+
+    #[test]
+    fn pairs_of_debug_builds_are_not_replaced() {
+        let debug = |plan: &Plan, progress: &mut dyn Progress| {
+            let mut run = instant(plan, progress)?;
+            run.invalidate(InvalidKind::DebugGenerator, "the generator is a debug build");
+            Ok(run)
+        };
+        let document = made(&options(10, Fixed::Off), &debug, &mut Silent).expect("made");
+        assert_eq!((document.runs.len(), attempts(&document).iter().sum::<usize>()), (20, 0));
     }
 
     /// The generator waited for its processor in the first `spoiled` runs.
