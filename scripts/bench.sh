@@ -20,7 +20,8 @@ usage: scripts/bench.sh [quick|full|smoke|build] [--tag NAME] [--engine uring|ep
 
 Works from any directory and needs no root; only a Rust toolchain and a C compiler.
 A run that failed, is invalid or was disturbed is repeated: at most twice, and in a session at most half of the runs
-(a quarter for a disturbance). The output names it. What was measured is stored, whatever ends the session; on standard output where it cannot be stored.
+(a quarter for a disturbance). The output names it. What was measured is stored, whatever ends the session; it goes to
+standard output where it cannot be stored.
 Exit codes: 0 fine; 1 error, a server that fails in every attempt, or a wrong echo; 2 usage; 13 a scenario has no valid run,
 also after repeats; 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP.
 TEXT
