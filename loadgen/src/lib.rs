@@ -9,6 +9,7 @@ pub mod compare;
 pub mod doctor;
 pub mod duel;
 pub mod echo;
+pub mod experiment;
 pub mod export;
 pub mod machine;
 mod opening;
