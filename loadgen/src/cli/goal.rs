@@ -124,7 +124,7 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
 
 /// What a trial shows that was made. One that is not valid never counts as met.
 pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
-    let faults = run.errors.total() + run.integrity.total();
+    let faults = run.errors.total() + run.integrity.faults();
     // A debug build is said of every run, and is no limit found at this rate.
     let (servers, others): (Vec<_>, Vec<_>) =
         run.invalid().filter(|(kind, _)| !kind.is_of_the_build()).partition(|(kind, _)| kind.is_servers());

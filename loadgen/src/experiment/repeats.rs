@@ -249,8 +249,8 @@ impl<'a> Repeats<'a> {
     /// A repeated run hides no wrong echo.
     fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>, notes: Notes<'_>) {
         let Ok(Run { integrity, .. }) = result else { return };
-        if integrity.total() > 0 {
-            let reason = wrong_echoes(integrity.total());
+        if integrity.faults() > 0 {
+            let reason = wrong_echoes(integrity.faults());
             notes(&format!("NOTE: {name}: {reason}"));
             let mark = format!("{name}: {reason}.");
             if !self.marks.contains(&mark) {
@@ -303,12 +303,12 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
 
 /// Why a run shows a server that does not work; empty where it may only be slow, or the machine.
 fn broken(run: &Run) -> Vec<String> {
-    use InvalidKind::{NoEcho, OutstandingLimit, RateNotKept};
-    let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | RateNotKept);
+    use InvalidKind::{CutTail, NoEcho, Outstanding, OutstandingLimit, RateNotKept};
+    let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | Outstanding | CutTail | RateNotKept);
     let reasons = run.invalid().filter(|(kind, _)| kind.is_servers() && !is_slow(*kind));
     let mut reasons: Vec<String> = reasons.map(|(_, reason)| reason.to_owned()).collect();
-    if reasons.is_empty() && run.integrity.total() > 0 {
-        reasons.push(wrong_echoes(run.integrity.total()));
+    if reasons.is_empty() && run.integrity.faults() > 0 {
+        reasons.push(wrong_echoes(run.integrity.faults()));
     }
     reasons
 }
