@@ -430,15 +430,16 @@ fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let mut bytes = Vec::new();
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
-    let (mut head, mut scanned, mut piece) = (Vec::new(), 0, [0; 1024]);
+    let (mut head, mut response) = (Vec::new(), handshake::FinalResponse::default());
+    let mut piece = [0; 1024];
     loop {
         match stream.read(&mut piece)? {
             0 => return Ok(false),
             len => head.extend_from_slice(&piece[..len]),
         }
-        match handshake::find_response(&head, &mut scanned, &HeadLimits::default()) {
+        match response.find(&head, &HeadLimits::default()) {
             Ok(None) => {}
-            Ok(Some(len)) => return Ok(handshake::check_response(&head[..len], &nonce, &[]).is_ok()),
+            Ok(Some(found)) => return Ok(handshake::check_response(&head[found], &nonce, &[]).is_ok()),
             Err(_) => return Ok(false),
         }
     }
