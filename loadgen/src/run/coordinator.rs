@@ -197,6 +197,9 @@ impl<'a> Coordinator<'a> {
             return Err(RunError::Interrupted);
         }
         let spent = self.measure()?;
+        if self.total(|gauges| &gauges.received) == 0 {
+            self.check_failing(Duration::ZERO)?;
+        }
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
@@ -234,6 +237,7 @@ impl<'a> Coordinator<'a> {
         let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + paced + GRACE;
         while self.connected < self.plan.threads {
             if Instant::now() > deadline {
+                self.check_failing(Duration::ZERO)?;
                 return Err(RunError::Stuck("open its connections"));
             }
             self.wait(deadline)?;
@@ -379,9 +383,9 @@ impl<'a> Coordinator<'a> {
                 self.last_loss = cause;
                 return self.check_deserted();
             }
-            Report::ConnectFailed { to, source } => {
-                return Err(RunError::Connect { to, source, open, connections });
-            }
+            Report::ConnectFailed(detail) => return Err(RunError::Connect { detail, open, connections }),
+            Report::LostEarly(cause) => return Err(RunError::LostEarly { cause, open, connections }),
+            Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
             Report::HandshakeFailed(detail) => {
                 let url = self.plan.url.with_port(self.shared.addresses[0].port()).to_string();
                 return Err(RunError::Handshake { url, detail, open, connections });
@@ -403,6 +407,7 @@ impl<'a> Coordinator<'a> {
         if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
             return Err(RunError::ServerEnded { status, said: LastWords::default() });
         }
+        self.check_failing(self.plan.answer_timeout)?;
         let loading = matches!(self.phase, Phase::Warmup | Phase::Measure);
         if loading && self.silence() >= self.plan.answer_timeout && self.outstanding() > 0 {
             return Err(self.stopped_answering(self.silence()));
@@ -416,6 +421,20 @@ impl<'a> Coordinator<'a> {
         }
         let (connections, cause) = (self.plan.connections, self.last_loss.clone());
         Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
+    }
+
+    /// Ends the run where connections are opened again and again to no effect: before the load one that does not stay open
+    /// is enough, afterwards none is open and none has brought an echo for so long.
+    fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
+        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
+        let failing = match self.phase {
+            Phase::Connect => self.shared.any_failing(),
+            Phase::Settle | Phase::Warmup | Phase::Measure if open == 0 => self.shared.all_failing(),
+            _ => None,
+        };
+        let Some((since, cause)) = failing else { return Ok(()) };
+        let after = Nanos::monotonic().since(since);
+        if after < patience { Ok(()) } else { Err(RunError::NoneStays { cause, after, open, connections }) }
     }
 
     fn stopped_answering(&self, after: Duration) -> RunError {

@@ -8,6 +8,7 @@ mod duel;
 mod echo;
 mod endings;
 mod open_loop;
+mod openings;
 mod shapes;
 mod tls;
 
