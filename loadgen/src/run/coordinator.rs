@@ -237,8 +237,8 @@ impl<'a> Coordinator<'a> {
         let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + paced + GRACE;
         while self.connected < self.plan.threads {
             if Instant::now() > deadline {
-                self.check_failing(Duration::ZERO)?;
-                return Err(RunError::Stuck("open its connections"));
+                let failing = self.shared.any_failing().map(|(since, why)| self.none_stays(since, why));
+                return Err(failing.unwrap_or(RunError::Stuck("open its connections")));
             }
             self.wait(deadline)?;
             if self.is_interrupted {
@@ -385,6 +385,7 @@ impl<'a> Coordinator<'a> {
             }
             Report::ConnectFailed(detail) => return Err(RunError::Connect { detail, open, connections }),
             Report::LostEarly(cause) => return Err(RunError::LostEarly { cause, open, connections }),
+            Report::GaveUp { since, why } => return Err(self.none_stays(since, why)),
             Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
             Report::HandshakeFailed(detail) => {
                 let url = self.plan.url.with_port(self.shared.addresses[0].port()).to_string();
@@ -423,18 +424,24 @@ impl<'a> Coordinator<'a> {
         Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
     }
 
-    /// Ends the run where connections are opened again and again to no effect: before the load one that does not stay open
-    /// is enough, afterwards none is open and none has brought an echo for so long.
+    /// Ends the run where connections are opened again and again to no effect: none is open, and for so long all attempts have
+    /// failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
+        let is_open = self.total(|gauges| &gauges.open) > 0;
+        if is_open || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
+            return Ok(());
+        }
+        match self.shared.all_failing() {
+            Some((since, why)) if Nanos::monotonic().since(since) >= patience => {
+                Err(self.none_stays(since, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn none_stays(&self, since: Nanos, cause: String) -> RunError {
         let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
-        let failing = match self.phase {
-            Phase::Connect => self.shared.any_failing(),
-            Phase::Settle | Phase::Warmup | Phase::Measure if open == 0 => self.shared.all_failing(),
-            _ => None,
-        };
-        let Some((since, cause)) = failing else { return Ok(()) };
-        let after = Nanos::monotonic().since(since);
-        if after < patience { Ok(()) } else { Err(RunError::NoneStays { cause, after, open, connections }) }
+        RunError::NoneStays { cause, after: Nanos::monotonic().since(since), open, connections }
     }
 
     fn stopped_answering(&self, after: Duration) -> RunError {

@@ -167,6 +167,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         source_ips: plan.source_ips.iter().copied().partition(IpAddr::is_ipv4),
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
+        answer_timeout: plan.answer_timeout,
         seconds: seconds(plan.measure),
         window: Window::unset(),
         gauges: (0..plan.threads).map(|_| Gauges::default()).collect(),

@@ -42,6 +42,8 @@ pub(crate) enum Report {
     LostEarly(String),
     /// A connection is closed as soon as it is open, for the first time in the run; why. It is opened again.
     LostAtOnce(String),
+    /// Since then a connection has been opened again and again before the load, to no effect; why.
+    GaveUp { since: Nanos, why: String },
     /// All its connections are gone; why the last one went.
     Deserted(String),
     /// After the window: everything outstanding is back.
@@ -213,6 +215,7 @@ pub(crate) struct Shared {
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
     /// Entries of each worker's series.
     pub(crate) seconds: u32,
     pub(crate) window: Window,
@@ -267,7 +270,7 @@ impl Shared {
         failing?.into_iter().max_by_key(|(since, _)| *since)
     }
 
-    /// Since when opening connections has failed on a worker, and why; the one that has failed longest.
+    /// Since when opening connections has failed on a worker, and why; of the one that has failed longest.
     pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }

@@ -11,7 +11,6 @@ use engine::{EngineKind, Nanos};
 use loadgen::run::{News, Plan, Progress, Rehearsal, RunError, Snapshot, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
 
-use super::command::{loadgen, text};
 use super::echo::{Echo, Fault};
 use super::{counted, engines, failure, plan, run};
 
@@ -162,7 +161,6 @@ fn names_every_address_where_nobody_listens() {
     }
 }
 
-/// A server that lives at one address until `moved`, and at another from then on.
 #[test]
 fn finds_a_server_that_has_moved_to_another_address() {
     for engine in engines() {
@@ -272,25 +270,45 @@ fn tells_at_once_why_connections_are_closed_at_once() {
     }
 }
 
-/// Of those that the server takes, one too many is closed at once: the others wait for it no longer than they must.
 #[test]
-fn ends_where_one_connection_too_many_is_closed() {
-    let limited = |number| if number % 4 == 1 { close("too many") } else { Vec::new() };
+fn ends_where_one_connection_of_several_is_closed() {
     for engine in engines() {
-        for (reconnect, threads) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
-            // With several threads, or again and again, it is another one's turn each time.
-            let (url, _) = server("", limited, After::Nothing);
-            let plan = Plan { answer_timeout: Duration::from_millis(500), threads, ..plan(&url, engine) };
-            if reconnect {
-                // Every fourth is closed, and opened again: all are open in the end, and nobody answers.
-                let error = failure(&Plan { reconnect, ..plan });
-                assert!(matches!(error, RunError::StoppedAnswering { .. }), "{engine}: {error}");
-            } else {
-                let error = failure(&plan);
-                assert!(matches!(error, RunError::LostEarly { .. }), "{engine}: {error}");
-                assert!(error.to_string().contains("1008: too many"), "{engine}: {error}");
-            }
+        for threads in [1, 2] {
+            let (url, _) = server(
+                "",
+                |number| if number == 1 { close("one too many") } else { Vec::new() },
+                After::Nothing,
+            );
+            let error = failure(&Plan { threads, ..plan(&url, engine) });
+            assert!(matches!(error, RunError::LostEarly { .. }), "{engine}: {error}");
+            assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
         }
+    }
+}
+
+#[test]
+fn gives_up_on_the_connection_that_is_always_closed() {
+    for engine in engines() {
+        let (url, _) =
+            server("", |number| if number > 2 { close("one too many") } else { Vec::new() }, After::Nothing);
+        let patience = Duration::from_millis(500);
+        let error = failure(&Plan { reconnect: true, answer_timeout: patience, ..plan(&url, engine) });
+        assert!(matches!(error, RunError::NoneStays { open: 3, .. }), "{engine}: {error}");
+        assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
+    }
+}
+
+/// Opening all of them takes longer than one may fail for.
+#[test]
+fn opens_a_connection_again_before_the_load() {
+    for engine in engines() {
+        let (url, _) =
+            server("", |number| if number == 1 { close("busy") } else { Vec::new() }, After::Nothing);
+        let patience = Duration::from_millis(500);
+        let plan = Plan { reconnect: true, answer_timeout: patience, connections: 12, ..plan(&url, engine) };
+        let error = failure(&Plan { connect_rate: Some(8.0), ..plan });
+        // All are open in the end. That nobody answers is another matter.
+        assert!(matches!(error, RunError::StoppedAnswering { .. }), "{engine}: {error}");
     }
 }
 
@@ -358,14 +376,12 @@ fn gives_up_within_the_load_too() {
 }
 
 #[test]
-fn names_the_redirect_on_the_command_line() {
-    let moved =
-        Fault::Instead("101 Switching Protocols", "302 Found\r\nLocation: ws://127.0.0.1:1/else\u{7}where");
-    let server = Echo::ws(moved);
-    let output =
-        loadgen(&["run", &server.ws_url(), "-c", "1", "-d", "1s"]).output().expect("the program runs");
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("malformed") || said.contains("ws://127.0.0.1:1/else"), "{said}");
-    assert!(!said.contains('\u{7}'), "control characters reach the terminal");
+fn names_where_a_redirect_leads() {
+    let moved = "302 Found\r\nLocation: ws://127.0.0.1:1/else\twhere";
+    let server = Echo::ws(Fault::Instead("101 Switching Protocols", moved));
+    for engine in engines() {
+        let error = failure(&plan(&server.ws_url(), engine)).to_string();
+        let said = "302 Found\" instead of 101: it redirects to ws://127.0.0.1:1/else\\twhere";
+        assert!(error.contains(said), "{error}");
+    }
 }

@@ -72,8 +72,9 @@ struct Link {
     /// When it was opened last, and the first message it could send then.
     opened_at: Nanos,
     first: u64,
-    /// Attempts to open it that were of no use, since one was.
+    /// Attempts to open it that were of no use, since one was, and when the first of them failed.
     failures: u32,
+    failing_since: Nanos,
 }
 
 impl Link {
@@ -91,6 +92,7 @@ impl Link {
             opened_at: Nanos(0),
             first: 0,
             failures: 0,
+            failing_since: Nanos(0),
         }
     }
 

@@ -227,11 +227,21 @@ impl Client {
     /// An attempt to open a connection was of no use.
     pub(super) fn fail(&mut self, link: u32, why: String) {
         let state = &mut self.links[link as usize];
-        state.failures = state.failures.saturating_add(1);
-        if self.shared.reconnect && !self.is_over() {
-            self.failing.get_or_insert(self.tally.received.total);
-            self.shared.gauges[self.worker].fails(self.now, why);
+        if state.failures == 0 {
+            state.failing_since = self.now;
         }
+        state.failures = state.failures.saturating_add(1);
+        let since = state.failing_since;
+        if !self.shared.reconnect || self.is_over() {
+            return;
+        }
+        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.answer_timeout {
+            // The load needs all connections, and this one cannot be had.
+            self.doing = Doing::Waiting;
+            return self.report(Report::GaveUp { since, why });
+        }
+        self.failing.get_or_insert(self.tally.received.total);
+        self.shared.gauges[self.worker].fails(self.now, why);
     }
 
     /// A connection has been of use.
