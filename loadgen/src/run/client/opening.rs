@@ -46,10 +46,16 @@ impl Attempt {
 }
 
 impl Client {
-    /// Begins what is due of the connections that have not been begun.
+    /// Begins what is due of the connections that have not been begun, or reports that all are open: at the end of a turn, for
+    /// what comes with a response may be a Close.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
         if self.doing != Doing::Connecting {
             return;
+        }
+        if self.open == self.links.len() {
+            self.doing = Doing::Waiting;
+            self.succeed();
+            return self.report(Report::Connected);
         }
         let now = w.clock();
         while self.begun < self.links.len() && self.opening < CONNECTING_AT_ONCE {
@@ -107,11 +113,6 @@ impl Client {
         self.begin_life(link, out);
         if self.doing == Doing::Loading {
             self.mark(link);
-        }
-        if self.open == self.links.len() && !is_load {
-            self.doing = Doing::Waiting;
-            self.succeed();
-            self.report(Report::Connected);
         }
     }
 
