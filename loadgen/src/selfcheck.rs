@@ -197,7 +197,7 @@ impl Check {
     /// A run with a stall: how long it was, and what the histograms say.
     fn stalled(&self, progress: &mut dyn Progress) -> Result<(Duration, Vec<Quantile>), SelfcheckError> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let at = SocketAddr::new(ip, free_port(ip)?);
+        let at = SocketAddr::new(ip, free_port(&[ip])?);
         let plan = Plan { max_outstanding: 1, ..self.plan(format!("ws://{at}/").parse()?) };
         let timeout = plan.start_timeout;
         let mut wait = || !progress.interrupted();

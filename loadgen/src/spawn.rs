@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,15 +147,37 @@ impl Spawn {
     }
 }
 
-/// A port that nobody listens on at `ip`, for `{port}`.
+/// A port that is free at all of these addresses which can be bound, for `{port}`.
 ///
 /// # Errors
 ///
-/// [`SpawnError::NoPort`].
-pub fn free_port(ip: IpAddr) -> Result<u16, SpawnError> {
-    // Closed at once: nothing was ever connected to it, so that it is free to be bound again.
-    let bound = TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr());
-    bound.map(|at| at.port()).map_err(|source| SpawnError::NoPort { ip, source })
+/// [`SpawnError::NoPort`]: no address can be bound, or no port is free at all of them.
+pub fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
+    const ATTEMPTS: usize = 32;
+    let mut failed = Err(SpawnError::NoPort {
+        ip: ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    });
+    for _ in 0..ATTEMPTS {
+        // Closed at once: nothing was ever connected to them, so that the port is free to be bound again.
+        let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
+        for &ip in ips {
+            match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
+                Ok((number, listener)) => {
+                    port = number;
+                    bound.push(listener);
+                }
+                Err(source) => {
+                    is_taken |= source.kind() == io::ErrorKind::AddrInUse;
+                    failed = Err(SpawnError::NoPort { ip, source });
+                }
+            }
+        }
+        if port != 0 && !is_taken {
+            return Ok(port);
+        }
+    }
+    failed
 }
 
 /// A server that was started by us; it is ended when this is dropped.
@@ -430,15 +452,16 @@ fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let mut bytes = Vec::new();
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
-    let (mut head, mut scanned, mut piece) = (Vec::new(), 0, [0; 1024]);
+    let (mut head, mut response) = (Vec::new(), handshake::FinalResponse::default());
+    let mut piece = [0; 1024];
     loop {
         match stream.read(&mut piece)? {
             0 => return Ok(false),
             len => head.extend_from_slice(&piece[..len]),
         }
-        match handshake::find_response(&head, &mut scanned, &HeadLimits::default()) {
+        match response.find(&head, &HeadLimits::default()) {
             Ok(None) => {}
-            Ok(Some(len)) => return Ok(handshake::check_response(&head[..len], &nonce, &[]).is_ok()),
+            Ok(Some(found)) => return Ok(handshake::check_response(&head[found], &nonce, &[]).is_ok()),
             Err(_) => return Ok(false),
         }
     }

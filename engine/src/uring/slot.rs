@@ -98,6 +98,8 @@ pub(super) struct Connecting {
     pub(super) tag: u64,
     pub(super) target: TargetAddress,
     pub(super) timed_out: bool,
+    /// Why it failed; reported once its slot is free, so that the handler can connect anew at once.
+    pub(super) error: Option<io::Error>,
 }
 
 /// Output that the kernel did not take at once, in chunks whose memory stays in place.

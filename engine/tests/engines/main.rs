@@ -107,6 +107,7 @@ engines! {
         times_out,
         too_many_connects,
         reconnects_from_the_failure,
+        a_failed_connect_gives_its_place_to_the_next,
         an_unroutable_source_fails_later,
     };
     congestion::{

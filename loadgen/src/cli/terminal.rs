@@ -157,6 +157,7 @@ pub(super) struct Terminal {
     phase: Option<Phase>,
     /// The lines about the latencies of the last second.
     latencies: String,
+    is_quiet: bool,
 }
 
 impl Terminal {
@@ -169,7 +170,15 @@ impl Terminal {
         if !bar.is_hidden() {
             clear_on_panic(interrupt.screen.clone());
         }
-        Self { interrupt, bar, before: None, rate: 0.0, phase: None, latencies: String::new() }
+        Self {
+            interrupt,
+            bar,
+            before: None,
+            rate: 0.0,
+            phase: None,
+            latencies: String::new(),
+            is_quiet: quiet,
+        }
     }
 
     /// Takes the view off the terminal.
@@ -247,6 +256,12 @@ impl Progress for Terminal {
     fn second(&mut self, latencies: &Histogram<u32>) {
         if !self.bar.is_hidden() {
             self.latencies = latency_lines(latencies);
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.is_quiet {
+            self.say(&format!("note: {text}"));
         }
     }
 

@@ -358,6 +358,10 @@ pub struct Run {
     pub pair: u32,
     /// When connecting began.
     pub start: Utc,
+    /// The address that the connections were made to, of those that the host's name leads to; several separated by `, ` where
+    /// they were made to several. `null` where an earlier build wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// How long each phase took.
     pub phases: Phases,
     /// Whether the figures may be compared with others.

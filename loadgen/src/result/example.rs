@@ -136,6 +136,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         arm: "A".into(),
         pair: 0,
         start: Utc::from_unix_ms(START),
+        address: Some("127.0.0.1:9001".into()),
         phases: Phases {
             connect: 9_000_000,
             settle: 50_000_000,

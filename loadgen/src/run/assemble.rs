@@ -34,6 +34,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         arm: plan.arm.clone(),
         pair: plan.pair,
         start,
+        address: None,
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,

@@ -42,8 +42,9 @@ pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
 pub use rehearsal::{Counted, News, Rehearsal};
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -97,14 +98,15 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let addresses = addresses(plan)?;
     let tls =
         (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
-    preflight::check_ports(plan, &addresses)?;
+    preflight::check_ports(plan)?;
     let mut server = start_server(plan, &addresses, progress)?;
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
     let start = Utc::now();
-    let mut measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
+    let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let congestion = server.as_ref().and_then(Server::congestion);
     let server = server.map(|server| (server.engine(), server.end()));
     let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
+    run.address = shared.addresses_in_use();
     if let Some(server) = run.server.as_mut() {
         server.congestion = congestion;
     }
@@ -116,10 +118,10 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
 /// All addresses of the URL's host; `{port}` becomes a free one.
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
     match plan.url.port {
-        Port::Number(port) => preflight::resolve(&plan.url.host, port),
+        Port::Number(port) => preflight::resolve(plan, port),
         Port::Chosen => {
-            let mut addresses = preflight::resolve(&plan.url.host, 0)?;
-            let port = free_port(addresses[0].ip())?;
+            let mut addresses = preflight::resolve(plan, 0)?;
+            let port = free_port(&addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
             addresses.iter_mut().for_each(|address| address.set_port(port));
             Ok(addresses)
         }
@@ -148,7 +150,6 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         ask: Plan { url: url.clone(), ..plan.clone() }.ask(),
         framing: Framing { transport: url.transport, fragments: plan.fragments, mask: plan.mask },
         verify: plan.verify,
-        addresses,
         content: Content::new(plan.payload, &plan.sizes(), plan.seed),
         connections: plan.connections,
         threads: plan.threads,
@@ -163,7 +164,10 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         reconnect: plan.reconnect,
         ping_interval: plan.ping_interval,
         connect_rate: plan.connect_rate,
-        source_ips: plan.source_ips.clone(),
+        has_told: AtomicBool::new(false),
+        in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+        addresses,
+        source_ips: plan.source_ips.iter().copied().partition(IpAddr::is_ipv4),
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
         answer_timeout: plan.answer_timeout,

@@ -9,6 +9,7 @@ mod duel;
 mod echo;
 mod endings;
 mod open_loop;
+mod openings;
 mod shapes;
 mod tls;
 
