@@ -171,6 +171,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             congestion: Some("cubic".into()),
             cpus: vec![0],
             cpu_ns_per_message: 4_000.0,
+            cost_source: Some(CostSource::CgroupV2),
+            cost_resolution_ns: Some(1_000),
             user_ns_per_message: Some(200.0),
             system_ns_per_message: Some(3_800.0),
             rss_bytes: Some(6_000_000),

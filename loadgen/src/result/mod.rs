@@ -26,8 +26,8 @@ pub(crate) use change::cautions;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
-    Arm, Client, Conformance, Count, Cycles, Disturbance, Document, Errors, Integrity, Latencies, Mask,
-    Parameters, Payload, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
+    Arm, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, Errors, Integrity, Latencies,
+    Mask, Parameters, Payload, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
     Transport,
 };
 pub use invalid::InvalidKind;

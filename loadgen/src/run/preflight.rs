@@ -8,6 +8,7 @@ use engine::{affinity, socket};
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
+use crate::spawn::inherited_limits;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
@@ -31,6 +32,8 @@ pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, RunError
 
 /// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
+    // A server that is started gets the limits from before.
+    inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
     let connections = plan.all_connections();

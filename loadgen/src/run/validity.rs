@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
+use crate::procfs::Disagreement;
 use crate::result::InvalidKind;
 
 /// The lag's 99th percentile may be this share of the latency's ...
@@ -62,6 +63,15 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         closed_loop(plan, measured, &mut verdict);
     }
     time(tally, &mut verdict);
+    if let Some(Disagreement { used_ns, ticks_ns }) =
+        measured.server.and_then(|server| server.cpu.disagreement)
+    {
+        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+        verdict.notes.push(format!(
+            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
+             explain: one of them does not know all of its processes; its cost is from the first"
+        ));
+    }
     verdict
 }
 
@@ -271,6 +281,15 @@ mod tests {
         let (reasons, notes) = judged(0.97, None);
         assert!(reasons.is_empty() && notes[0].contains("may have been the limit"));
         assert_eq!(judged(0.9, Some(0.6)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn accounts_of_cpu_time_that_differ_are_noted() {
+        let mut measured = measured(closed(), 0.5, Some(0.5));
+        let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
+        measured.server.as_mut().expect("a server").cpu.disagreement = disagreement;
+        let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
+        assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
     }
 
     #[test]

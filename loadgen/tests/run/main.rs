@@ -9,6 +9,7 @@ mod echo;
 mod endings;
 mod open_loop;
 mod shapes;
+mod spawn;
 mod tls;
 
 use std::time::Duration;
