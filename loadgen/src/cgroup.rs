@@ -46,6 +46,8 @@ impl Cgroup {
             // Who may not come back must not go.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
             let group = Self { folder: parent.join(name), version };
+            // One may be left of a process with the same number that was killed.
+            group.remove();
             fs::create_dir(&group.folder).ok()?;
             if group.times().is_some() && enter(&group.folder).is_ok() {
                 return Some(group);

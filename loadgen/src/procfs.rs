@@ -107,6 +107,8 @@ pub(crate) struct CpuSpent {
     pub(crate) faults: u64,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
+    /// Processes ended that nobody waited for: part of their time is missing.
+    pub(crate) is_incomplete: bool,
     /// Set where the kernel's two accounts of the CPU time differ.
     pub(crate) disagreement: Option<Disagreement>,
 }
@@ -185,6 +187,7 @@ impl CpuUsage {
             system_ns: times.system_ns,
             faults: tree.faults,
             source,
+            is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
             disagreement: differs.then_some(Disagreement { used_ns: times.total_ns, ticks_ns }),
             ..self.threads_since(earlier, times.total_ns)
         }
@@ -570,7 +573,7 @@ mod tests {
     #[test]
     fn a_control_group_counts_what_nobody_waited_for() {
         let source = |now: CpuUsage| {
-            let spent = now.since(&CpuUsage { group: Some(Default::default()), ..CpuUsage::default() });
+            let spent = now.since(&usage(0, 0, Some(0)));
             (spent.total_ns, spent.source)
         };
         let group = Some(2 * SECOND);
@@ -578,6 +581,11 @@ mod tests {
         // A server that has moved itself elsewhere.
         assert_eq!(source(usage(4 * SECOND, 4 * SECOND, group)), (4 * SECOND, CostSource::Procfs));
         assert_eq!(source(usage(SECOND, SECOND, None)), (SECOND, CostSource::Procfs));
+        let is_incomplete = |group| {
+            let now = CpuUsage { unwaited: cost(SECOND), ..usage(SECOND, SECOND, group) };
+            now.since(&usage(0, 0, Some(0))).is_incomplete
+        };
+        assert!(is_incomplete(None) && !is_incomplete(group));
     }
 
     #[test]

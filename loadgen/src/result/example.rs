@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Disturbance, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases, Run, SCHEMA,
-    Scenario, Second, Server, Session, SessionKind, Transport,
+    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Parameters, Payload, Phases,
+    Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
 };
 use super::latency::Latency;
 use super::utc::Utc;

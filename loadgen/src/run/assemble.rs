@@ -184,6 +184,7 @@ mod tests {
                     involuntary_switches: Some(10),
                     faults: 2,
                     source: CostSource::CgroupV2,
+                    is_incomplete: false,
                     disagreement: None,
                 },
                 before: Memory { resident: 10, anonymous: 100_000 },

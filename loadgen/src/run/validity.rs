@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::Tally;
-use crate::procfs::Disagreement;
+use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::InvalidKind;
 
 /// The lag's 99th percentile may be this share of the latency's ...
@@ -63,14 +63,8 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         closed_loop(plan, measured, &mut verdict);
     }
     time(tally, &mut verdict);
-    if let Some(Disagreement { used_ns, ticks_ns }) =
-        measured.server.and_then(|server| server.cpu.disagreement)
-    {
-        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
-        verdict.notes.push(format!(
-            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
-             explain: one of them does not know all of its processes; its cost is from the first"
-        ));
+    if let Some(server) = &measured.server {
+        accounts(&server.cpu, &mut verdict);
     }
     verdict
 }
@@ -170,6 +164,24 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
+/// Notes where the kernel's accounts of the server's CPU time leave a doubt.
+fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
+    if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
+        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+        verdict.notes.push(format!(
+            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
+             explain: one of them does not know all of its processes; its cost is from the first"
+        ));
+    }
+    if spent.is_incomplete {
+        verdict.notes.push(
+            "processes of the server ended and nobody waited for them (SIGCHLD ignored?): part of their cost is missing, unless \
+             the server may have a control group of its own"
+                .to_owned(),
+        );
+    }
+}
+
 fn time(tally: &Tally, verdict: &mut Verdict) {
     if tally.clock_went_back {
         verdict.doubt(InvalidKind::Clock, "the clock went backwards");
@@ -206,7 +218,7 @@ mod tests {
     use super::super::coordinator::ServerCost;
     use super::super::ledger::Times;
     use super::*;
-    use crate::procfs::{CpuSpent, Memory};
+    use crate::procfs::Memory;
     use crate::result::Phases;
 
     const WINDOW: Duration = Duration::from_secs(1);
@@ -287,9 +299,11 @@ mod tests {
     fn accounts_of_cpu_time_that_differ_are_noted() {
         let mut measured = measured(closed(), 0.5, Some(0.5));
         let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
-        measured.server.as_mut().expect("a server").cpu.disagreement = disagreement;
+        let cpu = &mut measured.server.as_mut().expect("a server").cpu;
+        (cpu.disagreement, cpu.is_incomplete) = (disagreement, true);
         let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
         assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
+        assert!(notes[1].contains("nobody waited"), "{notes:?}");
     }
 
     #[test]
