@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::procfs::Times;
 use crate::result::CostSource;
 
+/// Beginning of a group's name; the number of the process that made it follows.
+const PREFIX: &str = "sparring-server-";
+
 /// The version of the hierarchy that a control group is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -39,15 +42,14 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes a control group below the caller's own and moves the caller into it. `None` where that is not allowed, or
     /// where the group does not tell its CPU time.
-    pub(crate) fn enter_new(name: &str) -> Option<Self> {
+    pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
         own.into_iter().find_map(|(parent, version)| {
             // Who may not come back must not go.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
-            let group = Self { folder: parent.join(name), version };
-            // One may be left of a process with the same number that was killed.
-            group.remove();
+            let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
+            remove_abandoned(&parent);
             fs::create_dir(&group.folder).ok()?;
             if group.times().is_some() && enter(&group.folder).is_ok() {
                 return Some(group);
@@ -94,6 +96,20 @@ impl Cgroup {
     /// Removes it; returns whether it has gone. The kernel refuses while a process of it is ending.
     pub(crate) fn remove(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
+    }
+}
+
+/// Removes groups whose makers were killed together with their generators.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if maker.is_some_and(|maker| {
+            maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists()
+        }) {
+            // The kernel refuses where a process is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
@@ -148,6 +164,19 @@ fn mounted_at(line: &str, version: Version, path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn abandoned_groups_are_removed() {
+        let parent = std::env::temp_dir().join(format!("sparring-abandoned-{}", std::process::id()));
+        let of = |maker: &str| parent.join(format!("{PREFIX}{maker}"));
+        // No process has the highest number; process 1 is always there.
+        let names = ["4294967295", "1", "other"];
+        names.into_iter().for_each(|name| fs::create_dir_all(of(name)).expect("a temporary folder"));
+        remove_abandoned(&parent);
+        let left = names.map(|name| of(name).exists());
+        fs::remove_dir_all(&parent).expect("our own folder");
+        assert_eq!(left, [false, true, true]);
+    }
 
     const MOUNTS: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
         33 31 0:30 /docker/a /sys/fs/cgroup/cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\

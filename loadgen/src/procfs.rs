@@ -179,12 +179,15 @@ impl CpuUsage {
             // It has left the group, or there is none.
             _ => (tree.times, CostSource::Procfs),
         };
+        // Samples of the timer tick: they tell the proportion, not the sum.
+        let sampled = u128::from(times.user_ns + times.system_ns).max(1);
+        let part = |part_ns| (u128::from(times.total_ns) * u128::from(part_ns) / sampled) as u64;
         let ticks_ns = self.ticks_ns.saturating_sub(earlier.ticks_ns);
         let differs = times.total_ns.abs_diff(ticks_ns) > error_ns;
         CpuSpent {
             total_ns: times.total_ns,
-            user_ns: times.user_ns,
-            system_ns: times.system_ns,
+            user_ns: part(times.user_ns),
+            system_ns: part(times.system_ns),
             faults: tree.faults,
             source,
             is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
@@ -558,6 +561,14 @@ mod tests {
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
         now.threads.insert((1, 3), (800_000_000, 0));
         assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));
+    }
+
+    #[test]
+    fn user_and_system_time_add_up_to_the_total() {
+        let mut now = usage(SECOND, SECOND, None);
+        (now.tree.times.user_ns, now.tree.times.system_ns) = (100_000_000, 300_000_000);
+        let spent = now.since(&CpuUsage::default());
+        assert_eq!((spent.user_ns, spent.system_ns), (250_000_000, 750_000_000));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub fn guard(arguments: &[OsString]) -> i32 {
 fn supervise(command: &[OsString]) -> io::Result<()> {
     let mut generator = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     set_child_subreaper(Some(getpid()))?;
-    let cgroup = Cgroup::enter_new(&format!("sparring-server-{}", std::process::id()));
+    let cgroup = Cgroup::enter_new();
     let child = start_guard(command);
     if let Some(cgroup) = &cgroup {
         // Where it fails, the supervisor is counted and killed with the server: the generator notices.
