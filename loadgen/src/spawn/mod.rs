@@ -159,11 +159,7 @@ impl Spawn {
 }
 
 /// A port that nobody listens on at `ip`, for `{port}`.
-///
-/// # Errors
-///
-/// [`SpawnError::NoPort`].
-pub fn free_port(ip: IpAddr) -> Result<u16, SpawnError> {
+fn free_port(ip: IpAddr) -> Result<u16, SpawnError> {
     // Closed at once: nothing was ever connected to it, so that it is free to be bound again.
     let bound = TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr());
     bound.map(|at| at.port()).map_err(|source| SpawnError::NoPort { ip, source })
