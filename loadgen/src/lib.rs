@@ -4,6 +4,7 @@
 //! measures nothing: it is the strict other end for a server under test.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod cli;
 pub mod compare;
 pub mod doctor;

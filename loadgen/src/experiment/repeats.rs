@@ -380,7 +380,7 @@ mod tests {
             Fails => return Err(RunError::Panicked),
             Exits(code) => {
                 let (status, said) = (ExitStatus::from_raw(code << 8), LastWords::default());
-                return Err(SpawnError::Ended { status, said }.into());
+                return Err(SpawnError::Ended { status, said, port_in_use: false }.into());
             }
             Invalid(kind) => run.invalidate(kind, "why"),
             Disturbed => run.disturbance = Some(Disturbance { generator_waited: 0.5, ..quiet }),

@@ -26,7 +26,7 @@ fn bounded(seconds: f64) -> Duration {
 
 /// How often progress is told and everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the server's threads are looked at within the window, so that the cost of one that ends is not lost.
+/// How often the server's threads are looked at within the window, so that it is known how busy each one was.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// What workers may take to do what needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
@@ -598,7 +598,7 @@ impl<'a> Coordinator<'a> {
 
     fn look_at_server(&self, usage: &mut CpuUsage) {
         if let Some(server) = &self.server {
-            usage.look(&server.pids());
+            server.look(usage);
         }
     }
 

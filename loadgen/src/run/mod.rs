@@ -50,7 +50,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::result::{Run, Transport, Utc};
-use crate::spawn::{Server, SpawnError, free_port};
+use crate::spawn::{Server, SpawnError};
 use crate::url::Port;
 
 use assemble::{Context, assemble};
@@ -61,8 +61,7 @@ use shared::{Gauges, Rate, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
-/// Blocks for the length of the run and never longer than its timeouts allow. Call it from a thread that lives as
-/// long as the program (the main thread): a server of [`Plan::spawn`] dies with the thread that started it.
+/// Blocks for the length of the run and never longer than its timeouts allow.
 ///
 /// A run whose echoes were wrong, or that lost connections, is a result (with its counts, and [`valid`](Run::valid) unset). So
 /// is one whose server ended, closed all connections or stopped answering once the load had begun
@@ -95,11 +94,11 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
     let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), measure: plan.window(), ..plan.clone() };
-    let addresses = addresses(plan)?;
+    let mut addresses = addresses(plan)?;
     let tls =
         (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
     preflight::check_ports(plan)?;
-    let mut server = start_server(plan, &addresses, progress)?;
+    let mut server = start_server(plan, &mut addresses, progress)?;
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
@@ -115,27 +114,20 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     Ok(Outcome { run, seconds })
 }
 
-/// All addresses of the URL's host; `{port}` becomes a free one.
+/// All addresses of the URL's host; the port of `{port}` is not known yet.
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    match plan.url.port {
-        Port::Number(port) => preflight::resolve(plan, port),
-        Port::Chosen => {
-            let mut addresses = preflight::resolve(plan, 0)?;
-            let port = free_port(&addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
-            addresses.iter_mut().for_each(|address| address.set_port(port));
-            Ok(addresses)
-        }
-    }
+    let port = if let Port::Number(port) = plan.url.port { port } else { 0 };
+    preflight::resolve(plan, port)
 }
 
+/// Starts the server of `--spawn`, where there is one; `{port}` becomes a free port in `addresses`.
 fn start_server(
     plan: &Plan,
-    addresses: &[SocketAddr],
+    addresses: &mut [SocketAddr],
     progress: &mut dyn Progress,
 ) -> Result<Option<Server>, RunError> {
     let Some(spawn) = &plan.spawn else { return Ok(None) };
-    let url = plan.url.with_port(addresses[0].port());
-    match Server::start(spawn, &url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
+    match Server::start(spawn, &plan.url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
         Ok(server) => Ok(Some(server)),
         Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
         Err(error) => Err(error.into()),

@@ -8,6 +8,7 @@ use engine::{affinity, socket};
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
+use crate::spawn::inherited_limits;
 use crate::url::resolve as resolve_host;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
@@ -44,6 +45,8 @@ fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError>
 
 /// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
+    // A server that is started gets the limits from before.
+    inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
     let connections = plan.all_connections();

@@ -24,6 +24,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
+use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::table::count;
 use crate::result::{Arrival, Integrity, InvalidKind};
 
@@ -90,6 +91,9 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
             InvalidKind::Imbalance,
             format!("the generator's counts do not add up ({imbalance}); please report this"),
         );
+    }
+    if let Some(server) = &measured.server {
+        accounts(&server.cpu, &mut verdict);
     }
     verdict
 }
@@ -244,6 +248,24 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
+/// Notes where the kernel's accounts of the server's CPU time leave a doubt.
+fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
+    if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
+        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+        verdict.notes.push(format!(
+            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
+             explain: one of them does not know all of its processes; its cost is from the first"
+        ));
+    }
+    if spent.is_incomplete {
+        verdict.notes.push(
+            "processes of the server ended and nobody waited for them (SIGCHLD ignored?): part of their cost is missing, unless \
+             the server may have a control group of its own"
+                .to_owned(),
+        );
+    }
+}
+
 fn time(measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     if tally.clock_went_back {
@@ -291,7 +313,7 @@ mod tests {
     use super::super::ledger::Times;
     use super::super::pace::Pace;
     use super::*;
-    use crate::procfs::{CpuSpent, Memory};
+    use crate::procfs::Memory;
     use crate::result::Phases;
 
     const WINDOW: Duration = Duration::from_secs(1);
@@ -366,6 +388,17 @@ mod tests {
         let (reasons, notes) = judged(0.97, None);
         assert!(reasons.is_empty() && notes[0].contains("may have been the limit"));
         assert_eq!(judged(0.9, Some(0.6)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn accounts_of_cpu_time_that_differ_are_noted() {
+        let mut measured = measured(closed(), 0.5, Some(0.5));
+        let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
+        let cpu = &mut measured.server.as_mut().expect("a server").cpu;
+        (cpu.disagreement, cpu.is_incomplete) = (disagreement, true);
+        let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
+        assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
+        assert!(notes[1].contains("nobody waited"), "{notes:?}");
     }
 
     #[test]

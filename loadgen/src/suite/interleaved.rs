@@ -608,7 +608,7 @@ mod tests {
             *failed.borrow_mut() += 1;
             let (status, said) =
                 (std::os::unix::process::ExitStatusExt::from_raw(127 << 8), LastWords::default());
-            Err(SpawnError::Ended { status, said }.into())
+            Err(SpawnError::Ended { status, said, port_in_use: false }.into())
         };
         let session = session(&options(), &failing).expect("measured");
         assert_eq!(*failed.borrow(), 1);

@@ -591,7 +591,7 @@ mod tests {
             *made.borrow_mut() += 1;
             let (status, said) =
                 (std::os::unix::process::ExitStatusExt::from_raw(127 << 8), LastWords::default());
-            Err(SpawnError::Ended { status, said }.into())
+            Err(SpawnError::Ended { status, said, port_in_use: false }.into())
         };
         let error = session.measure(roomy(), &failing, &mut Silent, &mut |_| {}).expect_err("failed");
         assert!(error.to_string().starts_with("scenario echo, round 1: the server ended"), "{error}");

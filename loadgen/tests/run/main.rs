@@ -11,6 +11,7 @@ mod endings;
 mod open_loop;
 mod openings;
 mod shapes;
+mod spawn;
 mod tls;
 
 use std::time::Duration;

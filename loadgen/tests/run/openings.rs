@@ -144,7 +144,10 @@ fn tries_every_address_in_every_mode() {
             let (counted, in_use) =
                 rehearse(&plan, addresses).unwrap_or_else(|e| panic!("{engine} {mode}: {e}"));
             assert_eq!(counted.messages.echoed, counted.messages.sent, "{engine} {mode}");
-            assert!(counted.messages.echoed >= 200 && counted.errors.total() == 0, "{engine} {mode}: {counted:?}");
+            assert!(
+                counted.messages.echoed >= 200 && counted.errors.total() == 0,
+                "{engine} {mode}: {counted:?}"
+            );
             assert_eq!(in_use, server.at.to_string(), "{engine} {mode}");
         }
     }
