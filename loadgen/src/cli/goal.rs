@@ -151,8 +151,7 @@ pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
 /// What a trial shows that had no result: a server that gives up under load has missed, anything else ends the search.
 pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
     match error {
-        RunError::StoppedAnswering { .. }
-        | RunError::LostEarly { .. }
+        RunError::LostEarly { .. }
         | RunError::NoneStays { .. }
         | RunError::AllClosed { .. }
         | RunError::ServerEnded { .. } => Ok(Outcome::Missed(error.to_string())),

@@ -215,9 +215,8 @@ impl<'a> Coordinator<'a> {
             return Err(RunError::Interrupted);
         }
         let spent = self.measure()?;
-        if self.total(|gauges| &gauges.received) == 0 {
-            self.check_failing(Duration::ZERO)?;
-        }
+        let failing = self.check_failing(Duration::ZERO);
+        self.or_broken(failing)?;
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
@@ -484,8 +483,8 @@ impl<'a> Coordinator<'a> {
     /// Ends the run where connections are opened again and again to no effect: none is open, and for so long all attempts have
     /// failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
-        let is_open = self.total(|gauges| &gauges.open) > 0;
-        if is_open || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
+        let is_of_use = self.total(|gauges| &gauges.open) > 0 || self.total(|gauges| &gauges.received) > 0;
+        if is_of_use || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
             return Ok(());
         }
         match self.shared.all_failing() {

@@ -193,7 +193,7 @@ impl RunError {
     pub(super) fn kind(&self) -> Option<InvalidKind> {
         match self {
             Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),
-            Self::AllClosed { .. } => Some(InvalidKind::AllClosed),
+            Self::AllClosed { .. } | Self::NoneStays { .. } => Some(InvalidKind::AllClosed),
             Self::StoppedAnswering { .. } => Some(InvalidKind::StoppedAnswering),
             Self::Engine(_) => Some(InvalidKind::EngineFailed),
             _ => None,

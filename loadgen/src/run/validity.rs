@@ -83,7 +83,10 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);
-        cut_tail(plan, measured, &mut verdict);
+        // Where the load broke, nobody was answered.
+        if measured.broken.is_none() {
+            cut_tail(plan, measured, &mut verdict);
+        }
     }
     time(measured, &mut verdict);
     if let Some(imbalance) = &tally.imbalance {

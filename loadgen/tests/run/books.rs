@@ -101,17 +101,24 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
     }
 }
 
-/// Connections that are opened under load get their greeting when a message is due already.
+/// Connections that are opened under load get their greeting when a message is due already. One is as long as the messages.
 #[test]
 fn greetings_of_replaced_connections_take_no_place() {
     for engine in engines() {
-        let server = Echo::ws(Fault::Greeting("hello"));
-        let run = run(&Plan { messages_per_connection: Some(3), ..plan(&server.ws_url(), engine) });
-        assert_balanced(&run);
-        let Integrity { unsolicited, .. } = run.integrity;
-        assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() });
-        let connections = server.seen.connections.load(Ordering::Relaxed);
-        assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+        for text in ["hello", "Request served by 1781505b56ee58"] {
+            let server = Echo::ws(Fault::Greeting(text));
+            let change = Plan {
+                messages_per_connection: Some(3),
+                payload: Payload::TextAscii,
+                ..plan(&server.ws_url(), engine)
+            };
+            let run = run(&change);
+            assert_balanced(&run);
+            let Integrity { unsolicited, .. } = run.integrity;
+            assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() }, "{text}");
+            let connections = server.seen.connections.load(Ordering::Relaxed);
+            assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+        }
     }
 }
 

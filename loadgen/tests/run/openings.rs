@@ -12,7 +12,7 @@ use loadgen::run::{News, Plan, Progress, Rehearsal, RunError, Snapshot, execute}
 use protocol::handshake::{HeadLimits, server as handshake};
 
 use super::echo::{Echo, Fault};
-use super::{counted, engines, failure, plan, run};
+use super::{assert_balanced, counted, engines, failure, plan, run};
 
 /// Far beyond what anything here needs.
 const BOUND: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Co
     };
     let first = news();
     if first == News::Connected {
-        remote.wake(rehearsal.load(Nanos::monotonic(), plan.measure));
+        remote.wake(rehearsal.load(Nanos::monotonic(), plan.window()));
         let end = news();
         assert_eq!(end, News::Drained, "{}", plan.engine);
     }
@@ -309,9 +309,10 @@ fn opens_a_connection_again_before_the_load() {
             server("", |number| if number == 1 { close("busy") } else { Vec::new() }, After::Nothing);
         let patience = Duration::from_millis(500);
         let plan = Plan { reconnect: true, answer_timeout: patience, connections: 12, ..plan(&url, engine) };
-        let error = failure(&Plan { connect_rate: Some(8.0), ..plan });
+        let run = run(&Plan { connect_rate: Some(8.0), ..plan });
         // All are open in the end. That nobody answers is another matter.
-        assert!(matches!(error, RunError::StoppedAnswering { .. }), "{engine}: {error}");
+        let cause = run.ended_early.expect("nobody answers").cause;
+        assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
     }
 }
 
@@ -371,9 +372,10 @@ fn gives_up_within_the_load_too() {
             answer_timeout: Duration::from_secs(2),
             ..plan(&url, engine)
         };
-        let error = failure(&plan);
-        assert!(matches!(error, RunError::NoneStays { .. }), "{engine}: {error}");
-        assert!(error.to_string().contains("token expired"), "{engine}: {error}");
+        let run = run(&plan);
+        assert_balanced(&run);
+        let cause = run.ended_early.expect("it ended early").cause;
+        assert!(cause.contains("token expired") && cause.contains("gave up after"), "{engine}: {cause}");
         assert!(turned.lock().expect("a time").is_some());
     }
 }

@@ -65,6 +65,7 @@ impl Client {
 
     /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
+        self.release_held(link);
         let state = &mut self.links[link as usize];
         let Some(id) = state.id else { return };
         state.stage = Stage::Closing;
@@ -111,6 +112,7 @@ impl Client {
 
     /// A connection is lost: what is outstanding on it will not come.
     pub(super) fn lose(&mut self, link: u32, why: String) {
+        self.release_held(link);
         let state = &mut self.links[link as usize];
         let was_open = matches!(state.stage, Stage::Open);
         let has_lived = state.has_lived(self.now);
@@ -235,8 +237,10 @@ impl Client {
             if let Some(since) = self.links[index].down_since.take() {
                 self.tally.outages.add(end.since(since));
             }
+            self.release_held(index as u32);
             self.end_book(index, end);
         }
+        self.tally.settle();
         if let Some(pace) = &self.pace {
             self.tally.paces = pace.paces();
         }

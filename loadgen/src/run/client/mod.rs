@@ -31,6 +31,7 @@ use crate::opening::{Failures, Opening};
 use crate::result::Transport;
 use ending::describe;
 use opening::Attempt;
+use receiving::Echo;
 use sending::Downtime;
 use watch::Watch;
 
@@ -73,6 +74,8 @@ struct Link {
     ends_at: Nanos,
     /// When it sends a ping.
     ping_at: Nanos,
+    /// A message that took the place of this one, and may turn out to be none of its echoes.
+    held: Option<Box<(u64, Echo)>>,
     /// When something came from the other end last.
     heard_at: Nanos,
     /// Since when it is to be opened again.
@@ -97,6 +100,7 @@ impl Link {
             is_retired: false,
             ends_at: Nanos::NEVER,
             ping_at: Nanos::NEVER,
+            held: None,
             heard_at: Nanos(0),
             down_since: None,
             opened_at: Nanos(0),
@@ -276,7 +280,6 @@ impl Client {
 
     /// What was counted.
     pub(crate) fn into_tally(mut self) -> Tally {
-        self.tally.settle();
         self.end_books();
         self.tally
     }
