@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::EngineKind;
 use loadgen::result::{Arrival, Integrity, InvalidKind, Payload, Run};
 use loadgen::run::Plan;
+use loadgen::trust::Trust;
 
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};
@@ -39,6 +40,25 @@ fn books_balance_under_every_fault() {
     ];
     let mut sent = 0;
     for engine in engines() {
+        for fault in [
+            Fault::None,
+            Fault::Drop,
+            Fault::Close,
+            Fault::Rotate(3),
+            Fault::Silent,
+            Fault::Greeting("hello"),
+        ] {
+            let server = Echo::wss(fault);
+            let run = run(&Plan {
+                trust: Trust::Anybody,
+                pipeline: 3,
+                reconnect: !fault.keeps_connections(),
+                answer_timeout: Duration::from_millis(400),
+                ..plan(&server.wss_url(), engine)
+            });
+            assert_balanced(&run);
+            sent += run.messages.map_or(0, |messages| messages.sent);
+        }
         for fault in faults {
             for (rate, reconnect) in [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
             {
