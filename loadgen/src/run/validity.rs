@@ -33,6 +33,8 @@ use crate::result::{Arrival, Integrity, InvalidKind};
 const LATEST: Duration = Duration::from_micros(500);
 /// From this share of the latency's 99th percentile on, a note says that much of it is lag.
 const LAG_SHARE: f64 = 0.5;
+/// Of the planned messages so many may be unsent at the end: those that were due last.
+const UNSENT_SHARE: f64 = 0.01;
 /// What the kernel's timers take is not worth a note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
 /// A connection that has waited for its echo for so many times the 99th percentile, ...
@@ -164,6 +166,19 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
+    // Where connections were full, or gone, it was the server that kept them from being sent.
+    let planned = tally.messages().planned;
+    let is_servers = tally.was_full || tally.ends > 0 || measured.broken.is_some();
+    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_servers {
+        verdict.doubt(
+            InvalidKind::LateSends,
+            format!(
+                "the generator was late: {} of {planned} planned messages were not sent in time ({})",
+                tally.not_sent,
+                remedy(plan, measured)
+            ),
+        );
+    }
     let burst = if let Arrival::Burst(size) = plan.arrival { size.get() } else { 1 };
     if let Some(pace) = tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)) {
         verdict.doubt(
@@ -199,14 +214,7 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 }
 
 fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdict: &mut Verdict) {
-    let busy = busiest(measured) > BUSY;
-    let remedy = match plan.wait {
-        _ if busy && plan.wait != Some(Wait::Spin) => {
-            "a thread had no idle time: more threads (-t) or a lower rate"
-        }
-        Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
-        _ => "--wait spin, or processors that nobody else uses",
-    };
+    let remedy = remedy(plan, measured);
     // Where connections were full, messages waited for the server.
     if lag > LATEST && !measured.tally.was_full {
         verdict.doubt(
@@ -222,6 +230,15 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
             rounded(lag),
             rounded(latency)
         ));
+    }
+}
+
+/// What helps against late sends.
+fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
+    match plan.wait {
+        Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
+        _ if busiest(measured) > BUSY => "a thread had no idle time: more threads (-t) or a lower rate",
+        _ => "--wait spin, or processors that nobody else uses",
     }
 }
 
@@ -474,6 +491,9 @@ mod tests {
         still.standstill.add(Duration::from_secs(1));
         assert_eq!(judged(full), [(InvalidKind::OutstandingLimit, true)]);
         assert_eq!(judged(still), [(InvalidKind::Standstill, false)]);
+        let mut unsent = open(500, 1, 1_000);
+        (unsent.sent.total, unsent.not_sent) = (1000, 500);
+        assert_eq!(judged(unsent), [(InvalidKind::LateSends, false)]);
         let mut late = open(500, 1, 1_000);
         late.unanswered(5_000_000_000, Some(0));
         assert_eq!(judged(late), [(InvalidKind::Outstanding, true)]);
