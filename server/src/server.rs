@@ -15,7 +15,7 @@ use crate::admin::{Admin, Post};
 use crate::board::Board;
 use crate::config::{Config, ListenAddress, Protocol, Scheme};
 use crate::error::ServeError;
-use crate::gate::{Census, Gate};
+use crate::gate::{Census, Gate, RefusedConnections};
 use crate::raw::RawEcho;
 use crate::stats::Stats;
 use crate::websocket::WebSocketEcho;
@@ -90,6 +90,7 @@ impl Server {
                 reports: sender.clone(),
                 drain_timeout: config.drain_timeout,
                 gate: Gate::new(Arc::clone(&server.census)),
+                refused: RefusedConnections::new(room.refused),
                 board,
             };
             server.spawn(config, tls.as_ref().map(|(settings, _)| settings.clone()), plan)?;
@@ -239,19 +240,22 @@ struct Room {
     connections: usize,
     /// Places in each worker's table.
     table: usize,
+    /// Refused connections of each worker that may wait for their answer to be read.
+    refused: usize,
 }
 
 impl Room {
-    /// Places of a worker for connections that are only told to go; when they are taken, newcomers wait in the listeners' queues.
-    const TURNED_AWAY: usize = 64;
+    /// Places of a worker for refused connections. Half of them may stay until their answer has been read; the others are for
+    /// newcomers, which so never wait for a refused connection.
+    const REFUSED: u64 = 128;
 
     fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
         let workers = config.cpus.len() as u64;
         // Standard streams, the resolver's and the log's needs, the admin's; per worker a ring, an eventfd and its listeners,
         // twice over.
         let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
-        let turned_away = (Self::TURNED_AWAY as u64).min(limit / 8 / workers.max(1)).max(1);
-        let reserve = fixed + workers * turned_away;
+        let refused = Self::REFUSED.min(limit / 8 / workers.max(1)).max(2);
+        let reserve = fixed + workers * refused;
         let room = limit.saturating_sub(reserve);
         let wanted = config.max_connections.unwrap_or(room.clamp(1, DEFAULT_MAX_CONNECTIONS));
         if wanted > room {
@@ -260,7 +264,8 @@ impl Room {
         // The kernel spreads connections by hash, not evenly: a worker may get far more than its share of few.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Ok(Self { connections: as_size(wanted), table: as_size(wanted.min(uneven) + turned_away) })
+        let table = as_size(wanted.min(uneven) + refused);
+        Ok(Self { connections: as_size(wanted), table, refused: as_size(refused / 2) })
     }
 }
 

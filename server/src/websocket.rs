@@ -78,7 +78,14 @@ impl WebSocketEcho {
 
     /// Tells a connection to go. Its request may not have come yet: what comes is read and dropped.
     #[cold]
-    fn turn_away(&mut self, refusal: Refusal, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Connection {
+    fn turn_away(
+        &mut self,
+        id: ConnId,
+        refusal: Refusal,
+        peer: Option<SocketAddr>,
+        out: &mut Output<'_>,
+    ) -> Connection {
+        self.life.note_refused(id);
         self.refusals.handshake(out.now(), &refusal.into(), peer);
         out.append(&refusal.response());
         out.close(CloseMode::Flush);
@@ -283,14 +290,14 @@ impl Handler for WebSocketEcho {
         self.life.started();
     }
 
-    fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> Connection {
+    fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Connection {
         let (listener, peer) = match from {
             Origin::Accepted { listener, peer } => (listener, peer),
             Origin::Connected { .. } => unreachable!("a server connects to nobody"),
         };
         self.last_opened = out.now();
         if let Err(refusal) = self.life.enter(peer, out.now()) {
-            return self.turn_away(refusal, peer, out);
+            return self.turn_away(id, refusal, peer, out);
         }
         if !self.rules.handshake_timeout.is_zero() {
             out.set_deadline(Some(out.now() + self.rules.handshake_timeout));
@@ -329,11 +336,13 @@ impl Handler for WebSocketEcho {
         }
     }
 
-    fn closed(&mut self, _: ConnId, c: Connection, cause: Cause) {
+    fn closed(&mut self, id: ConnId, c: Connection, cause: Cause) {
         if let Cause::Tls(error) = cause {
             self.refusals.tls(self.last_opened, &error, c.peer());
         }
-        if !matches!(c.stage, Stage::Refused) {
+        if matches!(c.stage, Stage::Refused) {
+            self.life.forget_refused(id);
+        } else {
             self.life.leave(c.peer());
         }
         self.echo.forget(c.assembly);

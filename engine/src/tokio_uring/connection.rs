@@ -225,6 +225,15 @@ fn recycle(chunk: Chunk, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
     }
 }
 
+/// A task that ends with this value.
+pub(super) struct Watch(pub(super) AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// An entry of the engine's table.
 pub(super) struct Connection<C> {
     /// `None` while connecting. The task and its operations hold it too: the socket is closed when they have ended.
@@ -239,6 +248,8 @@ pub(super) struct Connection<C> {
     pub(super) limit: Nanos,
     /// The connection's task, once it runs.
     pub(super) task: Option<Waker>,
+    /// The task that tells of a reset during pauses, once there was one.
+    pub(super) watch: Option<Watch>,
     /// The reader waits for leave to read or to hand over what it has read.
     pub(super) reader_waits: bool,
     /// The writer waits for something to write.
@@ -271,6 +282,7 @@ impl<C> Connection<C> {
             deadline: Nanos::NEVER,
             limit: Nanos::NEVER,
             task: None,
+            watch: None,
             reader_waits: false,
             writer_waits: false,
             read_size: FIRST_READ,

@@ -136,6 +136,8 @@ impl KernelRing {
             Op::Cancel { target } => opcode::AsyncCancel::new(target.bits()).build(),
             Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
             Op::Close { slot } => opcode::Close::new(Fixed(slot)).build(),
+            // Errors and hang-ups are always told of. Told once each, not again and again while they last.
+            Op::Watch { slot } => opcode::PollAdd::new(Fixed(slot), 0).multi(true).build(),
             Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build(),
         }
     }

@@ -481,6 +481,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             OpKind::Receive => self.on_receive(handler, c),
             OpKind::Backlog => self.on_backlog(c),
             OpKind::Shutdown => self.on_shutdown(c),
+            OpKind::Watch => self.on_watch(c),
             OpKind::Close => self.on_close(handler, c.token),
         }
     }
@@ -650,6 +651,12 @@ impl<R: Ring, H: Handler> WorkerCore<H> for Core<'_, R, H> {
         f(conn, &mut out);
         self.absorb(id.slot, Source::Nowhere);
         true
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        if self.slots.get(id.slot as usize).is_some_and(|s| s.generation == id.generation) {
+            self.end(id.slot, Cause::Closed);
+        }
     }
 
     fn connections(&self) -> usize {
