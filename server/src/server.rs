@@ -322,8 +322,8 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
 }
 
 fn engine_config(config: &Config, sockets: Vec<TcpListener>, max_accepted: usize) -> engine::Config {
-    let peer_addresses = config.address_limits.are_on();
-    let listener = |socket| Listener { socket, peer_addresses };
+    // Limits on addresses need them, and so does every line of the log about a refusal.
+    let listener = |socket| Listener { socket, peer_addresses: true };
     let defaults = engine::Config::default();
     engine::Config {
         listeners: sockets.into_iter().map(listener).collect(),
