@@ -338,7 +338,7 @@ mod tests {
     fn cuts_off_the_oldest_refused_after_their_answer() {
         let id = |slot| ConnId { slot, generation: 0 };
         let mut refused = RefusedConnections::new(2);
-        let mut end_turn_with = |refused: &mut RefusedConnections, added: std::ops::Range<u32>| {
+        let end_turn_with = |refused: &mut RefusedConnections, added: std::ops::Range<u32>| {
             added.for_each(|slot| refused.add(id(slot)));
             refused.take_excess().map(|id| id.slot).collect::<Vec<_>>()
         };

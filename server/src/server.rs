@@ -9,7 +9,7 @@ use engine::socket::{self, Congestion};
 use engine::tls::{Tls, TlsSettings};
 use engine::{EngineKind, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admin::{Admin, Post};
 use crate::board::Board;
@@ -100,7 +100,7 @@ impl Server {
         server.wait_for_start()?;
         if let Some(post) = admin {
             let workers = server.remotes.iter().cloned().zip(boards).collect();
-            server.admin = Some(post.serve(workers, Arc::clone(&server.census))?);
+            server.admin = Some(post.serve(engine, workers, Arc::clone(&server.census))?);
         }
         Ok(server)
     }
@@ -313,7 +313,11 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
         let address = listen.resolve("--listen")?;
         let failed = |source| ServeError::listen("--listen", address, source);
         let sockets = socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
-        addresses.push(sockets[0].local_addr().map_err(failed)?);
+        let bound = sockets[0].local_addr().map_err(failed)?;
+        if let Some(hint) = listen.not_covered(bound) {
+            info!("{hint}");
+        }
+        addresses.push(bound);
         for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
             of_worker.push(socket);
         }

@@ -304,3 +304,116 @@ fn debt_beyond_seconds_is_closed() {
         server.wait_until_all_are_gone();
     });
 }
+
+// ---- what strangers are told, and what the log says of them
+
+/// A server that listens at both schemes, and its log.
+struct Logged {
+    program: Program,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Logged {
+    fn start(engine: &str, arguments: &[&str]) -> Self {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let listen = ["--listen", "ws://127.0.0.1:0", "--listen", "wss://127.0.0.1:0"];
+        let common = ["--engine", engine, "--threads", "1", "--tls-self-signed", "--log", "info"];
+        let program = Program::start_logging(&listen, &[&common, arguments].concat(), writer);
+        let (sender, lines) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let log = io::BufReader::new(reader);
+            io::BufRead::lines(log).map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { program, lines }
+    }
+
+    /// The next line that has `part` in it.
+    fn line_with(&self, part: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(LONG).unwrap_or_else(|_| panic!("no line with {part}"));
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+}
+
+/// The beginning of a TLS 1.0 client's first message: version 3.1, one suite, no extensions.
+fn hello_of_tls_1_0() -> Vec<u8> {
+    let body = [&[3, 1][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
+    let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+    [&[22, 3, 1, 0, message.len() as u8][..], &message].concat()
+}
+
+#[test]
+fn every_refusal_in_the_log_names_its_peer() {
+    for engine in engines() {
+        eprintln!("engine {engine}");
+        let limits = ["--max-message", "10", "--handshake-timeout", "2s", "--message-timeout", "1s"];
+        let logged = Logged::start(&engine, &limits);
+        let plain = logged.program.address_of(0);
+        let secure = logged.program.address_of(1);
+        let long = format!("GET /{} HTTP/1.1\r\n", "u".repeat(17_000)).into_bytes();
+        let no_upgrade = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n".to_vec();
+        let too_big = [REQUEST, &frame(2, &[0; 11])].concat();
+        let endless = [REQUEST, &begun(b"")].concat();
+        for (address, rule, bytes) in [
+            (plain, "target-too-long", long),
+            (plain, "no-upgrade", no_upgrade),
+            (plain, "http2-preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+            (plain, "tls-on-plain-port", hello_of_tls_1_0()),
+            (plain, "handshake-timeout", b"GET".to_vec()),
+            (plain, "message-too-big", too_big),
+            (plain, "message-timeout", endless),
+            (secure, "plain-on-tls-port", REQUEST.to_vec()),
+            (secure, "tls-failed", hello_of_tls_1_0()),
+        ] {
+            let mut stream = connect(address);
+            stream.write_all(&bytes).expect("bytes");
+            let line = logged.line_with(&format!("rule=\"{rule}\""));
+            let peer = format!("peer={}", stream.local_addr().expect("address"));
+            assert!(line.contains(&peer) && line.len() < 1000, "{peer}: {line}");
+            match rule {
+                "tls-failed" => assert!(line.contains("TLS 1.1 or older"), "{line}"),
+                "http2-preface" => assert!(line.contains("HTTP/2"), "{line}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn text_of_clients_is_escaped_and_bounded_in_the_log() {
+    for engine in engines() {
+        let logged = Logged::start(&engine, &["--path", "/chat"]);
+        let request = String::from_utf8(REQUEST.to_vec()).expect("text");
+        let target = format!("/%1b[31m\"{}", "u".repeat(3000));
+        let mut client = logged.program.connect();
+        client.write_all(request.replace("/chat", &target).as_bytes()).expect("request");
+        let line = logged.line_with("unknown-path");
+        assert!(line.len() < 600 && !line.contains('\u{1b}'), "{line}");
+        let origin = format!("Origin: http://{}\r\n\r\n", "o".repeat(3000));
+        let mut client = logged.program.connect();
+        client
+            .write_all(request.replacen("\r\n\r\n", &format!("\r\n{origin}"), 1).as_bytes())
+            .expect("request");
+        let line = logged.line_with("forbidden-origin");
+        assert!(line.len() < 600, "{line}");
+    }
+}
+
+#[test]
+fn a_head_request_gets_the_head_of_the_page() {
+    on_every_engine(&[], |server, scheme| {
+        let ask = |method: &str| {
+            let mut client = Client::over(scheme, server.connect());
+            client.write_all(format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("request");
+            let mut text = Vec::new();
+            client.read_to_end(&mut text).expect("an answer");
+            String::from_utf8(text).expect("text")
+        };
+        let (get, head) = (ask("GET"), ask("HEAD"));
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(get.starts_with(&head) && get.len() > head.len());
+    });
+}

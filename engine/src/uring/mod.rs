@@ -76,14 +76,29 @@ use ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use send::Messages;
 use slot::{Marks, Slot, State};
 
+/// Sizes of a ring for trials.
+const SMALL: UringConfig = UringConfig {
+    sq_entries: 8,
+    cq_entries: 16,
+    buffers: 2,
+    buffer_size: 64,
+    send_completions: SendCompletions::Auto,
+    flush_after: 0,
+    large_receive: 0,
+    silent_sends: 0,
+};
+
 /// Whether the engine works here, by a small ring of all that it needs.
 pub(crate) fn probe() -> Result<(), EngineError> {
     if let Some(error) = setup::too_old() {
         return Err(error);
     }
-    let small =
-        UringConfig { sq_entries: 8, cq_entries: 16, buffers: 2, buffer_size: 64, ..UringConfig::default() };
-    KernelRing::new(&small, 1, 1).map(drop)
+    KernelRing::new(&SMALL, 1, 1)?.try_enter()
+}
+
+/// Whether rings can be set up and entered here, which is all that another user of io_uring needs.
+pub(crate) fn probe_calls() -> Result<(), EngineError> {
+    setup::try_enter(&mut setup::ring(&SMALL)?)
 }
 
 pub(crate) fn run<H: Handler>(

@@ -187,7 +187,7 @@ impl<C> Slot<C> {
 
     /// Bytes that the kernel has not taken.
     pub(super) fn unsent(&self) -> usize {
-        self.backlog_bytes() + self.chain.bytes as usize + self.sending.bytes as usize
+        self.backlog_bytes() + self.chain.bytes + self.sending.bytes
     }
 
     /// Whether `received` may be called.
