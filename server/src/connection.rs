@@ -1,6 +1,6 @@
 //! What the server keeps for one WebSocket, and its heartbeat.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use engine::Nanos;
@@ -39,21 +39,23 @@ pub(crate) enum Stage {
 /// What limits, deadlines and the log need to know of a connection.
 #[derive(Debug)]
 pub(crate) struct Account {
-    pub(crate) peer: Option<SocketAddr>,
+    peer: Option<(IpAddr, u16)>,
     pub(crate) usage: Usage,
     /// Its reads pause until then; [`Nanos::NEVER`]: they do not.
     pub(crate) paused_until: Nanos,
     /// When a deadline found it stuck.
     stuck_since: Tick,
-    /// Bytes that its peer had not taken when last looked at.
-    unsent: usize,
+    /// Bytes that its peer had not taken when last looked at; beyond 32 bits the largest.
+    unsent: u32,
 }
+
+const _: () = assert!(size_of::<Account>() <= 56, "every connection has one");
 
 impl Connection {
     pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
         let heard = Tick::at(now);
         let account = Account {
-            peer,
+            peer: peer.map(|peer| (peer.ip(), peer.port())),
             usage: Usage::default(),
             paused_until: Nanos::NEVER,
             stuck_since: heard,
@@ -64,7 +66,7 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.account.peer
+        self.account.peer.map(SocketAddr::from)
     }
 
     /// How long it has certainly been inside the same frame without payload: since the deadline that found it there, if no frame
@@ -85,6 +87,7 @@ impl Connection {
     /// Takes it for a sign of life that fewer bytes are unsent than at the last look. A ping is written after the look: that the
     /// kernel has taken it says nothing.
     pub(crate) fn look_at_output(&mut self, unsent: usize, now: Nanos) {
+        let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
         if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
             self.heard(now);
         }

@@ -2,8 +2,9 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use engine::socket::{self, Congestion};
 use engine::tls::{Tls, TlsSettings};
@@ -23,6 +24,15 @@ use crate::worker::{self, DRAIN, Plan, Report, STOP};
 
 /// Connections when nothing says how many: beyond it the tables of a worker cost more than anybody needs.
 const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
+
+/// How often the allocator gets a chance to give memory back.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// The allocator gives what is free back to the kernel a second later, but only when a block of some size is freed then. After a
+/// burst of connections or of large messages that may be never: small messages need no allocation.
+fn prompt_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
+}
 
 /// A running server. All of its workers accept connections.
 #[derive(Debug)]
@@ -182,7 +192,8 @@ impl Server {
         let mut stats = Stats::default();
         let (mut drained, mut ended) = (0, 0);
         while ended < self.workers.len() {
-            match self.reports.recv() {
+            match self.reports.recv_timeout(HOUSEKEEPING) {
+                Err(RecvTimeoutError::Timeout) => prompt_allocator(),
                 Ok(Report::Started) => {}
                 Ok(Report::Drained { cut }) => {
                     stats.cut += cut as u64;
@@ -196,7 +207,7 @@ impl Server {
                     stats += result?;
                     ended += 1;
                 }
-                Err(_) => return Err(ServeError::Panicked),
+                Err(RecvTimeoutError::Disconnected) => return Err(ServeError::Panicked),
             }
         }
         self.join();

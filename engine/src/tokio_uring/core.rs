@@ -467,9 +467,7 @@ impl<H: Handler> Core<H> {
 
     fn take_in(&mut self, handler: &mut H, id: ConnId, input: BytesMut) {
         let Some(c) = self.table.get_mut(id) else { return };
-        if input.len() >= c.read_size {
-            c.read_size = (c.read_size * 2).min(self.settings.receive_buffer);
-        }
+        c.fit_reads(input.len(), self.settings.receive_buffer);
         match &mut c.phase {
             Phase::Open => return self.deliver(handler, id, input),
             Phase::Flushing { discarded } => *discarded += input.len() as u64,
