@@ -132,7 +132,8 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
     byte_rate: u64,
 
-    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008.
+    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008. One that is 5 s ahead of its
+    /// rate is closed in any case.
     #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
     rate_policy: Policy,
 

@@ -65,12 +65,12 @@ impl Client {
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {}
     }
 
-    /// Writes `bytes` over and over, reading nothing, until the connection is broken.
-    fn write_until_broken(&mut self, bytes: &[u8]) {
+    /// Writes `bytes` over and over, reading nothing, until the connection is broken or a write hangs.
+    fn write_until_broken(&mut self, bytes: &[u8], pause: Duration) {
         let end = Instant::now() + LONG;
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {
             assert!(Instant::now() < end, "the connection is still open");
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(pause);
         }
     }
 }
@@ -107,6 +107,18 @@ struct Server {
 }
 
 impl Server {
+    fn start(listen: &str, arguments: &[&str]) -> Self {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let arguments = [&["--admin", "127.0.0.1:0"], arguments].concat();
+        let program = Program::start_logging(&["--listen", listen], &arguments, writer);
+        let mut lines = io::BufRead::lines(io::BufReader::new(reader)).map_while(Result::ok);
+        let line = lines.find(|line| line.starts_with("admin at http://")).expect("the admin's line");
+        // A full pipe would stop the server.
+        thread::spawn(move || lines.for_each(drop));
+        let admin = line.split('/').nth(2).and_then(|address| address.parse().ok()).expect("an address");
+        Self { program, admin }
+    }
+
     fn connect(&self) -> TcpStream {
         self.program.connect()
     }
@@ -137,12 +149,6 @@ impl Server {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("address")
-}
-
 /// Runs `test` against a server with one worker on each engine, over TCP and over TLS.
 fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
     engine::socket::raise_file_limit();
@@ -151,11 +157,8 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
             eprintln!("engine {engine}, {scheme}");
             let listen = format!("{scheme}://127.0.0.1:0");
             let tls: &[&str] = if scheme == "wss" { &["--tls-self-signed"] } else { &[] };
-            let admin = free_port();
-            let at = admin.to_string();
-            let common = ["--engine", &engine, "--threads", "1", "--admin", &at];
-            let program = Program::start_with(&["--listen", &listen], &[&common, tls, arguments].concat());
-            test(&Server { program, admin }, scheme);
+            let common = ["--engine", &engine, "--threads", "1"];
+            test(&Server::start(&listen, &[&common, tls, arguments].concat()), scheme);
         }
     }
 }
@@ -208,7 +211,7 @@ fn handshake_timeout_is_not_restarted_by_bytes() {
     on_every_engine(&["--handshake-timeout", "500ms"], |server, scheme| {
         let mut client = Client::over(scheme, server.connect());
         client.write_all(b"GET /").expect("request");
-        client.write_until_broken(b"a");
+        client.write_until_broken(b"a", Duration::from_millis(20));
         server.wait_for_refusal("handshake-timeout");
         server.wait_until_all_are_gone();
     });
@@ -260,7 +263,7 @@ fn message_timeout_holds_for_a_message_without_payload() {
 fn write_timeout_ends_a_connection_that_reads_nothing() {
     on_every_engine(&["--write-timeout", "500ms", "--ping-interval", "0"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        client.write_until_stuck(&pings());
+        client.write_until_broken(&pings(), Duration::ZERO);
         server.wait_until_all_are_gone();
     });
 }
@@ -269,7 +272,7 @@ fn write_timeout_ends_a_connection_that_reads_nothing() {
 fn heartbeat_holds_while_output_is_unsent() {
     on_every_engine(&["--write-timeout", "0", "--ping-interval", "300ms"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        client.write_until_stuck(&pings());
+        client.write_until_broken(&pings(), Duration::ZERO);
         server.wait_until_all_are_gone();
     });
 }
@@ -279,7 +282,7 @@ fn idle_timeout_holds_while_output_is_unsent() {
     let limits = ["--write-timeout", "0", "--ping-interval", "0", "--idle-timeout", "500ms"];
     on_every_engine(&limits, |server, scheme| {
         let mut client = Client::open(scheme, server);
-        client.write_until_stuck(&pings());
+        client.write_until_broken(&pings(), Duration::ZERO);
         server.wait_until_all_are_gone();
     });
 }
