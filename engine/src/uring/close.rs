@@ -113,8 +113,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             let token = s.token(OpKind::Cancel, slot);
             self.push(token, Op::Cancel { target });
         }
+        self.cancel_watch(slot);
         let s = &mut self.slots[slot as usize];
-        let under_way = Marks::RECEIVING | Marks::SENDING | Marks::BACKLOG | Marks::SHUTTING;
+        let under_way = Marks::RECEIVING | Marks::SENDING | Marks::BACKLOG | Marks::SHUTTING | Marks::WATCHED;
         if !s.marks.any(under_way) {
             self.close_descriptor(slot);
         }

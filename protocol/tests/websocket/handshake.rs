@@ -333,9 +333,38 @@ fn test_refuse_bare_line_feeds_folding_nul_and_space_before_the_colon() {
 }
 
 #[test]
+fn test_name_the_http2_preface_at_once() {
+    for preface in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"PRI * HTTP/2"] {
+        let refused = find_head(preface, &mut 0, &LIMITS).unwrap_err();
+        assert_eq!((refused.status(), refused.rule()), (400, "http2-preface"));
+        assert!(refused.detail().contains("HTTP/1.1"));
+    }
+}
+
+#[test]
+fn test_a_head_is_answered_as_a_get_but_opens_nothing() {
+    let plain = refuses(&head(&["HEAD /x HTTP/1.1", "Host: a"]), 426, "no-upgrade");
+    assert!(plain.asks_for_no_upgrade() && plain.is_to_head());
+    assert!(plain.response().ends_with(b"\r\n\r\n"));
+    refuses(&replaced("GET", Some("HEAD / HTTP/1.1")), 405, "method-not-allowed");
+}
+
+#[test]
+fn test_an_empty_line_of_a_list_is_right_beside_another() {
+    for lines in [
+        &["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: chat"][..],
+        &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: ,"],
+        &["Sec-WebSocket-Extensions: ,", "Sec-WebSocket-Extensions: permessage-deflate"],
+        &["Connection:", "Upgrade: ,"],
+    ] {
+        assert!(answer(&with(lines), &LIMITS).is_ok(), "{lines:?}");
+    }
+    assert!(answer(&replaced("Connection", Some("Connection: , Upgrade")), &LIMITS).is_ok());
+}
+
+#[test]
 fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
-    let junk: [&[u8]; 8] = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    let junk: [&[u8]; 7] = [
         b"\x81\x85\x37\xfa\x21\x3d",
         b"\0",
         b" GET",
