@@ -22,7 +22,7 @@ Examples:
   sparring-loadgen selfcheck --only overload,server-cpu
   sparring-loadgen selfcheck --only stall --server 'node echo.js {port}' --stall 1s -d 10s
 
-Measures how late timers ring here and how late the generator sends. Then it leads the generator before what is known:
+Measures how late timers ring here and how late the generator sends. Then it plays known faults against the generator:
 
   stall       A server is stopped (SIGSTOP) for a known time under a constant rate: the latencies from the planned send must
               be what arithmetic says, stall - (1 - q) x window at the quantile q, and those from the actual send must not,
@@ -105,6 +105,10 @@ pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
 impl SelfcheckArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let server = self.server()?;
+        let has_stall = self.only.is_empty() || self.only.contains(&Check::Stall);
+        if self.server.is_some() && !has_stall {
+            return Err(Failure::Usage("--server needs the check stall: add it to --only".to_owned()));
+        }
         start_log();
         let (engine, _) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
@@ -205,8 +209,9 @@ fn quantile(quantile: &Quantile) -> String {
 }
 
 fn case_lines(judgement: &Judgement) -> Vec<String> {
-    let Judgement { case, finding, observed, deviations, .. } = judgement;
-    let first = line(case.name(), &format!("{}: {observed}", word(*finding)));
+    let Judgement { case, finding, observed, deviations, attempts, .. } = judgement;
+    let again = if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() };
+    let first = line(case.name(), &format!("{}: {observed}{again}", word(*finding)));
     let others = deviations.iter().map(|deviation| line("", &format!("  {deviation}")));
     [first].into_iter().chain(others).collect()
 }

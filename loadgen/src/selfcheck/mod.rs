@@ -1,4 +1,4 @@
-//! Checks of the generator itself: it is led before something that is known, and must say so.
+//! Checks of the generator itself: known faults are played against it, and it must name them.
 //!
 //! The check `stall` compares latencies with arithmetic. The others start the generator as a user does, against a server of this
 //! program that misbehaves in a known way, and judge exit status and result. Nothing but this program is needed.
