@@ -27,7 +27,8 @@ is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler;
   git worktree add --detach ../other && git bisect start BAD GOOD &&
       git bisect run sh -c '../other/scripts/ab.sh --bisect --only server-cpu GOOD "$(git rev-parse HEAD)"'
 
-Exit codes: 0 not regressed, 1 error, 2 usage, 11 regressed, 12 inconclusive (when asked for), 13 invalid, 130 interrupted.
+Exit codes: 0 not regressed; 1 error, a server that fails in every attempt, or a wrong echo; 2 usage; 11 regressed; 12
+inconclusive (when asked for); 13 invalid; 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP.
 TEXT
 }
 
@@ -193,7 +194,7 @@ for scenario in "${scenarios[@]}"; do
         -w "$warmup" --results "$results" --tag "ab-$scenario" "${flags[@]}" || code=$?
     case $code in
     0 | 11 | 12 | 13) outcome=$(worse "$outcome" "$code") ;;
-    130) exit 130 ;;
+    129 | 130 | 143) exit "$code" ;;
     2) exit "$usage" ;;
     *) exit "$error_b" ;;
     esac

@@ -19,7 +19,11 @@ usage: scripts/bench.sh [quick|full|smoke|build] [--tag NAME] [--engine uring|ep
   --results DIR   where to store; default: bench-results (smoke: smoke-results beside the build)
 
 Works from any directory and needs no root; only a Rust toolchain and a C compiler.
-Exit codes: 0 fine, 1 error, 2 usage, 13 a scenario has no valid run, 130 interrupted (what was measured is stored).
+A run that failed, is invalid or was disturbed is repeated: at most twice, and in a session at most half of the runs
+(a quarter for a disturbance). The output names it. What was measured is stored, whatever ends the session; it goes to
+standard output where it cannot be stored.
+Exit codes: 0 fine; 1 error, a server that fails in every attempt, or a wrong echo; 2 usage; 13 a scenario has no valid run,
+also after repeats; 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP.
 TEXT
 }
 

@@ -16,7 +16,8 @@ fare. Ctrl-C stores what was measured until then.
   --results DIR        where to store; default: bench-results
 
 Works from any directory and needs no root. Run it on an otherwise idle machine: `sparring-loadgen doctor` says what
-would spoil it. Exit codes: 0 fine, 1 error, 2 usage, 13 a scenario has no valid run, 130 interrupted.
+would invalidate it. A run that failed, is invalid or was disturbed is repeated; an engine that fails in every attempt is
+left out of the scenario and named, and the others go on. Exit codes as bench.sh.
 TEXT
 }
 

@@ -31,7 +31,8 @@ What cannot be had, does not echo right or is not measured validly is named in t
 Works from any directory and needs no root: a Rust toolchain and a C compiler; Node.js with npm, and python3 with venv, for
 what is written for them. Run it on an otherwise idle machine, after --prepare.
 
-Exit codes: 0 fine, 1 error, 2 usage, 13 a scenario has no valid run, 130 interrupted (what was measured is stored).
+Exit codes: 0 fine; 1 error, a server that fails in every attempt or does not echo right (the others are measured and
+stored); 2 usage; 13 a scenario has no valid run; 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP.
 TEXT
 }
 

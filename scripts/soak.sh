@@ -7,8 +7,9 @@ usage() {
 usage: scripts/soak.sh [--seconds N] [--engines LIST] [--schemes LIST] [--programs DIR]
 
 Starts the server with one worker, drives it with a good load (every echo checked) and beside it with clients that churn, reset, stall, do
-not read, and flood it with pings, fragments, handshakes and rubbish. Checks that the good load had no error and kept its p99, that
-memory and descriptors come back to where they were, and that the server ends in order.
+not read, flood it with pings, fragments, handshakes and rubbish, begin messages without an end, and come in a crowd from one address.
+Others say nothing to the admin listener. Checks that the good load had no error and kept its p99, that health is answered, that memory
+and descriptors come back to where they were, and that the server ends in order.
 
   --seconds N     how long to soak each engine with each scheme (default 30; about twice that with the phases around it)
   --engines LIST  such as uring,epoll (default: all that work here)

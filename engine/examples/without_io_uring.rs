@@ -1,7 +1,7 @@
-//! `without_io_uring COMMAND ARGS...`: runs a command as a host would that refuses io_uring.
+//! `without_io_uring [--only CALL] COMMAND ARGS...`: runs a command as a host would that refuses io_uring.
 //!
-//! Installs a seccomp filter (seccomp(2)) that answers `io_uring_setup`, `io_uring_enter` and `io_uring_register` with
-//! EPERM, as Docker's default profile does, then replaces itself with the command. The filter holds for the command and
+//! Installs a seccomp filter (seccomp(2)) that answers `io_uring_setup`, `io_uring_enter` and `io_uring_register`, or one of them
+//! only, with EPERM, as Docker's default profile does, then replaces itself with the command. The filter holds for the command and
 //! everything it starts. Needs no privileges: `no_new_privs` is set, so set-user-ID programs do not gain any either.
 
 #![allow(
@@ -14,15 +14,19 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use libc::{c_ulong, sock_filter, sock_fprog};
+use libc::{c_long, c_ulong, sock_filter, sock_fprog};
 
 fn main() -> ExitCode {
-    let mut words = env::args_os().skip(1);
-    let Some(program) = words.next() else {
-        eprintln!("usage: without_io_uring COMMAND [ARGS...]");
+    let mut words = env::args_os().skip(1).peekable();
+    let refused: Vec<c_long> = match words.next_if(|word| word == "--only").and_then(|_| words.next()) {
+        Some(name) => CALLS.iter().filter(|(known, _)| name == *known).map(|(_, number)| *number).collect(),
+        None => CALLS.iter().map(|(_, number)| *number).collect(),
+    };
+    let Some(program) = words.next().filter(|_| !refused.is_empty()) else {
+        eprintln!("usage: without_io_uring [--only CALL] COMMAND [ARGS...]");
         return ExitCode::from(2);
     };
-    if let Err(error) = refuse_io_uring() {
+    if let Err(error) = refuse(&refused) {
         eprintln!("without_io_uring: cannot install the seccomp filter: {error}");
         return ExitCode::from(1);
     }
@@ -32,9 +36,15 @@ fn main() -> ExitCode {
     ExitCode::from(127)
 }
 
-/// From here on the three system calls fail with EPERM in this process and in all it starts.
-fn refuse_io_uring() -> io::Result<()> {
-    let mut filter = filter()?;
+const CALLS: [(&str, c_long); 3] = [
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+    ("io_uring_register", libc::SYS_io_uring_register),
+];
+
+/// From here on these system calls fail with EPERM in this process and in all it starts.
+fn refuse(calls: &[c_long]) -> io::Result<()> {
+    let mut filter = filter(calls)?;
     let program = sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
         filter: filter.as_mut_ptr(),
@@ -57,10 +67,9 @@ fn check(result: i64) -> io::Result<()> {
 }
 
 /// The filter, in classic BPF over `struct seccomp_data { int nr; __u32 arch; ... }`.
-fn filter() -> io::Result<Vec<sock_filter>> {
+fn filter(refused: &[c_long]) -> io::Result<Vec<sock_filter>> {
     const NUMBER_AT: u32 = 0;
     const ARCHITECTURE_AT: u32 = 4;
-    let refused = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
     // System calls have other numbers in another architecture's table (a 32-bit process on a 64-bit kernel): there the
     // filter would refuse something else, so it ends such a process instead.

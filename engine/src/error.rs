@@ -26,13 +26,15 @@ pub enum EngineError {
         /// The setting: 1 refuses it to ordinary users, 2 to everyone.
         value: String,
     },
-    /// The kernel refuses `io_uring_setup` although the setting allows it: a seccomp filter, usually a container's.
+    /// The kernel refuses a system call of io_uring although the setting allows it: a seccomp filter, usually a container's.
     #[error(
-        "io_uring is refused to this process ({source}): probably a seccomp filter of a container; \
+        "{call} is refused to this process ({source}): probably a seccomp filter of a container; \
          allow io_uring_setup, io_uring_enter and io_uring_register there, or use --engine epoll"
     )]
     Refused {
-        /// What `io_uring_setup` said.
+        /// The system call.
+        call: &'static str,
+        /// What it said.
         source: io::Error,
     },
     /// The kernel was built without io_uring.

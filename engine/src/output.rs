@@ -249,7 +249,7 @@ impl Output<'_> {
     }
 
     /// Stops calls of `received` until [`Output::resume`]. What arrives meanwhile stays in the kernel, but for what had
-    /// arrived in this turn already.
+    /// arrived in this turn already. A reset ends the connection all the same; the other end's FIN waits behind what it has sent.
     pub fn pause(&mut self) {
         self.record.commands.pause = Some(true);
     }

@@ -1,4 +1,4 @@
-//! Monotonic time in nanoseconds.
+//! Monotonic time in nanoseconds, and the CPU time of processes.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -28,6 +28,22 @@ impl Nanos {
     }
 }
 
+/// CPU time of a process, threads that have ended included (clock_getcpuclockid(3)); `None` where there is no such process.
+#[must_use]
+pub fn process_cpu_time(pid: u32) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: `clock` outlives the call, which writes one clockid_t to it and keeps no pointer.
+    if unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call, which writes one timespec to it and keeps no pointer.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+}
+
 impl Add<Duration> for Nanos {
     type Output = Self;
 
@@ -54,6 +70,20 @@ mod tests {
         assert_eq!(Nanos(1) - Nanos(5), Duration::ZERO);
         assert_eq!(Nanos(5) + Duration::from_nanos(7), Nanos(12));
         assert_eq!(Nanos(5) + Duration::MAX, Nanos::NEVER);
+    }
+
+    #[test]
+    fn process_cpu_time_keeps_ended_threads() {
+        let me = std::process::id();
+        let spin = || {
+            let thread_time = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            while thread_time().tv_nsec < 20_000_000 && thread_time().tv_sec == 0 {}
+        };
+        let before = process_cpu_time(me).expect("this process");
+        std::thread::spawn(spin).join().expect("no panic");
+        assert!(process_cpu_time(me).expect("this process") >= before + Duration::from_millis(20));
+        // The kernel gives no number beyond 2^22.
+        assert_eq!(process_cpu_time((1 << 22) + 1), None);
     }
 
     #[test]

@@ -23,11 +23,12 @@ pub(crate) enum OpKind {
     Cancel,
     Close,
     Wake,
+    Watch,
 }
 
 impl OpKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        const ALL: [OpKind; 9] = [
+        const ALL: [OpKind; 10] = [
             OpKind::Accept,
             OpKind::Connect,
             OpKind::Receive,
@@ -37,6 +38,7 @@ impl OpKind {
             OpKind::Cancel,
             OpKind::Close,
             OpKind::Wake,
+            OpKind::Watch,
         ];
         ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }

@@ -17,6 +17,8 @@ pub trait WorkerCore<H: Handler> {
     fn connect(&mut self, connect: Connect);
     /// See [`Worker::with`]; `f` is called at most once. Whether it was called.
     fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool;
+    /// See [`Worker::abort`].
+    fn abort(&mut self, id: ConnId);
     /// See [`Worker::connections`].
     fn connections(&self) -> usize;
     /// See [`Worker::ids`].
@@ -73,6 +75,12 @@ impl<'a, H: Handler> Worker<'a, H> {
             }
         });
         result
+    }
+
+    /// Drops what is unsent of a connection and closes it, also one that is closing gently already. Nothing happens when it is
+    /// gone.
+    pub fn abort(&mut self, id: ConnId) {
+        self.core.abort(id);
     }
 
     /// Number of open connections of this worker, those that are closing included.

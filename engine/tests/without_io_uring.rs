@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use engine::{EngineError, EngineKind};
+use engine::{EngineChoice, EngineError, EngineKind};
 
 /// Set in the process that runs under the filter.
 const UNDER_THE_FILTER: &str = "SPARRING_TEST_UNDER_THE_FILTER";
@@ -33,7 +33,7 @@ fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
         }
         let error = EngineKind::Uring.probe().expect_err("refused");
         assert!(
-            matches!(&error, EngineError::Refused { source } if source.kind() == io::ErrorKind::PermissionDenied)
+            matches!(&error, EngineError::Refused { call: "io_uring_setup", source } if source.kind() == io::ErrorKind::PermissionDenied)
                 || matches!(error, EngineError::Disabled { .. }),
             "{error}"
         );
@@ -52,6 +52,39 @@ fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// A ring can be set up, and is of no use.
+#[test]
+fn a_call_refused_after_the_setup_is_named() {
+    if let Some(call) = env::var_os(UNDER_THE_FILTER) {
+        let call = call.to_str().expect("text");
+        let refused = EngineKind::Uring.probe().expect_err("refused");
+        assert!(matches!(&refused, EngineError::Refused { call: named, .. } if *named == call), "{refused}");
+        let (kind, reason) = EngineChoice::Auto.settle().expect("epoll works");
+        assert_eq!(kind, EngineKind::Epoll);
+        assert!(reason.starts_with(&format!("{call} is refused")), "{reason}");
+        let named = EngineChoice::Named(EngineKind::TokioUring).settle();
+        // That engine registers nothing.
+        assert_eq!(named.is_err(), call == "io_uring_enter", "{named:?}");
+        return;
+    }
+    if EngineKind::Uring.probe().is_err() {
+        println!("skipped: io_uring is refused here anyway");
+        return;
+    }
+    let test = env::current_exe().expect("a test has a path");
+    for call in ["io_uring_enter", "io_uring_register"] {
+        let output = Command::new(helper())
+            .args(["--only", call])
+            .arg(&test)
+            .args(["--exact", "a_call_refused_after_the_setup_is_named"])
+            .env(UNDER_THE_FILTER, call)
+            .output()
+            .expect("the helper runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{call}: {text}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, Mess
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 use thiserror::Error;
 
-use crate::opening::{Ask, Opening};
+use crate::opening::{Ask, Failures, Opening, describe_failures, quoted};
 use crate::result::Transport;
 use crate::trust::{Trust, TrustError, explain};
-use crate::url::{Port, Url};
+use crate::url::{Port, Url, resolve};
 
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";
@@ -179,12 +179,10 @@ pub enum EchoError {
     #[error("cannot make an eventfd: {0}")]
     Eventfd(io::Error),
     /// None of the host's addresses can be connected to.
-    #[error("cannot connect to {to}: {source}")]
+    #[error("{detail}")]
     Connect {
-        /// The address tried last.
-        to: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
+        /// The addresses that were tried, and what the kernel said.
+        detail: String,
     },
     /// The other end is no WebSocket server, or refuses us.
     #[error("opening handshake for {target} failed: {detail}")]
@@ -219,12 +217,7 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), E
 
 fn addresses(url: &Url) -> Result<Vec<SocketAddr>, EchoError> {
     let Port::Number(port) = url.port else { return Err(PlanError::Url(url.to_string()).into()) };
-    let failed = |source| EchoError::Resolve { host: url.host.clone(), source };
-    let found: Vec<_> = (url.host.as_str(), port).to_socket_addrs().map_err(failed)?.collect();
-    match found.is_empty() {
-        true => Err(failed(io::Error::other("the name has no address"))),
-        false => Ok(found),
-    }
+    resolve(&url.host, port).map_err(|source| EchoError::Resolve { host: url.host.clone(), source })
 }
 
 fn config(plan: &Plan) -> Config {
@@ -273,7 +266,10 @@ struct EchoClient {
     limits: Limits,
     connect_timeout: Duration,
     closing_timeout: Duration,
+    /// In the order in which they are tried: the one that worked last is the first.
     addresses: Vec<SocketAddr>,
+    /// Those of them that were tried in vain for the connection that is being made.
+    failures: Failures,
     /// The connection that is being made, and the last one while none is.
     visit: Visit,
     /// Nothing is under way: the next one can begin.
@@ -307,6 +303,7 @@ impl EchoClient {
             connect_timeout: plan.connect_timeout,
             closing_timeout: plan.closing_timeout,
             addresses,
+            failures: Failures::new(),
             visit: Visit { number: None, messages: 0, ending: Ending::Lost(String::new()) },
             is_idle: true,
             failure: None,
@@ -323,6 +320,7 @@ impl EchoClient {
         self.is_idle = false;
         self.visit.number = self.is_numbered.then_some(number);
         self.visit.messages = 0;
+        self.failures.clear();
         self.connect(w, 0);
     }
 
@@ -421,7 +419,7 @@ impl EchoClient {
     /// The server's Close has the same for an answer (RFC 6455 5.5.1).
     fn answer(&mut self, close: &Close, out: &mut Output<'_>) -> Ending {
         self.control(Opcode::Close, close.payload(), out);
-        Ending::Closed { code: close.code(), reason: close.reason().escape_debug().to_string() }
+        Ending::Closed { code: close.code(), reason: quoted(close.reason()) }
     }
 
     /// A broken rule has a Close with its code for an answer (RFC 6455 7.1.7).
@@ -461,15 +459,17 @@ impl Handler for EchoClient {
     }
 
     fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) -> Stage {
+        self.addresses.rotate_left(self.failures.len());
         Stage::Handshaking(Box::new(self.request(out)))
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, source: io::Error) {
         let attempt = tag as usize;
+        self.failures.push((self.addresses[attempt], source));
         if attempt + 1 < self.addresses.len() {
             return self.connect(w, attempt + 1);
         }
-        self.failure = Some(EchoError::Connect { to: self.addresses[attempt], source });
+        self.failure = Some(EchoError::Connect { detail: describe_failures(&self.failures) });
         self.is_idle = true;
     }
 

@@ -4,11 +4,13 @@
 //! measures nothing: it is the strict other end for a server under test.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod cli;
 pub mod compare;
 pub mod doctor;
 pub mod duel;
 pub mod echo;
+pub mod experiment;
 pub mod export;
 pub mod machine;
 mod opening;

@@ -1,11 +1,13 @@
 //! The opening handshake of a connection that is being opened (RFC 6455 4.1).
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::Output;
 use protocol::handshake::HeadLimits;
-use protocol::handshake::client::{Request, RequestError, ResponseError, check_response, find_response};
+use protocol::handshake::client::{FinalResponse, Request, RequestError, ResponseError, check_response};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +56,7 @@ pub(crate) struct Opening {
     nonce: [u8; 16],
     /// What has come, where it did not come in one piece.
     head: Vec<u8>,
-    scanned: usize,
+    response: FinalResponse,
 }
 
 impl Opening {
@@ -64,10 +66,10 @@ impl Opening {
         ask.request(nonce, &ask.subprotocols(), &ask.fields()).encode(&mut bytes);
         out.append(&bytes);
         out.set_deadline(Some(out.now() + timeout));
-        Self { nonce, head: Vec::new(), scanned: 0 }
+        Self { nonce, head: Vec::new(), response: FinalResponse::default() }
     }
 
-    /// Reads on in the response: how many of `bytes` belong to it once it is whole and right.
+    /// Reads on in the response: how many of `bytes` belong to it, and to interim ones before it, once it is whole and right.
     ///
     /// # Errors
     ///
@@ -75,27 +77,27 @@ impl Opening {
     pub(crate) fn read(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Option<usize>, Refused> {
         if self.head.is_empty() {
             // Nearly always the whole response comes in one piece.
-            let len = find_response(bytes, &mut self.scanned, &HeadLimits::default())?;
-            match len {
-                Some(len) => self.check(ask, bytes, len)?,
-                None => self.head.extend_from_slice(bytes),
-            }
-            return Ok(len);
+            let Some(head) = self.response.find(bytes, &HeadLimits::default())? else {
+                self.head.extend_from_slice(bytes);
+                return Ok(None);
+            };
+            self.check(ask, &bytes[head.start..], head.len())?;
+            return Ok(Some(head.end));
         }
         let before = self.head.len();
         self.head.extend_from_slice(bytes);
-        let Some(len) = find_response(&self.head, &mut self.scanned, &HeadLimits::default())? else {
+        let Some(head) = self.response.find(&self.head, &HeadLimits::default())? else {
             return Ok(None);
         };
-        self.check(ask, &self.head, len)?;
-        Ok(Some(len - before))
+        self.check(ask, &self.head[head.start..], head.len())?;
+        Ok(Some(head.end - before))
     }
 
     /// `response` has a head of `len` bytes and what came with it.
     fn check(&self, ask: &Ask, response: &[u8], len: usize) -> Result<(), Refused> {
         let (head, content) = response.split_at(len);
         check_response(head, &self.nonce, &ask.subprotocols())
-            .map_err(|error| Refused { said: first_line(content), ..error.into() })
+            .map_err(|error| Refused { said: quoted(&String::from_utf8_lossy(content)), ..error.into() })
     }
 }
 
@@ -103,7 +105,7 @@ impl Opening {
 #[derive(Debug)]
 pub(crate) struct Refused {
     error: ResponseError,
-    /// The first line of what the server says about it, escaped; empty where it says nothing to people.
+    /// What the server says about it, escaped; empty where it says nothing.
     said: String,
 }
 
@@ -123,22 +125,53 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Of plain text; the first line of a document in a markup or data language says nothing.
-fn first_line(content: &[u8]) -> String {
-    const LONGEST: usize = 120;
-    let line = content.trim_ascii_start().split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-    if line.starts_with(b"<") || line.starts_with(b"{") {
-        return String::new();
+/// Text of the server, to be shown: on one line, control characters escaped, at most 200 characters.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let (mut shown, mut len) = (String::new(), 0);
+    for word in text.split_ascii_whitespace() {
+        let space = if shown.is_empty() { "" } else { " " };
+        for char in space.chars().chain(word.chars()) {
+            let escaped =
+                if matches!(char, '"' | '\'') { char.to_string() } else { char.escape_debug().to_string() };
+            len += escaped.chars().count();
+            if len > LONGEST {
+                return shown + "...";
+            }
+            shown.push_str(&escaped);
+        }
     }
-    line[..line.len().min(LONGEST)].escape_ascii().to_string()
+    shown
+}
+
+/// Addresses that were tried in vain, with what the kernel said of each.
+pub(crate) type Failures = Vec<(SocketAddr, io::Error)>;
+
+/// Tells people which addresses were tried, and why none of them can be connected to.
+pub(crate) fn describe_failures(failures: &[(SocketAddr, io::Error)]) -> String {
+    let (addresses, errors): (Vec<_>, Vec<_>) =
+        failures.iter().map(|(address, error)| (address.to_string(), error.to_string())).unzip();
+    match errors.first() {
+        Some(first) if errors.iter().all(|error| error == first) => {
+            format!("cannot connect to {}: {first}", addresses.join(" or "))
+        }
+        _ => {
+            let each = addresses.iter().zip(&errors).map(|(address, error)| format!("{address}: {error}"));
+            format!("cannot connect to {}", each.collect::<Vec<_>>().join(", or to "))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn opening() -> Opening {
+        Opening { nonce: *b"the sample nonce", head: Vec::new(), response: FinalResponse::default() }
+    }
+
     fn refused(response: &str, cut: usize) -> String {
-        let mut opening = Opening { nonce: [0; 16], head: Vec::new(), scanned: 0 };
+        let mut opening = opening();
         let (first, second) = response.as_bytes().split_at(cut);
         let error = match opening.read(&Ask::default(), first) {
             Ok(None) => opening.read(&Ask::default(), second).expect_err("no WebSocket"),
@@ -147,19 +180,66 @@ mod tests {
         error.to_string()
     }
 
+    const HEAD: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 30\r\n\r\n";
+    const STATUS: &str = "the server answered \"400 Bad Request\" instead of 101";
+
     #[test]
-    fn what_the_server_says_is_passed_on() {
-        let head = "HTTP/1.1 400 Bad Request\r\nContent-Length: 30\r\n\r\n";
-        let status = "the server answered \"400 Bad Request\" instead of 101";
-        let said = format!("{head}this port speaks TLS\u{1b}\r\nmore");
-        for cut in [10, said.len()] {
-            assert_eq!(refused(&said, cut), format!("{status}: this port speaks TLS\\x1b"));
+    fn passes_on_what_the_server_says() {
+        for (content, shown) in [
+            ("this port speaks TLS\u{1b}[31m\r\nmore", ": this port speaks TLS\\u{1b}[31m more"),
+            ("{\"error\":\r\n  \"token missing\"}", ": {\"error\": \"token missing\"}"),
+            ("<html>\n<h1>it's</h1>", ": <html> <h1>it's</h1>"),
+            ("\u{202e}caf\u{e9}", ": \\u{202e}caf\u{e9}"),
+            ("", ""),
+            ("\r\n", ""),
+        ] {
+            let said = format!("{HEAD}{content}");
+            for cut in [10, said.len()] {
+                assert_eq!(refused(&said, cut), format!("{STATUS}{shown}"));
+            }
         }
-        for silent in ["", "\r\n", "<html>", "{}"] {
-            let response = format!("{head}{silent}");
-            assert_eq!(refused(&response, response.len()), status);
+    }
+
+    #[test]
+    fn bounds_what_the_server_says() {
+        for long in ["a".repeat(1000), "\u{1b}".repeat(1000), "\u{e9} ".repeat(1000)] {
+            let shown = refused(&format!("{HEAD}{long}"), 10);
+            assert!(shown.chars().count() <= STATUS.len() + 2 + 200 + 3, "{shown}");
         }
-        let long = format!("{head}{}", "a".repeat(1000));
-        assert_eq!(refused(&long, long.len()).len(), status.len() + 2 + 120);
+    }
+
+    #[test]
+    fn skips_interim_responses_however_they_are_cut() {
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let bytes = format!("{interim}{switch}frames");
+        let end = interim.len() + switch.len();
+        for cut in 0..bytes.len() {
+            let (mut opening, (first, second)) = (opening(), bytes.as_bytes().split_at(cut));
+            let used = match opening.read(&Ask::default(), first).expect("right") {
+                Some(used) => used,
+                None => cut + opening.read(&Ask::default(), second).expect("right").expect("whole"),
+            };
+            assert_eq!(used, end, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn names_every_address_that_was_tried() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let [six, four] = ["[::1]:9", "127.0.0.1:9"].map(|at| at.parse().expect("an address"));
+        assert_eq!(
+            describe_failures(&[(four, refused())]),
+            "cannot connect to 127.0.0.1:9: connection refused"
+        );
+        assert_eq!(
+            describe_failures(&[(six, refused()), (four, refused())]),
+            "cannot connect to [::1]:9 or 127.0.0.1:9: connection refused"
+        );
+        assert_eq!(
+            describe_failures(&[(six, io::ErrorKind::TimedOut.into()), (four, refused())]),
+            "cannot connect to [::1]:9: timed out, or to 127.0.0.1:9: connection refused"
+        );
     }
 }

@@ -4,98 +4,251 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::cgroup::{Cgroup, Version};
+use crate::result::CostSource;
+
 /// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every architecture that Rust's
 /// Linux targets have (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
-/// The processes of a process group.
-pub(crate) fn group_members(group: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.group == group)).collect()
+/// CPU time, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) total_ns: u64,
+    pub(crate) user_ns: u64,
+    pub(crate) system_ns: u64,
 }
 
-/// CPU time of a set of processes, thread by thread, and what else they cost, as last seen.
+/// CPU time, and page faults with and without a read from a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    times: Times,
+    faults: u64,
+}
+
+impl Cost {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            times: Times {
+                total_ns: self.times.total_ns + other.times.total_ns,
+                user_ns: self.times.user_ns + other.times.user_ns,
+                system_ns: self.times.system_ns + other.times.system_ns,
+            },
+            faults: self.faults + other.faults,
+        }
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        Self { times: self.times.since(earlier.times), faults: self.faults.saturating_sub(earlier.faults) }
+    }
+}
+
+impl Times {
+    fn in_ticks(user: u64, system: u64) -> Self {
+        let (user_ns, system_ns) = (user * TICK_NS, system * TICK_NS);
+        Self { total_ns: user_ns + system_ns, user_ns, system_ns }
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+        }
+    }
+}
+
+/// A process: its number, and when it started. A number alone is given to another process sooner or later.
+type ProcessKey = (u32, u64);
+
+/// CPU time of a server, and what else it costs, as last seen.
+///
+/// A server is what descends from one process, the root, which itself is no part of it. The root inherits the children of
+/// processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them. So the kernel adds whatever has ended to the children's
+/// time of a process that lives: nothing is lost but the time of processes that nobody waits for (SIGCHLD ignored).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
     /// Nanoseconds on a CPU, and waiting for one, by process and thread. A thread that has ended keeps its last values.
     threads: BTreeMap<(u32, u32), (u64, u64)>,
-    /// User and system time by process, nanoseconds in whole ticks.
-    ticks: BTreeMap<u32, (u64, u64)>,
     /// Context switches by process and thread, voluntary and not.
     switches: BTreeMap<(u32, u32), (u64, u64)>,
-    /// Page faults by process, with and without a read from a disk.
-    faults: BTreeMap<u32, u64>,
+    /// The cost of the living processes, without and of the children that they waited for.
+    living: BTreeMap<ProcessKey, (Cost, Cost)>,
+    /// The cost of processes that have ended without anybody waiting for them, as last seen.
+    unwaited: Cost,
+    /// All of the tree's cost.
+    tree: Cost,
+    /// The tree's CPU time in ticks only, nanoseconds.
+    ticks_ns: u64,
+    /// Counters of ticks that were summed up; each is cut off to whole ticks.
+    tick_counters: u64,
+    /// CPU time of the server's control group, where it has one.
+    group: Option<(Times, Version)>,
 }
 
 /// CPU time that passed between two looks, nanoseconds, and what happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuSpent {
-    /// In all, exact.
+    /// In all, of all threads and processes, also of those that have ended.
     pub(crate) total_ns: u64,
-    /// In user space, in whole ticks.
+    /// In user space; sampled by the timer tick.
     pub(crate) user_ns: u64,
-    /// In the kernel, in whole ticks.
+    /// In the kernel; sampled likewise.
     pub(crate) system_ns: u64,
-    /// Of the thread that had least idle time: on a CPU or waiting for one.
+    /// Of the thread that had least idle time: on a CPU or waiting for one. Threads that came and went count as one.
     pub(crate) busiest_ns: u64,
     /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
     pub(crate) waited_ns: u64,
-    /// Context switches because a thread waited for something.
-    pub(crate) voluntary_switches: u64,
-    /// Context switches because something else was to run.
-    pub(crate) involuntary_switches: u64,
+    /// Context switches because a thread waited for something. Not known where ended threads did much of the work.
+    pub(crate) voluntary_switches: Option<u64>,
+    /// Context switches because something else was to run; not known likewise.
+    pub(crate) involuntary_switches: Option<u64>,
     /// Page faults.
     pub(crate) faults: u64,
+    /// Origin of the CPU time.
+    pub(crate) source: CostSource,
+    /// Processes ended that nobody waited for: part of their time is missing.
+    pub(crate) is_incomplete: bool,
+    /// Set where the kernel's two accounts of the CPU time differ.
+    pub(crate) disagreement: Option<Disagreement>,
 }
 
+/// CPU time by two accounts of the kernel that differ by more than the ticks' error, nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Disagreement {
+    /// What the run's cost is made of.
+    pub(crate) used_ns: u64,
+    /// The sum over `/proc/PID/stat`.
+    pub(crate) ticks_ns: u64,
+}
+
+/// Two accounts of the same time may differ by this part: they are not read at the same moment.
+const SKEW: u64 = 50;
+/// Context switches are known where ended threads did at most this part of the work, or one tick.
+const UNSEEN: u64 = 20;
+/// How often a tree is read again while processes end.
+const TREE_ATTEMPTS: usize = 5;
+
 impl CpuUsage {
-    /// Looks again, at these processes.
-    pub(crate) fn look(&mut self, pids: &[u32]) {
-        for &pid in pids {
-            for tid in tasks(pid) {
-                if let Some(times) = schedstat(pid, tid) {
-                    self.threads.insert((pid, tid), times);
-                }
-                if let Some(switches) = switches(pid, tid) {
-                    self.switches.insert((pid, tid), switches);
-                }
+    /// Looks again, at what descends from `root`, and at the control group that it is in.
+    pub(crate) fn look(&mut self, root: u32, cgroup: Option<&Cgroup>) {
+        let tree = settled_tree(root);
+        let mut living = BTreeMap::new();
+        (self.ticks_ns, self.tick_counters) = (0, 0);
+        for (&pid, stat) in &tree {
+            let is_server = pid != root;
+            let own = if is_server { own_cost(pid, stat) } else { Cost::default() };
+            living.insert((pid, stat.start), (own, stat.children));
+            let ticks = if is_server { stat.own } else { Cost::default() }.plus(stat.children);
+            self.ticks_ns += ticks.times.total_ns;
+            self.tick_counters += 2 + 2 * u64::from(stat.children != Cost::default());
+            if is_server {
+                self.look_at_threads(pid);
             }
-            if let Some(stat) = stat(pid) {
-                self.ticks.insert(pid, (stat.user_ns, stat.system_ns));
-                self.faults.insert(pid, stat.faults);
+        }
+        self.unwaited = self.unwaited.plus(unwaited(&self.living, &living));
+        self.living = living;
+        let sum =
+            self.living.values().fold(self.unwaited, |sum, (own, children)| sum.plus(*own).plus(*children));
+        self.tree = sum;
+        self.ticks_ns += self.unwaited.times.total_ns;
+        self.group = cgroup.and_then(|cgroup| Some((cgroup.times()?, cgroup.version)));
+    }
+
+    fn look_at_threads(&mut self, pid: u32) {
+        for tid in tasks(pid) {
+            if let Some(times) = schedstat(pid, tid) {
+                self.threads.insert((pid, tid), times);
+            }
+            if let Some(switches) = switches(pid, tid) {
+                self.switches.insert((pid, tid), switches);
             }
         }
     }
 
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
+        let tree = self.tree.since(earlier.tree);
+        let group =
+            self.group.zip(earlier.group).map(|((now, version), (then, _))| (now.since(then), version));
+        let error_ns = self.tick_error_ns(tree.times.total_ns);
+        let (times, source) = match group {
+            Some((times, version)) if tree.times.total_ns <= times.total_ns + error_ns => {
+                (times, version.into())
+            }
+            // It has left the group, or there is none.
+            _ => (tree.times, CostSource::Procfs),
+        };
+        // Samples of the timer tick: they tell the proportion, not the sum.
+        let sampled = u128::from(times.user_ns + times.system_ns).max(1);
+        let part = |part_ns| (u128::from(times.total_ns) * u128::from(part_ns) / sampled) as u64;
+        let ticks_ns = self.ticks_ns.saturating_sub(earlier.ticks_ns);
+        let differs = times.total_ns.abs_diff(ticks_ns) > error_ns;
+        CpuSpent {
+            total_ns: times.total_ns,
+            user_ns: part(times.user_ns),
+            system_ns: part(times.system_ns),
+            faults: tree.faults,
+            source,
+            is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
+            disagreement: differs.then_some(Disagreement { used_ns: times.total_ns, ticks_ns }),
+            ..self.threads_since(earlier, times.total_ns)
+        }
+    }
+
+    /// What is known thread by thread; `total_ns` is what all have spent.
+    fn threads_since(&self, earlier: &Self, total_ns: u64) -> CpuSpent {
         let each = self.threads.iter().map(|(thread, &(on_cpu, waiting))| {
             let then = earlier.threads.get(thread).copied().unwrap_or_default();
             (on_cpu.saturating_sub(then.0), waiting.saturating_sub(then.1))
         });
         let each: Vec<(u64, u64)> = each.collect();
-        let total_ns = each.iter().map(|(spent, _)| spent).sum::<u64>();
+        let unseen_ns = total_ns.saturating_sub(each.iter().map(|(spent, _)| spent).sum());
         let busiest_ns = each.iter().map(|(spent, waited)| spent + waited).max().unwrap_or(0);
         // Threads of one server may share a processor and wait for each other: at most what the others have spent.
-        let waited_ns = each.iter().map(|(spent, waited)| waited.saturating_sub(total_ns - spent)).max();
-        let (user_ns, system_ns) = passed(&self.ticks, &earlier.ticks);
-        let (voluntary_switches, involuntary_switches) = passed(&self.switches, &earlier.switches);
-        let faults = self.faults.iter().map(|(pid, now)| {
-            let then = earlier.faults.get(pid).copied().unwrap_or_default();
-            now.saturating_sub(then)
-        });
+        let held_up = |(spent, waited): &(u64, u64)| waited.saturating_sub(total_ns.saturating_sub(*spent));
+        let (voluntary, involuntary) = passed(&self.switches, &earlier.switches);
+        let is_known = unseen_ns <= (total_ns / UNSEEN).max(TICK_NS);
         CpuSpent {
-            total_ns,
-            user_ns,
-            system_ns,
-            busiest_ns,
-            waited_ns: waited_ns.unwrap_or(0),
-            voluntary_switches,
-            involuntary_switches,
-            faults: faults.sum(),
+            busiest_ns: busiest_ns.max(unseen_ns),
+            waited_ns: each.iter().map(held_up).max().unwrap_or(0),
+            voluntary_switches: is_known.then_some(voluntary),
+            involuntary_switches: is_known.then_some(involuntary),
+            ..CpuSpent::default()
         }
     }
+
+    /// By how much ticks may differ from scheduler time. Every counter is cut off to whole ticks, and the time of a thread that
+    /// runs is brought up to date with the next tick.
+    fn tick_error_ns(&self, total_ns: u64) -> u64 {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        (self.tick_counters + self.threads.len().min(processors) as u64) * TICK_NS + total_ns / SKEW
+    }
+}
+
+/// The cost of a living process, also of its threads that have ended, without its children.
+fn own_cost(pid: u32, stat: &Stat) -> Cost {
+    let exact = engine::process_cpu_time(pid).and_then(|time| u64::try_from(time.as_nanos()).ok());
+    let total_ns = exact.unwrap_or(stat.own.times.total_ns);
+    Cost { times: Times { total_ns, ..stat.own.times }, ..stat.own }
+}
+
+/// The cost of processes that have ended since, where nobody has waited for them: nothing that lives has grown by it.
+fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey, (Cost, Cost)>) -> Cost {
+    let (mut ended, mut waited_for, mut count) = (Cost::default(), Cost::default(), 0);
+    for (process, (own, children)) in then {
+        match now.get(process) {
+            Some((_, grown)) => waited_for = waited_for.plus(grown.since(*children)),
+            None => {
+                ended = ended.plus(*own).plus(*children);
+                count += 1;
+            }
+        }
+    }
+    let missing = ended.since(waited_for);
+    // User and system time are cut off to whole ticks, once for each process that waits.
+    let error_ns = 2 * TICK_NS * now.len().min(count) as u64;
+    if missing.times.total_ns > error_ns { missing } else { Cost::default() }
 }
 
 /// By how much two counters have grown, over all of their owners.
@@ -142,12 +295,15 @@ pub(crate) fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    group: u32,
-    user_ns: u64,
-    system_ns: u64,
-    /// Page faults of all threads, also of those that have ended.
-    faults: u64,
+pub(crate) struct Stat {
+    parent: u32,
+    pub(crate) group: u32,
+    /// Time of its start, in ticks since the machine's.
+    start: u64,
+    /// All threads, also those that have ended.
+    own: Cost,
+    /// Children that have ended and were waited for, with theirs.
+    children: Cost,
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -160,11 +316,56 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Stat {
+        parent: u32::try_from(number(4)?).ok()?,
         group: u32::try_from(number(5)?).ok()?,
-        user_ns: number(14)? * TICK_NS,
-        system_ns: number(15)? * TICK_NS,
-        faults: number(10)? + number(12)?,
+        start: number(22)?,
+        own: Cost { times: Times::in_ticks(number(14)?, number(15)?), faults: number(10)? + number(12)? },
+        children: Cost {
+            times: Times::in_ticks(number(16)?, number(17)?),
+            faults: number(11)? + number(13)?,
+        },
     })
+}
+
+/// What descends from a process, without it.
+pub(crate) fn descendants(root: u32) -> BTreeMap<u32, Stat> {
+    let mut tree = tree(root);
+    tree.remove(&root);
+    tree
+}
+
+/// A process and what descends from it.
+fn tree(root: u32) -> BTreeMap<u32, Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut all: BTreeMap<u32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    // One whose parent has ended while we read has another parent by now.
+    let is_torn = |stat: &Stat| !all.contains_key(&stat.parent);
+    let torn: Vec<u32> = all.iter().filter(|(_, stat)| is_torn(stat)).map(|(&pid, _)| pid).collect();
+    all.extend(torn.into_iter().filter_map(|pid| Some((pid, stat(pid)?))));
+    let is_below = |pid: &u32| {
+        let mut line = std::iter::successors(Some(*pid), |pid| Some(all.get(pid)?.parent)).take(all.len());
+        line.any(|pid| pid == root)
+    };
+    let below: Vec<u32> = all.keys().copied().filter(is_below).collect();
+    all.retain(|pid, _| below.binary_search(pid).is_ok());
+    all
+}
+
+/// As [`tree`], at a moment between two ends of processes: the cost of one that ends is either its own or its parent's, not
+/// both, and not neither.
+fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
+    let mut seen = tree(root);
+    for _ in 1..TREE_ATTEMPTS {
+        let is_as_before = |(pid, then): (&u32, &Stat)| {
+            stat(*pid).is_some_and(|now| (now.start, now.children) == (then.start, then.children))
+        };
+        if seen.iter().all(is_as_before) {
+            break;
+        }
+        seen = tree(root);
+    }
+    seen
 }
 
 /// Context switches of a thread, voluntary and not.
@@ -269,9 +470,16 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "4242 (a ) b) S 1 77 77 0 -1 4194560 1 2 3 4 250 31 0 0 20 0 1 0 12 13 14";
-        let expected = Stat { group: 77, user_ns: 2_500_000_000, system_ns: 310_000_000, faults: 4 };
+        let line = "4242 (a ) b) S 1 77 77 0 -1 4194560 1 2 3 4 250 31 7 5 20 0 1 0 12 13 14";
+        let expected = Stat {
+            parent: 1,
+            group: 77,
+            start: 12,
+            own: Cost { times: Times::in_ticks(250, 31), faults: 4 },
+            children: Cost { times: Times::in_ticks(7, 5), faults: 6 },
+        };
         assert_eq!(parse_stat(line), Some(expected));
+        assert_eq!(expected.own.times.total_ns, 2_810_000_000);
         assert_eq!(parse_stat("4242 (x) S 1"), None);
     }
 
@@ -330,25 +538,81 @@ mod tests {
         assert!(listeners_at(&[at]).is_empty());
     }
 
+    fn cost(total_ns: u64) -> Cost {
+        Cost { times: Times { total_ns, user_ns: total_ns, system_ns: 0 }, faults: 0 }
+    }
+
+    /// A usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, its control group `group_ns`.
+    fn usage(tree_ns: u64, ticks_ns: u64, group_ns: Option<u64>) -> CpuUsage {
+        let group = group_ns.map(|ns| (cost(ns).times, Version::V2));
+        CpuUsage { tree: cost(tree_ns), ticks_ns, group, ..CpuUsage::default() }
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
     #[test]
-    fn a_thread_that_ended_keeps_its_cost() {
-        let mut usage = CpuUsage::default();
-        usage.threads.insert((1, 2), (500, 10));
-        usage.ticks.insert(1, (TICK_NS, 0));
-        let before = usage.clone();
-        usage.threads.insert((1, 2), (800, 30));
-        usage.threads.insert((1, 3), (50, 0));
-        usage.ticks.insert(1, (TICK_NS, 2 * TICK_NS));
-        // Thread 2 ends here: nothing overwrites what was seen of it.
-        usage.look(&[]);
-        let spent =
-            CpuSpent { total_ns: 350, system_ns: 2 * TICK_NS, busiest_ns: 320, ..CpuSpent::default() };
-        assert_eq!(usage.since(&before), spent);
+    fn ended_threads_count_in_the_total() {
+        let mut now = usage(SECOND, SECOND, None);
+        now.threads.insert((1, 2), (200_000_000, 50_000_000));
+        now.switches.insert((1, 2), (5, 6));
+        let spent = now.since(&CpuUsage::default());
+        assert_eq!((spent.total_ns, spent.source, spent.disagreement), (SECOND, CostSource::Procfs, None));
+        // Threads that came and went did 0.8 s of it: nobody knows how often they were switched.
+        assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
+        now.threads.insert((1, 3), (800_000_000, 0));
+        assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));
+    }
+
+    #[test]
+    fn user_and_system_time_add_up_to_the_total() {
+        let mut now = usage(SECOND, SECOND, None);
+        (now.tree.times.user_ns, now.tree.times.system_ns) = (100_000_000, 300_000_000);
+        let spent = now.since(&CpuUsage::default());
+        assert_eq!((spent.user_ns, spent.system_ns), (250_000_000, 750_000_000));
+    }
+
+    #[test]
+    fn accounts_that_differ_by_more_than_ticks_are_told() {
+        let disagreement = |now: CpuUsage| now.since(&CpuUsage::default()).disagreement;
+        assert_eq!(disagreement(usage(SECOND, SECOND - SECOND / 60, None)), None);
+        let expected = Disagreement { used_ns: SECOND, ticks_ns: SECOND / 2 };
+        assert_eq!(disagreement(usage(SECOND, SECOND / 2, None)), Some(expected));
+        let many = CpuUsage { tick_counters: 60, ..usage(SECOND, SECOND / 2, None) };
+        assert_eq!(disagreement(many), None);
+    }
+
+    #[test]
+    fn a_control_group_counts_what_nobody_waited_for() {
+        let source = |now: CpuUsage| {
+            let spent = now.since(&usage(0, 0, Some(0)));
+            (spent.total_ns, spent.source)
+        };
+        let group = Some(2 * SECOND);
+        assert_eq!(source(usage(SECOND, SECOND, group)), (2 * SECOND, CostSource::CgroupV2));
+        // A server that has moved itself elsewhere.
+        assert_eq!(source(usage(4 * SECOND, 4 * SECOND, group)), (4 * SECOND, CostSource::Procfs));
+        assert_eq!(source(usage(SECOND, SECOND, None)), (SECOND, CostSource::Procfs));
+        let is_incomplete = |group| {
+            let now = CpuUsage { unwaited: cost(SECOND), ..usage(SECOND, SECOND, group) };
+            now.since(&usage(0, 0, Some(0))).is_incomplete
+        };
+        assert!(is_incomplete(None) && !is_incomplete(group));
+    }
+
+    #[test]
+    fn an_ended_process_keeps_its_cost_when_nobody_waited() {
+        let then = BTreeMap::from([((1, 0), (cost(5), cost(SECOND))), ((2, 0), (cost(SECOND), cost(7)))]);
+        let with_children = |children| BTreeMap::from([((1, 0), (cost(6), cost(children)))]);
+        assert_eq!(unwaited(&then, &with_children(SECOND)), cost(SECOND + 7));
+        assert_eq!(unwaited(&then, &with_children(2 * SECOND)), Cost::default());
+        // The same number, started at another time.
+        let again = BTreeMap::from([((2, 9), (cost(1), cost(0)))]);
+        assert_eq!(unwaited(&then, &again), cost(2 * SECOND + 12));
     }
 
     #[test]
     fn threads_that_wait_for_each_other_are_not_held_up_by_others() {
-        let mut usage = CpuUsage::default();
+        let mut usage = usage(1000, 0, None);
         usage.threads.insert((1, 2), (600, 500));
         usage.threads.insert((1, 3), (400, 450));
         // Thread 2 may have waited 400 for thread 3, and 3 all of its time for 2.
@@ -356,12 +620,20 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_threads_and_memory() {
-        let me = [std::process::id()];
+    fn descendants_have_threads_and_memory() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
+        let me = std::process::id();
         let mut usage = CpuUsage::default();
-        usage.look(&me);
-        assert!(usage.since(&CpuUsage::default()).faults > 0);
-        assert!(usage.since(&CpuUsage::default()).total_ns > 0);
-        assert!(memory(&me).resident > memory(&me).anonymous);
+        usage.look(me, None);
+        let found = descendants(me);
+        let (ran, memory) = (usage.since(&CpuUsage::default()), memory(&[child.id()]));
+        child.kill().expect("our own child");
+        child.wait().expect("killed");
+        assert!(found.contains_key(&child.id()) && !found.contains_key(&me));
+        assert!(ran.faults > 0 && ran.total_ns > 0 && memory.resident > 0);
+        usage.look(me, None);
+        assert!(!descendants(me).contains_key(&child.id()));
+        // Waited for by us: nothing of it is lost.
+        assert!(usage.since(&CpuUsage::default()).faults >= ran.faults);
     }
 }

@@ -106,14 +106,20 @@ enum Bracket {
 }
 
 impl<E> Search<'_, E> {
-    /// Whether the thresholds are met at `rate`.
+    /// Whether the thresholds are met at `rate`. A trial that the generator or the machine limited is repeated once: it says
+    /// nothing about the server, and the machine may have been disturbed.
     fn try_rate(&mut self, rate: f64, is_confirmation: bool) -> Result<bool, E> {
         let length = if is_confirmation { self.range.full } else { self.range.trial_length(rate) };
-        let outcome = (self.attempt)(rate, length, is_confirmation)?;
-        let met = outcome == Outcome::Met;
         let measure_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-        self.trials.push(Trial { rate_per_s: rate, measure_ns, is_confirmation, outcome });
-        Ok(met)
+        for is_repeat in [false, true] {
+            let outcome = (self.attempt)(rate, length, is_confirmation)?;
+            let (met, limited) = (outcome == Outcome::Met, matches!(outcome, Outcome::GeneratorLimit(_)));
+            self.trials.push(Trial { rate_per_s: rate, measure_ns, is_confirmation, outcome });
+            if is_repeat || !limited {
+                return Ok(met);
+            }
+        }
+        Ok(false)
     }
 
     fn has_trials_left(&self) -> bool {
@@ -177,7 +183,8 @@ impl<E> Search<'_, E> {
         let Range { lowest, highest, .. } = *self.range;
         let above = |trial: &&Trial| found.is_none_or(|rate| trial.rate_per_s > rate);
         let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != Outcome::Met);
-        let nearest = failed.min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
+        // Of several trials at one rate the last: it repeats those before it.
+        let nearest = failed.rev().min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         match (found, nearest.map(|trial| (trial.rate_per_s, &trial.outcome))) {
             (Some(_), None) => {
                 format!(
@@ -293,6 +300,26 @@ mod tests {
         );
         let found = limited(10.0);
         assert!(found.conclusion.contains("nothing is known about the server"), "{}", found.conclusion);
+    }
+
+    #[test]
+    fn repeats_a_trial_that_the_generator_limited_once() {
+        let mut disturbed = true;
+        let mut attempt = |rate: f64, _: Duration, _: bool| {
+            // Every other trial is disturbed.
+            disturbed = !disturbed;
+            Ok::<_, ()>(match rate <= 20_000.0 {
+                _ if !disturbed => Outcome::GeneratorLimit("the machine stood still".to_owned()),
+                true => Outcome::Met,
+                false => Outcome::Missed("p99<2ms: 5ms".to_owned()),
+            })
+        };
+        let found = find(&RANGE, &mut attempt).expect("no attempt fails");
+        assert!(found.rate_per_s.is_some_and(|rate| rate > 19_500.0), "{found:?}");
+        assert!(found.conclusion.contains("p99<2ms: 5ms"), "{}", found.conclusion);
+        // Each has its own line among the trials, as among the runs.
+        assert!(found.trials.len().is_multiple_of(2));
+        assert!(found.trials.chunks(2).all(|pair| pair[0].rate_per_s == pair[1].rate_per_s));
     }
 
     #[test]

@@ -131,6 +131,7 @@ pub(crate) fn explain(error: &TlsError) -> String {
             "the server sends something that is not TLS".to_owned()
         }
         TlsError::Protocol(error) => format!("TLS: {error}"),
+        error @ TlsError::KeysExhausted => error.to_string(),
     }
 }
 

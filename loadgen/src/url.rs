@@ -1,7 +1,8 @@
 //! Where to connect: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -141,6 +142,21 @@ impl FromStr for Url {
         };
         Ok(Self { transport, host, port, target })
     }
+}
+
+/// Returns all addresses of a host in the resolver's order, each once, and at least one.
+///
+/// # Errors
+///
+/// What the resolver says.
+pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (host, port).to_socket_addrs()? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
 }
 
 /// RFC 6455 3.

@@ -216,6 +216,21 @@ fn frames_in_the_segment_of_the_response_are_echoed() {
 }
 
 #[test]
+fn skips_interim_responses() {
+    for visit in every_engine(|listener| {
+        let (mut peer, answer) = Peer::ask(listener);
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        peer.send(interim.as_bytes());
+        peer.send(answer.as_bytes());
+        peer.send(&frame(true, Opcode::Text, b"hello"));
+        peer.assert_next(Opcode::Text, b"hello", "the first message");
+        peer.close(1000, "");
+    }) {
+        assert_eq!((visit.messages, visit.ending), (1, closed(1000, "")));
+    }
+}
+
+#[test]
 fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
     every_engine(|listener| {
         // A character is split between the fragments, and every byte comes alone.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT SECONDS
+"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT ADMIN-PORT SECONDS
 
 Prints one line of JSON: how often each kind did what it does. A connection that the server ends is what most of them want;
 one that it should not have ended is counted as a surprise.
@@ -46,12 +46,15 @@ def frame(opcode, payload, fin=True):
 class Peer:
     """A connection."""
 
-    def __init__(self, address, tls):
+    def __init__(self, address, tls, source=None):
         self.address = address
         self.tls = tls
+        self.source = source
 
     async def __aenter__(self):
-        opening = asyncio.open_connection(*self.address, ssl=self.tls, server_hostname='localhost' if self.tls else None)
+        opening = asyncio.open_connection(
+            *self.address, ssl=self.tls, server_hostname='localhost' if self.tls else None, local_addr=self.source,
+        )
         self.reader, self.writer = await asyncio.wait_for(opening, PATIENCE)
         return self
 
@@ -191,17 +194,46 @@ async def tls_handshakes(peer):
         surprise('tls_handshakes', answer)
 
 
+async def endless(peer):
+    """A message that never ends, beside pings whose pongs are not read: the message's time is up all the same."""
+    await peer.open()
+    peer.reader._transport.pause_reading()
+    peer.send(frame(BINARY, b'endless', fin=False))
+    flood = frame(PING, b'p' * 125) * 100
+    began = time.monotonic()
+    while time.monotonic() < began + PATIENCE:
+        if peer.writer.transport.is_closing():
+            return
+        try:
+            peer.send(flood)
+            await asyncio.wait_for(peer.writer.drain(), 0.5)
+        except asyncio.TimeoutError:
+            # What it has read by now tells of the end, if there was one.
+            peer.reader._transport.resume_reading()
+            await asyncio.sleep(0.05)
+            peer.reader._transport.pause_reading()
+            peer.reader._buffer.clear()
+    surprise('endless', 'the connection is still open')
+
+
+async def silent(peer):
+    """Says nothing: refused where its address has too many connections, and given up otherwise."""
+    await peer.until_the_end()
+
+
+# One address has far more of them than the server lets in.
+CROWD, CROWD_FROM = 600, ('127.0.0.9', 0)
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
 KINDS = {
     churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
-    pings: (4, 0.05), fragments: (2, 0.2), rubbish: (4, 0.01), handshakes: (4, 0.01),
+    pings: (4, 0.05), fragments: (2, 0.2), rubbish: (4, 0.01), handshakes: (4, 0.01), endless: (2, 0.2),
 }
 
 
-async def keep_at_it(kind, rest, address, tls, end):
+async def keep_at_it(kind, rest, address, tls, end, source=None):
     while time.monotonic() < end:
         try:
-            async with Peer(address, tls) as peer:
+            async with Peer(address, tls, source) as peer:
                 await kind(peer)
             done[kind.__name__] += 1
         except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -213,7 +245,8 @@ async def keep_at_it(kind, rest, address, tls, end):
 
 
 async def main():
-    address, end = (sys.argv[2], int(sys.argv[3])), time.monotonic() + float(sys.argv[4])
+    address, admin = (sys.argv[2], int(sys.argv[3])), (sys.argv[2], int(sys.argv[4]))
+    end = time.monotonic() + float(sys.argv[5])
     tls, share = None, 1
     if sys.argv[1] == 'wss':
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -222,7 +255,10 @@ async def main():
         share = 4
     at_work = [(kind, share * rest, tls) for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))]
     at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
-    await asyncio.gather(*(keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work))
+    tasks = [keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work]
+    tasks += [keep_at_it(silent, 1, address, None, end, CROWD_FROM) for _ in range(CROWD)]
+    tasks += [keep_at_it(silent, 0.1, admin, None, end) for _ in range(8)]
+    await asyncio.gather(*tasks)
     print(json.dumps(done))
 
 

@@ -13,13 +13,16 @@ import urllib.request
 # Short, so that what stalls is met by them within the soak. Its own pages of memory, so that they can be counted.
 LIMITS = [
     '--handshake-timeout', '2s', '--message-timeout', '3s', '--write-timeout', '5s', '--ping-interval', '5s',
-    '--max-fragments', '10000', '--max-connections', '2000', '--log', 'off',
+    '--max-fragments', '10000', '--max-connections', '2000', '--max-connections-per-ip', '400', '--log', 'off',
 ]
 # A worker keeps up to 16 MiB of buffers for use again; a warm-up as long as the soak has taken most of that.
 MEMORY_SLACK = 8 << 20
 # The good load's p99 beside the hostile clients, which share its processors: it must not wait for any of them.
 P99_LIMIT_NS = 100_000_000
-KINDS = ['churn', 'greet', 'reset', 'stall', 'slow_reader', 'pings', 'fragments', 'rubbish', 'handshakes']
+# The longest that /healthz may take beside silent clients of the admin listener, in seconds.
+HEALTH_LIMIT = 1
+REFUSED = 'sparring_refusals_total{rule="too-many-from-address"}'
+KINDS = ['churn', 'greet', 'reset', 'stall', 'slow_reader', 'pings', 'fragments', 'rubbish', 'handshakes', 'endless', 'silent']
 REQUEST = (
     b'GET /soak HTTP/1.1\r\nHost: soak\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
     b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
@@ -51,16 +54,32 @@ class Server:
                 return int(found[1])
         sys.exit('soak: the server does not start')
 
-    def metric(self, name):
+    def metric(self, name, default=None):
+        """`default` stands for a counter that is not there before it has counted."""
         with urllib.request.urlopen(f'http://127.0.0.1:{self.admin}/metrics', timeout=5) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(name + ' '):
                     return int(line.rsplit(' ', 1)[1])
-        raise KeyError(name)
+        if default is None:
+            raise KeyError(name)
+        return default
+
+    def health(self):
+        """How long an answer takes, in seconds."""
+        began = time.monotonic()
+        urllib.request.urlopen(f'http://127.0.0.1:{self.admin}/healthz', timeout=20).close()
+        return time.monotonic() - began
 
     def memory(self):
         with open(f'/proc/{self.process.pid}/status', encoding='ascii') as status:
             return 1024 * int(re.search(r'RssAnon:\s+(\d+)', status.read())[1])
+
+    def memory_within(self, limit):
+        """Its memory, after a while for the allocator to give back what is free."""
+        end = time.monotonic() + 10
+        while self.memory() > limit and time.monotonic() < end:
+            time.sleep(0.2)
+        return self.memory()
 
     def descriptors(self):
         """Of a process; connections of the uring engine are not among them, but in the metrics. The least of a second: the
@@ -129,8 +148,17 @@ def p99(run):
 
 
 def hostile(server, seconds):
-    command = [sys.executable, f'{HERE}/hostile.py', server.scheme, '127.0.0.1', str(server.port), str(seconds)]
+    command = [sys.executable, f'{HERE}/hostile.py', server.scheme, '127.0.0.1', str(server.port), str(server.admin), str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def slowest_health(server, seconds):
+    """The slowest answer of looks over so many seconds."""
+    end, slowest = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        slowest = max(slowest, server.health())
+        time.sleep(0.2)
+    return slowest
 
 
 def in_ms(nanoseconds):
@@ -149,7 +177,9 @@ def soak(programs, engine, scheme, seconds, checks):
         alone = p99(result_of(good_load(programs, server, max(3, seconds // 5)))[2])
         checks.check('empty before', server.is_empty(), '0 connections')
         memory, descriptors = server.memory(), server.descriptors()
+        refused = server.metric(REFUSED, 0)
         load, others = good_load(programs, server, seconds), hostile(server, seconds)
+        slowest = slowest_health(server, seconds)
         status, errors, run = result_of(load)
         counts = json.loads(others.communicate()[0] or '{}')
         checks.check('the good load', status == 0, f'exit status {status}, {run and run["received"]} echoes {errors}')
@@ -161,8 +191,11 @@ def soak(programs, engine, scheme, seconds, checks):
         idle = [kind for kind in kinds if counts.get(kind, 0) + counts.get(kind + ' reset', 0) == 0]
         checks.check('the hostile ones', not idle, ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items())))
         checks.check('they got what they should', counts.get('surprise', 0) == 0, f'{counts.get("surprise", 0)} surprises')
+        now = server.metric(REFUSED, 0)
+        checks.check('the crowd of one address', now > refused, f'{now - refused} connections refused')
+        checks.check('health', slowest <= HEALTH_LIMIT, f'answered within {slowest * 1000:.0f} ms')
         checks.check('empty after', server.is_empty(), '0 connections')
-        now = server.memory()
+        now = server.memory_within(memory + MEMORY_SLACK)
         checks.check('memory', now <= memory + MEMORY_SLACK, f'RssAnon {now >> 10} KiB, before {memory >> 10} KiB')
         left = server.descriptors()
         checks.check('descriptors', left <= descriptors, f'{left}, before {descriptors}')

@@ -132,11 +132,12 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
     byte_rate: u64,
 
-    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008.
+    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008. One that is 5 s ahead of its
+    /// rate is closed in any case.
     #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
     rate_policy: Policy,
 
-    /// Largest message, all fragments together; more is answered with Close 1009. At least 1.
+    /// Largest message, all fragments together; more is answered with Close 1009. From 1 to 2GiB.
     #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = LIMITS)]
     max_message: u64,
 
@@ -333,9 +334,13 @@ fn size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes(text)?).map_err(|error| error.to_string())
 }
 
+/// Of one message more than this is not kept.
+const MAX_MESSAGE: u64 = 2 << 30;
+
 fn message_size(text: &str) -> Result<u64, String> {
     match bytes(text)? {
         0 => Err("at least 1 byte".to_owned()),
+        size if size > MAX_MESSAGE => Err("at most 2GiB".to_owned()),
         size => Ok(size),
     }
 }
@@ -630,6 +635,8 @@ mod tests {
             ("--protocol", "http"),
             ("--max-message", "0"),
             ("--max-message", "large"),
+            ("--max-message", "2049MiB"),
+            ("--max-message", "8GiB"),
             ("--max-fragments", "-1"),
             ("--handshake-timeout", "5"),
             ("--idle-timeout", "1000years"),
@@ -657,6 +664,13 @@ mod tests {
             let error = config(&[&format!("{flag}={value}")]).expect_err(flag);
             assert!(error.contains(flag), "{flag} {value}: {error}");
         }
+    }
+
+    #[test]
+    fn the_largest_message_has_a_maximum() {
+        assert_eq!(config(&["--max-message", "2GiB"]).expect("a size").rules.limits.max_message, 2 << 30);
+        let error = config(&["--max-message", "8GiB"]).expect_err("too large");
+        assert!(error.contains("8GiB") && error.contains("at most 2GiB"), "{error}");
     }
 
     #[test]

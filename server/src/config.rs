@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -262,8 +262,30 @@ impl ListenAddress {
     /// [`ServeError::Resolve`].
     pub fn resolve(&self, flag: &'static str) -> Result<SocketAddr, ServeError> {
         let failed = |source| ServeError::Resolve { flag, host: self.host.clone(), source };
-        let mut found = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?;
-        found.next().ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no address found")))
+        let first = self.addresses().map_err(failed)?.next();
+        first.ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no address found")))
+    }
+
+    fn addresses(&self) -> io::Result<impl Iterator<Item = SocketAddr>> {
+        (self.host.as_str(), self.port).to_socket_addrs()
+    }
+
+    /// What a user may expect a listener to cover that is bound to `bound` alone; `None` where there is nothing of the kind.
+    pub(crate) fn not_covered(&self, bound: SocketAddr) -> Option<String> {
+        self.not_covered_of(bound, self.addresses().into_iter().flatten())
+    }
+
+    fn not_covered_of(&self, bound: SocketAddr, all: impl Iterator<Item = SocketAddr>) -> Option<String> {
+        let (host, port) = (&self.host, bound.port());
+        if bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            return Some(format!(
+                "--listen {bound} covers IPv6 alone: for IPv4 give --listen 0.0.0.0:{port} beside it"
+            ));
+        }
+        let other = all.map(|address| SocketAddr::new(address.ip(), port)).find(|other| *other != bound)?;
+        Some(format!(
+            "--listen {host}:{port} covers {bound} alone: for {other} give --listen {other} beside it"
+        ))
     }
 }
 
@@ -317,6 +339,24 @@ mod tests {
 
     fn parse(text: &str) -> Result<(Option<Scheme>, String, u16), ListenAddressError> {
         text.parse().map(|a: ListenAddress| (a.scheme, a.host, a.port))
+    }
+
+    #[test]
+    fn says_what_a_listener_does_not_cover() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let missing = |listen: &str, bound, all: &[&str]| {
+            let listen: ListenAddress = listen.parse().expect("an address");
+            listen.not_covered_of(address(bound), all.iter().map(|text| address(text)))
+        };
+        let both = ["127.0.0.1:0", "[::1]:0"];
+        let hint = missing("localhost:0", "127.0.0.1:5", &both).expect("::1 is not covered");
+        assert!(hint.contains("covers 127.0.0.1:5 alone") && hint.contains("--listen [::1]:5"), "{hint}");
+        let hint = missing("localhost:0", "[::1]:5", &both).expect("127.0.0.1 is not covered");
+        assert!(hint.contains("--listen 127.0.0.1:5"), "{hint}");
+        let hint = missing("[::]:0", "[::]:5", &["[::]:0"]).expect("IPv4 is not covered");
+        assert!(hint.contains("IPv6 alone") && hint.contains("--listen 0.0.0.0:5"), "{hint}");
+        assert_eq!(missing("127.0.0.1:0", "127.0.0.1:5", &["127.0.0.1:0"]), None);
+        assert_eq!(missing("localhost:0", "127.0.0.1:5", &["127.0.0.1:0", "127.0.0.1:0"]), None);
     }
 
     #[test]

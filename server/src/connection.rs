@@ -1,7 +1,6 @@
 //! What the server keeps for one WebSocket, and its heartbeat.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use engine::Nanos;
@@ -15,15 +14,14 @@ use crate::rate::Usage;
 pub struct Connection {
     pub(crate) stage: Stage,
     pub(crate) assembly: Assembly,
-    /// There only where limits need it.
-    pub(crate) account: Option<Box<Account>>,
+    /// What no message needs.
+    pub(crate) account: Box<Account>,
     /// When something last arrived.
     heard: Tick,
-    /// The tick in which a deadline found it inside a frame of which no payload had come; the tick after for the one tick that
-    /// is zero.
-    stuck: Option<NonZeroU32>,
     /// Pings sent since.
     unanswered: u8,
+    /// A deadline has found it inside a frame of which no payload had come, and no frame has ended since.
+    is_stuck: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 64, "the engine keeps one of these for every connection");
@@ -38,42 +36,61 @@ pub(crate) enum Stage {
     Refused,
 }
 
-/// What limits on rates and addresses need to know of a connection.
+/// What limits, deadlines and the log need to know of a connection.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// Where it comes from, for the addresses' table.
-    pub(crate) peer: Option<SocketAddr>,
+    peer: Option<(IpAddr, u16)>,
     pub(crate) usage: Usage,
-    /// Its reads pause until then.
-    pub(crate) paused: Option<Nanos>,
+    /// Its reads pause until then; [`Nanos::NEVER`]: they do not.
+    pub(crate) paused_until: Nanos,
+    /// When a deadline found it stuck.
+    stuck_since: Tick,
+    /// Bytes that its peer had not taken when last looked at; beyond 32 bits the largest.
+    unsent: u32,
 }
 
+const _: () = assert!(size_of::<Account>() <= 56, "every connection has one");
+
 impl Connection {
-    pub(crate) fn new(stage: Stage, account: Option<Box<Account>>, now: Nanos) -> Self {
+    pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
+        let heard = Tick::at(now);
+        let account = Account {
+            peer: peer.map(|peer| (peer.ip(), peer.port())),
+            usage: Usage::default(),
+            paused_until: Nanos::NEVER,
+            stuck_since: heard,
+            unsent: 0,
+        };
         let assembly = Assembly::default();
-        Self { stage, assembly, account, heard: Tick::at(now), stuck: None, unanswered: 0 }
+        Self { stage, assembly, account: Box::new(account), heard, unanswered: 0, is_stuck: false }
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.account.as_ref().and_then(|account| account.peer)
+        self.account.peer.map(SocketAddr::from)
     }
 
-    /// How long it has certainly been inside the same frame without payload: since the deadline that found it there, if nothing
-    /// has come since then. A few bytes at a time can stretch a header or a control frame, which cost nobody anything, but not
-    /// a payload.
+    /// How long it has certainly been inside the same frame without payload: since the deadline that found it there, if no frame
+    /// has ended since then.
     pub(crate) fn stuck(&mut self, now: Nanos) -> Duration {
-        match self.stuck.map(|tick| Tick(tick.get())) {
-            Some(since) if self.heard.until(now) >= since.until(now) => since.until(now),
-            _ => {
-                self.stuck = Some(NonZeroU32::new(Tick::at(now).0).unwrap_or(NonZeroU32::MIN));
-                Duration::ZERO
-            }
+        if !std::mem::replace(&mut self.is_stuck, true) {
+            self.account.stuck_since = Tick::at(now);
         }
+        self.account.stuck_since.until(now)
     }
 
-    /// It is between frames, or its payload is coming.
+    /// A frame has ended, or its payload is coming.
+    #[inline]
     pub(crate) fn is_not_stuck(&mut self) {
-        self.stuck = None;
+        self.is_stuck = false;
+    }
+
+    /// Takes it for a sign of life that fewer bytes are unsent than at the last look. A ping is written after the look: that the
+    /// kernel has taken it says nothing.
+    pub(crate) fn look_at_output(&mut self, unsent: usize, now: Nanos) {
+        let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
+        if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
+            self.heard(now);
+        }
     }
 
     /// Notes a sign of life: any bytes are one, a Pong is not needed (RFC 6455 5.5.2).
@@ -86,8 +103,8 @@ impl Connection {
 
 /// When a silent connection is pinged, and when it is given up.
 ///
-/// Nothing is rescheduled when bytes arrive: the deadline fires where it was set, finds how long the connection has been
-/// silent, and moves on.
+/// Silence is that nothing has arrived, and that the peer has taken no output. Nothing is rescheduled when bytes arrive: the
+/// deadline fires where it was set, finds how long the connection has been silent, and moves on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// A connection from which nothing came for this long is closed with 1001; zero: never.
@@ -226,14 +243,26 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_payload_is_stuck_while_nothing_comes() {
+    fn a_frame_without_payload_is_stuck_until_one_ends() {
         let mut c = idle(at(0));
         assert_eq!(c.stuck(at(10_000)), Duration::ZERO);
         assert_eq!(c.stuck(at(30_000)), Duration::from_secs(20));
+        // Bytes of the same frame change nothing.
         c.heard(at(31_000));
-        assert_eq!(c.stuck(at(40_000)), Duration::ZERO);
+        assert_eq!(c.stuck(at(40_000)), Duration::from_secs(30));
         c.is_not_stuck();
         assert_eq!(c.stuck(at(50_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn output_that_is_taken_is_a_sign_of_life() {
+        let heartbeat = seconds(40, 0);
+        let mut c = idle(at(0));
+        c.look_at_output(5000, at(10_000));
+        c.look_at_output(5002, at(20_000));
+        assert_eq!(heartbeat.beat(&mut c, at(20_000)), (Beat::Wait, Some(at(40_000))));
+        c.look_at_output(4999, at(30_000));
+        assert_eq!(heartbeat.beat(&mut c, at(40_000)), (Beat::Wait, Some(at(70_000))));
     }
 
     #[test]

@@ -67,13 +67,6 @@ impl Echo {
         assembly.0.map(|place| self.assemblies.unfinished[index(place)].begun)
     }
 
-    /// Has an unfinished message count from `now`: the other end could not go on with it.
-    pub(crate) fn begin_anew(&mut self, assembly: &Assembly, now: Nanos) {
-        if let Some(place) = assembly.0 {
-            self.assemblies.unfinished[index(place)].begun = now;
-        }
-    }
-
     /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before the fault has been
     /// echoed and nothing after it will be.
     #[inline]

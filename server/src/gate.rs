@@ -2,12 +2,12 @@
 //!
 //! What is shared between workers is touched when a connection comes and when it goes, never in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::Nanos;
+use engine::{ConnId, Nanos};
 use protocol::handshake::server::Refusal;
 
 use crate::rate::{Bucket, Rate};
@@ -211,6 +211,51 @@ impl Gate {
     }
 }
 
+/// Refused connections that have not closed yet, the oldest first.
+///
+/// They wait for their answer to be read, or for a TLS handshake to carry it. A newcomer never waits for them: when too many are
+/// left, the oldest ones are cut off.
+#[derive(Debug)]
+pub(crate) struct RefusedConnections {
+    waiting: VecDeque<ConnId>,
+    capacity: usize,
+    /// Connections at the front whose answer has been offered to the kernel, because they are not of this turn.
+    answered: usize,
+}
+
+impl RefusedConnections {
+    /// At most `capacity` of them wait at the end of a turn, besides those of the turn itself.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { waiting: VecDeque::new(), capacity, answered: 0 }
+    }
+
+    pub(crate) fn add(&mut self, id: ConnId) {
+        self.waiting.push_back(id);
+    }
+
+    /// Forgets a connection that has closed.
+    pub(crate) fn remove(&mut self, id: ConnId) {
+        if let Some(index) = self.waiting.iter().position(|&waiting| waiting == id) {
+            self.waiting.remove(index);
+            self.answered -= usize::from(index < self.answered);
+        }
+    }
+
+    /// Takes out the oldest ones beyond the capacity, at the end of a turn.
+    pub(crate) fn take_excess(&mut self) -> impl Iterator<Item = ConnId> + '_ {
+        let excess = self.waiting.len().saturating_sub(self.capacity).min(self.answered);
+        self.answered = self.waiting.len() - excess;
+        self.waiting.drain(..excess)
+    }
+}
+
+impl Default for RefusedConnections {
+    /// Nobody is cut off.
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,5 +332,23 @@ mod tests {
         }
         let first = Customer::V4(0u32.to_be_bytes());
         assert_eq!(customers.enter(first, NOW), Err(Refusal::connecting_too_fast()));
+    }
+
+    #[test]
+    fn cuts_off_the_oldest_refused_after_their_answer() {
+        let id = |slot| ConnId { slot, generation: 0 };
+        let mut refused = RefusedConnections::new(2);
+        let end_turn_with = |refused: &mut RefusedConnections, added: std::ops::Range<u32>| {
+            added.for_each(|slot| refused.add(id(slot)));
+            refused.take_excess().map(|id| id.slot).collect::<Vec<_>>()
+        };
+        // Those of this turn have not been answered yet.
+        assert_eq!(end_turn_with(&mut refused, 0..5), [0; 0]);
+        assert_eq!(end_turn_with(&mut refused, 5..6), [0, 1, 2, 3]);
+        refused.remove(id(4));
+        refused.remove(id(99));
+        assert_eq!(end_turn_with(&mut refused, 6..9), [5]);
+        assert_eq!(end_turn_with(&mut refused, 0..0), [6]);
+        assert_eq!(end_turn_with(&mut refused, 0..0), [0; 0]);
     }
 }

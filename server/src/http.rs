@@ -1,7 +1,7 @@
 //! The opening handshake's stage of a connection (RFC 6455 4.2).
 
 use engine::Output;
-use protocol::handshake::server::{Refusal, answer, find_head};
+use protocol::handshake::server::{answer, find_head};
 
 use crate::admission::Declined;
 use crate::config::Rules;
@@ -76,8 +76,8 @@ impl Reception<'_> {
                 out.append(request.response());
                 Ok(Progress::Open(frames))
             }
-            Err(refusal) if refusal == Refusal::no_upgrade() && asks_for_root(head) => {
-                out.append(self.page.response());
+            Err(refusal) if refusal.asks_for_no_upgrade() && asks_for_root(head) => {
+                out.append(self.page.response(!refusal.is_to_head()));
                 Ok(Progress::Page)
             }
             Err(refusal) => Err(refusal.into()),
@@ -85,7 +85,7 @@ impl Reception<'_> {
     }
 }
 
-/// Whether a right GET request's target is `/`, with a query or without.
+/// Whether a right request's target is `/`, with a query or without.
 fn asks_for_root(head: &[u8]) -> bool {
     let target = head.trim_ascii_start().split(|&byte| byte == b' ').nth(1).unwrap_or_default();
     target.split(|&byte| byte == b'?').next() == Some(b"/")

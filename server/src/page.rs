@@ -14,6 +14,8 @@ const PATH: &str = "{path}";
 #[derive(Debug)]
 pub(crate) struct Page {
     response: Vec<u8>,
+    /// Bytes of its head.
+    head: usize,
 }
 
 impl Page {
@@ -27,12 +29,13 @@ impl Page {
             document.len(),
             policy(),
         );
-        Self { response: response.into_bytes() }
+        let head = response.len() - document.len();
+        Self { response: response.into_bytes(), head }
     }
 
-    /// Head and content.
-    pub(crate) fn response(&self) -> &[u8] {
-        &self.response
+    /// The head, and the content where it is wanted.
+    pub(crate) fn response(&self, with_content: bool) -> &[u8] {
+        if with_content { &self.response } else { &self.response[..self.head] }
     }
 }
 

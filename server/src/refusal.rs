@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::Nanos;
-use engine::rustls::{AlertDescription, Error};
+use engine::rustls::{AlertDescription, Error, PeerIncompatible};
 use engine::tls::TlsError;
 use protocol::ProtocolError;
 use protocol::handshake::server::Refusal;
@@ -117,12 +117,25 @@ impl Refusals {
 /// The commonest failure looks like a fault of the client's and is the certificate.
 fn explain(error: &TlsError) -> String {
     use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
-    let TlsError::Protocol(Error::AlertReceived(alert)) = error else { return error.to_string() };
-    match alert {
-        UnknownCA | CertificateUnknown | BadCertificate | CertificateExpired => {
-            format!("the client does not trust this server's certificate (alert {alert:?})")
+    // TLS 1.0 and 1.1 have no extension for signature algorithms.
+    use PeerIncompatible::{
+        SignatureAlgorithmsExtensionRequired, SupportedVersionsExtensionRequired, Tls12NotOffered,
+        Tls12NotOfferedOrEnabled,
+    };
+    match error {
+        TlsError::Protocol(Error::AlertReceived(
+            alert @ (UnknownCA | CertificateUnknown | BadCertificate | CertificateExpired),
+        )) => format!("the client does not trust this server's certificate (alert {alert:?})"),
+        TlsError::Protocol(Error::AlertReceived(alert)) => {
+            format!("the client gave up in TLS (alert {alert:?})")
         }
-        alert => format!("the client gave up in TLS (alert {alert:?})"),
+        TlsError::Protocol(Error::PeerIncompatible(
+            SignatureAlgorithmsExtensionRequired
+            | SupportedVersionsExtensionRequired
+            | Tls12NotOffered
+            | Tls12NotOfferedOrEnabled,
+        )) => "the client offers TLS 1.1 or older, and this server speaks TLS 1.2 and 1.3".to_owned(),
+        error => error.to_string(),
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use engine::socket::{self, Congestion};
 use engine::tls::{Tls, TlsSettings};
 use engine::{EngineKind, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admin::{Admin, Post};
 use crate::board::Board;
 use crate::config::{Config, ListenAddress, Protocol, Scheme};
 use crate::error::ServeError;
-use crate::gate::{Census, Gate};
+use crate::gate::{Census, Gate, RefusedConnections};
 use crate::raw::RawEcho;
 use crate::stats::Stats;
 use crate::websocket::WebSocketEcho;
@@ -23,6 +24,15 @@ use crate::worker::{self, DRAIN, Plan, Report, STOP};
 
 /// Connections when nothing says how many: beyond it the tables of a worker cost more than anybody needs.
 const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
+
+/// How often the allocator gets a chance to give memory back.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+
+/// The allocator gives what is free back to the kernel a second later, but only when a block of some size is freed then. After a
+/// burst of connections or of large messages that may be never: small messages need no allocation.
+fn prompt_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
+}
 
 /// A running server. All of its workers accept connections.
 #[derive(Debug)]
@@ -90,6 +100,7 @@ impl Server {
                 reports: sender.clone(),
                 drain_timeout: config.drain_timeout,
                 gate: Gate::new(Arc::clone(&server.census)),
+                refused: RefusedConnections::new(room.refused),
                 board,
             };
             server.spawn(config, tls.as_ref().map(|(settings, _)| settings.clone()), plan)?;
@@ -99,7 +110,7 @@ impl Server {
         server.wait_for_start()?;
         if let Some(post) = admin {
             let workers = server.remotes.iter().cloned().zip(boards).collect();
-            server.admin = Some(post.serve(workers, Arc::clone(&server.census))?);
+            server.admin = Some(post.serve(engine, workers, Arc::clone(&server.census))?);
         }
         Ok(server)
     }
@@ -181,7 +192,8 @@ impl Server {
         let mut stats = Stats::default();
         let (mut drained, mut ended) = (0, 0);
         while ended < self.workers.len() {
-            match self.reports.recv() {
+            match self.reports.recv_timeout(HOUSEKEEPING) {
+                Err(RecvTimeoutError::Timeout) => prompt_allocator(),
                 Ok(Report::Started) => {}
                 Ok(Report::Drained { cut }) => {
                     stats.cut += cut as u64;
@@ -195,7 +207,7 @@ impl Server {
                     stats += result?;
                     ended += 1;
                 }
-                Err(_) => return Err(ServeError::Panicked),
+                Err(RecvTimeoutError::Disconnected) => return Err(ServeError::Panicked),
             }
         }
         self.join();
@@ -239,19 +251,22 @@ struct Room {
     connections: usize,
     /// Places in each worker's table.
     table: usize,
+    /// Refused connections of each worker that may wait for their answer to be read.
+    refused: usize,
 }
 
 impl Room {
-    /// Places of a worker for connections that are only told to go; when they are taken, newcomers wait in the listeners' queues.
-    const TURNED_AWAY: usize = 64;
+    /// Places of a worker for refused connections. Half of them may stay until their answer has been read; the others are for
+    /// newcomers, which so never wait for a refused connection.
+    const REFUSED: u64 = 128;
 
     fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
         let workers = config.cpus.len() as u64;
         // Standard streams, the resolver's and the log's needs, the admin's; per worker a ring, an eventfd and its listeners,
         // twice over.
         let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
-        let turned_away = (Self::TURNED_AWAY as u64).min(limit / 8 / workers.max(1)).max(1);
-        let reserve = fixed + workers * turned_away;
+        let refused = Self::REFUSED.min(limit / 8 / workers.max(1)).max(2);
+        let reserve = fixed + workers * refused;
         let room = limit.saturating_sub(reserve);
         let wanted = config.max_connections.unwrap_or(room.clamp(1, DEFAULT_MAX_CONNECTIONS));
         if wanted > room {
@@ -260,7 +275,8 @@ impl Room {
         // The kernel spreads connections by hash, not evenly: a worker may get far more than its share of few.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        Ok(Self { connections: as_size(wanted), table: as_size(wanted.min(uneven) + turned_away) })
+        let table = as_size(wanted.min(uneven) + refused);
+        Ok(Self { connections: as_size(wanted), table, refused: as_size(refused / 2) })
     }
 }
 
@@ -308,7 +324,11 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
         let address = listen.resolve("--listen")?;
         let failed = |source| ServeError::listen("--listen", address, source);
         let sockets = socket::listen_with(address, workers, config.congestion.as_ref()).map_err(failed)?;
-        addresses.push(sockets[0].local_addr().map_err(failed)?);
+        let bound = sockets[0].local_addr().map_err(failed)?;
+        if let Some(hint) = listen.not_covered(bound) {
+            info!("{hint}");
+        }
+        addresses.push(bound);
         for (of_worker, socket) in of_workers.iter_mut().zip(sockets) {
             of_worker.push(socket);
         }
@@ -317,8 +337,8 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
 }
 
 fn engine_config(config: &Config, sockets: Vec<TcpListener>, max_accepted: usize) -> engine::Config {
-    let peer_addresses = config.address_limits.are_on();
-    let listener = |socket| Listener { socket, peer_addresses };
+    // Limits on addresses need them, and so does every line of the log about a refusal.
+    let listener = |socket| Listener { socket, peer_addresses: true };
     let defaults = engine::Config::default();
     engine::Config {
         listeners: sockets.into_iter().map(listener).collect(),

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use engine::EngineKind;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-const COMMIT: &str = env!("SPARRING_COMMIT");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const COMMIT: &str = env!("SPARRING_COMMIT");
 const DIRTY: &str = env!("SPARRING_DIRTY");
-const PROFILE: &str = env!("SPARRING_PROFILE");
+pub(crate) const PROFILE: &str = env!("SPARRING_PROFILE");
 const RUSTC: &str = env!("SPARRING_RUSTC");
 
 /// For people: one line.

@@ -12,11 +12,11 @@ use crate::admission::{Declined, is_on_loopback};
 use crate::board::Ledger;
 use crate::burn::Treadmill;
 use crate::config::Rules;
-use crate::connection::{Account, Beat, Connection, Stage};
+use crate::connection::{Beat, Connection, Stage};
 use crate::echo::{self, Echo, Flow};
 use crate::http::{self, Progress, Reception};
 use crate::page::Page;
-use crate::rate::{RatePolicy, Usage};
+use crate::rate::{MAX_DEBT, RatePolicy};
 use crate::refusal::Refusals;
 use crate::stats::Tally;
 use crate::worker::{Life, SHOW, Service};
@@ -31,6 +31,8 @@ pub struct WebSocketEcho {
     rules: Rules,
     page: Page,
     echo: Echo,
+    /// Whether reads are charged: where there are rates, or something to burn.
+    charges: bool,
     /// Arrivals that have been charged to connections.
     charged: u64,
     treadmill: Option<Treadmill>,
@@ -54,8 +56,22 @@ impl WebSocketEcho {
         let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
         let treadmill = rules.burn.map(Treadmill::new);
         let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
-        let last_opened = Nanos(0);
-        Self { rules, page, echo, charged: 0, treadmill, refusals, ledger, last_opened, on_loopback, life }
+        // What is burnt is charged as rates are, so that the way of a message has no branch for it.
+        let charges = rules.rates.is_on() || treadmill.is_some();
+        let (charged, last_opened) = (0, Nanos(0));
+        Self {
+            rules,
+            page,
+            echo,
+            charges,
+            charged,
+            treadmill,
+            refusals,
+            ledger,
+            last_opened,
+            on_loopback,
+            life,
+        }
     }
 
     /// What was counted so far.
@@ -70,19 +86,20 @@ impl WebSocketEcho {
 
     // ---- beginnings
 
-    fn account(&self, peer: Option<SocketAddr>) -> Option<Box<Account>> {
-        // What is burnt is charged as rates are, so that the way of a message has no branch for it.
-        let wanted = self.rules.rates.is_on() || self.life.wants_peers() || self.treadmill.is_some();
-        wanted.then(|| Box::new(Account { peer, usage: Usage::default(), paused: None }))
-    }
-
     /// Tells a connection to go. Its request may not have come yet: what comes is read and dropped.
     #[cold]
-    fn turn_away(&mut self, refusal: Refusal, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Connection {
+    fn turn_away(
+        &mut self,
+        id: ConnId,
+        refusal: Refusal,
+        peer: Option<SocketAddr>,
+        out: &mut Output<'_>,
+    ) -> Connection {
+        self.life.note_refused(id);
         self.refusals.handshake(out.now(), &refusal.into(), peer);
         out.append(&refusal.response());
         out.close(CloseMode::Flush);
-        Connection::new(Stage::Refused, None, out.now())
+        Connection::new(Stage::Refused, peer, out.now())
     }
 
     /// Reads on in a request; kept out of the way that frames take. What a refused connection sends is dropped.
@@ -122,8 +139,13 @@ impl WebSocketEcho {
     #[inline]
     fn frames(&mut self, c: &mut Connection, bytes: &mut [u8], at: usize, out: &mut Output<'_>) {
         let Stage::Open(socket) = &mut c.stage else { return };
-        match self.echo.read(socket, &mut c.assembly, bytes, at, out) {
-            Ok(Flow::Open) if c.account.is_some() => self.charge(c, (bytes.len() - at) as u64, out),
+        let arrivals = self.echo.arrivals();
+        let flow = self.echo.read(socket, &mut c.assembly, bytes, at, out);
+        if self.echo.arrivals() != arrivals {
+            c.is_not_stuck();
+        }
+        match flow {
+            Ok(Flow::Open) if self.charges => self.charge(c, (bytes.len() - at) as u64, out),
             Ok(Flow::Open) => {}
             Ok(Flow::Closed(close)) => {
                 self.ledger.closes.by_client.count(close.code());
@@ -141,17 +163,20 @@ impl WebSocketEcho {
         if let Some(treadmill) = &mut self.treadmill {
             treadmill.burn(arrivals);
         }
-        let Some(account) = &mut c.account else { return };
         let now = out.now();
-        let Some(paid) = account.usage.charge(&self.rules.rates, arrivals, bytes, now) else { return };
-        match self.rules.rates.policy {
-            RatePolicy::Pause => {
-                account.paused = Some(paid);
-                out.pause();
-                out.set_deadline(Some(paid));
-            }
-            RatePolicy::Close => self.dismiss(c, "rate-exceeded", out),
+        let Some(paid) = c.account.usage.charge(&self.rules.rates, arrivals, bytes, now) else { return };
+        if self.rules.rates.policy == RatePolicy::Close || paid > now + MAX_DEBT {
+            return self.dismiss(c, "rate-exceeded", out);
         }
+        c.account.paused_until = paid;
+        out.pause();
+        out.set_deadline(earlier(Some(paid), self.message_end(c)));
+    }
+
+    /// When the message whose payload has begun to come must be whole.
+    fn message_end(&self, c: &Connection) -> Option<Nanos> {
+        let timeout = self.rules.message_timeout;
+        self.echo.begun(&c.assembly).filter(|_| !timeout.is_zero()).map(|begun| begun + timeout)
     }
 
     /// What has arrived since the last read that was charged or ended its connection: where there are rates, all are.
@@ -212,21 +237,23 @@ impl WebSocketEcho {
     /// The one deadline of an open WebSocket: the end of a pause, a message's time, the heartbeat, whichever comes first.
     fn look_after(&mut self, c: &mut Connection, out: &mut Output<'_>) {
         let now = out.now();
-        let resumes = c.account.as_mut().and_then(|account| account.paused.take()).is_some();
-        if resumes {
+        if c.account.paused_until <= now {
+            c.account.paused_until = Nanos::NEVER;
             out.resume();
-        }
-        if resumes || out.unsent() > 0 {
-            // It was not read from, so nothing could come. Whether it takes what is unsent is the write timeout's concern.
+            // It was not read from, so nothing could come.
             c.heard(now);
-            c.is_not_stuck();
-            self.echo.begin_anew(&c.assembly, now);
         }
         let Some(look) = self.look_at_message(c, out) else { return };
+        if c.account.paused_until != Nanos::NEVER {
+            return out.set_deadline(earlier(look, Some(c.account.paused_until)));
+        }
+        c.look_at_output(out.unsent(), now);
         let (beat, next) = self.rules.heartbeat.beat(c, now);
         match beat {
             Beat::Wait => {}
             Beat::Ping => echo::control(Opcode::Ping, &[], out),
+            // A Close behind output that it does not take would never reach it.
+            Beat::Idle if out.unsent() > 0 => return out.close(CloseMode::Abort),
             Beat::Idle => return self.farewell(c, "idle timeout", out),
             Beat::Dead => return out.close(CloseMode::Abort),
         }
@@ -283,19 +310,19 @@ impl Handler for WebSocketEcho {
         self.life.started();
     }
 
-    fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> Connection {
+    fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Connection {
         let (listener, peer) = match from {
             Origin::Accepted { listener, peer } => (listener, peer),
             Origin::Connected { .. } => unreachable!("a server connects to nobody"),
         };
         self.last_opened = out.now();
         if let Err(refusal) = self.life.enter(peer, out.now()) {
-            return self.turn_away(refusal, peer, out);
+            return self.turn_away(id, refusal, peer, out);
         }
         if !self.rules.handshake_timeout.is_zero() {
             out.set_deadline(Some(out.now() + self.rules.handshake_timeout));
         }
-        Connection::new(Stage::Handshake { head: None, listener }, self.account(peer), out.now())
+        Connection::new(Stage::Handshake { head: None, listener }, peer, out.now())
     }
 
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, _: u64, _: io::Error) {
@@ -329,11 +356,13 @@ impl Handler for WebSocketEcho {
         }
     }
 
-    fn closed(&mut self, _: ConnId, c: Connection, cause: Cause) {
+    fn closed(&mut self, id: ConnId, c: Connection, cause: Cause) {
         if let Cause::Tls(error) = cause {
             self.refusals.tls(self.last_opened, &error, c.peer());
         }
-        if !matches!(c.stage, Stage::Refused) {
+        if matches!(c.stage, Stage::Refused) {
+            self.life.forget_refused(id);
+        } else {
             self.life.leave(c.peer());
         }
         self.echo.forget(c.assembly);

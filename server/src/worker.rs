@@ -7,12 +7,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use engine::tls::Tls;
-use engine::{Counters, EngineKind, Handler, Inbox, Nanos, Worker, affinity};
+use engine::{ConnId, Counters, EngineKind, Handler, Inbox, Nanos, Worker, affinity};
 use protocol::handshake::server::Refusal;
 
 use crate::board::{Board, Ledger, Snapshot};
 use crate::error::ServeError;
-use crate::gate::Gate;
+use crate::gate::{Gate, RefusedConnections};
 use crate::stats::Tally;
 
 /// Wakes a worker to drain: new connections are told to go, a farewell to the open ones, the end when they are gone.
@@ -75,13 +75,15 @@ pub(crate) struct Life {
     drain_end: Nanos,
     phase: Phase,
     gate: Gate,
+    refused: RefusedConnections,
     board: Arc<Board>,
 }
 
 impl Default for Life {
     /// Of a worker that nobody watches, in which everybody is let in.
     fn default() -> Self {
-        Self::new(None, Duration::from_secs(5), Gate::default(), Arc::default())
+        let refused = RefusedConnections::default();
+        Self::new(None, Duration::from_secs(5), Gate::default(), refused, Arc::default())
     }
 }
 
@@ -93,9 +95,15 @@ impl Life {
     /// Whoever goes on sending does not hold the drain up for longer than this.
     const EMPTYING: Duration = Duration::from_millis(200);
 
-    fn new(reports: Option<Sender<Report>>, drain_timeout: Duration, gate: Gate, board: Arc<Board>) -> Self {
+    fn new(
+        reports: Option<Sender<Report>>,
+        drain_timeout: Duration,
+        gate: Gate,
+        refused: RefusedConnections,
+        board: Arc<Board>,
+    ) -> Self {
         let (drain_end, phase) = (Nanos::NEVER, Phase::Serving);
-        Self { reports, drain_timeout, drain_end, phase, gate, board }
+        Self { reports, drain_timeout, drain_end, phase, gate, refused, board }
     }
 
     fn report(&self, report: Report) {
@@ -121,6 +129,16 @@ impl Life {
     /// `peer` as at [`enter`](Life::enter).
     pub(crate) fn leave(&mut self, peer: Option<SocketAddr>) {
         self.gate.leave(peer);
+    }
+
+    /// Notes a refused connection, which is being closed and must be [forgotten](Life::forget_refused) then.
+    pub(crate) fn note_refused(&mut self, id: ConnId) {
+        self.refused.add(id);
+    }
+
+    /// A refused connection has closed.
+    pub(crate) fn forget_refused(&mut self, id: ConnId) {
+        self.refused.remove(id);
     }
 
     /// Whether connections have to remember where they come from.
@@ -164,8 +182,9 @@ impl Life {
         takes_leave
     }
 
-    /// Sees whether a drain is over.
-    pub(crate) fn turn_end<H: Handler>(&mut self, w: &Worker<'_, H>) {
+    /// Cuts off refused connections that are too many, and sees whether a drain is over.
+    pub(crate) fn turn_end<H: Handler>(&mut self, w: &mut Worker<'_, H>) {
+        self.refused.take_excess().for_each(|id| w.abort(id));
         let open = self.gate.open_here();
         if self.phase == Phase::Parting && (open == 0 || w.now() >= self.drain_end) {
             self.phase = Phase::Drained;
@@ -185,6 +204,7 @@ pub(crate) struct Plan {
     pub(crate) reports: Sender<Report>,
     pub(crate) drain_timeout: Duration,
     pub(crate) gate: Gate,
+    pub(crate) refused: RefusedConnections,
     pub(crate) board: Arc<Board>,
 }
 
@@ -203,9 +223,9 @@ pub(crate) fn spawn<S: Service>(
 }
 
 fn work<S: Service>(plan: Plan, build: impl FnOnce(Life) -> S) -> Result<(Counters, Tally), ServeError> {
-    let Plan { cpu, engine, config, inbox, reports, drain_timeout, gate, board, .. } = plan;
+    let Plan { cpu, engine, config, inbox, reports, drain_timeout, gate, refused, board, .. } = plan;
     affinity::pin(cpu).map_err(|source| ServeError::Pin { cpu, source })?;
-    let mut handler = build(Life::new(Some(reports), drain_timeout, gate, board));
+    let mut handler = build(Life::new(Some(reports), drain_timeout, gate, refused, board));
     let counters = engine::run(engine, &config, inbox, &mut handler)?;
     Ok((counters, handler.tally()))
 }

@@ -162,10 +162,56 @@ fn odd_requests_do_no_harm() {
     let mut answer = Vec::new();
     let _ = std::io::Read::read_to_end(&mut long, &mut answer);
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "));
-    // Whoever says nothing holds the others up for a bounded time.
     let mut silent = connect(watched.admin);
-    assert_eq!(watched.get("/healthz").0, 200);
     assert!(rest(&mut silent).starts_with(b"HTTP/1.1 408 "));
+}
+
+#[test]
+fn silent_and_slow_clients_delay_nobody() {
+    let watched = Watched::start(&["--drain-timeout", "1h"]);
+    let silent: Vec<_> = (0..8).map(|_| connect(watched.admin)).collect();
+    let mut slow = connect(watched.admin);
+    slow.write_all(b"GET /metrics HTTP/1.1\r\n").expect("half a request");
+    let began = Instant::now();
+    assert_eq!(watched.get("/healthz").0, 200);
+    assert_eq!(watched.get("/metrics").0, 200);
+    // One after another, each for two seconds, they would hold the first answer up for 18 s.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // The end waits for them as little.
+    let mut open = watched.server.open();
+    watched.server.signal(Signal::TERM);
+    expect(&mut open, b"\x88\x02\x03\xe9");
+    drop(open);
+    assert_eq!(watched.server.end().0.code(), Some(0));
+    drop((silent, slow));
+}
+
+#[test]
+fn many_admin_connections_are_bounded() {
+    let watched = Watched::start(&[]);
+    let count = || std::fs::read_dir(format!("/proc/{}/fd", watched.server.pid())).expect("proc").count();
+    let before = count();
+    let mut oldest = connect(watched.admin);
+    let others: Vec<_> = (0..300).map(|_| connect(watched.admin)).collect();
+    // The oldest ones are cut off.
+    let _ = std::io::Read::read_to_end(&mut oldest, &mut Vec::new());
+    assert_eq!(watched.get("/healthz").0, 200);
+    assert!(count() <= before + 70, "{} descriptors, {before} before", count());
+    drop(others);
+}
+
+#[test]
+fn the_metrics_say_what_is_running() {
+    for engine in engines() {
+        let watched = Watched::start(&["--engine", &engine]);
+        let version = env!("CARGO_PKG_VERSION");
+        let metrics = watched.metrics();
+        let name = metrics.keys().find(|name| name.starts_with("sparring_build_info{")).expect("build info");
+        for label in [format!("engine=\"{engine}\""), format!("version=\"{version}\"")] {
+            assert!(name.contains(&label), "{name}");
+        }
+        assert_eq!(metrics[name], 1);
+    }
 }
 
 #[test]

@@ -526,17 +526,53 @@ fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
 }
 
 #[test]
-fn who_cannot_go_on_is_not_late() {
+fn unsent_output_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..Rules::default() });
     driven.receive(&sent(TEXT, b"begun"));
-    // While bytes wait for it, it may be that nothing is read from it; the engine sees to it that it takes them.
-    for _ in 0..20 {
-        assert_eq!(driven.deadline_with(timeout, 1000), b"");
+    assert_eq!(driven.deadline_with(timeout - Duration::from_secs(1), 1000), b"");
+    assert_eq!(&driven.deadline_with(Duration::from_secs(1), 1000)[2..4], 1008u16.to_be_bytes());
+}
+
+#[test]
+fn a_pause_does_not_stop_a_messages_time() {
+    let timeout = Duration::from_secs(2);
+    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
+    driven.receive(&sent(TEXT, b"begun"));
+    // Four seconds of debt: the message's time is up before.
+    driven.receive(&sent(FIN | PING, b"").repeat(5));
+    assert_eq!(driven.commands.deadline, Some(Some(driven.now + timeout)));
+    assert_eq!(&driven.deadline(timeout)[2..4], 1008u16.to_be_bytes());
+}
+
+#[test]
+fn a_slow_header_does_not_stretch_a_messages_time() {
+    let timeout = Duration::from_secs(10);
+    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
+    let ping = sent(FIN | PING, &[b'p'; 100]);
+    let mut bytes = ping.iter().take(100);
+    let began = driven.now;
+    while driven.closing().is_none() {
+        driven.receive(&[*bytes.next().expect("closed long before")]);
+        driven.deadline(timeout / 2);
+    }
+    assert!(driven.now.since(began) <= timeout * 2);
+}
+
+#[test]
+fn a_peer_that_takes_no_output_is_silent() {
+    let interval = Duration::from_secs(10);
+    let heartbeat = Heartbeat { idle_timeout: interval * 3, ping_interval: interval };
+    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    // Some is taken from look to look: the connection lives.
+    for unsent in (1..=20).rev() {
+        driven.deadline_with(interval, unsent * 1000);
         assert_eq!(driven.closing(), None);
     }
-    assert_eq!(driven.deadline(timeout - Duration::from_secs(1)), b"");
-    assert_eq!(&driven.deadline(Duration::from_secs(1))[2..4], 1008u16.to_be_bytes());
+    assert_eq!(driven.deadline_with(interval, 1000), answer(PING, b""));
+    assert_eq!(driven.deadline_with(interval, 1002), answer(PING, b""));
+    driven.deadline_with(interval, 1004);
+    assert!(driven.closing().is_some());
 }
 
 fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> Rules {
@@ -592,11 +628,24 @@ fn a_pause_is_no_silence() {
     let interval = Duration::from_secs(1);
     let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
     let mut driven = Driven::open_with(Rules { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
-    let read: Vec<u8> = (0..30).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
+    let read: Vec<u8> = (0..6).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
     driven.receive(&read);
-    assert_eq!(driven.deadline(Duration::from_secs(29)), b"");
+    assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
     assert_eq!((driven.commands.pause, driven.closing()), (Some(false), None));
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + interval)));
+}
+
+#[test]
+fn a_debt_of_more_than_seconds_is_closed_under_every_policy() {
+    for (rules, read) in [
+        (paced(1, 0, RatePolicy::Pause), sent(FIN | PING, b"").repeat(7)),
+        (paced(0, 10, RatePolicy::Pause), sent(FIN | TEXT, &[b'x'; 100])),
+    ] {
+        let mut driven = Driven::open_with(rules);
+        let wire = driven.receive(&read);
+        assert!(wire.ends_with(&close_frame(1008, "rate-exceeded")), "{}", wire.escape_ascii());
+        assert_eq!(driven.closing(), Some(CloseMode::Flush));
+    }
 }
 
 #[test]

@@ -156,3 +156,44 @@ fn an_idle_connection_costs_little_on_uring() {
 fn an_idle_connection_costs_little_on_epoll() {
     an_idle_connection_costs_little("epoll");
 }
+
+/// Bytes that a worker keeps at most when connections with large messages have gone: 16 MiB of buffers for messages, 4 MiB of
+/// output and, on tokio-uring, 4 MiB of receive buffers, and as much again for the allocator.
+const KEPT: i64 = 48 << 20;
+
+/// The allocator gives memory back a few seconds later; the limit is for a machine that is busy with other things.
+fn large_messages_leave_little(engine: &str) {
+    if !enough_descriptors() {
+        return;
+    }
+    let Some(server) = Server::start(engine) else { return };
+    let base = server.anonymous_bytes();
+    let mut streams = server.open(FEW);
+    for _ in 0..2 {
+        echo_each(&mut streams, 65_000);
+    }
+    drop(streams);
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut kept = i64::MAX;
+    while kept > KEPT && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        kept = server.anonymous_bytes() - base;
+    }
+    println!("engine {engine}: {kept} bytes kept");
+    assert!(kept <= KEPT, "{kept} bytes kept");
+}
+
+#[test]
+fn large_messages_leave_little_on_uring() {
+    large_messages_leave_little("uring");
+}
+
+#[test]
+fn large_messages_leave_little_on_epoll() {
+    large_messages_leave_little("epoll");
+}
+
+#[test]
+fn large_messages_leave_little_on_tokio_uring() {
+    large_messages_leave_little("tokio-uring");
+}

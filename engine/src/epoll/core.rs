@@ -717,6 +717,10 @@ impl<H: Handler> WorkerCore<H> for Core<'_, H> {
         self.tell(id, f)
     }
 
+    fn abort(&mut self, id: ConnId) {
+        self.kill(id, Cause::Closed);
+    }
+
     fn connections(&self) -> usize {
         self.open
     }

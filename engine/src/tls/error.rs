@@ -9,6 +9,11 @@ pub enum TlsError {
     /// The connection ended before its TLS handshake.
     #[error("the connection ended in the TLS handshake")]
     Unfinished,
+    /// The keys have encrypted as many records as is safe (RFC 8446 5.5), and the connection is of TLS 1.2, which cannot change them.
+    #[error(
+        "the keys of TLS 1.2 are used up after as many records as are safe; TLS 1.3 would have changed them"
+    )]
+    KeysExhausted,
     /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
     #[error("TLS: {0}")]
     Protocol(#[from] rustls::Error),

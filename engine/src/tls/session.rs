@@ -294,7 +294,7 @@ fn pump<E: End>(
     }
 }
 
-/// Sends the alert that names an error (RFC 8446 6.2). `bytes` are those that the error was found in: rustls keeps offsets
+/// Sends the alert that names an error (RFC 8446 6.2), or the end. `bytes` are those that the error was found in: rustls keeps offsets
 /// into them, but does not look at them as long as it has something to say.
 #[cold]
 fn last_words<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
@@ -343,7 +343,15 @@ fn write<E: End>(
     loop {
         match end.process(stash).state? {
             ConnectionState::WriteTraffic(mut traffic) => {
-                return f(&mut traffic, out).map_err(|error| Error::General(error.to_string()).into());
+                return match f(&mut traffic, out) {
+                    Ok(()) => Ok(()),
+                    // Of TLS 1.2, which has no way to new keys. rustls has queued its close_notify.
+                    Err(EncryptError::EncryptExhausted) => {
+                        last_words(end, stash, out);
+                        Err(TlsError::KeysExhausted)
+                    }
+                    Err(error) => Err(Error::General(error.to_string()).into()),
+                };
             }
             ConnectionState::EncodeTlsData(data) => encode(data, out),
             ConnectionState::TransmitTlsData(data) => data.done(),

@@ -45,6 +45,10 @@ impl<H: Handler> WorkerCore<H> for Inner<'_, '_, H> {
         called.unwrap_or(false)
     }
 
+    fn abort(&mut self, id: ConnId) {
+        self.outer.abort(id);
+    }
+
     fn connections(&self) -> usize {
         self.outer.connections()
     }

@@ -15,6 +15,8 @@ use crate::time::Nanos;
 /// Bytes of a connection's receive buffer at first; it doubles with every read that fills it. Every connection has a read in
 /// flight, and so a buffer of its own.
 pub(super) const FIRST_READ: usize = 4096;
+/// After so many reads that use less than a quarter of their buffer the next is half as large.
+const SMALL_READS: u8 = 16;
 /// Memory taken for copied output at least.
 const CHUNK: usize = 4096;
 /// Buffers that the handler gives are sent as they are from this length on, and copied behind what is queued below it: one
@@ -60,22 +62,35 @@ pub(super) enum Write {
 #[derive(Default)]
 pub(super) struct ReadBuffers {
     free: Vec<BytesMut>,
+    held_bytes: usize,
 }
 
 impl ReadBuffers {
-    /// Buffers kept, at most.
-    const KEEP: usize = 1024;
+    /// Capacity kept, in bytes; buffers returned beyond it are freed. A connection that goes on takes its buffer again before others
+    /// return theirs, so that few are enough.
+    const KEEP_BYTES: usize = 4 << 20;
+    /// Buffers that are looked at for one that is large enough.
+    const LOOKED_AT: usize = 16;
 
-    /// An empty buffer with room for `len` bytes.
+    /// An empty buffer with room for `len` bytes: the one returned last that has it, or a new one that has no more.
     pub(super) fn take(&mut self, len: usize) -> BytesMut {
-        let mut buffer = self.free.pop().unwrap_or_default();
-        buffer.reserve(len);
-        buffer
+        let recent = self.free.len().saturating_sub(Self::LOOKED_AT);
+        match self.free[recent..].iter().rposition(|buffer| buffer.capacity() >= len) {
+            Some(index) => {
+                let buffer = self.free.swap_remove(recent + index);
+                self.held_bytes -= buffer.capacity();
+                buffer
+            }
+            None => BytesMut::with_capacity(len),
+        }
     }
 
     pub(super) fn put(&mut self, mut buffer: BytesMut) {
-        if self.free.len() < Self::KEEP {
-            buffer.clear();
+        buffer.clear();
+        // An echo stands behind the beginning of its buffer. Asking for more than is there moves the beginning back.
+        let _ = buffer.try_reclaim(buffer.capacity() + 1);
+        if self.held_bytes + buffer.capacity() <= Self::KEEP_BYTES {
+            self.held_bytes += buffer.capacity();
             self.free.push(buffer);
         }
     }
@@ -225,6 +240,15 @@ fn recycle(chunk: Chunk, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
     }
 }
 
+/// A task that ends with this value.
+pub(super) struct Watch(pub(super) AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// An entry of the engine's table.
 pub(super) struct Connection<C> {
     /// `None` while connecting. The task and its operations hold it too: the socket is closed when they have ended.
@@ -239,12 +263,16 @@ pub(super) struct Connection<C> {
     pub(super) limit: Nanos,
     /// The connection's task, once it runs.
     pub(super) task: Option<Waker>,
+    /// The task that tells of a reset during pauses, once there was one.
+    pub(super) watch: Option<Watch>,
     /// The reader waits for leave to read or to hand over what it has read.
     pub(super) reader_waits: bool,
     /// The writer waits for something to write.
     pub(super) writer_waits: bool,
     /// Bytes of the next read's buffer.
     pub(super) read_size: usize,
+    /// Reads in a row that used little of their buffer.
+    pub(super) small_reads: u8,
     /// Accepted, or connected.
     pub(super) accepted: bool,
     /// The other end's FIN has been read.
@@ -271,9 +299,11 @@ impl<C> Connection<C> {
             deadline: Nanos::NEVER,
             limit: Nanos::NEVER,
             task: None,
+            watch: None,
             reader_waits: false,
             writer_waits: false,
             read_size: FIRST_READ,
+            small_reads: 0,
             accepted,
             eof: false,
             paused: false,
@@ -286,6 +316,18 @@ impl<C> Connection<C> {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Has the size of the next reads follow what arrives, up to `most`.
+    pub(super) fn fit_reads(&mut self, received: usize, most: usize) {
+        if received >= self.read_size {
+            self.read_size = (self.read_size * 2).min(most);
+        }
+        self.small_reads = if received < self.read_size / 4 { self.small_reads + 1 } else { 0 };
+        if self.small_reads == SMALL_READS {
+            self.small_reads = 0;
+            self.read_size = (self.read_size / 2).max(FIRST_READ);
+        }
     }
 
     /// Whether to read, and to hand over what has been read: somebody takes it, or it is discarded.
@@ -360,6 +402,36 @@ mod tests {
             }
             assert!(seen == expected && outbox.begin().is_none());
         }
+    }
+
+    #[test]
+    fn reads_grow_at_once_and_shrink_after_a_while() {
+        let mut c = Connection::<()>::new(None, true, Phase::Open);
+        for received in [4096, 8192, 16_384] {
+            c.fit_reads(received, 20_000);
+        }
+        assert_eq!(c.read_size, 20_000);
+        // A large one now and then keeps the size.
+        for _ in 0..100 {
+            c.fit_reads(10, 20_000);
+            c.fit_reads(15_000, 20_000);
+        }
+        assert_eq!(c.read_size, 20_000);
+        (0..100).for_each(|_| c.fit_reads(10, 20_000));
+        assert_eq!(c.read_size, FIRST_READ);
+    }
+
+    #[test]
+    fn what_is_kept_for_reads_is_bounded_in_bytes() {
+        let mut buffers = ReadBuffers::default();
+        for _ in 0..1000 {
+            buffers.put(BytesMut::with_capacity(100_000));
+        }
+        assert!(buffers.free.len() == ReadBuffers::KEEP_BYTES / 100_000, "{}", buffers.free.len());
+        assert_eq!(buffers.take(200_000).capacity(), 200_000);
+        let count = buffers.free.len();
+        (0..count).for_each(|_| drop(buffers.take(1)));
+        assert_eq!((buffers.free.len(), buffers.held_bytes), (0, 0));
     }
 
     #[test]

@@ -396,6 +396,12 @@ impl<H: Handler> Core<H> {
         }
         if let Some(paused) = commands.pause {
             c.paused = paused;
+            if paused
+                && c.watch.is_none()
+                && let (Some(shared), Some(socket)) = (self.shared.upgrade(), &c.socket)
+            {
+                c.watch = Some(tasks::watch(&shared, id, socket.clone()));
+            }
         }
         if commands.close.is_some() {
             c.phase = Phase::Flushing { discarded: 0 };
@@ -461,9 +467,7 @@ impl<H: Handler> Core<H> {
 
     fn take_in(&mut self, handler: &mut H, id: ConnId, input: BytesMut) {
         let Some(c) = self.table.get_mut(id) else { return };
-        if input.len() >= c.read_size {
-            c.read_size = (c.read_size * 2).min(self.settings.receive_buffer);
-        }
+        c.fit_reads(input.len(), self.settings.receive_buffer);
         match &mut c.phase {
             Phase::Open => return self.deliver(handler, id, input),
             Phase::Flushing { discarded } => *discarded += input.len() as u64,
@@ -716,6 +720,14 @@ impl<H: Handler> Core<H> {
         self.want_turn();
     }
 
+    /// A reset was seen by the watch. Where reads go on, a receive tells of it, after what arrived before.
+    pub(super) fn was_reset(&mut self, id: ConnId) {
+        if self.table.get_mut(id).is_some_and(|c| c.is_open() && c.paused) {
+            self.enter_turn();
+            self.kill(id, Cause::Reset);
+        }
+    }
+
     fn report_gone(&mut self, handler: &mut H) {
         let mut gone = std::mem::take(&mut self.gone);
         for id in gone.drain(..) {
@@ -829,6 +841,10 @@ impl<H: Handler> WorkerCore<H> for Core<H> {
 
     fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         self.tell(id, f)
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        self.kill(id, Cause::Closed);
     }
 
     fn connections(&self) -> usize {

@@ -11,9 +11,11 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Poll;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
+use super::connection::Watch;
 use super::core::{Admission, Core};
 use super::operations::{self, Flights};
 use crate::handler::{ConnId, Handler};
@@ -123,6 +125,25 @@ async fn write<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>)
     }
 }
 
+/// Tells of a reset of a connection that is not read from, until the watch is dropped.
+pub(super) fn watch<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) -> Watch {
+    let core = shared.clone();
+    let task = spawn(shared.clone(), async move {
+        // SAFETY: the clone of the `Rc` keeps the descriptor open, and the same, until the registration has ended.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::ERROR) };
+        // Where the kernel has no room for a registration, the reset is seen at the end of the pause.
+        let Ok(socket) = socket else { return };
+        while let Ok(mut ready) = socket.ready(Interest::ERROR).await {
+            core.enter(|core, _| core.was_reset(id));
+            ready.clear_ready();
+        }
+    });
+    Watch(task)
+}
+
+/// Connections that a listener's task accepts before the others have their turn.
+const ACCEPTS_IN_A_ROW: usize = 64;
+
 /// Accepts at a listener. Readiness and accept4(2) in place of accepts on the ring: an accept in flight could not be called
 /// back when the worker ceases to listen.
 pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener: AsyncFd<OwnedFd>) {
@@ -131,7 +152,7 @@ pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener:
         loop {
             poll_fn(|cx| core.enter(|core, _| core.poll_door(index, cx))).await;
             let Ok(mut ready) = listener.readable().await else { return };
-            loop {
+            for _ in 0..ACCEPTS_IN_A_ROW {
                 match core.enter(|core, handler| core.accept(handler, index, listener.get_ref())) {
                     Admission::Next => {}
                     Admission::Empty => {

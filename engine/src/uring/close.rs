@@ -10,7 +10,8 @@ use crate::token::{OpKind, Token};
 use crate::uring::Core;
 use crate::uring::pieces::Chain;
 use crate::uring::ring::{Completion, Op, Ring, Wait};
-use crate::uring::slot::{Marks, Slot, State};
+use crate::uring::slot::{Connecting, Marks, Slot, State};
+use crate::worker::Worker;
 
 /// How long the end of a worker waits for operations that were cancelled.
 const QUIESCE: Duration = Duration::from_secs(1);
@@ -112,8 +113,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             let token = s.token(OpKind::Cancel, slot);
             self.push(token, Op::Cancel { target });
         }
+        self.cancel_watch(slot);
         let s = &mut self.slots[slot as usize];
-        let under_way = Marks::RECEIVING | Marks::SENDING | Marks::BACKLOG | Marks::SHUTTING;
+        let under_way = Marks::RECEIVING | Marks::SENDING | Marks::BACKLOG | Marks::SHUTTING | Marks::WATCHED;
         if !s.marks.any(under_way) {
             self.close_descriptor(slot);
         }
@@ -126,7 +128,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         self.push(token, Op::Close { slot });
     }
 
-    /// The descriptor is closed: the slot is free, and its connection's last word is spoken.
+    /// The descriptor is closed: the slot is free, and the handler learns how its connection ended, or why its connect
+    /// failed.
     pub(super) fn on_close(&mut self, handler: &mut H, token: Token) {
         let slot = token.slot();
         let Some(s) = self.live(token) else { return };
@@ -143,6 +146,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let mut cause = None;
         if let Some(mut extra) = gone.extra {
             cause = extra.cause.take();
+            if let Some(Connecting { tag, error: Some(error), .. }) = extra.connect.take() {
+                handler.connect_failed(&mut Worker::new(self), tag, error);
+            }
             for chunk in extra.backlog.chunks.drain(..) {
                 self.record.pool().put(chunk);
             }

@@ -52,7 +52,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let s = &mut self.slots[slot as usize];
         s.state = State::Connecting;
         let target = TargetAddress::new(connect.to);
-        let connecting = s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false });
+        let connecting =
+            s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false, error: None });
         // The address lies in the connection's box until `opened`, long after the entry has been consumed.
         let to = &raw const connecting.target;
         let token = s.token(OpKind::Connect, slot);
@@ -80,18 +81,20 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn on_connect(&mut self, handler: &mut H, c: Completion) {
         let slot = c.token.slot();
         let Some(s) = self.live(c.token) else { return };
-        let Some(connecting) = s.extra.take().and_then(|e| e.connect) else { return };
-        self.set_timer(slot, Nanos::NEVER);
+        let Some(connecting) = s.extra.as_mut().and_then(|e| e.connect.as_mut()) else { return };
         if c.result == 0 {
+            let tag = connecting.tag;
+            s.extra = None;
+            self.set_timer(slot, Nanos::NEVER);
             self.counters.connected += 1;
-            self.open_connection(handler, slot, Origin::Connected { tag: connecting.tag });
+            self.open_connection(handler, slot, Origin::Connected { tag });
         } else {
-            let error = if connecting.timed_out {
+            connecting.error = Some(if connecting.timed_out {
                 outgoing::timed_out()
             } else {
                 io::Error::from_raw_os_error(-c.result)
-            };
-            self.failed_connects.push((connecting.tag, error));
+            });
+            self.set_timer(slot, Nanos::NEVER);
             self.close_descriptor(slot);
         }
     }

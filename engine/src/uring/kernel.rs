@@ -56,7 +56,7 @@ impl KernelRing {
                 0,
             )
         }
-        .map_err(|e| setup::too_old().unwrap_or(EngineError::System { what: "buffer ring", source: e }))?;
+        .map_err(|e| setup::too_old().unwrap_or_else(|| refused("buffer ring")(e)))?;
         let this = Self { ring, buffers, wait: Timespec::new(), outgoing: outgoing::Options::default() };
         this.register_table(accepted, connects)?;
         Ok(this)
@@ -65,6 +65,11 @@ impl KernelRing {
     /// With these options for outgoing connections.
     pub(crate) fn with_outgoing(self, outgoing: outgoing::Options) -> Self {
         Self { outgoing, ..self }
+    }
+
+    /// See [`setup::try_enter`].
+    pub(crate) fn try_enter(&mut self) -> Result<(), EngineError> {
+        setup::try_enter(&mut self.ring)
     }
 
     fn register_table(&self, accepted: u32, connects: u32) -> Result<(), EngineError> {
@@ -76,7 +81,7 @@ impl KernelRing {
                     what: "connections of a worker",
                     limit: setup::file_limit(),
                 },
-                _ => EngineError::System { what: "table of direct descriptors", source },
+                _ => refused("table of direct descriptors")(source),
             }
         })?;
         if accepted == 0 || connects == 0 {
@@ -96,10 +101,7 @@ impl KernelRing {
         if done == 0 {
             Ok(())
         } else {
-            Err(EngineError::System {
-                what: "range of direct descriptors",
-                source: io::Error::last_os_error(),
-            })
+            Err(refused("range of direct descriptors")(io::Error::last_os_error()))
         }
     }
 
@@ -136,6 +138,8 @@ impl KernelRing {
             Op::Cancel { target } => opcode::AsyncCancel::new(target.bits()).build(),
             Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
             Op::Close { slot } => opcode::Close::new(Fixed(slot)).build(),
+            // Errors and hang-ups are always told of. Told once each, not again and again while they last.
+            Op::Watch { slot } => opcode::PollAdd::new(Fixed(slot), 0).multi(true).build(),
             Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build(),
         }
     }
@@ -168,6 +172,11 @@ impl KernelRing {
         }
         Ok(result)
     }
+}
+
+/// A failed registration of `what`.
+fn refused(what: &'static str) -> impl Fn(io::Error) -> EngineError {
+    setup::explain_call("io_uring_register", what)
 }
 
 /// Flags for a send. MSG_WAITALL makes a short send count as failed, so that it has a completion even when success is

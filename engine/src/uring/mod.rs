@@ -76,14 +76,29 @@ use ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use send::Messages;
 use slot::{Marks, Slot, State};
 
+/// Sizes of a ring for trials.
+const SMALL: UringConfig = UringConfig {
+    sq_entries: 8,
+    cq_entries: 16,
+    buffers: 2,
+    buffer_size: 64,
+    send_completions: SendCompletions::Auto,
+    flush_after: 0,
+    large_receive: 0,
+    silent_sends: 0,
+};
+
 /// Whether the engine works here, by a small ring of all that it needs.
 pub(crate) fn probe() -> Result<(), EngineError> {
     if let Some(error) = setup::too_old() {
         return Err(error);
     }
-    let small =
-        UringConfig { sq_entries: 8, cq_entries: 16, buffers: 2, buffer_size: 64, ..UringConfig::default() };
-    KernelRing::new(&small, 1, 1).map(drop)
+    KernelRing::new(&SMALL, 1, 1)?.try_enter()
+}
+
+/// Whether rings can be set up and entered here, which is all that another user of io_uring needs.
+pub(crate) fn probe_calls() -> Result<(), EngineError> {
+    setup::try_enter(&mut setup::ring(&SMALL)?)
 }
 
 pub(crate) fn run<H: Handler>(
@@ -481,6 +496,7 @@ impl<'c, R: Ring, H: Handler> Core<'c, R, H> {
             OpKind::Receive => self.on_receive(handler, c),
             OpKind::Backlog => self.on_backlog(c),
             OpKind::Shutdown => self.on_shutdown(c),
+            OpKind::Watch => self.on_watch(c),
             OpKind::Close => self.on_close(handler, c.token),
         }
     }
@@ -650,6 +666,12 @@ impl<R: Ring, H: Handler> WorkerCore<H> for Core<'_, R, H> {
         f(conn, &mut out);
         self.absorb(id.slot, Source::Nowhere);
         true
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        if self.slots.get(id.slot as usize).is_some_and(|s| s.generation == id.generation) {
+            self.end(id.slot, Cause::Closed);
+        }
     }
 
     fn connections(&self) -> usize {

@@ -31,7 +31,7 @@ pub(super) struct Chain {
     head: u32,
     tail: u32,
     /// Bytes in all.
-    pub(super) bytes: u32,
+    pub(super) bytes: usize,
 }
 
 impl Chain {
@@ -60,7 +60,7 @@ impl Pieces {
 
     /// Adds a piece at the end of a chain.
     pub(super) fn append(&mut self, chain: &mut Chain, bytes: Bytes) {
-        chain.bytes += bytes.len() as u32;
+        chain.bytes += bytes.len();
         let node = Node { bytes: Some(bytes), next: NIL };
         let index = if self.free == NIL {
             self.nodes.push(node);
@@ -97,7 +97,7 @@ impl Pieces {
         if chain.head == NIL {
             chain.tail = NIL;
         }
-        chain.bytes -= bytes.len() as u32;
+        chain.bytes -= bytes.len();
         node.next = self.free;
         self.free = index;
         Some(bytes)

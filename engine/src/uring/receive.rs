@@ -181,6 +181,50 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn pause(&mut self, slot: u32) {
         self.slots[slot as usize].marks.set(Marks::PAUSED);
         self.cancel_receive(slot);
+        self.watch(slot);
+    }
+
+    /// Has the kernel tell of a reset, which no receive would show. The watch stays for later pauses. A connection that is held back
+    /// needs none: the send that waits tells of it.
+    fn watch(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if !s.marks.any(Marks::WATCHED) {
+            s.marks.set(Marks::WATCHED);
+            let token = s.token(OpKind::Watch, slot);
+            self.push(token, Op::Watch { slot });
+        }
+    }
+
+    pub(super) fn cancel_watch(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if s.marks.any(Marks::WATCHED) && !s.marks.any(Marks::UNWATCHING) {
+            s.marks.set(Marks::UNWATCHING);
+            let target = s.token(OpKind::Watch, slot);
+            let token = s.token(OpKind::Cancel, slot);
+            self.push(token, Op::Cancel { target });
+        }
+    }
+
+    /// The socket's state has changed: by a reset, or by a FIN, which a receive tells in its turn.
+    pub(super) fn on_watch(&mut self, c: Completion) {
+        let slot = c.token.slot();
+        let Some(s) = self.live(c.token) else { return };
+        if !c.more {
+            s.marks.clear(Marks::WATCHED | Marks::UNWATCHING);
+        }
+        let is_reset = c.result & i32::from(libc::POLLERR | libc::POLLHUP) != 0;
+        match s.state {
+            // Where reads go on, a receive tells of it, after what arrived before.
+            State::Open if c.result >= 0 && s.marks.any(Marks::PAUSED) => {
+                if is_reset {
+                    self.end(slot, Cause::Reset);
+                } else if !c.more {
+                    self.watch(slot);
+                }
+            }
+            State::Ending if !c.more => self.leaving.push(slot),
+            _ => {}
+        }
     }
 
     pub(super) fn resume(&mut self, slot: u32) {

@@ -33,6 +33,8 @@ pub(crate) enum Op {
     Close { slot: u32 },
     /// Tell whenever a descriptor is readable.
     Poll { fd: RawFd },
+    /// Tell of the connection's reset, whether it is read from or not.
+    Watch { slot: u32 },
 }
 
 /// How a send treats a full socket, and whether it reports success.

@@ -13,6 +13,9 @@ use crate::uring::{Core, Source};
 /// Pieces that one SENDMSG takes; more are copied together.
 const GATHER: usize = 16;
 
+/// Bytes that one send takes at most, whatever it is given (MAX_RW_COUNT of the kernel, send(2)), in whole pages of any size.
+const MOST_AT_ONCE: usize = i32::MAX as usize & !0xffff;
+
 /// Bytes of a backlog that one send takes, so that progress shows.
 const BACKLOG_SEND: usize = 256 << 10;
 
@@ -97,9 +100,13 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             chain = self.join(chain);
             self.gather(&chain, &mut iov).expect("one piece of its own")
         });
-        let mode = self.send_mode;
+        // Beyond this the kernel takes a part and calls it all: only a completion tells.
+        let mode = if chain.bytes > MOST_AT_ONCE { SendMode::Prompt } else { self.send_mode };
         let op = match &iov[..used] {
-            [one] => Op::Send { slot, bytes: one.iov_base.cast(), len: one.iov_len as u32, mode },
+            [one] => {
+                let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
+                Op::Send { slot, bytes: one.iov_base.cast(), len, mode }
+            }
             several => Op::SendMessage { slot, message: self.messages.next(several), mode },
         };
         let s = &mut self.slots[slot as usize];
@@ -135,7 +142,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// Copies a chain together into one buffer.
     fn join(&mut self, mut chain: Chain) -> Chain {
         let mut joined = self.record.pool().take();
-        joined.reserve(chain.bytes as usize);
+        joined.reserve(chain.bytes);
         while let Some(piece) = self.pieces.pop(&mut chain) {
             self.copy_and_drop(piece, 0, &mut joined);
         }
@@ -176,7 +183,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// A silent send took everything.
     pub(super) fn on_sent_all(&mut self, slot: u32) {
         let mut chain = self.end_send(slot);
-        self.counters.bytes_out += u64::from(chain.bytes);
+        self.counters.bytes_out += chain.bytes as u64;
         self.drop_chain(&mut chain);
         self.after_send(slot);
     }
@@ -189,7 +196,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             return;
         }
         let mut chain = self.end_send(slot);
-        let all = chain.bytes as usize;
+        let all = chain.bytes;
         let took = match c.result {
             n if n >= 0 => n.cast_unsigned() as usize,
             // Nothing fitted; or memory was short, which is the same to us: the backlog waits for room.
@@ -256,7 +263,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
                     let mut chunk = match rest.pop_if(|last| last.capacity() - last.len() >= len) {
                         Some(last) => last,
                         None => {
-                            let more = len + chain.bytes as usize;
+                            let more = len + chain.bytes;
                             self.record.pool().take_fitting(more.min(REST_CHUNK).max(len))
                         }
                     };

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use io_uring::{Builder, IoUring};
+use io_uring::{Builder, IoUring, opcode};
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::UringConfig;
@@ -18,6 +18,9 @@ const NEEDED_TEXT: &str = "6.1";
 /// after old ones needs a little patience (25 ms were seen).
 const MEMLOCK_PATIENCE: Duration = Duration::from_millis(500);
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Attempts to enter a ring that is not refused for good.
+const TRIES: u32 = 20;
 
 /// Below these sizes a ring is not worth having.
 const SMALLEST: (u32, u32) = (64, 256);
@@ -94,7 +97,7 @@ pub(super) fn explain(source: io::Error) -> EngineError {
         Some(libc::ENOSYS) => EngineError::Missing,
         Some(libc::EPERM | libc::EACCES) => match disabled() {
             Some(value) => EngineError::Disabled { value },
-            None => EngineError::Refused { source },
+            None => EngineError::Refused { call: "io_uring_setup", source },
         },
         Some(libc::EMFILE | libc::ENFILE) => {
             EngineError::Descriptors { wanted: 1, what: "io_uring instance", limit: file_limit() }
@@ -102,6 +105,31 @@ pub(super) fn explain(source: io::Error) -> EngineError {
         Some(libc::EINVAL) => too_old().unwrap_or(EngineError::System { what: "io_uring_setup", source }),
         _ => EngineError::System { what: "io_uring_setup", source },
     }
+}
+
+/// Why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be set up; `what` names other failures than refusals.
+pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io::Error) -> EngineError {
+    move |source| match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => EngineError::Refused { call, source },
+        _ => EngineError::System { what, source },
+    }
+}
+
+/// Enters a ring once, with an operation that does nothing: a filter may let a ring be set up and then refuse its use.
+pub(super) fn try_enter(ring: &mut IoUring) -> Result<(), EngineError> {
+    let nop = opcode::Nop::new().build();
+    // SAFETY: the operation refers to no memory. A ring of at least one entry that is empty has room for it.
+    unsafe { ring.submission().push(&nop) }.expect("an empty ring has room");
+    for _ in 0..TRIES {
+        match ring.submit_and_wait(1) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {
+                std::thread::sleep(MEMLOCK_PAUSE);
+            }
+            outcome => return outcome.map(drop).map_err(explain_call("io_uring_enter", "io_uring_enter")),
+        }
+    }
+    let source = io::Error::from_raw_os_error(libc::EAGAIN);
+    Err(EngineError::System { what: "io_uring_enter", source })
 }
 
 /// The kernel is older than the engine needs.

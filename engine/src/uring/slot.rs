@@ -66,6 +66,10 @@ impl Marks {
     pub(super) const ACCEPTED: u16 = 1 << 10;
     /// The cancellation of the backlog's send, or of the connect, has been queued.
     pub(super) const ABORTING: u16 = 1 << 11;
+    /// A watch is armed, or its last completion is still to come.
+    pub(super) const WATCHED: u16 = 1 << 12;
+    /// Its cancellation has been queued.
+    pub(super) const UNWATCHING: u16 = 1 << 13;
 
     /// Whether any of `marks` is set.
     pub(super) fn any(self, marks: u16) -> bool {
@@ -98,6 +102,8 @@ pub(super) struct Connecting {
     pub(super) tag: u64,
     pub(super) target: TargetAddress,
     pub(super) timed_out: bool,
+    /// Why it failed; reported once its slot is free, so that the handler can connect anew at once.
+    pub(super) error: Option<io::Error>,
 }
 
 /// Output that the kernel did not take at once, in chunks whose memory stays in place.
@@ -183,7 +189,7 @@ impl<C> Slot<C> {
 
     /// Bytes that the kernel has not taken.
     pub(super) fn unsent(&self) -> usize {
-        self.backlog_bytes() + self.chain.bytes as usize + self.sending.bytes as usize
+        self.backlog_bytes() + self.chain.bytes + self.sending.bytes
     }
 
     /// Whether `received` may be called.

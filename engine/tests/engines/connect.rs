@@ -201,6 +201,36 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
     server.finish();
 }
 
+/// The only place is free again when the handler hears of the failure, however the attempt failed.
+pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
+    let server = Running::echo(case);
+    let (_listener, silent, _queued) = deaf_listener();
+    let quick = |addr, tag| Connect { timeout: Duration::from_millis(50), ..to(addr, tag) };
+    let unroutable = Connect { from: Some(SocketAddr::from(([192, 0, 2, 1], 0))), ..to(server.addr, 2) };
+    let attempts =
+        [quick(closed_port(), 0), quick(silent, 1), unroutable, quick(closed_port(), 3), to(server.addr, 4)];
+    let mut config = case.clients_only();
+    config.max_connects = 1;
+    let mut rest = attempts.into_iter();
+    let first = rest.next().expect("an attempt");
+    let script = Script::default()
+        .start(move |w| w.connect(first))
+        .connect_failed(move |w| rest.next().into_iter().for_each(|next| w.connect(next)));
+    let running = Running::start(case, config, script);
+    for expected in 0..4 {
+        match running.event() {
+            Event::ConnectFailed(tag, error) => {
+                assert_eq!(tag, expected);
+                assert!(!error.to_string().contains("max_connects"), "attempt {tag}: {error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(running.event(), Event::Opened(_, Origin::Connected { tag: 4 })));
+    running.finish();
+    server.finish();
+}
+
 /// What fails at once is told later all the same.
 pub(crate) fn an_unroutable_source_fails_later(case: &Case) {
     let server = Running::echo(case);

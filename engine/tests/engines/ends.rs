@@ -200,6 +200,27 @@ pub(crate) fn lingering_is_bounded_in_time(case: &Case) {
     running.finish();
 }
 
+pub(crate) fn an_abort_ends_what_closes_gently(case: &Case) {
+    let mut config = case.config();
+    config.linger.time = Duration::from_secs(3600);
+    let script = Script::default().opened(|_, out| {
+        out.append(b"farewell");
+        out.close(CloseMode::Flush);
+    });
+    let running = Running::start(case, config, script);
+    let mut client = running.connect();
+    let id = running.wait_opened();
+    assert_eq!(read_to_end(&mut client), b"farewell");
+    running.ask(move |w| w.abort(id));
+    assert!(matches!(running.wait_closed(id), Cause::Closed));
+    // It is gone: nothing happens, and whoever has its place is left alone.
+    let mut next = running.connect();
+    running.wait_opened();
+    running.ask(move |w| w.abort(id));
+    assert_eq!(read_to_end(&mut next), b"farewell");
+    running.finish();
+}
+
 pub(crate) fn lingering_is_bounded_in_bytes(case: &Case) {
     let mut config = case.config();
     config.linger.time = Duration::from_secs(3600);
@@ -287,6 +308,48 @@ pub(crate) fn pause_holds_bytes_and_end_back(case: &Case) {
     });
     assert!(bytes == late);
     running.finish();
+}
+
+pub(crate) fn reset_while_paused(case: &Case) {
+    for half_closes_first in [false, true] {
+        let script = Script::default().received(|_, _, out| out.pause());
+        let running = Running::start(case, case.config(), script);
+        let mut client = running.connect();
+        let id = running.wait_opened();
+        client.write_all(b"stop").expect("write");
+        running.wait_for(|e| matches!(e, Event::Received(..)).then_some(()));
+        // What arrived before the reset is not read any more.
+        client.write_all(&pattern(100_000, 7)).expect("write");
+        if half_closes_first {
+            client.shutdown(Shutdown::Write).expect("shutdown");
+            running.some_turns();
+        }
+        reset(client);
+        assert!(matches!(running.wait_closed(id), Cause::Reset));
+        running.finish();
+    }
+}
+
+/// A reset is seen in a later pause too, and one that follows a pause is told by the receive.
+pub(crate) fn reset_after_a_pause(case: &Case) {
+    for paused_again in [false, true] {
+        let running = Running::echo(case);
+        let mut client = running.connect();
+        let id = running.wait_opened();
+        for _ in 0..3 {
+            running.with(id, |out| out.pause());
+            running.some_turns();
+            running.with(id, |out| out.resume());
+            round_trip(&mut client, b"goes on");
+        }
+        if paused_again {
+            running.with(id, |out| out.pause());
+            running.some_turns();
+        }
+        reset(client);
+        assert!(matches!(running.wait_closed(id), Cause::Reset));
+        running.finish();
+    }
 }
 
 /// A pause after every call, lifted at the end of that turn or of the next: what was held back comes before what arrives in

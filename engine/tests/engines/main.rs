@@ -81,9 +81,12 @@ engines! {
         flush_sends_everything,
         flush_after_eof_ends_at_once,
         lingering_is_bounded_in_time,
+        an_abort_ends_what_closes_gently,
         lingering_is_bounded_in_bytes,
         closing_ends_all_calls,
         pause_holds_bytes_and_end_back,
+        reset_while_paused,
+        reset_after_a_pause,
         pauses_between_all_calls_keep_the_order,
         paused_from_the_first_call,
         paused_between_two_messages,
@@ -107,6 +110,7 @@ engines! {
         times_out,
         too_many_connects,
         reconnects_from_the_failure,
+        a_failed_connect_gives_its_place_to_the_next,
         an_unroutable_source_fails_later,
     };
     congestion::{

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use engine::rustls::{
-    self, ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    self, CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
 };
 use engine::tls::{Tls, TlsSettings, server_config};
 use engine::{Cause, CloseMode, Commands, ConnId, Handler, Nanos, Origin, Output, Record, Worker};
@@ -32,6 +33,43 @@ pub(crate) fn server() -> Arc<ServerConfig> {
     let identity = identity();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
     server_config(vec![identity.certificate.clone()], key).expect("a server's side")
+}
+
+/// A server's side whose keys are used up after so many records, in place of 2^24.
+pub(crate) fn server_of_few_records(limit: u64) -> Arc<ServerConfig> {
+    let with_limit = |suite: SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls13(suite) => {
+            let common = CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
+            let (hkdf_provider, aead_alg) = (suite.hkdf_provider, suite.aead_alg);
+            // A provider's suites live for ever.
+            let suite = Tls13CipherSuite { common, hkdf_provider, aead_alg, quic: None };
+            SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))
+        }
+        SupportedCipherSuite::Tls12(suite) => {
+            let common = CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
+            let (prf_provider, kx, sign, aead_alg) =
+                (suite.prf_provider, suite.kx, suite.sign, suite.aead_alg);
+            let suite = Tls12CipherSuite { common, prf_provider, kx, sign, aead_alg };
+            SupportedCipherSuite::Tls12(Box::leak(Box::new(suite)))
+        }
+    };
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites = provider.cipher_suites.into_iter().map(with_limit).collect();
+    let identity = identity();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate.clone()], key)
+        .expect("a server's side");
+    Arc::new(config)
+}
+
+fn common(of: &CipherSuiteCommon) -> CipherSuiteCommon {
+    let (suite, hash_provider, confidentiality_limit) =
+        (of.suite, of.hash_provider, of.confidentiality_limit);
+    CipherSuiteCommon { suite, hash_provider, confidentiality_limit }
 }
 
 /// What the handler was told, in order.
@@ -109,9 +147,16 @@ impl Near {
 
     /// Its handler does `besides` in every call.
     pub(crate) fn with(besides: impl FnMut(&Told, &mut Output<'_>) + 'static) -> Self {
+        Self::of(server(), besides)
+    }
+
+    pub(crate) fn of(
+        config: Arc<ServerConfig>,
+        besides: impl FnMut(&Told, &mut Output<'_>) + 'static,
+    ) -> Self {
         let echo = Echo { told: Vec::new(), besides: Box::new(besides) };
         let settings = TlsSettings {
-            listeners: vec![Some(server())],
+            listeners: vec![Some(config)],
             answer_to_plain: NOT_TLS.to_vec(),
             ..TlsSettings::default()
         };

@@ -4,11 +4,11 @@
 
 mod ends;
 
-use engine::rustls::version::TLS13;
+use engine::rustls::version::{TLS12, TLS13};
 use engine::{CloseMode, Nanos};
 use proptest::prelude::*;
 
-use crate::ends::{Far, NOT_TLS, Near, Told, VERSIONS, secured, secured_by};
+use crate::ends::{Far, NOT_TLS, Near, Told, VERSIONS, secured, secured_by, server_of_few_records};
 
 #[test]
 fn the_handler_is_told_in_order() {
@@ -98,6 +98,40 @@ fn pieces_of_every_size_keep_their_order() {
         wanted.resize(wanted.len() + len, n as u8);
     }
     assert_eq!(far.take(&mut near).expect("pieces"), wanted);
+}
+
+#[test]
+fn keys_used_up_are_changed_in_tls_1_3() {
+    let near = Near::of(server_of_few_records(20), |_, _| {});
+    let (mut near, mut far, _) = secured_by(&TLS13, near, Near::receive);
+    // Ten times as many records as one key may encrypt, alone and several in a call.
+    for round in 0..100u8 {
+        let sent = vec![round; if round % 10 == 0 { 50_000 } else { 10 }];
+        near.receive(&far.records([&sent[..]]));
+        assert!(far.take(&mut near).expect("an echo") == sent, "round {round}");
+    }
+    assert_eq!(near.commands.close, None);
+}
+
+#[test]
+fn keys_used_up_end_a_connection_of_tls_1_2() {
+    let near = Near::of(server_of_few_records(20), |_, _| {});
+    let (mut near, mut far, _) = secured_by(&TLS12, near, Near::receive);
+    let mut echoes = 0;
+    while near.commands.close.is_none() {
+        assert!(echoes < 20, "more records than are safe");
+        near.receive(&far.records([&b"hello"[..]]));
+        echoes += usize::from(far.take(&mut near).expect("an echo or the end") == b"hello");
+    }
+    // What came before is whole, and the end is announced.
+    assert!(echoes > 10 && near.commands.close == Some(CloseMode::Flush));
+    assert!(far.0.process_new_packets().expect("no fault").peer_has_closed());
+    let told = near.end();
+    assert!(
+        matches!(told.last(), Some(Told::Closed(cause)) if cause.contains("KeysExhausted")),
+        "{:?}",
+        told.last()
+    );
 }
 
 #[test]

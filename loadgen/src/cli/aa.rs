@@ -3,11 +3,14 @@
 use clap::Args;
 use engine::EngineKind;
 
+use super::keep::{keep, no_fault};
+use super::output::Output;
 use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
 use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log};
 use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
+use crate::machine::Machine;
 use crate::result::SessionKind;
 
 const EXAMPLES: &str = "\
@@ -18,7 +21,8 @@ Run it when the machine is as quiet as it will be when servers are compared, onc
 is the 95th percentile of the absolute estimate of duels between identical servers, drawn from the recorded pairs; `duel`
 then takes twice of it as threshold wherever that is more than the default.
 
-Exit status: 0 recorded; 1 error; 2 wrong usage; 13 too few valid pairs; 130 interrupted, with what was recorded.";
+Exit status: 0 recorded; 1 error, a server that fails in every attempt, or an echo that was not what was sent; 2 wrong usage;
+13 too few valid pairs; 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP, with what was recorded.";
 
 /// Records pairs of one server against itself.
 #[derive(Debug, Args)]
@@ -47,10 +51,12 @@ impl AaArguments {
         options(EngineKind::Uring)?;
         start_log();
         let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        self.session.check_results()?;
+        let machine = Machine::here();
+        self.session.check_results(&machine)?;
         let mut output = self.session.output()?;
         let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
-        let mut document = self.session.make(&options(engine)?, &mut terminal)?;
+        let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
+        let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
         let mut lines = vec![String::new(), show::noise_table(&document)];
         lines.extend(spoiled_runs(&document));
@@ -59,8 +65,9 @@ impl AaArguments {
         if fewest < MIN_RECORDED {
             lines.push(format!("only {fewest} valid pairs: noise needs at least {MIN_RECORDED}"));
         }
-        self.session.say(&lines.join("\n"), output.as_ref())?;
-        self.session.keep(&document, output.as_mut())?;
+        let to_error = output.as_ref().is_some_and(Output::is_standard);
+        keep(&document, self.session.results(), output.as_mut(), &lines.join("\n"), to_error)?;
+        no_fault(session.fault)?;
         Ok(match (document.session.interrupted, fewest < MIN_RECORDED) {
             (true, _) => INTERRUPTED,
             (false, true) => INVALID,

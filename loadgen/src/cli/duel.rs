@@ -4,12 +4,14 @@ use clap::Args;
 use engine::EngineKind;
 
 use super::compare::noises;
+use super::keep::{cannot_print, keep, no_fault};
 use super::output::Output;
 use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
-use super::{Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, start_log};
+use super::{Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, print, start_log};
 use crate::compare::noise::Noises;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
+use crate::machine::Machine;
 use crate::result::{Document, SessionKind};
 
 const EXAMPLES: &str = "\
@@ -26,8 +28,12 @@ metrics (Holm). improved, regressed: certain, and beyond the threshold. unchange
 Threshold: 2 % (p99 and memory 5 %), or twice the machine's noise where `aa` has recorded it. Ctrl-C gives the verdict
 so far.
 
-Exit status: 0 not regressed; 1 error; 2 wrong usage; 11 regressed; 12 inconclusive, with --fail-inconclusive; 13 the
-measurement is invalid; 130 interrupted.";
+A run that failed, is invalid or was disturbed is repeated, then its pair is replaced, then named; what was measured is
+stored whatever happens. A server that fails in every attempt ends the duel.
+
+Exit status: 0 not regressed; 1 error, a server that fails in every attempt, or an echo that was not what was sent; 2 wrong
+usage; 11 regressed; 12 inconclusive, with --fail-inconclusive; 13 the measurement is invalid; 130, 143, 129 ended by SIGINT
+(Ctrl-C), SIGTERM, SIGHUP.";
 
 /// A verdict needs at least 8 pairs. The commands are split as a shell would but run without one.
 #[derive(Debug, Args)]
@@ -83,41 +89,47 @@ impl DuelArguments {
         start_log();
         let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let options = options(engine)?;
-        self.session.check_results()?;
+        let machine = Machine::here();
+        self.session.check_results(&machine)?;
+        let noises = match self.session.results() {
+            Some(results) => noises(results, &machine.id)?,
+            None => Noises::default(),
+        };
         let mut output = self.session.output()?;
         let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
-        let document = self.session.make(&options, &mut terminal)?;
-        let (document, comparison) = self.conclude(document, None, output.as_ref())?;
-        let stored = self.session.keep(&document, output.as_mut())?;
+        let results = self.session.results();
+        let session = self.session.make(&options, machine.clone(), &mut terminal)?;
+        let (document, comparison, text) = self.conclude(session.document, None, &noises);
+        let to_error = output.as_ref().is_some_and(Output::is_standard);
+        let stored = keep(&document, results, output.as_mut(), &text, to_error)?;
+        no_fault(session.fault)?;
         let code = self.exit_code(&document, &comparison);
         if code != REGRESSED || !self.confirm {
             return Ok(code);
         }
-        self.session.say("\nregressed: a second session has to confirm it\n", output.as_ref())?;
-        let again = self.session.make(&options, &mut terminal)?;
+        let tell = |text: &str| print(text, to_error).map_err(cannot_print);
+        tell("\nregressed: a second session has to confirm it\n")?;
+        let again = self.session.make(&options, machine, &mut terminal)?;
         let first = stored.map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
-        let (again, second) = self.conclude(again, Some(&first), output.as_ref())?;
-        self.session.keep(&again, None)?;
-        let code = match self.exit_code(&again, &second) {
+        let (document, second, text) = self.conclude(again.document, Some(&first), &noises);
+        keep(&document, results, None, &text, to_error)?;
+        no_fault(again.fault)?;
+        let code = match self.exit_code(&document, &second) {
             REGRESSED if !confirmed(&comparison, &second) => 0,
             code => code,
         };
         let word = if code == REGRESSED { "CONFIRMED" } else { "NOT CONFIRMED" };
-        self.session.say(&format!("{word} by a second session"), output.as_ref())?;
+        tell(&format!("{word} by a second session"))?;
         Ok(code)
     }
 
-    /// Judges a session, and prints what came out.
+    /// Judges a session; returns it with what is to be printed.
     fn conclude(
         &self,
         mut document: Document,
         repeats: Option<&str>,
-        output: Option<&Output>,
-    ) -> Result<(Document, Comparison), Failure> {
-        let noises = match self.session.results() {
-            Some(results) => noises(results, &document.machine.id)?,
-            None => Noises::default(),
-        };
+        noises: &Noises,
+    ) -> (Document, Comparison, String) {
         let judged = if self.only.is_empty() { &Metric::ALL[..] } else { &self.only };
         let comparison = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
             if let Some((_, relative)) = self.threshold.iter().rfind(|(given, _)| *given == metric) {
@@ -142,8 +154,7 @@ impl DuelArguments {
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
         });
         lines.extend(spoiled_runs(&document));
-        self.session.say(&lines.join("\n"), output)?;
-        Ok((document, comparison))
+        (document, comparison, lines.join("\n"))
     }
 
     fn exit_code(&self, document: &Document, comparison: &Comparison) -> u8 {

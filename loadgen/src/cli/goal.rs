@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::value::{rate, time};
 use super::{Failure, report};
-use crate::result::Run;
 use crate::result::table::grouped;
+use crate::result::{InvalidKind, Run};
 use crate::run::{MAX_RATE, Plan, RunError};
 use crate::search::{Found, Outcome, Range};
 use crate::threshold::{Judgement, Threshold};
@@ -122,33 +122,39 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
     Plan { rate_per_s: Some(rate), measure, warmup, scenario, ..plan.clone() }
 }
 
-/// What a trial shows that was made.
+/// What a trial shows that was made. One that is not valid never counts as met.
 pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
-    let faults = run.errors.total() + run.integrity.total();
+    let faults = run.errors.total() + run.integrity.faults();
     // A debug build is said of every run, and is no limit found at this rate.
     let (servers, others): (Vec<_>, Vec<_>) =
         run.invalid().filter(|(kind, _)| !kind.is_of_the_build()).partition(|(kind, _)| kind.is_servers());
-    let missed: Vec<&str> =
-        judgements.iter().filter(|each| !each.met).map(|each| each.text.as_str()).collect();
-    if faults == 0
-        && let Some((_, reason)) = others.first()
-    {
-        return Outcome::GeneratorLimit((*reason).to_owned());
+    let reasons =
+        |of: &[(InvalidKind, &str)]| of.iter().map(|(_, reason)| *reason).collect::<Vec<_>>().join("; ");
+    if faults == 0 && !others.is_empty() {
+        return Outcome::GeneratorLimit(reasons(&others));
     }
     // Lost connections and wrong echoes are the server's doing, whatever else is true.
-    let missed: Vec<&str> = servers.iter().map(|(_, reason)| *reason).chain(missed).collect();
-    if faults > 0 && missed.is_empty() {
+    if !servers.is_empty() {
+        return Outcome::Missed(reasons(&servers));
+    }
+    if faults > 0 {
         return Outcome::Missed(format!("{faults} errors and wrong echoes"));
     }
+    if !run.valid && run.invalid_reasons.is_empty() {
+        return Outcome::GeneratorLimit("the run is not valid".to_owned());
+    }
+    let missed: Vec<&str> =
+        judgements.iter().filter(|each| !each.met).map(|each| each.text.as_str()).collect();
     if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
 }
 
 /// What a trial shows that had no result: a server that gives up under load has missed, anything else ends the search.
 pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
     match error {
-        RunError::StoppedAnswering { .. } | RunError::AllClosed { .. } | RunError::ServerEnded { .. } => {
-            Ok(Outcome::Missed(error.to_string()))
-        }
+        RunError::LostEarly { .. }
+        | RunError::NoneStays { .. }
+        | RunError::AllClosed { .. }
+        | RunError::ServerEnded { .. } => Ok(Outcome::Missed(error.to_string())),
         other => Err(other),
     }
 }
@@ -187,7 +193,7 @@ mod tests {
     use engine::EngineKind;
 
     use super::*;
-    use crate::result::{InvalidKind, example};
+    use crate::result::example;
 
     fn goals(find: &[&str]) -> GoalArguments {
         let find_rate = find.iter().map(|text| text.parse().expect("a threshold")).collect();
@@ -250,6 +256,21 @@ mod tests {
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
         assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.1.into()));
         assert!(matches!(outcome(&with(&[full, late]), &judged(true)), Outcome::GeneratorLimit(_)));
+        // A trial that is not valid is never met, and its reason comes before what the thresholds say.
+        let unknown = Run { valid: false, ..run() };
+        assert!(matches!(outcome(&unknown, &judged(true)), Outcome::GeneratorLimit(_)));
+        for kind in [InvalidKind::RateNotKept, InvalidKind::LostConnections, InvalidKind::NoEcho] {
+            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(true)), Outcome::Missed("why".into()));
+            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(false)), Outcome::Missed("why".into()));
+        }
+        for kind in
+            [InvalidKind::BusyGenerator, InvalidKind::Clock, InvalidKind::Standstill, InvalidKind::Unknown]
+        {
+            assert_eq!(
+                outcome(&with(&[(kind, "why")]), &judged(false)),
+                Outcome::GeneratorLimit("why".into())
+            );
+        }
         let mut wrong = run();
         wrong.integrity.lost = 3;
         assert_eq!(outcome(&wrong, &judged(true)), Outcome::Missed("3 errors and wrong echoes".into()));

@@ -9,6 +9,7 @@ mod echo;
 mod goal;
 mod history;
 mod html;
+mod keep;
 mod list;
 mod load;
 mod output;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::io::Errno;
 use tracing_subscriber::EnvFilter;
 
 use crate::run::RunError;
@@ -64,7 +66,8 @@ const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was missed, or no rate \
-meets it; 13 the measurement is invalid (see run --help); 130 interrupted, with the result of what was measured.";
+meets it; 13 the measurement is invalid (see run --help); 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP, with the \
+result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]
@@ -156,6 +159,7 @@ const MISSED: u8 = 10;
 const REGRESSED: u8 = 11;
 const INCONCLUSIVE: u8 = 12;
 const INVALID: u8 = 13;
+/// Of a command that a signal ended; the program ends with that signal's own code.
 const INTERRUPTED: u8 = 130;
 
 /// The whole program. A wrong command line ends it with 2.
@@ -187,13 +191,14 @@ pub fn main() -> ExitCode {
         None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),
     };
     match ended {
+        Ok(INTERRUPTED) => ExitCode::from(terminal::interrupted_code()),
         Ok(code) => ExitCode::from(code),
         Err(Failure::Usage(message)) => {
             Arguments::command().error(ErrorKind::ValueValidation, message).exit()
         }
         Err(Failure::Run(RunError::Interrupted)) => {
             say(&format!("sparring-loadgen: {}", RunError::Interrupted));
-            ExitCode::from(INTERRUPTED)
+            ExitCode::from(terminal::interrupted_code())
         }
         Err(error) => {
             say(&format!("sparring-loadgen: {error}"));
@@ -216,13 +221,19 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The table goes where the document does not. A reader who has seen enough (`| head`) is no reason to lose the rest.
+/// The table goes where the document does not. A reader who has seen enough (`| head`), or a terminal that was closed, is
+/// no reason to lose the rest.
 fn print(text: &str, to_error: bool) -> io::Result<()> {
     let printed = if to_error { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
     match printed {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         printed => printed,
     }
+}
+
+/// Whether nobody is left to read what is printed.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe || Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 fn start_log() {

@@ -221,15 +221,14 @@ impl Files {
 
     /// Writes the document. Where its place takes it no more, it goes to standard output, so that nothing measured is lost.
     pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
-        let Some(place) = &mut self.json else { return Ok(()) };
-        let Err(error) = place.output.write(document) else { return Ok(()) };
-        let failed =
-            |error: io::Error| Failure::Error(format!("{} {}: {error}", place.flag, place.path.display()));
-        if place.output.is_standard() {
-            return Err(failed(error));
+        let Some(Place { flag, path, output }) = &mut self.json else { return Ok(()) };
+        let failed = |error: io::Error| format!("{flag} {}: {error}", path.display());
+        let Err(error) = output.write(document) else { return Ok(()) };
+        if output.is_standard() {
+            return Err(Failure::Error(failed(error)));
         }
-        Output::Standard.write(document).map_err(failed)?;
-        let path = place.path.display();
-        Err(Failure::Error(format!("--json {path}: {error}; the result is on standard output")))
+        *output = Output::Standard;
+        output.write(document).map_err(|error| Failure::Error(failed(error)))?;
+        Err(Failure::Error(format!("{}; the result is on standard output", failed(error))))
     }
 }

@@ -1,8 +1,5 @@
 //! What `duel` and `aa` share: the flags of a session of pairs, and its making.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,10 +9,12 @@ use super::load::LoadArguments;
 use super::output::{Output, open_output};
 use super::terminal::Terminal;
 use super::value::{CpuList, cpu_list};
-use super::{Failure, LOAD, OUTPUT, SERVER, print};
+use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
+use crate::experiment::Session;
 use crate::machine::Machine;
-use crate::result::{Document, Run, SessionKind, Store, Transport};
+use crate::result::table::{reasons, repeated_runs};
+use crate::result::{Document, SessionKind, Store, Transport};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
 use crate::suite::{Places, Suite};
@@ -156,13 +155,22 @@ impl PairsArguments {
     }
 
     /// Makes a session; `terminal` shows each of its runs.
-    pub(super) fn make(&self, options: &Options, terminal: &mut Terminal) -> Result<Document, Failure> {
-        let mut notes: Box<dyn io::Write> =
-            if self.quiet { Box::new(io::sink()) } else { Box::new(io::stderr()) };
+    pub(super) fn make(
+        &self,
+        options: &Options,
+        machine: Machine,
+        terminal: &mut Terminal,
+    ) -> Result<Session, Failure> {
         if !self.quiet {
             announce(options);
         }
-        let made = duel::measure(options, Machine::here(), &execute, terminal, &mut notes);
+        let notes = terminal.notes();
+        let mut notes = |line: &str| {
+            if !self.quiet {
+                notes(line);
+            }
+        };
+        let made = duel::measure(options, machine, &execute, terminal, &mut notes);
         terminal.clear();
         made.map_err(|error| match error {
             DuelError::Interrupted => Failure::Run(crate::run::RunError::Interrupted),
@@ -170,37 +178,9 @@ impl PairsArguments {
         })
     }
 
-    /// Stores the session and says where; writes it as JSON where that is wanted. The name of its file.
-    pub(super) fn keep(
-        &self,
-        document: &Document,
-        output: Option<&mut Output>,
-    ) -> Result<Option<PathBuf>, Failure> {
-        let mut stored = None;
-        if let Some(folder) = self.results() {
-            let path = Store::new(folder).save(document)?;
-            self.say(&format!("\nstored in {}", path.display()), output.as_deref())?;
-            stored = Some(path);
-        }
-        if let Some(output) = output {
-            output.write(document).map_err(|error| Failure::Error(format!("--json: {error}")))?;
-        }
-        Ok(stored)
-    }
-
-    /// To standard output, unless that belongs to the document.
-    pub(super) fn say(&self, text: &str, output: Option<&Output>) -> Result<(), Failure> {
-        print(text, output.is_some_and(Output::is_standard))
-            .map_err(|error| Failure::Error(format!("cannot print the result: {error}")))
-    }
-
-    /// Whether there is a place for the session; checked before anything is measured.
-    pub(super) fn check_results(&self) -> Result<(), Failure> {
-        match &self.results {
-            Some(folder) => fs::create_dir_all(folder)
-                .map_err(|error| Failure::Error(format!("--results {}: {error}", folder.display()))),
-            None => Ok(()),
-        }
+    /// Whether the session can be stored; checked before anything is measured.
+    pub(super) fn check_results(&self, machine: &Machine) -> Result<(), Failure> {
+        self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
 }
 
@@ -214,42 +194,22 @@ fn announce(options: &Options) {
         [] => "no particular CPU".to_owned(),
         cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     };
-    eprintln!(
+    say(&format!(
         "{} pairs, each {phases}, a fresh server for every run: about {}",
         options.pairs,
         about(options.duration())
-    );
-    eprintln!("servers on {}, generator on {}", cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
-    options.marks.iter().for_each(|mark| eprintln!("NOTE: {mark}"));
+    ));
+    let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
+    say(&format!("servers on {servers}, generator on {generator}"));
+    options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
 }
 
-/// Why runs of a session are not valid, and why some were made again: each kind of reason once, as its first run has it.
+/// Why runs of a session are not valid or were repeated, and what else must be known of it.
 pub(super) fn spoiled_runs(document: &Document) -> Vec<String> {
     let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
-    let repeated = reasons(document, |run| &run.repeated);
-    let lines = |word: &'static str, reasons: Vec<String>| {
-        reasons.into_iter().map(move |reason| format!("{word} {reason}")).collect::<Vec<_>>()
-    };
-    [lines("INVALID", invalid), lines("REPEATED", repeated)].concat()
-}
-
-fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
-    let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
-    for run in &document.runs {
-        for reason in of(run) {
-            // The figures in it differ from run to run.
-            let kind = reason
-                .split(|c: char| c.is_ascii_digit())
-                .find(|part| !part.trim().is_empty())
-                .unwrap_or(reason);
-            reasons.entry((&run.scenario, &run.arm, kind)).or_insert((reason, 0)).1 += 1;
-        }
-    }
-    let lines = reasons.into_iter().map(|((scenario, arm, _), (reason, runs))| {
-        let more = if runs > 1 { format!(" (and {} like it)", runs - 1) } else { String::new() };
-        format!("{scenario} {arm}: {reason}{more}")
-    });
-    lines.collect()
+    let invalid = invalid.into_iter().map(|reason| format!("INVALID {reason}"));
+    let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
+    invalid.chain(repeated_runs(document)).chain(marks).collect()
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ fn heading(plan: &Plan, run: &Run) -> String {
     };
     format!(
         "{}: {}{}{}, {} B {kind}, {}, engine {}, {}",
-        plan.url,
+        place(plan, run),
         count(plan.connections.into(), "connection"),
         if plan.idle > 0 { format!(" and {} idle", grouped(plan.idle.into())) } else { String::new() },
         load(plan),
@@ -67,6 +67,15 @@ fn heading(plan: &Plan, run: &Run) -> String {
         run.client.engine,
         window(run.phases.measure),
     )
+}
+
+/// The URL, with the address in use where a name stands in it.
+fn place(plan: &Plan, run: &Run) -> String {
+    let is_address = plan.url.host.parse::<std::net::IpAddr>().is_ok();
+    match run.address.as_deref().filter(|_| !is_address) {
+        Some(address) => format!("{} at {address}", plan.url),
+        None => plan.url.to_string(),
+    }
 }
 
 /// Seconds; of a shorter one, as `-n` may end it, so much that it is not nothing.

@@ -10,9 +10,9 @@ use super::{Failure, compare, print_line};
 use crate::compare::table::{self, percent};
 use crate::compare::{Metric, noise::Noise};
 use crate::result::table::{align, plain_table};
-use crate::result::{Document, SessionKind, Stored, derived_lines, summary_table};
+use crate::result::{Document, SessionKind, Stored};
 use crate::subject::Subject;
-use crate::suite::{interleaved, peers_markdown};
+use crate::suite::{self, interleaved, peers_markdown};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,10 +74,7 @@ fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
             format!("{}: {:.1} {} per message", count.scenario, count.per_message, count.counter)
         })),
         SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document)),
-        SessionKind::Single | SessionKind::Suite => {
-            lines.push(summary_table(document));
-            lines.extend(derived_lines(document));
-        }
+        SessionKind::Single | SessionKind::Suite => lines.push(suite::text(document)),
     }
     Ok(lines.join("\n"))
 }

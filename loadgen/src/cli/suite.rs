@@ -1,6 +1,5 @@
 //! `sparring-loadgen suite`: a whole session of scenarios, against our own server or several servers side by side.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,14 +7,18 @@ use clap::{Args, ValueEnum};
 use engine::EngineKind;
 use engine::socket::Congestion;
 
-use crate::result::Conformance;
+use crate::experiment;
+use crate::machine::Machine;
+use crate::result::{Conformance, Document, Store};
+use crate::run::{Progress, RunError};
 use crate::suite::{
     self, Arm, ArmError, Checkout, Options, Outcome, Setup, Spec, Suite, SuiteError, interleaved,
 };
 
+use super::keep::{keep, no_fault};
 use super::terminal::Terminal;
 use super::value::time;
-use super::{EXIT_STATUS, Failure, catch_signals, start_log};
+use super::{EXIT_STATUS, Failure, catch_signals, print_line, start_log};
 
 const SIDE_BY_SIDE: &str = "Side by side (engines, arms, peers)";
 
@@ -131,18 +134,27 @@ impl SuiteArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let session = self.session()?;
         start_log();
+        session.check()?;
+        let machine = Machine::here();
+        let store = Store::new(&self.results);
+        store.check(&machine.id)?;
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
-        let (out, notes) = (&mut io::stdout(), &mut io::stderr());
-        let outcome: Result<Outcome, SuiteError> = match &session {
-            Session::Own(options) => suite::main(options, &mut terminal, out, notes),
-            Session::SideBySide(options) => interleaved::main(options, &mut terminal, out, notes),
-        };
+        let measured = session.measure(machine, &mut terminal);
         terminal.clear();
-        match outcome {
-            Ok(outcome) => Ok(outcome.exit_code()),
-            Err(error) if error.exit_code() == 2 => Err(Failure::Usage(error.to_string())),
-            Err(error) => Err(Failure::Error(error.to_string())),
+        let measured = measured?;
+        let document = &measured.document;
+        keep(document, Some(&self.results), None, &session.text(document), false)?;
+        if matches!(session, Session::Own(_)) {
+            print_line(&format!("\n{}", suite::change_text(&store, document)?))?;
         }
+        let outcome = Outcome::of(&measured);
+        if matches!(self.suite, SuiteName::Smoke) && outcome == Outcome::Failed {
+            for complaint in suite::complaints(document) {
+                print_line(&format!("FAILED {complaint}"))?;
+            }
+        }
+        no_fault(measured.fault)?;
+        Ok(outcome.exit_code())
     }
 
     fn session(&self) -> Result<Session, Failure> {
@@ -281,6 +293,41 @@ enum Session {
     Own(Options),
     /// Several arms.
     SideBySide(interleaved::Options),
+}
+
+impl Session {
+    fn check(&self) -> Result<(), SuiteError> {
+        match self {
+            Self::Own(options) => options.check(),
+            Self::SideBySide(options) => options.check(),
+        }
+    }
+
+    fn measure(&self, machine: Machine, terminal: &mut Terminal) -> Result<experiment::Session, SuiteError> {
+        let mut notes = terminal.notes();
+        let progress: &mut dyn Progress = terminal;
+        match self {
+            Self::Own(options) => suite::measure(options, machine, progress, &mut notes),
+            Self::SideBySide(options) => interleaved::measure(options, machine, progress, &mut notes),
+        }
+    }
+
+    fn text(&self, document: &Document) -> String {
+        match self {
+            Self::Own(_) => suite::text(document),
+            Self::SideBySide(_) => interleaved::text(document),
+        }
+    }
+}
+
+impl From<SuiteError> for Failure {
+    fn from(error: SuiteError) -> Self {
+        match error {
+            SuiteError::Usage { .. } => Self::Usage(error.to_string()),
+            SuiteError::Interrupted => Self::Run(RunError::Interrupted),
+            error => Self::Error(error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

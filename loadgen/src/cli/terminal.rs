@@ -1,8 +1,9 @@
 //! The live view on a terminal, and Ctrl-C.
 
+use std::fs;
 use std::io;
 use std::panic;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
@@ -31,7 +32,21 @@ const CLEARING: Duration = Duration::from_millis(500);
 /// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Ctrl-C (or SIGTERM): the first is a wish that the run ends with what it has, the second ends the program at once.
+/// What shells report for a program that a signal ended: this and the signal's number.
+const ENDED_BY_SIGNAL: u8 = 128;
+/// The first signal that was caught; 0: none.
+static CAUGHT: AtomicU8 = AtomicU8::new(0);
+
+/// The exit code of a command that was ended early: that of the signal which did it.
+pub(super) fn interrupted_code() -> u8 {
+    match CAUGHT.load(Ordering::Relaxed) {
+        0 => super::INTERRUPTED,
+        signal => ENDED_BY_SIGNAL + signal,
+    }
+}
+
+/// Ctrl-C, SIGTERM or SIGHUP: the first is a wish that the run ends with what it has. A second one ends the program at
+/// once, but for SIGHUP: the kernel and a shell both send it when a terminal is closed.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     wish: Arc<AtomicBool>,
@@ -100,10 +115,16 @@ impl Interrupt {
             flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
         }
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        // nohup(1) ignores it, so that a session outlives its terminal.
+        if !is_ignored(SIGHUP) {
+            signals.handle().add_signal(SIGHUP)?;
+        }
         let caught = interrupt.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                if caught.wish.swap(true, Ordering::Relaxed) {
+                let number = u8::try_from(signal).unwrap_or_default();
+                let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+                if caught.wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
                     ending.store(true, Ordering::Relaxed);
                     caught.screen.clear();
                     low_level::exit(128 + signal);
@@ -112,6 +133,14 @@ impl Interrupt {
         })?;
         Ok(interrupt)
     }
+}
+
+/// Whether this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which counts signals from 1.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Shows a run on standard error where that is a terminal, and nothing elsewhere.
@@ -128,6 +157,7 @@ pub(super) struct Terminal {
     phase: Option<Phase>,
     /// The lines about the latencies of the last second.
     latencies: String,
+    is_quiet: bool,
 }
 
 impl Terminal {
@@ -140,7 +170,15 @@ impl Terminal {
         if !bar.is_hidden() {
             clear_on_panic(interrupt.screen.clone());
         }
-        Self { interrupt, bar, before: None, rate: 0.0, phase: None, latencies: String::new() }
+        Self {
+            interrupt,
+            bar,
+            before: None,
+            rate: 0.0,
+            phase: None,
+            latencies: String::new(),
+            is_quiet: quiet,
+        }
     }
 
     /// Takes the view off the terminal.
@@ -151,6 +189,12 @@ impl Terminal {
     /// Prints above the view, or where there is none on standard error alone.
     pub(super) fn say(&self, line: &str) {
         if self.bar.is_hidden() { say(line) } else { self.bar.println(line) }
+    }
+
+    /// As [`say`](Self::say), while a session has the view.
+    pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
+        let bar = self.bar.clone();
+        move |line| if bar.is_hidden() { say(line) } else { bar.println(line) }
     }
 
     fn count(&mut self, at: &Snapshot) {
@@ -212,6 +256,12 @@ impl Progress for Terminal {
     fn second(&mut self, latencies: &Histogram<u32>) {
         if !self.bar.is_hidden() {
             self.latencies = latency_lines(latencies);
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.is_quiet {
+            self.say(&format!("note: {text}"));
         }
     }
 

@@ -3,10 +3,9 @@
 //! A replicate is a run against a freshly started server: processes differ more from each other than the seconds within one.
 //! The order is ABBA, so that a machine that becomes slower or faster meanwhile weighs on both sides alike. Each pair has a
 //! run of each side under a load that saturates (throughput, server CPU, memory) and one at a fixed rate (latencies). A run
-//! that something else disturbed is made again, within limits ([`MOST_WAITED`], [`MOST_STOLEN`]).
+//! that failed, is invalid or was disturbed is repeated, within bounds, and then its pair is replaced.
 
 mod calibration;
-mod disturbance;
 mod session;
 
 use std::time::Duration;
@@ -14,11 +13,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use calibration::SHARE_OF_CAPACITY;
-pub use disturbance::{MOST_STOLEN, MOST_WAITED};
-pub use session::{Execute, measure};
+pub use session::measure;
 
+use crate::experiment::Fault;
 use crate::result::SessionKind;
-use crate::run::{Plan, RunError};
+use crate::run::Plan;
 use crate::spawn::Spawn;
 
 /// What a session of pairs is to do.
@@ -51,32 +50,12 @@ pub enum Fixed {
     Off,
 }
 
-/// Why there is no comparison. Nothing is stored then.
+/// Why there is no comparison. Nothing was measured then.
 #[derive(Debug, Error)]
 pub enum DuelError {
-    /// A run could not be made.
-    #[error("side {side}, pair {}: {source}", .pair + 1)]
-    Run {
-        /// `A` or `B`.
-        side: &'static str,
-        /// From 0.
-        pair: u32,
-        /// Why.
-        source: RunError,
-    },
-    /// A server whose echoes are wrong has no speed.
-    #[error(
-        "side {side}, pair {}: {count} echoes were not what was sent; a server that does not echo is not compared",
-        .pair + 1
-    )]
-    WrongEcho {
-        /// `A` or `B`.
-        side: &'static str,
-        /// From 0.
-        pair: u32,
-        /// Echoes that were lost, duplicated, reordered, corrupted or of the wrong kind.
-        count: u64,
-    },
+    /// A server failed from the start.
+    #[error(transparent)]
+    Fault(#[from] Fault),
     /// The first run shows no capacity to take a share of.
     #[error(
         "side A answered nothing in the calibration run: give the fixed rate with -R, or leave it out with --saturation-only"
@@ -85,13 +64,10 @@ pub enum DuelError {
     /// The user ended it before the first pair was complete.
     #[error("interrupted before a pair was complete; nothing was stored")]
     Interrupted,
-    /// The notes could not be printed.
-    #[error("cannot print the progress: {0}")]
-    Print(#[from] std::io::Error),
 }
 
 impl Options {
-    /// Runs of the session, those aside that have to be made again.
+    /// Runs of the session, those aside that have to be repeated.
     #[must_use]
     pub fn runs(&self) -> u32 {
         self.pairs * 2 * if self.fixed == Fixed::Off { 1 } else { 2 }

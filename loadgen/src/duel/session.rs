@@ -1,32 +1,30 @@
 //! The runs of a duel, in their order.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{DuelError, Fixed, Options, about, calibration, disturbance};
+use super::{DuelError, Fixed, Options, about, calibration};
 use crate::compare::sides::SIDES;
+use crate::experiment::{Cell, Execute, Notes, Repeats, Session};
 use crate::machine::Machine;
-use crate::result::{Arm, Document, InvalidKind, Run, SCHEMA, Scenario, Utc};
-use crate::run::{Plan, Progress, RunError};
+use crate::result::{Arm, Document, Run, SCHEMA, Scenario, Utc};
+use crate::run::{Plan, Progress};
 use crate::subject::{Subject, Tool};
-
-/// How a run is made; tests put something quicker in its place.
-pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
 /// Starting the server, connecting, draining and ending it, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(300);
 
-/// For every four pairs so many more may be made, one for each that has a run that is not valid.
-const MADE_UP: u32 = 2;
+/// Of every four pairs so many are replaced where they have a run that failed or is not valid.
+const REPLACED: u32 = 2;
 
 /// How long a run of this plan takes.
 pub(super) fn run_duration(plan: &Plan) -> Duration {
     plan.settle + plan.warmup + plan.measure + AROUND_A_RUN
 }
 
-/// Makes every pair and returns the document, not yet judged. What happens meanwhile goes to `notes`, a line each.
+/// Makes every pair and returns the session, not yet judged.
 ///
-/// Ended early by the user, the document has the pairs that were complete by then, and says so.
+/// Ended early by the user, it has the pairs that were complete by then, and says so. Ended early because a server fails
+/// in every attempt, it has every run that was made.
 ///
 /// # Errors
 /// See [`DuelError`].
@@ -35,19 +33,17 @@ pub fn measure(
     machine: Machine,
     execute: Execute<'_>,
     progress: &mut dyn Progress,
-    notes: &mut dyn Write,
-) -> Result<Document, DuelError> {
+    notes: Notes<'_>,
+) -> Result<Session, DuelError> {
     let (start, began) = (Utc::now(), Instant::now());
     let subjects = options.servers.each_ref().map(|server| Subject::of_command(&server.command));
-    let repeats =
-        if disturbance::is_told(options) { options.runs() / disturbance::SHARE_REPEATED } else { 0 };
-    let mut pairs =
-        Pairs { options, execute, progress, notes, subjects: &subjects, runs: Vec::new(), repeats };
+    let repeats = Repeats::new(execute, options.runs() as usize, name);
+    let mut pairs = Pairs { options, progress, notes, subjects, repeats, runs: Vec::new() };
     let loads = pairs.loads()?;
-    let interrupted = pairs.make(&loads)?;
-    let runs = pairs.runs;
+    let interrupted = pairs.make(&loads);
+    let Pairs { subjects, runs, repeats, .. } = pairs;
     if runs.is_empty() {
-        return Err(DuelError::Interrupted);
+        return Err(repeats.fault.map_or(DuelError::Interrupted, DuelError::Fault));
     }
     let mut arms = Vec::new();
     for (name, subject) in SIDES.iter().zip(subjects) {
@@ -56,7 +52,7 @@ pub fn measure(
         let subject = Subject { engine, ..subject };
         arms.push(Arm { name: (*name).to_owned(), subject, ..Arm::default() });
     }
-    Ok(Document {
+    let document = Document {
         schema: SCHEMA,
         tool: Tool::this(options.load.engine.name()),
         subject: arms[1].subject.clone(),
@@ -70,25 +66,33 @@ pub fn measure(
             duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
             order: "abba".to_owned(),
             interrupted,
-            marks: options.marks.clone(),
+            marks: options.marks.iter().cloned().chain(repeats.marks).collect(),
         },
         scenarios: loads.iter().map(|load| Scenario::new(&load.scenario, load.parameters())).collect(),
         runs,
         counts: Vec::new(),
         verdict: None,
-    })
+    };
+    Ok(Session { document, fault: repeats.fault })
+}
+
+/// Whether another pair would be no better: of a debug build every run is invalid.
+fn is_worth_keeping(run: &Run) -> bool {
+    run.valid || run.invalid().any(|(kind, _)| kind.is_of_the_build())
+}
+
+fn name(plan: &Plan) -> String {
+    format!("{}, side {}, pair {}", plan.scenario, plan.arm, plan.pair + 1)
 }
 
 /// A session that is under way.
 struct Pairs<'a> {
     options: &'a Options,
-    execute: Execute<'a>,
     progress: &'a mut dyn Progress,
-    notes: &'a mut dyn Write,
-    subjects: &'a [Subject; 2],
+    notes: Notes<'a>,
+    subjects: [Subject; 2],
+    repeats: Repeats<'a>,
     runs: Vec<Run>,
-    /// How many runs may still be made again.
-    repeats: u32,
 }
 
 impl Pairs<'_> {
@@ -106,80 +110,64 @@ impl Pairs<'_> {
     }
 
     fn calibrate(&mut self, load: &Plan) -> Result<f64, DuelError> {
-        let run = self.run(&calibration::plan(load), 0, 0)?.ok_or(DuelError::Interrupted)?;
+        let mut cell = self.cell(&calibration::plan(load), 0);
+        let made = self.repeats.make(&mut cell, 0, self.progress, self.notes);
+        if made.is_interrupted {
+            return Err(DuelError::Interrupted);
+        }
+        let (Some(run), false) = (made.run, cell.is_given_up()) else {
+            return Err(self.repeats.fault.take().map_or(DuelError::NoCapacity, DuelError::Fault));
+        };
         let rate = calibration::rate(run.rate_per_s).ok_or(DuelError::NoCapacity)?;
-        writeln!(self.notes, "side A did {:.0} msg/s: latencies are measured at {rate:.0}", run.rate_per_s)?;
+        (self.notes)(&format!("side A did {:.0} msg/s: latencies are measured at {rate:.0}", run.rate_per_s));
         Ok(rate)
     }
 
-    /// Makes the pairs; whether the user ended it early. Only complete pairs are kept. Those that have an invalid run are made
-    /// up, within limits.
-    fn make(&mut self, loads: &[Plan]) -> Result<bool, DuelError> {
+    fn cell(&self, load: &Plan, side: usize) -> Cell {
+        let spawn = Some(self.options.servers[side].clone());
+        let plan = Plan { arm: SIDES[side].to_owned(), spawn, ..load.clone() };
+        Cell::new(plan, self.subjects[side].build.as_deref())
+    }
+
+    /// Makes the pairs, and replaces those that have a run that failed or is not valid, within bounds. Returns whether
+    /// the user ended it early: then only complete pairs are kept.
+    fn make(&mut self, loads: &[Plan]) -> bool {
         let began = Instant::now();
+        let mut cells: Vec<[Cell; 2]> =
+            loads.iter().map(|load| [self.cell(load, 0), self.cell(load, 1)]).collect();
         let (mut pair, mut wanted) = (0, self.options.pairs);
         while pair < wanted {
             let complete = self.runs.len();
             // ABBA: the side that begins changes from pair to pair.
             let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
-            for load in loads {
+            let mut is_whole = true;
+            for cells in &mut cells {
                 for side in order {
-                    let Some(run) = self.undisturbed(load, side, pair)? else {
+                    let cell = &mut cells[side];
+                    let made = self.repeats.make(cell, pair, self.progress, self.notes);
+                    if made.is_interrupted {
                         self.runs.truncate(complete);
-                        return Ok(true);
-                    };
-                    self.runs.push(run);
+                        return true;
+                    }
+                    is_whole &= made.run.as_ref().is_some_and(is_worth_keeping);
+                    self.runs.extend(made.run);
+                    if cell.is_given_up() {
+                        return false;
+                    }
                 }
             }
-            // Whether a run is valid does not depend on how fast it was: making it up favours no side.
-            let spoiled = self.runs[complete..].iter().any(|run| !run.valid);
-            if spoiled && wanted < self.options.pairs + self.options.pairs / 4 * MADE_UP {
+            // Whether a run is valid does not depend on how fast it was: replacing its pair favours no side.
+            if !is_whole && wanted < self.options.pairs + self.options.pairs / 4 * REPLACED {
                 wanted += 1;
             }
-            self.note(pair, wanted, &loads[0].scenario, began.elapsed())?;
+            self.note(pair, wanted, &loads[0].scenario, began.elapsed());
             pair += 1;
         }
-        Ok(false)
-    }
-
-    /// One run that nothing else disturbed, if it can be had; `None` where the user ended it.
-    fn undisturbed(&mut self, load: &Plan, side: usize, pair: u32) -> Result<Option<Run>, DuelError> {
-        let mut repeated = Vec::new();
-        loop {
-            let Some(run) = self.run(load, side, pair)? else { return Ok(None) };
-            let again = repeated.len() + 1 < disturbance::ATTEMPTS as usize && self.repeats > 0;
-            match disturbance::of(&run) {
-                Some(why) if again => repeated.push(why),
-                _ => return Ok(Some(Run { repeated, ..run })),
-            }
-            self.repeats -= 1;
-        }
-    }
-
-    /// One run; `None` where the user ended it.
-    fn run(&mut self, load: &Plan, side: usize, pair: u32) -> Result<Option<Run>, DuelError> {
-        if self.progress.interrupted() {
-            return Ok(None);
-        }
-        let name = SIDES[side];
-        let spawn = Some(self.options.servers[side].clone());
-        let plan = Plan { arm: name.to_owned(), pair, spawn, ..load.clone() };
-        let mut run = match (self.execute)(&plan, self.progress) {
-            Ok(run) if run.interrupted => return Ok(None),
-            Ok(run) => run,
-            Err(RunError::Interrupted) => return Ok(None),
-            Err(source) => return Err(DuelError::Run { side: name, pair, source }),
-        };
-        if run.integrity.total() > 0 {
-            return Err(DuelError::WrongEcho { side: name, pair, count: run.integrity.total() });
-        }
-        if self.subjects[side].build.as_deref() == Some("debug") {
-            run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
-        }
-        Ok(Some(run))
+        false
     }
 
     /// A line for a pair, with the time that is left.
-    fn note(&mut self, pair: u32, wanted: u32, scenario: &str, elapsed: Duration) -> std::io::Result<()> {
+    fn note(&mut self, pair: u32, wanted: u32, scenario: &str, elapsed: Duration) {
         let done = pair + 1;
         let left = elapsed / done * (wanted - done);
         let side = |name: &str| {
@@ -195,7 +183,7 @@ impl Pairs<'_> {
         let invalid = count(of_pair().filter(|run| !run.valid).count(), "INVALID")
             + &count(of_pair().map(|run| run.repeated.len()).sum(), "repeated");
         let left = if done == wanted { String::new() } else { format!("  {} left", about(left)) };
-        writeln!(self.notes, "pair {done}/{wanted}  {}{invalid}{left}", sides.join("  "))
+        (self.notes)(&format!("pair {done}/{wanted}  {}{invalid}{left}", sides.join("  ")));
     }
 }
 
@@ -206,8 +194,8 @@ mod tests {
     use super::*;
     use crate::compare::Comparison;
     use crate::compare::sides::default_thresholds;
-    use crate::result::{Disturbance, SessionKind, example};
-    use crate::run::{Silent, Snapshot};
+    use crate::result::{Disturbance, InvalidKind, SessionKind, example};
+    use crate::run::{RunError, Silent, Snapshot};
     use crate::spawn::Spawn;
 
     fn options(pairs: u32, fixed: Fixed) -> Options {
@@ -239,7 +227,15 @@ mod tests {
         execute: Execute<'_>,
         progress: &mut dyn Progress,
     ) -> Result<Document, DuelError> {
-        measure(options, Machine::default(), execute, progress, &mut Vec::new())
+        session(options, execute, progress).map(|session| session.document)
+    }
+
+    fn session(
+        options: &Options,
+        execute: Execute<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Session, DuelError> {
+        measure(options, Machine::default(), execute, progress, &mut |_| {})
     }
 
     #[test]
@@ -281,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_with_an_invalid_run_is_made_up_within_limits() {
+    fn replaces_a_pair_with_an_invalid_run_within_bounds() {
         let spoiled = |pairs: u32| {
             move |plan: &Plan, progress: &mut dyn Progress| {
                 instant(plan, progress).map(|run| Run { valid: plan.pair >= pairs, ..run })
@@ -290,6 +286,17 @@ mod tests {
         let pairs = |document: Document| document.runs.len() / 2;
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(1), &mut Silent).expect("made")), 11);
         assert_eq!(pairs(made(&options(10, Fixed::Off), &spoiled(99), &mut Silent).expect("made")), 14);
+    }
+
+    #[test]
+    fn pairs_of_debug_builds_are_not_replaced() {
+        let debug = |plan: &Plan, progress: &mut dyn Progress| {
+            let mut run = instant(plan, progress)?;
+            run.invalidate(InvalidKind::DebugGenerator, "the generator is a debug build");
+            Ok(run)
+        };
+        let document = made(&options(10, Fixed::Off), &debug, &mut Silent).expect("made");
+        assert_eq!((document.runs.len(), attempts(&document).iter().sum::<usize>()), (20, 0));
     }
 
     /// The generator waited for its processor in the first `spoiled` runs.
@@ -316,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_something_disturbed_is_made_again_and_says_so() {
+    fn repeats_a_disturbed_run_and_says_so() {
         let document = made(&apart(8), &disturbed(1), &mut Silent).expect("made");
         assert_eq!(attempts(&document)[..3], [1, 0, 0]);
         assert_eq!(document.runs[0].rate_per_s, 2.0, "the attempt that was not disturbed counts");
@@ -376,21 +383,114 @@ mod tests {
         ));
     }
 
+    /// Runs of side B in these pairs fail as often as told; all others succeed.
+    fn failing(
+        pairs: std::ops::Range<u32>,
+        attempts: u32,
+    ) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
+        let made = std::cell::RefCell::new(std::collections::BTreeMap::new());
+        move |plan, progress| {
+            let mut made = made.borrow_mut();
+            let attempt: &mut u32 = made.entry((plan.arm.clone(), plan.pair)).or_default();
+            *attempt += 1;
+            let fails = plan.arm == "B" && pairs.contains(&plan.pair) && *attempt <= attempts;
+            if fails { Err(RunError::Panicked) } else { instant(plan, progress) }
+        }
+    }
+
+    fn sides_of(document: &Document, pair: u32) -> Vec<&str> {
+        document.runs.iter().filter(|run| run.pair == pair).map(|run| run.arm.as_str()).collect()
+    }
+
     #[test]
-    fn a_server_that_fails_or_echoes_wrong_is_named_with_its_pair() {
-        let failing = |plan: &Plan, progress: &mut dyn Progress| {
-            if plan.arm == "B" && plan.pair == 1 { Err(RunError::Panicked) } else { instant(plan, progress) }
+    fn repeats_a_failed_run_and_loses_no_other() {
+        let session = session(&options(3, Fixed::Off), &failing(1..2, 1), &mut Silent).expect("made");
+        let document = session.document;
+        assert!(session.fault.is_none());
+        assert_eq!(attempts(&document), [0, 0, 1, 0, 0, 0]);
+        assert_eq!(sides_of(&document, 1), ["B", "A"]);
+        assert!(document.runs[2].repeated[0].contains("panicked"), "{:?}", document.runs[2].repeated);
+    }
+
+    #[test]
+    fn replaces_a_pair_whose_run_fails_in_every_attempt() {
+        let session = session(&options(8, Fixed::Off), &failing(3..4, 99), &mut Silent).expect("made");
+        let document = session.document;
+        // What was measured of that pair is kept, and its place is taken by a ninth.
+        assert_eq!((document.runs.len(), sides_of(&document, 3)), (17, vec!["A"]));
+        assert_eq!(sides_of(&document, 8), ["A", "B"]);
+        let marks = &document.session.marks;
+        assert!(marks.iter().any(|mark| mark.starts_with("echo, side B, pair 4: a worker")), "{marks:?}");
+        assert!(session.fault.is_none(), "it was named, and enough pairs are there");
+        assert_eq!(crate::compare::sides::pairs(&document, "echo").0.len(), 8);
+    }
+
+    #[test]
+    fn a_server_that_never_works_ends_the_duel_and_keeps_what_was_measured() {
+        for fixed in [Fixed::Off, Fixed::Rate(500.0), Fixed::Calibrated] {
+            let session = session(&options(8, fixed), &failing(0..99, 99), &mut Silent).expect("made");
+            assert_eq!(session.document.runs.len(), 1, "side A of the first pair");
+            let fault = session.fault.expect("an error").to_string();
+            assert!(fault.starts_with("echo, side B, pair 1: "), "{fault}");
+        }
+        let nothing = |_: &Plan, _: &mut dyn Progress| Err(RunError::Panicked);
+        for fixed in [Fixed::Off, Fixed::Calibrated] {
+            let error = made(&options(8, fixed), &nothing, &mut Silent).expect_err("failed").to_string();
+            assert!(error.starts_with("echo, side A, pair 1: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_dies_for_good_ends_the_duel_and_keeps_all_runs() {
+        let session = session(&options(8, Fixed::Off), &failing(5..99, 99), &mut Silent).expect("made");
+        let document = session.document;
+        assert!(document.runs.len() >= 11, "{}", document.runs.len());
+        assert!((0..5).all(|pair| sides_of(&document, pair).len() == 2));
+        assert!(session.fault.is_some_and(|fault| fault.to_string().starts_with("echo, side B, pair ")));
+        assert!(!document.session.interrupted);
+    }
+
+    /// As side A's run of the second pair is, in its first attempts.
+    fn wrong(attempts: u32) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
+        let made = std::cell::Cell::new(0);
+        move |plan, progress| {
+            let mut run = instant(plan, progress)?;
+            if plan.arm == "A" && plan.pair == 1 {
+                made.set(made.get() + 1);
+                run.integrity.corrupted = u64::from(made.get() <= attempts);
+                if made.get() <= attempts {
+                    run.invalidate(InvalidKind::WrongEchoes, "1 echoes were not what was sent");
+                }
+            }
+            Ok(run)
+        }
+    }
+
+    #[test]
+    fn wrong_echoes_are_an_error_also_where_a_repeat_has_none() {
+        for attempts in [1, 99] {
+            let session = session(&options(8, Fixed::Off), &wrong(attempts), &mut Silent).expect("made");
+            let document = session.document;
+            let fault = session.fault.expect("an error").to_string();
+            assert_eq!(fault, "echo, side A, pair 2: 1 echoes were not what was sent");
+            let mark = "echo, side A, pair 2: 1 echoes were not what was sent.".to_owned();
+            assert!(document.session.marks.contains(&mark), "{:?}", document.session.marks);
+            // All other pairs are there; one that stays wrong is stored and replaced.
+            assert_eq!(document.runs.len(), if attempts == 1 { 16 } else { 18 });
+            assert_eq!(document.runs.iter().filter(|run| !run.valid).count(), usize::from(attempts > 1));
+        }
+    }
+
+    #[test]
+    fn an_interrupted_repeat_keeps_complete_pairs() {
+        let disturb = disturbed(u32::MAX);
+        let made_runs = std::cell::Cell::new(0);
+        let cut = |plan: &Plan, progress: &mut dyn Progress| {
+            made_runs.set(made_runs.get() + 1);
+            if made_runs.get() > 7 { Err(RunError::Interrupted) } else { disturb(plan, progress) }
         };
-        let error = made(&options(3, Fixed::Off), &failing, &mut Silent).expect_err("failed").to_string();
-        assert!(error.starts_with("side B, pair 2: "), "{error}");
-        let wrong = |plan: &Plan, progress: &mut dyn Progress| {
-            instant(plan, progress).map(|mut run| {
-                run.integrity.corrupted = u64::from(plan.arm == "A");
-                run
-            })
-        };
-        let error = made(&options(3, Fixed::Off), &wrong, &mut Silent).expect_err("failed").to_string();
-        assert!(error.starts_with("side A, pair 1: 1 echoes were not what was sent"), "{error}");
+        let document = made(&apart(8), &cut, &mut Silent).expect("a pair");
+        assert_eq!((document.runs.len(), document.session.interrupted), (2, true));
     }
 
     #[test]
@@ -398,10 +498,9 @@ mod tests {
         // 12.4 s a run with the default times.
         assert_eq!(about(options(10, Fixed::Rate(1.0)).duration()), "8 min");
         assert_eq!(about(options(1, Fixed::Off).duration()), "25 s");
-        let mut notes = Vec::new();
-        measure(&options(2, Fixed::Off), Machine::default(), &instant, &mut Silent, &mut notes)
-            .expect("made");
-        let notes = String::from_utf8(notes).expect("text");
+        let mut notes = String::new();
+        let mut note = |line: &str| notes.extend([line, "\n"]);
+        measure(&options(2, Fixed::Off), Machine::default(), &instant, &mut Silent, &mut note).expect("made");
         assert!(
             notes.contains("pair 1/2  A 15000 msg/s 4.000 us/msg  B 15000 msg/s 4.400 us/msg"),
             "{notes}"

@@ -358,6 +358,10 @@ pub struct Run {
     pub pair: u32,
     /// When connecting began.
     pub start: Utc,
+    /// The address that the connections were made to, of those that the host's name leads to; several separated by `, ` where
+    /// they were made to several. `null` where an earlier build wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// How long each phase took.
     pub phases: Phases,
     /// Whether the figures may be compared with others.
@@ -630,7 +634,32 @@ pub struct Latencies {
     pub handshake: Option<Latency>,
 }
 
-/// What a run cost the server process, over all its threads.
+/// Origin of the server's CPU time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostSource {
+    /// A control group of its own (version 2): everything that ran in it, in microseconds.
+    CgroupV2,
+    /// A control group of its own (version 1, `cpuacct`), in nanoseconds.
+    CgroupV1,
+    /// `/proc`: processes that live in nanoseconds, processes that have ended and were waited for in ticks.
+    #[default]
+    Procfs,
+}
+
+impl CostSource {
+    /// The unit of what it counts least exactly, nanoseconds.
+    #[must_use]
+    pub const fn resolution_ns(self) -> u64 {
+        match self {
+            Self::CgroupV2 => 1_000,
+            Self::CgroupV1 => 1,
+            Self::Procfs => 10_000_000,
+        }
+    }
+}
+
+/// What a run cost the server: all its threads and processes, also those that have ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its engine as it said itself; `null` where it does not say.
@@ -644,6 +673,12 @@ pub struct Server {
     pub cpus: Vec<u32>,
     /// CPU time per received message in the measured window, from the scheduler's nanosecond accounting.
     pub cpu_ns_per_message: f64,
+    /// Origin of the CPU time; absent in older documents, which count neither ended threads nor ended processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_source: Option<CostSource>,
+    /// Unit of what that counts least exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_resolution_ns: Option<u64>,
     /// The part in user space. Sampled by the timer tick, hence coarse: shown, never judged.
     #[serde(default)]
     pub user_ns_per_message: Option<f64>,
@@ -656,7 +691,8 @@ pub struct Server {
     /// Growth of resident memory from before the first connection, per connection.
     #[serde(default)]
     pub rss_bytes_per_connection: Option<f64>,
-    /// Context switches per received message in the measured window because a thread waited for something.
+    /// Context switches per received message in the measured window because a thread waited for something. Absent where
+    /// threads that have ended did much of the work: nobody counts theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voluntary_switches_per_message: Option<f64>,
     /// The same because something else was to run.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Parameters, Payload, Phases, Run,
-    SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
+    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Messages, Parameters, Payload,
+    Phases, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
 };
 use super::latency::Latency;
 use super::utc::Utc;
@@ -136,6 +136,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         arm: "A".into(),
         pair: 0,
         start: Utc::from_unix_ms(START),
+        address: Some("127.0.0.1:9001".into()),
         phases: Phases {
             connect: 9_000_000,
             settle: 50_000_000,
@@ -181,6 +182,8 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
             congestion: Some("cubic".into()),
             cpus: vec![0],
             cpu_ns_per_message: 4_000.0,
+            cost_source: Some(CostSource::CgroupV2),
+            cost_resolution_ns: Some(1_000),
             user_ns_per_message: Some(200.0),
             system_ns_per_message: Some(3_800.0),
             rss_bytes: Some(6_000_000),

@@ -16,13 +16,16 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// About what a session takes on the disk.
+const USUAL_BYTES: usize = 256 << 10;
+
 /// Why a result cannot be stored or read.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `write`, `create`.
+        /// What was tried: `read`, `write`, `write to`, `create`.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
@@ -74,6 +77,28 @@ impl Store {
         &self.root
     }
 
+    /// Finds out whether a session of the machine `machine_id` can be stored, before it is measured: a file as large as
+    /// one is written and removed.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be written.
+    pub fn check(&self, machine_id: &str) -> Result<(), StoreError> {
+        let folder = self.folder(machine_id)?;
+        let path = folder.join(format!(".check.{}", std::process::id()));
+        let written = File::create(&path)
+            .and_then(|mut file| file.write_all(&[0; USUAL_BYTES]).and_then(|()| file.sync_all()));
+        // Where it cannot be removed it was not made.
+        let _ = fs::remove_file(&path);
+        written.map_err(io_error("write to", &folder))
+    }
+
+    /// The folder of a machine, made where it is not there.
+    fn folder(&self, machine_id: &str) -> Result<PathBuf, StoreError> {
+        let folder = self.root.join(machine_id);
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        Ok(folder)
+    }
+
     /// Writes `document` into a new file and says which.
     ///
     /// The file appears whole or not at all: it is written under a temporary name and renamed.
@@ -81,8 +106,7 @@ impl Store {
     /// # Errors
     /// When the folder or the file cannot be written.
     pub fn save(&self, document: &Document) -> Result<PathBuf, StoreError> {
-        let folder = self.root.join(&document.machine.id);
-        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        let folder = self.folder(&document.machine.id)?;
         let path = free_path(&folder, &stem(document));
         write_whole(&path, document)?;
         Ok(path)
@@ -297,6 +321,21 @@ mod tests {
         document.runs[0].rate_per_s = f64::NAN;
         assert!(matches!(Store::new(&folder.0).save(&document), Err(StoreError::NotAResult { .. })));
         assert!(Store::new(&folder.0).sessions("0123456789ab").expect("readable").is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_found_before_measuring() {
+        let folder = Folder::new("check");
+        let store = Store::new(&folder.0);
+        store.check("0123456789ab").expect("writable");
+        let machine = folder.0.join("0123456789ab");
+        assert_eq!(fs::read_dir(&machine).expect("made").count(), 0, "nothing is left");
+        // A file where the machine's folder has to be.
+        fs::write(folder.0.join("full"), "").expect("written");
+        let error = store.check("full").expect_err("refused").to_string();
+        assert!(error.starts_with("cannot create ") && error.contains("/full"), "{error}");
+        let error = Store::new("/proc").check("self").expect_err("refused").to_string();
+        assert!(error.starts_with("cannot write to /proc/self: "), "{error}");
     }
 
     #[test]

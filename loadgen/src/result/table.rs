@@ -1,9 +1,11 @@
 //! Results as text for people: one table a session, the ratios derived from it, the change since the last one.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::change::Change;
-use super::document::Document;
+use super::document::{Document, Run};
 use super::summary::Summary;
 
 /// The session as one table of at most 120 columns, with the reasons of invalid runs below it.
@@ -64,6 +66,32 @@ fn validity(summary: &Summary) -> &'static str {
 /// The scenario without `@engine`: the engine has a column of its own.
 fn short_name(scenario: &str) -> &str {
     scenario.split_once('@').map_or(scenario, |(name, _)| name)
+}
+
+/// Why runs were repeated: each kind of reason once, as its first run has it.
+pub(crate) fn repeated_runs(document: &Document) -> Vec<String> {
+    reasons(document, |run| &run.repeated).into_iter().map(|reason| format!("REPEATED {reason}")).collect()
+}
+
+/// Each kind of reason once for each scenario and arm, as its first run has it.
+pub(crate) fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
+    let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
+    for run in &document.runs {
+        for reason in of(run) {
+            // The figures in it differ from run to run.
+            let kind = reason
+                .split(|c: char| c.is_ascii_digit())
+                .find(|part| !part.trim().is_empty())
+                .unwrap_or(reason);
+            reasons.entry((&run.scenario, &run.arm, kind)).or_insert((reason, 0)).1 += 1;
+        }
+    }
+    let lines = reasons.into_iter().map(|((scenario, arm, _), (reason, runs))| {
+        let more = if runs > 1 { format!(" (and {} like it)", runs - 1) } else { String::new() };
+        let arm = if document.arms.is_empty() { String::new() } else { format!(" {arm}") };
+        format!("{scenario}{arm}: {reason}{more}")
+    });
+    lines.collect()
 }
 
 /// One line per invalid run and per interrupted session.

@@ -35,6 +35,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         arm: plan.arm.clone(),
         pair: plan.pair,
         start,
+        address: None,
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
@@ -114,13 +115,16 @@ fn latencies(tally: &Tally) -> Latencies {
 }
 
 fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
+    let per_each = |count: Option<u64>| count.map(|count| per_message(count, received));
     let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
         cpu_ns_per_message: per_message(cost.cpu.total_ns, received),
         user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
         system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
-        voluntary_switches_per_message: Some(per_message(cost.cpu.voluntary_switches, received)),
-        involuntary_switches_per_message: Some(per_message(cost.cpu.involuntary_switches, received)),
+        cost_source: Some(cost.cpu.source),
+        cost_resolution_ns: Some(cost.cpu.source.resolution_ns()),
+        voluntary_switches_per_message: per_each(cost.cpu.voluntary_switches),
+        involuntary_switches_per_message: per_each(cost.cpu.involuntary_switches),
         page_faults_per_message: Some(per_message(cost.cpu.faults, received)),
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
@@ -191,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::procfs::{CpuSpent, Memory};
-    use crate::result::Phases;
+    use crate::result::{CostSource, Phases};
     use crate::spawn::Spawn;
 
     fn measured(window: Duration) -> Measured {
@@ -217,9 +221,12 @@ mod tests {
                     system_ns: 1600,
                     busiest_ns: 0,
                     waited_ns: 4_000_000,
-                    voluntary_switches: 20,
-                    involuntary_switches: 10,
+                    voluntary_switches: Some(20),
+                    involuntary_switches: Some(10),
                     faults: 2,
+                    source: CostSource::CgroupV2,
+                    is_incomplete: false,
+                    disagreement: None,
                 },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
@@ -247,6 +254,7 @@ mod tests {
         assert_eq!(run.client.sent_per_enter, Some(3.0));
         let server = run.server.expect("known");
         assert_eq!((server.cpu_ns_per_message, server.user_ns_per_message), (10.0, Some(2.0)));
+        assert_eq!((server.cost_source, server.cost_resolution_ns), (Some(CostSource::CgroupV2), Some(1000)));
         assert_eq!(server.voluntary_switches_per_message, Some(0.1));
         assert_eq!(server.involuntary_switches_per_message, Some(0.05));
         assert_eq!(server.page_faults_per_message, Some(0.01));

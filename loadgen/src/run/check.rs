@@ -4,7 +4,8 @@
 //!
 //! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose number
 //!   cannot be ours (another connection's, or never sent) is corrupted too and takes the place of the oldest one due, where it
-//!   looks like one of ours: it has the right opcode and a length that some message has.
+//!   looks like one of ours: it has the right opcode and a length that some message has. Should the true echo of that one still
+//!   come, the other was unsolicited.
 //! * *unsolicited*: nothing is due, or it does not look like any of our messages. It is no echo and takes no place.
 //! * *wrong opcode*: text came back as binary or the other way round. Counted beside the content, not instead of it.
 //! * *duplicated*: right, but it had come before. It is no received message.
@@ -140,6 +141,9 @@ pub(crate) struct Settled {
     pub(crate) times: Option<Times>,
     /// Something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
+    /// It names none of ours, looks like one, and has taken the place of this message: corrupted, unless the true echo of that
+    /// one still comes. It is not counted yet.
+    pub(crate) unnamed: Option<u64>,
 }
 
 /// Enters a judged echo. `stamped`: whether messages carry numbers, and echoes are looked at.
@@ -163,7 +167,7 @@ pub(crate) fn settle(
     integrity.reordered += u64::from(is_late);
     integrity.duplicated += u64::from(times.is_none());
     integrity.wrong_opcode += u64::from(has_wrong_opcode);
-    Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode }
+    Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
 }
 
 /// Enters what differs from every message that it could be.
@@ -182,24 +186,29 @@ fn settle_unsound(
         } else {
             !ledger.has_answered()
         };
+    let fault = |times| Settled { times, is_fault: true, unnamed: None };
     if is_unsolicited {
         integrity.unsolicited += 1;
-        return Settled { times: None, is_fault: true };
+        return fault(None);
     }
     integrity.wrong_opcode += u64::from(has_wrong_opcode);
     if names_none && !stamped {
         integrity.duplicated += 1;
-        return Settled { times: None, is_fault: true };
+        return fault(None);
     }
-    integrity.corrupted += 1;
     // It answers the message it names where that is due, else the oldest: otherwise one flipped bit would count as a loss as
     // well.
     let answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
-    let times = answered.map(|sequence| ledger.receive(sequence)).find_map(|arrival| match arrival {
-        Arrival::InOrder(times) | Arrival::Late(times) => Some(times),
+    let mut arrivals = answered.map(|sequence| (sequence, ledger.receive(sequence)));
+    let taken = arrivals.find_map(|(sequence, arrival)| match arrival {
+        Arrival::InOrder(times) | Arrival::Late(times) => Some((sequence, times)),
         Arrival::Again => None,
     });
-    Settled { times, is_fault: true }
+    if names_none && let Some((sequence, times)) = taken {
+        return Settled { times: Some(times), is_fault: false, unnamed: Some(sequence) };
+    }
+    integrity.corrupted += 1;
+    fault(taken.map(|(_, times)| times))
 }
 
 #[cfg(test)]
@@ -248,6 +257,7 @@ mod tests {
             let faults = self.integrity.total();
             let settled = settle(judged, false, stamped, &mut self.ledger, &mut self.integrity);
             assert_eq!(settled.is_fault, self.integrity.total() > faults);
+            self.integrity.corrupted += u64::from(settled.unnamed.is_some());
             assert!(self.ledger.is_balanced());
             self.received += u64::from(settled.times.is_some());
         }

@@ -26,7 +26,7 @@ fn bounded(seconds: f64) -> Duration {
 
 /// How often progress is told and everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the server's threads are looked at within the window, so that the cost of one that ends is not lost.
+/// How often the server's threads are looked at within the window, so that it is known how busy each one was.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// What workers may take to do what needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
@@ -215,6 +215,8 @@ impl<'a> Coordinator<'a> {
             return Err(RunError::Interrupted);
         }
         let spent = self.measure()?;
+        let failing = self.check_failing(Duration::ZERO);
+        self.or_broken(failing)?;
         // A wish to end that comes later changes nothing of the result.
         let interrupted = self.is_interrupted;
         let end = self.shared.window.end();
@@ -268,7 +270,8 @@ impl<'a> Coordinator<'a> {
         let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + paced + GRACE;
         while self.connected < self.plan.threads {
             if Instant::now() > deadline {
-                return Err(RunError::Stuck("open its connections"));
+                let failing = self.shared.any_failing().map(|(since, why)| self.none_stays(since, why));
+                return Err(failing.unwrap_or(RunError::Stuck("open its connections")));
             }
             self.wait(deadline)?;
             if self.is_interrupted {
@@ -436,9 +439,10 @@ impl<'a> Coordinator<'a> {
                 self.last_loss = cause;
                 return self.check_deserted();
             }
-            Report::ConnectFailed { to, source } => {
-                return Err(RunError::Connect { to, source, open, connections });
-            }
+            Report::ConnectFailed(detail) => return Err(RunError::Connect { detail, open, connections }),
+            Report::LostEarly(cause) => return Err(RunError::LostEarly { cause, open, connections }),
+            Report::GaveUp { since, why } => return Err(self.none_stays(since, why)),
+            Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
             Report::HandshakeFailed(detail) => {
                 let url = self.plan.url.with_port(self.shared.addresses[0].port()).to_string();
                 return Err(RunError::Handshake { url, detail, open, connections });
@@ -460,6 +464,7 @@ impl<'a> Coordinator<'a> {
         if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
             return Err(RunError::ServerEnded { status, said: LastWords::default() });
         }
+        self.check_failing(self.plan.answer_timeout)?;
         let loading = matches!(self.phase, Phase::Warmup | Phase::Measure);
         if loading && self.silence() >= self.plan.answer_timeout && self.outstanding() > 0 {
             return Err(self.stopped_answering(self.silence()));
@@ -473,6 +478,26 @@ impl<'a> Coordinator<'a> {
         }
         let (connections, cause) = (self.plan.connections, self.last_loss.clone());
         Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
+    }
+
+    /// Ends the run where connections are opened again and again to no effect: none is open, and for so long all attempts have
+    /// failed without an echo between them.
+    fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
+        let is_of_use = self.total(|gauges| &gauges.open) > 0 || self.total(|gauges| &gauges.received) > 0;
+        if is_of_use || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
+            return Ok(());
+        }
+        match self.shared.all_failing() {
+            Some((since, why)) if Nanos::monotonic().since(since) >= patience => {
+                Err(self.none_stays(since, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn none_stays(&self, since: Nanos, cause: String) -> RunError {
+        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
+        RunError::NoneStays { cause, after: Nanos::monotonic().since(since), open, connections }
     }
 
     fn stopped_answering(&self, after: Duration) -> RunError {
@@ -572,7 +597,7 @@ impl<'a> Coordinator<'a> {
 
     fn look_at_server(&self, usage: &mut CpuUsage) {
         if let Some(server) = &self.server {
-            usage.look(&server.pids());
+            server.look(usage);
         }
     }
 

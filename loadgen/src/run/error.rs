@@ -88,12 +88,10 @@ pub enum RunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// No connection at any of the host's addresses.
-    #[error("cannot connect to {to}: {source} ({open} of {connections} connections were open)")]
+    #[error("{detail} ({open} of {connections} connections were open)")]
     Connect {
-        /// The address tried last.
-        to: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
+        /// The addresses that were tried, and what the kernel said.
+        detail: String,
         /// Connections that were open by then.
         open: u64,
         /// Connections wanted.
@@ -118,6 +116,30 @@ pub enum RunError {
         status: ExitStatus,
         /// Its last words on standard error, ready to be appended.
         said: LastWords,
+    },
+    /// A connection was lost before the load began.
+    #[error(
+        "the server closed a connection before the load began: {cause} ({open} of {connections} connections were open)"
+    )]
+    LostEarly {
+        /// Why it was lost.
+        cause: String,
+        /// Connections that were open then.
+        open: u64,
+        /// Connections wanted.
+        connections: u32,
+    },
+    /// Connections were opened again and again, to no effect.
+    #[error("{cause}; gave up after {:.1} s ({open} of {connections} connections were open)", .after.as_secs_f64())]
+    NoneStays {
+        /// Why the last attempt failed.
+        cause: String,
+        /// For how long all attempts had failed.
+        after: Duration,
+        /// Connections that were open then.
+        open: u64,
+        /// Connections wanted.
+        connections: u32,
     },
     /// Every connection was lost.
     #[error("the server closed all {connections} connections: {cause}{said}")]
@@ -171,7 +193,7 @@ impl RunError {
     pub(super) fn kind(&self) -> Option<InvalidKind> {
         match self {
             Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),
-            Self::AllClosed { .. } => Some(InvalidKind::AllClosed),
+            Self::AllClosed { .. } | Self::NoneStays { .. } => Some(InvalidKind::AllClosed),
             Self::StoppedAnswering { .. } => Some(InvalidKind::StoppedAnswering),
             Self::Engine(_) => Some(InvalidKind::EngineFailed),
             _ => None,

@@ -42,14 +42,15 @@ pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
 pub use rehearsal::{Counted, News, Rehearsal};
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::result::{Run, Transport, Utc};
-use crate::spawn::{Server, SpawnError, free_port};
+use crate::spawn::{Server, SpawnError};
 use crate::url::Port;
 
 use assemble::{Context, assemble};
@@ -60,8 +61,7 @@ use shared::{Gauges, Rate, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
-/// Blocks for the length of the run and never longer than its timeouts allow. Call it from a thread that lives as
-/// long as the program (the main thread): a server of [`Plan::spawn`] dies with the thread that started it.
+/// Blocks for the length of the run and never longer than its timeouts allow.
 ///
 /// A run whose echoes were wrong, or that lost connections, is a result (with its counts, and [`valid`](Run::valid) unset). So
 /// is one whose server ended, closed all connections or stopped answering once the load had begun
@@ -94,17 +94,18 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
     let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), measure: plan.window(), ..plan.clone() };
-    let addresses = addresses(plan)?;
+    let mut addresses = addresses(plan)?;
     let tls =
         (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
-    preflight::check_ports(plan, &addresses)?;
-    let mut server = start_server(plan, &addresses, progress)?;
+    preflight::check_ports(plan)?;
+    let mut server = start_server(plan, &mut addresses, progress)?;
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
     let start = Utc::now();
-    let mut measured = Coordinator::start(plan, shared, &cpus, server.as_mut(), progress)?.run()?;
+    let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let congestion = server.as_ref().and_then(Server::congestion);
     let server = server.map(|server| (server.engine(), server.end()));
     let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
+    run.address = shared.addresses_in_use();
     if let Some(server) = run.server.as_mut() {
         server.congestion = congestion;
     }
@@ -113,27 +114,20 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     Ok(Outcome { run, seconds })
 }
 
-/// All addresses of the URL's host; `{port}` becomes a free one.
+/// All addresses of the URL's host; the port of `{port}` is not known yet.
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    match plan.url.port {
-        Port::Number(port) => preflight::resolve(&plan.url.host, port),
-        Port::Chosen => {
-            let mut addresses = preflight::resolve(&plan.url.host, 0)?;
-            let port = free_port(addresses[0].ip())?;
-            addresses.iter_mut().for_each(|address| address.set_port(port));
-            Ok(addresses)
-        }
-    }
+    let port = if let Port::Number(port) = plan.url.port { port } else { 0 };
+    preflight::resolve(plan, port)
 }
 
+/// Starts the server of `--spawn`, where there is one; `{port}` becomes a free port in `addresses`.
 fn start_server(
     plan: &Plan,
-    addresses: &[SocketAddr],
+    addresses: &mut [SocketAddr],
     progress: &mut dyn Progress,
 ) -> Result<Option<Server>, RunError> {
     let Some(spawn) = &plan.spawn else { return Ok(None) };
-    let url = plan.url.with_port(addresses[0].port());
-    match Server::start(spawn, &url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
+    match Server::start(spawn, &plan.url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
         Ok(server) => Ok(Some(server)),
         Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
         Err(error) => Err(error.into()),
@@ -148,7 +142,6 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         ask: Plan { url: url.clone(), ..plan.clone() }.ask(),
         framing: Framing { transport: url.transport, fragments: plan.fragments, mask: plan.mask },
         verify: plan.verify,
-        addresses,
         content: Content::new(plan.payload, &plan.sizes(), plan.seed),
         connections: plan.connections,
         threads: plan.threads,
@@ -163,7 +156,10 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         reconnect: plan.reconnect,
         ping_interval: plan.ping_interval,
         connect_rate: plan.connect_rate,
-        source_ips: plan.source_ips.clone(),
+        has_told: AtomicBool::new(false),
+        in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+        addresses,
+        source_ips: plan.source_ips.iter().copied().partition(IpAddr::is_ipv4),
         seed: plan.seed,
         connect_timeout: plan.connect_timeout,
         answer_timeout: plan.answer_timeout,

@@ -1,6 +1,6 @@
 //! What is settled before anything is started: addresses, descriptors, ports, processors.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use engine::{affinity, socket};
@@ -8,29 +8,45 @@ use engine::{affinity, socket};
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
+use crate::spawn::inherited_limits;
+use crate::url::resolve as resolve_host;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
 
-/// All addresses of a host, in the resolver's order, each once.
-pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, RunError> {
-    let failed = |source| RunError::Resolve { host: host.to_owned(), source };
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in (host, port).to_socket_addrs().map_err(failed)? {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(failed(std::io::Error::other("the name has no address")));
-    }
+/// Addresses of the plan's host that can be reached from where it connects, in the resolver's order.
+pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
+    let host = &plan.url.host;
+    let mut addresses =
+        resolve_host(host, port).map_err(|source| RunError::Resolve { host: host.clone(), source })?;
+    check_families(plan, &addresses)?;
+    addresses.retain(|to| {
+        plan.source_ips.is_empty() || plan.source_ips.iter().any(|&from| is_same_family(from, to))
+    });
     Ok(addresses)
+}
+
+/// Whether a connection from one to the other is possible: both are of the same family.
+fn is_same_family(from: IpAddr, to: &SocketAddr) -> bool {
+    from.is_ipv4() == to.is_ipv4()
+}
+
+/// Checks that each source address has an address of its family to connect to.
+fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
+    let lonely =
+        plan.source_ips.iter().find(|&&source| !addresses.iter().any(|to| is_same_family(source, to)));
+    match lonely {
+        Some(&source_ip) => Err(RunError::SourceFamily { source_ip, to: addresses[0] }),
+        None => Ok(()),
+    }
 }
 
 /// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
+    // A server that is started gets the limits from before.
+    inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
     let connections = plan.all_connections();
@@ -40,14 +56,7 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
 }
 
 /// Checks that there are ports for all connections, and that they can be made from where they are to be.
-pub(super) fn check_ports(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
-    if let Some(&source) = plan
-        .source_ips
-        .iter()
-        .find(|source| !addresses.iter().any(|address| address.is_ipv4() == source.is_ipv4()))
-    {
-        return Err(RunError::SourceFamily { source_ip: source, to: addresses[0] });
-    }
+pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
         if let Err(source) = std::net::UdpSocket::bind((source_ip, 0)) {
@@ -141,12 +150,14 @@ mod tests {
 
     #[test]
     fn addresses_and_names_are_resolved() {
+        let resolve =
+            |url: &str| resolve(&Plan::new(url.parse().expect("url"), engine::EngineKind::Epoll), 7);
         assert_eq!(
-            resolve("127.0.0.1", 7).expect("an address"),
+            resolve("ws://127.0.0.1/").expect("an address"),
             ["127.0.0.1:7".parse::<SocketAddr>().expect("address")]
         );
-        assert!(resolve("::1", 7).expect("an address")[0].is_ipv6());
-        let error = resolve("no-such-host.invalid", 7).expect_err("RFC 2606 reserves .invalid");
+        assert!(resolve("ws://[::1]/").expect("an address")[0].is_ipv6());
+        let error = resolve("ws://no-such-host.invalid/").expect_err("RFC 2606 reserves .invalid");
         assert!(error.to_string().contains("no-such-host.invalid"));
     }
 
@@ -172,21 +183,20 @@ mod tests {
         plan.connections = 1 << 24;
         let error = check_limits(&plan).map_or_else(|error| error.to_string(), |()| "ulimit -n".to_owned());
         assert!(error.contains("ulimit -n"), "{error}");
-        let to = ["127.0.0.1:1".parse().expect("address")];
-        let error = check_ports(&plan, &to).expect_err("no machine has so many ports").to_string();
+        let error = check_ports(&plan).expect_err("no machine has so many ports").to_string();
         assert!(error.contains("ip_local_port_range") && error.contains("--source-ip"), "{error}");
         plan.connections = 40_000;
         plan.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
-        assert!(check_ports(&plan, &to).is_ok());
+        assert!(check_ports(&plan).is_ok());
     }
 
     #[test]
     fn a_source_that_cannot_be_one_is_named() {
         let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
-        let to = ["127.0.0.1:1".parse().expect("address")];
         for source in ["::1", "192.0.2.1"] {
             plan.source_ips = vec![source.parse().expect("address")];
-            let error = check_ports(&plan, &to).expect_err("not from there").to_string();
+            let checked = resolve(&plan, 1).and_then(|_| check_ports(&plan));
+            let error = checked.expect_err("not from there").to_string();
             assert!(error.contains(source) && error.contains("--source-ip"), "{error}");
         }
     }

@@ -53,10 +53,10 @@ impl Rehearsal {
     /// Waking the worker with these bits ends it at once.
     pub const STOP: u64 = orders::STOP;
 
-    /// The only worker of `plan`, which connects to `to`.
+    /// The only worker of `plan`, which connects to one of the `addresses`.
     #[must_use]
-    pub fn new(plan: &Plan, to: SocketAddr) -> (Self, Client) {
-        let shared = Arc::new(share(plan, vec![to]));
+    pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
+        let shared = Arc::new(share(plan, addresses));
         let (sender, reports) = channel();
         let client = Client::new(shared.clone(), 0, sender);
         (Self { shared, reports }, client)
@@ -80,12 +80,24 @@ impl Rehearsal {
     pub fn news(&self) -> Option<News> {
         self.reports.try_iter().find_map(|report| match report {
             Report::Connected => Some(News::Connected),
-            Report::ConnectFailed { source, .. } => Some(News::Unopened(source.to_string())),
-            Report::HandshakeFailed(why) => Some(News::Unopened(why)),
+            Report::ConnectFailed(why)
+            | Report::HandshakeFailed(why)
+            | Report::LostEarly(why)
+            | Report::GaveUp { why, .. } => Some(News::Unopened(why)),
             Report::Deserted(_) => Some(News::Deserted),
             Report::Drained => Some(News::Drained),
-            Report::Started { .. } | Report::LoadEnded | Report::Failed(_) | Report::Unpinned { .. } => None,
+            Report::LostAtOnce(_)
+            | Report::Started { .. }
+            | Report::LoadEnded
+            | Report::Failed(_)
+            | Report::Unpinned { .. } => None,
         })
+    }
+
+    /// The addresses that connections were made to.
+    #[must_use]
+    pub fn addresses_in_use(&self) -> Option<String> {
+        self.shared.addresses_in_use()
     }
 
     /// What was counted.

@@ -1,7 +1,7 @@
 //! What the coordinator and the workers of a run share.
 
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,10 +34,16 @@ pub(crate) enum Report {
     Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
-    /// A connection cannot be opened at any address.
-    ConnectFailed { to: std::net::SocketAddr, source: std::io::Error },
+    /// A connection cannot be opened at any address; which were tried, and what the kernel said.
+    ConnectFailed(String),
     /// The opening handshake of a connection failed.
     HandshakeFailed(String),
+    /// A connection was lost before the load began; why.
+    LostEarly(String),
+    /// A connection is closed as soon as it is open, for the first time in the run; why. It is opened again.
+    LostAtOnce(String),
+    /// Since then a connection has been opened again and again before the load, to no effect; why.
+    GaveUp { since: Nanos, why: String },
     /// All its connections are gone; why the last one went.
     Deserted(String),
     /// Nothing more is sent: the window has ended, or all messages of a run with a limited number are sent.
@@ -138,11 +144,29 @@ pub(crate) struct Gauges {
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
+    /// Since when every attempt to open a connection has failed, and why the last one did; `None` while one succeeds.
+    failing: Mutex<Option<(Nanos, String)>>,
     /// The last whole second of the window and its latencies, where there were any: written once a second.
     last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
 }
 
 impl Gauges {
+    /// An attempt to open a connection has failed.
+    pub(crate) fn fails(&self, now: Nanos, why: String) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = failing.as_ref().map_or(now, |(since, _)| *since);
+        *failing = Some((since, why));
+    }
+
+    /// A connection has been of use.
+    pub(crate) fn succeeds(&self) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn failing(&self) -> Option<(Nanos, String)> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The worker has done with this second.
     pub(crate) fn finish_second(&self, second: u32, latencies: Option<&Interval>) {
         let last = (second, latencies.map(|latencies| Box::new(latencies.clone())));
@@ -163,7 +187,11 @@ pub(crate) struct Shared {
     /// Over `wss`.
     pub(crate) tls: Option<TlsSettings>,
     /// In the order in which they are tried.
-    pub(crate) addresses: Vec<std::net::SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Of each of them, whether a connection was made to it.
+    pub(crate) in_use: Vec<AtomicBool>,
+    /// Whether somebody was told that connections are closed as soon as they are open.
+    pub(crate) has_told: AtomicBool,
     /// The opening handshake's request.
     pub(crate) ask: Ask,
     pub(crate) framing: Framing,
@@ -191,8 +219,8 @@ pub(crate) struct Shared {
     pub(crate) ping_interval: Option<Duration>,
     /// Connections begun a second, where that is limited.
     pub(crate) connect_rate: Option<f64>,
-    /// Addresses to connect from, in turn; empty: the kernel's choice.
-    pub(crate) source_ips: Vec<IpAddr>,
+    /// Addresses to connect from, in turn: those of IPv4, those of IPv6; empty: the kernel's choice.
+    pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
     /// A message without an echo for so long, on a connection that is silent for so long, is lost.
@@ -227,6 +255,33 @@ impl Shared {
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, u64::from(self.threads));
         self.messages.map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+    }
+
+    /// A connection was made to the address of this index.
+    pub(crate) fn use_address(&self, index: usize) {
+        // Most of the time it is known already, and the cache line stays shared.
+        if !self.in_use[index].load(Ordering::Relaxed) {
+            self.in_use[index].store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The addresses that connections were made to; `None` where there was none.
+    pub(crate) fn addresses_in_use(&self) -> Option<String> {
+        let in_use = |index: usize| self.in_use[index].load(Ordering::Relaxed);
+        let used = self.addresses.iter().enumerate().filter(|(index, _)| in_use(*index));
+        let used: Vec<String> = used.map(|(_, address)| address.to_string()).collect();
+        (!used.is_empty()).then(|| used.join(", "))
+    }
+
+    /// Since when opening connections has failed on every worker, and why; `None` while one of them succeeds.
+    pub(crate) fn all_failing(&self) -> Option<(Nanos, String)> {
+        let failing: Option<Vec<_>> = self.gauges.iter().map(Gauges::failing).collect();
+        failing?.into_iter().max_by_key(|(since, _)| *since)
+    }
+
+    /// Since when opening connections has failed on a worker, and why; of the one that has failed longest.
+    pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
+        self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }
 
     /// Whether connections are closed and replaced while there is load.

@@ -24,6 +24,7 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
+use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::table::count;
 use crate::result::{Arrival, Integrity, InvalidKind};
 
@@ -32,6 +33,8 @@ use crate::result::{Arrival, Integrity, InvalidKind};
 const LATEST: Duration = Duration::from_micros(500);
 /// From this share of the latency's 99th percentile on, a note says that much of it is lag.
 const LAG_SHARE: f64 = 0.5;
+/// Of the planned messages so many may be unsent at the end: those that were due last.
+const UNSENT_SHARE: f64 = 0.01;
 /// What the kernel's timers take is not worth a note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
 /// A connection that has waited for its echo for so many times the 99th percentile, ...
@@ -82,7 +85,10 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);
-        cut_tail(plan, measured, &mut verdict);
+        // Where the load broke, nobody was answered.
+        if measured.broken.is_none() {
+            cut_tail(plan, measured, &mut verdict);
+        }
     }
     time(measured, &mut verdict);
     if let Some(imbalance) = &tally.imbalance {
@@ -90,6 +96,9 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
             InvalidKind::Imbalance,
             format!("the generator's counts do not add up ({imbalance}); please report this"),
         );
+    }
+    if let Some(server) = &measured.server {
+        accounts(&server.cpu, &mut verdict);
     }
     verdict
 }
@@ -157,6 +166,19 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
+    // Where connections were full, or gone, it was the server that kept them from being sent.
+    let planned = tally.messages().planned;
+    let is_servers = tally.was_full || tally.ends > 0 || measured.broken.is_some();
+    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_servers {
+        verdict.doubt(
+            InvalidKind::LateSends,
+            format!(
+                "the generator was late: {} of {planned} planned messages were not sent in time ({})",
+                tally.not_sent,
+                remedy(plan, measured)
+            ),
+        );
+    }
     let burst = if let Arrival::Burst(size) = plan.arrival { size.get() } else { 1 };
     if let Some(pace) = tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)) {
         verdict.doubt(
@@ -192,14 +214,7 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 }
 
 fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdict: &mut Verdict) {
-    let busy = busiest(measured) > BUSY;
-    let remedy = match plan.wait {
-        _ if busy && plan.wait != Some(Wait::Spin) => {
-            "a thread had no idle time: more threads (-t) or a lower rate"
-        }
-        Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
-        _ => "--wait spin, or processors that nobody else uses",
-    };
+    let remedy = remedy(plan, measured);
     // Where connections were full, messages waited for the server.
     if lag > LATEST && !measured.tally.was_full {
         verdict.doubt(
@@ -215,6 +230,15 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
             rounded(lag),
             rounded(latency)
         ));
+    }
+}
+
+/// What helps against late sends.
+fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
+    match plan.wait {
+        Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
+        _ if busiest(measured) > BUSY => "a thread had no idle time: more threads (-t) or a lower rate",
+        _ => "--wait spin, or processors that nobody else uses",
     }
 }
 
@@ -241,6 +265,24 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         None => verdict
             .notes
             .push(format!("{generator}: it may have been the limit, not the server; more threads (-t) would tell")),
+    }
+}
+
+/// Notes where the kernel's accounts of the server's CPU time leave a doubt.
+fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
+    if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
+        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+        verdict.notes.push(format!(
+            "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
+             explain: one of them does not know all of its processes; its cost is from the first"
+        ));
+    }
+    if spent.is_incomplete {
+        verdict.notes.push(
+            "processes of the server ended and nobody waited for them (SIGCHLD ignored?): part of their cost is missing, unless \
+             the server may have a control group of its own"
+                .to_owned(),
+        );
     }
 }
 
@@ -291,7 +333,7 @@ mod tests {
     use super::super::ledger::Times;
     use super::super::pace::Pace;
     use super::*;
-    use crate::procfs::{CpuSpent, Memory};
+    use crate::procfs::Memory;
     use crate::result::Phases;
 
     const WINDOW: Duration = Duration::from_secs(1);
@@ -369,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn accounts_of_cpu_time_that_differ_are_noted() {
+        let mut measured = measured(closed(), 0.5, Some(0.5));
+        let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
+        let cpu = &mut measured.server.as_mut().expect("a server").cpu;
+        (cpu.disagreement, cpu.is_incomplete) = (disagreement, true);
+        let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
+        assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
+        assert!(notes[1].contains("nobody waited"), "{notes:?}");
+    }
+
+    #[test]
     fn who_spins_is_never_idle() {
         let plan = plan(None, Wait::Spin);
         let measured = measured(closed(), 1.0, Some(0.5));
@@ -438,6 +491,9 @@ mod tests {
         still.standstill.add(Duration::from_secs(1));
         assert_eq!(judged(full), [(InvalidKind::OutstandingLimit, true)]);
         assert_eq!(judged(still), [(InvalidKind::Standstill, false)]);
+        let mut unsent = open(500, 1, 1_000);
+        (unsent.sent.total, unsent.not_sent) = (1000, 500);
+        assert_eq!(judged(unsent), [(InvalidKind::LateSends, false)]);
         let mut late = open(500, 1, 1_000);
         late.unanswered(5_000_000_000, Some(0));
         assert_eq!(judged(late), [(InvalidKind::Outstanding, true)]);

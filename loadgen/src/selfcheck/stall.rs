@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
 use crate::result::{HistogramError, Latency};
 use crate::run::{Phase, Plan, Progress, Snapshot, execute};
-use crate::spawn::{Server, Spawn, free_port};
+use crate::spawn::{Server, Spawn};
 use crate::url::Url;
 
 /// How the check is made.
@@ -120,11 +120,11 @@ impl StallCheck {
     /// A run with a stall: how long it was, and what the histograms say.
     fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let at = SocketAddr::new(ip, free_port(ip)?);
-        let plan = Plan { max_outstanding: 1, ..self.plan(format!("ws://{at}/").parse()?) };
-        let timeout = plan.start_timeout;
+        let mut at = [SocketAddr::new(ip, 0)];
+        let plan = Plan { max_outstanding: 1, ..self.plan("ws://127.0.0.1:{port}/".parse()?) };
         let mut wait = || !progress.interrupted();
-        let server = Server::start(&self.server, &plan.url, &[at], timeout, &mut wait)?;
+        let server = Server::start(&self.server, &plan.url, &mut at, plan.start_timeout, &mut wait)?;
+        let plan = Plan { url: plan.url.with_port(at[0].port()), ..plan };
         let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
         let run = execute(&plan, &mut watch)?;
         let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;

@@ -1,7 +1,6 @@
 //! Several arms side by side: every round runs each scenario on each arm, one right after the other, so that what the
 //! machine does meanwhile falls on all arms alike.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use engine::EngineKind;
@@ -11,14 +10,16 @@ use super::check::complaints_of;
 use super::peers::peers_text;
 use super::places::Places;
 use super::scenarios::Spec;
-use super::session::{AROUND_A_RUN, Execute, Probe, own_server, plan_of};
+use super::session::{AROUND_A_RUN, Probe, own_server, plan_of};
 use super::setup::{Ground, Setup};
 use super::side_by_side::{promises_table, side_by_side_table};
 use super::trial::{Trial, any_spec, trials};
-use super::{Outcome, PROMISES, SuiteError};
+use super::{PROMISES, SuiteError};
+use crate::experiment::Session as Measured;
+use crate::experiment::{Cell, Execute, Notes, Repeats};
 use crate::machine::Machine;
-use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Store, Utc};
-use crate::run::{Plan, Progress, RunError, Wait, execute};
+use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Utc};
+use crate::run::{Plan, Progress, Wait, execute};
 use crate::subject::{Subject, Tool};
 
 /// What an interleaved session is to do.
@@ -48,31 +49,33 @@ pub const PEERS: &str = "peers";
 /// A trial of an echo, with the start of its server: for the announcement alone.
 const A_TRIAL: Duration = Duration::from_millis(500);
 
-/// Failures after which an arm is left out of a scenario.
-const FAILURES: u32 = 2;
-
-/// Runs the session, stores it, and prints its table and the file on `out`. See [`super::main`].
+/// Makes a session. See [`super::measure`].
 ///
 /// # Errors
-/// See [`SuiteError`]; nothing is stored then, and nothing left running.
-pub fn main(
+/// See [`SuiteError`]; nothing was measured then, and nothing is left running.
+pub fn measure(
     options: &Options,
+    machine: Machine,
     progress: &mut dyn Progress,
-    out: &mut dyn Write,
-    notes: &mut dyn Write,
-) -> Result<Outcome, SuiteError> {
-    options.setup.check()?;
-    if options.arms.iter().any(|arm| matches!(arm.server, Served::Own { .. })) {
-        options.setup.check_server()?;
-    }
-    let machine = Machine::here();
+    notes: Notes<'_>,
+) -> Result<Measured, SuiteError> {
     let session = Session::prepare(options, &machine, &EngineKind::probe)?;
-    session.announce(notes)?;
-    let document = session.measure(machine, &execute, progress, notes)?;
-    let path = Store::new(&options.setup.results).save(&document)?;
-    writeln!(out, "{}", text(&document))?;
-    writeln!(out, "\nstored in {}", path.display())?;
-    Ok(outcome(&document))
+    session.announce(notes);
+    session.measure(machine, &execute, progress, notes)
+}
+
+impl Options {
+    /// Checks what can be checked before anything runs.
+    ///
+    /// # Errors
+    /// [`SuiteError::Usage`], [`SuiteError::NoServer`].
+    pub fn check(&self) -> Result<(), SuiteError> {
+        self.setup.check()?;
+        if self.arms.iter().any(|arm| matches!(arm.server, Served::Own { .. })) {
+            self.setup.check_server()?;
+        }
+        Ok(())
+    }
 }
 
 /// What an interleaved session shows.
@@ -86,26 +89,6 @@ pub fn text(document: &Document) -> String {
         }
         _ => side_by_side_table(document),
     }
-}
-
-fn outcome(document: &Document) -> Outcome {
-    let is_valid = |scenario: &Scenario| {
-        let mut runs = document.runs.iter().filter(|run| run.scenario == scenario.name);
-        runs.any(|run| run.valid)
-    };
-    if document.session.interrupted {
-        Outcome::Interrupted
-    } else if document.scenarios.iter().all(is_valid) {
-        Outcome::Fine
-    } else {
-        Outcome::Invalid
-    }
-}
-
-/// A scenario on an arm.
-struct Cell {
-    plan: Plan,
-    failures: u32,
 }
 
 /// The cells of a scenario, in the order of the arms.
@@ -126,8 +109,6 @@ pub(super) struct Session<'a> {
     marks: Vec<String>,
     /// What was measured so far.
     runs: Vec<Run>,
-    /// The first failure, for the case that nothing succeeds.
-    failure: Option<SuiteError>,
 }
 
 impl<'a> Session<'a> {
@@ -148,13 +129,13 @@ impl<'a> Session<'a> {
         let present: Vec<&Arm> = options.arms.iter().zip(&arms).filter_map(is_here).collect();
         let descriptors = machine.limits.nofile_hard;
         let specs = options.scenarios.iter().filter(|spec| fits(spec, descriptors, &mut marks));
-        let rows: Vec<Row> = specs.map(|spec| row(spec, &present, options, engine, places)).collect();
+        let rows: Vec<Row> = specs.map(|spec| row(spec, &present, &arms, options, engine, places)).collect();
         let others = present.iter().filter(|arm| matches!(arm.server, Served::Command(_)));
         let trials =
             others.flat_map(|arm| trials(&plan(&any_spec(), arm, options, engine, places))).collect();
         let places = places.cloned();
-        let (runs, failure) = (Vec::new(), None);
-        let session = Self { options, engine, places, arms, trials, rows, marks, runs, failure };
+        let runs = Vec::new();
+        let session = Self { options, engine, places, arms, trials, rows, marks, runs };
         session.check_arms()?;
         Ok(session)
     }
@@ -169,26 +150,23 @@ impl<'a> Session<'a> {
     }
 
     /// Says what is about to happen and how long it takes.
-    pub(super) fn announce(&self, notes: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn announce(&self, notes: Notes<'_>) {
         let Options { suite, rounds, warmup, measure, .. } = self.options;
         let runs: usize = self.rows.iter().map(|row| row.cells.len()).sum();
         let run = *warmup + *measure + AROUND_A_RUN;
         let trials = A_TRIAL * u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
         let total = trials + run * u32::try_from(runs).unwrap_or(u32::MAX) * *rounds;
-        writeln!(
-            notes,
+        notes(&format!(
             "suite {suite}: {} scenarios on {} arms, {runs} runs a round, {rounds} rounds, about {:.0} minutes",
             self.rows.len(),
             self.arms.iter().filter(|arm| arm.left_out.is_none()).count(),
             (total.as_secs_f64() / 60.0).ceil(),
-        )?;
-        match &self.places {
-            Some(places) => {
-                writeln!(notes, "server on CPU {}, generator on CPU {}", places.server, places.client)?;
-            }
-            None => writeln!(notes, "nothing pinned")?,
-        }
-        self.marks.iter().try_for_each(|mark| writeln!(notes, "NOTE: {mark}"))
+        ));
+        notes(&match &self.places {
+            Some(places) => format!("server on CPU {}, generator on CPU {}", places.server, places.client),
+            None => "nothing pinned".to_owned(),
+        });
+        self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
     }
 
     /// Makes every run. What the user ends early is a session of what was measured until then.
@@ -197,14 +175,22 @@ impl<'a> Session<'a> {
         machine: Machine,
         execute: Execute<'_>,
         progress: &mut dyn Progress,
-        notes: &mut dyn Write,
-    ) -> Result<Document, SuiteError> {
+        notes: Notes<'_>,
+    ) -> Result<Measured, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
-        let interrupted = self.make_trials(execute, progress, notes)?
-            || self.check_arms().and_then(|()| Ok(self.make_runs(execute, progress, notes)?))?;
-        if self.runs.is_empty() {
-            return Err(self.failure.unwrap_or(SuiteError::Interrupted));
+        let mut trials = Repeats::new(execute, self.trials.len(), name);
+        let mut interrupted = self.make_trials(&mut trials, progress, notes);
+        let cells: usize = self.rows.iter().map(|row| row.cells.len()).sum();
+        let mut repeats = Repeats::new(execute, cells * self.options.rounds as usize, name);
+        repeats.fault = trials.fault;
+        if !interrupted {
+            self.check_arms()?;
+            interrupted = self.make_runs(&mut repeats, progress, notes);
         }
+        if self.runs.is_empty() {
+            return Err(repeats.fault.map_or(SuiteError::Interrupted, SuiteError::Fault));
+        }
+        self.marks.extend(repeats.marks);
         let session = result::Session {
             kind: SessionKind::Suite,
             suite: Some(self.options.suite.to_owned()),
@@ -222,7 +208,7 @@ impl<'a> Session<'a> {
         let subject = known.map(|arm| arm.subject.clone()).unwrap_or_default();
         let tool = Tool::this(self.engine.name());
         let (arms, runs, verdict) = (self.arms, self.runs, None);
-        Ok(Document {
+        let document = Document {
             schema: SCHEMA,
             tool,
             subject,
@@ -233,107 +219,91 @@ impl<'a> Session<'a> {
             runs,
             counts: Vec::new(),
             verdict,
-        })
+        };
+        Ok(Measured { document, fault: repeats.fault })
     }
 
     /// Leaves out what does not echo right. Whether the user ended the session meanwhile.
     fn make_trials(
         &mut self,
-        execute: Execute<'_>,
+        repeats: &mut Repeats<'_>,
         progress: &mut dyn Progress,
-        notes: &mut dyn Write,
-    ) -> io::Result<bool> {
+        notes: Notes<'_>,
+    ) -> bool {
         for Trial { what, plan } in std::mem::take(&mut self.trials) {
-            let Some(arm) = self.arms.iter_mut().find(|arm| arm.name == plan.arm && arm.left_out.is_none())
-            else {
-                continue;
-            };
-            let why = match execute(&plan, progress) {
-                _ if progress.interrupted() => return Ok(true),
-                Err(RunError::Interrupted) => return Ok(true),
-                Ok(run) if run.interrupted => return Ok(true),
-                Ok(run) => complaints_of(&run).join("; "),
-                Err(error) => {
-                    writeln!(notes, "{error}")?;
-                    first_line(&error)
-                }
-            };
-            if why.is_empty() {
-                writeln!(notes, "[echo] {:<16} {what}", plan.arm)?;
+            let arm = plan.arm.clone();
+            if !self.arms.iter().any(|side| side.name == arm && side.left_out.is_none()) {
                 continue;
             }
-            let why = format!("it does not echo right ({what}): {why}");
-            let mark = left_out(&arm.name, &why);
-            arm.left_out = Some(why);
-            self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != plan.arm));
-            writeln!(notes, "NOTE: {mark}")?;
-            self.marks.push(mark);
+            let made = repeats.make(&mut Cell::for_correctness(plan, None), 0, progress, notes);
+            if made.is_interrupted {
+                return true;
+            }
+            let complaints = made.run.map(|run| complaints_of(&run).join("; "));
+            let why = complaints.or(made.failure).unwrap_or_default();
+            if why.is_empty() {
+                notes(&format!("[echo] {arm:<16} {what}"));
+            } else {
+                self.leave_out(&arm, &format!("it does not echo right ({what}): {why}"), notes);
+            }
         }
-        Ok(false)
+        false
+    }
+
+    /// An arm that takes no further part. One that has runs keeps them.
+    fn leave_out(&mut self, name: &str, why: &str, notes: Notes<'_>) {
+        self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != name));
+        if !self.runs.iter().any(|run| run.arm == name) {
+            let arm = self.arms.iter_mut().find(|arm| arm.name == name);
+            arm.into_iter().for_each(|arm| arm.left_out = Some(why.to_owned()));
+        }
+        let mark = left_out(name, why);
+        notes(&format!("NOTE: {mark}"));
+        self.marks.push(mark);
     }
 
     /// Whether the user ended them early.
     fn make_runs(
         &mut self,
-        execute: Execute<'_>,
+        repeats: &mut Repeats<'_>,
         progress: &mut dyn Progress,
-        notes: &mut dyn Write,
-    ) -> io::Result<bool> {
+        notes: Notes<'_>,
+    ) -> bool {
         for round in 0..self.options.rounds {
             for row in 0..self.rows.len() {
                 // Whoever comes first in one round comes last in the next: no place in the order is anybody's own.
-                let count = self.rows[row].cells.len();
-                for place in 0..count {
-                    let cell = (place + round as usize) % count;
-                    if progress.interrupted() {
-                        return Ok(true);
-                    }
-                    if self.rows[row].cells[cell].failures >= FAILURES {
+                let mut arms: Vec<String> =
+                    self.rows[row].cells.iter().map(|cell| cell.plan.arm.clone()).collect();
+                let first = round as usize % arms.len().max(1);
+                arms.rotate_left(first);
+                for arm in arms {
+                    let mut cells = self.rows[row].cells.iter_mut();
+                    let Some(cell) = cells.find(|cell| cell.plan.arm == arm && !cell.is_given_up()) else {
                         continue;
-                    }
-                    let plan = Plan { pair: round, ..self.rows[row].cells[cell].plan.clone() };
-                    let interrupted = match execute(&plan, progress) {
-                        Ok(run) => self.keep(run, notes)?,
-                        Err(RunError::Interrupted) => true,
-                        Err(error) => self.note_failure(row, cell, round, error, notes)?,
                     };
+                    let made = repeats.make(cell, round, progress, notes);
+                    let is_hopeless = cell.is_hopeless();
+                    let mut interrupted = made.is_interrupted;
+                    if let Some(run) = made.run.map(compact) {
+                        notes(&line(self.options.rounds, &run));
+                        interrupted |= run.interrupted;
+                        self.runs.push(run);
+                    }
                     if interrupted {
-                        return Ok(true);
+                        return true;
+                    }
+                    if let Some(why) = made.failure.filter(|_| is_hopeless) {
+                        self.leave_out(&arm, &why, notes);
                     }
                 }
             }
         }
-        Ok(false)
+        false
     }
+}
 
-    /// Whether the user ended this run early.
-    fn keep(&mut self, run: Run, notes: &mut dyn Write) -> io::Result<bool> {
-        let run = compact(run);
-        writeln!(notes, "{}", line(self.options.rounds, &run))?;
-        let interrupted = run.interrupted;
-        self.runs.push(run);
-        Ok(interrupted)
-    }
-
-    /// One arm that does not run is no reason to lose a session of minutes. Never an end of the session.
-    fn note_failure(
-        &mut self,
-        row: usize,
-        cell: usize,
-        round: u32,
-        source: RunError,
-        notes: &mut dyn Write,
-    ) -> io::Result<bool> {
-        let Row { name, cells } = &mut self.rows[row];
-        let cell = &mut cells[cell];
-        cell.failures += 1;
-        let what = format!("{name}, arm {}", cell.plan.arm);
-        let left_out = if cell.failures == FAILURES { "; left out from here on" } else { "" };
-        writeln!(notes, "NOTE: {what}, round {}: {source}{left_out}.", round + 1)?;
-        self.marks.push(format!("{what}, round {}: {}{left_out}.", round + 1, first_line(&source)));
-        self.failure.get_or_insert(SuiteError::Run { scenario: what, source });
-        Ok(false)
-    }
+fn name(plan: &Plan) -> String {
+    format!("{}, arm {}, round {}", plan.scenario, plan.arm, plan.pair + 1)
 }
 
 /// Hundreds of runs in one file: histograms at two digits, of connecting the figures alone, and no seconds, of which there are
@@ -363,13 +333,6 @@ fn line(rounds: u32, run: &Run) -> String {
     )
 }
 
-/// What is stored of an error: the rest is what a server wrote, which may name places of whoever measures.
-fn first_line(error: &RunError) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.split("; the last it wrote").next().unwrap_or_default().to_owned()
-}
-
 fn left_out(name: &str, why: &str) -> String {
     format!("arm {name} was left out: {}.", why.trim_end_matches('.'))
 }
@@ -391,9 +354,20 @@ fn fits(spec: &Spec, descriptors: Option<u64>, marks: &mut Vec<String>) -> bool 
     false
 }
 
-fn row(spec: &Spec, arms: &[&Arm], options: &Options, engine: EngineKind, places: Option<&Places>) -> Row {
-    let cell = |arm: &&Arm| Cell { plan: plan(spec, arm, options, engine, places), failures: 0 };
-    let cells = arms.iter().filter(|arm| arm.takes(spec)).map(cell).collect();
+fn row(
+    spec: &Spec,
+    present: &[&Arm],
+    sides: &[result::Arm],
+    options: &Options,
+    engine: EngineKind,
+    places: Option<&Places>,
+) -> Row {
+    let cell = |arm: &&Arm| {
+        let side = sides.iter().find(|side| side.name == arm.name);
+        let build = side.and_then(|side| side.subject.build.as_deref());
+        Cell::new(plan(spec, arm, options, engine, places), build)
+    };
+    let cells = present.iter().filter(|arm| arm.takes(spec)).map(cell).collect();
     Row { name: spec.full_name(), cells }
 }
 
@@ -458,7 +432,8 @@ mod tests {
 
     use super::*;
     use crate::result::example;
-    use crate::run::Silent;
+    use crate::run::{RunError, Silent};
+    use crate::spawn::{LastWords, SpawnError};
     use crate::suite::Checkout;
 
     fn options() -> Options {
@@ -493,8 +468,12 @@ mod tests {
         Ok(Run { pair: plan.pair, arm: plan.arm.clone(), ..example::run(&plan.scenario, 1000) })
     }
 
+    fn session(options: &Options, execute: Execute<'_>) -> Result<Measured, SuiteError> {
+        prepare(options).measure(Machine::default(), execute, &mut Silent, &mut |_| {})
+    }
+
     fn measured(options: &Options, execute: Execute<'_>) -> Result<Document, SuiteError> {
-        prepare(options).measure(Machine::default(), execute, &mut Silent, &mut Vec::new())
+        session(options, execute).map(|session| session.document)
     }
 
     fn cells(document: &Document, scenario: &str) -> Vec<(u32, String)> {
@@ -565,30 +544,77 @@ mod tests {
         };
         let document = measured(&options, &fourth).expect("measured");
         assert_eq!((document.runs.len(), document.session.interrupted), (4, true));
-        assert_eq!(outcome(&document), Outcome::Interrupted);
         let at_once = |_: &Plan, _: &mut dyn Progress| Err(RunError::Interrupted);
         assert!(matches!(measured(&options, &at_once), Err(SuiteError::Interrupted)));
     }
 
-    #[test]
-    fn an_arm_that_fails_twice_is_left_out_of_the_scenario_and_the_others_go_on() {
-        let made = RefCell::new(0);
-        let failing = |plan: &Plan, progress: &mut dyn Progress| {
-            if plan.arm == "epoll" && plan.scenario == "echo" {
-                *made.borrow_mut() += 1;
-                return Err(RunError::Panicked);
+    /// `epoll` in `echo` fails in these of its attempts, counted from 0.
+    fn failing(attempts: std::ops::Range<u32>) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
+        let made = std::cell::Cell::new(0);
+        move |plan, progress| {
+            if plan.arm != "epoll" || plan.scenario != "echo" {
+                return instant(plan, progress);
             }
-            instant(plan, progress)
-        };
-        let document = measured(&options(), &failing).expect("measured");
-        assert_eq!(*made.borrow(), 2);
-        assert_eq!(cells(&document, "echo").len(), 6);
-        assert_eq!(cells(&document, "pipeline").len(), 9);
-        let marks = &document.session.marks;
+            made.set(made.get() + 1);
+            if attempts.contains(&(made.get() - 1)) {
+                Err(RunError::Panicked)
+            } else {
+                instant(plan, progress)
+            }
+        }
+    }
+
+    #[test]
+    fn repeats_a_run_that_failed() {
+        let session = session(&options(), &failing(1..2)).expect("measured");
+        assert_eq!(cells(&session.document, "echo").len(), 9);
+        let repeated: Vec<&Run> =
+            session.document.runs.iter().filter(|run| !run.repeated.is_empty()).collect();
+        assert_eq!((repeated.len(), repeated[0].pair, repeated[0].arm.as_str()), (1, 1, "epoll"));
+        assert!(session.fault.is_none());
+    }
+
+    #[test]
+    fn a_run_that_fails_in_all_attempts_is_named_and_the_arm_goes_on() {
+        let session = session(&options(), &failing(1..4)).expect("measured");
+        assert_eq!(cells(&session.document, "echo").len(), 8);
+        let marks = &session.document.session.marks;
         assert!(marks.iter().any(|mark| mark.starts_with("echo, arm epoll, round 2: ")), "{marks:?}");
+        assert!(session.fault.is_none());
+    }
+
+    #[test]
+    fn an_arm_that_always_fails_is_left_out_of_the_scenario_and_the_others_go_on() {
+        let session = session(&options(), &failing(0..99)).expect("measured");
+        let document = &session.document;
+        assert_eq!(cells(document, "echo").len(), 6);
+        assert_eq!(cells(document, "pipeline").len(), 9);
+        let marks = &document.session.marks;
+        assert!(marks.iter().any(|mark| mark.starts_with("echo, arm epoll, round 1: ")), "{marks:?}");
+        let fault = session.fault.expect("an error").to_string();
+        assert!(fault.starts_with("echo, arm epoll, round 1: "), "{fault}");
         let nothing = |_: &Plan, _: &mut dyn Progress| Err(RunError::Panicked);
         let error = measured(&options(), &nothing).expect_err("nothing to store").to_string();
-        assert!(error.starts_with("scenario echo, arm uring: "), "{error}");
+        assert!(error.starts_with("echo, arm uring, round 1: "), "{error}");
+    }
+
+    #[test]
+    fn an_arm_that_cannot_be_run_is_left_out_at_once() {
+        let failed = RefCell::new(0);
+        let failing = |plan: &Plan, progress: &mut dyn Progress| {
+            if plan.arm != "epoll" {
+                return instant(plan, progress);
+            }
+            *failed.borrow_mut() += 1;
+            let (status, said) =
+                (std::os::unix::process::ExitStatusExt::from_raw(127 << 8), LastWords::default());
+            Err(SpawnError::Ended { status, said, port_in_use: false }.into())
+        };
+        let session = session(&options(), &failing).expect("measured");
+        assert_eq!(*failed.borrow(), 1);
+        assert!(session.document.arms[1].left_out.as_ref().is_some_and(|why| why.contains("127")));
+        assert_eq!(cells(&session.document, "echo").len(), 6);
+        assert!(session.fault.is_some());
     }
 
     #[test]
@@ -655,8 +681,8 @@ mod tests {
         let document = measured(&peers(), &one_corrupts).expect("measured");
         let tried = tried.into_inner();
         let of = |name: &str| tried.iter().filter(|(arm, ..)| arm == name).count();
-        // Ours has tests of its own; what has failed once is not asked again.
-        assert_eq!((of("uring"), of("one"), of("two")), (0, 2, 3));
+        // Ours has tests of its own; what has failed in three attempts is not asked again.
+        assert_eq!((of("uring"), of("one"), of("two")), (0, 4, 3));
         assert!(tried.contains(&("two".to_owned(), 1, 16)), "{tried:?}");
         let why = document.arms[1].left_out.as_deref().expect("left out");
         assert!(why.contains("fragments") && why.contains("corrupted: 1"), "{why}");
@@ -673,7 +699,7 @@ mod tests {
     #[test]
     fn what_a_server_wrote_before_it_died_is_not_stored() {
         let words = "it ended; the last it wrote to standard error:\n    at /home/somebody/server.js";
-        let error = || RunError::Resolve { host: "h".to_owned(), source: io::Error::other(words) };
+        let error = || RunError::Resolve { host: "h".to_owned(), source: std::io::Error::other(words) };
         let died = |plan: &Plan, progress: &mut dyn Progress| match plan.arm.as_str() {
             "one" => Err(error()),
             _ => instant(plan, progress),

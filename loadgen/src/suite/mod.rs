@@ -1,5 +1,5 @@
-//! The suites: fixed scenarios, one stored session, one table. [`main`] makes those of `scripts/bench.sh`, against our own server;
-//! [`interleaved::main`] sets several servers side by side.
+//! The suites: fixed scenarios, one stored session, one table. [`measure`] makes those of `scripts/bench.sh`, against our own server;
+//! [`interleaved::measure`] sets several servers side by side.
 
 mod arms;
 mod check;
@@ -13,7 +13,6 @@ mod setup;
 mod side_by_side;
 mod trial;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use engine::{EngineError, EngineKind};
@@ -28,9 +27,11 @@ pub use scenarios::{Spec, Suite, client_frame_bytes};
 pub use setup::{Checkout, Setup};
 pub use side_by_side::{Promise, promises_table, side_by_side_table};
 
+use crate::experiment::{self, Fault, Notes};
 use crate::machine::Machine;
-use crate::result::{Document, Store, StoreError, Summary, advisory, derived_lines, summary_table};
-use crate::run::{Progress, RunError, execute};
+use crate::result::table::repeated_runs;
+use crate::result::{Document, Scenario, Store, StoreError, advisory, derived_lines, summary_table};
+use crate::run::{Progress, execute};
 use session::Session;
 
 /// What a session of a suite is to do.
@@ -47,7 +48,7 @@ pub struct Options {
 pub enum Outcome {
     /// Complete, and every scenario has a valid run.
     Fine,
-    /// A smoke session found something that does not work.
+    /// A server failed, or a smoke session found something that does not work.
     Failed,
     /// Complete, but a scenario has no valid run.
     Invalid,
@@ -56,6 +57,27 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How `session` ended. Wrong echoes are an error whatever else is true.
+    #[must_use]
+    pub fn of(session: &experiment::Session) -> Self {
+        let document = &session.document;
+        let is_smoke = document.session.suite.as_deref() == Some(Suite::Smoke.name());
+        let has_valid_run =
+            |scenario: &Scenario| document.runs.iter().any(|run| run.scenario == scenario.name && run.valid);
+        if session.fault.is_some() {
+            Self::Failed
+        } else if document.session.interrupted {
+            Self::Interrupted
+        } else if is_smoke {
+            // A blink of load on a busy machine may well be invalid as a measurement; that is not what smoke asks.
+            if complaints(document).is_empty() { Self::Fine } else { Self::Failed }
+        } else if document.scenarios.iter().all(has_valid_run) {
+            Self::Fine
+        } else {
+            Self::Invalid
+        }
+    }
+
     /// The exit code of the command: 0 fine, 1 failed, 13 invalid, 130 interrupted.
     #[must_use]
     pub fn exit_code(self) -> u8 {
@@ -69,7 +91,7 @@ impl Outcome {
     }
 }
 
-/// Why a session has no result. Nothing is stored then.
+/// Why a session has no result. Nothing was measured then.
 #[derive(Debug, Error)]
 pub enum SuiteError {
     /// A flag that cannot be used.
@@ -94,109 +116,75 @@ pub enum SuiteError {
         /// Which were left out and why.
         left_out: String,
     },
-    /// A run could not be made.
-    #[error("scenario {scenario}: {source}")]
-    Run {
-        /// The scenario.
-        scenario: String,
-        /// Why.
-        source: RunError,
-    },
+    /// A server failed from the start.
+    #[error(transparent)]
+    Fault(#[from] Fault),
     /// The user ended it before the first run was complete.
     #[error("interrupted before anything was measured; nothing was stored")]
     Interrupted,
-    /// The result could not be stored.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The table could not be printed.
-    #[error("cannot print the result: {0}")]
-    Print(#[from] io::Error),
 }
 
-impl SuiteError {
-    /// The exit code of the command: 2 for a flag that cannot be used, 1 for everything else.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage { .. }) { 2 } else { 1 }
-    }
-}
-
-/// Runs a suite, stores its session, and prints the table, the file and the change since the last session on `out`.
+/// Makes a session of a suite.
 ///
 /// What happens meanwhile goes to `notes`, a line each, and to `progress`. Call it from the main thread, as
 /// [`execute`].
 ///
 /// # Errors
-/// See [`SuiteError`]; nothing is stored then, and nothing left running.
-pub fn main(
+/// See [`SuiteError`]; nothing was measured then, and nothing is left running.
+pub fn measure(
     options: &Options,
+    machine: Machine,
     progress: &mut dyn Progress,
-    out: &mut dyn Write,
-    notes: &mut dyn Write,
-) -> Result<Outcome, SuiteError> {
-    options.setup.check()?;
-    options.setup.check_server()?;
-    let machine = Machine::here();
+    notes: Notes<'_>,
+) -> Result<experiment::Session, SuiteError> {
     let session = Session::prepare(options, &machine, &EngineKind::probe)?;
-    session.announce(notes)?;
-    let document = session.measure(machine, &execute, progress, notes)?;
-    let store = Store::new(&options.setup.results);
-    let path = store.save(&document)?;
-    print(&document, out)?;
-    writeln!(out, "\nstored in {}\n", path.display())?;
-    print_change(&store, &document, out)?;
-    judge(options.suite, &document, out)
+    session.announce(notes);
+    session.measure(machine, &execute, progress, notes)
 }
 
-fn print(document: &Document, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", summary_table(document))?;
-    for (index, line) in derived_lines(document).iter().enumerate() {
-        writeln!(out, "{}{line}", if index == 0 { "\n" } else { "" })?;
+impl Options {
+    /// Checks what can be checked before anything runs.
+    ///
+    /// # Errors
+    /// [`SuiteError::Usage`], [`SuiteError::NoServer`].
+    pub fn check(&self) -> Result<(), SuiteError> {
+        self.setup.check()?;
+        self.setup.check_server()
     }
-    Ok(())
 }
 
-fn print_change(store: &Store, document: &Document, out: &mut dyn Write) -> Result<(), SuiteError> {
+/// What a session without arms shows.
+#[must_use]
+pub fn text(document: &Document) -> String {
+    let table = [summary_table(document)].into_iter().chain(repeated_runs(document));
+    let parts = [table.collect::<Vec<_>>(), derived_lines(document)];
+    let parts = parts.into_iter().filter(|lines| !lines.is_empty());
+    parts.map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The change since the last session of this machine, after the session was stored.
+///
+/// # Errors
+/// Where the folder cannot be read.
+pub fn change_text(store: &Store, document: &Document) -> Result<String, StoreError> {
     let (change, unreadable) = store.change_of(document)?;
-    for error in unreadable {
-        writeln!(out, "skipped: {error}")?;
-    }
-    match change {
-        Some(change) => writeln!(out, "{}", advisory(&change))?,
-        None => writeln!(
-            out,
-            "No earlier valid session of this machine has these scenarios: nothing to compare with."
-        )?,
-    }
-    Ok(())
-}
-
-fn judge(suite: Suite, document: &Document, out: &mut dyn Write) -> Result<Outcome, SuiteError> {
-    if suite == Suite::Smoke && !document.session.interrupted {
-        let complaints = complaints(document);
-        for complaint in &complaints {
-            writeln!(out, "FAILED {complaint}")?;
-        }
-        // A blink of load on a busy machine may well be invalid as a measurement; that is not what smoke asks.
-        return Ok(if complaints.is_empty() { Outcome::Fine } else { Outcome::Failed });
-    }
-    Ok(outcome(document))
-}
-
-fn outcome(document: &Document) -> Outcome {
-    if document.session.interrupted {
-        Outcome::Interrupted
-    } else if Summary::all(document).iter().all(|summary| summary.valid) {
-        Outcome::Fine
-    } else {
-        Outcome::Invalid
-    }
+    let mut lines: Vec<String> = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
+    lines.push(match change {
+        Some(change) => advisory(&change),
+        None => "No earlier valid session of this machine has these scenarios: nothing to compare with."
+            .to_owned(),
+    });
+    Ok(lines.join("\n"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::result::example;
+
+    fn outcome(document: &Document) -> Outcome {
+        Outcome::of(&experiment::Session { document: document.clone(), fault: None })
+    }
 
     #[test]
     fn the_outcome_follows_from_the_runs() {
@@ -210,17 +198,40 @@ mod tests {
         assert_eq!(outcome(&invalid), Outcome::Fine);
         invalid.session.interrupted = true;
         assert_eq!(outcome(&invalid), Outcome::Interrupted);
+        let mut missing = document;
+        missing.runs.remove(1);
+        assert_eq!(outcome(&missing), Outcome::Invalid);
+    }
+
+    #[test]
+    fn a_fault_is_an_error_whatever_else_is_true() {
+        let mut document = example::document();
+        document.session.interrupted = true;
+        let fault = Some(Fault { run: "echo".to_owned(), reason: "why".to_owned() });
+        assert_eq!(Outcome::of(&experiment::Session { document, fault }), Outcome::Failed);
+    }
+
+    #[test]
+    fn repeated_runs_are_named_below_the_table() {
+        let mut document = example::document();
+        document.runs.iter_mut().for_each(|run| run.repeated.clear());
+        assert!(!text(&document).contains("REPEATED"));
+        document.runs[0].repeated = vec!["the machine stood still for 1 s".to_owned(); 2];
+        let text = text(&document);
+        assert!(
+            text.contains("\nREPEATED echo: the machine stood still for 1 s (and 1 like it)\n"),
+            "{text}"
+        );
     }
 
     #[test]
     fn smoke_judges_correctness_and_not_validity() {
         let mut document = example::document();
         document.runs[1].valid = false;
-        let mut out = Vec::new();
-        assert_eq!(judge(Suite::Smoke, &document, &mut out).expect("prints"), Outcome::Fine);
-        assert_eq!(judge(Suite::Quick, &document, &mut out).expect("prints"), Outcome::Invalid);
+        assert_eq!(outcome(&document), Outcome::Invalid);
+        document.session.suite = Some("smoke".to_owned());
+        assert_eq!(outcome(&document), Outcome::Fine);
         document.runs[0].integrity.lost = 1;
-        assert_eq!(judge(Suite::Smoke, &document, &mut out).expect("prints"), Outcome::Failed);
-        assert!(String::from_utf8(out).expect("text").contains("FAILED echo"));
+        assert_eq!(outcome(&document), Outcome::Failed);
     }
 }

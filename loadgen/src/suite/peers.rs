@@ -3,7 +3,7 @@
 use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
-use crate::result::table::{align, grouped, latency, optional, plain_table, us};
+use crate::result::table::{align, grouped, latency, optional, plain_table, repeated_runs, us};
 use crate::result::{Arm, Conformance, Document, InvalidKind, Payload, Run, Scenario, Summary, median};
 
 use super::scenarios::{AT_A_RATE, MOSTLY_IDLE};
@@ -282,6 +282,7 @@ fn remarks(document: &Document) -> Vec<String> {
         );
     }
     lines.extend(invalid(document));
+    lines.extend(repeated_runs(document));
     lines.extend(document.session.marks.iter().map(|mark| format!("NOTE: {mark}")));
     if document.session.interrupted {
         lines.push("INTERRUPTED: what was measured until then.".to_owned());

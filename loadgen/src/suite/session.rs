@@ -1,6 +1,5 @@
 //! A session of a suite: its scenarios settled for this machine, then run round by round.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use engine::{EngineError, EngineKind};
@@ -9,9 +8,11 @@ use super::places::Places;
 use super::scenarios::{Spec, Suite};
 use super::setup::{Ground, Setup};
 use super::{Options, SuiteError};
+use crate::experiment::Session as Measured;
+use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
 use crate::machine::Machine;
-use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
-use crate::run::{Plan, Progress, RunError};
+use crate::result::{Document, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
+use crate::run::{Plan, Progress};
 use crate::spawn::Spawn;
 use crate::subject::{Subject, Tool};
 use crate::url::{PORT_PLACEHOLDER, Port, Url};
@@ -30,9 +31,6 @@ pub(super) struct Session {
     plans: Vec<Plan>,
     marks: Vec<String>,
 }
-
-/// How a run is made; tests put something quicker in its place.
-pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
 /// Whether an engine works here.
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
@@ -65,24 +63,20 @@ impl Session {
     }
 
     /// Says what is about to happen and how long it takes.
-    pub(super) fn announce(&self, notes: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn announce(&self, notes: Notes<'_>) {
         let (suite, rounds) = (self.suite.name(), self.suite.rounds());
         let runs = self.plans.len() * rounds as usize;
         let places = match &self.places {
             Some(places) => format!("server on CPU {}, generator on CPU {}", places.server, places.client),
             None => "nothing pinned".to_owned(),
         };
-        writeln!(
-            notes,
+        notes(&format!(
             "suite {suite}: {} scenarios, {runs} runs, about {}",
             self.plans.len(),
             self.duration(runs)
-        )?;
-        writeln!(notes, "engine {}, {places}", self.engine.name())?;
-        for mark in &self.marks {
-            writeln!(notes, "NOTE: {mark}")?;
-        }
-        Ok(())
+        ));
+        notes(&format!("engine {}, {places}", self.engine.name()));
+        self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
     }
 
     fn duration(&self, runs: usize) -> String {
@@ -93,17 +87,18 @@ impl Session {
 
     /// Makes every run, round by round: a slow stretch of the machine then falls on all scenarios and not on one.
     pub(super) fn measure(
-        self,
+        mut self,
         machine: Machine,
         execute: Execute<'_>,
         progress: &mut dyn Progress,
-        notes: &mut dyn Write,
-    ) -> Result<Document, SuiteError> {
+        notes: Notes<'_>,
+    ) -> Result<Measured, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
-        let (runs, interrupted) = self.make_runs(execute, progress, notes)?;
+        let Made { runs, interrupted, marks, fault } = self.make_runs(execute, progress, notes);
         if runs.is_empty() {
-            return Err(SuiteError::Interrupted);
+            return Err(fault.map_or(SuiteError::Interrupted, SuiteError::Fault));
         }
+        self.marks.extend(marks);
         let session = crate::result::Session {
             kind: SessionKind::Suite,
             suite: Some(self.suite.name().to_owned()),
@@ -119,7 +114,7 @@ impl Session {
         let tool = Tool::this(self.engine.name());
         let subject = self.subject;
         let arms = Vec::new();
-        Ok(Document {
+        let document = Document {
             schema: SCHEMA,
             tool,
             subject,
@@ -130,46 +125,49 @@ impl Session {
             runs,
             counts: Vec::new(),
             verdict: None,
-        })
+        };
+        Ok(Measured { document, fault })
     }
 
-    /// The runs that were made, and whether the user ended them early.
-    fn make_runs(
-        &self,
-        execute: Execute<'_>,
-        progress: &mut dyn Progress,
-        notes: &mut dyn Write,
-    ) -> Result<(Vec<Run>, bool), SuiteError> {
+    fn make_runs(&self, execute: Execute<'_>, progress: &mut dyn Progress, notes: Notes<'_>) -> Made {
         let total = self.plans.len() * self.suite.rounds() as usize;
-        let mut runs = Vec::with_capacity(total);
-        for pair in 0..self.suite.rounds() {
-            for plan in &self.plans {
-                if progress.interrupted() {
-                    return Ok((runs, true));
+        let mut repeats = Repeats::new(execute, total, |plan| {
+            format!("scenario {}, round {}", plan.scenario, plan.pair + 1)
+        });
+        // A blink of load on a busy machine may well be invalid; smoke asks whether everything works.
+        let cell = if self.suite == Suite::Smoke { Cell::for_correctness } else { Cell::new };
+        let build = self.subject.build.as_deref();
+        let mut cells: Vec<Cell> = self.plans.iter().map(|plan| cell(plan.clone(), build)).collect();
+        let (mut runs, mut number, mut interrupted) = (Vec::with_capacity(total), 0, false);
+        'session: for round in 0..self.suite.rounds() {
+            for cell in &mut cells {
+                number += 1;
+                if cell.is_given_up() {
+                    continue;
                 }
-                let run = match execute(&Plan { pair, ..plan.clone() }, progress) {
-                    Ok(run) => self.doubted(run),
-                    Err(RunError::Interrupted) => return Ok((runs, true)),
-                    Err(source) => return Err(SuiteError::Run { scenario: plan.scenario.clone(), source }),
-                };
-                let interrupted = run.interrupted;
-                writeln!(notes, "{}", line(runs.len() + 1, total, &run))?;
-                runs.push(run);
-                if interrupted {
-                    return Ok((runs, true));
+                let made = repeats.make(cell, round, progress, notes);
+                if let Some(run) = made.run {
+                    notes(&line(number, total, &run));
+                    interrupted |= run.interrupted;
+                    runs.push(run);
+                }
+                interrupted |= made.is_interrupted;
+                // All scenarios have the same server: one that cannot be started fails in all of them.
+                if interrupted || cell.is_hopeless() {
+                    break 'session;
                 }
             }
         }
-        Ok((runs, false))
+        Made { runs, interrupted, marks: repeats.marks, fault: repeats.fault }
     }
+}
 
-    /// A debug build of the server is no subject, however well the run went.
-    fn doubted(&self, mut run: Run) -> Run {
-        if self.subject.build.as_deref() == Some("debug") {
-            run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
-        }
-        run
-    }
+/// The runs of a session, and what became of them.
+struct Made {
+    runs: Vec<Run>,
+    interrupted: bool,
+    marks: Vec<String>,
+    fault: Option<Fault>,
 }
 
 fn line(number: usize, total: usize, run: &Run) -> String {
@@ -303,8 +301,9 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::result::example;
-    use crate::run::Silent;
+    use crate::result::{InvalidKind, example};
+    use crate::run::{RunError, Silent};
+    use crate::spawn::{LastWords, SpawnError};
     use crate::suite::Checkout;
 
     fn options(suite: Suite) -> Options {
@@ -340,6 +339,16 @@ mod tests {
         let mut run = example::run(&plan.scenario, 1000);
         run.pair = plan.pair;
         Ok(run)
+    }
+
+    fn announced(session: &Session) -> String {
+        let mut notes = String::new();
+        session.announce(&mut |line| notes.extend([line, "\n"]));
+        notes
+    }
+
+    fn measured(session: Session, execute: Execute<'_>, progress: &mut dyn Progress) -> Document {
+        session.measure(roomy(), execute, progress, &mut |_| {}).expect("measured").document
     }
 
     #[test]
@@ -402,9 +411,7 @@ mod tests {
             session.marks
         );
         assert!(session.marks.iter().any(|mark| mark.starts_with("echo@tokio-uring")), "{:?}", session.marks);
-        let mut notes = Vec::new();
-        session.announce(&mut notes).expect("written");
-        assert!(String::from_utf8(notes).expect("text").contains("NOTE: io_uring is not available"));
+        assert!(announced(&session).contains("NOTE: io_uring is not available"));
     }
 
     #[test]
@@ -429,9 +436,7 @@ mod tests {
     #[test]
     fn full_announces_its_duration() {
         let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
-        let mut notes = Vec::new();
-        session.announce(&mut notes).expect("written");
-        let notes = String::from_utf8(notes).expect("text");
+        let notes = announced(&session);
         assert!(notes.starts_with("suite full: 16 scenarios, 48 runs, about 5 minutes"), "{notes}");
     }
 
@@ -439,7 +444,7 @@ mod tests {
     fn rounds_are_interleaved_and_the_document_is_whole() {
         let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
         let names: Vec<String> = names(&session).into_iter().map(str::to_owned).collect();
-        let document = session.measure(roomy(), &instant, &mut Silent, &mut Vec::new()).expect("measured");
+        let document = measured(session, &instant, &mut Silent);
         assert_eq!(document.runs.len(), 48);
         for (index, run) in document.runs.iter().enumerate() {
             assert_eq!((run.scenario.as_str(), run.pair as usize), (names[index % 16].as_str(), index / 16));
@@ -469,8 +474,7 @@ mod tests {
     fn what_was_measured_before_ctrl_c_is_kept_and_marked() {
         let session =
             Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
-        let document =
-            session.measure(roomy(), &instant, &mut StopAfter(3), &mut Vec::new()).expect("measured");
+        let document = measured(session, &instant, &mut StopAfter(3));
         assert_eq!(document.runs.len(), 2);
         assert!(document.session.interrupted);
     }
@@ -482,7 +486,7 @@ mod tests {
         let cut = |plan: &Plan, progress: &mut dyn Progress| {
             instant(plan, progress).map(|run| Run { interrupted: plan.scenario == "pipeline", ..run })
         };
-        let document = session.measure(roomy(), &cut, &mut Silent, &mut Vec::new()).expect("measured");
+        let document = measured(session, &cut, &mut Silent);
         assert_eq!(document.runs.len(), 2);
         assert!(document.session.interrupted);
     }
@@ -491,22 +495,107 @@ mod tests {
     fn ctrl_c_before_the_first_run_leaves_nothing() {
         let session =
             Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
-        let result = session.measure(roomy(), &instant, &mut StopAfter(1), &mut Vec::new());
+        let result = session.measure(roomy(), &instant, &mut StopAfter(1), &mut |_| {});
         assert!(matches!(result, Err(SuiteError::Interrupted)));
     }
 
-    #[test]
-    fn a_run_that_fails_ends_the_session_with_its_scenario() {
-        let session =
-            Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
+    /// A quick session in which `text` has these outcomes, one for each attempt, and the last for all later ones.
+    fn with_text(suite: Suite, outcomes: &[Outcome]) -> Measured {
+        let session = Session::prepare(&options(suite), &roomy(), &everything_works).expect("prepared");
         let made = RefCell::new(0);
-        let failing = |plan: &Plan, progress: &mut dyn Progress| {
+        let execute = |plan: &Plan, progress: &mut dyn Progress| {
+            let mut run = instant(plan, progress)?;
+            if plan.scenario != "text" {
+                return Ok(run);
+            }
+            let outcome = outcomes[(*made.borrow()).min(outcomes.len() - 1)];
             *made.borrow_mut() += 1;
-            if plan.scenario == "text" { Err(RunError::Panicked) } else { instant(plan, progress) }
+            match outcome {
+                Outcome::Fine => {}
+                Outcome::Fails => return Err(RunError::Panicked),
+                Outcome::Invalid(kind) => run.invalidate(kind, "why"),
+            }
+            Ok(run)
         };
-        let error = session.measure(roomy(), &failing, &mut Silent, &mut Vec::new()).expect_err("failed");
-        assert!(error.to_string().starts_with("scenario text: "), "{error}");
-        assert_eq!(*made.borrow(), 3);
+        session.measure(roomy(), &execute, &mut Silent, &mut |_| {}).expect("measured")
+    }
+
+    #[derive(Clone, Copy)]
+    enum Outcome {
+        Fine,
+        Fails,
+        Invalid(InvalidKind),
+    }
+    use Outcome::{Fails, Fine, Invalid};
+
+    fn text_runs(measured: &Measured) -> Vec<&Run> {
+        measured.document.runs.iter().filter(|run| run.scenario == "text").collect()
+    }
+
+    #[test]
+    fn repeats_a_run_that_failed_or_is_invalid_once() {
+        for first in [
+            Fails,
+            Invalid(InvalidKind::LateSends),
+            Invalid(InvalidKind::Standstill),
+            Invalid(InvalidKind::RateNotKept),
+            Invalid(InvalidKind::LostConnections),
+        ] {
+            let measured = with_text(Suite::Quick, &[first, Fine]);
+            let runs = text_runs(&measured);
+            assert_eq!((runs.len(), runs[0].valid, runs[0].repeated.len()), (1, true, 1));
+            assert_eq!(measured.document.runs.len(), 8);
+            assert!(measured.fault.is_none());
+        }
+    }
+
+    #[test]
+    fn keeps_the_only_attempt_that_has_a_result() {
+        let measured = with_text(Suite::Quick, &[Invalid(InvalidKind::LateSends), Fails]);
+        let runs = text_runs(&measured);
+        assert_eq!((runs.len(), runs[0].valid, runs[0].repeated.len()), (1, false, 2));
+    }
+
+    #[test]
+    fn a_run_that_stays_invalid_is_kept_and_repeated_in_the_first_round_alone() {
+        let measured = with_text(Suite::Full, &[Invalid(InvalidKind::BusyGenerator)]);
+        let attempts: Vec<usize> = text_runs(&measured).iter().map(|run| run.repeated.len()).collect();
+        assert_eq!(attempts, [2, 0, 0]);
+        assert_eq!(measured.document.runs.len(), 48);
+    }
+
+    #[test]
+    fn a_scenario_that_always_fails_is_named_and_the_others_are_measured() {
+        let measured = with_text(Suite::Full, &[Fails]);
+        assert_eq!((text_runs(&measured).len(), measured.document.runs.len()), (0, 45));
+        let marks = &measured.document.session.marks;
+        assert_eq!(marks.iter().filter(|mark| mark.starts_with("scenario text, round 1: ")).count(), 1);
+        assert!(marks.iter().any(|mark| mark.ends_with("; it is not run again.")), "{marks:?}");
+        let fault = measured.fault.expect("an error").to_string();
+        assert!(fault.starts_with("scenario text, round 1: a worker thread"), "{fault}");
+    }
+
+    #[test]
+    fn smoke_repeats_failures_alone() {
+        let measured = with_text(Suite::Smoke, &[Fails, Fine]);
+        assert_eq!((text_runs(&measured)[0].repeated.len(), measured.document.runs.len()), (1, 8));
+        let measured = with_text(Suite::Smoke, &[Invalid(InvalidKind::LateSends)]);
+        assert_eq!((text_runs(&measured)[0].repeated.len(), text_runs(&measured)[0].valid), (0, false));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_run_ends_the_session_at_once() {
+        let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
+        let made = RefCell::new(0);
+        let failing = |_: &Plan, _: &mut dyn Progress| {
+            *made.borrow_mut() += 1;
+            let (status, said) =
+                (std::os::unix::process::ExitStatusExt::from_raw(127 << 8), LastWords::default());
+            Err(SpawnError::Ended { status, said, port_in_use: false }.into())
+        };
+        let error = session.measure(roomy(), &failing, &mut Silent, &mut |_| {}).expect_err("failed");
+        assert!(error.to_string().starts_with("scenario echo, round 1: the server ended"), "{error}");
+        assert_eq!(*made.borrow(), 1);
     }
 
     #[test]
@@ -514,7 +603,7 @@ mod tests {
         let mut session =
             Session::prepare(&options(Suite::Smoke), &roomy(), &everything_works).expect("prepared");
         session.subject.build = Some("debug".into());
-        let document = session.measure(roomy(), &instant, &mut Silent, &mut Vec::new()).expect("measured");
+        let document = measured(session, &instant, &mut Silent);
         assert!(document.runs.iter().all(|run| !run.valid && run.invalid_reasons.len() == 1));
     }
 }

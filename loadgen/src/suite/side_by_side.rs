@@ -7,7 +7,7 @@ use comfy_table::Table;
 use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::{Estimate, ratio_of_pairs};
-use crate::result::table::{align, grouped, latency, optional, plain_table, us};
+use crate::result::table::{align, grouped, latency, optional, plain_table, repeated_runs, us};
 use crate::result::{Document, Run, Scenario, Summary};
 
 /// A figure that the project promises: in `scenario`, `arm` takes at most `at_most` of what `against` takes.
@@ -159,7 +159,8 @@ fn remarks(document: &Document) -> Vec<String> {
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
     let interrupted =
         document.session.interrupted.then(|| "INTERRUPTED: what was measured until then.".to_owned());
-    [how].into_iter().chain(few).chain(invalid).chain(marks).chain(interrupted).collect()
+    let repeated = repeated_runs(document);
+    [how].into_iter().chain(few).chain(invalid).chain(repeated).chain(marks).chain(interrupted).collect()
 }
 
 /// How the promises fare; `None` where the session has none of them.

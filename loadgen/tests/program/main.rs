@@ -6,6 +6,7 @@ mod doctor;
 #[path = "../run/echo.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod echo;
+mod ends;
 mod files;
 mod goals;
 mod selfcheck;

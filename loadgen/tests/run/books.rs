@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::EngineKind;
 use loadgen::result::{Arrival, Integrity, InvalidKind, Payload, Run};
 use loadgen::run::Plan;
+use loadgen::trust::Trust;
 
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};
@@ -39,6 +40,25 @@ fn books_balance_under_every_fault() {
     ];
     let mut sent = 0;
     for engine in engines() {
+        for fault in [
+            Fault::None,
+            Fault::Drop,
+            Fault::Close,
+            Fault::Rotate(3),
+            Fault::Silent,
+            Fault::Greeting("hello"),
+        ] {
+            let server = Echo::wss(fault);
+            let run = run(&Plan {
+                trust: Trust::Anybody,
+                pipeline: 3,
+                reconnect: !fault.keeps_connections(),
+                answer_timeout: Duration::from_millis(400),
+                ..plan(&server.wss_url(), engine)
+            });
+            assert_balanced(&run);
+            sent += run.messages.map_or(0, |messages| messages.sent);
+        }
         for fault in faults {
             for (rate, reconnect) in [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
             {
@@ -101,17 +121,24 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
     }
 }
 
-/// Connections that are opened under load get their greeting when a message is due already.
+/// Connections that are opened under load get their greeting when a message is due already. One is as long as the messages.
 #[test]
 fn greetings_of_replaced_connections_take_no_place() {
     for engine in engines() {
-        let server = Echo::ws(Fault::Greeting("hello"));
-        let run = run(&Plan { messages_per_connection: Some(3), ..plan(&server.ws_url(), engine) });
-        assert_balanced(&run);
-        let Integrity { unsolicited, .. } = run.integrity;
-        assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() });
-        let connections = server.seen.connections.load(Ordering::Relaxed);
-        assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+        for text in ["hello", "Request served by 1781505b56ee58"] {
+            let server = Echo::ws(Fault::Greeting(text));
+            let change = Plan {
+                messages_per_connection: Some(3),
+                payload: Payload::TextAscii,
+                ..plan(&server.ws_url(), engine)
+            };
+            let run = run(&change);
+            assert_balanced(&run);
+            let Integrity { unsolicited, .. } = run.integrity;
+            assert_eq!(run.integrity, Integrity { unsolicited, ..Integrity::default() }, "{text}");
+            let connections = server.seen.connections.load(Ordering::Relaxed);
+            assert!(unsolicited > 4 && unsolicited <= connections, "{unsolicited} of {connections}");
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::echo::{Echo, Fault};
 /// Far beyond what anything here needs.
 const BOUND: Duration = Duration::from_secs(60);
 /// Debug builds measure, but say that it is not valid.
-const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
+pub(super) const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
 /// Names the fault to the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE";
 
@@ -49,12 +49,12 @@ fn short(more: &[&str]) -> Vec<String> {
     ["run"].iter().chain(&SHORT).chain(more).map(|&word| word.to_owned()).collect()
 }
 
-fn run_short(more: &[&str]) -> Output {
+pub(super) fn run_short(more: &[&str]) -> Output {
     let words = short(more);
     output(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn document(output: &Output) -> Document {
+pub(super) fn document(output: &Output) -> Document {
     let said = text(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
@@ -269,6 +269,7 @@ fn serve() {
     let fault = match fault {
         "exit" => Fault::Exit,
         "corrupt" => Fault::Corrupt(3),
+        "not-found" => Fault::NotFound,
         _ => Fault::None,
     };
     let server = Echo::ws_at(&format!("127.0.0.1:{port}"), fault);
@@ -287,7 +288,7 @@ pub(super) fn server_command(fault: &str) -> String {
     format!("env '{SERVE}={{port}} {fault}' '{}' --exact {name} --ignored --nocapture", this.display())
 }
 
-const SPAWNED: &str = "ws://127.0.0.1:{port}/";
+pub(super) const SPAWNED: &str = "ws://127.0.0.1:{port}/";
 
 #[test]
 fn a_spawned_server_is_measured_and_ended() {
@@ -368,15 +369,15 @@ fn a_server_ends_with_its_generator() {
     until("the server has ended", || !listens(at));
 }
 
-fn listens(at: SocketAddr) -> bool {
+pub(super) fn listens(at: SocketAddr) -> bool {
     TcpStream::connect(at).is_ok()
 }
 
-fn ended(child: &mut Child) -> bool {
+pub(super) fn ended(child: &mut Child) -> bool {
     child.try_wait().is_ok_and(|status| status.is_some())
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < BOUND, "{what}: not within {BOUND:?}");

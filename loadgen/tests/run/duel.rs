@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use loadgen::result::{Document, SessionKind};
 use rustix::process::{Pid, Signal, kill_process};
@@ -60,22 +62,16 @@ fn a_duel_is_judged_printed_and_stored() {
 }
 
 #[test]
-fn a_server_that_is_none_ends_the_duel_with_its_side_and_its_words_and_nothing_is_stored() {
+fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
     let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
-    fails(&good, "/no/such/server", &["side B, pair 1: ", "cannot run `/no/such/server`"]);
+    fails("/no/such/server", &good, &["side A, pair 1: ", "cannot run `/no/such/server`"]);
     fails(
         "sh -c 'echo my reasons >&2; exit 4'",
         &good,
         &["side A, pair 1: ", "exit status: 4", "my reasons"],
     );
-    fails(
-        &good,
-        &server_command("exit"),
-        &["side B, pair 1: ", "ended during the run", "as the test wants it"],
-    );
-    fails(&good, &server_command("corrupt"), &["side B, pair ", "echoes were not what was sent"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}/", taken.local_addr().expect("its address"));
     assert_fails(
@@ -83,7 +79,114 @@ fn a_server_that_is_none_ends_the_duel_with_its_side_and_its_words_and_nothing_i
         1,
         &["side A, pair 1: ", "already listens"],
     );
-    assert_eq!(files(&folder), Vec::<PathBuf>::new());
+    assert_eq!(files(&folder), Vec::<PathBuf>::new(), "nothing was measured");
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+/// The one session that is stored in a folder, which follows the schema.
+fn stored(folder: &Path) -> Document {
+    let stored: Vec<PathBuf> =
+        files(folder).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    assert_eq!(stored.len(), 1, "{stored:?}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&stored[0]).expect("stored")).expect("JSON");
+    assert_schema(&json);
+    serde_json::from_value(json).expect("a document")
+}
+
+#[test]
+fn what_was_measured_beside_a_broken_server_is_stored() {
+    let good = server_command("none");
+    for (bad, part) in [
+        ("/no/such/server".to_owned(), "cannot run `/no/such/server`"),
+        (server_command("corrupt"), "echoes were not what was sent"),
+    ] {
+        let folder = scratch("duel-one-bad");
+        let output = output(&duel(&good, &bad, &folder, &["--pairs", "2"]));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("side B, pair 1: ") && said.contains(part), "{said}");
+        let document = stored(&folder);
+        assert!(document.runs.iter().any(|run| run.arm == "A"));
+        let marks = &document.session.marks;
+        assert!(marks.iter().any(|mark| mark.starts_with("load, side B, pair 1: ")), "{marks:?}");
+        fs::remove_dir_all(&folder).expect("our own folder");
+    }
+}
+
+/// A server that runs `first` in a shell before it serves.
+fn server_after(folder: &Path, first: &str) -> String {
+    let script = folder.join("server.sh");
+    // The port is the script's argument, in a word of its own quotes.
+    let serve = server_command("none").replace("{port}", "'\"$1\"'");
+    fs::write(&script, format!("{first}\nexec {serve}\n")).expect("written");
+    format!("sh '{}' {{port}}", script.display())
+}
+
+#[test]
+fn repeats_a_run_whose_server_failed_once() {
+    let folder = scratch("duel-flaky");
+    let flag = folder.join("failed");
+    let flaky = server_after(&folder, &format!("test -e '{0}' || {{ : > '{0}'; exit 3; }}", flag.display()));
+    let output = output(&duel(&server_command("none"), &flaky, &folder, &["--pairs", "2"]));
+    let said = text(&output.stdout);
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stderr));
+    assert!(said.contains("REPEATED load B: the server ended") && said.contains("exit status: 3"), "{said}");
+    let document = stored(&folder);
+    assert_eq!(document.runs.len(), 4);
+    let repeated = &document.runs[1].repeated;
+    assert!(repeated.first().is_some_and(|why| why.contains("exit status: 3")), "{repeated:?}");
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn a_session_that_cannot_be_stored_goes_to_standard_output() {
+    let folder = scratch("duel-unstored");
+    let results = folder.join("results");
+    // A file where the folder was.
+    let gone = server_after(&folder, &format!("rm -rf '{0}'; : > '{0}'", results.display()));
+    let output = output(&duel(&server_command("none"), &gone, &results, &["--pairs", "1"]));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot create ") && said.contains("B against A: "), "{said}");
+    let document: Document = serde_json::from_slice(&output.stdout).expect("a document and nothing else");
+    assert_eq!(document.runs.len(), 2);
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn results_that_cannot_be_stored_are_refused_before_measuring() {
+    let server = server_command("none");
+    let results = Path::new("/proc/none");
+    assert_fails(&duel(&server, &server, results, &[]), 1, &["cannot create /proc/none"]);
+    let arms = [format!("--arm=a={server}"), format!("--arm=b={server}")];
+    assert_fails(
+        &["suite", "arms", &arms[0], &arms[1], "--results", "/proc/none"],
+        1,
+        &["cannot create /proc/none"],
+    );
+}
+
+#[test]
+fn an_arm_that_cannot_be_run_is_named_and_the_others_are_stored() {
+    let folder = scratch("arms");
+    let server = server_command("none");
+    let arms = [
+        format!("--arm=one={server}"),
+        format!("--arm=two={server}"),
+        "--arm=bad=/no/such {port}".to_owned(),
+    ];
+    let short = ["--scenarios=echo", "--rounds=1", "-d=60ms", "-w=10ms", "--engine=epoll"];
+    let results = format!("--results={}", folder.display());
+    let words: Vec<&str> =
+        ["suite", "arms", &results].into_iter().chain(arms.iter().map(String::as_str)).chain(short).collect();
+    let output = output(&words);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot run `/no/such`") && said.contains("arm bad was left out"), "{said}");
+    let document = stored(&folder);
+    assert_eq!(document.runs.len(), 2);
+    assert!(document.arms[2].left_out.is_some());
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
@@ -102,32 +205,58 @@ fn unusable_commands_and_flags_end_with_2() {
 }
 
 #[test]
-fn ctrl_c_gives_the_verdict_so_far_marked() {
-    let folder = scratch("duel-cut");
-    let server = server_command("none");
-    let mut child = loadgen(&duel(&server, &server, &folder, &["--pairs", "1000"]))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("runs");
-    let mut notes = BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.starts_with("pair 2/") {
-        line.clear();
-        assert_ne!(notes.read_line(&mut line).expect("text"), 0, "it ended by itself");
+fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let folder = scratch("duel-cut");
+        let server = server_command("none");
+        let mut child = loadgen(&duel(&server, &server, &folder, &["--pairs", "1000"]))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut notes = BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        while !line.starts_with("pair 2/") {
+            line.clear();
+            assert_ne!(notes.read_line(&mut line).expect("text"), 0, "it ended by itself");
+        }
+        kill_process(Pid::from_child(&child), signal).expect("our own child");
+        if signal == Signal::HUP {
+            // The kernel and a shell both send it.
+            let _ = kill_process(Pid::from_child(&child), signal);
+        }
+        let mut rest = String::new();
+        notes.read_to_string(&mut rest).expect("text");
+        let output = child.wait_with_output().expect("ends");
+        let table = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{table}{rest}");
+        assert!(table.starts_with("INTERRUPTED: the verdict so far\n"), "{table}");
+        let document = stored(&folder);
+        assert!(document.session.interrupted && document.runs.len() >= 4);
+        assert!(document.runs.len().is_multiple_of(2));
+        fs::remove_dir_all(&folder).expect("our own folder");
     }
-    kill_process(Pid::from_child(&child), Signal::INT).expect("our own child");
-    let mut rest = String::new();
-    notes.read_to_string(&mut rest).expect("text");
+}
+
+#[test]
+fn a_session_behind_nohup_outlives_its_terminal() {
+    let folder = scratch("duel-nohup");
+    let flag = folder.join("started");
+    // The signal that a closed terminal sends comes in the first run, and is ignored from before the start.
+    let server = server_after(&folder, &format!(": > '{}'", flag.display()));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_sparring-loadgen")]);
+    command.args(duel(&server, &server, &folder, &["--pairs", "2", "-q"]));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().expect("runs");
+    let began = Instant::now();
+    while !flag.exists() && began.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("our own child");
     let output = child.wait_with_output().expect("ends");
-    let table = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(130), "{table}{rest}");
-    assert!(table.starts_with("INTERRUPTED: the verdict so far\n"), "{table}");
-    let document: Document =
-        serde_json::from_slice(&fs::read(&files(&folder)[0]).expect("stored")).expect("JSON");
-    assert!(
-        document.session.interrupted && document.runs.len() >= 4 && document.runs.len().is_multiple_of(2)
-    );
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{}", text(&output.stderr));
+    assert_eq!(stored(&folder).runs.len(), 4);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 

@@ -10,6 +10,13 @@ use std::time::{Duration, Instant};
 
 use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, MaskingKey, Opcode, mask};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// The server's end of a connection, plain or over TLS.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 /// What a server does wrong, with the second message of every connection where nothing else is said. (The second is sent in
 /// the first burst of a pipeline of two: nothing depends on how fast the test machine is.)
@@ -121,11 +128,37 @@ pub struct Echo {
 
 impl Echo {
     pub fn ws(fault: Fault) -> Self {
-        Self::start("127.0.0.1:0", fault, serve_ws)
+        Self::ws_at("127.0.0.1:0", fault)
+    }
+
+    /// Over TLS, with a certificate that nobody has to trust.
+    pub fn wss(fault: Fault) -> Self {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key)
+            .expect("a certificate of its key");
+        let config: &Arc<ServerConfig> = Box::leak(Box::new(Arc::new(config)));
+        Self::start("127.0.0.1:0", fault, move |stream, fault, seen, number| {
+            let peer = stream.peer_addr()?.ip();
+            let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+            let mut stream = StreamOwned::new(connection, stream);
+            let ended = serve_ws(&mut stream, peer, fault, seen, number);
+            stream.conn.send_close_notify();
+            stream.flush().and(ended)
+        })
+    }
+
+    pub fn wss_url(&self) -> String {
+        format!("wss://{}/", self.at)
     }
 
     pub fn ws_at(at: &str, fault: Fault) -> Self {
-        Self::start(at, fault, serve_ws)
+        Self::start(at, fault, |mut stream, fault, seen, number| {
+            let peer = stream.peer_addr()?.ip();
+            serve_ws(&mut stream, peer, fault, seen, number)
+        })
     }
 
     /// Raw echo of messages of `len` bytes.
@@ -175,11 +208,11 @@ fn before_serving() {
     SERVES.set(true);
 }
 
-fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io::Result<()> {
+fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, number: u64) -> io::Result<()> {
     let mut input = Input::default();
-    let head = input.read_head(&mut stream)?;
+    let head = input.read_head(stream)?;
     seen.heads.lock().expect("heads").push(String::from_utf8_lossy(&head).into_owned());
-    seen.peers.lock().expect("peers").push(stream.peer_addr()?.ip());
+    seen.peers.lock().expect("peers").push(peer);
     let accepted = handshake::answer(&head, &HeadLimits::default()).map_err(io::Error::other)?;
     match fault {
         Fault::NotFound => {
@@ -210,7 +243,7 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
     }
     let mut payload = Vec::new();
     loop {
-        let opcode = input.read_message(&mut session.stream, &mut payload, seen)?;
+        let opcode = input.read_message(session.stream, &mut payload, seen)?;
         match opcode {
             Opcode::Ping => session.send(Opcode::Pong, &payload)?,
             Opcode::Pong => drop(seen.pongs.fetch_add(1, Ordering::Relaxed)),
@@ -227,7 +260,7 @@ fn serve_ws(mut stream: TcpStream, fault: Fault, seen: &Seen, number: u64) -> io
 }
 
 struct Session<'a> {
-    stream: TcpStream,
+    stream: &'a mut dyn Stream,
     fault: Fault,
     number: u64,
     held: Option<Vec<u8>>,
@@ -348,7 +381,7 @@ struct Input {
 }
 
 impl Input {
-    fn more(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    fn more(&mut self, stream: &mut dyn Stream) -> io::Result<()> {
         self.bytes.drain(..self.used);
         self.used = 0;
         let mut piece = [0; 16 << 10];
@@ -361,7 +394,7 @@ impl Input {
         }
     }
 
-    fn read_head(&mut self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    fn read_head(&mut self, stream: &mut dyn Stream) -> io::Result<Vec<u8>> {
         let mut scanned = 0;
         loop {
             self.more(stream)?;
@@ -377,7 +410,7 @@ impl Input {
     /// between fragments.
     fn read_message(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut dyn Stream,
         payload: &mut Vec<u8>,
         seen: &Seen,
     ) -> io::Result<Opcode> {
@@ -399,7 +432,7 @@ impl Input {
     }
 
     /// The next frame's header and whether it is the last of its message; its payload, unmasked, behind `payload`.
-    fn read_frame(&mut self, stream: &mut TcpStream, payload: &mut Vec<u8>) -> io::Result<(Header, bool)> {
+    fn read_frame(&mut self, stream: &mut dyn Stream, payload: &mut Vec<u8>) -> io::Result<(Header, bool)> {
         loop {
             let rest = &self.bytes[self.used..];
             if let Some((header, len)) = Header::parse(rest).map_err(io::Error::other)? {

@@ -9,7 +9,9 @@ mod duel;
 mod echo;
 mod endings;
 mod open_loop;
+mod openings;
 mod shapes;
+mod spawn;
 mod tls;
 
 use std::time::Duration;

@@ -37,7 +37,7 @@ impl Duel {
 
     pub(crate) fn run(mut self) -> Result<Counted, String> {
         let setting = &self.setting;
-        let (rehearsal, client) = Rehearsal::new(&setting.plan, self.addr);
+        let (rehearsal, client) = Rehearsal::new(&setting.plan, vec![self.addr]);
         let echo = WebSocketEcho::new(setting.rules.clone());
         let mut server = self.sim.worker(&setting.server, bounds(setting), echo).expect("a worker");
         let mut client = self.sim.worker(&setting.client, bounds(setting), client).expect("a worker");

@@ -1,7 +1,7 @@
 //! A client reads any response: the head's end, and whether it opens the WebSocket.
 
 use protocol::handshake::HeadLimits;
-use protocol::handshake::client::{ResponseError, check_response, find_response};
+use protocol::handshake::client::{FinalResponse, ResponseError, check_response, find_response};
 
 use super::input::Input;
 use super::request::find_however_cut;
@@ -29,6 +29,23 @@ pub fn target(data: &[u8]) {
         }
     }
     check(input.bytes, subprotocols);
+    skip_interim(input.bytes, &limits);
+}
+
+/// Interim responses are skipped the same however the bytes come, and within the limits.
+fn skip_interim(bytes: &[u8], limits: &HeadLimits) {
+    let mut growing = FinalResponse::default();
+    let by_byte = (0..=bytes.len()).find_map(|end| growing.find(&bytes[..end], limits).transpose());
+    let whole = FinalResponse::default().find(bytes, limits);
+    assert_eq!(by_byte.clone().map_or(Ok(None), |found| found.map(Some)), whole);
+    match by_byte {
+        Some(Ok(head)) => {
+            assert!(head.end <= limits.bytes && bytes[head.clone()].ends_with(b"\r\n\r\n"));
+            check(&bytes[head], &[]);
+        }
+        Some(Err(error)) => check_error(&error),
+        None => assert!(bytes.len() < limits.bytes, "bounded by the limit"),
+    }
 }
 
 fn check(head: &[u8], subprotocols: &[&str]) {

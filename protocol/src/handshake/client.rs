@@ -1,5 +1,7 @@
 //! The client's side: the request out, the response checked (RFC 6455 4.1).
 
+use std::ops::Range;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use httparse::Header;
@@ -106,19 +108,23 @@ fn is_field_value(value: &str) -> bool {
     !value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
 }
 
-/// Why a response opens no WebSocket (RFC 6455 4.1). What it quotes of the server is escaped.
+/// Why a response opens no WebSocket (RFC 6455 4.1). What it quotes of the server is escaped, and at most
+/// 200 characters long.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResponseError {
     /// Something else than HTTP/1.1.
     #[error("the server does not answer in HTTP/1.1")]
     NotHttp,
-    /// The head does not end.
-    #[error("the response's head is longer than {limit} bytes")]
+    /// The head does not end, or is too long together with the interim responses before it.
+    #[error("the response's head, with the interim (1xx) responses before it, is longer than {limit} bytes")]
     HeadTooLong {
         /// [`HeadLimits::bytes`].
         limit: usize,
     },
+    /// No final response follows the interim ones.
+    #[error("the server sent more than {MAX_INTERIM_RESPONSES} interim (1xx) responses before its answer")]
+    TooManyInterim,
     /// More fields than we take.
     #[error("the response has too many header fields")]
     TooManyFields,
@@ -129,12 +135,14 @@ pub enum ResponseError {
         detail: &'static str,
     },
     /// Another status than 101.
-    #[error("the server answered \"{status} {reason}\" instead of 101")]
+    #[error("the server answered \"{status} {reason}\" instead of 101{}", leading_to(.location.as_deref()))]
     Status {
         /// The status code.
         status: u16,
         /// The reason phrase, escaped.
         reason: String,
+        /// Where a redirect (3xx) leads: its Location field, escaped.
+        location: Option<String>,
     },
     /// No `Upgrade: websocket`.
     #[error("the response's Upgrade field is not \"websocket\"")]
@@ -168,6 +176,7 @@ impl ResponseError {
         match self {
             ResponseError::NotHttp => "not-http",
             ResponseError::HeadTooLong { .. } => "head-too-long",
+            ResponseError::TooManyInterim => "too-many-interim",
             ResponseError::TooManyFields => "too-many-fields",
             ResponseError::Malformed { .. } => "malformed-response",
             ResponseError::Status { .. } => "status",
@@ -206,6 +215,65 @@ pub fn find_response(
     })
 }
 
+/// Interim responses (1xx but 101) that are skipped before the final one.
+pub const MAX_INTERIM_RESPONSES: usize = 8;
+
+/// Finds the final response in bytes that come in parts: interim responses before it are skipped
+/// (RFC 9110 15.2). 101 is a final one, for what follows it is no HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct FinalResponse {
+    /// Where the head that is being looked at begins.
+    start: usize,
+    /// How far that head has been looked at.
+    scanned: usize,
+    /// Interim responses before it.
+    interim: usize,
+}
+
+impl FinalResponse {
+    /// Looks on in `buffered`, which is what has come so far, from the first byte. `Ok(Some(range))`: the
+    /// final response's head is `buffered[range]`, what follows are frames, or the content of a refusal.
+    ///
+    /// # Errors
+    ///
+    /// See [`find_response`]. [`HeadLimits::bytes`] bounds all heads together, [`MAX_INTERIM_RESPONSES`] their
+    /// number.
+    pub fn find(
+        &mut self,
+        buffered: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<Option<Range<usize>>, ResponseError> {
+        loop {
+            let rest = &buffered[self.start..];
+            let limit = HeadLimits { bytes: limits.bytes - self.start, ..*limits };
+            let found = find_response(rest, &mut self.scanned, &limit).map_err(|error| match error {
+                ResponseError::HeadTooLong { .. } => ResponseError::HeadTooLong { limit: limits.bytes },
+                other => other,
+            })?;
+            let Some(len) = found else { return Ok(None) };
+            if !is_interim(&rest[..len]) {
+                return Ok(Some(self.start..self.start + len));
+            }
+            self.start += len;
+            self.scanned = 0;
+            self.interim += 1;
+            if self.interim > MAX_INTERIM_RESPONSES {
+                return Err(ResponseError::TooManyInterim);
+            }
+        }
+    }
+}
+
+/// Whether the status line says 1xx, but not 101.
+fn is_interim(head: &[u8]) -> bool {
+    match head.strip_prefix(b"HTTP/1.") {
+        Some([_, b' ', status @ b'1', tens, units, b' ' | b'\r', ..]) => {
+            [tens, units].iter().all(|digit| digit.is_ascii_digit()) && [*status, *tens, *units] != *b"101"
+        }
+        _ => false,
+    }
+}
+
 /// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered. No
 /// extension is offered.
 ///
@@ -222,8 +290,9 @@ pub fn check_response(head: &[u8], nonce: &[u8; 16], subprotocols: &[&str]) -> R
     }
     let status = response.code.unwrap_or_default();
     if status != 101 {
-        let reason = response.reason.unwrap_or_default().escape_default().to_string();
-        return Err(ResponseError::Status { status, reason });
+        let reason = quoted(response.reason.unwrap_or_default().as_bytes());
+        let location = field::values(response.headers, "Location").next().filter(|_| status / 100 == 3);
+        return Err(ResponseError::Status { status, reason, location: location.map(quoted) });
     }
     // HTTP/1.0 cannot switch protocols (RFC 9110 7.8).
     if response.version != Some(1) {
@@ -257,17 +326,36 @@ fn check_accept(fields: &[Header<'_>], nonce: &[u8; 16]) -> Result<(), ResponseE
 
 /// The server may choose only among what was offered (RFC 6455 4.1, points 5 and 6).
 fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), ResponseError> {
-    let escaped = |value: &[u8]| value.escape_ascii().to_string();
     let mut extensions = field::values(fields, "Sec-WebSocket-Extensions");
     if let Some(name) = extensions.find(|value| field::elements(value).next().is_some()) {
-        return Err(ResponseError::UnofferedExtension { name: escaped(name) });
+        return Err(ResponseError::UnofferedExtension { name: quoted(name) });
     }
     match field::single(fields, "Sec-WebSocket-Protocol") {
         Single::Missing => Ok(()),
         Single::One(name) if subprotocols.iter().any(|offered| offered.as_bytes() == field::trim(name)) => {
             Ok(())
         }
-        Single::One(name) => Err(ResponseError::UnofferedSubprotocol { name: escaped(name) }),
+        Single::One(name) => Err(ResponseError::UnofferedSubprotocol { name: quoted(name) }),
         Single::Repeated => Err(ResponseError::UnofferedSubprotocol { name: "more than one".into() }),
     }
+}
+
+/// What the server sent, to be shown: control characters and all that is not ASCII escaped, at most 200
+/// characters.
+fn quoted(value: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let mut shown = String::new();
+    for byte in field::trim(value) {
+        let escaped = byte.escape_ascii();
+        if shown.len() + escaped.len() > LONGEST - "...".len() {
+            return shown + "...";
+        }
+        shown.extend(escaped.map(char::from));
+    }
+    shown
+}
+
+/// The end of a sentence about a refusal.
+fn leading_to(location: Option<&str>) -> String {
+    location.map(|location| format!(": it redirects to {location}")).unwrap_or_default()
 }

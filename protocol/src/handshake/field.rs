@@ -55,14 +55,21 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether this is a list of at least one token (Sec-WebSocket-Protocol, RFC 6455 11.3.4).
-pub(super) fn is_token_list(list: &[u8]) -> bool {
-    elements(list).next().is_some() && elements(list).all(is_token)
+/// Whether all lines of this name together are a list of at least one element, where there is a line at all. The lines are one
+/// list (RFC 9110 5.3): one without an element is right beside another.
+pub(super) fn is_list(fields: &[Header<'_>], name: &str, count: fn(&[u8]) -> Option<usize>) -> bool {
+    let mut counts = values(fields, name).map(count).peekable();
+    counts.peek().is_none() || counts.sum::<Option<usize>>().is_some_and(|elements| elements > 0)
 }
 
-/// Whether this is a list of at least one extension with parameters (RFC 6455 9.1):
+/// How many tokens a list has (Sec-WebSocket-Protocol, RFC 6455 11.3.4); `None` where it has anything else.
+pub(super) fn count_tokens(list: &[u8]) -> Option<usize> {
+    elements(list).map(|element| is_token(element).then_some(1)).sum()
+}
+
+/// How many extensions with parameters a list has (RFC 6455 9.1), `None` where it has anything else:
 /// `token *( ";" token [ "=" ( token / quoted-string ) ] )`.
-pub(super) fn is_extension_list(list: &[u8]) -> bool {
+pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
     let mut rest = trim(list);
     let mut extensions = 0;
     while !rest.is_empty() {
@@ -70,15 +77,15 @@ pub(super) fn is_extension_list(list: &[u8]) -> bool {
             rest = trim(after);
             continue;
         }
-        let Some(after) = after_extension(rest) else { return false };
+        let after = after_extension(rest)?;
         extensions += 1;
         rest = match trim(after) {
             [b',', after @ ..] => trim(after),
             [] => &[],
-            _ => return false,
+            _ => return None,
         };
     }
-    extensions > 0
+    Some(extensions)
 }
 
 /// What follows one extension and its parameters.
@@ -140,10 +147,25 @@ mod tests {
     #[test]
     fn test_token_lists() {
         for list in [&b"chat"[..], b"chat, superchat", b", chat ,", b"v1.chat.example"] {
-            assert!(is_token_list(list), "{}", list.escape_ascii());
+            assert!(count_tokens(list).is_some_and(|n| n > 0), "{}", list.escape_ascii());
         }
         for list in [&b""[..], b" ", b",", b"two words", b"chat;x", b"a/b", b"\"chat\"", b"\xff"] {
-            assert!(!is_token_list(list), "{}", list.escape_ascii());
+            assert!(count_tokens(list).is_none_or(|n| n == 0), "{}", list.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn test_lines_of_a_list_are_one_list() {
+        let field = |value| Header { name: "List", value };
+        for lines in [&[&b"a"[..], b""][..], &[b",", b"a, b"], &[b"a"], &[]] {
+            let fields: Vec<_> = lines.iter().map(|line| field(line)).collect();
+            assert!(is_list(&fields, "list", count_tokens), "{lines:?}");
+            assert!(is_list(&fields, "list", count_extensions), "{lines:?}");
+        }
+        for lines in [&[&b""[..]][..], &[b",", b" "], &[b"a", b"(b)"], &[b"a", b"", b"b c"]] {
+            let fields: Vec<_> = lines.iter().map(|line| field(line)).collect();
+            assert!(!is_list(&fields, "list", count_tokens), "{lines:?}");
+            assert!(!is_list(&fields, "list", count_extensions), "{lines:?}");
         }
     }
 
@@ -160,7 +182,7 @@ mod tests {
             b"a,,b,",
         ];
         for list in good {
-            assert!(is_extension_list(list), "{}", list.escape_ascii());
+            assert!(count_extensions(list).is_some_and(|n| n > 0), "{}", list.escape_ascii());
         }
         let bad: [&[u8]; 13] = [
             b"",
@@ -178,7 +200,7 @@ mod tests {
             b"a; b=\"c\\",
         ];
         for list in bad {
-            assert!(!is_extension_list(list), "{}", list.escape_ascii());
+            assert!(count_extensions(list).is_none_or(|n| n == 0), "{}", list.escape_ascii());
         }
     }
 }

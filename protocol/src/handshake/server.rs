@@ -62,7 +62,10 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
     if buffered.first() == Some(&22) {
         return Err(Refusal::TLS);
     }
-    if !may_be_one && (ended || !method.is_empty()) || start.starts_with(HTTP2_PREFACE) {
+    if start.starts_with(HTTP2_PREFACE) {
+        return Err(Refusal::HTTP2);
+    }
+    if !may_be_one && (ended || !method.is_empty()) {
         return Err(Refusal::NOT_HTTP);
     }
     Ok(())
@@ -114,7 +117,8 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
     if request.version != Some(1) {
         return Err(Refusal::VERSION_NOT_SUPPORTED);
     }
-    if request.method != Some("GET") {
+    let is_head = request.method == Some("HEAD");
+    if !is_head && request.method != Some("GET") {
         return Err(Refusal::METHOD_NOT_ALLOWED);
     }
     let target = request.path.unwrap_or_default();
@@ -126,6 +130,10 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
     let (authority, target) = split_target(target)?;
     check_no_body(fields)?;
     check_upgrade(fields)?;
+    // Up to here a HEAD is answered as a GET (RFC 9110 9.3.2), but it opens nothing.
+    if is_head {
+        return Err(Refusal::METHOD_NOT_ALLOWED);
+    }
     let key = check_key(fields)?;
     check_lists(fields)?;
     Ok(Accepted {
@@ -231,10 +239,10 @@ fn check_key<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
 /// Subprotocols and extensions are offers that may be declined, but their lists must be right (RFC 6455
 /// 4.2.1, 9.1).
 fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
-    if !field::values(fields, "Sec-WebSocket-Protocol").all(field::is_token_list) {
+    if !field::is_list(fields, "Sec-WebSocket-Protocol", field::count_tokens) {
         return Err(Refusal::INVALID_SUBPROTOCOLS);
     }
-    if !field::values(fields, "Sec-WebSocket-Extensions").all(field::is_extension_list) {
+    if !field::is_list(fields, "Sec-WebSocket-Extensions", field::count_extensions) {
         return Err(Refusal::INVALID_EXTENSIONS);
     }
     Ok(())
@@ -331,6 +339,9 @@ const fn refusal(status: u16, rule: &'static str, section: &'static str, detail:
 #[rustfmt::skip]
 impl Refusal {
     const NOT_HTTP: Refusal = refusal(400, "not-http", "RFC 9112 3", "this is not an HTTP/1.1 request");
+    const HTTP2: Refusal = refusal(
+        400, "http2-preface", "RFC 9113 3.4", "this is HTTP/2, and only HTTP/1.1 is spoken here: have the client or proxy use HTTP/1.1",
+    );
     const TLS: Refusal = refusal(
         400, "tls-on-plain-port", "RFC 9112 3", "this port speaks plain HTTP, not TLS: use ws:// or http://, or the port of a wss:// listener",
     );
@@ -373,9 +384,14 @@ impl Refusal {
         refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
     }
 
-    /// 426: a right request that asks for no WebSocket, such as a browser's for a page.
-    pub const fn no_upgrade() -> Self {
-        Self::NO_UPGRADE
+    /// Whether a right GET or HEAD asked for no WebSocket, such as a browser's for a page: a 426.
+    pub fn asks_for_no_upgrade(&self) -> bool {
+        self.rule == Self::NO_UPGRADE.rule
+    }
+
+    /// Whether it answers a HEAD, to which no answer has content (RFC 9110 9.3.2).
+    pub fn is_to_head(&self) -> bool {
+        self.to_head
     }
 
     /// 400: plain HTTP, or anything else that is not TLS, on a port that speaks TLS.

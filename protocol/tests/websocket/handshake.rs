@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use protocol::handshake::HeadLimits;
+use protocol::handshake::client::{FinalResponse, MAX_INTERIM_RESPONSES};
 use protocol::handshake::client::{Request, RequestError, ResponseError, check_response, find_response};
 use protocol::handshake::server::{Accepted, Refusal, answer, find_head};
 
@@ -332,9 +333,38 @@ fn test_refuse_bare_line_feeds_folding_nul_and_space_before_the_colon() {
 }
 
 #[test]
+fn test_name_the_http2_preface_at_once() {
+    for preface in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"PRI * HTTP/2"] {
+        let refused = find_head(preface, &mut 0, &LIMITS).unwrap_err();
+        assert_eq!((refused.status(), refused.rule()), (400, "http2-preface"));
+        assert!(refused.detail().contains("HTTP/1.1"));
+    }
+}
+
+#[test]
+fn test_a_head_is_answered_as_a_get_but_opens_nothing() {
+    let plain = refuses(&head(&["HEAD /x HTTP/1.1", "Host: a"]), 426, "no-upgrade");
+    assert!(plain.asks_for_no_upgrade() && plain.is_to_head());
+    assert!(plain.response().ends_with(b"\r\n\r\n"));
+    refuses(&replaced("GET", Some("HEAD / HTTP/1.1")), 405, "method-not-allowed");
+}
+
+#[test]
+fn test_an_empty_line_of_a_list_is_right_beside_another() {
+    for lines in [
+        &["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: chat"][..],
+        &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: ,"],
+        &["Sec-WebSocket-Extensions: ,", "Sec-WebSocket-Extensions: permessage-deflate"],
+        &["Connection:", "Upgrade: ,"],
+    ] {
+        assert!(answer(&with(lines), &LIMITS).is_ok(), "{lines:?}");
+    }
+    assert!(answer(&replaced("Connection", Some("Connection: , Upgrade")), &LIMITS).is_ok());
+}
+
+#[test]
 fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
-    let junk: [&[u8]; 8] = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    let junk: [&[u8]; 7] = [
         b"\x81\x85\x37\xfa\x21\x3d",
         b"\0",
         b" GET",
@@ -457,7 +487,7 @@ fn test_rfc6455_1_3_response() {
 #[test]
 fn test_client_refuses_other_statuses_and_quotes_them_escaped() {
     let status = |line| check("HTTP", Some(line)).unwrap_err();
-    let expected = ResponseError::Status { status: 404, reason: "Not Found".into() };
+    let expected = ResponseError::Status { status: 404, reason: "Not Found".into(), location: None };
     assert_eq!(status("HTTP/1.1 404 Not Found"), expected);
     assert_eq!(expected.to_string(), "the server answered \"404 Not Found\" instead of 101");
     assert_eq!(status("HTTP/1.0 503 Busy").rule(), "status");
@@ -510,6 +540,90 @@ fn test_client_refuses_what_is_not_http_at_once_and_heads_without_end() {
     assert_eq!(bare.rule(), "malformed-response");
 }
 
+fn status_with(line: &str, field: &str) -> String {
+    check_response(&head(&[line, field]), &NONCE, &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn names_location_of_a_redirect() {
+    let found = status_with("HTTP/1.1 302 Found", "Location: ws://127.0.0.1:9001/a?b=\"c\"");
+    let said =
+        "the server answered \"302 Found\" instead of 101: it redirects to ws://127.0.0.1:9001/a?b=\\\"c\\\"";
+    assert_eq!(found, said);
+    assert!(!status_with("HTTP/1.1 201 Created", "Location: /x").contains("/x"), "no redirect");
+    assert!(!status_with("HTTP/1.1 302 Found", "X: y").contains("redirects"), "leads nowhere");
+    let odd = status_with("HTTP/1.1 307 x", "Location: /\t\u{9b}31m");
+    assert!(odd.ends_with("redirects to /\\t\\xc2\\x9b31m"), "{odd}");
+}
+
+#[test]
+fn bounds_what_it_quotes_of_the_server() {
+    let long = "\u{e9}".repeat(3000);
+    let fields = ["Location", "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"];
+    for field in fields.map(|name| format!("{name}: {long}")) {
+        let status = if field.starts_with("Location") { "HTTP/1.1 301 x" } else { SWITCH[0] };
+        let lines = [&[status], &SWITCH[1..], &[&field]].concat();
+        let said = check_response(&head(&lines), &NONCE, &[]).unwrap_err().to_string();
+        assert!(said.len() < 300 && said.contains("..."), "{} characters", said.len());
+    }
+    let reason = status_with(&format!("HTTP/1.1 500 {}", "a".repeat(3000)), "X: y");
+    assert!(reason.len() < 300, "{} characters", reason.len());
+}
+
+/// What the finder says of `bytes` that come one after the other, which must be what it says of them whole.
+fn find_final(bytes: &[u8]) -> Result<Option<std::ops::Range<usize>>, ResponseError> {
+    let mut finder = FinalResponse::default();
+    let by_byte = (0..=bytes.len()).find_map(|len| finder.find(&bytes[..len], &LIMITS).transpose());
+    let whole = FinalResponse::default().find(bytes, &LIMITS);
+    assert_eq!(by_byte.map_or(Ok(None), |found| found.map(Some)), whole);
+    whole
+}
+
+#[test]
+fn skips_interim_responses() {
+    let switch = head(&SWITCH);
+    for interim in [
+        &[][..],
+        &["HTTP/1.1 100 Continue"],
+        &["HTTP/1.1 102 Processing", "HTTP/1.1 103 Early Hints"],
+        &["HTTP/1.1 103", "HTTP/1.1 199 Whatever", "HTTP/1.0 100 Continue"],
+        &["HTTP/1.1 100 x"; MAX_INTERIM_RESPONSES],
+    ] {
+        let before: Vec<u8> =
+            interim.iter().flat_map(|&line| head(&[line, "Link: </a.css>; rel=preload"])).collect();
+        let bytes = [&before[..], &switch, b"\x81\x00"].concat();
+        let found = find_final(&bytes).unwrap().unwrap();
+        assert_eq!(found, before.len()..before.len() + switch.len());
+        assert_eq!(check_response(&bytes[found], &NONCE, &[]), Ok(()));
+        assert_eq!(find_final(&before), Ok(None), "the answer is still to come");
+    }
+}
+
+#[test]
+fn ends_at_101_and_other_final_responses() {
+    let statuses = ["101 Switching Protocols", "200 OK", "404 Not Found", "1xx x", "1000 x", "10 x", "1:1 x"];
+    for status in statuses {
+        let first = head(&[&format!("HTTP/1.1 {status}")]);
+        let bytes = [&first[..], &head(&SWITCH)].concat();
+        assert_eq!(find_final(&bytes), Ok(Some(0..first.len())), "{status}");
+    }
+}
+
+#[test]
+fn refuses_interim_responses_without_end() {
+    let one = head(&["HTTP/1.1 102 Processing"]);
+    let many = one.repeat(MAX_INTERIM_RESPONSES + 1);
+    let error = find_final(&many).unwrap_err();
+    assert_eq!((error.rule(), &error), ("too-many-interim", &ResponseError::TooManyInterim));
+    assert!(error.to_string().contains("more than 8 interim (1xx) responses"));
+    // Few, but longer together than one head may be.
+    let long = head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
+    let error = find_final(&[&long.repeat(3)[..], &head(&SWITCH)].concat()).unwrap_err();
+    assert_eq!(error, ResponseError::HeadTooLong { limit: LIMITS.bytes });
+    let garbage = [&one[..], b"SSH-2.0-x\r\n"].concat();
+    assert_eq!(find_final(&garbage), Err(ResponseError::NotHttp));
+}
+
 #[test]
 fn test_request_check_names_the_part_that_is_wrong() {
     let good = Request {
@@ -552,6 +666,7 @@ proptest! {
         let request = head(&lines);
         let _ = answer(&request, &LIMITS);
         let _ = find_response(&request, &mut 0, &LIMITS);
+        let _ = FinalResponse::default().find(&request, &LIMITS);
         let _ = check_response(&request, &NONCE, &[]);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use engine::{Counters, Load};
+use engine::{Counters, EngineKind, Load};
 
 use crate::board::{CloseCodes, Snapshot};
+use crate::version;
 
 /// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,14 +50,27 @@ impl Text {
 }
 
 /// Everything the workers know. Of one that did not answer it is what it said last.
-pub(super) fn exposition(workers: &[(Snapshot, bool)], draining: bool) -> String {
+pub(super) fn exposition(workers: &[(Snapshot, bool)], engine: EngineKind, draining: bool) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
+    build_info(&mut text, engine);
     totals(&mut text, workers);
     refusals(&mut text, workers);
     closes(&mut text, workers);
     per_worker(&mut text, workers);
     text.single("draining", "gauge", "1 while the server is going down.", draining.into());
     text.0
+}
+
+/// As Prometheus' own programs tell what they are: a constant with labels.
+fn build_info(text: &mut Text, engine: EngineKind) {
+    text.family("build_info", "gauge", "1, with what is running in its labels.");
+    let labels = [
+        ("version", version::VERSION),
+        ("commit", version::COMMIT),
+        ("profile", version::PROFILE),
+        ("engine", engine.name()),
+    ];
+    text.sample("build_info", &labels, 1);
 }
 
 fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
@@ -140,6 +154,7 @@ mod tests {
         };
         let text = exposition(
             &[worker(5, vec![("unmasked-frame", 2)]), worker(7, vec![("unmasked-frame", 1)])],
+            EngineKind::Epoll,
             true,
         );
         for line in [

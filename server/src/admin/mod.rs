@@ -1,7 +1,7 @@
 //! Metrics and health, told on an address of their own by a thread of their own.
 //!
-//! The workers know nothing of it but that they are woken for each look at the metrics, to show their counters. Requests are
-//! taken one at a time, each within a bounded time and of a bounded size.
+//! The workers know nothing of it but that they are woken for each look at the metrics, to show their counters. The thread serves
+//! many requests side by side, each within a bounded time and of a bounded size: a client that is slow or silent delays nobody.
 
 mod metrics;
 
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use engine::Remote;
+use engine::{EngineKind, Remote};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 
 use crate::board::{Board, Snapshot};
@@ -21,8 +22,10 @@ use crate::error::ServeError;
 use crate::gate::Census;
 use crate::worker::SHOW;
 
-/// A request has this long from its first byte to its last, and as long again to take the answer.
+/// A connection has this long to send its request, and as long again to take the answer and to close.
 const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// Connections served side by side; for another one the oldest is cut off.
+const MAX_CONNECTIONS: usize = 64;
 /// A request's head, at most.
 const REQUEST_BYTES: usize = 8 << 10;
 /// A worker that does not answer within this time hangs, or is very busy.
@@ -70,6 +73,7 @@ impl Post {
     /// When no thread can be started.
     pub(crate) fn serve(
         self,
+        engine: EngineKind,
         workers: Vec<(Remote, Arc<Board>)>,
         census: Arc<Census>,
     ) -> Result<Admin, ServeError> {
@@ -77,7 +81,9 @@ impl Post {
         let failed = ServeError::system("starting the admin thread");
         let ending = Arc::new(AtomicBool::new(false));
         let own = listener.try_clone().map_err(&failed)?;
+        own.set_nonblocking(true).map_err(&failed)?;
         let desk = Desk {
+            engine,
             workers: workers.into_iter().map(|(remote, board)| Watched { remote, board }).collect(),
             census,
             ending: Arc::clone(&ending),
@@ -99,7 +105,7 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
-        // On Linux this ends an accept that waits.
+        // On Linux this makes the listener ready.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -132,109 +138,217 @@ impl Answer {
     }
 }
 
+/// What a request asks for.
+enum Request {
+    /// A path, with the answer's content or without.
+    Get { path: String, with_content: bool },
+    /// Something that is answered by an error.
+    Wrong(Answer),
+}
+
+/// A connection and how far it has come.
+struct Connection {
+    stream: TcpStream,
+    deadline: Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The request has not come whole.
+    Reading(Vec<u8>),
+    /// What is left of the answer.
+    Writing { answer: Vec<u8>, sent: usize },
+    /// What comes is discarded until the other end closes: unread input would turn the close into a reset.
+    Closing,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, now: Instant) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, deadline: now + REQUEST_TIME, stage: Stage::Reading(Vec::new()) })
+    }
+
+    fn interest(&self) -> PollFlags {
+        if matches!(self.stage, Stage::Writing { .. }) { PollFlags::OUT } else { PollFlags::IN }
+    }
+
+    /// Reads on; the request, once it is whole.
+    ///
+    /// # Errors
+    ///
+    /// Of the socket, and at its end: then the connection is over.
+    fn read(&mut self) -> io::Result<Option<Request>> {
+        let mut bytes = [0; 1024];
+        loop {
+            let len = match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let Stage::Reading(head) = &mut self.stage else { continue };
+            head.extend_from_slice(&bytes[..len]);
+            if head.windows(4).any(|window| window == b"\r\n\r\n") {
+                return Ok(Some(request(head)));
+            }
+            if head.len() > REQUEST_BYTES {
+                let answer = Answer::text("431 Request Header Fields Too Large", "the request is too long");
+                return Ok(Some(Request::Wrong(answer)));
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, answer: Vec<u8>, now: Instant) {
+        self.stage = Stage::Writing { answer, sent: 0 };
+        self.deadline = now + REQUEST_TIME;
+    }
+
+    /// Writes on, and half-closes behind the answer.
+    fn write(&mut self) -> io::Result<()> {
+        let Stage::Writing { answer, sent } = &mut self.stage else { return Ok(()) };
+        while *sent < answer.len() {
+            match self.stream.write(&answer[*sent..]) {
+                Ok(len) => *sent += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.stage = Stage::Closing;
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+
+    /// What there is to say when its time is up.
+    fn time_out(&mut self, now: Instant) -> bool {
+        let is_reading = matches!(self.stage, Stage::Reading(_));
+        if is_reading {
+            let answer = Answer::text("408 Request Timeout", "the request did not come in time");
+            self.begin_answer(answer.bytes(true), now);
+        }
+        is_reading
+    }
+}
+
+fn request(head: &[u8]) -> Request {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut fields);
+    let whole = request.parse(head).is_ok_and(|status| status.is_complete());
+    let (Some(method), Some(target), true) = (request.method, request.path, whole) else {
+        return Request::Wrong(Answer::text("400 Bad Request", "this is not an HTTP/1.1 request"));
+    };
+    if !["GET", "HEAD"].contains(&method) {
+        return Request::Wrong(Answer::text("405 Method Not Allowed", "only GET and HEAD are answered here"));
+    }
+    let path = target.split('?').next().unwrap_or_default().to_owned();
+    Request::Get { path, with_content: method == "GET" }
+}
+
 /// What the thread knows.
 struct Desk {
+    engine: EngineKind,
     workers: Vec<Watched>,
     census: Arc<Census>,
     ending: Arc<AtomicBool>,
 }
 
+/// Snapshots of all workers, each with whether it is of now: taken for the first request of a pass that needs them, and shared by
+/// the others.
+#[derive(Default)]
+struct Look(Option<Vec<(Snapshot, bool)>>);
+
 impl Desk {
     fn answer_all(&self, listener: &TcpListener) {
+        let mut connections: Vec<Connection> = Vec::new();
         while !self.ending.load(Ordering::Acquire) {
-            match listener.accept() {
-                // Whoever asks and goes away is no matter.
-                Ok((stream, _)) => drop(self.answer(stream)),
-                Err(_) => thread::sleep(RETRY),
+            let ready = wait(listener, &connections);
+            let mut is_ready = ready.into_iter().map(|flags| !flags.is_empty());
+            let accepts = is_ready.next().unwrap_or_default();
+            let (now, mut look) = (Instant::now(), Look::default());
+            connections.retain_mut(|connection| {
+                let is_ready = is_ready.next().unwrap_or_default();
+                let goes_on = !is_ready || self.go_on(connection, &mut look, now).is_ok();
+                goes_on && (now < connection.deadline || connection.time_out(now))
+            });
+            if accepts && accept(listener, &mut connections).is_err() {
+                thread::sleep(RETRY);
             }
+            let excess = connections.len().saturating_sub(MAX_CONNECTIONS);
+            connections.drain(..excess);
         }
     }
 
-    fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_write_timeout(Some(REQUEST_TIME))?;
-        let answer = match read_head(&mut stream) {
-            Ok(head) => self.answer_to(&head),
-            Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
-                (Answer::text("408 Request Timeout", "the request did not come in time"), true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                (Answer::text("431 Request Header Fields Too Large", "the request is too long"), true)
-            }
-            Err(error) => return Err(error),
-        };
-        stream.write_all(&answer.0.bytes(answer.1))?;
-        stream.shutdown(std::net::Shutdown::Write)
-    }
-
-    /// The answer, and whether its content goes with it.
-    fn answer_to(&self, head: &[u8]) -> (Answer, bool) {
-        let mut fields = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut fields);
-        let whole = request.parse(head).is_ok_and(|status| status.is_complete());
-        let (Some(method), Some(target), true) = (request.method, request.path, whole) else {
-            return (Answer::text("400 Bad Request", "this is not an HTTP/1.1 request"), true);
-        };
-        if !["GET", "HEAD"].contains(&method) {
-            return (Answer::text("405 Method Not Allowed", "only GET and HEAD are answered here"), true);
+    fn go_on(&self, connection: &mut Connection, look: &mut Look, now: Instant) -> io::Result<()> {
+        if !matches!(connection.stage, Stage::Writing { .. })
+            && let Some(request) = connection.read()?
+        {
+            let answer = match request {
+                Request::Get { path, with_content } => self.page(&path, look).bytes(with_content),
+                Request::Wrong(answer) => answer.bytes(true),
+            };
+            connection.begin_answer(answer, now);
         }
-        (self.page(target.split('?').next().unwrap_or_default()), method == "GET")
+        connection.write()
     }
 
-    fn page(&self, path: &str) -> Answer {
+    fn page(&self, path: &str, look: &mut Look) -> Answer {
         match path {
-            "/metrics" => self.metrics(),
-            "/healthz" => self.health(),
+            "/metrics" => self.metrics(self.look(look)),
+            "/healthz" => health(self.look(look)),
             "/readyz" if self.census.is_closed() => Answer::text("503 Service Unavailable", "draining"),
             "/readyz" => Answer::text("200 OK", "ready"),
             _ => Answer::text("404 Not Found", "here are /metrics, /healthz and /readyz"),
         }
     }
 
-    /// Asks all workers at once, and waits for them together: each one's snapshot, and whether it is of now.
-    fn ask(&self) -> Vec<(Snapshot, bool)> {
-        let editions: Vec<u64> = self.workers.iter().map(|worker| worker.board.edition()).collect();
-        self.workers.iter().for_each(|worker| worker.remote.wake(SHOW));
-        let end = Instant::now() + ANSWER_TIME;
-        let asked = self.workers.iter().zip(editions);
-        asked.map(|(worker, edition)| worker.board.newer_than(edition, end)).collect()
+    /// Asks all workers at once, and waits for them together.
+    fn look<'a>(&self, look: &'a mut Look) -> &'a [(Snapshot, bool)] {
+        look.0.get_or_insert_with(|| {
+            let editions: Vec<u64> = self.workers.iter().map(|worker| worker.board.edition()).collect();
+            self.workers.iter().for_each(|worker| worker.remote.wake(SHOW));
+            let end = Instant::now() + ANSWER_TIME;
+            let asked = self.workers.iter().zip(editions);
+            asked.map(|(worker, edition)| worker.board.newer_than(edition, end)).collect()
+        })
     }
 
-    fn metrics(&self) -> Answer {
-        let content = metrics::exposition(&self.ask(), self.census.is_closed());
+    fn metrics(&self, workers: &[(Snapshot, bool)]) -> Answer {
+        let content = metrics::exposition(workers, self.engine, self.census.is_closed());
         Answer { status: "200 OK", content_type: metrics::CONTENT_TYPE, content }
-    }
-
-    fn health(&self) -> Answer {
-        let answers = self.ask();
-        let silent = answers.iter().filter(|(_, is_of_now)| !is_of_now).count();
-        match silent {
-            0 => Answer::text("200 OK", "healthy"),
-            _ => Answer::text(
-                "503 Service Unavailable",
-                &format!("{silent} of {} workers do not answer", answers.len()),
-            ),
-        }
     }
 }
 
-/// Reads to the empty line, within [`REQUEST_TIME`] however slowly the bytes come.
-fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + REQUEST_TIME;
-    let mut head = Vec::new();
-    let mut bytes = [0; 1024];
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        if head.len() > REQUEST_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut bytes)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            len => head.extend_from_slice(&bytes[..len]),
-        }
+fn health(answers: &[(Snapshot, bool)]) -> Answer {
+    let silent = answers.iter().filter(|(_, is_of_now)| !is_of_now).count();
+    match silent {
+        0 => Answer::text("200 OK", "healthy"),
+        _ => Answer::text(
+            "503 Service Unavailable",
+            &format!("{silent} of {} workers do not answer", answers.len()),
+        ),
     }
-    Ok(head)
+}
+
+/// Waits until something is ready or some time is up: the flags of the listener, then those of the connections.
+fn wait(listener: &TcpListener, connections: &[Connection]) -> Vec<PollFlags> {
+    let mut all = vec![PollFd::new(listener, PollFlags::IN)];
+    all.extend(connections.iter().map(|c| PollFd::new(&c.stream, c.interest())));
+    let next = connections.iter().map(|connection| connection.deadline).min();
+    let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    // An interrupted wait is a short one.
+    let _ = poll(&mut all, timeout.as_ref());
+    all.iter().map(PollFd::revents).collect()
+}
+
+/// Takes what waits at the listener, but no more at once than are served side by side.
+fn accept(listener: &TcpListener, connections: &mut Vec<Connection>) -> io::Result<()> {
+    for _ in 0..MAX_CONNECTIONS {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        };
+        // Whoever asks and goes away is no matter.
+        connections.extend(Connection::new(stream, Instant::now()));
+    }
+    Ok(())
 }

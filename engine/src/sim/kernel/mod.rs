@@ -47,6 +47,7 @@ enum Work {
     Send { socket: SocketId, pieces: Pieces, patient: bool },
     Shutdown { slot: u32, socket: SocketId },
     Poll,
+    Watch { socket: SocketId },
 }
 
 impl Work {
@@ -55,7 +56,8 @@ impl Work {
             Self::Connect { socket, .. }
             | Self::Receive { socket, .. }
             | Self::Send { socket, .. }
-            | Self::Shutdown { socket, .. } => Some(socket),
+            | Self::Shutdown { socket, .. }
+            | Self::Watch { socket } => Some(socket),
             Self::Accept { .. } | Self::Poll => None,
         }
     }

@@ -22,6 +22,7 @@ impl World {
             Work::Send { socket, patient, .. } => !patient || self.sockets[socket].writable(),
             Work::Shutdown { .. } => true,
             Work::Poll => self.rings[ring].woken,
+            Work::Watch { socket } => self.sockets[socket].broken,
         }
     }
 
@@ -91,6 +92,10 @@ impl World {
             Work::Poll => {
                 self.rings[ring].woken = false;
                 self.complete_multishot(ring, token, i32::from(libc::POLLIN))
+            }
+            Work::Watch { .. } => {
+                self.post(ring, token, i32::from(libc::POLLERR | libc::POLLHUP));
+                false
             }
         }
     }

@@ -41,6 +41,9 @@ impl World {
             }
             Op::Close { slot } => self.close(ring, token, slot),
             Op::Poll { .. } => self.start(ring, token, Work::Poll, true),
+            Op::Watch { slot } => self.with_socket(ring, token, slot, |world, socket| {
+                world.start(ring, token, Work::Watch { socket }, true);
+            }),
         }
     }
 

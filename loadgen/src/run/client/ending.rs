@@ -1,5 +1,6 @@
 //! How connections live and end, whoever ends them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
@@ -8,6 +9,7 @@ use super::super::ledger::Ledger;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
 use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
+use crate::opening::quoted;
 use crate::result::Transport;
 use crate::trust::explain;
 
@@ -63,6 +65,7 @@ impl Client {
 
     /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
+        self.release_held(link);
         let state = &mut self.links[link as usize];
         let Some(id) = state.id else { return };
         state.stage = Stage::Closing;
@@ -97,7 +100,8 @@ impl Client {
         self.outgoing.close(close.code(), out);
         let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         self.tally.errors.closed += 1;
-        self.end(link, format!("sent a Close ({code}{}{})", colon(close.reason()), close.reason()), out);
+        let reason = quoted(close.reason());
+        self.end(link, format!("sent a Close ({code}{}{reason})", colon(&reason)), out);
     }
 
     /// Ends a connection because of a fault that is counted already.
@@ -108,8 +112,10 @@ impl Client {
 
     /// A connection is lost: what is outstanding on it will not come.
     pub(super) fn lose(&mut self, link: u32, why: String) {
+        self.release_held(link);
         let state = &mut self.links[link as usize];
         let was_open = matches!(state.stage, Stage::Open);
+        let has_lived = state.has_lived(self.now);
         state.stage = Stage::Closing;
         if self.shared.reconnect && self.doing == Doing::Loading {
             state.down_since.get_or_insert(self.now);
@@ -122,8 +128,28 @@ impl Client {
         self.tally.failed(self.position.second());
         if was_open {
             self.open -= 1;
+            if has_lived {
+                self.links[link as usize].failures = 0;
+                self.succeed();
+            } else {
+                self.lost_at_once(link, &why);
+            }
+            let is_early = self.doing == Doing::Connecting || (self.doing == Doing::Waiting && !has_lived);
+            if is_early && !self.shared.reconnect {
+                self.doing = Doing::Waiting;
+                return self.report(Report::LostEarly(why));
+            }
             self.check_deserted(why);
         }
+    }
+
+    /// A connection was closed as soon as it was open.
+    fn lost_at_once(&mut self, link: u32, why: &str) {
+        let why = format!("the server closes connections at once: {why}");
+        if self.shared.reconnect && !self.is_over() && !self.shared.has_told.swap(true, Ordering::Relaxed) {
+            self.report(Report::LostAtOnce(why.clone()));
+        }
+        self.fail(link, why);
     }
 
     /// Tells when there is no connection left and none to come.
@@ -134,13 +160,43 @@ impl Client {
         }
     }
 
+    /// Takes note of the connections that the engine has reported closed.
+    pub(super) fn handle_gone(&mut self) {
+        let mut gone = std::mem::take(&mut self.gone);
+        for (link, cause) in gone.drain(..) {
+            self.connection_gone(link, &cause);
+            self.links[link as usize].stage = Stage::Closed;
+            self.replace(link);
+        }
+        self.gone = gone;
+    }
+
+    fn connection_gone(&mut self, link: u32, cause: &Cause) {
+        match (&self.links[link as usize].stage, cause) {
+            (_, Cause::Shutdown) => {}
+            (Stage::Open, _) => {
+                match cause {
+                    Cause::WriteStalled => self.tally.errors.timeout += 1,
+                    Cause::Io(_) => self.tally.errors.io += 1,
+                    _ => self.tally.errors.closed += 1,
+                }
+                self.lose(link, describe(cause));
+            }
+            (Stage::Handshaking { .. }, Cause::Tls(error)) => self.not_open(link, explain(error)),
+            (Stage::Handshaking { .. }, _) => {
+                self.not_open(link, format!("the server {} without answering", describe(cause)));
+            }
+            _ => {}
+        }
+    }
+
     /// The connection is gone: another may take its place.
     pub(super) fn replace(&mut self, link: u32) {
         let state = &mut self.links[link as usize];
         if std::mem::take(&mut state.is_retired) {
             self.retiring -= 1;
             self.reopen.push(link);
-        } else if self.shared.reconnect && self.doing == Doing::Loading {
+        } else if self.shared.reconnect && !self.is_over() {
             self.retry(link);
         }
     }
@@ -181,8 +237,10 @@ impl Client {
             if let Some(since) = self.links[index].down_since.take() {
                 self.tally.outages.add(end.since(since));
             }
+            self.release_held(index as u32);
             self.end_book(index, end);
         }
+        self.tally.settle();
         if let Some(pace) = &self.pace {
             self.tally.paces = pace.paces();
         }

@@ -9,6 +9,8 @@ mod receiving;
 mod sending;
 mod watch;
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,10 +27,11 @@ use super::random::Random;
 use super::schedule::{Lot, Schedule};
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
-use crate::opening::Opening;
+use crate::opening::{Failures, Opening};
 use crate::result::Transport;
-use crate::trust::explain;
 use ending::describe;
+use opening::Attempt;
+use receiving::Echo;
 use sending::Downtime;
 use watch::Watch;
 
@@ -40,6 +43,8 @@ const CONNECTING_AT_ONCE: usize = 256;
 const SENDS_PER_ENTER: u32 = 16;
 /// How long the other end may take to close after our Close.
 const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+/// A connection that has been open for so long was not closed because of how it was opened.
+const LIVED: std::time::Duration = std::time::Duration::from_secs(1);
 /// Normal closure (RFC 6455 7.4.1).
 const NORMAL_CLOSURE: u16 = 1000;
 
@@ -69,10 +74,18 @@ struct Link {
     ends_at: Nanos,
     /// When it sends a ping.
     ping_at: Nanos,
+    /// A message that took the place of this one, and may turn out to be none of its echoes.
+    held: Option<Box<(u64, Echo)>>,
     /// When something came from the other end last.
     heard_at: Nanos,
     /// Since when it is to be opened again.
     down_since: Option<Nanos>,
+    /// When it was opened last, and the first message it could send then.
+    opened_at: Nanos,
+    first: u64,
+    /// Attempts to open it that were of no use, since one was, and when the first of them failed.
+    failures: u32,
+    failing_since: Nanos,
 }
 
 impl Link {
@@ -87,9 +100,20 @@ impl Link {
             is_retired: false,
             ends_at: Nanos::NEVER,
             ping_at: Nanos::NEVER,
+            held: None,
             heard_at: Nanos(0),
             down_since: None,
+            opened_at: Nanos(0),
+            first: 0,
+            failures: 0,
+            failing_since: Nanos(0),
         }
+    }
+
+    /// Whether the open connection is of use: it has lived for a while, or an echo has come.
+    fn has_lived(&self, now: Nanos) -> bool {
+        now.since(self.opened_at) >= LIVED
+            || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())
     }
 
     /// Takes messages off what the connection may send, where that is limited.
@@ -104,8 +128,11 @@ impl Link {
 enum Stage {
     /// Not begun, or given up.
     Closed,
-    /// Since then; being connected, to the address of this index.
-    Connecting(Nanos),
+    /// Since `began`; being connected, after the failure of these addresses.
+    Connecting {
+        began: Nanos,
+        failures: Failures,
+    },
     /// The request is out, or waits for TLS.
     Handshaking {
         times: Times,
@@ -169,11 +196,18 @@ pub struct Client {
     open: usize,
     /// Connections of the engine that have not been reported closed.
     live: usize,
+    /// Links whose connection the engine has reported closed in this turn, and why.
+    gone: Vec<(u32, Cause)>,
     /// Links whose connection has done its part and is about to be replaced.
     retiring: usize,
-    /// Links to be opened again, and not before when.
+    /// Links whose connection has done its part, to be opened again.
     reopen: Vec<u32>,
-    retry_at: Nanos,
+    /// Links whose connection was lost, to be opened again at a point in time.
+    retries: BinaryHeap<Reverse<(Nanos, u32)>>,
+    /// Spreads them.
+    jitter: Random,
+    /// Echoes received by the time since which no connection has been of use; `None` while one is.
+    failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
     /// When the worker began.
@@ -223,9 +257,12 @@ impl Client {
             opening: 0,
             open: 0,
             live: 0,
+            gone: Vec::new(),
             retiring: 0,
             reopen: Vec::new(),
-            retry_at: Nanos(0),
+            retries: BinaryHeap::new(),
+            jitter: Random::new(shared.seed, (1 << 63) + worker as u64),
+            failing: None,
             budget: shared.budget(worker),
             started: Nanos(0),
             outstanding: 0,
@@ -243,7 +280,6 @@ impl Client {
 
     /// What was counted.
     pub(crate) fn into_tally(mut self) -> Tally {
-        self.tally.settle();
         self.end_books();
         self.tally
     }
@@ -320,18 +356,19 @@ impl Handler for Client {
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Conn {
         self.begin_turn(out.now());
         self.live += 1;
-        let tag = match from {
-            Origin::Connected { tag } => tag,
+        let attempt = match from {
+            Origin::Connected { tag } => Attempt::from_tag(tag),
             Origin::Accepted { .. } => unreachable!("this handler has no listeners"),
         };
-        let (link, attempt) = (tag as u32, (tag >> 32) as usize);
-        self.address = (self.address + attempt) % self.shared.addresses.len();
+        let link = attempt.link;
+        self.address = attempt.address(self.shared.addresses.len());
+        self.shared.use_address(self.address);
         self.links[link as usize].id = Some(id);
         if self.doing == Doing::Closing {
             self.links[link as usize].stage = Stage::Closing;
             self.opening -= 1;
             out.close(CloseMode::Abort);
-        } else if let Stage::Connecting(began) = self.links[link as usize].stage {
+        } else if let Stage::Connecting { began, .. } = self.links[link as usize].stage {
             match self.shared.transport {
                 Transport::Tcp => {
                     let times = Times { began, connected: self.now, secured: self.now };
@@ -354,11 +391,15 @@ impl Handler for Client {
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
         self.begin_turn(w.now());
-        let (link, attempt) = (tag as u32, (tag >> 32) as u32);
-        if attempt as usize + 1 < self.shared.addresses.len() && self.doing == Doing::Connecting {
-            return self.connect(w, link, attempt + 1);
+        let attempt = Attempt::from_tag(tag);
+        let to = self.shared.addresses[attempt.address(self.shared.addresses.len())];
+        if let Stage::Connecting { failures, .. } = &mut self.links[attempt.link as usize].stage {
+            failures.push((to, error));
         }
-        self.not_connected(link, self.address(attempt), error);
+        match attempt.next(self.shared.addresses.len()) {
+            Some(next) if !self.is_over() => self.connect(w, next),
+            _ => self.not_connected(attempt.link),
+        }
     }
 
     #[inline]
@@ -374,7 +415,7 @@ impl Handler for Client {
                     self.read_frames(c, &mut bytes[used..], out);
                 }
             }
-            (Stage::Closing | Stage::Closed | Stage::Connecting(_), _) => {}
+            (Stage::Closing | Stage::Closed | Stage::Connecting { .. }, _) => {}
         }
     }
 
@@ -410,27 +451,9 @@ impl Handler for Client {
 
     fn closed(&mut self, _: ConnId, c: Conn, cause: Cause) {
         self.live -= 1;
-        let state = &mut self.links[c.link as usize];
-        state.id = None;
-        match state.stage {
-            Stage::Open if !matches!(cause, Cause::Shutdown) => {
-                match cause {
-                    Cause::WriteStalled => self.tally.errors.timeout += 1,
-                    Cause::Io(_) => self.tally.errors.io += 1,
-                    _ => self.tally.errors.closed += 1,
-                }
-                self.lose(c.link, describe(&cause));
-            }
-            Stage::Handshaking { .. } if !matches!(cause, Cause::Shutdown) => {
-                self.not_open(match &cause {
-                    Cause::Tls(error) => explain(error),
-                    cause => format!("the server {} without answering", describe(cause)),
-                });
-            }
-            _ => {}
-        }
-        self.links[c.link as usize].stage = Stage::Closed;
-        self.replace(c.link);
+        self.links[c.link as usize].id = None;
+        // What follows depends on the time, which is not known here.
+        self.gone.push((c.link, cause));
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
@@ -443,6 +466,7 @@ impl Handler for Client {
         // The window may have been set or moved within this turn: look again.
         self.now = w.now();
         self.position = self.shared.window.position(self.now);
+        self.handle_gone();
         if bits & orders::STOP != 0 {
             return w.stop();
         }
@@ -460,6 +484,7 @@ impl Handler for Client {
     #[inline]
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
+        self.handle_gone();
         self.reopen(w);
         match self.doing {
             Doing::Connecting => self.connect_more(w),
@@ -474,6 +499,9 @@ impl Handler for Client {
             self.report(Report::Drained);
         }
         self.tally.settle();
+        if self.failing.is_some_and(|received| received != self.tally.received.total) {
+            self.succeed();
+        }
         self.write_gauges();
         if self.position.second() != self.second {
             self.next_second();

@@ -1,6 +1,6 @@
 //! From the first connect to the open connection.
 
-use std::io;
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,16 +8,54 @@ use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
 use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
-use crate::opening::Opening;
+use crate::opening::{Failures, Opening, describe_failures};
 
-/// After a connection could not be opened again, nothing is tried for so long.
-const RETRY: Duration = Duration::from_millis(100);
+/// Time after which a lost connection is opened again; it doubles with each further attempt that is of no use.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// To this at most.
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// One attempt to connect, as it is written in [`Connect::tag`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) link: u32,
+    /// Index of the address that was tried first.
+    first: u16,
+    /// Addresses that were tried before.
+    tried: u16,
+}
+
+impl Attempt {
+    pub(super) fn from_tag(tag: u64) -> Self {
+        Self { link: tag as u32, first: (tag >> 32) as u16, tried: (tag >> 48) as u16 }
+    }
+
+    fn tag(self) -> u64 {
+        u64::from(self.link) | u64::from(self.first) << 32 | u64::from(self.tried) << 48
+    }
+
+    /// Index of the address that is tried, of so many.
+    pub(super) fn address(self, addresses: usize) -> usize {
+        (usize::from(self.first) + usize::from(self.tried)) % addresses
+    }
+
+    /// The attempt at the next address, if one is left.
+    pub(super) fn next(self, addresses: usize) -> Option<Self> {
+        (usize::from(self.tried) + 1 < addresses).then(|| Self { tried: self.tried + 1, ..self })
+    }
+}
 
 impl Client {
-    /// Begins what is due of the connections that have not been begun.
+    /// Begins what is due of the connections that have not been begun, or reports that all are open: at the end of a turn, for
+    /// what comes with a response may be a Close.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
         if self.doing != Doing::Connecting {
             return;
+        }
+        if self.open == self.links.len() {
+            self.doing = Doing::Waiting;
+            self.succeed();
+            return self.report(Report::Connected);
         }
         let now = w.clock();
         while self.begun < self.links.len() && self.opening < CONNECTING_AT_ONCE {
@@ -38,23 +76,19 @@ impl Client {
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
         self.opening += 1;
-        self.links[link as usize].stage = Stage::Connecting(now);
-        self.connect(w, link, 0);
+        self.links[link as usize].stage = Stage::Connecting { began: now, failures: Failures::new() };
+        // The address that worked last is tried first.
+        self.connect(w, Attempt { link, first: self.address as u16, tried: 0 });
     }
 
-    /// Tries the address that is `attempt` places behind the one that worked last.
-    pub(super) fn connect(&mut self, w: &mut Worker<'_, Self>, link: u32, attempt: u32) {
-        let tag = u64::from(attempt) << 32 | u64::from(link);
-        let sources = &self.shared.source_ips;
-        let source = sources.get(self.lot.number(link) as usize % sources.len().max(1));
-        let from = source.map(|&ip| SocketAddr::new(ip, 0));
-        let to = self.address(attempt);
-        w.connect(Connect { to, from, tag, timeout: self.shared.connect_timeout });
-    }
-
-    pub(super) fn address(&self, attempt: u32) -> SocketAddr {
+    pub(super) fn connect(&mut self, w: &mut Worker<'_, Self>, attempt: Attempt) {
         let addresses = &self.shared.addresses;
-        addresses[(self.address + attempt as usize) % addresses.len()]
+        let to = addresses[attempt.address(addresses.len())];
+        let (of_four, of_six) = &self.shared.source_ips;
+        let sources = if to.is_ipv4() { of_four } else { of_six };
+        let source = sources.get(self.lot.number(attempt.link) as usize % sources.len().max(1));
+        let from = source.map(|&ip| SocketAddr::new(ip, 0));
+        w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.connect_timeout });
     }
 
     /// The TCP connection is there: asks for the WebSocket.
@@ -75,16 +109,13 @@ impl Client {
             self.tally.outages.add(self.now.since(since));
         }
         state.stage = Stage::Open;
+        (state.opened_at, state.first) = (self.now, state.ledger.next());
         state.left = self.shared.messages_per_connection;
         self.opening -= 1;
         self.open += 1;
         self.begin_life(link, out);
         if self.doing == Doing::Loading {
             self.mark(link);
-        }
-        if self.open == self.links.len() && !is_load {
-            self.doing = Doing::Waiting;
-            self.report(Report::Connected);
         }
     }
 
@@ -114,11 +145,11 @@ impl Client {
     pub(super) fn handshake_failed(&mut self, link: u32, detail: String, out: &mut Output<'_>) {
         self.links[link as usize].stage = Stage::Closing;
         out.close(CloseMode::Abort);
-        self.not_open(detail);
+        self.not_open(link, detail);
     }
 
     /// The opening handshake of a connection has failed.
-    pub(super) fn not_open(&mut self, detail: String) {
+    pub(super) fn not_open(&mut self, link: u32, detail: String) {
         self.opening -= 1;
         if self.is_over() {
             return;
@@ -132,55 +163,131 @@ impl Client {
             return self.report(Report::HandshakeFailed(detail));
         }
         self.tally.failed(self.position.second());
+        self.fail(link, format!("the opening handshake fails: {detail}"));
         self.check_deserted(detail);
     }
 
-    pub(super) fn not_connected(&mut self, link: u32, to: SocketAddr, error: io::Error) {
-        self.links[link as usize].stage = Stage::Closed;
+    pub(super) fn not_connected(&mut self, link: u32) {
+        let stage = std::mem::replace(&mut self.links[link as usize].stage, Stage::Closed);
         self.opening -= 1;
         if self.is_over() {
             return;
         }
         self.tally.errors.connect += 1;
         self.tally.unopened += 1;
+        let detail = match stage {
+            Stage::Connecting { failures, .. } => describe_failures(&failures),
+            _ => String::new(),
+        };
         if self.doing == Doing::Connecting {
             self.doing = Doing::Waiting;
         }
         if self.doing == Doing::Waiting {
-            return self.report(Report::ConnectFailed { to, source: error });
+            return self.report(Report::ConnectFailed(detail));
         }
         self.tally.failed(self.position.second());
+        self.fail(link, detail.clone());
         if self.shared.reconnect {
             self.retry(link);
         }
-        self.check_deserted(format!("cannot connect to {to}: {error}"));
+        self.check_deserted(detail);
     }
 
     // Opening again.
 
-    /// A connection that was lost is opened again, though not at once.
+    /// A connection that was lost is opened again, though not at once, and later with each attempt that is of no use.
     pub(super) fn retry(&mut self, link: u32) {
-        self.reopen.push(link);
-        self.retry_at = self.now + RETRY;
+        let attempts = self.links[link as usize].failures;
+        let delay = back_off(attempts, self.jitter.next());
+        self.retries.push(Reverse((self.now + delay, link)));
     }
 
     /// Opens connections again whose place is empty.
     pub(super) fn reopen(&mut self, w: &mut Worker<'_, Self>) {
-        if self.reopen.is_empty() || self.doing != Doing::Loading {
+        if (self.reopen.is_empty() && self.retries.is_empty()) || self.is_over() {
             return;
         }
         let now = w.clock();
-        while now >= self.retry_at && self.opening < CONNECTING_AT_ONCE {
-            let Some(link) = self.reopen.pop() else { break };
+        while self.opening < CONNECTING_AT_ONCE {
+            let Some(link) = self.reopen.pop().or_else(|| self.next_retry(now)) else { break };
             self.begin_connect(link, now, w);
         }
         // In an open loop what is due next has its own say after this.
         self.wake_at(self.shared.window.end(), w);
     }
 
-    /// When connections are opened again, if any wait for that.
+    fn next_retry(&mut self, now: Nanos) -> Option<u32> {
+        let due = self.retries.peek().is_some_and(|Reverse((at, _))| *at <= now);
+        if due { self.retries.pop().map(|Reverse((_, link))| link) } else { None }
+    }
+
+    /// When the next connection is opened again, if any waits for that.
     pub(super) fn next_reopening(&self) -> Nanos {
         // Those that wait for others to be open need no waking.
-        if self.reopen.is_empty() || self.retry_at <= self.now { Nanos::NEVER } else { self.retry_at }
+        let next = self.retries.peek().map(|Reverse((at, _))| *at);
+        next.filter(|at| *at > self.now).unwrap_or(Nanos::NEVER)
+    }
+
+    // Attempts to no effect: a connection that is closed as soon as it is open is as bad as one that cannot be opened.
+
+    /// An attempt to open a connection was of no use.
+    pub(super) fn fail(&mut self, link: u32, why: String) {
+        let state = &mut self.links[link as usize];
+        if state.failures == 0 {
+            state.failing_since = self.now;
+        }
+        state.failures = state.failures.saturating_add(1);
+        let since = state.failing_since;
+        if !self.shared.reconnect || self.is_over() {
+            return;
+        }
+        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.answer_timeout {
+            // The load needs all connections, and this one cannot be had.
+            self.doing = Doing::Waiting;
+            return self.report(Report::GaveUp { since, why });
+        }
+        self.failing.get_or_insert(self.tally.received.total);
+        self.shared.gauges[self.worker].fails(self.now, why);
+    }
+
+    /// A connection has been of use.
+    pub(super) fn succeed(&mut self) {
+        if self.failing.take().is_some() {
+            self.shared.gauges[self.worker].succeeds();
+        }
+    }
+}
+
+/// The time until a connection is opened again after so many attempts in vain; half of it is random, so that connections that
+/// were lost together do not come back together.
+fn back_off(attempts: u32, random: u64) -> Duration {
+    let longest = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
+    longest.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backs_off_up_to_a_bound() {
+        let millis = |attempts, random| back_off(attempts, random).as_millis();
+        assert_eq!(
+            [0, 1, 2, 3, 6, 7, 8].map(|n| millis(n, u64::MAX)),
+            [100, 100, 200, 400, 3200, 5000, 5000]
+        );
+        assert_eq!((millis(1, 0), millis(u32::MAX, 0)), (50, 2500));
+    }
+
+    #[test]
+    fn tries_each_address_once_from_the_one_that_worked_last() {
+        let mut attempt = Attempt { link: u32::MAX, first: 1, tried: 0 };
+        let mut tried = vec![attempt.address(3)];
+        while let Some(next) = attempt.next(3) {
+            attempt = Attempt::from_tag(next.tag());
+            assert_eq!(attempt, next);
+            tried.push(attempt.address(3));
+        }
+        assert_eq!(tried, [1, 2, 0]);
     }
 }

@@ -1,11 +1,22 @@
 //! From the bytes of a connection to counted echoes.
 
-use engine::Output;
+use engine::{Nanos, Output};
 use protocol::{Event, MessageKind};
 
 use super::super::check::{self, Judged, Settled};
+use super::super::ledger::Times;
 use super::super::tally::duration_ns;
 use super::{Client, Conn, Doing};
+
+/// An echo as it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Echo {
+    /// When its message was due and sent.
+    times: Times,
+    /// When it came, and in which second of the window, if in any.
+    at: Nanos,
+    second: Option<u32>,
+}
 
 impl Client {
     pub(super) fn read_frames(&mut self, c: &mut Conn, bytes: &mut [u8], out: &mut Output<'_>) {
@@ -87,29 +98,78 @@ impl Client {
     fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
-        let Settled { times, is_fault } = check::settle(
+        let Settled { times, is_fault, unnamed } = check::settle(
             judged,
             kind != content.kind(),
             content.is_stamped() && self.shared.verify,
             &mut state.ledger,
             &mut self.tally.integrity,
         );
-        if is_fault {
-            self.tally.failed(self.position.second());
-            self.tally.wrong += u64::from(times.is_some());
+        if is_fault && self.is_true_echo(link, judged) {
+            return;
         }
-        let Some(times) = times else { return };
+        let Some(times) = times else { return self.tally.failed(self.position.second()) };
         self.outstanding -= 1;
-        if self.schedule.is_some() {
-            let planned = self.shared.window.position(times.due).second();
-            self.tally.received_planned(times, self.now, planned, self.position.second());
-            if self.links[link as usize].left == 0 {
-                self.mark(link);
-            }
-        } else {
-            self.tally.received(duration_ns(times.sent, self.now), self.position.second());
+        if self.schedule.is_none() || self.links[link as usize].left == 0 {
             self.mark(link);
         }
+        let echo = Echo { times, at: self.now, second: self.position.second() };
+        if let Some(sequence) = unnamed {
+            return self.hold(link, sequence, echo);
+        }
+        if is_fault {
+            self.count_wrong(echo.second);
+        }
+        self.count(echo);
+    }
+
+    fn count_wrong(&mut self, second: Option<u32>) {
+        self.tally.wrong += 1;
+        self.tally.failed(second);
+    }
+
+    /// Enters an echo, right or wrong.
+    #[inline]
+    fn count(&mut self, echo: Echo) {
+        let Echo { times, at, second } = echo;
+        if self.schedule.is_some() {
+            let planned = self.shared.window.position(times.due).second();
+            self.tally.received_planned(times, at, planned, second);
+        } else {
+            self.tally.received(duration_ns(times.sent, at), second);
+        }
+    }
+
+    // Messages that name none of ours and look like one. A server's own may come before the echo; the echo decides.
+
+    /// Keeps such a message until it is known what it is.
+    #[cold]
+    fn hold(&mut self, link: u32, sequence: u64, echo: Echo) {
+        self.release_held(link);
+        self.links[link as usize].held = Some(Box::new((sequence, echo)));
+    }
+
+    /// No other echo has come in its place: it was that echo, corrupted.
+    pub(super) fn release_held(&mut self, link: u32) {
+        if let Some(held) = self.links[link as usize].held.take() {
+            self.tally.integrity.corrupted += 1;
+            self.count_wrong(held.1.second);
+            self.count(held.1);
+        }
+    }
+
+    /// Whether an echo that seems to come again is the true one of a message whose place was taken: it is counted then.
+    #[cold]
+    fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
+        let held = &mut self.links[link as usize].held;
+        let Some(held) = held.take_if(|held| judged.sound && judged.sequence == Some(held.0)) else {
+            return false;
+        };
+        self.tally.integrity.duplicated -= 1;
+        self.tally.integrity.unsolicited += 1;
+        self.tally.failed(held.1.second);
+        self.count(Echo { times: held.1.times, at: self.now, second: self.position.second() });
+        true
     }
 
     /// The connection has room in its pipeline.

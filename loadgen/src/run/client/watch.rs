@@ -63,8 +63,10 @@ impl Client {
     fn look_at_own_time(&mut self) {
         let (now, cpu) = (self.now, thread_cpu());
         let window = &self.shared.window;
-        let still = now.since(self.watch.due).saturating_sub(cpu.saturating_sub(self.watch.cpu));
-        if still > ORDINARY && self.watch.due < window.end() && now > window.start() {
+        // The part within the window.
+        let late = now.min(window.end()).since(self.watch.due.max(window.start()));
+        let still = late.saturating_sub(cpu.saturating_sub(self.watch.cpu));
+        if still > ORDINARY {
             self.tally.standstill.add(still);
         }
         (self.watch.due, self.watch.cpu) = (now + INTERVAL, cpu);

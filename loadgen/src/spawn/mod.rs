@@ -1,33 +1,38 @@
 //! The server that a run starts and ends: `--spawn`.
 //!
-//! The command is split into words as a shell would but run without one, in a process group of its own, so that all of it
-//! can be ended together. Between us and the command stands, for a moment, a *guard*: this program started again as the
-//! hidden subcommand [`GUARD`]. It asks the kernel to end it when its parent ends, confines itself to the processors, and
-//! then becomes the command, which inherits both. (A hook between fork and exec could do the same, but would be unsafe code.)
+//! The command is split into words as a shell would but run without one, in a process group of its own. A process of this
+//! program stands between us and the server (see [`guard`]): it ends all of the server with us, whatever ends us, and makes
+//! known what ended processes of the server cost.
+
+mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::handshake::{HeadLimits, client as handshake};
-use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
-use crate::procfs;
+use crate::cgroup::Cgroup;
+use crate::procfs::{self, CpuUsage};
 use crate::result::Transport;
 use crate::trust::probe;
-use crate::url::{PORT_PLACEHOLDER, Url};
+use crate::url::{PORT_PLACEHOLDER, Port, Url};
 
-/// Name of the hidden subcommand that becomes the server.
-pub const GUARD: &str = "spawn-guard";
+pub(crate) use supervisor::inherited_limits;
+pub use supervisor::{GUARD, guard};
+use supervisor::{MYSELF, SUPERVISE, TERMINATE, encode_limits};
+
 /// What a server prints once it accepts; what follows is the URL.
 const LISTENING: &str = "listening on ";
 /// How long a server may take to end after SIGTERM: its own drain takes up to 5 s.
@@ -38,11 +43,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Lines of standard error that are kept to be shown.
 const LAST_WORDS: usize = 8;
-/// What a shell says when a command cannot be run, and the guard too.
-const CANNOT_RUN: i32 = 127;
-
-/// This program. The link leads to it also after its file was replaced by a newer build.
-const MYSELF: &str = "/proc/self/exe";
+/// Ports that are tried for `{port}`: between choosing a free one and the server's bind(2) somebody else may take it.
+const PORT_ATTEMPTS: usize = 5;
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand [`GUARD`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub enum SpawnError {
         status: ExitStatus,
         /// Its last words, ready to be appended.
         said: LastWords,
+        /// Its port was another's.
+        port_in_use: bool,
     },
     /// The server listens nowhere, or not where it was expected.
     #[error(
@@ -111,6 +115,13 @@ pub enum SpawnError {
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
     Interrupted,
+}
+
+impl SpawnError {
+    /// Whether another process was faster to take the port.
+    fn is_port_race(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::NotOurs { .. } | Self::Ended { port_in_use: true, .. })
+    }
 }
 
 /// The last lines a server wrote to standard error; as text they can be appended to a sentence.
@@ -147,35 +158,58 @@ impl Spawn {
     }
 }
 
-/// A port that nobody listens on at `ip`, for `{port}`.
-///
-/// # Errors
-///
-/// [`SpawnError::NoPort`].
-pub fn free_port(ip: IpAddr) -> Result<u16, SpawnError> {
-    // Closed at once: nothing was ever connected to it, so that it is free to be bound again.
-    let bound = TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr());
-    bound.map(|at| at.port()).map_err(|source| SpawnError::NoPort { ip, source })
+/// A port that is free at all of these addresses which can be bound, for `{port}`.
+fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
+    const ATTEMPTS: usize = 32;
+    let mut failed = Err(SpawnError::NoPort {
+        ip: ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    });
+    for _ in 0..ATTEMPTS {
+        // Closed at once: nothing was ever connected to them, so that the port is free to be bound again.
+        let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
+        for &ip in ips {
+            match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
+                Ok((number, listener)) => {
+                    port = number;
+                    bound.push(listener);
+                }
+                Err(source) => {
+                    is_taken |= source.kind() == io::ErrorKind::AddrInUse;
+                    failed = Err(SpawnError::NoPort { ip, source });
+                }
+            }
+        }
+        if port != 0 && !is_taken {
+            return Ok(port);
+        }
+    }
+    failed
 }
 
-/// A server that was started by us; it is ended when this is dropped.
+/// A server that was started by us; all of it is ended when this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
-    group: Pid,
-    said: Arc<Mutex<Said>>,
-    /// Its exit, once seen: afterwards its number may be another process's.
+    supervisor: Child,
+    control: BufReader<UnixStream>,
+    /// Its first process, and the process group that began with it.
+    leader: Pid,
+    cgroup: Option<Cgroup>,
+    output: Arc<Mutex<ServerOutput>>,
+    /// Its exit, once all of it has ended.
     status: Option<ExitStatus>,
 }
 
-/// What a server has written so far.
+/// Output of a server so far.
 #[derive(Debug, Default)]
-struct Said {
+struct ServerOutput {
     /// Its `listening on` line.
     listening: Option<String>,
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
     last_words: VecDeque<String>,
+    /// It has said that its address is in use.
+    port_in_use: bool,
     /// Streams that are still open.
     open: u32,
 }
@@ -205,16 +239,38 @@ fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> B
 }
 
 impl Server {
-    /// Starts a server and waits until it accepts at one of `addresses` (all with the URL's port): it has printed its
-    /// `listening on` line or has answered an opening handshake, and the listening socket is its own. At most for `timeout`.
+    /// Starts a server and waits until it accepts at one of `addresses`: it has printed its `listening on` line or has answered
+    /// an opening handshake, and the listening socket is its own. At most for `timeout`.
     ///
-    /// `wait` is asked again and again whether to go on waiting. Call from a thread that lives as long as the program: the
-    /// kernel ends the server when the *thread* that started it ends.
+    /// The addresses have the URL's port. Where that is `{port}` they get a free one, and another one where somebody else takes
+    /// it before the server does. `wait` is asked again and again whether to go on waiting.
     ///
     /// # Errors
     ///
     /// [`SpawnError`]; nothing is left running then.
     pub fn start(
+        spawn: &Spawn,
+        url: &Url,
+        addresses: &mut [SocketAddr],
+        timeout: Duration,
+        wait: &mut dyn FnMut() -> bool,
+    ) -> Result<Self, SpawnError> {
+        let is_chosen = url.port == Port::Chosen;
+        let mut attempts = 1..PORT_ATTEMPTS;
+        loop {
+            if is_chosen {
+                let port = free_port(&addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
+                addresses.iter_mut().for_each(|address| address.set_port(port));
+            }
+            let url = url.with_port(addresses[0].port());
+            match Self::start_at(spawn, &url, addresses, timeout, wait) {
+                Err(error) if is_chosen && error.is_port_race() && attempts.next().is_some() => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn start_at(
         spawn: &Spawn,
         url: &Url,
         addresses: &[SocketAddr],
@@ -230,7 +286,9 @@ impl Server {
         while !server.is_ready(url, addresses)? {
             if let Some(status) = server.exit_status() {
                 server.wait_for_last_words();
-                return Err(SpawnError::Ended { status, said: server.last_words() });
+                let port_in_use =
+                    lock(&server.output).port_in_use || !procfs::listeners_at(addresses).is_empty();
+                return Err(SpawnError::Ended { status, said: server.last_words(), port_in_use });
             }
             if began.elapsed() > timeout {
                 return Err(SpawnError::NotListening { at, after: timeout, said: server.last_words() });
@@ -245,88 +303,104 @@ impl Server {
 
     fn launch(spawn: &Spawn, port: u16) -> io::Result<Self> {
         let cpus = spawn.cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let mut child = Command::new(MYSELF)
+        let (control, other_end) = UnixStream::pair()?;
+        let mut supervisor = Command::new(MYSELF)
             .arg0("sparring-loadgen")
-            .args([GUARD, &std::process::id().to_string(), &cpus])
+            .args([GUARD, SUPERVISE, &cpus, &encode_limits(inherited_limits())])
             .args(spawn.words(port))
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(OwnedFd::from(other_end))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let said = Arc::new(Mutex::new(Said { open: 2, ..Said::default() }));
-        let streams = (child.stdout.take(), child.stderr.take());
-        let group = Pid::from_child(&child);
-        let server = Self { child, group, said, status: None };
-        if let (Some(stdout), Some(stderr)) = streams {
-            server.listen_to(stdout, Said::hear_output)?;
-            server.listen_to(stderr, Said::hear_error)?;
+        let output = Arc::new(Mutex::new(ServerOutput { open: 2, ..ServerOutput::default() }));
+        if let (Some(stdout), Some(stderr)) = (supervisor.stdout.take(), supervisor.stderr.take()) {
+            listen_to(stdout, &output, ServerOutput::hear_output)?;
+            listen_to(stderr, &output, ServerOutput::hear_error)?;
         }
-        Ok(server)
-    }
-
-    /// Reads a stream to its end, so that the server never waits for somebody to read it.
-    fn listen_to(&self, stream: impl Read + Send + 'static, hear: fn(&mut Said, String)) -> io::Result<()> {
-        let said = self.said.clone();
-        let read_on = move || {
-            let mut lines = BufReader::new(stream);
-            let mut line = Vec::new();
-            while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-                hear(&mut lock(&said), String::from_utf8_lossy(&line).trim_end().to_owned());
-                line.clear();
-            }
-            lock(&said).open -= 1;
-        };
-        thread::Builder::new().name("server-output".to_owned()).spawn(read_on).map(drop)
+        let mut control = BufReader::new(control);
+        let (leader, cgroup) = read_started(&mut control)?;
+        Ok(Self { supervisor, control, leader, cgroup, output, status: None })
     }
 
     fn is_ready(&self, url: &Url, addresses: &[SocketAddr]) -> Result<bool, SpawnError> {
         let listeners = procfs::listeners_at(addresses);
-        let says_so = lock(&self.said).listening.is_some();
+        let says_so = lock(&self.output).listening.is_some();
         if listeners.is_empty() {
             return Ok(false);
         }
-        let own = procfs::sockets_of(&self.pids());
-        match owner(&listeners, &own, || procfs::listeners_at(addresses)) {
+        let owner = || {
+            let own = procfs::sockets_of(&self.pids());
+            owner(&listeners, &own, || procfs::listeners_at(addresses))
+        };
+        match owner() {
             Owner::Server => {}
-            Owner::Gone => return Ok(false),
-            Owner::Stranger => {
+            // A server that goes into the background hands its sockets on: the first look may have missed the new process.
+            Owner::Stranger if owner() == Owner::Stranger => {
                 return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
             }
+            Owner::Gone | Owner::Stranger => return Ok(false),
         }
         Ok(says_so || addresses.iter().any(|&at| answers(url, at)))
     }
 
-    /// The processes of its group.
+    /// Its processes: those of its group, and whatever else descends from its command.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        procfs::group_members(self.group.as_raw_nonzero().get().cast_unsigned())
+        procfs::descendants(self.supervisor.id()).into_keys().collect()
     }
 
-    /// How it ended, if it has.
+    /// Adds to `usage` what it has cost by now.
+    pub(crate) fn look(&self, usage: &mut CpuUsage) {
+        usage.look(self.supervisor.id(), self.cgroup.as_ref());
+    }
+
+    /// How it ended, if all of it has: its first process, or the last one where the first ended well before it.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none() {
-            self.status = self.child.try_wait().ok().flatten();
+        if self.status.is_none()
+            && let Ok(Some(ended)) = self.supervisor.try_wait()
+        {
+            self.supervisor_has_ended(ended);
         }
         self.status
+    }
+
+    /// Takes its exit from the supervisor's last message. A supervisor that was killed has not sent one: then its part is done
+    /// here.
+    fn supervisor_has_ended(&mut self, ended: ExitStatus) {
+        let mut message = String::new();
+        let read = self.control.read_to_string(&mut message);
+        let status = read.ok().and_then(|_| message.trim().parse().ok()).map(ExitStatus::from_raw);
+        self.status = Some(status.unwrap_or(ended));
+        if status.is_none() {
+            // Fails where the group has ended.
+            let _ = kill_process_group(self.leader, Signal::KILL);
+            if let Some(cgroup) = &self.cgroup {
+                cgroup.kill();
+                let began = Instant::now();
+                while !cgroup.remove() && began.elapsed() < PROBE_TIME {
+                    thread::sleep(LOOK_EVERY);
+                }
+            }
+        }
     }
 
     /// The engine it named on its `listening on` line: `... (engine uring, 1 thread)`.
     #[must_use]
     pub fn engine(&self) -> Option<String> {
-        announced(lock(&self.said).listening.as_deref()?, "engine")
+        announced(lock(&self.output).listening.as_deref()?, "engine")
     }
 
     /// The congestion control it named there; `None` where it is the kernel's default.
     #[must_use]
     pub fn congestion(&self) -> Option<String> {
-        announced(lock(&self.said).listening.as_deref()?, "congestion")
+        announced(lock(&self.output).listening.as_deref()?, "congestion")
     }
 
     /// What it wrote to standard error last.
     #[must_use]
     pub fn last_words(&self) -> LastWords {
-        LastWords(lock(&self.said).last_words.iter().cloned().collect())
+        LastWords(lock(&self.output).last_words.iter().cloned().collect())
     }
 
     /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it counted (`--stats`: a JSON object as
@@ -334,7 +408,8 @@ impl Server {
     #[must_use]
     pub fn end(mut self) -> BTreeMap<String, u64> {
         if self.exit_status().is_none() {
-            self.signal(Signal::TERM);
+            // Fails where the supervisor has ended.
+            let _ = self.control.get_mut().write_all(&[TERMINATE]);
             let began = Instant::now();
             while self.exit_status().is_none() && began.elapsed() < END_TIME {
                 thread::sleep(LOOK_EVERY);
@@ -342,42 +417,68 @@ impl Server {
         }
         self.kill();
         self.wait_for_last_words();
-        let said = lock(&self.said);
+        let said = lock(&self.output);
         said.counters.as_deref().map(parse_counters).unwrap_or_default()
     }
 
     /// Until its streams have ended, with a bound: a process that left the group may hold them open.
     pub(crate) fn wait_for_last_words(&self) {
         let began = Instant::now();
-        while lock(&self.said).open > 0 && began.elapsed() < PROBE_TIME {
+        while lock(&self.output).open > 0 && began.elapsed() < PROBE_TIME {
             thread::sleep(LOOK_EVERY);
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        // Fails only where the group has ended.
-        let _ = kill_process_group(self.group, signal);
-    }
-
     fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        if self.status.is_none() {
-            self.status = self.child.wait().ok();
+        // The supervisor takes the end of our commands for ours.
+        let _ = self.control.get_ref().shutdown(Shutdown::Write);
+        if self.status.is_none()
+            && let Ok(ended) = self.supervisor.wait()
+        {
+            self.supervisor_has_ended(ended);
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // After its exit was seen the group may still hold children of it, but `end` has seen to those.
-        if self.status.is_none() {
-            self.kill();
-        }
+        self.kill();
     }
 }
 
-impl Said {
+/// Reads the supervisor's first message: the server's first process, and its control group.
+fn read_started(control: &mut impl BufRead) -> io::Result<(Pid, Option<Cgroup>)> {
+    let mut message = String::new();
+    control.read_line(&mut message)?;
+    let parsed = message.trim_end_matches('\n').split_once(' ').and_then(|(pid, folder)| {
+        let cgroup = (!folder.is_empty()).then(|| Cgroup::at(Path::new(folder)));
+        Some((Pid::from_raw(pid.parse().ok()?)?, cgroup))
+    });
+    parsed.ok_or_else(|| io::Error::other("its supervisor ended"))
+}
+
+/// Reads a stream to its end, so that the server never waits for somebody to read it.
+fn listen_to(
+    stream: impl Read + Send + 'static,
+    output: &Arc<Mutex<ServerOutput>>,
+    hear: fn(&mut ServerOutput, String),
+) -> io::Result<()> {
+    let output = output.clone();
+    let read_on = move || {
+        let mut lines = BufReader::new(stream);
+        let mut line = Vec::new();
+        while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
+            hear(&mut lock(&output), String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+        }
+        lock(&output).open -= 1;
+    };
+    thread::Builder::new().name("server-output".to_owned()).spawn(read_on).map(drop)
+}
+
+impl ServerOutput {
     fn hear_output(&mut self, line: String) {
+        self.port_in_use |= says_port_in_use(&line);
         if line.starts_with(LISTENING) && self.listening.is_none() {
             self.listening = Some(line);
         } else if line.starts_with('{') {
@@ -386,11 +487,19 @@ impl Said {
     }
 
     fn hear_error(&mut self, line: String) {
+        self.port_in_use |= says_port_in_use(&line);
         if self.last_words.len() == LAST_WORDS {
             self.last_words.pop_front();
         }
         self.last_words.push_back(line);
     }
+}
+
+/// Whether a line is the message for EADDRINUSE, as libraries and runtimes word it.
+fn says_port_in_use(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    line.contains("eaddrinuse")
+        || (line.contains("in use") && (line.contains("address") || line.contains("port")))
 }
 
 /// A value of the `listening on URL (engine uring, 1 thread, congestion reno)` line.
@@ -401,8 +510,8 @@ fn announced(line: &str, name: &str) -> Option<String> {
 }
 
 /// A panic of a reading thread leaves nothing half-done that matters here.
-fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
-    said.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(output: &Mutex<ServerOutput>) -> MutexGuard<'_, ServerOutput> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parse_counters(line: &str) -> BTreeMap<String, u64> {
@@ -430,61 +539,19 @@ fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let mut bytes = Vec::new();
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
-    let (mut head, mut scanned, mut piece) = (Vec::new(), 0, [0; 1024]);
+    let (mut head, mut response) = (Vec::new(), handshake::FinalResponse::default());
+    let mut piece = [0; 1024];
     loop {
         match stream.read(&mut piece)? {
             0 => return Ok(false),
             len => head.extend_from_slice(&piece[..len]),
         }
-        match handshake::find_response(&head, &mut scanned, &HeadLimits::default()) {
+        match response.find(&head, &HeadLimits::default()) {
             Ok(None) => {}
-            Ok(Some(len)) => return Ok(handshake::check_response(&head[..len], &nonce, &[]).is_ok()),
+            Ok(Some(found)) => return Ok(handshake::check_response(&head[found], &nonce, &[]).is_ok()),
             Err(_) => return Ok(false),
         }
     }
-}
-
-/// What the guard does: the hidden subcommand's arguments are the parent's number, the processors (as `0,2`, or empty) and
-/// the command. Returns only where the command cannot be run: the exit code.
-pub fn guard(arguments: &[OsString]) -> i32 {
-    let error = match arguments {
-        [parent, cpus, program, rest @ ..] => match become_server(parent, cpus, program, rest) {
-            Ok(never) => match never {},
-            Err(error) => format!("cannot run `{}`: {error}", program.to_string_lossy()),
-        },
-        _ => format!("{GUARD} is for the load generator itself"),
-    };
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{error}");
-    CANNOT_RUN
-}
-
-fn become_server(
-    parent: &OsString,
-    cpus: &OsString,
-    program: &OsString,
-    rest: &[OsString],
-) -> io::Result<std::convert::Infallible> {
-    // SIGKILL: a server that would drain for a while must not outlive its generator either.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The parent may have ended before the kernel was asked.
-    let expected = parent.to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-    if getppid() != expected {
-        return Err(io::Error::other("the load generator has ended"));
-    }
-    confine(cpus.to_str().unwrap_or_default())?;
-    Err(Command::new(program).args(rest).exec())
-}
-
-fn confine(cpus: &str) -> io::Result<()> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
-    let list = engine::affinity::parse_cpu_list(cpus).map_err(io::Error::other)?;
-    let mut set = CpuSet::new();
-    list.iter().for_each(|&cpu| set.set(cpu));
-    sched_setaffinity(None, &set)
-        .map_err(|error| io::Error::other(format!("processors {cpus} (--spawn-cpus): {error}")))
 }
 
 #[cfg(test)]
@@ -520,7 +587,7 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_heard() {
-        let mut said = Said::default();
+        let mut said = ServerOutput::default();
         said.hear_output("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned());
         said.hear_output(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned());
         (0..20).for_each(|i| said.hear_error(i.to_string()));
@@ -529,6 +596,18 @@ mod tests {
         let counters = parse_counters(said.counters.as_deref().expect("heard"));
         assert_eq!(counters, BTreeMap::from([("enters".to_owned(), 2), ("messages".to_owned(), 5)]));
         assert!(parse_counters("{not json").is_empty());
+    }
+
+    #[test]
+    fn messages_of_a_taken_port_are_recognised() {
+        let messages = [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use :::9001",
+            "bind: Address in use",
+            "Web server failed to start. Port 8080 was already in use.",
+        ];
+        assert!(messages.into_iter().all(says_port_in_use));
+        assert!(!says_port_in_use("in use: 5 MB") && !says_port_in_use("permission denied: port 80"));
     }
 
     #[test]

@@ -1,25 +1,20 @@
-//! Runs that something else disturbed, and what is done about them: a rule that was fixed before anything is measured.
+//! Runs that something else disturbed: a rule that was fixed before anything is measured.
 //!
-//! The rule looks at what other processes and the hypervisor took, never at how fast a run was: both sides are held to the
-//! same, so that repeating favours neither.
+//! The rule looks at what other processes and the hypervisor took, never at how fast a run was: all arms are held to the
+//! same, so that repeating favours none.
 
-use super::Options;
 use crate::result::Run;
+use crate::run::Plan;
 
 /// A thread of the server or of the generator may wait for its processor for this share of the window.
 pub const MOST_WAITED: f64 = 0.02;
 /// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10 ms.
 pub const MOST_STOLEN: f64 = 0.05;
-/// A run is made so often at most; the last attempt counts, whatever disturbed it.
-pub(super) const ATTEMPTS: u32 = 3;
-/// Of all runs of a session, one in so many may be made again: on a machine that is always busy repeating helps nothing.
-pub(super) const SHARE_REPEATED: u32 = 4;
 
 /// Whether waiting tells of others: server and generator each have processors of their own.
-pub(super) fn is_told(options: &Options) -> bool {
-    let generator = &options.load.cpus;
-    let apart = |server: &[usize]| !server.is_empty() && server.iter().all(|cpu| !generator.contains(cpu));
-    !generator.is_empty() && options.servers.iter().all(|server| apart(&server.cpus))
+pub(super) fn is_told(plan: &Plan) -> bool {
+    let server = plan.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
+    !plan.cpus.is_empty() && !server.is_empty() && server.iter().all(|cpu| !plan.cpus.contains(cpu))
 }
 
 /// What disturbed a run, in words; `None` where nothing did, or nothing is known.

@@ -1,0 +1,206 @@
+//! A control group of the server's own: cgroups(7).
+//!
+//! The kernel counts for a control group whatever has run in it, also threads and processes that have ended. We enable no
+//! controller, so that how the server is scheduled stays the same. (In version 1 `cpuacct` may be mounted together with `cpu`:
+//! then the server gets its share of a processor as a group.)
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::procfs::Times;
+use crate::result::CostSource;
+
+/// Beginning of a group's name; the number of the process that made it follows.
+const PREFIX: &str = "sparring-server-";
+
+/// The version of the hierarchy that a control group is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The controller `cpuacct`.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+impl From<Version> for CostSource {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::V1 => Self::CgroupV1,
+            Version::V2 => Self::CgroupV2,
+        }
+    }
+}
+
+/// A control group that was made for one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cgroup {
+    folder: PathBuf,
+    pub(crate) version: Version,
+}
+
+impl Cgroup {
+    /// Makes a control group below the caller's own and moves the caller into it. `None` where that is not allowed, or
+    /// where the group does not tell its CPU time.
+    pub(crate) fn enter_new() -> Option<Self> {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        own.into_iter().find_map(|(parent, version)| {
+            // Who may not come back must not go.
+            OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
+            let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
+            remove_abandoned(&parent);
+            fs::create_dir(&group.folder).ok()?;
+            if group.times().is_some() && enter(&group.folder).is_ok() {
+                return Some(group);
+            }
+            group.remove();
+            None
+        })
+    }
+
+    /// The control group at `folder`.
+    pub(crate) fn at(folder: &Path) -> Self {
+        let version = if folder.join("cpu.stat").exists() { Version::V2 } else { Version::V1 };
+        Self { folder: folder.to_owned(), version }
+    }
+
+    /// Moves the caller back to where it came from.
+    pub(crate) fn leave(&self) -> io::Result<()> {
+        self.folder.parent().map_or(Ok(()), enter)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// CPU time of all that has run in it.
+    pub(crate) fn times(&self) -> Option<Times> {
+        let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
+        match self.version {
+            Version::V2 => parse_cpu_stat(&read("cpu.stat")?),
+            Version::V1 => {
+                let number = |file: &str| read(file)?.trim().parse().ok();
+                let (user_ns, system_ns) = (number("cpuacct.usage_user")?, number("cpuacct.usage_sys")?);
+                Some(Times { total_ns: number("cpuacct.usage")?, user_ns, system_ns })
+            }
+        }
+    }
+
+    /// Ends everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
+    pub(crate) fn kill(&self) {
+        // Where it cannot, the processes are ended one by one: whoever calls this does both.
+        let _ = fs::write(self.folder.join("cgroup.kill"), "1");
+    }
+
+    /// Removes it; returns whether it has gone. The kernel refuses while a process of it is ending.
+    pub(crate) fn remove(&self) -> bool {
+        fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
+    }
+}
+
+/// Removes groups whose makers were killed together with their generators.
+fn remove_abandoned(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        if maker.is_some_and(|maker| {
+            maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists()
+        }) {
+            // The kernel refuses where a process is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Moves the caller into the control group at `folder`.
+fn enter(folder: &Path) -> io::Result<()> {
+    fs::write(folder.join("cgroup.procs"), "0")
+}
+
+fn parse_cpu_stat(text: &str) -> Option<Times> {
+    let nanoseconds = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.parse::<u64>().ok()?.checked_mul(1000)
+    };
+    let (user_ns, system_ns) = (nanoseconds("user_usec")?, nanoseconds("system_usec")?);
+    Some(Times { total_ns: nanoseconds("usage_usec")?, user_ns, system_ns })
+}
+
+/// The folders of a process's control groups that count CPU time, version 2 first. `membership` is its
+/// `/proc/PID/cgroup`, `mounts` its `mountinfo`.
+fn own_groups(membership: &str, mounts: &str) -> Vec<(PathBuf, Version)> {
+    let find = |version: Version| {
+        // `0::PATH`, and `N:cpu,cpuacct:PATH`.
+        let path = membership.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let controllers = fields.nth(1)?;
+            let fits = match version {
+                Version::V2 => controllers.is_empty(),
+                Version::V1 => controllers.split(',').any(|name| name == "cpuacct"),
+            };
+            fields.next().filter(|_| fits)
+        })?;
+        mounts.lines().find_map(|line| mounted_at(line, version, Path::new(path))).map(|at| (at, version))
+    };
+    [Version::V2, Version::V1].into_iter().filter_map(find).collect()
+}
+
+/// The folder of the control group `path`, where a line of `mountinfo` is that of its hierarchy.
+fn mounted_at(line: &str, version: Version, path: &Path) -> Option<PathBuf> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut filesystem = filesystem.split(' ');
+    let fits = match (version, filesystem.next()?) {
+        (Version::V2, "cgroup2") => true,
+        (Version::V1, "cgroup") => filesystem.nth(1)?.split(',').any(|option| option == "cpuacct"),
+        _ => false,
+    };
+    // In a container the mount may begin below the hierarchy's root.
+    let mut mount = mount.split(' ').skip(3);
+    let (root, point) = (mount.next()?, mount.next()?);
+    fits.then(|| path.strip_prefix(root).ok().map(|below| Path::new(point).join(below)))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abandoned_groups_are_removed() {
+        let parent = std::env::temp_dir().join(format!("sparring-abandoned-{}", std::process::id()));
+        let of = |maker: &str| parent.join(format!("{PREFIX}{maker}"));
+        // No process has the highest number; process 1 is always there.
+        let names = ["4294967295", "1", "other"];
+        names.into_iter().for_each(|name| fs::create_dir_all(of(name)).expect("a temporary folder"));
+        remove_abandoned(&parent);
+        let left = names.map(|name| of(name).exists());
+        fs::remove_dir_all(&parent).expect("our own folder");
+        assert_eq!(left, [false, true, true]);
+    }
+
+    const MOUNTS: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+        33 31 0:30 /docker/a /sys/fs/cgroup/cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn own_groups_are_found_in_both_versions() {
+        let membership = "3:cpuset:/\n2:cpu,cpuacct:/docker/a/b\n0::/user.slice/x:y\n";
+        let expected = [
+            (PathBuf::from("/sys/fs/cgroup/unified/user.slice/x:y"), Version::V2),
+            (PathBuf::from("/sys/fs/cgroup/cpuacct/b"), Version::V1),
+        ];
+        assert_eq!(own_groups(membership, MOUNTS), expected);
+        // A group outside of what is mounted here.
+        assert_eq!(own_groups("2:cpuacct:/elsewhere\n", MOUNTS), []);
+        assert_eq!(own_groups("", ""), []);
+    }
+
+    #[test]
+    fn cpu_stat_is_read_in_nanoseconds() {
+        let text = "usage_usec 966527\nuser_usec 193305\nsystem_usec 773222\nnice_usec 0\n";
+        let expected = Times { total_ns: 966_527_000, user_ns: 193_305_000, system_ns: 773_222_000 };
+        assert_eq!(parse_cpu_stat(text), Some(expected));
+        assert_eq!(parse_cpu_stat("nr_periods 0\n"), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! What becomes of a session that was measured: a file in the folder of results, `--json`, and the table.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::output::{Output, open_output};
+use super::{Failure, print};
+use crate::experiment::Fault;
+use crate::result::{Document, Store};
+
+/// Stores the session and writes it where `--json` says, then prints `text` and the name of its file, which it returns.
+///
+/// `to_error`: standard output belongs to a document, and the text goes to standard error. So it does where the session
+/// cannot be written: then the document goes to standard output, so that nothing measured is lost.
+pub(super) fn keep(
+    document: &Document,
+    results: Option<&Path>,
+    json: Option<&mut Output>,
+    text: &str,
+    to_error: bool,
+) -> Result<Option<PathBuf>, Failure> {
+    // Before anything is printed: the result outlives a terminal that is gone.
+    let stored = results.map(|folder| Store::new(folder).save(document)).transpose();
+    let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
+    let written = json.map_or(Ok(()), |output| output.write(document));
+    let written = written.map_err(|error| Failure::Error(format!("--json: {error}")));
+    let kept = stored.map_err(Failure::from).and_then(|path| written.map(|()| path));
+    let path = kept.as_ref().ok().and_then(Option::as_ref);
+    let where_stored = path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
+    let printed = print(&format!("{text}{where_stored}"), to_error || kept.is_err());
+    if let Err(failure) = kept {
+        if !has_standard_output {
+            let written = open_output(Path::new("-"))?.write(document);
+            written.map_err(|error| Failure::Error(format!("{failure}; standard output: {error}")))?;
+        }
+        return Err(failure);
+    }
+    let at = path.map(|path| format!(" (it is stored in {})", path.display())).unwrap_or_default();
+    printed.map_err(|error| Failure::Error(format!("cannot print the result{at}: {error}")))?;
+    kept
+}
+
+/// The failure of printing a result that is stored.
+pub(super) fn cannot_print(error: io::Error) -> Failure {
+    Failure::Error(format!("cannot print the result: {error}"))
+}
+
+/// Ends the command with an error where a server's figures must not be trusted.
+pub(super) fn no_fault(fault: Option<Fault>) -> Result<(), Failure> {
+    fault.map_or(Ok(()), |fault| Err(Failure::Error(fault.to_string())))
+}

@@ -1,0 +1,244 @@
+//! The processes between the generator and its server: the hidden subcommand [`GUARD`].
+//!
+//! The generator starts the *supervisor*, this program again. The supervisor makes a control group where it may, and starts
+//! the *guard*, which confines itself and then becomes the server's command. Processes of the server whose parent ends
+//! become children of the supervisor. It waits for them, so that their cost is known, and can end them all.
+//!
+//! Supervisor and generator talk over a socket, the supervisor's standard input:
+//!
+//! | from | message | meaning |
+//! |---|---|---|
+//! | supervisor | `PID FOLDER\n` | the server's first process, and its control group (empty: none) |
+//! | generator | [`TERMINATE`] | send SIGTERM to the whole server |
+//! | generator | end of file | kill the whole server; sent by the kernel where the generator is killed |
+//! | supervisor | `STATUS\n` | the whole server has ended, with this wait status |
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit, kill_process,
+    kill_process_group, set_child_subreaper, set_parent_process_death_signal, setrlimit, wait,
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::LOOK_EVERY;
+use crate::cgroup::Cgroup;
+use crate::procfs;
+
+/// Name of the hidden subcommand that becomes the supervisor, and the server.
+pub const GUARD: &str = "spawn-guard";
+/// The supervisor's part of the subcommand.
+pub(super) const SUPERVISE: &str = "supervise";
+/// The guard's part.
+const BECOME: &str = "become";
+/// Asks the supervisor to send SIGTERM.
+pub(super) const TERMINATE: u8 = b'T';
+/// Exit code of a shell when a command cannot be run, and of the guard.
+const CANNOT_RUN: i32 = 127;
+/// This program. The link leads to it also after its file was replaced by a newer build.
+pub(super) const MYSELF: &str = "/proc/self/exe";
+/// Attempts to remove a control group whose last process is ending.
+const REMOVE_ATTEMPTS: usize = 200;
+
+/// Limits that the generator raises for itself, and a server must not inherit.
+const RAISED: [Resource; 2] = [Resource::Nofile, Resource::Memlock];
+/// The limits that the generator was started with.
+static INHERITED: OnceLock<[Rlimit; RAISED.len()]> = OnceLock::new();
+
+/// Notes the limits of this process, to be called before they are raised. A server gets them.
+pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
+    INHERITED.get_or_init(|| RAISED.map(getrlimit))
+}
+
+/// `SOFT:HARD` of each limit, separated by commas; `-` is no limit.
+pub(super) fn encode_limits(limits: &[Rlimit]) -> String {
+    let number = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
+    let pair = |limit: &Rlimit| format!("{}:{}", number(limit.current), number(limit.maximum));
+    limits.iter().map(pair).collect::<Vec<_>>().join(",")
+}
+
+fn decode_limits(text: &str) -> Option<Vec<Rlimit>> {
+    let number = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
+    let limit = |pair: &str| {
+        let (soft, hard) = pair.split_once(':')?;
+        Some(Rlimit { current: number(soft)?, maximum: number(hard)? })
+    };
+    text.split(',').map(limit).collect()
+}
+
+/// Carries out the hidden subcommand: supervises a server, or becomes it. Returns the exit code.
+pub fn guard(arguments: &[OsString]) -> i32 {
+    let (error, program) = match arguments {
+        [part, command @ ..] if part == SUPERVISE => match supervise(command) {
+            Ok(()) => return 0,
+            Err(error) => (error, command.get(2)),
+        },
+        [part, parent, cpus, limits, program, rest @ ..] if part == BECOME => {
+            match become_server(parent, cpus, limits, program, rest) {
+                Ok(never) => match never {},
+                Err(error) => (error, Some(program)),
+            }
+        }
+        _ => (io::Error::other(format!("{GUARD} is for the load generator itself")), None),
+    };
+    let program = program.map(|program| program.to_string_lossy()).unwrap_or_default();
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "cannot run `{program}`: {error}");
+    CANNOT_RUN
+}
+
+/// Starts the server and stays until all of it has ended.
+fn supervise(command: &[OsString]) -> io::Result<()> {
+    let mut generator = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    set_child_subreaper(Some(getpid()))?;
+    let cgroup = Cgroup::enter_new();
+    let child = start_guard(command);
+    if let Some(cgroup) = &cgroup {
+        // Where it fails, the supervisor is counted and killed with the server: the generator notices.
+        let _ = cgroup.leave();
+    }
+    let ended = child.and_then(|child| {
+        let folder = cgroup.as_ref().map(Cgroup::folder).unwrap_or_else(|| "".as_ref());
+        // Where the generator has gone, the commands end.
+        let _ = writeln!(generator, "{} {}", child.id(), folder.display());
+        let server = Supervised { leader: Pid::from_child(&child), cgroup: cgroup.clone() };
+        let commands = generator.try_clone()?;
+        thread::Builder::new().spawn(move || server.obey(commands))?;
+        wait_for_all(&child)
+    });
+    if let Some(cgroup) = &cgroup {
+        let _ = (0..REMOVE_ATTEMPTS).any(|_| {
+            thread::sleep(LOOK_EVERY);
+            cgroup.remove()
+        });
+    }
+    let _ = writeln!(generator, "{}", ended?.as_raw());
+    Ok(())
+}
+
+fn start_guard(command: &[OsString]) -> io::Result<Child> {
+    Command::new(MYSELF)
+        .arg0("sparring-loadgen")
+        .args([GUARD, BECOME, &std::process::id().to_string()])
+        .args(command)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .spawn()
+}
+
+/// Waits until no process of the server is left. Returns how the first one ended; where that is a success, how the last
+/// one did: the first may have been there only to start the others.
+fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
+    let first = Pid::from_child(first);
+    let mut ended: Option<WaitStatus> = None;
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => {
+                let is_starter = ended.is_none_or(|status| status.exit_status() == Some(0));
+                if pid == first || is_starter {
+                    ended = Some(status);
+                }
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            // ECHILD: nobody is left.
+            Err(error) => return ended.ok_or(error.into()),
+        }
+    }
+}
+
+/// A server, as the supervisor sees it.
+struct Supervised {
+    /// Its first process, and the process group that began with it.
+    leader: Pid,
+    cgroup: Option<Cgroup>,
+}
+
+impl Supervised {
+    /// Does what the generator asks for, until it wants the server dead or has gone itself.
+    fn obey(&self, mut commands: UnixStream) {
+        let mut command = [0];
+        while matches!(commands.read(&mut command), Ok(1)) {
+            if command == [TERMINATE] {
+                self.signal(Signal::TERM);
+            }
+        }
+        // Processes may be started while others are killed. The end of the last one ends this process.
+        loop {
+            if let Some(cgroup) = &self.cgroup {
+                cgroup.kill();
+            }
+            self.signal(Signal::KILL);
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Sends a signal to the process group and to whatever has left it.
+    fn signal(&self, signal: Signal) {
+        let leader = self.leader.as_raw_nonzero().get().cast_unsigned();
+        let (members, others): (Vec<_>, Vec<_>) =
+            procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == leader);
+        // An empty group's number may be another's. Both calls fail only where what they are for has ended.
+        if !members.is_empty() {
+            let _ = kill_process_group(self.leader, signal);
+        }
+        for pid in others.iter().filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+fn become_server(
+    parent: &OsStr,
+    cpus: &OsStr,
+    limits: &OsStr,
+    program: &OsStr,
+    rest: &[OsString],
+) -> io::Result<Infallible> {
+    // Covers the case that generator and supervisor are killed together.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The parent may have ended before the kernel was asked.
+    let expected = parent.to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    if getppid() != expected {
+        return Err(io::Error::other("the load generator has ended"));
+    }
+    confine(cpus.to_str().unwrap_or_default())?;
+    let limits = limits.to_str().and_then(decode_limits).unwrap_or_default();
+    RAISED.into_iter().zip(limits).try_for_each(|(resource, limit)| setrlimit(resource, limit))?;
+    Err(Command::new(program).args(rest).exec())
+}
+
+fn confine(cpus: &str) -> io::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let list = engine::affinity::parse_cpu_list(cpus).map_err(io::Error::other)?;
+    let mut set = CpuSet::new();
+    list.iter().for_each(|&cpu| set.set(cpu));
+    sched_setaffinity(None, &set)
+        .map_err(|error| io::Error::other(format!("processors {cpus} (--spawn-cpus): {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_they_were_written() {
+        let limits = [
+            Rlimit { current: Some(1024), maximum: Some(4096) },
+            Rlimit { current: Some(65536), maximum: None },
+        ];
+        assert_eq!(encode_limits(&limits), "1024:4096,65536:-");
+        assert_eq!(decode_limits("1024:4096,65536:-").as_deref(), Some(&limits[..]));
+        assert_eq!(decode_limits("1024"), None);
+    }
+}
