@@ -119,8 +119,11 @@ enum Command {
     Report(ReportArguments),
     /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/proof.py).
     Proof(ProofArguments),
-    /// Check that the generator measures what it says, with a server that stands still for a known time.
+    /// Check that the generator measures what it says: servers that misbehave in known ways, and a stall of its own.
     Selfcheck(SelfcheckArguments),
+    /// The servers of selfcheck.
+    #[command(name = crate::selfcheck::SERVER, hide = true)]
+    SelfcheckServer { behaviour: String, port: Option<u16> },
     /// Becomes the server of --spawn.
     #[command(name = spawn::GUARD, hide = true)]
     SpawnGuard {
@@ -183,6 +186,7 @@ pub fn main() -> ExitCode {
         Some(Command::History(history)) => history.execute(),
         Some(Command::Report(report)) => report.execute(),
         Some(Command::Proof(proof)) => proof.execute(),
+        Some(Command::SelfcheckServer { behaviour, port }) => selfcheck::serve(behaviour, *port),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
         None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),
     };

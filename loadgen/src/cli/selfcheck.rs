@@ -1,45 +1,62 @@
-//! `sparring-loadgen selfcheck`: whether the generator measures what it says.
+//! `sparring-loadgen selfcheck`: checks that the generator measures what it says.
 
-use std::env;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use engine::EngineChoice;
 
 use super::report::{line, span};
 use super::terminal::Terminal;
 use super::value::time;
-use super::{Failure, INVALID, OUTPUT, catch_signals, start_log};
+use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, start_log};
 use crate::result::table::grouped;
-use crate::selfcheck::{Check, Finding, Quantile, Report, SelfcheckError, Spread, finding};
+use crate::selfcheck::{
+    Case, Finding, Judgement, Quantile, Report, SelfcheckError, Spread, Stall, StallCheck, own_server,
+};
 use crate::spawn::Spawn;
 
 const EXAMPLES: &str = "\
 Examples:
   sparring-loadgen selfcheck
-  sparring-loadgen selfcheck --server 'node echo.js {port}' --stall 1s -d 10s
+  sparring-loadgen selfcheck --only overload,server-cpu
+  sparring-loadgen selfcheck --only stall --server 'node echo.js {port}' --stall 1s -d 10s
 
-Measures how late timers ring here and how late the generator sends. Then it stops a server (SIGSTOP) for a known time
-under a constant rate: the latencies from the planned send must be what arithmetic says, stall - (1 - q) x window at the
-quantile q, and those from the actual send must not, because they hide the stall.
+Measures how late timers ring here and how late the generator sends. Then it plays known faults against the generator:
+
+  stall       A server is stopped (SIGSTOP) for a known time under a constant rate: the latencies from the planned send must
+              be what arithmetic says, stall - (1 - q) x window at the quantile q, and those from the actual send must not,
+              because they hide the stall.
+  overload    A server answers fewer messages a second than it is asked for: the run must be INVALID, and no message be
+              called wrong or lost.
+  silence     A server is silent on every second connection for longer than the window: the longest latency must be at least
+              the silence, and the run INVALID.
+  standstill  The generator itself is stopped for a known time: it must say so.
+  server-end  The server ends in the middle of the window: what was measured must be kept.
+  server-cpu  A server spends a known CPU time on each message, in the connection's thread, in a thread for each message and
+              in a process for each connection: its cost must be the same.
 
 Exit status: 0 the generator measures what it says; 1 it does not, or an error; 2 wrong usage; 13 the machine was too
 busy to tell.";
 
-/// Some ten seconds, on loopback.
+/// Some thirty seconds, on loopback.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SelfcheckArguments {
-    /// The echo server to stop; {port} becomes a free port at 127.0.0.1 [default: sparring-server beside this program].
+    /// Make these checks alone; may be repeated.
+    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<Check>,
+
+    /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain one of this
+    /// program's own].
     #[arg(long, value_name = "COMMAND")]
     server: Option<String>,
 
-    /// How long it stands still.
+    /// How long it is stopped.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s")]
     stall: Duration,
 
-    /// The measured window.
+    /// The measured window of the check stall.
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "4s")]
     duration: Duration,
 
@@ -56,90 +73,161 @@ pub(super) struct SelfcheckArguments {
     quiet: bool,
 }
 
+/// The names of `--only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Stall,
+    Case(Case),
+}
+
+impl ValueEnum for Check {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Check; 6] = {
+            let [a, b, c, d, e] = Case::ALL;
+            [Check::Stall, Check::Case(a), Check::Case(b), Check::Case(c), Check::Case(d), Check::Case(e)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Stall => "stall",
+            Self::Case(case) => case.name(),
+        }))
+    }
+}
+
+/// The hidden subcommand that becomes a server.
+pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
+    crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Error(error.to_string()))
+}
+
 impl SelfcheckArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let server = self.server()?;
+        let has_stall = self.only.is_empty() || self.only.contains(&Check::Stall);
+        if self.server.is_some() && !has_stall {
+            return Err(Failure::Usage("--server needs the check stall: add it to --only".to_owned()));
+        }
         start_log();
         let (engine, _) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        let check = Check { server, engine, stall: self.stall, window: self.duration };
+        let stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
-        let report = check.make(&mut terminal);
-        terminal.clear();
-        let report = report.map_err(|error| match error {
-            SelfcheckError::Times { .. } => Failure::Usage(error.to_string()),
-            SelfcheckError::Run(error) => error.into(),
-            error => Failure::Error(error.to_string()),
-        })?;
-        let text = if self.json {
-            serde_json::to_string_pretty(&report).map_err(|error| Failure::Error(error.to_string()))?
-        } else {
-            table(&report)
-        };
-        if self.json || !self.quiet {
-            writeln!(io::stdout(), "{text}")
-                .map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
+        let mut report = Report::begin();
+        self.print(&heading(&report))?;
+        let checks = Check::value_variants().iter();
+        for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
+            let text = self.make(*check, &stall, &mut report, &mut terminal);
+            terminal.clear();
+            self.print(&text.map_err(failure)?)?;
         }
-        Ok(match finding(&report.quantiles) {
+        if self.json {
+            let text = serde_json::to_string_pretty(&report);
+            print_line(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
+        }
+        let finding = report.finding();
+        self.print(&["", conclusion(finding)].map(str::to_owned))?;
+        Ok(match finding {
             Finding::Right => 0,
             Finding::Wrong => 1,
             Finding::Disturbed => INVALID,
         })
     }
 
-    fn server(&self) -> Result<Spawn, Failure> {
-        if let Some(command) = &self.server {
-            return Spawn::parse(command)
-                .map_err(|_| Failure::Usage(format!("--server `{command}` is no command")));
+    /// Makes a check and adds it to the report; returns it for people.
+    fn make(
+        &self,
+        check: Check,
+        stall: &StallCheck,
+        report: &mut Report,
+        terminal: &mut Terminal,
+    ) -> Result<Vec<String>, SelfcheckError> {
+        match check {
+            Check::Stall => Ok(stall_lines(report.stall.insert(stall.make(terminal)?))),
+            Check::Case(case) => {
+                report.cases.push(case.play(stall.engine, terminal)?);
+                Ok(report.cases.last().map(case_lines).unwrap_or_default())
+            }
         }
-        let beside = env::current_exe().map(|path| path.with_file_name("sparring-server"));
-        let program = beside.ok().filter(|path| path.is_file()).ok_or_else(|| {
-            let remedy = "build it, or name an echo server with --server 'COMMAND {port}'";
-            Failure::Error(format!("there is no sparring-server beside this program: {remedy}"))
-        })?;
-        let words = [&program.to_string_lossy(), "--listen", "127.0.0.1:{port}", "--threads", "1"];
-        Ok(Spawn { command: words.map(str::to_owned).into(), cpus: Vec::new() })
+    }
+
+    /// Lines for people, where any are wanted.
+    fn print(&self, lines: &[String]) -> Result<(), Failure> {
+        if self.json || self.quiet { Ok(()) } else { print_line(&lines.join("\n")) }
+    }
+
+    fn server(&self) -> Result<Spawn, Failure> {
+        let Some(command) = &self.server else { return Ok(own_server()) };
+        Spawn::parse(command).map_err(|_| Failure::Usage(format!("--server `{command}` is no command")))
     }
 }
 
-fn table(report: &Report) -> String {
-    let spread =
-        |Spread { p50, p99, max }: Spread| format!("p50 {}  p99 {}  max {}", span(p50), span(p99), span(max));
-    let mut lines = vec![
+fn failure(error: SelfcheckError) -> Failure {
+    match error {
+        SelfcheckError::Times { .. } => Failure::Usage(error.to_string()),
+        SelfcheckError::Run(error) => error.into(),
+        error => Failure::Error(error.to_string()),
+    }
+}
+
+fn spread(Spread { p50, p99, max }: Spread) -> String {
+    format!("p50 {}  p99 {}  max {}", span(p50), span(p99), span(max))
+}
+
+fn heading(report: &Report) -> [String; 2] {
+    [
         line("timer", &format!("a sleep of 1 ms ends late by {}", spread(report.timer_error_ns))),
         line("clock", &format!("a look at it takes {:.0} ns", report.clock_ns)),
-        line("lag", &format!("at {} msg/s {}", grouped(report.rate_per_s), spread(report.lag_ns))),
-        line(
-            "stall",
-            &format!(
-                "the server stood still for {} of {} at {} msg/s",
-                span(report.stall_ns),
-                span(report.window_ns),
-                grouped(report.rate_per_s)
-            ),
-        ),
+    ]
+}
+
+fn stall_lines(stall: &Stall) -> Vec<String> {
+    let rate = grouped(stall.rate_per_s);
+    let stood = format!(
+        "the server stood still for {} of {} at {rate} msg/s",
+        span(stall.stall_ns),
+        span(stall.window_ns)
+    );
+    let mut lines = vec![
+        line("lag", &format!("at {rate} msg/s {}", spread(stall.lag_ns))),
+        line("stall", &format!("{}: {stood}", word(stall.finding()))),
     ];
-    lines.extend(report.quantiles.iter().map(quantile));
-    let verdict = match finding(&report.quantiles) {
-        Finding::Right => "The generator measures what it says.",
-        Finding::Wrong => "WRONG: the generator does not measure what it says here; please report this.",
-        Finding::Disturbed => "DISTURBED: the machine is too busy to tell; see sparring-loadgen doctor.",
-    };
-    lines.extend([String::new(), verdict.to_owned()]);
-    lines.join("\n")
+    lines.extend(stall.quantiles.iter().map(quantile));
+    lines
 }
 
 fn quantile(quantile: &Quantile) -> String {
     let Quantile { q, expected, corrected, uncorrected, finding } = *quantile;
-    let word = match finding {
-        Finding::Right => "right",
-        Finding::Wrong => "WRONG",
-        Finding::Disturbed => "disturbed",
-    };
     let text = format!(
-        "{word}: {} from the planned send, arithmetic says {}; {} from the actual send",
+        "{}: {} from the planned send, arithmetic says {}; {} from the actual send",
+        word(finding),
         span(corrected),
         span(expected),
         span(uncorrected)
     );
     line(&format!("  p{:.0}", q * 100.0), &text)
+}
+
+fn case_lines(judgement: &Judgement) -> Vec<String> {
+    let Judgement { case, finding, observed, deviations, attempts, .. } = judgement;
+    let again = if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() };
+    let first = line(case.name(), &format!("{}: {observed}{again}", word(*finding)));
+    let others = deviations.iter().map(|deviation| line("", &format!("  {deviation}")));
+    [first].into_iter().chain(others).collect()
+}
+
+fn word(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Right => "right",
+        Finding::Wrong => "WRONG",
+        Finding::Disturbed => "disturbed",
+    }
+}
+
+fn conclusion(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Right => "The generator measures what it says.",
+        Finding::Wrong => "WRONG: the generator does not measure what it says here; please report this.",
+        Finding::Disturbed => "DISTURBED: the machine is too busy to tell; see sparring-loadgen doctor.",
+    }
 }

@@ -406,6 +406,9 @@ pub struct Run {
     /// Times in which a lost connection was being opened again (`--reconnect`); `null` where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outages: Option<Outages>,
+    /// Times in the window in which the generator did not run; `null` where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
     /// Connections closed and replaced in the window; `null` where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<Cycles>,
@@ -481,6 +484,16 @@ pub struct EndedEarly {
 pub struct Outages {
     /// How many.
     pub count: u64,
+    /// Nanoseconds in all.
+    pub total_ns: u64,
+    /// The longest, nanoseconds.
+    pub longest_ns: u64,
+}
+
+/// Times in which a thread of the generator should have run and did not, summed over its threads. Ordinary lateness (10 ms) is
+/// none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standstill {
     /// Nanoseconds in all.
     pub total_ns: u64,
     /// The longest, nanoseconds.

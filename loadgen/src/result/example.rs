@@ -174,6 +174,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         censored: None,
         ended_early: None,
         outages: None,
+        standstill: None,
         cycles: None,
         pings: None,
         server: Some(Server {

@@ -8,7 +8,8 @@ use super::plan::{Plan, Wait};
 use super::tally::{Outstanding, Spans, Tally};
 use super::validity::{Verdict, judge};
 use crate::result::{
-    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server, Utc,
+    Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server,
+    Standstill, Utc,
 };
 
 /// What is known beside the measurement itself.
@@ -56,6 +57,10 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .as_ref()
             .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.to_string() }),
         outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
+        standstill: (tally.standstill.count > 0).then(|| Standstill {
+            total_ns: nanos(tally.standstill.total),
+            longest_ns: nanos(tally.standstill.longest),
+        }),
         cycles: plan
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),

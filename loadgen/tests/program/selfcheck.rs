@@ -24,12 +24,8 @@ fn a_stall_is_seen_as_arithmetic_says_it() {
     let this = std::env::current_exe().expect("this program");
     let command =
         format!("env '{PORT}={{port}}' '{}' --exact selfcheck::serve --ignored --nocapture", this.display());
-    let flags = ["--stall", "500ms", "-d", "2s", "--engine", "epoll", "--json", "--server", &command];
-    let output = output(&[&["selfcheck"], &flags[..]].concat());
-    let said = text(&output.stderr);
-    // 13: the machine was busy with other tests, and the latencies are longer than they should be: never shorter.
-    assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stdout));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report = selfcheck(&["--only", "stall", "--stall", "500ms", "-d", "2s", "--server", &command]);
+    assert_eq!(report["cases"], serde_json::json!([]));
     let quantiles = report["quantiles"].as_array().expect("a list");
     assert_eq!(quantiles.len(), 2);
     for quantile in quantiles {
@@ -39,12 +35,57 @@ fn a_stall_is_seen_as_arithmetic_says_it() {
     }
 }
 
+/// What is found; never that the generator is wrong.
+fn selfcheck(flags: &[&str]) -> serde_json::Value {
+    let output = output(&[&["selfcheck", "--engine", "epoll", "--json"], flags].concat());
+    let said = text(&output.stderr);
+    // 13: the machine was busy with other tests, which makes everything longer, and nothing shorter.
+    assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stdout));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// The cases by their names, none of which is wrong.
+fn cases(report: &serde_json::Value) -> Vec<(&str, &serde_json::Value)> {
+    let cases = report["cases"].as_array().expect("a list");
+    let named = |case: &'_ serde_json::Value| case["finding"] == "right" || case["finding"] == "disturbed";
+    assert!(cases.iter().all(named), "{report}");
+    cases.iter().map(|case| (case["case"].as_str().expect("a name"), &case["runs"])).collect()
+}
+
+#[test]
+fn misbehaving_servers_are_judged_rightly() {
+    let report = selfcheck(&["--only", "overload,silence", "--only", "standstill,server-end"]);
+    assert!(report.get("quantiles").is_none(), "{report}");
+    let cases = cases(&report);
+    assert_eq!(
+        cases.iter().map(|case| case.0).collect::<Vec<_>>(),
+        ["overload", "silence", "standstill", "server-end"]
+    );
+    for (name, runs) in cases {
+        let run = &runs[0];
+        assert_eq!(run["exit_status"], if name == "server-end" { 1 } else { 13 }, "{name}: {run}");
+        assert_eq!(run["messages"]["wrong"], 0, "{name}: {run}");
+        assert_eq!(run["ended_early"].is_null(), name != "server-end", "{name}: {run}");
+    }
+}
+
+#[test]
+fn threads_and_processes_that_end_are_counted() {
+    let report = selfcheck(&["--only", "server-cpu"]);
+    let cases = cases(&report);
+    let costs = cases[0].1.as_array().expect("a list").iter().map(|run| &run["server_cpu_ns_per_message"]);
+    let costs: Vec<_> = costs.map(|cost| cost.as_f64().expect("a cost")).collect();
+    assert!(costs.len() == 3 && costs.iter().all(|cost| *cost > 1_000_000.0), "{costs:?}");
+}
+
 #[test]
 fn wrong_usage_is_named() {
     for (flags, part) in [
         (&["--stall", "1s", "-d", "1s", "--server", "true"][..], "--stall"),
         (&["--server", "open 'quote"], "--server"),
         (&["--engine", "kqueue"], "--engine"),
+        (&["--only", "overload,weather"], "weather"),
+        (&["--only", "overload", "--server", "true"], "--server needs"),
     ] {
         let output = output(&[&["selfcheck"], flags].concat());
         assert_eq!(output.status.code(), Some(2), "{flags:?}");

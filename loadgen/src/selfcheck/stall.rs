@@ -1,4 +1,4 @@
-//! Whether the generator measures what it says: its timer, its lag, and a server that stands still for a known time.
+//! The generator's lag, and its latencies of a server that stands still for a known time.
 //!
 //! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate. A message that is planned x
 //! before it goes on takes at least x, so that the share of messages that take longer than x is (S - x) / W, whatever the rate:
@@ -14,16 +14,16 @@ use engine::EngineKind;
 use hdrhistogram::Histogram;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use thiserror::Error;
 
+use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
 use crate::result::{HistogramError, Latency};
-use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
-use crate::spawn::{Server, Spawn, SpawnError};
-use crate::url::{Url, UrlError};
+use crate::run::{Phase, Plan, Progress, Snapshot, execute};
+use crate::spawn::{Server, Spawn};
+use crate::url::Url;
 
-/// What is checked, and for how long.
+/// How the check is made.
 #[derive(Clone, Debug)]
-pub struct Check {
+pub struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
     pub server: Spawn,
     /// The generator's engine.
@@ -36,11 +36,7 @@ pub struct Check {
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// How late a sleep of a millisecond ends, nanoseconds.
-    pub timer_error_ns: Spread,
-    /// What a look at the clock costs, nanoseconds.
-    pub clock_ns: f64,
+pub struct Stall {
     /// Planned to sent, without any stall, nanoseconds.
     pub lag_ns: Spread,
     /// How long the server stood still, nanoseconds.
@@ -51,17 +47,6 @@ pub struct Report {
     pub rate_per_s: f64,
     /// The histograms against arithmetic.
     pub quantiles: Vec<Quantile>,
-}
-
-/// Three figures of a distribution.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Spread {
-    /// Median.
-    pub p50: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// Highest.
-    pub max: u64,
 }
 
 /// A quantile of a run with a stall, nanoseconds.
@@ -79,54 +64,6 @@ pub struct Quantile {
     pub finding: Finding,
 }
 
-/// How a quantile stands to arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Finding {
-    /// The corrected one is right, the uncorrected one is not.
-    Right,
-    /// Longer than it should be: the machine stood still too, or is busy.
-    Disturbed,
-    /// The stall is not where it should be.
-    Wrong,
-}
-
-/// Why there is nothing to report.
-#[derive(Debug, Error)]
-pub enum SelfcheckError {
-    /// The window leaves no room around the stall.
-    #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
-    Times {
-        /// The window.
-        window: Duration,
-        /// The stall.
-        stall: Duration,
-    },
-    /// The server did not start.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// A run failed.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The server's URL.
-    #[error(transparent)]
-    Url(#[from] UrlError),
-    /// Its own histogram.
-    #[error(transparent)]
-    Histogram(#[from] HistogramError),
-    /// The echoes were not what was sent.
-    #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
-    Echoes {
-        /// Of connections.
-        errors: u64,
-        /// Of echoes.
-        faults: u64,
-    },
-    /// The run ended before its window.
-    #[error("the run ended before the server was stopped")]
-    NoStall,
-}
-
 /// Messages planned a second.
 const RATE: f64 = 1_000.0;
 /// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
@@ -137,39 +74,25 @@ const QUANTILES: [f64; 2] = [0.95, 0.99];
 const LEAST_STALL: Duration = Duration::from_millis(100);
 /// Shorter windows have too few messages.
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
-const SLEEPS: u32 = 200;
-const LOOKS: u32 = 100_000;
-/// How often a disturbed check is made again.
-const ATTEMPTS: u32 = 3;
 
-impl Check {
-    /// Makes all checks; some seconds. `progress` watches the runs.
+impl StallCheck {
+    /// Makes the check; some seconds. `progress` watches the runs.
     ///
     /// # Errors
     /// When the server does not start or cannot be measured. That something is wrong with the generator is no error but a
     /// [`Finding`].
-    pub fn make(&self, progress: &mut dyn Progress) -> Result<Report, SelfcheckError> {
+    pub fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
             return Err(SelfcheckError::Times { window: self.window, stall: self.stall });
         }
-        let (timer_error_ns, clock_ns) = (timer_error(), clock_cost());
         let lag_ns = self.lag(progress)?;
-        let mut stalled = self.stalled(progress)?;
+        let mut stalled = self.stalled(lag_ns, progress)?;
         for _ in 1..ATTEMPTS {
-            if finding(&stalled.1) == Finding::Disturbed {
-                stalled = self.stalled(progress)?;
+            if stalled.finding() == Finding::Disturbed {
+                stalled = self.stalled(lag_ns, progress)?;
             }
         }
-        let (stall, quantiles) = stalled;
-        Ok(Report {
-            timer_error_ns,
-            clock_ns,
-            lag_ns,
-            stall_ns: nanos(stall),
-            window_ns: nanos(self.window),
-            rate_per_s: RATE,
-            quantiles,
-        })
+        Ok(stalled)
     }
 
     fn plan(&self, url: Url) -> Plan {
@@ -195,7 +118,7 @@ impl Check {
     }
 
     /// A run with a stall: how long it was, and what the histograms say.
-    fn stalled(&self, progress: &mut dyn Progress) -> Result<(Duration, Vec<Quantile>), SelfcheckError> {
+    fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut at = [SocketAddr::new(ip, 0)];
         let plan = Plan { max_outstanding: 1, ..self.plan("ws://127.0.0.1:{port}/".parse()?) };
@@ -209,7 +132,13 @@ impl Check {
         let latencies = (histogram(&run.latency_ns.corrected)?, histogram(&run.latency_ns.uncorrected)?);
         let compare =
             |q| self.compare(q, stall, latencies.0.value_at_quantile(q), latencies.1.value_at_quantile(q));
-        Ok((stall, QUANTILES.into_iter().map(compare).collect()))
+        Ok(Stall {
+            lag_ns,
+            stall_ns: nanos(stall),
+            window_ns: nanos(self.window),
+            rate_per_s: RATE,
+            quantiles: QUANTILES.into_iter().map(compare).collect(),
+        })
     }
 
     fn compare(&self, q: f64, stall: Duration, corrected: u64, uncorrected: u64) -> Quantile {
@@ -227,17 +156,19 @@ impl Check {
     }
 }
 
-/// The worst finding of all.
-#[must_use]
-pub fn finding(quantiles: &[Quantile]) -> Finding {
-    quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)
+impl Stall {
+    /// The worst finding of all quantiles.
+    #[must_use]
+    pub fn finding(&self) -> Finding {
+        self.quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)
+    }
 }
 
 /// Stops the server once, a third into what is left of the window.
 struct Watch<'a> {
     progress: &'a mut dyn Progress,
     pids: Vec<u32>,
-    check: &'a Check,
+    check: &'a StallCheck,
     /// Says in the end how long the server stood still.
     stop: Option<JoinHandle<Duration>>,
 }
@@ -265,7 +196,7 @@ impl Progress for Watch<'_> {
 }
 
 /// Stops processes for `span`; returns for how long in fact.
-fn stand_still(pids: &[u32], span: Duration) -> Duration {
+pub(super) fn stand_still(pids: &[u32], span: Duration) -> Duration {
     let signal = |signal: Signal| {
         for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid.cast_signed())) {
             // Fails only where the process has ended, and then the run fails too.
@@ -280,41 +211,9 @@ fn stand_still(pids: &[u32], span: Duration) -> Duration {
     lasted
 }
 
-fn timer_error() -> Spread {
-    let mut late = latencies();
-    let span = Duration::from_millis(1);
-    for _ in 0..SLEEPS {
-        let began = Instant::now();
-        thread::sleep(span);
-        late.saturating_record(nanos(began.elapsed().saturating_sub(span)));
-    }
-    spread(&late)
-}
-
-fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal")
-}
-
-fn clock_cost() -> f64 {
-    let began = Instant::now();
-    for _ in 0..LOOKS {
-        std::hint::black_box(Instant::now());
-    }
-    began.elapsed().as_nanos() as f64 / f64::from(LOOKS)
-}
-
-fn spread(histogram: &Histogram<u64>) -> Spread {
-    let at = |q| histogram.value_at_quantile(q);
-    Spread { p50: at(0.5), p99: at(0.99), max: histogram.max() }
-}
-
 /// A stored latency's histogram; empty where there are no samples.
 fn histogram(latency: &Latency) -> Result<Histogram<u64>, HistogramError> {
     Ok(latency.histogram()?.unwrap_or_else(latencies))
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -323,8 +222,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn check() -> Check {
-        Check {
+    fn check() -> StallCheck {
+        StallCheck {
             server: Spawn { command: vec!["server".to_owned()], cpus: Vec::new() },
             engine: EngineKind::Epoll,
             stall: Duration::from_secs(1),
@@ -349,15 +248,22 @@ mod tests {
         assert_eq!(of(0.99, 400_000, 400_000), Finding::Wrong);
         assert_eq!(of(0.99, 900_000_000, 900_000_000), Finding::Wrong);
         assert_eq!(of(0.99, 1_200_000_000, 400_000), Finding::Disturbed);
-        let worst = [Finding::Right, Finding::Disturbed]
-            .map(|finding| Quantile { finding, ..check().compare(0.99, Duration::from_secs(1), 0, 0) });
-        assert_eq!(finding(&worst), Finding::Disturbed);
-        assert_eq!(finding(&[]), Finding::Wrong);
+        let stalled = |findings: &[Finding]| {
+            let quantile = |finding: &Finding| Quantile {
+                finding: *finding,
+                ..check().compare(0.99, Duration::from_secs(1), 0, 0)
+            };
+            let lag_ns = Spread { p50: 1, p99: 2, max: 3 };
+            let quantiles = findings.iter().map(quantile).collect();
+            Stall { lag_ns, stall_ns: SECOND, window_ns: 10 * SECOND, rate_per_s: RATE, quantiles }
+        };
+        assert_eq!(stalled(&[Finding::Right, Finding::Disturbed]).finding(), Finding::Disturbed);
+        assert_eq!(stalled(&[]).finding(), Finding::Wrong);
     }
 
     #[test]
     fn times_without_room_are_refused() {
-        let short = Check { window: Duration::from_millis(1500), ..check() };
+        let short = StallCheck { window: Duration::from_millis(1500), ..check() };
         let error = short.make(&mut crate::run::Silent).expect_err("refused").to_string();
         assert!(error.contains("-d 1.5s") && error.contains("--stall 1s"), "{error}");
     }

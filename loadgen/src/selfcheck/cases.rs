@@ -1,0 +1,601 @@
+//! Known faults that are played against the generator, and what it must say of each.
+
+use std::time::Duration;
+
+use engine::EngineKind;
+use serde::Serialize;
+
+use super::server::{Behaviour, Place};
+use super::trial::{Figures, Outcome, Trial};
+use super::{ATTEMPTS, Finding, SelfcheckError, nanos};
+use crate::result::table::grouped;
+use crate::result::{InvalidKind, Run};
+use crate::run::Progress;
+
+/// A known fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Case {
+    /// A server that answers fewer messages than it is asked for.
+    #[default]
+    Overload,
+    /// A server that is silent on every second connection for longer than the window.
+    Silence,
+    /// The generator itself is stopped for a while.
+    Standstill,
+    /// The server ends in the middle of the window.
+    ServerEnd,
+    /// A server whose work is done in threads and processes that end.
+    ServerCpu,
+}
+
+/// How the generator judged a [`Case`].
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Judgement {
+    /// The fault that was played.
+    pub case: Case,
+    /// Whether it judged rightly.
+    pub finding: Finding,
+    /// What happened and what it said, in a sentence.
+    pub observed: String,
+    /// What is not as it must be, a sentence each.
+    pub deviations: Vec<String>,
+    /// How often the case was played; the last time counts.
+    pub attempts: u32,
+    /// What the generator's runs said the last time.
+    pub runs: Vec<Figures>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Before each window.
+const WARMUP: Duration = Duration::from_millis(300);
+const WINDOW: Duration = Duration::from_secs(2);
+/// Messages a second that the overloaded server answers, ...
+const CAPACITY: u32 = 700;
+/// ... and that it is asked for.
+const OVERLOAD: u32 = 1400;
+/// The half-silent server's silence, from the first message on. It ends after the window.
+const SILENCE: Duration = Duration::from_millis(2800);
+/// When the generator is stopped, from the first message on, and for how long.
+const STOP: (Duration, Duration) = (SECOND, Duration::from_millis(700));
+/// The generator looks ten times a second whether it runs: it sees what is beyond the next look.
+const LOOK: Duration = Duration::from_millis(100);
+/// Messages a second of the cases that are neither overload nor a closed loop.
+const RATE: u32 = 200;
+/// CPU time that a message takes.
+const WORK: Duration = Duration::from_millis(2);
+/// What is beside it: reading, writing, a thread.
+const MOST_OVERHEAD: f64 = 0.5;
+/// Costs of the same work may differ by this share.
+const SPREAD: f64 = 0.15;
+/// Messages that are worked on at the borders of the window, and the clock's ticks.
+const BORDERS: f64 = 0.05;
+/// Where the work is done, run by run.
+const PLACES: [&str; 3] =
+    ["in the connection's thread", "in a thread for each", "in a process for each connection"];
+/// Threads that waited for their processors for a smaller share of the window explain nothing.
+const HELD_UP: f64 = 0.05;
+
+impl Case {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Overload, Self::Silence, Self::Standstill, Self::ServerEnd, Self::ServerCpu];
+
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overload => "overload",
+            Self::Silence => "silence",
+            Self::Standstill => "standstill",
+            Self::ServerEnd => "server-end",
+            Self::ServerCpu => "server-cpu",
+        }
+    }
+
+    /// Plays it, and again where something disturbed it; some seconds.
+    ///
+    /// # Errors
+    ///
+    /// When a run cannot be started, or the user ends it. That the generator judges wrongly is no error but a [`Finding`].
+    pub fn play(self, engine: EngineKind, progress: &mut dyn Progress) -> Result<Judgement, SelfcheckError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let trials = self.trials();
+            let outcomes: Result<Vec<_>, _> =
+                trials.iter().map(|trial| trial.make(engine, progress)).collect();
+            let judgement = Judgement { attempts, ..self.judge(&outcomes?) };
+            if judgement.finding != Finding::Disturbed || attempts == ATTEMPTS {
+                return Ok(judgement);
+            }
+        }
+    }
+
+    fn trials(self) -> Vec<Trial> {
+        let trial = Trial {
+            behaviour: Behaviour::Echo,
+            connections: 4,
+            rate_per_s: None,
+            warmup: WARMUP,
+            window: WINDOW,
+            stop: None,
+            flags: &[],
+        };
+        match self {
+            Self::Overload => vec![Trial {
+                behaviour: Behaviour::Capacity(CAPACITY),
+                connections: 16,
+                rate_per_s: Some(OVERLOAD),
+                // The drain may end before all are back: what is left then must not be called lost.
+                flags: &["--timeout", "1s"],
+                ..trial
+            }],
+            Self::Silence => {
+                vec![Trial { behaviour: Behaviour::HalfSilent(SILENCE), connections: 8, ..trial }]
+            }
+            Self::Standstill => vec![Trial { stop: Some(STOP), ..trial }],
+            Self::ServerEnd => {
+                vec![Trial { behaviour: Behaviour::EndAfter(SECOND), rate_per_s: Some(RATE), ..trial }]
+            }
+            Self::ServerCpu => {
+                let work = |place, flags| Trial {
+                    behaviour: Behaviour::Work(place, WORK),
+                    rate_per_s: Some(RATE),
+                    flags,
+                    ..trial
+                };
+                vec![
+                    work(Place::Connection, &[]),
+                    work(Place::Thread, &[]),
+                    work(Place::Process, &["--messages-per-connection", "75"]),
+                ]
+            }
+        }
+    }
+
+    fn judge(self, outcomes: &[Outcome]) -> Judgement {
+        let mut judge = Judge::default();
+        let runs: Option<Vec<&Run>> = outcomes.iter().map(|outcome| judge.result(outcome)).collect();
+        let observed = match runs.as_deref() {
+            None | Some([]) => "the generator gave no result".to_owned(),
+            Some(runs @ [run, ..]) => {
+                runs.iter().for_each(|run| judge.note_disturbance(run, self == Self::Standstill));
+                if let Some(verdict) = self.verdict() {
+                    judge.judge_verdict(verdict, run, outcomes[0].exit_status);
+                }
+                judge.judge_figures(self, run);
+                if self == Self::ServerCpu {
+                    judge.judge_costs(&costs_ms(runs));
+                }
+                observed(self, run, runs)
+            }
+        };
+        Judgement {
+            case: self,
+            finding: judge.finding(),
+            observed,
+            deviations: judge.deviations.into_iter().map(|(_, sentence)| sentence).collect(),
+            attempts: 1,
+            runs: outcomes.iter().filter_map(Outcome::figures).collect(),
+        }
+    }
+
+    /// What the result must say; `None` where figures alone are judged.
+    fn verdict(self) -> Option<Verdict> {
+        let (kind, also, exit_status) = match self {
+            Self::Overload => (InvalidKind::RateNotKept, &[InvalidKind::Outstanding][..], 13),
+            Self::Silence => (InvalidKind::CutTail, &[][..], 13),
+            Self::Standstill => (InvalidKind::Standstill, &[][..], 13),
+            Self::ServerEnd => (InvalidKind::ServerEnded, &[InvalidKind::LostConnections][..], 1),
+            Self::ServerCpu => return None,
+        };
+        Some(Verdict { kind, also, exit_status, ends_early: self == Self::ServerEnd })
+    }
+}
+
+/// What a result must say.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    /// Why it is not valid.
+    kind: InvalidKind,
+    /// What else may be true of it.
+    also: &'static [InvalidKind],
+    exit_status: i32,
+    ends_early: bool,
+}
+
+/// What happened and what the generator said, in a sentence.
+fn observed(case: Case, run: &Run, runs: &[&Run]) -> String {
+    let kinds = run.invalid_kinds.iter().filter(|kind| !kind.is_of_the_build()).map(|kind| name(*kind));
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    let said = if kinds.is_empty() { "valid".to_owned() } else { format!("INVALID ({kinds})") };
+    let max = Duration::from_nanos(run.latency_ns.corrected.max);
+    match case {
+        Case::Overload => format!(
+            "a server of {CAPACITY} messages a second was asked for {}: {} came back, {said}",
+            grouped(OVERLOAD.into()),
+            grouped(run.rate_per_s)
+        ),
+        Case::Silence => {
+            format!("every second connection was silent for {}: max {}, {said}", millis(SILENCE), millis(max))
+        }
+        Case::Standstill => {
+            let seen = run.standstill.map_or(0, |standstill| standstill.longest_ns);
+            let seen = millis(Duration::from_nanos(seen));
+            format!("the generator was stopped for {}: it saw {seen}, {said}", millis(STOP.1))
+        }
+        Case::ServerEnd => {
+            let after = run.ended_early.as_ref().map_or(0, |ended| ended.after_ns);
+            let after = millis(Duration::from_nanos(after));
+            format!(
+                "the server ended {} into the load: {} echoes kept, load of {after}, {said}",
+                millis(SECOND),
+                run.received
+            )
+        }
+        Case::ServerCpu => {
+            let costs = costs_ms(runs);
+            let costs = costs.iter().zip(PLACES).map(|(cost, place)| format!("{cost:.2} ms {place}"));
+            let costs = costs.collect::<Vec<_>>().join(", ");
+            format!("a message took {:.2} ms of CPU time: {costs}", WORK.as_secs_f64() * 1e3)
+        }
+    }
+}
+
+fn millis(span: Duration) -> String {
+    format!("{} ms", grouped((span.as_secs_f64() * 1e3).round()))
+}
+
+/// As it stands in the document.
+fn name(kind: InvalidKind) -> String {
+    let value = serde_json::to_value(kind).ok();
+    value.as_ref().and_then(serde_json::Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+fn status(exit_status: Option<i32>) -> String {
+    exit_status.map_or("none, ended by a signal".to_owned(), |status| status.to_string())
+}
+
+/// Collects what is not as it must be.
+#[derive(Debug, Default)]
+struct Judge {
+    deviations: Vec<(Finding, String)>,
+    /// Something is known to have held a run up.
+    is_disturbed: bool,
+}
+
+impl Judge {
+    /// What a known disturbance may explain is no longer certain to be the generator's fault.
+    fn finding(&self) -> Finding {
+        let worst = self.deviations.iter().map(|(finding, _)| *finding).max().unwrap_or_default();
+        if self.is_disturbed { worst.min(Finding::Disturbed) } else { worst }
+    }
+
+    fn wrong(&mut self, is_wrong: bool, sentence: impl FnOnce() -> String) {
+        if is_wrong {
+            self.deviations.push((Finding::Wrong, sentence()));
+        }
+    }
+
+    fn disturbed(&mut self, is_off: bool, sentence: impl FnOnce() -> String) {
+        if is_off {
+            self.deviations.push((Finding::Disturbed, sentence()));
+        }
+    }
+
+    /// Takes note of what held a run up; `is_stopped`: the generator's standstill belongs to the case.
+    fn note_disturbance(&mut self, run: &Run, is_stopped: bool) {
+        let has_standstill = run.invalid_kinds.contains(&InvalidKind::Standstill);
+        let others = run.disturbance.unwrap_or_default();
+        let waited = others.generator_waited.max(others.server_waited.unwrap_or(0.0));
+        self.is_disturbed |= has_standstill && !is_stopped || waited.max(others.stolen) > HELD_UP;
+    }
+
+    /// The result of a run, if there is one, of which the books must balance and no server be accused.
+    fn result<'a>(&mut self, outcome: &'a Outcome) -> Option<&'a Run> {
+        let Some(run) = &outcome.run else {
+            let status = status(outcome.exit_status);
+            self.wrong(true, || format!("there is no result (exit status {status}): {}", outcome.complaint));
+            return None;
+        };
+        let Some(messages) = run.messages else {
+            self.wrong(true, || "the result does not say what became of the messages".to_owned());
+            return Some(run);
+        };
+        let outcomes = messages.echoed + messages.wrong + messages.lost + messages.outstanding;
+        let is_balanced = messages.planned == messages.sent + messages.not_sent && messages.sent == outcomes;
+        self.wrong(!is_balanced, || format!("the books do not balance: {messages:?}"));
+        let (wrong, faults) = (messages.wrong, run.integrity.faults());
+        self.wrong(wrong + faults > 0, || {
+            format!("a server that answers rightly is accused: {:?}", run.integrity)
+        });
+        Some(run)
+    }
+
+    /// Judges whether a run is invalid for the right reason, and only for that.
+    fn judge_verdict(&mut self, expected: Verdict, run: &Run, exit_status: Option<i32>) {
+        let Verdict { kind: required, also, exit_status: expected_status, ends_early } = expected;
+        // What a busy machine does to any run.
+        let of_the_machine = [InvalidKind::LateSends, InvalidKind::Standstill];
+        let kinds = || run.invalid_kinds.iter().copied().filter(|kind| !kind.is_of_the_build());
+        self.wrong(kinds().all(|kind| kind != required), || format!("it does not say {}", name(required)));
+        let is_expected = |kind| kind == required || also.contains(&kind) || of_the_machine.contains(&kind);
+        for kind in kinds().filter(|kind| !is_expected(*kind)) {
+            self.wrong(true, || format!("it says {}", name(kind)));
+        }
+        self.wrong(exit_status != Some(expected_status), || {
+            format!("exit status {}, expected {expected_status}", status(exit_status))
+        });
+        self.wrong(run.ended_early.is_some() != ends_early, || {
+            let not = if ends_early { " not" } else { "" };
+            format!("it does{not} say that the load ended early")
+        });
+    }
+
+    /// Judges whether the figures are what arithmetic says. A busy machine makes everything slower.
+    fn judge_figures(&mut self, case: Case, run: &Run) {
+        let max = run.latency_ns.corrected.max;
+        match case {
+            Case::Overload => {
+                let integrity = run.integrity.total() + run.errors.total();
+                self.wrong(integrity > 0, || format!("{integrity} messages or connections are called lost"));
+                // A turn may come late, and never early.
+                let (low, high) = (f64::from(CAPACITY) * 0.85, f64::from(CAPACITY) * 1.1);
+                let rate = run.rate_per_s;
+                self.wrong(rate > high, || format!("more than {high:.0} echoes a second"));
+                self.disturbed(rate < low, || format!("fewer than {low:.0} echoes a second"));
+            }
+            Case::Silence => {
+                let integrity = run.integrity.total() + run.errors.total();
+                self.wrong(integrity > 0, || format!("{integrity} messages or connections are called lost"));
+                // The histogram has three digits.
+                let low = nanos(SILENCE).saturating_sub(nanos(SILENCE) / 500);
+                self.wrong(max < low, || format!("the longest latency is less than {SILENCE:?}"));
+                self.disturbed(max > low + nanos(SECOND), || format!("it is much longer than {SILENCE:?}"));
+            }
+            Case::Standstill => {
+                let seen = run.standstill.map_or(0, |standstill| standstill.longest_ns);
+                let (low, high) = (nanos(STOP.1.saturating_sub(LOOK + LOOK / 2)), nanos(STOP.1 + LOOK * 3));
+                self.wrong(seen < low, || format!("less than {}", millis(Duration::from_nanos(low))));
+                self.disturbed(seen > high, || format!("more than {}", millis(Duration::from_nanos(high))));
+            }
+            Case::ServerEnd => {
+                let after = Duration::from_nanos(run.ended_early.as_ref().map_or(0, |ended| ended.after_ns));
+                let planned = |span: Duration| f64::from(RATE) * span.as_secs_f64();
+                // Echoes of the warm-up may be late, and then they come in the window.
+                let (expected, most) = (planned(after.saturating_sub(WARMUP)), planned(after));
+                let received = run.received as f64;
+                self.wrong(after < SECOND.saturating_sub(LOOK), || {
+                    format!("the load is shorter than {SECOND:?}")
+                });
+                self.disturbed(after > SECOND * 2, || format!("the load is much longer than {SECOND:?}"));
+                self.wrong(received > most, || format!("more than the {most:.0} echoes that were planned"));
+                self.disturbed(received < expected / 2.0, || {
+                    format!("fewer than half of the {expected:.0} echoes that were planned")
+                });
+                self.wrong(received == 0.0, || "nothing of what was measured is kept".to_owned());
+            }
+            Case::ServerCpu => {}
+        }
+    }
+
+    /// Judges whether the same work costs the same wherever it is done, and what it takes.
+    fn judge_costs(&mut self, costs_ms: &[f64]) {
+        let work = WORK.as_secs_f64() * 1e3;
+        for (cost, place) in costs_ms.iter().zip(PLACES) {
+            let (low, highest) = (work * (1.0 - BORDERS), work * (1.0 + MOST_OVERHEAD));
+            self.wrong(*cost < low, || format!("{place}: less than the {work:.2} ms that were spent"));
+            self.wrong(*cost > highest, || format!("{place}: more than {highest:.2} ms"));
+            let high = costs_ms[0] * (1.0 + SPREAD);
+            self.disturbed(*cost > high, || format!("{place}: more than {high:.2} ms"));
+        }
+    }
+}
+
+/// The server's CPU time for each message of each run, milliseconds.
+fn costs_ms(runs: &[&Run]) -> Vec<f64> {
+    let cost = |run: &&Run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1e6);
+    runs.iter().map(cost).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{
+        Censored, Disturbance, EndedEarly, Errors, Integrity, Messages, Server, Standstill, example,
+    };
+
+    /// A run whose generator judges the case rightly.
+    fn rightly_judged(case: Case) -> Outcome {
+        let mut run = example::run("run", 1000);
+        run.disturbance = None;
+        run.messages = Some(Messages { planned: 1000, sent: 1000, echoed: 1000, ..Messages::default() });
+        let (kinds, exit_status) = match case {
+            Case::Overload => {
+                let messages = Messages {
+                    planned: 3220,
+                    sent: 3220,
+                    echoed: 2200,
+                    outstanding: 1020,
+                    ..Messages::default()
+                };
+                run.messages = Some(messages);
+                run.censored = Some(Censored { count: 1020, exact_up_to: 40.0 });
+                run.rate_per_s = 699.5;
+                (vec![InvalidKind::RateNotKept, InvalidKind::Outstanding], 13)
+            }
+            Case::Silence => {
+                run.latency_ns.corrected.max = 2_801_000_000;
+                (vec![InvalidKind::CutTail], 13)
+            }
+            Case::Standstill => {
+                run.standstill = Some(Standstill { total_ns: 650_000_000, longest_ns: 650_000_000 });
+                (vec![InvalidKind::Standstill], 13)
+            }
+            Case::ServerEnd => {
+                run.ended_early =
+                    Some(EndedEarly { after_ns: 1_010_000_000, cause: "the server ended".into() });
+                run.received = 140;
+                run.errors = Errors { closed: 4, ..Errors::default() };
+                (vec![InvalidKind::ServerEnded, InvalidKind::LostConnections], 1)
+            }
+            Case::ServerCpu => {
+                run.server = Some(Server { cpu_ns_per_message: 2_050_000.0, ..Server::default() });
+                (vec![], 0)
+            }
+        };
+        kinds.into_iter().for_each(|kind| run.invalidate(kind, "as it is"));
+        Outcome { exit_status: Some(exit_status), run: Some(run), complaint: String::new() }
+    }
+
+    /// What is found where the generator says something else.
+    fn judged(case: Case, change: impl FnOnce(&mut Run)) -> Judgement {
+        let mut outcome = rightly_judged(case);
+        change(outcome.run.as_mut().expect("a run"));
+        case.judge(&[outcome])
+    }
+
+    fn finding(case: Case, change: impl FnOnce(&mut Run)) -> Finding {
+        judged(case, change).finding
+    }
+
+    /// All cases but the one that has several runs.
+    const SINGLE: [Case; 4] = [Case::Overload, Case::Silence, Case::Standstill, Case::ServerEnd];
+
+    fn replace_kinds(run: &mut Run, kinds: &[InvalidKind]) {
+        (run.invalid_kinds, run.invalid_reasons) = (Vec::new(), Vec::new());
+        kinds.iter().for_each(|kind| run.invalidate(*kind, "as it is"));
+    }
+
+    #[test]
+    fn right_judgements_are_found_right() {
+        for case in SINGLE {
+            let judgement = judged(case, |_| ());
+            assert_eq!((judgement.finding, &judgement.deviations[..]), (Finding::Right, &[][..]), "{case:?}");
+            // What a debug build or a busy machine says of every run changes nothing.
+            let late = |run: &mut Run| {
+                run.invalidate(InvalidKind::DebugGenerator, "a debug build");
+                run.invalidate(InvalidKind::LateSends, "the generator sent late");
+            };
+            assert_eq!(finding(case, late), Finding::Right, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn valid_run_is_wrong_in_every_case() {
+        for case in SINGLE {
+            let valid = |run: &mut Run| replace_kinds(run, &[]);
+            assert_eq!(finding(case, valid), Finding::Wrong, "{case:?}");
+            let other = |run: &mut Run| replace_kinds(run, &[InvalidKind::LostMessages]);
+            assert_eq!(finding(case, other), Finding::Wrong, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn missing_result_and_other_exit_status_are_wrong() {
+        for case in Case::ALL {
+            let none = Outcome { exit_status: Some(1), run: None, complaint: "no".to_owned() };
+            let judgement = case.judge(&[none]);
+            assert_eq!(judgement.finding, Finding::Wrong);
+            assert!(judgement.deviations[0] == "there is no result (exit status 1): no", "{judgement:?}");
+        }
+        for (case, exit_status) in SINGLE.into_iter().zip([Some(1), Some(0), None, Some(13)]) {
+            let outcome = Outcome { exit_status, ..rightly_judged(case) };
+            assert_eq!(case.judge(&[outcome]).finding, Finding::Wrong, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn accusations_and_unbalanced_books_are_wrong() {
+        for case in SINGLE {
+            let messages = |change: fn(&mut Messages)| {
+                finding(case, |run| change(run.messages.as_mut().expect("counted")))
+            };
+            assert_eq!(messages(|messages| messages.sent += 1), Finding::Wrong);
+            assert_eq!(messages(|messages| messages.echoed -= 1), Finding::Wrong);
+            assert_eq!(
+                messages(|messages| (messages.echoed, messages.wrong) = (messages.echoed - 1, 1)),
+                Finding::Wrong
+            );
+            let lost = |run: &mut Run| run.integrity = Integrity { lost: 3, ..Integrity::default() };
+            assert_eq!(finding(case, lost), Finding::Wrong);
+            assert_eq!(finding(case, |run| run.messages = None), Finding::Wrong);
+        }
+        let gone = |run: &mut Run| {
+            run.integrity = Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() }
+        };
+        assert_eq!(finding(Case::ServerEnd, gone), Finding::Right, "they were under way when it ended");
+        assert_eq!(finding(Case::Overload, gone), Finding::Wrong);
+    }
+
+    #[test]
+    fn figures_beyond_arithmetic_are_wrong() {
+        let rate = |rate| finding(Case::Overload, |run| run.rate_per_s = rate);
+        assert_eq!([rate(1400.0), rate(400.0)], [Finding::Wrong, Finding::Disturbed]);
+        let max = |max| finding(Case::Silence, |run| run.latency_ns.corrected.max = max);
+        assert_eq!([max(2_000_000_000), max(9_000_000_000)], [Finding::Wrong, Finding::Disturbed]);
+        let seen = |longest_ns| {
+            finding(Case::Standstill, |run| {
+                run.standstill = Some(Standstill { total_ns: longest_ns, longest_ns });
+            })
+        };
+        assert_eq!([seen(300_000_000), seen(2_000_000_000)], [Finding::Wrong, Finding::Disturbed]);
+        assert_eq!(finding(Case::Standstill, |run| run.standstill = None), Finding::Wrong);
+        let received = |received| finding(Case::ServerEnd, |run| run.received = received);
+        assert_eq!(
+            [received(0), received(50), received(900)],
+            [Finding::Wrong, Finding::Disturbed, Finding::Wrong]
+        );
+        assert_eq!(finding(Case::ServerEnd, |run| run.ended_early = None), Finding::Wrong);
+        let early = |run: &mut Run| run.ended_early = Some(EndedEarly { after_ns: 5, cause: "no".into() });
+        assert_eq!(finding(Case::Overload, early), Finding::Wrong);
+    }
+
+    #[test]
+    fn known_disturbance_explains_what_is_off() {
+        let held_up = Disturbance { server_waited: Some(0.4), ..Disturbance::default() };
+        for case in SINGLE {
+            assert_eq!(finding(case, |run| run.disturbance = Some(held_up)), Finding::Right, "{case:?}");
+            let valid = |run: &mut Run| {
+                replace_kinds(run, &[]);
+                run.disturbance = Some(held_up);
+            };
+            assert_eq!(finding(case, valid), Finding::Disturbed, "{case:?}");
+        }
+        let stood_still = |run: &mut Run| replace_kinds(run, &[InvalidKind::Standstill]);
+        assert_eq!(finding(Case::Silence, stood_still), Finding::Disturbed);
+    }
+
+    #[test]
+    fn same_work_must_cost_the_same_everywhere() {
+        let costs = |costs_ms: [f64; 3]| {
+            let outcomes = costs_ms.map(|cost| {
+                let mut outcome = rightly_judged(Case::ServerCpu);
+                let server = outcome.run.as_mut().and_then(|run| run.server.as_mut());
+                server.expect("a server").cpu_ns_per_message = cost * 1e6;
+                outcome
+            });
+            Case::ServerCpu.judge(&outcomes)
+        };
+        assert_eq!(costs([2.06, 2.12, 2.10]).finding, Finding::Right);
+        assert_eq!(costs([2.06, 1.98, 2.20]).finding, Finding::Right);
+        assert_eq!(costs([2.06, 0.27, 2.10]).finding, Finding::Wrong);
+        assert_eq!(costs([2.06, 2.10, 1.60]).finding, Finding::Wrong);
+        assert_eq!(costs([2.06, 4.12, 2.10]).finding, Finding::Wrong);
+        assert_eq!(costs([2.06, 2.60, 2.10]).finding, Finding::Disturbed);
+        let judgement = costs([2.06, 0.27, 2.10]);
+        assert!(judgement.observed.contains("0.27 ms in a thread for each"), "{}", judgement.observed);
+        assert_eq!(judgement.runs.len(), 3);
+    }
+
+    #[test]
+    fn cases_have_names_that_fit_the_table() {
+        assert!(Case::ALL.iter().all(|case| case.name().len() <= 10));
+        let names = Case::ALL.map(|case| serde_json::to_value(case).expect("JSON"));
+        assert_eq!(
+            names.map(|name| name.as_str().map(str::to_owned)),
+            Case::ALL.map(|case| Some(case.name().to_owned()))
+        );
+    }
+}

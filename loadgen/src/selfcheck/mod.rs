@@ -1,0 +1,178 @@
+//! Checks of the generator itself: known faults are played against it, and it must name them.
+//!
+//! The check `stall` compares latencies with arithmetic. The others start the generator as a user does, against a server of this
+//! program that misbehaves in a known way, and judge exit status and result. Nothing but this program is needed.
+
+mod cases;
+mod server;
+mod stall;
+mod trial;
+
+use std::hint::black_box;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::result::HistogramError;
+use crate::run::RunError;
+use crate::spawn::{Spawn, SpawnError};
+use crate::url::UrlError;
+
+pub use cases::{Case, Judgement};
+pub use server::{COMMAND as SERVER, serve};
+pub use stall::{Quantile, Stall, StallCheck};
+pub use trial::Figures;
+
+/// Everything that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// How late a sleep of a millisecond ends, nanoseconds.
+    pub timer_error_ns: Spread,
+    /// What a look at the clock costs, nanoseconds.
+    pub clock_ns: f64,
+    /// The check `stall`, where it was made.
+    #[serde(flatten)]
+    pub stall: Option<Stall>,
+    /// The other checks, in the order in which they were made.
+    pub cases: Vec<Judgement>,
+}
+
+/// Three figures of a distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Highest.
+    pub max: u64,
+}
+
+/// How a figure, or a judgement of the generator, stands to the truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// As it must be.
+    #[default]
+    Right,
+    /// Off in a way that a busy machine explains.
+    Disturbed,
+    /// Off in a way that nothing but the generator explains.
+    Wrong,
+}
+
+/// Why there is nothing to report.
+#[derive(Debug, Error)]
+pub enum SelfcheckError {
+    /// The window leaves no room around the stall.
+    #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
+    Times {
+        /// The window.
+        window: Duration,
+        /// The stall.
+        stall: Duration,
+    },
+    /// The server did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A run failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The server's URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// Its own histogram.
+    #[error(transparent)]
+    Histogram(#[from] HistogramError),
+    /// The echoes were not what was sent.
+    #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
+    Echoes {
+        /// Of connections.
+        errors: u64,
+        /// Of echoes.
+        faults: u64,
+    },
+    /// The run ended before its window.
+    #[error("the run ended before the server was stopped")]
+    NoStall,
+}
+
+const SLEEPS: u32 = 200;
+const LOOKS: u32 = 100_000;
+/// How often a disturbed check is made, at most.
+const ATTEMPTS: u32 = 3;
+/// This program. The link leads to it also after its file was replaced by a newer build.
+const MYSELF: &str = "/proc/self/exe";
+
+impl Report {
+    /// Measures timer and clock; the checks are to be added.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self { timer_error_ns: timer_error(), clock_ns: clock_cost(), stall: None, cases: Vec::new() }
+    }
+
+    /// The worst finding of all checks that were made.
+    #[must_use]
+    pub fn finding(&self) -> Finding {
+        let stall = self.stall.iter().map(Stall::finding);
+        let cases = self.cases.iter().map(|judgement| judgement.finding);
+        stall.chain(cases).max().unwrap_or(Finding::Right)
+    }
+}
+
+/// The server of the check `stall` where the user names none: this program's own.
+#[must_use]
+pub fn own_server() -> Spawn {
+    Spawn { command: server::Behaviour::Echo.command(), cpus: Vec::new() }
+}
+
+fn timer_error() -> Spread {
+    let mut late = latencies();
+    let span = Duration::from_millis(1);
+    for _ in 0..SLEEPS {
+        let began = Instant::now();
+        thread::sleep(span);
+        late.saturating_record(nanos(began.elapsed().saturating_sub(span)));
+    }
+    spread(&late)
+}
+
+fn clock_cost() -> f64 {
+    let began = Instant::now();
+    for _ in 0..LOOKS {
+        black_box(Instant::now());
+    }
+    began.elapsed().as_nanos() as f64 / f64::from(LOOKS)
+}
+
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal")
+}
+
+fn spread(histogram: &Histogram<u64>) -> Spread {
+    let at = |q| histogram.value_at_quantile(q);
+    Spread { p50: at(0.5), p99: at(0.99), max: histogram.max() }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_counts() {
+        let judged = |finding| Judgement { finding, ..Judgement::default() };
+        let mut report = Report { cases: vec![judged(Finding::Right)], ..Report::begin() };
+        assert_eq!(report.finding(), Finding::Right);
+        report.cases.insert(0, judged(Finding::Disturbed));
+        assert_eq!(report.finding(), Finding::Disturbed);
+        report.cases.push(judged(Finding::Wrong));
+        assert_eq!(report.finding(), Finding::Wrong);
+    }
+}

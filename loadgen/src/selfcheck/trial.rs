@@ -1,0 +1,190 @@
+//! One run of the generator, started as a user starts it, against a server of this program.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use engine::EngineKind;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Serialize;
+
+use super::server::Behaviour;
+use super::stall::stand_still;
+use super::{MYSELF, SelfcheckError};
+use crate::result::{Document, EndedEarly, InvalidKind, Messages, Run, Standstill};
+use crate::run::{Progress, RunError};
+
+/// How often is looked whether the run has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Beyond what a run may take with all of its timeouts.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// What is run, and against what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trial {
+    pub(super) behaviour: Behaviour,
+    pub(super) connections: u32,
+    /// Messages a second of an open loop.
+    pub(super) rate_per_s: Option<u32>,
+    pub(super) warmup: Duration,
+    pub(super) window: Duration,
+    /// When the generator is stopped, from the first message on, and for how long. The server then announces that message, and
+    /// does nothing else.
+    pub(super) stop: Option<(Duration, Duration)>,
+    /// Further flags.
+    pub(super) flags: &'static [&'static str],
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    /// `None`: by a signal.
+    pub(super) exit_status: Option<i32>,
+    /// Its result, where it gave one.
+    pub(super) run: Option<Run>,
+    /// The last line on its standard error.
+    pub(super) complaint: String,
+}
+
+/// What a run said, as far as it was judged.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// Exit status of the generator; `null` where a signal ended it.
+    pub exit_status: Option<i32>,
+    /// Why the result is not valid.
+    pub invalid_kinds: Vec<InvalidKind>,
+    /// The same in sentences.
+    pub invalid_reasons: Vec<String>,
+    /// What became of every message.
+    pub messages: Option<Messages>,
+    /// Echoes a second.
+    pub rate_per_s: f64,
+    /// The longest latency, nanoseconds.
+    pub max_ns: u64,
+    /// Times in which the generator did not run.
+    pub standstill: Option<Standstill>,
+    /// What ended the load before its time.
+    pub ended_early: Option<EndedEarly>,
+    /// CPU time of the server for each message, nanoseconds.
+    pub server_cpu_ns_per_message: Option<f64>,
+}
+
+impl Trial {
+    /// Makes the run. `progress` is asked whether the user wants it to end.
+    pub(super) fn make(
+        &self,
+        engine: EngineKind,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome, SelfcheckError> {
+        let failed = |source| RunError::System { what: "cannot start the generator", source };
+        let mut stop = self.stop.map(Stop::new).transpose().map_err(failed)?;
+        let behaviour = stop.as_ref().map_or(self.behaviour, |stop| Behaviour::Announce(stop.port));
+        let child = Command::new(MYSELF)
+            .arg0("sparring-loadgen")
+            .args(self.arguments(engine, behaviour))
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let (id, group) = (child.id(), Pid::from_child(&child));
+        let reader = thread::spawn(move || child.wait_with_output());
+        let began = Instant::now();
+        let mut is_interrupted = false;
+        while !reader.is_finished() {
+            is_interrupted |= progress.interrupted();
+            if is_interrupted || began.elapsed() > LONGEST {
+                // The kernel ends its server with it. Fails only where it has ended.
+                let _ = kill_process_group(group, Signal::KILL);
+                break;
+            }
+            if stop.as_mut().is_some_and(|stop| stop.apply(id)) {
+                stop = None;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        let output = reader.join().map_err(|_| RunError::Panicked)?.map_err(failed)?;
+        if is_interrupted {
+            return Err(RunError::Interrupted.into());
+        }
+        Ok(Outcome::of(&output))
+    }
+
+    fn arguments(&self, engine: EngineKind, behaviour: Behaviour) -> Vec<String> {
+        let command = behaviour.command();
+        let command = shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default();
+        let span = |span: Duration| format!("{}ms", span.as_millis());
+        let rate = self.rate_per_s.map(|rate| ["-R".to_owned(), rate.to_string()]);
+        let words = ["run", "ws://127.0.0.1:{port}/", "--json", "-", "--quiet", "--engine", engine.name()];
+        let words = words.iter().chain(self.flags).copied().map(str::to_owned);
+        words
+            .chain(["-c".to_owned(), self.connections.to_string()])
+            .chain(["-w".to_owned(), span(self.warmup), "-d".to_owned(), span(self.window)])
+            .chain(rate.into_iter().flatten())
+            .chain(["--spawn".to_owned(), command])
+            .collect()
+    }
+}
+
+/// Stops the generator once.
+struct Stop {
+    listener: TcpListener,
+    port: u16,
+    after: Duration,
+    span: Duration,
+    /// When the first message was announced.
+    began: Option<Instant>,
+}
+
+impl Stop {
+    fn new((after, span): (Duration, Duration)) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { listener, port, after, span, began: None })
+    }
+
+    /// Stops the process and lets it go on, if it is time; returns whether it has.
+    fn apply(&mut self, pid: u32) -> bool {
+        if self.began.is_none() && self.listener.accept().is_ok() {
+            self.began = Some(Instant::now());
+        }
+        let is_due = self.began.is_some_and(|began| began.elapsed() >= self.after);
+        if is_due {
+            stand_still(&[pid], self.span);
+        }
+        is_due
+    }
+}
+
+impl Outcome {
+    fn of(output: &Output) -> Self {
+        let document = serde_json::from_slice::<Document>(&output.stdout).ok();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Self {
+            exit_status: output.status.code(),
+            run: document.and_then(|mut document| document.runs.pop()),
+            complaint: stderr.lines().last().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What is stored of it.
+    pub(super) fn figures(&self) -> Option<Figures> {
+        let run = self.run.as_ref()?;
+        Some(Figures {
+            exit_status: self.exit_status,
+            invalid_kinds: run.invalid_kinds.clone(),
+            invalid_reasons: run.invalid_reasons.clone(),
+            messages: run.messages,
+            rate_per_s: run.rate_per_s,
+            max_ns: run.latency_ns.corrected.max,
+            standstill: run.standstill,
+            ended_early: run.ended_early.clone(),
+            server_cpu_ns_per_message: run.server.as_ref().map(|server| server.cpu_ns_per_message),
+        })
+    }
+}
