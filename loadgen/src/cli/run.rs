@@ -180,31 +180,27 @@ impl RunArguments {
         }
         let printed = print(&self.report(made), to_error)
             .map_err(|error| Failure::Error(format!("cannot print the table: {error}")));
-        made.runs
-            .last()
-            .and_then(|(_, run)| run.ended_early.as_ref())
-            .iter()
-            .for_each(|ended| complain(&ended.cause));
+        made.error.iter().for_each(|error| complain(&error.to_string()));
         printed
     }
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
-        let Outcome { run, seconds } = measure(plan, terminal)?;
+        let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
         let goals = (!self.goals.is_empty()).then_some(GoalReport { met, thresholds, find_rate: None });
-        Ok(Made { runs: vec![(plan.clone(), run)], seconds, goals })
+        Ok(Made { runs: vec![(plan.clone(), run)], seconds, error, goals })
     }
 
     /// Searches the highest rate; the runs are those of its trials that have a result.
     fn search(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
-        let (mut runs, mut seconds, mut number) = (Vec::new(), Vec::new(), 0);
+        let (mut runs, mut seconds, mut error, mut number) = (Vec::new(), Vec::new(), None, 0);
         let found = search::find(&self.goals.range(plan), &mut |rate, window, is_confirmation| {
             number += 1;
             let trial = goal::trial_plan(plan, rate, window, is_confirmation);
             let outcome = match measure(&trial, terminal) {
-                Ok(Outcome { run, seconds: latest }) => {
-                    seconds = latest;
+                Ok(Outcome { run, seconds: latest, error: early }) => {
+                    (seconds, error) = (latest, early);
                     let outcome = goal::outcome(&run, &self.goals.judge(&run));
                     let is_interrupted = run.interrupted;
                     runs.push((trial, run));
@@ -223,13 +219,18 @@ impl RunArguments {
         let found = match found {
             // What was measured until then is the result.
             Err(Failure::Run(RunError::Interrupted)) if !runs.is_empty() => {
-                return Ok(Made { runs, seconds, goals: None });
+                return Ok(Made { runs, seconds, error, goals: None });
             }
             found => found?,
         };
         let last = runs.last().map(|(_, run)| self.goals.judge(run)).unwrap_or_default();
         let met = found.rate_per_s.is_some() && last.iter().all(|each| each.met);
-        Ok(Made { runs, seconds, goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }) })
+        Ok(Made {
+            runs,
+            seconds,
+            error,
+            goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }),
+        })
     }
 
     fn report(&self, made: &Made) -> String {
@@ -277,6 +278,8 @@ struct Made {
     runs: Vec<(Plan, Run)>,
     /// The latencies of each second of the last run.
     seconds: Vec<Option<Histogram<u32>>>,
+    /// What ended its load early.
+    error: Option<RunError>,
     goals: Option<GoalReport>,
 }
 

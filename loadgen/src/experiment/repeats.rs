@@ -89,7 +89,7 @@ impl Cell {
             Ok(run) => self.doubt(run),
             Err(error) => {
                 self.is_hopeless |= !self.has_succeeded && is_hopeless(error);
-                Some(Doubt { kind: DoubtKind::Failed, why: first_line(error) })
+                Some(Doubt { kind: DoubtKind::Failed, why: error.summary() })
             }
         };
         if doubt.as_ref().is_some_and(|doubt| doubt.kind == DoubtKind::Failed) {
@@ -335,13 +335,6 @@ fn is_hopeless(error: &RunError) -> bool {
         RunError::Spawn(SpawnError::NotListening { .. }) => true,
         _ => false,
     }
-}
-
-/// What is stored of an error: the rest is what a server wrote, which may name places of whoever measures.
-fn first_line(error: &RunError) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.split("; the last it wrote").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         ended_early: measured
             .broken
             .as_ref()
-            .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.to_string() }),
+            .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.summary() }),
         outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
         standstill: (tally.standstill.count > 0).then(|| Standstill {
             total_ns: nanos(tally.standstill.total),

@@ -184,6 +184,14 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// The error in a line that may be stored: without what a server wrote, which may name places of whoever measures.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let text = self.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        line.split("; the last it wrote").next().unwrap_or_default().to_owned()
+    }
+
     /// Whether a run that has begun its load ends with what was measured until then: the server, or an engine, ended it.
     pub(super) fn has_result(&self) -> bool {
         self.kind().is_some()

@@ -71,7 +71,11 @@ use shared::{Gauges, Rate, Shared, Window};
 ///
 /// See [`RunError`]. Nothing is left running then.
 pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError> {
-    Ok(measure(plan, progress)?.run)
+    let Outcome { run, error, .. } = measure(plan, progress)?;
+    if let Some(error) = error {
+        progress.note(&error.to_string());
+    }
+    Ok(run)
 }
 
 /// A run with what is too much to store of it.
@@ -82,6 +86,8 @@ pub struct Outcome {
     /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
     /// first hour.
     pub seconds: Vec<Option<Histogram<u32>>>,
+    /// What ended the load early, with what a spawned server wrote last.
+    pub error: Option<RunError>,
 }
 
 /// As [`execute`], with the histogram of each second.
@@ -111,7 +117,8 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     }
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
-    Ok(Outcome { run, seconds })
+    let error = measured.broken.map(|broken| broken.error);
+    Ok(Outcome { run, seconds, error })
 }
 
 /// All addresses of the URL's host; the port of `{port}` is not known yet.

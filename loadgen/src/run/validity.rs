@@ -78,7 +78,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     if let Some(broken) = &measured.broken
         && let Some(kind) = broken.error.kind()
     {
-        verdict.doubt(kind, broken.error.to_string());
+        verdict.doubt(kind, broken.error.summary());
     }
     echoes(plan, tally, &mut verdict);
     if plan.rate_per_s.is_some() {

@@ -319,6 +319,7 @@ fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
     }
     let run = &document(&output).runs[0];
     assert!(run.messages.is_some_and(|messages| messages.sent > 0) && run.ended_early.is_some());
+    assert!(!text(&output.stdout).contains("as the test wants it"), "what a server writes is not stored");
 }
 
 #[test]

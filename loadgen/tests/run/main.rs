@@ -2,9 +2,9 @@
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
-mod books;
 mod checker;
 mod command;
+mod conservation;
 mod duel;
 mod echo;
 mod endings;
@@ -72,7 +72,7 @@ fn assert_consistent(run: &Run) {
     assert!(run.phases.measure > 0);
 }
 
-/// The books of any run, whatever happened in it.
+/// Conservation of messages, which holds for every run, whatever happened in it.
 fn assert_balanced(run: &Run) {
     let messages = run.messages.expect("counted");
     let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;

@@ -228,17 +228,17 @@ impl Client {
     }
 }
 
-/// The books: every message that was planned has one outcome, connection by connection and in sum.
+/// Conservation: every message that was planned has one outcome, connection by connection and in sum.
 impl Client {
-    /// Closes them: tells what is lost of what has no echo, and checks that they balance.
-    pub(super) fn end_books(&mut self) {
+    /// Classifies what has no echo, and checks that the counts add up.
+    pub(super) fn finish_counts(&mut self) {
         let end = self.ended_at.unwrap_or(self.now);
         for index in 0..self.links.len() {
             if let Some(since) = self.links[index].down_since.take() {
                 self.tally.outages.add(end.since(since));
             }
             self.release_held(index as u32);
-            self.end_book(index, end);
+            self.classify_unanswered(index, end);
         }
         self.tally.settle();
         if let Some(pace) = &self.pace {
@@ -247,9 +247,9 @@ impl Client {
         self.tally.imbalance = self.imbalance();
     }
 
-    /// What has no echo on a connection: lost where the server has passed it by, or has been silent for too long; otherwise the
-    /// server may still answer it.
-    fn end_book(&mut self, link: usize, end: Nanos) {
+    /// Classifies the messages of a connection that have no echo. They are lost where a later one came back, or where the server
+    /// has been silent for too long. Otherwise it may still answer them.
+    fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.answer_timeout;
         let Link { ledger, heard_at, .. } = &mut self.links[link];
@@ -268,7 +268,7 @@ impl Client {
         }
     }
 
-    /// What does not add up.
+    /// Returns the first count that does not add up.
     fn imbalance(&self) -> Option<String> {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
@@ -277,14 +277,14 @@ impl Client {
         }
         let sum = |count: fn(&Ledger) -> u64| self.links.iter().map(|link| count(&link.ledger)).sum::<u64>();
         let tally = &self.tally;
-        let books = [
+        let counts = [
             ("sent", tally.sent.total, sum(Ledger::next)),
             ("answered", tally.received.total, sum(Ledger::answered)),
             ("lost", tally.integrity.lost, sum(Ledger::lost)),
             ("outstanding", tally.outstanding.count, sum(|ledger| ledger.outstanding().into())),
             ("outstanding at the end", self.outstanding, tally.outstanding.count),
         ];
-        let wrong = books.into_iter().find(|(_, counted, sum)| counted != sum)?;
+        let wrong = counts.into_iter().find(|(_, counted, sum)| counted != sum)?;
         Some(format!("{}: {} were counted, the connections have {}", wrong.0, wrong.1, wrong.2))
     }
 }

@@ -280,7 +280,7 @@ impl Client {
 
     /// What was counted.
     pub(crate) fn into_tally(mut self) -> Tally {
-        self.end_books();
+        self.finish_counts();
         self.tally
     }
 

@@ -18,7 +18,7 @@ fn has(run: &Run, kind: InvalidKind) -> bool {
 }
 
 #[test]
-fn books_balance_under_every_fault() {
+fn every_message_has_one_outcome_under_every_fault() {
     let faults = [
         Fault::None,
         Fault::Corrupt(3),
