@@ -131,7 +131,7 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
         || planned != sent + not_sent
         || sent != received + wrong + lost + outstanding
     {
-        return Err("the books do not balance");
+        return Err("the counts do not add up");
     }
     // Nothing is wrong that was not compared: what is called lost is that of connections that ended.
     if wrong > 0 || integrity.faults() > 0 && outcome.errors.total() == 0 && setting.gentle {
