@@ -1,6 +1,6 @@
 //! What a smoke session must show: that everything works, whatever its speed.
 
-use crate::result::{Document, Run};
+use crate::result::{Document, Messages, Run};
 
 /// Every complaint about `document`, one sentence each; none when all is well.
 #[must_use]
@@ -36,12 +36,22 @@ pub(super) fn complaints_of(run: &Run) -> Vec<String> {
             return complaints;
         }
     };
-    // An open loop has a latency for every planned message.
-    let received = if run.latency_ns.lag.count > 0 { run.offered } else { run.received };
-    if in_histogram != received || latency.count != received {
-        let count = latency.count;
-        complaints
-            .push(format!("{received} echoes, but {count} latencies and {in_histogram} in the histogram"));
+    if latency.count != in_histogram {
+        complaints.push(format!("{} latencies, but {in_histogram} in the histogram", latency.count));
+    }
+    let Some(messages) = run.messages else { return complaints };
+    let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
+    if planned != sent + not_sent || sent != echoed + wrong + lost + outstanding {
+        complaints.push(format!("the counts do not add up: {messages:?}"));
+    }
+    // An open loop has a latency for every planned message that was sent, a closed one for every echo of the window, and for
+    // what was outstanding at its end.
+    let (fewest, most) = match run.latency_ns.lag.count {
+        0 => (run.received, sent),
+        _ => (run.offered.saturating_sub(not_sent), run.offered),
+    };
+    if !(fewest..=most).contains(&latency.count) {
+        complaints.push(format!("{} latencies for {fewest} to {most} messages", latency.count));
     }
     complaints
 }
@@ -68,7 +78,11 @@ mod tests {
         complains(|document| drop(document.runs.remove(0)), "no run");
         complains(|document| document.runs[0].integrity.reordered = 1, "reordered: 1");
         complains(|document| document.runs[0].errors.timeout = 2, "timeout: 2");
-        complains(|document| document.runs[0].received += 1, "200001 echoes");
+        complains(|document| document.runs[0].received += 1, "200000 latencies for 200001");
+        complains(
+            |document| document.runs[0].messages.as_mut().expect("counted").outstanding = 1,
+            "do not add up",
+        );
         complains(|document| document.runs[0].latency_ns.corrected.hdr = Some("?".into()), "hdr");
         complains(
             |document| {
