@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::{Arrival, Integrity, InvalidKind, Payload, Run};
+use loadgen::result::{Arrival, Integrity, InvalidKind, Latencies, Payload, Run};
 use loadgen::run::Plan;
 use loadgen::trust::Trust;
 
@@ -99,6 +99,28 @@ fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
         assert!(run.invalid_reasons.iter().any(|reason| reason.ends_with("ends of 1 connection")));
         let outages = run.outages.expect("the connection was down");
         assert!(outages.count > 0 && outages.longest_ns <= outages.total_ns);
+    }
+}
+
+/// What was due while no connection was open had to wait for the server.
+#[test]
+fn downtime_is_the_servers_and_no_lag() {
+    let down = Duration::from_millis(1500);
+    for engine in engines() {
+        let server = Echo::ws(Fault::Down(down));
+        let run = run(&Plan {
+            connections: 1,
+            rate_per_s: Some(100.0),
+            reconnect: true,
+            measure: Duration::from_secs(3),
+            ..plan(&server.ws_url(), engine)
+        });
+        assert_balanced(&run);
+        let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
+        assert!(uncorrected.max >= 1_300_000_000, "{engine}: {}", uncorrected.max);
+        assert!(corrected.max >= uncorrected.max && lag.max * 2 < uncorrected.max, "{engine}: {}", lag.max);
+        let outages = run.outages.expect("the connection was down");
+        assert!(outages.count == 1 && outages.longest_ns >= 1_500_000_000, "{outages:?}");
     }
 }
 

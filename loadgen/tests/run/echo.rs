@@ -75,6 +75,8 @@ pub enum Fault {
     Merge,
     /// Sends Close 1001 after so many echoes.
     Rotate(u64),
+    /// Closes the first connection after 20 echoes, and lets the opening handshakes of all others wait for so long.
+    Down(Duration),
     /// Answers nothing of every second connection for so long, and then everything.
     HalfLate(Duration),
     /// Answers so many messages a second, over all connections.
@@ -234,6 +236,10 @@ fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, nu
             return (0..1 << 20).try_for_each(|_| stream.write_all(b"X: y\r\n"));
         }
         Fault::HangUp => return Ok(()),
+        Fault::Down(span) if number > 0 => {
+            thread::sleep(span);
+            stream.write_all(accepted.response())?;
+        }
         Fault::Mute => {}
         _ => stream.write_all(accepted.response())?,
     }
@@ -284,6 +290,9 @@ impl Session<'_> {
             Fault::Capacity(per_s) => thread::sleep(self.seen.turn(per_s)),
             Fault::Once if index > 0 => return Ok(()),
             Fault::Merge => return self.merge(opcode, payload),
+            Fault::Down(_) if self.number == 0 && index == 20 => {
+                return self.send(Opcode::Close, b"\x03\xe9down");
+            }
             Fault::Rotate(echoes) if index == echoes => {
                 return self.send(Opcode::Close, b"\x03\xe9rotating");
             }
