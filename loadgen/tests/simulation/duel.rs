@@ -133,7 +133,8 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
     {
         return Err("the books do not balance");
     }
-    // Nothing is wrong that was not compared: what is called lost is that of connections that ended.
+    // A message that was not compared must not count as wrong. Lost messages are those of connections that
+    // ended.
     if wrong > 0 || integrity.faults() > 0 && outcome.errors.total() == 0 && setting.gentle {
         return Err("a right server was accused");
     }
