@@ -513,7 +513,7 @@ mod tests {
             (0..count).for_each(|_| tally.standstill.add(Duration::from_millis(50)));
             kinds(&plan, &measured(tally, 0.5, None)).len()
         };
-        // Of two threads, in a window of a second.
+        // There are two threads, and the window is a second.
         assert_eq!((still(3), still(5)), (0, 1));
     }
 

@@ -91,8 +91,8 @@ impl Progress for Notes {
 
 // Several addresses.
 
-/// Drives one worker through a short load on a real engine, until `done` returns true for the messages that
-/// it has received.
+/// Drives one worker through a short load on a real engine. Returns its counts and the addresses in use, or the
+/// reason why a connection was not opened.
 fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Counted, String), String> {
     let (rehearsal, mut client) = Rehearsal::new(plan, addresses);
     let (remote, inbox) = engine::remote().expect("an eventfd");
