@@ -14,8 +14,7 @@ use crate::spawn::SpawnError;
 /// Function that carries out a run. Tests replace it by a quicker one.
 pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
-/// Receiver of lines about events during the session. The document has all of it too, so that nothing is lost
-/// without a reader.
+/// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
 pub type Notes<'a> = &'a mut dyn FnMut(&str);
 
 /// Most attempts at one run.

@@ -305,15 +305,15 @@ impl Judge {
             return None;
         };
         let Some(messages) = run.messages else {
-            self.wrong(true, || "the result does not say what became of the messages".to_owned());
+            self.wrong(true, || "the result has no counts of the messages".to_owned());
             return Some(run);
         };
         let outcomes = messages.echoed + messages.wrong + messages.lost + messages.outstanding;
         let is_balanced = messages.planned == messages.sent + messages.not_sent && messages.sent == outcomes;
-        self.wrong(!is_balanced, || format!("the books do not balance: {messages:?}"));
+        self.wrong(!is_balanced, || format!("the message counts do not add up: {messages:?}"));
         let (wrong, faults) = (messages.wrong, run.integrity.faults());
         self.wrong(wrong + faults > 0, || {
-            format!("a server that answers rightly is accused: {:?}", run.integrity)
+            format!("a correct server is blamed for faults: {:?}", run.integrity)
         });
         Some(run)
     }

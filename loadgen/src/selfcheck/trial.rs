@@ -148,7 +148,7 @@ impl Stop {
         Ok(Self { listener, port, after, span, began: None })
     }
 
-    /// Stops the process or continues it when the time has come. Returns true once it has continued.
+    /// Stops the process for the set time once it is due, and then continues it. Returns true when it has done so.
     fn apply(&mut self, pid: u32) -> bool {
         if self.began.is_none() && self.listener.accept().is_ok() {
             self.began = Some(Instant::now());
