@@ -1,8 +1,9 @@
 //! `without_io_uring [--only CALL] COMMAND ARGS...`: runs a command as a host would that refuses io_uring.
 //!
-//! Installs a seccomp filter (seccomp(2)) that answers `io_uring_setup`, `io_uring_enter` and `io_uring_register`, or one of them
-//! only, with EPERM, as Docker's default profile does, then replaces itself with the command. The filter holds for the command and
-//! everything it starts. Needs no privileges: `no_new_privs` is set, so set-user-ID programs do not gain any either.
+//! Installs a seccomp filter (seccomp(2)) and then replaces itself with the command. As Docker's default
+//! profile does, the filter answers `io_uring_setup`, `io_uring_enter` and `io_uring_register`, or only one
+//! of them, with EPERM. The filter holds for the command and everything it starts. Needs no privileges:
+//! `no_new_privs` is set, so set-user-ID programs do not gain any either.
 
 #![allow(
     unsafe_code,
@@ -42,7 +43,7 @@ const CALLS: [(&str, c_long); 3] = [
     ("io_uring_register", libc::SYS_io_uring_register),
 ];
 
-/// From here on these system calls fail with EPERM in this process and in all it starts.
+/// Makes these system calls fail with EPERM in this process and in all processes that it starts.
 fn refuse(calls: &[c_long]) -> io::Result<()> {
     let mut filter = filter(calls)?;
     let program = sock_fprog {

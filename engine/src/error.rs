@@ -26,7 +26,8 @@ pub enum EngineError {
         /// The setting: 1 refuses it to ordinary users, 2 to everyone.
         value: String,
     },
-    /// The kernel refuses a system call of io_uring although the setting allows it: a seccomp filter, usually a container's.
+    /// The kernel refuses a system call of io_uring although the setting allows it. The reason is a seccomp
+    /// filter, usually a container's.
     #[error(
         "{call} is refused to this process ({source}): probably a seccomp filter of a container; \
          allow io_uring_setup, io_uring_enter and io_uring_register there, or use --engine epoll"
@@ -34,7 +35,7 @@ pub enum EngineError {
     Refused {
         /// The system call.
         call: &'static str,
-        /// What it said.
+        /// The error that it returned.
         source: io::Error,
     },
     /// The kernel was built without io_uring.

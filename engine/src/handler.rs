@@ -103,8 +103,8 @@ pub trait Handler: Sized + 'static {
     /// it; of a plain connection there is nothing to tell.
     fn secured(&mut self, _id: ConnId, _c: &mut Self::Conn, _out: &mut Output<'_>) {}
 
-    /// A [`Worker::connect`] failed; its `tag` tells which. Its place is free: a connect begun here can take it, at
-    /// [`Config::max_connects`](crate::Config::max_connects) too.
+    /// Reports that the [`Worker::connect`] with this `tag` failed. Its place is free: a connect begun here
+    /// can take it, at [`Config::max_connects`](crate::Config::max_connects) too.
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error);
 
     /// Bytes have arrived. The handler consumes all of them: what it needs later it keeps itself. It may write to

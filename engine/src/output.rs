@@ -248,8 +248,9 @@ impl Output<'_> {
         self.record.unsent
     }
 
-    /// Stops calls of `received` until [`Output::resume`]. What arrives meanwhile stays in the kernel, but for what had
-    /// arrived in this turn already. A reset ends the connection all the same; the other end's FIN waits behind what it has sent.
+    /// Stops calls of `received` until [`Output::resume`]. Input that arrives meanwhile stays in the kernel,
+    /// except input that had already arrived in this turn. A reset ends the connection all the same. The
+    /// peer's FIN waits behind the input before it.
     pub fn pause(&mut self) {
         self.record.commands.pause = Some(true);
     }

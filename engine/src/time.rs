@@ -28,7 +28,8 @@ impl Nanos {
     }
 }
 
-/// CPU time of a process, threads that have ended included (clock_getcpuclockid(3)); `None` where there is no such process.
+/// Returns the CPU time of a process, with its threads that have ended (clock_getcpuclockid(3)). `None` where
+/// there is no such process.
 #[must_use]
 pub fn process_cpu_time(pid: u32) -> Option<Duration> {
     let mut clock = 0;
@@ -82,7 +83,7 @@ mod tests {
         let before = process_cpu_time(me).expect("this process");
         std::thread::spawn(spin).join().expect("no panic");
         assert!(process_cpu_time(me).expect("this process") >= before + Duration::from_millis(20));
-        // The kernel gives no number beyond 2^22.
+        // The kernel assigns no number beyond 2^22.
         assert_eq!(process_cpu_time((1 << 22) + 1), None);
     }
 

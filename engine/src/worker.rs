@@ -17,7 +17,7 @@ pub trait WorkerCore<H: Handler> {
     fn connect(&mut self, connect: Connect);
     /// See [`Worker::with`]; `f` is called at most once. Whether it was called.
     fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool;
-    /// See [`Worker::abort`].
+    /// Aborts a connection; see [`Worker::abort`].
     fn abort(&mut self, id: ConnId);
     /// See [`Worker::connections`].
     fn connections(&self) -> usize;
@@ -77,8 +77,8 @@ impl<'a, H: Handler> Worker<'a, H> {
         result
     }
 
-    /// Drops what is unsent of a connection and closes it, also one that is closing gently already. Nothing happens when it is
-    /// gone.
+    /// Discards the unsent output of a connection and closes it, also while it is already closing gently.
+    /// Does nothing when the connection is gone.
     pub fn abort(&mut self, id: ConnId) {
         self.core.abort(id);
     }

@@ -54,7 +54,7 @@ fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
     );
 }
 
-/// A ring can be set up, and is of no use.
+/// Covers a ring that can be set up and not used.
 #[test]
 fn a_call_refused_after_the_setup_is_named() {
     if let Some(call) = env::var_os(UNDER_THE_FILTER) {

@@ -1,8 +1,8 @@
-//! A control group of the server's own: cgroups(7).
+//! The server's own control group: cgroups(7).
 //!
-//! The kernel counts for a control group whatever has run in it, also threads and processes that have ended. We enable no
-//! controller, so that how the server is scheduled stays the same. (In version 1 `cpuacct` may be mounted together with `cpu`:
-//! then the server gets its share of a processor as a group.)
+//! The kernel counts for a control group everything that has run in it, also threads and processes that have
+//! ended. We enable no controller, so the scheduling of the server stays the same. (In version 1 `cpuacct`
+//! may be mounted together with `cpu`. Then the server gets its share of a processor as a group.)
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use crate::procfs::Times;
 use crate::result::CostSource;
 
-/// Beginning of a group's name; the number of the process that made it follows.
+/// Beginning of a group's name. The number of the process that made it follows.
 const PREFIX: &str = "sparring-server-";
 
-/// The version of the hierarchy that a control group is in.
+/// Version of the hierarchy that a control group is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// The controller `cpuacct`.
@@ -32,7 +32,7 @@ impl From<Version> for CostSource {
     }
 }
 
-/// A control group that was made for one server.
+/// Control group that was made for one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cgroup {
     folder: PathBuf,
@@ -40,13 +40,13 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a control group below the caller's own and moves the caller into it. `None` where that is not allowed, or
-    /// where the group does not tell its CPU time.
+    /// Makes a control group below the caller's own and moves the caller into it. Returns `None` where that
+    /// is not allowed, or where the group does not report its CPU time.
     pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
         own.into_iter().find_map(|(parent, version)| {
-            // Who may not come back must not go.
+            // Without permission to move back, the caller stays where it is.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
             let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
             remove_abandoned(&parent);
@@ -59,13 +59,13 @@ impl Cgroup {
         })
     }
 
-    /// The control group at `folder`.
+    /// Returns the control group at `folder`.
     pub(crate) fn at(folder: &Path) -> Self {
         let version = if folder.join("cpu.stat").exists() { Version::V2 } else { Version::V1 };
         Self { folder: folder.to_owned(), version }
     }
 
-    /// Moves the caller back to where it came from.
+    /// Moves the caller back to its former control group.
     pub(crate) fn leave(&self) -> io::Result<()> {
         self.folder.parent().map_or(Ok(()), enter)
     }
@@ -74,7 +74,7 @@ impl Cgroup {
         &self.folder
     }
 
-    /// CPU time of all that has run in it.
+    /// Returns the CPU time of everything that has run in it.
     pub(crate) fn times(&self) -> Option<Times> {
         let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
         match self.version {
@@ -87,19 +87,19 @@ impl Cgroup {
         }
     }
 
-    /// Ends everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
+    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
     pub(crate) fn kill(&self) {
-        // Where it cannot, the processes are ended one by one: whoever calls this does both.
+        // Where the kernel cannot, the caller also kills the processes one by one.
         let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
-    /// Removes it; returns whether it has gone. The kernel refuses while a process of it is ending.
+    /// Removes the group. Returns true where it is gone: the kernel refuses while a process of it is ending.
     pub(crate) fn remove(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
     }
 }
 
-/// Removes groups whose makers were killed together with their generators.
+/// Removes groups of supervisors that were killed together with their generators.
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -107,7 +107,7 @@ fn remove_abandoned(parent: &Path) {
         if maker.is_some_and(|maker| {
             maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists()
         }) {
-            // The kernel refuses where a process is in it.
+            // The kernel refuses where the group has a process.
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -127,11 +127,11 @@ fn parse_cpu_stat(text: &str) -> Option<Times> {
     Some(Times { total_ns: nanoseconds("usage_usec")?, user_ns, system_ns })
 }
 
-/// The folders of a process's control groups that count CPU time, version 2 first. `membership` is its
-/// `/proc/PID/cgroup`, `mounts` its `mountinfo`.
+/// Returns the folders of a process's control groups that count CPU time, version 2 first. `membership` is
+/// its `/proc/PID/cgroup`, `mounts` its `mountinfo`.
 fn own_groups(membership: &str, mounts: &str) -> Vec<(PathBuf, Version)> {
     let find = |version: Version| {
-        // `0::PATH`, and `N:cpu,cpuacct:PATH`.
+        // The lines have the form `0::PATH` or `N:cpu,cpuacct:PATH`.
         let path = membership.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':');
             let controllers = fields.nth(1)?;
@@ -146,7 +146,7 @@ fn own_groups(membership: &str, mounts: &str) -> Vec<(PathBuf, Version)> {
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// The folder of the control group `path`, where a line of `mountinfo` is that of its hierarchy.
+/// Returns the folder of the control group `path`, where a line of `mountinfo` describes its hierarchy.
 fn mounted_at(line: &str, version: Version, path: &Path) -> Option<PathBuf> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');
@@ -169,7 +169,7 @@ mod tests {
     fn abandoned_groups_are_removed() {
         let parent = std::env::temp_dir().join(format!("sparring-abandoned-{}", std::process::id()));
         let of = |maker: &str| parent.join(format!("{PREFIX}{maker}"));
-        // No process has the highest number; process 1 is always there.
+        // No process has the highest number. Process 1 always exists.
         let names = ["4294967295", "1", "other"];
         names.into_iter().for_each(|name| fs::create_dir_all(of(name)).expect("a temporary folder"));
         remove_abandoned(&parent);
@@ -191,7 +191,7 @@ mod tests {
             (PathBuf::from("/sys/fs/cgroup/cpuacct/b"), Version::V1),
         ];
         assert_eq!(own_groups(membership, MOUNTS), expected);
-        // A group outside of what is mounted here.
+        // The group is outside of the mounted part of the hierarchy.
         assert_eq!(own_groups("2:cpuacct:/elsewhere\n", MOUNTS), []);
         assert_eq!(own_groups("", ""), []);
     }

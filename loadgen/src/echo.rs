@@ -181,7 +181,7 @@ pub enum EchoError {
     /// None of the host's addresses can be connected to.
     #[error("{detail}")]
     Connect {
-        /// The addresses that were tried, and what the kernel said.
+        /// The addresses that were tried, and the errors of the kernel.
         detail: String,
     },
     /// The other end is no WebSocket server, or refuses us.
@@ -266,9 +266,9 @@ struct EchoClient {
     limits: Limits,
     connect_timeout: Duration,
     closing_timeout: Duration,
-    /// In the order in which they are tried: the one that worked last is the first.
+    /// Addresses in the order of attempts. The address that worked last is the first.
     addresses: Vec<SocketAddr>,
-    /// Those of them that were tried in vain for the connection that is being made.
+    /// Failed attempts for the connection that is being made.
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
     visit: Visit,

@@ -69,11 +69,12 @@ impl Opening {
         Self { nonce, head: Vec::new(), response: FinalResponse::default() }
     }
 
-    /// Reads on in the response: how many of `bytes` belong to it, and to interim ones before it, once it is whole and right.
+    /// Reads more of the response. Once the response is complete and valid, returns the number of `bytes`
+    /// that belong to it and to the interim responses before it.
     ///
     /// # Errors
     ///
-    /// A response that opens no WebSocket.
+    /// Fails where the response opens no WebSocket.
     pub(crate) fn read(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Option<usize>, Refused> {
         if self.head.is_empty() {
             // Nearly always the whole response comes in one piece.
@@ -105,7 +106,7 @@ impl Opening {
 #[derive(Debug)]
 pub(crate) struct Refused {
     error: ResponseError,
-    /// What the server says about it, escaped; empty where it says nothing.
+    /// The server's own explanation, escaped; empty where it gives none.
     said: String,
 }
 
@@ -125,7 +126,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Text of the server, to be shown: on one line, control characters escaped, at most 200 characters.
+/// Returns the server's text for display: on one line, control characters escaped, at most 200 characters.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     let (mut shown, mut len) = (String::new(), 0);
@@ -144,10 +145,10 @@ pub(crate) fn quoted(text: &str) -> String {
     shown
 }
 
-/// Addresses that were tried in vain, with what the kernel said of each.
+/// Addresses where an attempt failed, with the error of the kernel for each.
 pub(crate) type Failures = Vec<(SocketAddr, io::Error)>;
 
-/// Tells people which addresses were tried, and why none of them can be connected to.
+/// Describes for people which addresses were tried, and why none of them can be connected to.
 pub(crate) fn describe_failures(failures: &[(SocketAddr, io::Error)]) -> String {
     let (addresses, errors): (Vec<_>, Vec<_>) =
         failures.iter().map(|(address, error)| (address.to_string(), error.to_string())).unzip();

@@ -11,7 +11,7 @@ use crate::result::CostSource;
 /// Linux targets have (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
-/// CPU time, nanoseconds.
+/// CPU time, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) total_ns: u64,
@@ -58,29 +58,31 @@ impl Times {
     }
 }
 
-/// A process: its number, and when it started. A number alone is given to another process sooner or later.
+/// Key of a process: its number and the time of its start. The kernel sooner or later gives a number to
+/// another process.
 type ProcessKey = (u32, u64);
 
-/// CPU time of a server, and what else it costs, as last seen.
+/// CPU time and other costs of a server, as last read.
 ///
-/// A server is what descends from one process, the root, which itself is no part of it. The root inherits the children of
-/// processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them. So the kernel adds whatever has ended to the children's
-/// time of a process that lives: nothing is lost but the time of processes that nobody waits for (SIGCHLD ignored).
+/// A server is all descendants of one process, the root, which itself does not belong to it. The root
+/// inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them. So the kernel
+/// adds the time of an ended process to the children's time of a process that lives. Only the time of
+/// processes that nobody waits for is lost (SIGCHLD ignored?).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
     /// Nanoseconds on a CPU, and waiting for one, by process and thread. A thread that has ended keeps its last values.
     threads: BTreeMap<(u32, u32), (u64, u64)>,
     /// Context switches by process and thread, voluntary and not.
     switches: BTreeMap<(u32, u32), (u64, u64)>,
-    /// The cost of the living processes, without and of the children that they waited for.
+    /// Cost of each living process: its own, and that of the children that it waited for.
     living: BTreeMap<ProcessKey, (Cost, Cost)>,
-    /// The cost of processes that have ended without anybody waiting for them, as last seen.
+    /// Cost of processes that have ended without a wait, as last read.
     unwaited: Cost,
-    /// All of the tree's cost.
+    /// Cost of the whole tree.
     tree: Cost,
-    /// The tree's CPU time in ticks only, nanoseconds.
+    /// CPU time of the tree by ticks alone, in nanoseconds.
     ticks_ns: u64,
-    /// Counters of ticks that were summed up; each is cut off to whole ticks.
+    /// Number of tick counters in that sum. Each is rounded down to whole ticks.
     tick_counters: u64,
     /// CPU time of the server's control group, where it has one.
     group: Option<(Times, Version)>,
@@ -89,48 +91,52 @@ pub(crate) struct CpuUsage {
 /// CPU time that passed between two looks, nanoseconds, and what happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuSpent {
-    /// In all, of all threads and processes, also of those that have ended.
+    /// Total CPU time of all threads and processes, also of those that have ended.
     pub(crate) total_ns: u64,
-    /// In user space; sampled by the timer tick.
+    /// CPU time in user space, sampled by the timer tick.
     pub(crate) user_ns: u64,
-    /// In the kernel; sampled likewise.
+    /// CPU time in the kernel, sampled by the timer tick.
     pub(crate) system_ns: u64,
-    /// Of the thread that had least idle time: on a CPU or waiting for one. Threads that came and went count as one.
+    /// Time of the thread with the least idle time: on a CPU or waiting for one. Threads that started and
+    /// ended count as one.
     pub(crate) busiest_ns: u64,
     /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
     pub(crate) waited_ns: u64,
-    /// Context switches because a thread waited for something. Not known where ended threads did much of the work.
+    /// Context switches because a thread waited for something. `None` where ended threads did much of the
+    /// work.
     pub(crate) voluntary_switches: Option<u64>,
-    /// Context switches because something else was to run; not known likewise.
+    /// Context switches because something else was to run. `None` in the same cases.
     pub(crate) involuntary_switches: Option<u64>,
     /// Page faults.
     pub(crate) faults: u64,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
-    /// Processes ended that nobody waited for: part of their time is missing.
+    /// True where processes ended without a wait, so that part of their time is missing.
     pub(crate) is_incomplete: bool,
-    /// Set where the kernel's two accounts of the CPU time differ.
+    /// The kernel's two accounts of the CPU time, where they differ.
     pub(crate) disagreement: Option<Disagreement>,
 }
 
-/// CPU time by two accounts of the kernel that differ by more than the ticks' error, nanoseconds.
+/// CPU time by two accounts of the kernel that differ by more than the error of ticks, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Disagreement {
-    /// What the run's cost is made of.
+    /// CPU time that the run's cost is based on.
     pub(crate) used_ns: u64,
-    /// The sum over `/proc/PID/stat`.
+    /// Sum over `/proc/PID/stat`.
     pub(crate) ticks_ns: u64,
 }
 
-/// Two accounts of the same time may differ by this part: they are not read at the same moment.
+/// Divisor of a CPU time by which two accounts of it may differ, because they are not read at the same
+/// moment.
 const SKEW: u64 = 50;
-/// Context switches are known where ended threads did at most this part of the work, or one tick.
+/// Divisor of the CPU time that ended threads may have used where context switches are still known. One tick
+/// is allowed too.
 const UNSEEN: u64 = 20;
-/// How often a tree is read again while processes end.
+/// Attempts to read a tree while processes end.
 const TREE_ATTEMPTS: usize = 5;
 
 impl CpuUsage {
-    /// Looks again, at what descends from `root`, and at the control group that it is in.
+    /// Reads the costs of the descendants of `root` and of their control group.
     pub(crate) fn look(&mut self, root: u32, cgroup: Option<&Cgroup>) {
         let tree = settled_tree(root);
         let mut living = BTreeMap::new();
@@ -176,10 +182,10 @@ impl CpuUsage {
             Some((times, version)) if tree.times.total_ns <= times.total_ns + error_ns => {
                 (times, version.into())
             }
-            // It has left the group, or there is none.
+            // The server has left the group, or has none.
             _ => (tree.times, CostSource::Procfs),
         };
-        // Samples of the timer tick: they tell the proportion, not the sum.
+        // The samples of the timer tick give the proportion, not the sum.
         let sampled = u128::from(times.user_ns + times.system_ns).max(1);
         let part = |part_ns| (u128::from(times.total_ns) * u128::from(part_ns) / sampled) as u64;
         let ticks_ns = self.ticks_ns.saturating_sub(earlier.ticks_ns);
@@ -196,7 +202,7 @@ impl CpuUsage {
         }
     }
 
-    /// What is known thread by thread; `total_ns` is what all have spent.
+    /// Returns the figures that are known per thread. `total_ns` is the CPU time of all threads.
     fn threads_since(&self, earlier: &Self, total_ns: u64) -> CpuSpent {
         let each = self.threads.iter().map(|(thread, &(on_cpu, waiting))| {
             let then = earlier.threads.get(thread).copied().unwrap_or_default();
@@ -218,22 +224,22 @@ impl CpuUsage {
         }
     }
 
-    /// By how much ticks may differ from scheduler time. Every counter is cut off to whole ticks, and the time of a thread that
-    /// runs is brought up to date with the next tick.
+    /// Returns the largest difference of ticks from scheduler time. Every counter is rounded down to whole
+    /// ticks, and the kernel updates the time of a running thread at the next tick.
     fn tick_error_ns(&self, total_ns: u64) -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         (self.tick_counters + self.threads.len().min(processors) as u64) * TICK_NS + total_ns / SKEW
     }
 }
 
-/// The cost of a living process, also of its threads that have ended, without its children.
+/// Returns the cost of a living process without its children, but with its threads that have ended.
 fn own_cost(pid: u32, stat: &Stat) -> Cost {
     let exact = engine::process_cpu_time(pid).and_then(|time| u64::try_from(time.as_nanos()).ok());
     let total_ns = exact.unwrap_or(stat.own.times.total_ns);
     Cost { times: Times { total_ns, ..stat.own.times }, ..stat.own }
 }
 
-/// The cost of processes that have ended since, where nobody has waited for them: nothing that lives has grown by it.
+/// Returns the cost of processes that have ended since without a wait: no living process has grown by it.
 fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey, (Cost, Cost)>) -> Cost {
     let (mut ended, mut waited_for, mut count) = (Cost::default(), Cost::default(), 0);
     for (process, (own, children)) in then {
@@ -246,7 +252,7 @@ fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey
         }
     }
     let missing = ended.since(waited_for);
-    // User and system time are cut off to whole ticks, once for each process that waits.
+    // User and system time are rounded down to whole ticks, once for each process that waits.
     let error_ns = 2 * TICK_NS * now.len().min(count) as u64;
     if missing.times.total_ns > error_ns { missing } else { Cost::default() }
 }
@@ -298,11 +304,11 @@ pub(crate) fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
 pub(crate) struct Stat {
     parent: u32,
     pub(crate) group: u32,
-    /// Time of its start, in ticks since the machine's.
+    /// Time of its start, in ticks since the start of the machine.
     start: u64,
-    /// All threads, also those that have ended.
+    /// Cost of all its threads, also of those that have ended.
     own: Cost,
-    /// Children that have ended and were waited for, with theirs.
+    /// Cost of children that have ended and were waited for, with that of their own children.
     children: Cost,
 }
 
@@ -327,19 +333,19 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// What descends from a process, without it.
+/// Returns the descendants of a process, without the process itself.
 pub(crate) fn descendants(root: u32) -> BTreeMap<u32, Stat> {
     let mut tree = tree(root);
     tree.remove(&root);
     tree
 }
 
-/// A process and what descends from it.
+/// Returns a process and its descendants.
 fn tree(root: u32) -> BTreeMap<u32, Stat> {
     let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut all: BTreeMap<u32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
-    // One whose parent has ended while we read has another parent by now.
+    // A process whose parent ends during the read has another parent by now.
     let is_torn = |stat: &Stat| !all.contains_key(&stat.parent);
     let torn: Vec<u32> = all.iter().filter(|(_, stat)| is_torn(stat)).map(|(&pid, _)| pid).collect();
     all.extend(torn.into_iter().filter_map(|pid| Some((pid, stat(pid)?))));
@@ -352,8 +358,8 @@ fn tree(root: u32) -> BTreeMap<u32, Stat> {
     all
 }
 
-/// As [`tree`], at a moment between two ends of processes: the cost of one that ends is either its own or its parent's, not
-/// both, and not neither.
+/// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended process counts
+/// once: as its own, or as its parent's.
 fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
     let mut seen = tree(root);
     for _ in 1..TREE_ATTEMPTS {
@@ -542,7 +548,8 @@ mod tests {
         Cost { times: Times { total_ns, user_ns: total_ns, system_ns: 0 }, faults: 0 }
     }
 
-    /// A usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, its control group `group_ns`.
+    /// Returns a usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, and whose control
+    /// group has spent `group_ns`.
     fn usage(tree_ns: u64, ticks_ns: u64, group_ns: Option<u64>) -> CpuUsage {
         let group = group_ns.map(|ns| (cost(ns).times, Version::V2));
         CpuUsage { tree: cost(tree_ns), ticks_ns, group, ..CpuUsage::default() }
@@ -557,7 +564,7 @@ mod tests {
         now.switches.insert((1, 2), (5, 6));
         let spent = now.since(&CpuUsage::default());
         assert_eq!((spent.total_ns, spent.source, spent.disagreement), (SECOND, CostSource::Procfs, None));
-        // Threads that came and went did 0.8 s of it: nobody knows how often they were switched.
+        // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their switches.
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
         now.threads.insert((1, 3), (800_000_000, 0));
         assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));
@@ -589,7 +596,7 @@ mod tests {
         };
         let group = Some(2 * SECOND);
         assert_eq!(source(usage(SECOND, SECOND, group)), (2 * SECOND, CostSource::CgroupV2));
-        // A server that has moved itself elsewhere.
+        // The server has moved itself to another group.
         assert_eq!(source(usage(4 * SECOND, 4 * SECOND, group)), (4 * SECOND, CostSource::Procfs));
         assert_eq!(source(usage(SECOND, SECOND, None)), (SECOND, CostSource::Procfs));
         let is_incomplete = |group| {
@@ -605,7 +612,7 @@ mod tests {
         let with_children = |children| BTreeMap::from([((1, 0), (cost(6), cost(children)))]);
         assert_eq!(unwaited(&then, &with_children(SECOND)), cost(SECOND + 7));
         assert_eq!(unwaited(&then, &with_children(2 * SECOND)), Cost::default());
-        // The same number, started at another time.
+        // The same process number with another time of start.
         let again = BTreeMap::from([((2, 9), (cost(1), cost(0)))]);
         assert_eq!(unwaited(&then, &again), cost(2 * SECOND + 12));
     }
@@ -633,7 +640,7 @@ mod tests {
         assert!(ran.faults > 0 && ran.total_ns > 0 && memory.resident > 0);
         usage.look(me, None);
         assert!(!descendants(me).contains_key(&child.id()));
-        // Waited for by us: nothing of it is lost.
+        // We have waited for it, so none of its cost is lost.
         assert!(usage.since(&CpuUsage::default()).faults >= ran.faults);
     }
 }

@@ -106,8 +106,9 @@ enum Bracket {
 }
 
 impl<E> Search<'_, E> {
-    /// Whether the thresholds are met at `rate`. A trial that the generator or the machine limited is repeated once: it says
-    /// nothing about the server, and the machine may have been disturbed.
+    /// Returns true where the thresholds are met at `rate`. A trial that the generator or the machine limited
+    /// is repeated once. Such a trial tells nothing about the server, and the machine may have been
+    /// disturbed.
     fn try_rate(&mut self, rate: f64, is_confirmation: bool) -> Result<bool, E> {
         let length = if is_confirmation { self.range.full } else { self.range.trial_length(rate) };
         let measure_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
@@ -183,7 +184,7 @@ impl<E> Search<'_, E> {
         let Range { lowest, highest, .. } = *self.range;
         let above = |trial: &&Trial| found.is_none_or(|rate| trial.rate_per_s > rate);
         let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != Outcome::Met);
-        // Of several trials at one rate the last: it repeats those before it.
+        // Of several trials at one rate the last one counts, because it repeats the others.
         let nearest = failed.rev().min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         match (found, nearest.map(|trial| (trial.rate_per_s, &trial.outcome))) {
             (Some(_), None) => {
@@ -317,7 +318,7 @@ mod tests {
         let found = find(&RANGE, &mut attempt).expect("no attempt fails");
         assert!(found.rate_per_s.is_some_and(|rate| rate > 19_500.0), "{found:?}");
         assert!(found.conclusion.contains("p99<2ms: 5ms"), "{}", found.conclusion);
-        // Each has its own line among the trials, as among the runs.
+        // Each trial has its own line, as each run has.
         assert!(found.trials.len().is_multiple_of(2));
         assert!(found.trials.chunks(2).all(|pair| pair[0].rate_per_s == pair[1].rate_per_s));
     }

@@ -81,7 +81,7 @@ pub struct Judgement {
     pub met: bool,
     /// The same for people.
     pub text: String,
-    /// `value` is a lower bound, because messages had no echo when the run ended.
+    /// True where `value` is a lower bound, because messages had no echo when the run ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_least: bool,
 }
@@ -139,7 +139,7 @@ impl Threshold {
     pub fn judge(&self, run: &Run) -> Judgement {
         let value = self.metric.of(run);
         let at_least = value.is_some() && self.metric.is_bound(run);
-        // A lower bound shows that a figure is high, never that it is low.
+        // A lower bound can show that a figure is high and cannot show that it is low.
         let can_be_met = !at_least || matches!(self.comparison, Comparison::Above | Comparison::AtLeast);
         let met = can_be_met && value.is_some_and(|value| self.comparison.holds(value, self.limit));
         let text = match value {
@@ -237,7 +237,7 @@ impl Metric {
         }
     }
 
-    /// Whether the figure of this run is a lower bound.
+    /// Returns true where the figure of this run is a lower bound.
     fn is_bound(self, run: &Run) -> bool {
         run.censored.is_some_and(|censored| match self {
             Self::Quantile(q) => censored.bounds(q),

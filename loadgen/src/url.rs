@@ -148,7 +148,7 @@ impl FromStr for Url {
 ///
 /// # Errors
 ///
-/// What the resolver says.
+/// Fails with the error of the resolver.
 pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in (host, port).to_socket_addrs()? {

@@ -132,8 +132,8 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
     byte_rate: u64,
 
-    /// Over its rate a WebSocket is not read from until it is within it again, or closed with 1008. One that is 5 s ahead of its
-    /// rate is closed in any case.
+    /// Action when a WebSocket exceeds its rate: pause reading until it is within the rate again, or close
+    /// with 1008. A WebSocket that is 5 s ahead of its rate is closed in any case.
     #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
     rate_policy: Policy,
 
@@ -334,7 +334,7 @@ fn size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes(text)?).map_err(|error| error.to_string())
 }
 
-/// Of one message more than this is not kept.
+/// Largest part of one message that is kept.
 const MAX_MESSAGE: u64 = 2 << 30;
 
 fn message_size(text: &str) -> Result<u64, String> {

@@ -270,7 +270,8 @@ impl ListenAddress {
         (self.host.as_str(), self.port).to_socket_addrs()
     }
 
-    /// What a user may expect a listener to cover that is bound to `bound` alone; `None` where there is nothing of the kind.
+    /// Describes what a user may expect a listener to cover that is bound to `bound` alone. `None` where it
+    /// covers everything.
     pub(crate) fn not_covered(&self, bound: SocketAddr) -> Option<String> {
         self.not_covered_of(bound, self.addresses().into_iter().flatten())
     }

@@ -14,13 +14,14 @@ use crate::rate::Usage;
 pub struct Connection {
     pub(crate) stage: Stage,
     pub(crate) assembly: Assembly,
-    /// What no message needs.
+    /// State that no message needs.
     pub(crate) account: Box<Account>,
     /// When something last arrived.
     heard: Tick,
     /// Pings sent since.
     unanswered: u8,
-    /// A deadline has found it inside a frame of which no payload had come, and no frame has ended since.
+    /// True since a deadline has found it inside a frame without payload so far. Reset where a frame ends or
+    /// its payload comes.
     is_stuck: bool,
 }
 
@@ -36,16 +37,16 @@ pub(crate) enum Stage {
     Refused,
 }
 
-/// What limits, deadlines and the log need to know of a connection.
+/// State of a connection for limits, deadlines and the log.
 #[derive(Debug)]
 pub(crate) struct Account {
     peer: Option<(IpAddr, u16)>,
     pub(crate) usage: Usage,
-    /// Its reads pause until then; [`Nanos::NEVER`]: they do not.
+    /// Time until which its reads pause; [`Nanos::NEVER`] where they do not.
     pub(crate) paused_until: Nanos,
-    /// When a deadline found it stuck.
+    /// Time at which a deadline found it stuck.
     stuck_since: Tick,
-    /// Bytes that its peer had not taken when last looked at; beyond 32 bits the largest.
+    /// Unsent output in bytes at the last check. Beyond 32 bits it is the largest number.
     unsent: u32,
 }
 
@@ -69,8 +70,8 @@ impl Connection {
         self.account.peer.map(SocketAddr::from)
     }
 
-    /// How long it has certainly been inside the same frame without payload: since the deadline that found it there, if no frame
-    /// has ended since then.
+    /// Returns the time for which it has certainly been inside the same frame without payload. It begins at
+    /// the deadline that found the connection there, if no frame has ended since then.
     pub(crate) fn stuck(&mut self, now: Nanos) -> Duration {
         if !std::mem::replace(&mut self.is_stuck, true) {
             self.account.stuck_since = Tick::at(now);
@@ -78,14 +79,14 @@ impl Connection {
         self.account.stuck_since.until(now)
     }
 
-    /// A frame has ended, or its payload is coming.
+    /// Notes that a frame has ended, or that its payload is coming.
     #[inline]
     pub(crate) fn is_not_stuck(&mut self) {
         self.is_stuck = false;
     }
 
-    /// Takes it for a sign of life that fewer bytes are unsent than at the last look. A ping is written after the look: that the
-    /// kernel has taken it says nothing.
+    /// Counts the connection as alive where fewer bytes are unsent than at the last check. A ping is written
+    /// after the check, because the kernel's acceptance of it tells nothing about the peer.
     pub(crate) fn look_at_output(&mut self, unsent: usize, now: Nanos) {
         let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
         if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
@@ -101,10 +102,11 @@ impl Connection {
     }
 }
 
-/// When a silent connection is pinged, and when it is given up.
+/// Rules for pinging a silent connection and for closing it.
 ///
-/// Silence is that nothing has arrived, and that the peer has taken no output. Nothing is rescheduled when bytes arrive: the
-/// deadline fires where it was set, finds how long the connection has been silent, and moves on.
+/// A connection is silent while nothing arrives and the peer accepts no output. Received bytes reschedule
+/// nothing. The deadline fires at its set time, computes how long the connection has been silent, and moves
+/// on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// A connection from which nothing came for this long is closed with 1001; zero: never.
@@ -247,7 +249,7 @@ mod tests {
         let mut c = idle(at(0));
         assert_eq!(c.stuck(at(10_000)), Duration::ZERO);
         assert_eq!(c.stuck(at(30_000)), Duration::from_secs(20));
-        // Bytes of the same frame change nothing.
+        // More bytes of the same frame change nothing.
         c.heard(at(31_000));
         assert_eq!(c.stuck(at(40_000)), Duration::from_secs(30));
         c.is_not_stuck();

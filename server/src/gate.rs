@@ -213,8 +213,8 @@ impl Gate {
 
 /// Refused connections that have not closed yet, the oldest first.
 ///
-/// They wait for their answer to be read, or for a TLS handshake to carry it. A newcomer never waits for them: when too many are
-/// left, the oldest ones are cut off.
+/// They wait until their answer has been read, or for a TLS handshake to carry it. A new connection never
+/// waits for them: when too many are left, the oldest ones are aborted.
 #[derive(Debug)]
 pub(crate) struct RefusedConnections {
     waiting: VecDeque<ConnId>,
@@ -224,7 +224,8 @@ pub(crate) struct RefusedConnections {
 }
 
 impl RefusedConnections {
-    /// At most `capacity` of them wait at the end of a turn, besides those of the turn itself.
+    /// Returns a list of which at most `capacity` wait at the end of a turn, besides the refused connections
+    /// of the turn itself.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { waiting: VecDeque::new(), capacity, answered: 0 }
     }
@@ -233,7 +234,7 @@ impl RefusedConnections {
         self.waiting.push_back(id);
     }
 
-    /// Forgets a connection that has closed.
+    /// Removes a connection that has closed.
     pub(crate) fn remove(&mut self, id: ConnId) {
         if let Some(index) = self.waiting.iter().position(|&waiting| waiting == id) {
             self.waiting.remove(index);
@@ -241,7 +242,7 @@ impl RefusedConnections {
         }
     }
 
-    /// Takes out the oldest ones beyond the capacity, at the end of a turn.
+    /// Removes and returns the oldest connections beyond the capacity, at the end of a turn.
     pub(crate) fn take_excess(&mut self) -> impl Iterator<Item = ConnId> + '_ {
         let excess = self.waiting.len().saturating_sub(self.capacity).min(self.answered);
         self.answered = self.waiting.len() - excess;
@@ -250,7 +251,7 @@ impl RefusedConnections {
 }
 
 impl Default for RefusedConnections {
-    /// Nobody is cut off.
+    /// Returns a list without a limit, so that no connection is aborted.
     fn default() -> Self {
         Self::new(usize::MAX)
     }
@@ -342,7 +343,7 @@ mod tests {
             added.for_each(|slot| refused.add(id(slot)));
             refused.take_excess().map(|id| id.slot).collect::<Vec<_>>()
         };
-        // Those of this turn have not been answered yet.
+        // The connections of this turn have not been answered yet.
         assert_eq!(end_turn_with(&mut refused, 0..5), [0; 0]);
         assert_eq!(end_turn_with(&mut refused, 5..6), [0, 1, 2, 3]);
         refused.remove(id(4));

@@ -14,7 +14,7 @@ const PATH: &str = "{path}";
 #[derive(Debug)]
 pub(crate) struct Page {
     response: Vec<u8>,
-    /// Bytes of its head.
+    /// Length of its head in bytes.
     head: usize,
 }
 
@@ -33,7 +33,7 @@ impl Page {
         Self { response: response.into_bytes(), head }
     }
 
-    /// The head, and the content where it is wanted.
+    /// Returns the head, and the content where `with_content` is true.
     pub(crate) fn response(&self, with_content: bool) -> &[u8] {
         if with_content { &self.response } else { &self.response[..self.head] }
     }

@@ -26,8 +26,8 @@ impl Rate {
 /// What a full bucket holds.
 const BURST: Duration = Duration::from_secs(1);
 
-/// A connection whose debt takes longer than this to pay is closed, whatever the policy: nobody holds a place for hours with one
-/// burst.
+/// Longest debt of a connection. A connection with a longer debt is closed, whatever the policy, so that no
+/// connection holds a place for hours with one burst.
 pub(crate) const MAX_DEBT: Duration = Duration::from_secs(5);
 
 /// A token bucket, kept as the one point in time at which it is full again (the generic cell rate algorithm).
@@ -68,7 +68,8 @@ impl Bucket {
 /// What becomes of a connection that is over its rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RatePolicy {
-    /// It is not read from until it is within it again. One that is 5 s ahead of its rate is closed all the same.
+    /// Pause reading until the WebSocket is within its rate again. One that is 5 s ahead of its rate is
+    /// closed all the same.
     #[default]
     Pause,
     /// Close 1008.

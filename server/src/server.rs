@@ -25,11 +25,12 @@ use crate::worker::{self, DRAIN, Plan, Report, STOP};
 /// Connections when nothing says how many: beyond it the tables of a worker cost more than anybody needs.
 const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
 
-/// How often the allocator gets a chance to give memory back.
+/// Interval at which the allocator can return memory.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
-/// The allocator gives what is free back to the kernel a second later, but only when a block of some size is freed then. After a
-/// burst of connections or of large messages that may be never: small messages need no allocation.
+/// Makes the allocator return free memory promptly. It returns memory to the kernel a second after a free,
+/// but only when a block of some size is freed then. After a burst of connections or of large messages that
+/// may never happen, because small messages need no allocation.
 fn prompt_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
@@ -251,13 +252,13 @@ struct Room {
     connections: usize,
     /// Places in each worker's table.
     table: usize,
-    /// Refused connections of each worker that may wait for their answer to be read.
+    /// Number of refused connections of each worker that may wait until their answer has been read.
     refused: usize,
 }
 
 impl Room {
-    /// Places of a worker for refused connections. Half of them may stay until their answer has been read; the others are for
-    /// newcomers, which so never wait for a refused connection.
+    /// Places of a worker for refused connections. Half of them may stay until their answer has been read.
+    /// The other half is for new connections, which therefore never wait for a refused one.
     const REFUSED: u64 = 128;
 
     fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
@@ -337,7 +338,7 @@ fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), Ser
 }
 
 fn engine_config(config: &Config, sockets: Vec<TcpListener>, max_accepted: usize) -> engine::Config {
-    // Limits on addresses need them, and so does every line of the log about a refusal.
+    // Limits per address need the peer addresses, and so does every log line about a refusal.
     let listener = |socket| Listener { socket, peer_addresses: true };
     let defaults = engine::Config::default();
     engine::Config {

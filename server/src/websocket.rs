@@ -31,7 +31,7 @@ pub struct WebSocketEcho {
     rules: Rules,
     page: Page,
     echo: Echo,
-    /// Whether reads are charged: where there are rates, or something to burn.
+    /// True where reads are charged, because rates are set or CPU time is to be burnt.
     charges: bool,
     /// Arrivals that have been charged to connections.
     charged: u64,
@@ -56,7 +56,7 @@ impl WebSocketEcho {
         let (echo, page) = (Echo::new(rules.limits), Page::new(rules.admission.path.as_deref()));
         let treadmill = rules.burn.map(Treadmill::new);
         let (refusals, ledger, on_loopback) = (Refusals::default(), Ledger::default(), Vec::new());
-        // What is burnt is charged as rates are, so that the way of a message has no branch for it.
+        // CPU time is burnt where rates are charged, so that the path of a message has no branch for it.
         let charges = rules.rates.is_on() || treadmill.is_some();
         let (charged, last_opened) = (0, Nanos(0));
         Self {
@@ -173,7 +173,7 @@ impl WebSocketEcho {
         out.set_deadline(earlier(Some(paid), self.message_end(c)));
     }
 
-    /// When the message whose payload has begun to come must be whole.
+    /// Returns the time by which a message must be complete whose payload has begun to come.
     fn message_end(&self, c: &Connection) -> Option<Nanos> {
         let timeout = self.rules.message_timeout;
         self.echo.begun(&c.assembly).filter(|_| !timeout.is_zero()).map(|begun| begun + timeout)
@@ -240,7 +240,7 @@ impl WebSocketEcho {
         if c.account.paused_until <= now {
             c.account.paused_until = Nanos::NEVER;
             out.resume();
-            // It was not read from, so nothing could come.
+            // The connection was not read from, so nothing could come.
             c.heard(now);
         }
         let Some(look) = self.look_at_message(c, out) else { return };
@@ -252,7 +252,7 @@ impl WebSocketEcho {
         match beat {
             Beat::Wait => {}
             Beat::Ping => echo::control(Opcode::Ping, &[], out),
-            // A Close behind output that it does not take would never reach it.
+            // A Close behind output that the peer does not accept would never reach the peer.
             Beat::Idle if out.unsent() > 0 => return out.close(CloseMode::Abort),
             Beat::Idle => return self.farewell(c, "idle timeout", out),
             Beat::Dead => return out.close(CloseMode::Abort),

@@ -131,12 +131,13 @@ impl Life {
         self.gate.leave(peer);
     }
 
-    /// Notes a refused connection, which is being closed and must be [forgotten](Life::forget_refused) then.
+    /// Notes a refused connection that is being closed. It must be [removed](Life::forget_refused) after
+    /// that.
     pub(crate) fn note_refused(&mut self, id: ConnId) {
         self.refused.add(id);
     }
 
-    /// A refused connection has closed.
+    /// Removes a refused connection that has closed.
     pub(crate) fn forget_refused(&mut self, id: ConnId) {
         self.refused.remove(id);
     }
@@ -182,7 +183,7 @@ impl Life {
         takes_leave
     }
 
-    /// Cuts off refused connections that are too many, and sees whether a drain is over.
+    /// Aborts the excess of refused connections, and checks whether a drain is over.
     pub(crate) fn turn_end<H: Handler>(&mut self, w: &mut Worker<'_, H>) {
         self.refused.take_excess().for_each(|id| w.abort(id));
         let open = self.gate.open_here();

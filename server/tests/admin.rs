@@ -175,9 +175,9 @@ fn silent_and_slow_clients_delay_nobody() {
     let began = Instant::now();
     assert_eq!(watched.get("/healthz").0, 200);
     assert_eq!(watched.get("/metrics").0, 200);
-    // One after another, each for two seconds, they would hold the first answer up for 18 s.
+    // One after another, with two seconds each, they would delay the first answer by 18 s.
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    // The end waits for them as little.
+    // The shutdown does not wait for them either.
     let mut open = watched.server.open();
     watched.server.signal(Signal::TERM);
     expect(&mut open, b"\x88\x02\x03\xe9");
@@ -193,7 +193,7 @@ fn many_admin_connections_are_bounded() {
     let before = count();
     let mut oldest = connect(watched.admin);
     let others: Vec<_> = (0..300).map(|_| connect(watched.admin)).collect();
-    // The oldest ones are cut off.
+    // The server aborts the oldest connections.
     let _ = std::io::Read::read_to_end(&mut oldest, &mut Vec::new());
     assert_eq!(watched.get("/healthz").0, 200);
     assert!(count() <= before + 70, "{} descriptors, {before} before", count());

@@ -1,4 +1,5 @@
-//! Hostile and broken clients beside well-behaved ones, from outside: on every engine, over TCP and over TLS.
+//! Hostile and broken clients beside well-behaved ones, from outside the server: on every engine, over TCP
+//! and over TLS.
 
 mod program;
 
@@ -13,7 +14,7 @@ use engine::tls::{Trust, client_config};
 use program::{LONG, Program, REQUEST, connect, engines, frame};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// A client's end of a connection, with or without TLS.
+/// Client's end of a connection, with or without TLS.
 enum Client {
     Plain(TcpStream),
     Secure(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -30,7 +31,7 @@ impl Client {
         Self::Secure(Box::new(StreamOwned::new(session, stream)))
     }
 
-    /// With its opening handshake done.
+    /// Opens a connection and completes its opening handshake.
     fn open(scheme: &str, server: &Server) -> Self {
         let mut client = Self::over(scheme, server.connect());
         client.write_all(REQUEST).expect("request");
@@ -38,7 +39,7 @@ impl Client {
         client
     }
 
-    /// Reads the head of an HTTP answer: its status.
+    /// Reads the head of an HTTP answer and returns its status.
     fn status(&mut self) -> u16 {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -59,13 +60,14 @@ impl Client {
         }
     }
 
-    /// Writes `bytes` over and over, reading nothing, until the server has ceased to read or the connection is broken.
+    /// Writes `bytes` repeatedly and reads nothing, until the server has stopped reading or the connection is
+    /// broken.
     fn write_until_stuck(&mut self, bytes: &[u8]) {
         self.stream().set_write_timeout(Some(Duration::from_millis(300))).expect("timeout");
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {}
     }
 
-    /// Writes `bytes` over and over, reading nothing, until the connection is broken or a write hangs.
+    /// Writes `bytes` repeatedly and reads nothing, until the connection is broken or a write hangs.
     fn write_until_broken(&mut self, bytes: &[u8], pause: Duration) {
         let end = Instant::now() + LONG;
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {
@@ -100,7 +102,7 @@ impl Write for Client {
     }
 }
 
-/// A server with its admin listener.
+/// Server with its admin listener.
 struct Server {
     program: Program,
     admin: SocketAddr,
@@ -131,7 +133,7 @@ impl Server {
         text
     }
 
-    /// Waits until a line of the metrics is there.
+    /// Waits until the metrics have this line.
     fn wait_for(&self, line: &str) {
         let end = Instant::now() + LONG;
         while !self.metrics().lines().any(|found| found == line) {
@@ -163,7 +165,7 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
     }
 }
 
-/// From another address of the loopback network.
+/// Connects from another address of the loopback network.
 fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
@@ -178,10 +180,11 @@ fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
 
 #[test]
 fn refused_connections_delay_no_other_address() {
-    // Refused connections that stay would stay longer than the victim waits.
+    // Refused connections that remain would remain longer than the victim waits.
     let limits = ["--max-connections", "20", "--max-connections-per-ip", "2", "--close-timeout", "2min"];
     on_every_engine(&limits, |server, scheme| {
-        // They say nothing and read nothing. Over TLS two seconds is all that each has, so that it takes more of them.
+        // The attackers send nothing and read nothing. Over TLS each has only two seconds, so that more of
+        // them are needed.
         let count = if scheme == "ws" { 400 } else { 1500 };
         let refused: Vec<TcpStream> = (0..count).map(|_| server.connect()).collect();
         let mut victim = Client::over(scheme, connect_from("127.0.0.2", server.program.address()));
@@ -191,17 +194,17 @@ fn refused_connections_delay_no_other_address() {
     });
 }
 
-// ---- deadlines: a test for each line of the table in server/README.md; those of a silent TLS handshake and of a drain are
-// beside the other tests of TLS and of drains.
+// ---- deadlines: a test for each line of the table in server/README.md. The tests of a silent TLS handshake
+// and of a drain are beside the other tests of TLS and of drains.
 
-/// The first frame of a message of two.
+/// Returns the first frame of a message of two.
 fn begun(payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame(2, payload);
     bytes[0] &= 0x7f;
     bytes
 }
 
-/// Pings whose pongs are more than a connection may leave unread.
+/// Returns pings whose pongs are more than a connection may leave unread.
 fn pings() -> Vec<u8> {
     frame(9, &[b'p'; 125]).repeat(100)
 }
@@ -235,7 +238,7 @@ fn message_timeout_is_not_restarted_by_a_resume() {
         let mut client = Client::open(scheme, server);
         client.write_all(&begun(b"endless")).expect("frame");
         let end = Instant::now() + LONG;
-        // Never more than seconds ahead of the rate, and always a little.
+        // The client is always a little ahead of the rate, and never by more than seconds.
         client.write_all(&frame(9, b"").repeat(20)).expect("pings");
         while !server.metrics().contains("rule=\"message-timeout\"") {
             assert!(Instant::now() < end, "the message may go on for ever");
@@ -250,7 +253,7 @@ fn message_timeout_is_not_restarted_by_a_resume() {
 fn message_timeout_holds_for_a_message_without_payload() {
     on_every_engine(&["--message-timeout", "500ms"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        // A header that never ends, a byte at a time.
+        // The header never ends and comes one byte at a time.
         let header = [&[0x82, 0xff][..], &[0; 6], &[1, 0], &[0; 4]].concat();
         client.write_all(&begun(b"")).expect("frame");
         let mut other = Client::open(scheme, server);
@@ -301,16 +304,16 @@ fn close_timeout_ends_a_connection_that_stays() {
 fn debt_beyond_seconds_is_closed() {
     on_every_engine(&["--message-rate", "1"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        // Two hours' worth.
+        // The pings take two hours at this rate.
         client.write_all(&frame(9, b"").repeat(8000)).expect("pings");
         server.wait_for_refusal("rate-exceeded");
         server.wait_until_all_are_gone();
     });
 }
 
-// ---- what strangers are told, and what the log says of them
+// ---- answers to unknown clients, and log lines about them
 
-/// A server that listens at both schemes, and its log.
+/// Server that listens for both schemes, with its log.
 struct Logged {
     program: Program,
     lines: std::sync::mpsc::Receiver<String>,
@@ -330,7 +333,7 @@ impl Logged {
         Self { program, lines }
     }
 
-    /// The next line that has `part` in it.
+    /// Returns the next line that contains `part`.
     fn line_with(&self, part: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(LONG).unwrap_or_else(|_| panic!("no line with {part}"));
@@ -341,7 +344,7 @@ impl Logged {
     }
 }
 
-/// The beginning of a TLS 1.0 client's first message: version 3.1, one suite, no extensions.
+/// Returns the beginning of a TLS 1.0 client's first message: version 3.1, one suite, no extensions.
 fn hello_of_tls_1_0() -> Vec<u8> {
     let body = [&[3, 1][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
     let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();

@@ -539,7 +539,7 @@ fn a_pause_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(2);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
     driven.receive(&sent(TEXT, b"begun"));
-    // Four seconds of debt: the message's time is up before.
+    // Four seconds of debt: the time of the message ends before that.
     driven.receive(&sent(FIN | PING, b"").repeat(5));
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + timeout)));
     assert_eq!(&driven.deadline(timeout)[2..4], 1008u16.to_be_bytes());
@@ -564,7 +564,7 @@ fn a_peer_that_takes_no_output_is_silent() {
     let interval = Duration::from_secs(10);
     let heartbeat = Heartbeat { idle_timeout: interval * 3, ping_interval: interval };
     let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
-    // Some is taken from look to look: the connection lives.
+    // The peer accepts some output between checks, so the connection stays alive.
     for unsent in (1..=20).rev() {
         driven.deadline_with(interval, unsent * 1000);
         assert_eq!(driven.closing(), None);

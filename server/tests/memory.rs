@@ -157,11 +157,13 @@ fn an_idle_connection_costs_little_on_epoll() {
     an_idle_connection_costs_little("epoll");
 }
 
-/// Bytes that a worker keeps at most when connections with large messages have gone: 16 MiB of buffers for messages, 4 MiB of
-/// output and, on tokio-uring, 4 MiB of receive buffers, and as much again for the allocator.
+/// Bytes that a worker keeps at most after connections with large messages have gone. These are 16 MiB of
+/// buffers for messages, 4 MiB of output and, on tokio-uring, 4 MiB of receive buffers, and as much again for
+/// the allocator.
 const KEPT: i64 = 48 << 20;
 
-/// The allocator gives memory back a few seconds later; the limit is for a machine that is busy with other things.
+/// Checks that memory is returned. The allocator returns it a few seconds later; the limit is for a machine
+/// that is busy with other work.
 fn large_messages_leave_little(engine: &str) {
     if !enough_descriptors() {
         return;

@@ -294,8 +294,8 @@ fn pump<E: End>(
     }
 }
 
-/// Sends the alert that names an error (RFC 8446 6.2), or the end. `bytes` are those that the error was found in: rustls keeps offsets
-/// into them, but does not look at them as long as it has something to say.
+/// Sends the alert for an error (RFC 8446 6.2), or the end. The error was found in `bytes`. rustls keeps
+/// offsets into them, but does not read them as long as it has output.
 #[cold]
 fn last_words<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
     while end.state().wants_write()
@@ -345,7 +345,8 @@ fn write<E: End>(
             ConnectionState::WriteTraffic(mut traffic) => {
                 return match f(&mut traffic, out) {
                     Ok(()) => Ok(()),
-                    // Of TLS 1.2, which has no way to new keys. rustls has queued its close_notify.
+                    // The connection uses TLS 1.2, which cannot change its keys. rustls has queued its
+                    // close_notify.
                     Err(EncryptError::EncryptExhausted) => {
                         last_words(end, stash, out);
                         Err(TlsError::KeysExhausted)

@@ -15,7 +15,7 @@ use crate::time::Nanos;
 /// Bytes of a connection's receive buffer at first; it doubles with every read that fills it. Every connection has a read in
 /// flight, and so a buffer of its own.
 pub(super) const FIRST_READ: usize = 4096;
-/// After so many reads that use less than a quarter of their buffer the next is half as large.
+/// Consecutive reads that use less than a quarter of their buffer before the next buffer is half as large.
 const SMALL_READS: u8 = 16;
 /// Memory taken for copied output at least.
 const CHUNK: usize = 4096;
@@ -66,13 +66,14 @@ pub(super) struct ReadBuffers {
 }
 
 impl ReadBuffers {
-    /// Capacity kept, in bytes; buffers returned beyond it are freed. A connection that goes on takes its buffer again before others
-    /// return theirs, so that few are enough.
+    /// Capacity kept, in bytes; buffers returned beyond it are freed. A connection that continues takes its
+    /// buffer again before other connections return theirs, so that a few buffers are enough.
     const KEEP_BYTES: usize = 4 << 20;
-    /// Buffers that are looked at for one that is large enough.
+    /// Number of buffers that are searched for one that is large enough.
     const LOOKED_AT: usize = 16;
 
-    /// An empty buffer with room for `len` bytes: the one returned last that has it, or a new one that has no more.
+    /// Returns an empty buffer with room for `len` bytes: the last returned buffer that has the room, or a
+    /// new one of exactly this size.
     pub(super) fn take(&mut self, len: usize) -> BytesMut {
         let recent = self.free.len().saturating_sub(Self::LOOKED_AT);
         match self.free[recent..].iter().rposition(|buffer| buffer.capacity() >= len) {
@@ -87,7 +88,8 @@ impl ReadBuffers {
 
     pub(super) fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
-        // An echo stands behind the beginning of its buffer. Asking for more than is there moves the beginning back.
+        // An echo starts behind the beginning of its buffer. A request for more than is there moves the
+        // beginning back.
         let _ = buffer.try_reclaim(buffer.capacity() + 1);
         if self.held_bytes + buffer.capacity() <= Self::KEEP_BYTES {
             self.held_bytes += buffer.capacity();
@@ -240,7 +242,7 @@ fn recycle(chunk: Chunk, buffers: &mut ReadBuffers, pool: &mut BufferPool) {
     }
 }
 
-/// A task that ends with this value.
+/// Task that ends when this value is dropped.
 pub(super) struct Watch(pub(super) AbortHandle);
 
 impl Drop for Watch {
@@ -263,7 +265,7 @@ pub(super) struct Connection<C> {
     pub(super) limit: Nanos,
     /// The connection's task, once it runs.
     pub(super) task: Option<Waker>,
-    /// The task that tells of a reset during pauses, once there was one.
+    /// Task that reports a reset during pauses, once there was a pause.
     pub(super) watch: Option<Watch>,
     /// The reader waits for leave to read or to hand over what it has read.
     pub(super) reader_waits: bool,
@@ -271,7 +273,7 @@ pub(super) struct Connection<C> {
     pub(super) writer_waits: bool,
     /// Bytes of the next read's buffer.
     pub(super) read_size: usize,
-    /// Reads in a row that used little of their buffer.
+    /// Consecutive reads that used little of their buffer.
     pub(super) small_reads: u8,
     /// Accepted, or connected.
     pub(super) accepted: bool,
@@ -318,7 +320,7 @@ impl<C> Connection<C> {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Has the size of the next reads follow what arrives, up to `most`.
+    /// Adapts the size of the next reads to the received bytes, up to `most`.
     pub(super) fn fit_reads(&mut self, received: usize, most: usize) {
         if received >= self.read_size {
             self.read_size = (self.read_size * 2).min(most);
@@ -411,7 +413,7 @@ mod tests {
             c.fit_reads(received, 20_000);
         }
         assert_eq!(c.read_size, 20_000);
-        // A large one now and then keeps the size.
+        // An occasional large read keeps the size.
         for _ in 0..100 {
             c.fit_reads(10, 20_000);
             c.fit_reads(15_000, 20_000);

@@ -720,7 +720,8 @@ impl<H: Handler> Core<H> {
         self.want_turn();
     }
 
-    /// A reset was seen by the watch. Where reads go on, a receive tells of it, after what arrived before.
+    /// Handles a reset that the watch has seen. While reads go on, a receive reports it, after the input that
+    /// arrived before.
     pub(super) fn was_reset(&mut self, id: ConnId) {
         if self.table.get_mut(id).is_some_and(|c| c.is_open() && c.paused) {
             self.enter_turn();

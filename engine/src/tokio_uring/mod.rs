@@ -84,7 +84,8 @@ pub(crate) fn run<H: Handler>(
     Ok(shared.enter(|core, _| core.counters()))
 }
 
-/// Whether the runtime can be set up here, and does not wait for ever: it passes over errors of io_uring_enter(2).
+/// Checks that the runtime can be set up and used here. Without io_uring_enter(2) the runtime would wait for
+/// ever, because it ignores errors of that call.
 pub(crate) fn probe() -> Result<(), EngineError> {
     crate::uring::probe_calls()?;
     build(MIN_ENTRIES, 2 * MIN_ENTRIES).map(drop)

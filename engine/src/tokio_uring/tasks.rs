@@ -125,13 +125,13 @@ async fn write<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>)
     }
 }
 
-/// Tells of a reset of a connection that is not read from, until the watch is dropped.
+/// Reports a reset of a connection that is not read from, until the watch is dropped.
 pub(super) fn watch<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) -> Watch {
     let core = shared.clone();
     let task = spawn(shared.clone(), async move {
         // SAFETY: the clone of the `Rc` keeps the descriptor open, and the same, until the registration has ended.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::ERROR) };
-        // Where the kernel has no room for a registration, the reset is seen at the end of the pause.
+        // Where the kernel has no room for a registration, the reset is detected at the end of the pause.
         let Ok(socket) = socket else { return };
         while let Ok(mut ready) = socket.ready(Interest::ERROR).await {
             core.enter(|core, _| core.was_reset(id));
@@ -141,7 +141,7 @@ pub(super) fn watch<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<O
     Watch(task)
 }
 
-/// Connections that a listener's task accepts before the others have their turn.
+/// Connections that a listener's task accepts before the other tasks run.
 const ACCEPTS_IN_A_ROW: usize = 64;
 
 /// Accepts at a listener. Readiness and accept4(2) in place of accepts on the ring: an accept in flight could not be called

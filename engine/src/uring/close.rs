@@ -128,8 +128,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         self.push(token, Op::Close { slot });
     }
 
-    /// The descriptor is closed: the slot is free, and the handler learns how its connection ended, or why its connect
-    /// failed.
+    /// Handles the close of a descriptor. The slot is free, and the handler learns how its connection ended,
+    /// or why its connect failed.
     pub(super) fn on_close(&mut self, handler: &mut H, token: Token) {
         let slot = token.slot();
         let Some(s) = self.live(token) else { return };

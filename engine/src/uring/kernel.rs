@@ -67,7 +67,7 @@ impl KernelRing {
         Self { outgoing, ..self }
     }
 
-    /// See [`setup::try_enter`].
+    /// Enters the ring once; see [`setup::try_enter`].
     pub(crate) fn try_enter(&mut self) -> Result<(), EngineError> {
         setup::try_enter(&mut self.ring)
     }
@@ -138,7 +138,8 @@ impl KernelRing {
             Op::Cancel { target } => opcode::AsyncCancel::new(target.bits()).build(),
             Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
             Op::Close { slot } => opcode::Close::new(Fixed(slot)).build(),
-            // Errors and hang-ups are always told of. Told once each, not again and again while they last.
+            // The kernel always reports errors and hang-ups. It reports each once, and not repeatedly while
+            // they last.
             Op::Watch { slot } => opcode::PollAdd::new(Fixed(slot), 0).multi(true).build(),
             Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build(),
         }
@@ -174,7 +175,7 @@ impl KernelRing {
     }
 }
 
-/// A failed registration of `what`.
+/// Returns a function that turns the error of registering `what` into an engine error.
 fn refused(what: &'static str) -> impl Fn(io::Error) -> EngineError {
     setup::explain_call("io_uring_register", what)
 }

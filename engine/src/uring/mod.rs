@@ -76,7 +76,7 @@ use ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use send::Messages;
 use slot::{Marks, Slot, State};
 
-/// Sizes of a ring for trials.
+/// Sizes of a ring that only tests whether rings work.
 const SMALL: UringConfig = UringConfig {
     sq_entries: 8,
     cq_entries: 16,
@@ -96,7 +96,7 @@ pub(crate) fn probe() -> Result<(), EngineError> {
     KernelRing::new(&SMALL, 1, 1)?.try_enter()
 }
 
-/// Whether rings can be set up and entered here, which is all that another user of io_uring needs.
+/// Checks that rings can be set up and entered here. Another user of io_uring needs nothing else.
 pub(crate) fn probe_calls() -> Result<(), EngineError> {
     setup::try_enter(&mut setup::ring(&SMALL)?)
 }

@@ -184,8 +184,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         self.watch(slot);
     }
 
-    /// Has the kernel tell of a reset, which no receive would show. The watch stays for later pauses. A connection that is held back
-    /// needs none: the send that waits tells of it.
+    /// Asks the kernel to report a reset while there is no receive to report it. The watch stays for later
+    /// pauses. A connection that waits for its send needs none, because the send reports the reset.
     fn watch(&mut self, slot: u32) {
         let s = &mut self.slots[slot as usize];
         if !s.marks.any(Marks::WATCHED) {
@@ -205,7 +205,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
     }
 
-    /// The socket's state has changed: by a reset, or by a FIN, which a receive tells in its turn.
+    /// Handles a change of the socket's state: a reset, or a FIN, which a receive reports in its turn.
     pub(super) fn on_watch(&mut self, c: Completion) {
         let slot = c.token.slot();
         let Some(s) = self.live(c.token) else { return };
@@ -214,7 +214,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
         let is_reset = c.result & i32::from(libc::POLLERR | libc::POLLHUP) != 0;
         match s.state {
-            // Where reads go on, a receive tells of it, after what arrived before.
+            // While reads go on, a receive reports it, after the input that arrived before.
             State::Open if c.result >= 0 && s.marks.any(Marks::PAUSED) => {
                 if is_reset {
                     self.end(slot, Cause::Reset);

@@ -33,7 +33,7 @@ pub(crate) enum Op {
     Close { slot: u32 },
     /// Tell whenever a descriptor is readable.
     Poll { fd: RawFd },
-    /// Tell of the connection's reset, whether it is read from or not.
+    /// Reports the connection's reset, also while it is not read from.
     Watch { slot: u32 },
 }
 

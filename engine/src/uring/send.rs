@@ -13,7 +13,8 @@ use crate::uring::{Core, Source};
 /// Pieces that one SENDMSG takes; more are copied together.
 const GATHER: usize = 16;
 
-/// Bytes that one send takes at most, whatever it is given (MAX_RW_COUNT of the kernel, send(2)), in whole pages of any size.
+/// Most bytes of one send, whatever its length (MAX_RW_COUNT of the kernel, send(2)), in whole pages of any
+/// size.
 const MOST_AT_ONCE: usize = i32::MAX as usize & !0xffff;
 
 /// Bytes of a backlog that one send takes, so that progress shows.
@@ -100,7 +101,8 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             chain = self.join(chain);
             self.gather(&chain, &mut iov).expect("one piece of its own")
         });
-        // Beyond this the kernel takes a part and calls it all: only a completion tells.
+        // For a longer chain the kernel sends a part and reports that as complete. Only a completion gives
+        // the number of bytes.
         let mode = if chain.bytes > MOST_AT_ONCE { SendMode::Prompt } else { self.send_mode };
         let op = match &iov[..used] {
             [one] => {

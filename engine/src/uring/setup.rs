@@ -19,7 +19,7 @@ const NEEDED_TEXT: &str = "6.1";
 const MEMLOCK_PATIENCE: Duration = Duration::from_millis(500);
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Attempts to enter a ring that is not refused for good.
+/// Attempts to enter a ring that is not refused permanently.
 const TRIES: u32 = 20;
 
 /// Below these sizes a ring is not worth having.
@@ -107,7 +107,8 @@ pub(super) fn explain(source: io::Error) -> EngineError {
     }
 }
 
-/// Why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be set up; `what` names other failures than refusals.
+/// Returns the reason why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be set up.
+/// `what` describes failures other than refusals.
 pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io::Error) -> EngineError {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => EngineError::Refused { call, source },
@@ -115,7 +116,8 @@ pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io
     }
 }
 
-/// Enters a ring once, with an operation that does nothing: a filter may let a ring be set up and then refuse its use.
+/// Enters a ring once, with an operation that does nothing. A filter may allow the setup of a ring and then
+/// refuse its use.
 pub(super) fn try_enter(ring: &mut IoUring) -> Result<(), EngineError> {
     let nop = opcode::Nop::new().build();
     // SAFETY: the operation refers to no memory. A ring of at least one entry that is empty has room for it.

@@ -68,7 +68,7 @@ impl Marks {
     pub(super) const ABORTING: u16 = 1 << 11;
     /// A watch is armed, or its last completion is still to come.
     pub(super) const WATCHED: u16 = 1 << 12;
-    /// Its cancellation has been queued.
+    /// The cancellation of the watch has been queued.
     pub(super) const UNWATCHING: u16 = 1 << 13;
 
     /// Whether any of `marks` is set.
@@ -102,7 +102,8 @@ pub(super) struct Connecting {
     pub(super) tag: u64,
     pub(super) target: TargetAddress,
     pub(super) timed_out: bool,
-    /// Why it failed; reported once its slot is free, so that the handler can connect anew at once.
+    /// Reason why it failed. It is reported once the slot is free, so that the handler can connect again at
+    /// once.
     pub(super) error: Option<io::Error>,
 }
 

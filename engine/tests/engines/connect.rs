@@ -201,7 +201,8 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
     server.finish();
 }
 
-/// The only place is free again when the handler hears of the failure, however the attempt failed.
+/// Checks that the only place is free again when the handler learns of the failure, however the attempt
+/// failed.
 pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
     let server = Running::echo(case);
     let (_listener, silent, _queued) = deaf_listener();

@@ -213,7 +213,7 @@ pub(crate) fn an_abort_ends_what_closes_gently(case: &Case) {
     assert_eq!(read_to_end(&mut client), b"farewell");
     running.ask(move |w| w.abort(id));
     assert!(matches!(running.wait_closed(id), Cause::Closed));
-    // It is gone: nothing happens, and whoever has its place is left alone.
+    // The connection is gone: the abort does nothing, and does not affect the connection that has its place.
     let mut next = running.connect();
     running.wait_opened();
     running.ask(move |w| w.abort(id));
@@ -318,7 +318,7 @@ pub(crate) fn reset_while_paused(case: &Case) {
         let id = running.wait_opened();
         client.write_all(b"stop").expect("write");
         running.wait_for(|e| matches!(e, Event::Received(..)).then_some(()));
-        // What arrived before the reset is not read any more.
+        // Input that arrived before the reset is not read any more.
         client.write_all(&pattern(100_000, 7)).expect("write");
         if half_closes_first {
             client.shutdown(Shutdown::Write).expect("shutdown");
@@ -330,7 +330,7 @@ pub(crate) fn reset_while_paused(case: &Case) {
     }
 }
 
-/// A reset is seen in a later pause too, and one that follows a pause is told by the receive.
+/// Checks that a reset is detected in a later pause too, and that a receive reports one that follows a pause.
 pub(crate) fn reset_after_a_pause(case: &Case) {
     for paused_again in [false, true] {
         let running = Running::echo(case);

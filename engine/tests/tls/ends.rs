@@ -35,13 +35,13 @@ pub(crate) fn server() -> Arc<ServerConfig> {
     server_config(vec![identity.certificate.clone()], key).expect("a server's side")
 }
 
-/// A server's side whose keys are used up after so many records, in place of 2^24.
+/// Returns a server's settings with keys that allow `limit` records, in place of 2^24.
 pub(crate) fn server_of_few_records(limit: u64) -> Arc<ServerConfig> {
     let with_limit = |suite: SupportedCipherSuite| match suite {
         SupportedCipherSuite::Tls13(suite) => {
             let common = CipherSuiteCommon { confidentiality_limit: limit, ..common(&suite.common) };
             let (hkdf_provider, aead_alg) = (suite.hkdf_provider, suite.aead_alg);
-            // A provider's suites live for ever.
+            // The suites of a provider have a static lifetime.
             let suite = Tls13CipherSuite { common, hkdf_provider, aead_alg, quic: None };
             SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))
         }

@@ -123,7 +123,7 @@ fn keys_used_up_end_a_connection_of_tls_1_2() {
         near.receive(&far.records([&b"hello"[..]]));
         echoes += usize::from(far.take(&mut near).expect("an echo or the end") == b"hello");
     }
-    // What came before is whole, and the end is announced.
+    // The messages before are complete, and the end is announced.
     assert!(echoes > 10 && near.commands.close == Some(CloseMode::Flush));
     assert!(far.0.process_new_packets().expect("no fault").peer_has_closed());
     let told = near.end();

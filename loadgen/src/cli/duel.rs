@@ -123,7 +123,7 @@ impl DuelArguments {
         Ok(code)
     }
 
-    /// Judges a session; returns it with what is to be printed.
+    /// Judges a session. Returns it with the text to print.
     fn conclude(
         &self,
         mut document: Document,

@@ -122,7 +122,7 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
     Plan { rate_per_s: Some(rate), measure, warmup, scenario, ..plan.clone() }
 }
 
-/// What a trial shows that was made. One that is not valid never counts as met.
+/// Returns the outcome of a finished trial. An invalid trial never counts as met.
 pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
     let faults = run.errors.total() + run.integrity.faults();
     // A debug build is said of every run, and is no limit found at this rate.
@@ -256,7 +256,7 @@ mod tests {
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
         assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.1.into()));
         assert!(matches!(outcome(&with(&[full, late]), &judged(true)), Outcome::GeneratorLimit(_)));
-        // A trial that is not valid is never met, and its reason comes before what the thresholds say.
+        // An invalid trial never counts as met, and its reason comes before the results of the thresholds.
         let unknown = Run { valid: false, ..run() };
         assert!(matches!(outcome(&unknown, &judged(true)), Outcome::GeneratorLimit(_)));
         for kind in [InvalidKind::RateNotKept, InvalidKind::LostConnections, InvalidKind::NoEcho] {

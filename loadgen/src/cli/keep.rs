@@ -1,4 +1,4 @@
-//! What becomes of a session that was measured: a file in the folder of results, `--json`, and the table.
+//! Outputs of a measured session: a file in the folder of results, `--json`, and the table.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,12 @@ use super::{Failure, print};
 use crate::experiment::Fault;
 use crate::result::{Document, Store};
 
-/// Stores the session and writes it where `--json` says, then prints `text` and the name of its file, which it returns.
+/// Stores the session and writes it to the file of `--json`. Then prints `text` and the name of the stored
+/// file, and returns that name.
 ///
-/// `to_error`: standard output belongs to a document, and the text goes to standard error. So it does where the session
-/// cannot be written: then the document goes to standard output, so that nothing measured is lost.
+/// `to_error` is true where standard output belongs to a document, so that the text goes to standard error.
+/// The text also goes there where the session cannot be written. Then the document goes to standard output,
+/// so that no result is lost.
 pub(super) fn keep(
     document: &Document,
     results: Option<&Path>,
@@ -19,7 +21,8 @@ pub(super) fn keep(
     text: &str,
     to_error: bool,
 ) -> Result<Option<PathBuf>, Failure> {
-    // Before anything is printed: the result outlives a terminal that is gone.
+    // The session is stored before anything is printed, so that the result is kept where the terminal is
+    // gone.
     let stored = results.map(|folder| Store::new(folder).save(document)).transpose();
     let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
     let written = json.map_or(Ok(()), |output| output.write(document));
@@ -40,12 +43,12 @@ pub(super) fn keep(
     kept
 }
 
-/// The failure of printing a result that is stored.
+/// Returns the failure to print a result that is stored.
 pub(super) fn cannot_print(error: io::Error) -> Failure {
     Failure::Error(format!("cannot print the result: {error}"))
 }
 
-/// Ends the command with an error where a server's figures must not be trusted.
+/// Fails where a server's figures must not be trusted.
 pub(super) fn no_fault(fault: Option<Fault>) -> Result<(), Failure> {
     fault.map_or(Ok(()), |fault| Err(Failure::Error(fault.to_string())))
 }

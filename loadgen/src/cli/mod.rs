@@ -119,7 +119,7 @@ enum Command {
     Report(ReportArguments),
     /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/proof.py).
     Proof(ProofArguments),
-    /// Check that the generator measures what it says: servers that misbehave in known ways, and a stall of its own.
+    /// Check the generator itself: it must report servers with known faults, and a stall of its own.
     Selfcheck(SelfcheckArguments),
     /// The servers of selfcheck.
     #[command(name = crate::selfcheck::SERVER, hide = true)]
@@ -159,7 +159,7 @@ const MISSED: u8 = 10;
 const REGRESSED: u8 = 11;
 const INCONCLUSIVE: u8 = 12;
 const INVALID: u8 = 13;
-/// Of a command that a signal ended; the program ends with that signal's own code.
+/// Exit code of a command that a signal ended. The program ends with that signal's own code.
 const INTERRUPTED: u8 = 130;
 
 /// The whole program. A wrong command line ends it with 2.
@@ -221,8 +221,8 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The table goes where the document does not. A reader who has seen enough (`| head`), or a terminal that was closed, is
-/// no reason to lose the rest.
+/// Prints the table to the stream that the document does not use. A closed pipe (`| head`) or a closed
+/// terminal is no error, so that the rest is not lost.
 fn print(text: &str, to_error: bool) -> io::Result<()> {
     let printed = if to_error { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
     match printed {
@@ -231,7 +231,7 @@ fn print(text: &str, to_error: bool) -> io::Result<()> {
     }
 }
 
-/// Whether nobody is left to read what is printed.
+/// Returns true where the reader of the output is gone.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe || Errno::from_io_error(error) == Some(Errno::IO)
 }

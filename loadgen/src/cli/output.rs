@@ -41,7 +41,7 @@ fn percent(text: &str) -> Result<f64, String> {
     percent.ok_or_else(|| "a percentile is more than 0 and less than 100, as in 99.9".to_owned())
 }
 
-/// Bytes that are reserved for a result: more than most need.
+/// Bytes that are reserved for a result, more than most results need.
 const RESERVED: u64 = 1 << 20;
 
 /// A place for a text, checked before anything is measured.
@@ -73,11 +73,11 @@ impl Output {
         Ok(output)
     }
 
-    /// Takes room for a usual result, so that a full disk is found before anything is measured.
+    /// Reserves space for a usual result, so that a full disk is found before anything is measured.
     fn reserve(&self) -> io::Result<()> {
         let Self::File { file, .. } = self else { return Ok(()) };
         match fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
-            // Not every file system can.
+            // Not every file system can reserve space.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
         }
@@ -93,14 +93,14 @@ impl Output {
         self.write_text(document.to_json()?.as_bytes())
     }
 
-    /// Writes a text, all of it.
+    /// Writes all of a text.
     pub(super) fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Standard => io::stdout().lock().write_all(text),
             Self::Special(file) => file.write_all(text),
             Self::File { path, partial, file } => {
                 file.write_all(text)?;
-                // Gives back what was reserved beyond it.
+                // Frees the reserved space beyond the text.
                 file.set_len(text.len() as u64)?;
                 fs::rename(partial, path)
             }
@@ -219,7 +219,8 @@ impl Files {
         Ok(())
     }
 
-    /// Writes the document. Where its place takes it no more, it goes to standard output, so that nothing measured is lost.
+    /// Writes the document. Where its file cannot be written any more, the document goes to standard output,
+    /// so that no result is lost.
     pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
         let Some(Place { flag, path, output }) = &mut self.json else { return Ok(()) };
         let failed = |error: io::Error| format!("{flag} {}: {error}", path.display());

@@ -178,7 +178,7 @@ impl PairsArguments {
         })
     }
 
-    /// Whether the session can be stored; checked before anything is measured.
+    /// Checks that the session can be stored, before anything is measured.
     pub(super) fn check_results(&self, machine: &Machine) -> Result<(), Failure> {
         self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
@@ -204,7 +204,7 @@ fn announce(options: &Options) {
     options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
 }
 
-/// Why runs of a session are not valid or were repeated, and what else must be known of it.
+/// Returns the reasons why runs of a session are not valid or were repeated, and its other notes.
 pub(super) fn spoiled_runs(document: &Document) -> Vec<String> {
     let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
     let invalid = invalid.into_iter().map(|reason| format!("INVALID {reason}"));

@@ -69,7 +69,7 @@ fn heading(plan: &Plan, run: &Run) -> String {
     )
 }
 
-/// The URL, with the address in use where a name stands in it.
+/// Returns the URL, with the address in use where the URL has a host name.
 fn place(plan: &Plan, run: &Run) -> String {
     let is_address = plan.url.host.parse::<std::net::IpAddr>().is_ok();
     match run.address.as_deref().filter(|_| !is_address) {
@@ -133,7 +133,7 @@ fn differ(a: &Latency, b: &Latency) -> bool {
     figures(a).into_iter().zip(figures(b)).any(is_apart)
 }
 
-/// The latency of the run, with a mark at each figure that is a lower bound.
+/// Formats the latency of the run, with a mark at each figure that is a lower bound.
 fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
     let text = marked(&run.latency_ns.corrected, percentiles, run.censored);
     let Some(Censored { count, .. }) = run.censored else { return text };
@@ -247,7 +247,7 @@ fn integrity(integrity: Integrity) -> String {
     )
 }
 
-/// What became of every message, warm-up and drain included; the two sums hold.
+/// Formats the outcomes of all messages, warm-up and drain included. Both sums hold.
 fn outcomes(messages: Messages) -> String {
     let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
     let sum = |parts: &[(u64, &str)]| {

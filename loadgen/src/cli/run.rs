@@ -164,7 +164,7 @@ impl RunArguments {
         };
         terminal.clear();
         let made = made?;
-        // Nothing that fails here keeps what was measured from the places that are left.
+        // A failure here does not prevent the remaining outputs of the result.
         let document = files.write_document(&self.document(&made, start, began.elapsed()));
         let written = made.runs.last().map_or(Ok(()), |(_, run)| files.write_run(run, &made.seconds));
         let printed = self.print(&made, files.have_standard_output());
@@ -278,7 +278,7 @@ struct Made {
     runs: Vec<(Plan, Run)>,
     /// The latencies of each second of the last run.
     seconds: Vec<Option<Histogram<u32>>>,
-    /// What ended its load early.
+    /// Error that ended its load early.
     error: Option<RunError>,
     goals: Option<GoalReport>,
 }
@@ -327,7 +327,8 @@ impl Made {
     }
 }
 
-/// Wrong echoes, and a load that broke, are an error whatever else is true; an interrupted run is known to be incomplete.
+/// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run is known
+/// to be incomplete.
 fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
     let is_broken = run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
     if run.integrity.faults() > 0 || is_broken {

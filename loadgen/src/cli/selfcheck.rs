@@ -1,4 +1,4 @@
-//! `sparring-loadgen selfcheck`: checks that the generator measures what it says.
+//! `sparring-loadgen selfcheck`: checks of the generator itself, by faults that are known.
 
 use std::time::Duration;
 
@@ -39,24 +39,24 @@ Measures how late timers ring here and how late the generator sends. Then it pla
 Exit status: 0 the generator measures what it says; 1 it does not, or an error; 2 wrong usage; 13 the machine was too
 busy to tell.";
 
-/// Some thirty seconds, on loopback.
+/// Takes some thirty seconds, on loopback.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SelfcheckArguments {
-    /// Make these checks alone; may be repeated.
+    /// Carry out only these checks; may be repeated.
     #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
     only: Vec<Check>,
 
-    /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain one of this
-    /// program's own].
+    /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain
+    /// one in this program].
     #[arg(long, value_name = "COMMAND")]
     server: Option<String>,
 
-    /// How long it is stopped.
+    /// Time for which it is stopped.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s")]
     stall: Duration,
 
-    /// The measured window of the check stall.
+    /// Measured window of the check stall.
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "4s")]
     duration: Duration,
 
@@ -73,7 +73,7 @@ pub(super) struct SelfcheckArguments {
     quiet: bool,
 }
 
-/// The names of `--only`.
+/// Name in `--only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
     Stall,
@@ -97,7 +97,7 @@ impl ValueEnum for Check {
     }
 }
 
-/// The hidden subcommand that becomes a server.
+/// Carries out the hidden subcommand that becomes a server.
 pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
     crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Error(error.to_string()))
 }
@@ -134,7 +134,7 @@ impl SelfcheckArguments {
         })
     }
 
-    /// Makes a check and adds it to the report; returns it for people.
+    /// Carries out a check and adds it to the report. Returns its text for people.
     fn make(
         &self,
         check: Check,
@@ -151,7 +151,7 @@ impl SelfcheckArguments {
         }
     }
 
-    /// Lines for people, where any are wanted.
+    /// Prints lines for people, where any are wanted.
     fn print(&self, lines: &[String]) -> Result<(), Failure> {
         if self.json || self.quiet { Ok(()) } else { print_line(&lines.join("\n")) }
     }

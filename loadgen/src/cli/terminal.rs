@@ -32,12 +32,12 @@ const CLEARING: Duration = Duration::from_millis(500);
 /// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// What shells report for a program that a signal ended: this and the signal's number.
+/// Base of a shell's exit code for a program that a signal ended. The signal's number is added to it.
 const ENDED_BY_SIGNAL: u8 = 128;
-/// The first signal that was caught; 0: none.
+/// The first signal that was caught; 0 for none.
 static CAUGHT: AtomicU8 = AtomicU8::new(0);
 
-/// The exit code of a command that was ended early: that of the signal which did it.
+/// Returns the exit code of a command that was ended early: the code of the signal that ended it.
 pub(super) fn interrupted_code() -> u8 {
     match CAUGHT.load(Ordering::Relaxed) {
         0 => super::INTERRUPTED,
@@ -45,8 +45,9 @@ pub(super) fn interrupted_code() -> u8 {
     }
 }
 
-/// Ctrl-C, SIGTERM or SIGHUP: the first is a wish that the run ends with what it has. A second one ends the program at
-/// once, but for SIGHUP: the kernel and a shell both send it when a terminal is closed.
+/// Handler of Ctrl-C, SIGTERM and SIGHUP. The first signal asks the run to end with the results so far. A
+/// second signal ends the program at once, except SIGHUP: the kernel and a shell both send it when a terminal
+/// is closed.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     wish: Arc<AtomicBool>,
@@ -115,7 +116,7 @@ impl Interrupt {
             flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
         }
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        // nohup(1) ignores it, so that a session outlives its terminal.
+        // nohup(1) ignores SIGHUP, so that a session continues after its terminal is closed.
         if !is_ignored(SIGHUP) {
             signals.handle().add_signal(SIGHUP)?;
         }
@@ -135,7 +136,8 @@ impl Interrupt {
     }
 }
 
-/// Whether this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which counts signals from 1.
+/// Returns true where this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which
+/// counts signals from 1.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored =
@@ -191,7 +193,7 @@ impl Terminal {
         if self.bar.is_hidden() { say(line) } else { self.bar.println(line) }
     }
 
-    /// As [`say`](Self::say), while a session has the view.
+    /// Prints notes as [`say`](Self::say) does, while a session has the view.
     pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
         let bar = self.bar.clone();
         move |line| if bar.is_hidden() { say(line) } else { bar.println(line) }

@@ -50,7 +50,7 @@ pub enum Fixed {
     Off,
 }
 
-/// Why there is no comparison. Nothing was measured then.
+/// Reason why there is no comparison. Nothing was measured then.
 #[derive(Debug, Error)]
 pub enum DuelError {
     /// A server failed from the start.
@@ -67,7 +67,7 @@ pub enum DuelError {
 }
 
 impl Options {
-    /// Runs of the session, those aside that have to be repeated.
+    /// Returns the number of runs of the session, without repeats.
     #[must_use]
     pub fn runs(&self) -> u32 {
         self.pairs * 2 * if self.fixed == Fixed::Off { 1 } else { 2 }

@@ -13,7 +13,7 @@ use crate::subject::{Subject, Tool};
 /// Starting the server, connecting, draining and ending it, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(300);
 
-/// Of every four pairs so many are replaced where they have a run that failed or is not valid.
+/// Pairs of every four that may be replaced where they have a run that failed or is not valid.
 const REPLACED: u32 = 2;
 
 /// How long a run of this plan takes.
@@ -21,10 +21,10 @@ pub(super) fn run_duration(plan: &Plan) -> Duration {
     plan.settle + plan.warmup + plan.measure + AROUND_A_RUN
 }
 
-/// Makes every pair and returns the session, not yet judged.
+/// Measures all pairs and returns the session, without its verdict.
 ///
-/// Ended early by the user, it has the pairs that were complete by then, and says so. Ended early because a server fails
-/// in every attempt, it has every run that was made.
+/// If the user ends it early, it has the pairs that were complete by then, and is marked. If a server fails
+/// in every attempt, it ends early and has all finished runs.
 ///
 /// # Errors
 /// See [`DuelError`].
@@ -76,7 +76,7 @@ pub fn measure(
     Ok(Session { document, fault: repeats.fault })
 }
 
-/// Whether another pair would be no better: of a debug build every run is invalid.
+/// Returns true unless a replacement would be no better: every run of a debug build is invalid.
 fn is_worth_keeping(run: &Run) -> bool {
     run.valid || run.invalid().any(|(kind, _)| kind.is_of_the_build())
 }
@@ -129,8 +129,8 @@ impl Pairs<'_> {
         Cell::new(plan, self.subjects[side].build.as_deref())
     }
 
-    /// Makes the pairs, and replaces those that have a run that failed or is not valid, within bounds. Returns whether
-    /// the user ended it early: then only complete pairs are kept.
+    /// Measures the pairs, and replaces pairs with a run that failed or is not valid, within bounds. Returns
+    /// true where the user ended it early. Then only complete pairs are kept.
     fn make(&mut self, loads: &[Plan]) -> bool {
         let began = Instant::now();
         let mut cells: Vec<[Cell; 2]> =
@@ -156,7 +156,7 @@ impl Pairs<'_> {
                     }
                 }
             }
-            // Whether a run is valid does not depend on how fast it was: replacing its pair favours no side.
+            // The validity of a run does not depend on its speed, so replacing its pair favours no side.
             if !is_whole && wanted < self.options.pairs + self.options.pairs / 4 * REPLACED {
                 wanted += 1;
             }
@@ -383,7 +383,7 @@ mod tests {
         ));
     }
 
-    /// Runs of side B in these pairs fail as often as told; all others succeed.
+    /// Returns a function whose runs of side B fail `attempts` times in these pairs. All other runs succeed.
     fn failing(
         pairs: std::ops::Range<u32>,
         attempts: u32,
@@ -416,7 +416,7 @@ mod tests {
     fn replaces_a_pair_whose_run_fails_in_every_attempt() {
         let session = session(&options(8, Fixed::Off), &failing(3..4, 99), &mut Silent).expect("made");
         let document = session.document;
-        // What was measured of that pair is kept, and its place is taken by a ninth.
+        // The other run of that pair is kept, and a ninth pair replaces the pair.
         assert_eq!((document.runs.len(), sides_of(&document, 3)), (17, vec!["A"]));
         assert_eq!(sides_of(&document, 8), ["A", "B"]);
         let marks = &document.session.marks;
@@ -450,7 +450,8 @@ mod tests {
         assert!(!document.session.interrupted);
     }
 
-    /// As side A's run of the second pair is, in its first attempts.
+    /// Returns a function whose run of side A in the second pair has wrong echoes, in its first `attempts`
+    /// attempts.
     fn wrong(attempts: u32) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
         let made = std::cell::Cell::new(0);
         move |plan, progress| {
@@ -475,7 +476,7 @@ mod tests {
             assert_eq!(fault, "echo, side A, pair 2: 1 echoes were not what was sent");
             let mark = "echo, side A, pair 2: 1 echoes were not what was sent.".to_owned();
             assert!(document.session.marks.contains(&mark), "{:?}", document.session.marks);
-            // All other pairs are there; one that stays wrong is stored and replaced.
+            // All other pairs are there. A pair that stays wrong is stored and replaced.
             assert_eq!(document.runs.len(), if attempts == 1 { 16 } else { 18 });
             assert_eq!(document.runs.iter().filter(|run| !run.valid).count(), usize::from(attempts > 1));
         }

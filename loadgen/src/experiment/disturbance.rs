@@ -1,7 +1,7 @@
-//! Runs that something else disturbed: a rule that was fixed before anything is measured.
+//! Rule for disturbed runs, which is fixed before anything is measured.
 //!
-//! The rule looks at what other processes and the hypervisor took, never at how fast a run was: all arms are held to the
-//! same, so that repeating favours none.
+//! The rule looks at the CPU time of other processes and the hypervisor, and never at the speed of a run. It
+//! is the same for all arms, so that repeating favours none.
 
 use crate::result::Run;
 use crate::run::Plan;

@@ -1,4 +1,4 @@
-//! What every experiment has in common, whatever its order: how its runs are made and repeated.
+//! Common parts of all experiments, whatever their order: carrying out and repeating runs.
 
 mod disturbance;
 mod repeats;
@@ -9,11 +9,12 @@ pub use repeats::{Execute, Fault, Notes};
 
 use crate::result::Document;
 
-/// What an experiment measured.
+/// Result of an experiment.
 #[derive(Debug)]
 pub struct Session {
-    /// What is stored.
+    /// Document to store.
     pub document: Document,
-    /// The first fault of a server for which its figures must not be trusted: the command ends with an error.
+    /// The first fault of a server for which its figures must not be trusted. The command then ends with an
+    /// error.
     pub fault: Option<Fault>,
 }

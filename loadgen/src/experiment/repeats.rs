@@ -1,8 +1,8 @@
-//! The runs of an experiment, which are repeated within bounds.
+//! Runs of an experiment, which are repeated within bounds.
 //!
-//! A run is repeated where it failed, is invalid, or was disturbed by something else on the machine. The rule looks at
-//! what went wrong and never at how fast a run was, so that repeating favours no arm. What stays wrong is named and kept:
-//! one bad run never costs the others.
+//! A run is repeated where it failed, is invalid, or was disturbed by something else on the machine. The rule
+//! looks at the fault and never at the speed of a run, so that repeating favours no arm. A run that stays bad
+//! is kept and named, and the other runs are kept as well.
 
 use thiserror::Error;
 
@@ -11,50 +11,52 @@ use crate::result::{InvalidKind, Run};
 use crate::run::{Plan, Progress, RunError};
 use crate::spawn::SpawnError;
 
-/// How a run is made; tests put something quicker in its place.
+/// Function that carries out a run. Tests replace it by a quicker one.
 pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
-/// Where lines about what happens meanwhile go. Nothing is lost where nobody can read them.
+/// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
 pub type Notes<'a> = &'a mut dyn FnMut(&str);
 
-/// Attempts at one run, at most.
+/// Most attempts at one run.
 const ATTEMPTS: u32 = 3;
-/// Of the runs of a session one in so many may be repeated because it failed or is invalid.
+/// Divisor of a session's number of runs. The quotient is the number of repeats for runs that failed or are
+/// invalid.
 const SHARE_BAD: u32 = 2;
-/// The same of disturbed runs, which are valid: where the machine is always busy repeating helps nothing.
+/// The same divisor for disturbed runs, which are valid. On a machine that is always busy repeating does not
+/// help.
 const SHARE_DISTURBED: u32 = 4;
-/// Exit codes with which a shell, and the generator's guard, report a command that cannot be run.
+/// Exit codes with which a shell and the generator's guard report a command that cannot be run.
 const CANNOT_RUN: [i32; 2] = [126, 127];
 
-/// A fault of a server for which its figures must not be trusted.
+/// Fault of a server for which its figures must not be trusted.
 #[derive(Debug, Error)]
 #[error("{run}: {reason}")]
 pub struct Fault {
-    /// Which run.
+    /// Name of the run.
     pub run: String,
-    /// What is wrong.
+    /// Description of the fault.
     pub reason: String,
 }
 
 /// All runs of one scenario on one arm.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    /// Every run is made by it.
+    /// Plan of every run.
     pub(crate) plan: Plan,
-    /// The server is a debug build: its figures mean nothing.
+    /// True for a debug build of the server, whose figures mean nothing.
     is_debug: bool,
-    /// The figures are not looked at, so that only failures are repeated.
+    /// True where only echoes matter and not figures, so that only failures are repeated.
     is_for_correctness: bool,
     has_succeeded: bool,
-    /// Attempts that failed since the last that did not.
+    /// Failed attempts since the last successful one.
     failures: u32,
     is_hopeless: bool,
-    /// A run stayed invalid in all its attempts: so will the next.
+    /// True once a run stayed invalid in all its attempts, because the next run would too.
     is_always_invalid: bool,
 }
 
 impl Cell {
-    /// A cell without runs. `build` is that of the server, where it is known.
+    /// Returns a cell without runs. `build` is that of the server, where it is known.
     pub(crate) fn new(plan: Plan, build: Option<&str>) -> Self {
         Self {
             plan,
@@ -67,23 +69,24 @@ impl Cell {
         }
     }
 
-    /// One whose runs must echo right, at whatever speed.
+    /// Returns a cell whose runs must echo correctly, at any speed.
     pub(crate) fn for_correctness(plan: Plan, build: Option<&str>) -> Self {
         Self { is_for_correctness: true, ..Self::new(plan, build) }
     }
 
-    /// Whether its server cannot be started at all.
+    /// Returns true where its server cannot be started at all.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.is_hopeless
     }
 
-    /// Whether it is not worth another run. One that has worked before gets twice the attempts.
+    /// Returns true where another run is not worth the time. A cell with an earlier success gets twice the
+    /// attempts.
     pub(crate) fn is_given_up(&self) -> bool {
         let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
         self.is_hopeless || self.failures >= most
     }
 
-    /// Counts an attempt, and says what is wrong with it.
+    /// Counts an attempt. Returns its fault, if it has one.
     fn judge(&mut self, result: &Result<Run, RunError>) -> Option<Doubt> {
         let doubt = match result {
             Ok(run) => self.doubt(run),
@@ -106,7 +109,7 @@ impl Cell {
         if !reasons.is_empty() {
             doubt(DoubtKind::Failed, reasons.join("; "))
         } else if self.is_for_correctness || run.invalid().any(|(kind, _)| kind.is_of_the_build()) {
-            // Every run of a debug build is invalid, and so would be the next.
+            // Every run of a debug build is invalid, so a repeat would be invalid too.
             None
         } else if !run.valid {
             doubt(DoubtKind::Invalid, run.invalid_reasons.join("; "))
@@ -116,7 +119,7 @@ impl Cell {
         }
     }
 
-    /// Whether another attempt may help.
+    /// Returns true where another attempt may help.
     fn can_improve(&self, doubt: &Doubt) -> bool {
         match doubt.kind {
             DoubtKind::Failed => !self.is_given_up(),
@@ -126,7 +129,7 @@ impl Cell {
     }
 }
 
-/// What is wrong with an attempt.
+/// Fault of an attempt.
 #[derive(Debug)]
 struct Doubt {
     kind: DoubtKind,
@@ -135,7 +138,7 @@ struct Doubt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DoubtKind {
-    /// There is no result, or one of a server that is broken.
+    /// The attempt has no result, or the result of a server that is broken.
     Failed,
     Invalid,
     Disturbed,
@@ -147,14 +150,14 @@ struct Attempt {
     doubt: Option<Doubt>,
 }
 
-/// A run with all its attempts.
+/// Run with all its attempts.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The attempt that counts; `None` where none had a result.
     pub(crate) run: Option<Run>,
-    /// Why the last attempt failed, in words that may be stored.
+    /// Reason why the last attempt failed, without text that must not be stored.
     pub(crate) failure: Option<String>,
-    /// The user ended the session meanwhile.
+    /// True where the user ended the session meanwhile.
     pub(crate) is_interrupted: bool,
 }
 
@@ -164,32 +167,32 @@ impl Made {
     }
 }
 
-/// Makes the runs of a session, and keeps account of what went wrong.
+/// Executor of a session's runs, with a record of their faults.
 pub(crate) struct Repeats<'a> {
     execute: Execute<'a>,
-    /// The name of a run in sentences.
+    /// Function that names a run in sentences.
     name: fn(&Plan) -> String,
-    /// Repeats that the session has left for runs that failed or are invalid.
+    /// Remaining repeats of the session for runs that failed or are invalid.
     left_for_bad: u32,
-    /// Repeats that the session has left for disturbed runs.
+    /// Remaining repeats of the session for disturbed runs.
     left_for_disturbed: u32,
-    /// What a reader of the session must know, one sentence each.
+    /// Notes for the reader of the session, one sentence each.
     pub(crate) marks: Vec<String>,
     /// The first fault that ends the command with an error.
     pub(crate) fault: Option<Fault>,
 }
 
 impl<'a> Repeats<'a> {
-    /// For a session of so many `runs`.
+    /// Returns the executor for a session of `runs` runs.
     pub(crate) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
         let runs = u32::try_from(runs).unwrap_or(u32::MAX);
-        // Also the shortest session can repeat a run.
+        // Even the shortest session can repeat a run.
         let left = |share: u32| (runs / share).max(ATTEMPTS - 1);
         let (left_for_bad, left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
         Self { execute, name, left_for_bad, left_for_disturbed, marks: Vec::new(), fault: None }
     }
 
-    /// Makes the run `pair` of a cell, in as many attempts as it needs and may have.
+    /// Carries out the run `pair` of a cell, in as many attempts as it needs and may have.
     pub(crate) fn make(
         &mut self,
         cell: &mut Cell,
@@ -215,7 +218,7 @@ impl<'a> Repeats<'a> {
                 Err(error) => matches!(error, RunError::Interrupted),
             };
             if is_interrupted {
-                // An attempt that is complete says more than one that was cut short.
+                // A complete attempt tells more than one that was cut short.
                 let cut = result.ok();
                 return Made::interrupted(chosen(attempts).or(cut));
             }
@@ -235,7 +238,7 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    /// Takes one of the repeats that the session has left; whether there was one.
+    /// Takes one of the session's remaining repeats. Returns false where there was none.
     fn take_repeat(&mut self, kind: DoubtKind) -> bool {
         let left = match kind {
             DoubtKind::Failed | DoubtKind::Invalid => &mut self.left_for_bad,
@@ -246,7 +249,7 @@ impl<'a> Repeats<'a> {
         is_left
     }
 
-    /// A repeated run hides no wrong echo.
+    /// Notes wrong echoes, so that a repeat does not hide them.
     fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>, notes: Notes<'_>) {
         let Ok(Run { integrity, .. }) = result else { return };
         if integrity.faults() > 0 {
@@ -266,7 +269,7 @@ impl<'a> Repeats<'a> {
         match attempts.last() {
             Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Failed, why }), result }) => {
                 let is_given_up = cell.is_given_up();
-                // In full: what the server wrote is for whoever sits here, and is not stored.
+                // The user sees the full error. The output of the server is not stored.
                 let reason = result.as_ref().err().map_or_else(|| why.clone(), ToString::to_string);
                 if is_given_up || attempts.iter().all(|attempt| attempt.result.is_err()) {
                     let end = if is_given_up { "; it is not run again" } else { "" };
@@ -291,7 +294,8 @@ impl<'a> Repeats<'a> {
     }
 }
 
-/// The attempt that counts: the last valid one, else the last that has a result. It names why the others do not.
+/// Returns the attempt that counts: the last valid one, else the last with a result. It names the reasons why
+/// the others do not count.
 fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     let is_valid = |attempt: &Attempt| attempt.result.as_ref().is_ok_and(|run| run.valid);
     let valid = attempts.iter().rposition(is_valid);
@@ -301,7 +305,8 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     Some(Run { repeated, ..run })
 }
 
-/// Why a run shows a server that does not work; empty where it may only be slow, or the machine.
+/// Returns the reasons why a run shows a server that does not work. Empty where the server or the machine may
+/// only be slow.
 fn broken(run: &Run) -> Vec<String> {
     use InvalidKind::{CutTail, NoEcho, Outstanding, OutstandingLimit, RateNotKept};
     let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | Outstanding | CutTail | RateNotKept);
@@ -317,7 +322,7 @@ fn wrong_echoes(count: u64) -> String {
     format!("{count} echoes were not what was sent")
 }
 
-/// Whether another attempt would fail in the same way.
+/// Returns true where another attempt would fail in the same way.
 fn is_hopeless(error: &RunError) -> bool {
     match error {
         RunError::Plan(_)
@@ -331,7 +336,7 @@ fn is_hopeless(error: &RunError) -> bool {
         RunError::Spawn(SpawnError::Ended { status, .. }) => {
             status.code().is_some_and(|code| CANNOT_RUN.contains(&code))
         }
-        // Its time was long enough for any start: it listens elsewhere.
+        // The timeout was long enough for any start, so the server listens elsewhere.
         RunError::Spawn(SpawnError::NotListening { .. }) => true,
         _ => false,
     }
@@ -349,7 +354,7 @@ mod tests {
     use crate::run::Silent;
     use crate::spawn::{LastWords, Spawn};
 
-    /// What becomes of an attempt.
+    /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]
     enum Becomes {
         Fine,
@@ -393,7 +398,8 @@ mod tests {
         Plan { spawn, cpus: vec![1], ..Plan::new(url, engine::EngineKind::Epoll) }
     }
 
-    /// The runs of one cell in a session of so many, whose attempts become this, and fine when there is no more.
+    /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the last of
+    /// these.
     struct Made {
         runs: Vec<super::Made>,
         attempts: u32,
@@ -493,7 +499,7 @@ mod tests {
                 "{:?}",
                 from_the_start.marks
             );
-            // One that has worked has two runs' attempts.
+            // A cell with an earlier success has the attempts of two runs.
             let later = |runs| session(cell(), runs, &[&[Fine][..], &[always; 99]].concat());
             assert!(!later(2).cell.is_given_up() && later(2).fault.is_none());
             assert!(later(9).cell.is_given_up() && later(9).fault.is_some());
@@ -504,7 +510,7 @@ mod tests {
     fn a_command_that_cannot_be_run_is_tried_once() {
         let made = session(cell(), 1, &[Exits(127); 9]);
         assert_eq!((made.attempts, made.cell.is_hopeless()), (1, true));
-        // A server that is just being built anew comes back.
+        // A server that is being rebuilt becomes available again.
         let made = session(cell(), 2, &[Fine, Exits(127)]);
         assert_eq!((made.attempts, made.cell.is_hopeless()), (3, false));
     }

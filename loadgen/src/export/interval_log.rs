@@ -15,8 +15,8 @@ const NS_PER_MS: f64 = 1e6;
 #[error("cannot write a second's histogram: {0}")]
 pub struct IntervalLogError(String);
 
-/// The log of a window that began at `start` and lasted for `window`: entry k is the second k, empty where nothing came back in
-/// it. The last one may be shorter than a second.
+/// Returns the log of a window that began at `start` and lasted for `window`. Entry k is the second k, and
+/// empty where no echo came in it. The last entry may be shorter than a second.
 ///
 /// # Errors
 /// When a histogram cannot be serialized: it then counts more than the format can hold.

@@ -49,18 +49,19 @@ pub struct Document {
 }
 
 impl Document {
-    /// As it is stored: JSON that people can read, with a line for each run and at the end of the text.
+    /// Returns the document as it is stored: JSON that people can read, with a line for each run and a final
+    /// newline.
     ///
     /// # Errors
     ///
-    /// When a figure cannot be written as JSON.
+    /// Fails when a figure cannot be written as JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         let mut frame = self.clone();
         let runs = std::mem::take(&mut frame.runs);
         let runs = runs.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>()?;
         let mut json = serde_json::to_string_pretty(&frame)? + "\n";
         if !runs.is_empty() {
-            // A line break of a text would be escaped: only the field itself is found.
+            // A line break within a text is escaped, so that this finds only the field itself.
             json = json.replacen(
                 "\n  \"runs\": []",
                 &format!("\n  \"runs\": [\n    {}\n  ]", runs.join(",\n    ")),
@@ -358,8 +359,8 @@ pub struct Run {
     pub pair: u32,
     /// When connecting began.
     pub start: Utc,
-    /// The address that the connections were made to, of those that the host's name leads to; several separated by `, ` where
-    /// they were made to several. `null` where an earlier build wrote it.
+    /// Address that the connections were made to, one of the addresses of the URL's host. Several addresses
+    /// are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// How long each phase took.
@@ -381,10 +382,11 @@ pub struct Run {
     pub offered: u64,
     /// Messages sent within the measured window.
     pub sent: u64,
-    /// Echoes received within the measured window. (The latencies of a closed loop have those too that were outstanding at its
-    /// end; those of an open loop are of the messages planned in the window, whenever their echoes came.)
+    /// Echoes received within the measured window. The latencies of a closed loop also include echoes of
+    /// messages that were outstanding at its end. The latencies of an open loop are those of the messages
+    /// planned in the window, whenever their echoes came.
     pub received: u64,
-    /// What became of every message, over the whole run; `null` where an earlier build wrote it.
+    /// Outcomes of all messages, over the whole run. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
     /// `received` per second of the measured window.
@@ -397,16 +399,16 @@ pub struct Run {
     pub integrity: Integrity,
     /// How long it took.
     pub latency_ns: Latencies,
-    /// Why some figures of `latency_ns` are lower bounds; `null` where none is.
+    /// Reason why some figures of `latency_ns` are lower bounds; `null` where none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub censored: Option<Censored>,
-    /// What ended the load before its time, other than the user; the figures are of what was measured until then.
+    /// Cause that ended the load early, other than the user. The figures are of what was measured until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_early: Option<EndedEarly>,
-    /// Times in which a lost connection was being opened again (`--reconnect`); `null` where there was none.
+    /// Periods in which a lost connection was being reopened (`--reconnect`); `null` where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outages: Option<Outages>,
-    /// Times in the window in which the generator did not run; `null` where there was none.
+    /// Periods in the window in which the generator did not run; `null` where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standstill: Option<Standstill>,
     /// Connections closed and replaced in the window; `null` where that was not asked for.
@@ -426,77 +428,80 @@ pub struct Run {
     /// Why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
-    /// Each second of the measured window, the last one as long as the window has it (a day at most). `sent` and `received` add
-    /// up to the run's.
+    /// Seconds of the measured window. The last one is as long as the window has it (a day at most). `sent`
+    /// and `received` add up to the run's.
     #[serde(default)]
     pub series: Vec<Second>,
 }
 
-/// What became of every message, over the whole run, warm-up and drain included.
+/// Outcomes of all messages, over the whole run, warm-up and drain included.
 ///
 /// `planned = sent + not_sent` and `sent = echoed + wrong + lost + outstanding` hold for every run, connection by connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Messages {
-    /// Planned; in a closed loop without a number of messages those that were sent.
+    /// Messages planned. In a closed loop without a number of messages: the messages that were sent.
     pub planned: u64,
-    /// Planned and not sent: the generator was too late, no connection was open or had room, or the run ended before.
+    /// Messages planned and not sent. The generator was too late, no connection was open or had room, or the
+    /// run ended before.
     pub not_sent: u64,
-    /// Handed to the connection.
+    /// Messages handed to the connection.
     pub sent: u64,
-    /// Came back as they were sent.
+    /// Messages that came back as they were sent.
     pub echoed: u64,
-    /// Came back, compared with what was sent, and differed: in content, opcode or order.
+    /// Messages that came back and differed from what was sent, in content, opcode or order.
     pub wrong: u64,
-    /// Will not come back: [`Integrity::lost`].
+    /// Messages that will not come back: [`Integrity::lost`].
     pub lost: u64,
-    /// Had no echo when the drain ended, and the server may still have sent one.
+    /// Messages without an echo when the drain ended. The server may still have sent one.
     pub outstanding: u64,
 }
 
-/// Messages that are in the latencies with their age at the end of the run: they took at least as long.
+/// Messages that are in the latencies with their age at the end of the run. Their latencies were at least as
+/// long.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Censored {
-    /// How many they are.
+    /// Number of such messages.
     pub count: u64,
-    /// The percentile (0 to 100) up to which they change nothing. Those above it, the mean and the maximum are lower bounds.
+    /// Percentile (0 to 100) up to which they change nothing. Percentiles above it, the mean and the maximum
+    /// are lower bounds.
     pub exact_up_to: f64,
 }
 
 impl Censored {
-    /// Whether the quantile `q` (0 to 1) is a lower bound.
+    /// Returns true where the quantile `q` (0 to 1) is a lower bound.
     #[must_use]
     pub fn bounds(self, q: f64) -> bool {
         q * 100.0 > self.exact_up_to
     }
 }
 
-/// How a load ended before its time.
+/// Time and cause of an early end of the load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedEarly {
-    /// When, nanoseconds from the beginning of the load (warm-up included).
+    /// Time of the end, in nanoseconds from the beginning of the load (warm-up included).
     pub after_ns: u64,
-    /// Why, in a sentence.
+    /// Cause of the end, in a sentence.
     pub cause: String,
 }
 
-/// Times in which lost connections were being opened again, summed over the connections.
+/// Periods in which lost connections were being reopened, summed over the connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outages {
-    /// How many.
+    /// Number of periods.
     pub count: u64,
-    /// Nanoseconds in all.
+    /// Sum of the periods, in nanoseconds.
     pub total_ns: u64,
-    /// The longest, nanoseconds.
+    /// Longest period, in nanoseconds.
     pub longest_ns: u64,
 }
 
-/// Times in which a thread of the generator should have run and did not, summed over its threads. Ordinary lateness (10 ms) is
-/// none.
+/// Periods in which a thread of the generator should have run and did not, summed over its threads. Ordinary
+/// lateness (10 ms) does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
-    /// Nanoseconds in all.
+    /// Sum of the periods, in nanoseconds.
     pub total_ns: u64,
-    /// The longest, nanoseconds.
+    /// Longest period, in nanoseconds.
     pub longest_ns: u64,
 }
 
@@ -525,8 +530,8 @@ pub struct Phases {
     pub warmup: u64,
     /// The measured window.
     pub measure: u64,
-    /// From its end until the last echo was back or given up; with the moment in which an open loop may still send what was due
-    /// in the window.
+    /// Time from the window's end until the last echo was back or given up. It includes the moment in which
+    /// an open loop may still send what was due in the window.
     pub drain: u64,
 }
 
@@ -576,8 +581,8 @@ impl Errors {
 /// Counts of echoes that were not what was sent, over the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrity {
-    /// Messages that never came back and never will: their connection ended, or a later message came back, or the connection
-    /// was silent for the answer timeout.
+    /// Messages that never came back and never will. Their connection ended, a later message came back, or
+    /// the connection was silent for the answer timeout.
     pub lost: u64,
     /// The part of `lost` whose connection ended.
     #[serde(default)]
@@ -590,7 +595,7 @@ pub struct Integrity {
     pub corrupted: u64,
     /// Text that came back as binary, or the other way round.
     pub wrong_opcode: u64,
-    /// Messages from the server that nobody asked for, such as a greeting.
+    /// Messages from the server that are not echoes, such as a greeting.
     #[serde(default)]
     pub unsolicited: u64,
 }
@@ -602,7 +607,8 @@ impl Integrity {
         self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode + self.unsolicited
     }
 
-    /// The sum of what a server did wrong on connections that stayed open. That one ended is an error of the connection.
+    /// Returns the number of faults of the server on connections that stayed open. The end of a connection
+    /// counts as a connection error instead.
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.total() - self.lost_with_connection
@@ -615,10 +621,12 @@ impl Integrity {
 pub struct Latencies {
     /// From the planned time of sending to the echo: the answer. In a closed loop equal to `uncorrected`.
     pub corrected: Latency,
-    /// From the actual time of sending to the echo: the server's part, with the time in which a message was due and no connection
-    /// was open. In a closed loop its `hdr` is `null`, because `corrected` holds the same histogram.
+    /// Time from the actual send to the echo: the server's part. It includes the time in which a message was
+    /// due and no connection was open. In a closed loop its `hdr` is `null`, because `corrected` holds the
+    /// same histogram.
     pub uncorrected: Latency,
-    /// From the planned to the actual time of sending without that time: the generator's part. Empty in a closed loop.
+    /// Time from the planned to the actual send, without the time in which no connection was open: the
+    /// generator's part. Empty in a closed loop.
     pub lag: Latency,
     /// From the start of connecting to the end of the opening handshake, one sample per connection; where connections are
     /// replaced during the load, of those opened in the window.
@@ -638,17 +646,18 @@ pub struct Latencies {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CostSource {
-    /// A control group of its own (version 2): everything that ran in it, in microseconds.
+    /// The server's own control group (version 2). Counts everything that ran in it, in microseconds.
     CgroupV2,
-    /// A control group of its own (version 1, `cpuacct`), in nanoseconds.
+    /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
     CgroupV1,
-    /// `/proc`: processes that live in nanoseconds, processes that have ended and were waited for in ticks.
+    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were waited for, in
+    /// ticks.
     #[default]
     Procfs,
 }
 
 impl CostSource {
-    /// The unit of what it counts least exactly, nanoseconds.
+    /// Returns the unit of the least exact count, in nanoseconds.
     #[must_use]
     pub const fn resolution_ns(self) -> u64 {
         match self {
@@ -659,7 +668,7 @@ impl CostSource {
     }
 }
 
-/// What a run cost the server: all its threads and processes, also those that have ended.
+/// Cost of a run for the server: all its threads and processes, also those that have ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its engine as it said itself; `null` where it does not say.
@@ -673,10 +682,11 @@ pub struct Server {
     pub cpus: Vec<u32>,
     /// CPU time per received message in the measured window, from the scheduler's nanosecond accounting.
     pub cpu_ns_per_message: f64,
-    /// Origin of the CPU time; absent in older documents, which count neither ended threads nor ended processes.
+    /// Origin of the CPU time. Absent in older documents, which count neither ended threads nor ended
+    /// processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_source: Option<CostSource>,
-    /// Unit of what that counts least exactly.
+    /// Unit of the least exact count of that origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_resolution_ns: Option<u64>,
     /// The part in user space. Sampled by the timer tick, hence coarse: shown, never judged.
@@ -691,8 +701,9 @@ pub struct Server {
     /// Growth of resident memory from before the first connection, per connection.
     #[serde(default)]
     pub rss_bytes_per_connection: Option<f64>,
-    /// Context switches per received message in the measured window because a thread waited for something. Absent where
-    /// threads that have ended did much of the work: nobody counts theirs.
+    /// Context switches per received message in the measured window because a thread waited for something.
+    /// Absent where threads that have ended did much of the work, because the kernel keeps no counts of ended
+    /// threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voluntary_switches_per_message: Option<f64>,
     /// The same because something else was to run.
@@ -754,7 +765,8 @@ pub struct Client {
 pub struct Second {
     /// Seconds since the window began, at the start of this one.
     pub second: u32,
-    /// How much of it the window has, nanoseconds, where that is not all of it: the last one may be shorter.
+    /// Length of the part that is in the window, in nanoseconds. Absent where all of it is; the last one may
+    /// be shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_ns: Option<u64>,
     /// Messages sent.

@@ -18,11 +18,11 @@ pub enum InvalidKind {
     WrongEchoes,
     /// Messages never came back on connections that stayed open.
     LostMessages,
-    /// Messages came that nobody asked for.
+    /// Messages came that are not echoes of any message.
     Unsolicited,
     /// Messages had no echo when the drain ended.
     Outstanding,
-    /// Connections had waited for their echoes for much longer than the percentiles say when the window ended.
+    /// Connections had waited for their echoes for much longer than the percentiles when the window ended.
     CutTail,
     /// The server's process ended.
     ServerEnded,
@@ -30,7 +30,7 @@ pub enum InvalidKind {
     AllClosed,
     /// The server stopped answering.
     StoppedAnswering,
-    /// The generator's engine broke off.
+    /// The generator's engine failed.
     EngineFailed,
     /// The generator's own counts do not add up.
     Imbalance,

@@ -92,7 +92,7 @@ impl Latency {
         let Some(hdr) = &self.hdr else { return Ok(None) };
         let bytes = STANDARD.decode(hdr)?;
         let mut histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice())?;
-        // Added to one with longer latencies, it grows.
+        // The histogram must grow when it is added to one with longer latencies.
         histogram.auto(true);
         Ok(Some(histogram))
     }

@@ -16,7 +16,7 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// About what a session takes on the disk.
+/// Usual size of a session on the disk.
 const USUAL_BYTES: usize = 256 << 10;
 
 /// Why a result cannot be stored or read.
@@ -25,7 +25,7 @@ pub enum StoreError {
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `write`, `write to`, `create`.
+        /// The action that failed: `read`, `write`, `write to`, `create`.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
@@ -77,22 +77,22 @@ impl Store {
         &self.root
     }
 
-    /// Finds out whether a session of the machine `machine_id` can be stored, before it is measured: a file as large as
-    /// one is written and removed.
+    /// Checks, before the measurement, that a session of the machine `machine_id` can be stored. It writes
+    /// and removes a file of a session's usual size.
     ///
     /// # Errors
-    /// When the folder or the file cannot be written.
+    /// Fails when the folder or the file cannot be written.
     pub fn check(&self, machine_id: &str) -> Result<(), StoreError> {
         let folder = self.folder(machine_id)?;
         let path = folder.join(format!(".check.{}", std::process::id()));
         let written = File::create(&path)
             .and_then(|mut file| file.write_all(&[0; USUAL_BYTES]).and_then(|()| file.sync_all()));
-        // Where it cannot be removed it was not made.
+        // Removing fails where the file was not created.
         let _ = fs::remove_file(&path);
         written.map_err(io_error("write to", &folder))
     }
 
-    /// The folder of a machine, made where it is not there.
+    /// Returns the folder of a machine, and creates it where it does not exist.
     fn folder(&self, machine_id: &str) -> Result<PathBuf, StoreError> {
         let folder = self.root.join(machine_id);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
@@ -330,7 +330,7 @@ mod tests {
         store.check("0123456789ab").expect("writable");
         let machine = folder.0.join("0123456789ab");
         assert_eq!(fs::read_dir(&machine).expect("made").count(), 0, "nothing is left");
-        // A file where the machine's folder has to be.
+        // A file has the place of the machine's folder.
         fs::write(folder.0.join("full"), "").expect("written");
         let error = store.check("full").expect_err("refused").to_string();
         assert!(error.starts_with("cannot create ") && error.contains("/full"), "{error}");

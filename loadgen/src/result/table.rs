@@ -68,12 +68,12 @@ fn short_name(scenario: &str) -> &str {
     scenario.split_once('@').map_or(scenario, |(name, _)| name)
 }
 
-/// Why runs were repeated: each kind of reason once, as its first run has it.
+/// Returns the reasons why runs were repeated: each kind of reason once, in the words of its first run.
 pub(crate) fn repeated_runs(document: &Document) -> Vec<String> {
     reasons(document, |run| &run.repeated).into_iter().map(|reason| format!("REPEATED {reason}")).collect()
 }
 
-/// Each kind of reason once for each scenario and arm, as its first run has it.
+/// Returns each kind of reason once for each scenario and arm, in the words of its first run.
 pub(crate) fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
     let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
     for run in &document.runs {
@@ -195,7 +195,7 @@ pub(crate) fn latency(ns: Option<u64>) -> String {
     optional(value, if value.is_some_and(|us| us < 100.0) { 1 } else { 0 })
 }
 
-/// A number of things: `1 message`, `2,000 messages`.
+/// Formats a number of things: `1 message`, `2,000 messages`.
 pub(crate) fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(n as f64), if n == 1 { "" } else { "s" })
 }

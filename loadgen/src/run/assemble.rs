@@ -78,7 +78,8 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     }
 }
 
-/// What is in the latencies with a lower bound, and up to which percentile that does not matter: where the lowest of them lies.
+/// Counts the messages that are in the latencies with a lower bound. They change nothing up to the percentile
+/// at which the lowest of them lies.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
     if count == 0 {
@@ -177,7 +178,7 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
     cpus.iter().filter_map(|&cpu| u32::try_from(cpu).ok()).collect()
 }
 
-/// The seconds that the window has; the last one says how much of it, where that is not all.
+/// Returns the seconds of the window. The last one has its length where the window ends within it.
 fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
     series.retain(|entry| Duration::from_secs(entry.second.into()) < window);
     if let Some(last) = series.last_mut() {

@@ -1,23 +1,28 @@
-//! Whether an echo is what was sent.
+//! Comparison of echoes with the messages that were sent.
 //!
-//! Every echo is compared with the message it claims to be, byte for byte. How faults are told apart:
+//! Every echo is compared, byte for byte, with the message whose number it carries. The kinds of fault:
 //!
-//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose number
-//!   cannot be ours (another connection's, or never sent) is corrupted too and takes the place of the oldest one due, where it
-//!   looks like one of ours: it has the right opcode and a length that some message has. Should the true echo of that one still
-//!   come, the other was unsolicited.
-//! * *unsolicited*: nothing is due, or it does not look like any of our messages. It is no echo and takes no place.
-//! * *wrong opcode*: text came back as binary or the other way round. Counted beside the content, not instead of it.
+//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose
+//!   number cannot be ours (another connection's, or never sent) is corrupted too. It takes the place of the
+//!   oldest message due where it looks like one of ours: it has the right opcode and a length that some message
+//!   has. Should the true echo of that message still come, the first one was unsolicited.
+//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is no echo and takes no
+//!   place.
+//! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the content, not
+//!   instead of it.
 //! * *duplicated*: right, but it had come before. It is no received message.
 //! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the reordered one).
-//! * *lost*: the connection ended before it came; or, on one that stayed open, a later message came back and this one did not
-//!   until the end of the drain, or the connection was silent for the answer timeout and longer, or four times the pipeline's
-//!   depth of later messages have been sent since. (Its echo, should it come after all, counts as duplicated.)
-//! * *outstanding*: none of these, at the end. The server may still answer it, so that it is no fault of the echo.
+//! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of these is
+//!   true. A later message came back and this one did not until the end of the drain. The connection was
+//!   silent for the answer timeout and longer. Four times the pipeline's depth of later messages have been
+//!   sent since. (Should the echo come after all, it counts as duplicated.)
+//! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count as a
+//!   fault of the echo.
 //!
-//! A message shorter than [`STAMP`] bytes carries no number. Where there are such, every echo is compared with the oldest one
-//! due, so that order shows as content. There, whatever differs is corrupted. What comes when none is due is unsolicited before
-//! the first echo of a connection, and duplicated after it.
+//! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every echo is
+//! compared with the oldest message due, so that a wrong order shows as wrong content. There, any difference
+//! counts as corrupted. A message that comes when none is due is unsolicited before the first echo of a
+//! connection, and duplicated after it.
 
 use super::ledger::{Arrival, Ledger, Times};
 use super::payload::{Content, STAMP};
@@ -42,7 +47,7 @@ pub(crate) struct Judged {
     pub(crate) sequence: Option<u64>,
     /// Its content is that message's.
     pub(crate) sound: bool,
-    /// It names none of ours and has a length that none of them has.
+    /// True where its number is not one of ours and its length is not one of our messages' either.
     pub(crate) is_foreign: bool,
 }
 
@@ -123,7 +128,8 @@ impl Arriving {
     pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
-            // Cut off within its number, it is the oldest one due where it begins as that does.
+            // An echo cut off within its number belongs to the oldest message, where it begins as that one
+            // does.
             let begins =
                 |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
             echo.sequence = ledger.oldest().filter(begins);
@@ -141,12 +147,12 @@ pub(crate) struct Settled {
     pub(crate) times: Option<Times>,
     /// Something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
-    /// It names none of ours, looks like one, and has taken the place of this message: corrupted, unless the true echo of that
-    /// one still comes. It is not counted yet.
+    /// The message whose place a message without a valid number of ours has taken. It is corrupted, unless
+    /// the true echo of that message still comes. It is not counted yet.
     pub(crate) unnamed: Option<u64>,
 }
 
-/// Enters a judged echo. `stamped`: whether messages carry numbers, and echoes are looked at.
+/// Counts a judged echo. `stamped` is true where messages carry numbers and echoes are checked.
 #[inline]
 pub(crate) fn settle(
     judged: Judged,
@@ -170,7 +176,7 @@ pub(crate) fn settle(
     Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
 }
 
-/// Enters what differs from every message that it could be.
+/// Counts an echo that differs from every message that it could be.
 #[cold]
 fn settle_unsound(
     judged: Judged,
@@ -196,8 +202,8 @@ fn settle_unsound(
         integrity.duplicated += 1;
         return fault(None);
     }
-    // It answers the message it names where that is due, else the oldest: otherwise one flipped bit would count as a loss as
-    // well.
+    // The echo answers the message with its number where that is due, else the oldest. Otherwise one flipped
+    // bit would also count as a loss.
     let answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
     let mut arrivals = answered.map(|sequence| (sequence, ledger.receive(sequence)));
     let taken = arrivals.find_map(|(sequence, arrival)| match arrival {
@@ -340,7 +346,7 @@ mod tests {
             assert_eq!((bench.received, bench.ledger.outstanding()), (0, 4));
             (0..4).for_each(|s| bench.echo(&bench.message(s), 7));
             assert_eq!((bench.integrity, bench.received), (unsolicited(4), 4));
-            // Nothing is due: not even the right length makes it an echo.
+            // Nothing is due, so even the right length does not make it an echo.
             bench.echo(&[b'x'; 40], 7);
             assert_eq!((bench.integrity, bench.received), (unsolicited(5), 4));
         }

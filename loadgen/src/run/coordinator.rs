@@ -26,7 +26,8 @@ fn bounded(seconds: f64) -> Duration {
 
 /// How often progress is told and everything is looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the server's threads are looked at within the window, so that it is known how busy each one was.
+/// Interval at which the server's threads are sampled within the window, so that the load of each one is
+/// known.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// What workers may take to do what needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ pub(super) struct Measured {
     /// The window as it was in the end.
     pub(super) window: Duration,
     pub(super) interrupted: bool,
-    /// Why the load ended before its time, where the server or an engine ended it.
+    /// Reason why the load ended early, where the server or an engine ended it.
     pub(super) broken: Option<Broken>,
     /// CPU time of each worker thread in the window.
     pub(super) threads_cpu_ns: Vec<u64>,
@@ -56,11 +57,11 @@ pub(super) struct Measured {
     pub(super) server: Option<ServerCost>,
 }
 
-/// What ended the load before its time.
+/// Cause of an early end of the load.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) error: RunError,
-    /// When, from the beginning of the load on.
+    /// Time of the end, from the beginning of the load.
     pub(super) after: Duration,
 }
 
@@ -113,7 +114,7 @@ pub(super) struct Coordinator<'a> {
     received: u64,
     received_at: Instant,
     is_interrupted: bool,
-    /// Workers that send nothing more.
+    /// Workers that have stopped sending.
     load_ended: u32,
     broken: Option<Broken>,
     /// The server's memory before the first connection.
@@ -208,7 +209,7 @@ impl<'a> Coordinator<'a> {
         self.shared.window.set(epoch, start, start + self.plan.measure);
         self.received_at = Instant::now();
         self.order(orders::LOAD);
-        // From here on there is something to tell, whatever happens.
+        // From here on there is a result to report, whatever happens.
         let warmup = self.rest(Phase::Warmup, lead + self.plan.warmup);
         phases.warmup = self.or_broken(warmup)?.unwrap_or_else(|| self.phase_ns());
         if self.is_interrupted {
@@ -245,7 +246,8 @@ impl<'a> Coordinator<'a> {
         })
     }
 
-    /// What ends the load early ends the window too, and what was measured until then is the result.
+    /// Turns an early end of the load into an early end of the window. The result is what was measured until
+    /// then.
     fn or_broken<T>(&mut self, phase: Result<T, RunError>) -> Result<Option<T>, RunError> {
         match phase {
             Ok(value) => Ok(Some(value)),
@@ -302,7 +304,8 @@ impl<'a> Coordinator<'a> {
         self.enter(Phase::Measure, self.plan.measure);
         let window = self.pass_window(&mut server);
         let window = self.or_broken(window)?;
-        // The two clocks are read one after the other: what is left then is no window cut short.
+        // The two clocks are read one after the other, so a small remainder does not mean that the window was
+        // cut short.
         let is_over = window.is_some_and(|()| !self.is_interrupted && !self.has_last_echo());
         if !is_over {
             self.shared.window.end_at(Nanos::monotonic().min(self.shared.window.end()));
@@ -324,14 +327,14 @@ impl<'a> Coordinator<'a> {
         })
     }
 
-    /// A window of a limited number of messages ends with the last echo.
+    /// Returns true where all echoes of a limited number of messages are back, which ends the window.
     fn has_last_echo(&self) -> bool {
         self.plan.ends_with_last_echo() && self.drained == self.plan.threads
     }
 
-    /// Until the end of the window.
+    /// Waits until the end of the window.
     fn pass_window(&mut self, server: &mut CpuUsage) -> Result<(), RunError> {
-        // What is left of the window: looking has taken a moment.
+        // The remainder of the window is shorter than an interval, because sampling takes time.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
         let mut looked = Instant::now();
         while Instant::now() < end && !self.is_interrupted && self.broken.is_none() {
@@ -347,15 +350,17 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// Until everything outstanding is back, or has taken too long. Not for a load that broke: nothing more comes.
+    /// Waits until all outstanding messages are back or have timed out. Does not wait for a load that ended
+    /// early, because nothing more comes.
     fn drain(&mut self, window_end: Nanos) -> Result<(), RunError> {
-        // What was due in the window may leave a moment later; the drain begins when nothing more is sent.
+        // What was due in the window may be sent a moment later, so the drain begins when nothing more is
+        // sent.
         let sent = Instant::now() + GRACE;
         while self.broken.is_none() && self.load_ended < self.plan.threads && Instant::now() < sent {
             self.wait(sent)?;
         }
         self.enter(Phase::Drain, Duration::ZERO);
-        // A little more than a message may take before it is lost.
+        // A little more than the time after which a message is lost.
         let deadline = Instant::now() + self.plan.answer_timeout + TICK;
         while self.broken.is_none() && self.drained < self.plan.threads && Instant::now() < deadline {
             self.wait(deadline)?;
@@ -480,8 +485,8 @@ impl<'a> Coordinator<'a> {
         Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
     }
 
-    /// Ends the run where connections are opened again and again to no effect: none is open, and for so long all attempts have
-    /// failed without an echo between them.
+    /// Ends the run where all attempts to open connections fail: none is open, and for `patience` all
+    /// attempts have failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
         let is_of_use = self.total(|gauges| &gauges.open) > 0 || self.total(|gauges| &gauges.received) > 0;
         if is_of_use || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {

@@ -90,7 +90,7 @@ pub enum RunError {
     /// No connection at any of the host's addresses.
     #[error("{detail} ({open} of {connections} connections were open)")]
     Connect {
-        /// The addresses that were tried, and what the kernel said.
+        /// The addresses that were tried, and the errors of the kernel.
         detail: String,
         /// Connections that were open by then.
         open: u64,
@@ -122,21 +122,21 @@ pub enum RunError {
         "the server closed a connection before the load began: {cause} ({open} of {connections} connections were open)"
     )]
     LostEarly {
-        /// Why it was lost.
+        /// Reason why it was lost.
         cause: String,
-        /// Connections that were open then.
+        /// Connections that were open at that time.
         open: u64,
         /// Connections wanted.
         connections: u32,
     },
-    /// Connections were opened again and again, to no effect.
+    /// All attempts to open connections failed for too long.
     #[error("{cause}; gave up after {:.1} s ({open} of {connections} connections were open)", .after.as_secs_f64())]
     NoneStays {
-        /// Why the last attempt failed.
+        /// Reason why the last attempt failed.
         cause: String,
-        /// For how long all attempts had failed.
+        /// Time for which all attempts had failed.
         after: Duration,
-        /// Connections that were open then.
+        /// Connections that were open at that time.
         open: u64,
         /// Connections wanted.
         connections: u32,
@@ -184,7 +184,8 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The error in a line that may be stored: without what a server wrote, which may name places of whoever measures.
+    /// Returns the error as one line that may be stored. It leaves out the output of the server, which may
+    /// name private paths and hosts.
     #[must_use]
     pub fn summary(&self) -> String {
         let text = self.to_string();
@@ -192,12 +193,13 @@ impl RunError {
         line.split("; the last it wrote").next().unwrap_or_default().to_owned()
     }
 
-    /// Whether a run that has begun its load ends with what was measured until then: the server, or an engine, ended it.
+    /// Returns true where a run with a begun load ends with what was measured until then, because the server
+    /// or an engine ended it.
     pub(super) fn has_result(&self) -> bool {
         self.kind().is_some()
     }
 
-    /// As a reason why such a run is not valid.
+    /// Returns the reason why such a run is not valid.
     pub(super) fn kind(&self) -> Option<InvalidKind> {
         match self {
             Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),

@@ -40,7 +40,7 @@ pub(crate) struct Ledger {
     expected: u64,
     /// Messages that will not come back.
     lost: u64,
-    /// A message of this connection has come back.
+    /// True once a message of this connection has come back.
     has_answered: bool,
 }
 
@@ -113,28 +113,30 @@ impl Ledger {
         self.next
     }
 
-    /// Messages that came back, right or wrong: what was sent and is neither outstanding nor lost.
+    /// Returns the number of messages that came back, right or wrong: sent, and neither outstanding nor lost.
     pub(crate) fn answered(&self) -> u64 {
         self.next - u64::from(self.outstanding) - self.lost
     }
 
-    /// Whether a message has come back on the connection that has this place now.
+    /// Returns true where a message has come back on the current connection of this place.
     pub(crate) fn has_answered(&self) -> bool {
         self.has_answered
     }
 
-    /// Messages that will not come back.
+    /// Returns the number of messages that will not come back.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// The outstanding messages, oldest first: times, and whether a later message has come back already.
+    /// Returns the outstanding messages, oldest first: their times, and true where a later message has come
+    /// back already.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
         let all = self.oldest..self.next;
         all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))
     }
 
-    /// Whether the counts agree with the slots of the ring: each outstanding message has one, and no other has.
+    /// Returns true where the counts agree with the slots of the ring: each outstanding message has one slot,
+    /// and no other message has one.
     pub(crate) fn is_balanced(&self) -> bool {
         let slots = self.unanswered().count() as u64;
         let taken = self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
@@ -179,8 +181,9 @@ impl Ledger {
         Arrival::InOrder(times)
     }
 
-    /// Gives up what is outstanding, for a new connection in this one's place; returns how many messages are lost by that.
-    /// Numbers go on: an echo that somehow belongs to the old connection is not taken for one of the new.
+    /// Gives up the outstanding messages for a new connection in this place. Returns how many messages are
+    /// lost. Sequence numbers continue, so that an echo of the old connection is not taken for one of the
+    /// new.
     pub(crate) fn begin_anew(&mut self) -> u32 {
         self.ring.fill(BACK);
         let lost = std::mem::take(&mut self.outstanding);
@@ -189,7 +192,7 @@ impl Ledger {
         lost
     }
 
-    /// Gives up the outstanding messages that `is_lost`; returns how many.
+    /// Gives up the outstanding messages for which `is_lost` returns true. Returns how many.
     pub(crate) fn give_up(&mut self, mut is_lost: impl FnMut(Times, bool) -> bool) -> u32 {
         let mut count = 0;
         for sequence in self.oldest..self.next {
@@ -212,7 +215,7 @@ impl Ledger {
         self.pass_answered();
     }
 
-    /// Moves on to the oldest message that is outstanding.
+    /// Moves on to the oldest outstanding message.
     #[inline]
     fn pass_answered(&mut self) {
         while self.oldest < self.next && self.ring[self.slot(self.oldest)] == BACK {
@@ -244,7 +247,7 @@ impl Ledger {
         self.len *= 2;
     }
 
-    /// The times in a slot; `None` where its message is back.
+    /// Returns the times in a slot; `None` where its message is back.
     #[inline]
     fn times(&self, at: usize) -> Option<Times> {
         let due = self.ring[at];
@@ -378,11 +381,11 @@ mod tests {
         assert!(ledger.is_balanced());
     }
 
-    /// What may happen to the messages of one place.
+    /// Event in the history of one place's messages.
     #[derive(Clone, Debug)]
     enum Step {
         Send,
-        /// The echo of a message this many places behind the last one sent.
+        /// Receive the echo of a message this many places behind the last one sent.
         Receive(u64),
         Replace,
         GiveUpOvertaken,
@@ -399,7 +402,8 @@ mod tests {
     }
 
     proptest! {
-        /// Sent is what came back, what is lost and what is outstanding, after every step of every history.
+        /// Sent messages are those that came back, are lost or are outstanding, after every step of every
+        /// history.
         #[test]
         fn every_message_has_one_outcome(steps in steps(), is_open in any::<bool>(), depth in 1..9_u32) {
             let mut ledger = if is_open { Ledger::open(depth) } else { Ledger::closed(depth) };

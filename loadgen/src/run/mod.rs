@@ -61,15 +61,15 @@ use shared::{Gauges, Rate, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
-/// Blocks for the length of the run and never longer than its timeouts allow.
+/// Blocks for the length of the run, and never longer than its timeouts allow.
 ///
-/// A run whose echoes were wrong, or that lost connections, is a result (with its counts, and [`valid`](Run::valid) unset). So
-/// is one whose server ended, closed all connections or stopped answering once the load had begun
-/// ([`ended_early`](Run::ended_early)). A run that could not be made is an error.
+/// A run with wrong echoes or lost connections is a result, with its counts and with [`valid`](Run::valid)
+/// unset. A run whose server ended, closed all connections or stopped answering once the load had begun is a
+/// result too ([`ended_early`](Run::ended_early)). A run that could not be carried out is an error.
 ///
 /// # Errors
 ///
-/// See [`RunError`]. Nothing is left running then.
+/// Fails with a [`RunError`]. Nothing is left running then.
 pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError> {
     let Outcome { run, error, .. } = measure(plan, progress)?;
     if let Some(error) = error {
@@ -86,7 +86,7 @@ pub struct Outcome {
     /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
     /// first hour.
     pub seconds: Vec<Option<Histogram<u32>>>,
-    /// What ended the load early, with what a spawned server wrote last.
+    /// Error that ended the load early, with the last output of a spawned server.
     pub error: Option<RunError>,
 }
 
@@ -121,13 +121,13 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     Ok(Outcome { run, seconds, error })
 }
 
-/// All addresses of the URL's host; the port of `{port}` is not known yet.
+/// Returns all addresses of the URL's host. The port of `{port}` is not known yet.
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
     let port = if let Port::Number(port) = plan.url.port { port } else { 0 };
     preflight::resolve(plan, port)
 }
 
-/// Starts the server of `--spawn`, where there is one; `{port}` becomes a free port in `addresses`.
+/// Starts the server of `--spawn`, where there is one. `{port}` becomes a free port in `addresses`.
 fn start_server(
     plan: &Plan,
     addresses: &mut [SocketAddr],
@@ -156,7 +156,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         rate: plan.rate_per_s.map(|per_s| Rate { per_s, arrival: plan.arrival }),
         max_outstanding: plan.max_outstanding,
         idle: plan.idle,
-        // Otherwise the window is as long as they take.
+        // Without a limited number, the window is as long as the messages take.
         messages: plan.messages.filter(|_| plan.ends_with_last_echo()),
         messages_per_connection: plan.messages_per_connection.unwrap_or(u32::MAX),
         lifetime: plan.lifetime,
@@ -176,7 +176,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
     }
 }
 
-/// Entries of a series: the seconds of the window, begun ones too.
+/// Returns the number of entries of a series: the seconds of the window, incomplete ones included.
 fn seconds(measure: Duration) -> u32 {
     u32::try_from(measure.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).min(MAX_SERIES)
 }

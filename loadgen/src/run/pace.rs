@@ -1,18 +1,19 @@
-//! Whether the echoes of an open loop keep up with its plan.
+//! Comparison of an open loop's echoes with its plan.
 //!
-//! A server that is too slow answers fewer messages than are planned, for as long as it lasts. So echoes are counted from the
-//! middle of the load (warm-up included) to the end of the window, and from the middle of the window to its end, and compared
-//! with what was planned in the same time. How many messages were under way at the border does not matter: a server that keeps
-//! up has as many under way at the end, however long each of them takes.
+//! A server that is too slow answers fewer messages than are planned, for the whole time. So echoes are
+//! counted in two periods and compared with the messages planned in the same time. The first is from the
+//! middle of the load (warm-up included) to the end of the window, the second from the middle of the window
+//! to its end. The number of outstanding messages at the border does not matter: a server that keeps up has
+//! as many outstanding at the end, however long each of them takes.
 
 use engine::Nanos;
 
-/// The share of the planned messages that must come back.
+/// Share of the planned messages that must come back.
 const SHARE: f64 = 0.99;
-/// By how many standard deviations the number of messages under way may differ between the two ends by chance.
+/// Standard deviations by which the number of outstanding messages may differ between the two ends by chance.
 const DEVIATIONS: f64 = 3.0;
 
-/// What was planned and received from a border to the end of the window.
+/// Messages planned and received from a border to the end of the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pace {
     /// Messages planned in that time.
@@ -30,40 +31,41 @@ impl Pace {
         self.under_way += other.under_way;
     }
 
-    /// Whether the echoes keep up with a plan that has `burst` messages at once.
+    /// Returns true where the echoes keep up with a plan that has `burst` messages at once.
     pub(crate) fn is_kept(self, burst: u32) -> bool {
         let missing = self.planned.saturating_sub(self.received) as f64;
-        // What is under way fluctuates by its square root. What exceeds a quarter of the plan is a backlog, not a fluctuation.
+        // The number of outstanding messages fluctuates by its square root. An excess over a quarter of the
+        // plan is a backlog, not a fluctuation.
         let under_way = (self.under_way as f64).min(self.planned as f64 / 4.0);
         let chance = f64::from(burst) + DEVIATIONS * under_way.sqrt();
         missing <= (1.0 - SHARE) * self.planned as f64 + chance
     }
 }
 
-/// A worker's part of it.
+/// One worker's part of the paces.
 #[derive(Clone, Debug)]
 pub(crate) struct PaceMeter {
     /// The two borders, and the end of the window.
     marks: [Nanos; 3],
-    /// Echoes, and messages under way, when each was passed.
+    /// Echoes and outstanding messages at each mark, once it was passed.
     readings: [Option<(u64, u64)>; 3],
     planned: [u64; 2],
 }
 
 impl PaceMeter {
-    /// For a load that begins at `epoch`, with a window from `start` to `end`.
+    /// Returns a meter for a load that begins at `epoch`, with a window from `start` to `end`.
     pub(crate) fn new(epoch: Nanos, start: Nanos, end: Nanos) -> Self {
         let middle = |from: Nanos| Nanos(from.0.midpoint(end.0));
         Self { marks: [middle(epoch), middle(start), end], readings: [None; 3], planned: [0; 2] }
     }
 
-    /// The next point in time at which [`read`](Self::read) is to be called.
+    /// Returns the next point in time at which [`read`](Self::read) is to be called.
     pub(crate) fn next(&self) -> Nanos {
         let next = self.readings.iter().position(Option::is_none);
         next.map_or(Nanos::NEVER, |index| self.marks[index])
     }
 
-    /// At `now`, `received` echoes have come and `under_way` messages are without one.
+    /// Notes that, at `now`, `received` echoes have come and `under_way` messages are without one.
     pub(crate) fn read(&mut self, now: Nanos, received: u64, under_way: u64) {
         for (mark, reading) in self.marks.iter().zip(&mut self.readings) {
             if now >= *mark && reading.is_none() {
@@ -72,24 +74,24 @@ impl PaceMeter {
         }
     }
 
-    /// So many messages were planned, due at this time.
+    /// Counts messages that were planned, due at this time.
     #[inline]
     pub(crate) fn plan(&mut self, due: Nanos, count: u64) {
         self.planned[0] += if due >= self.marks[0] { count } else { 0 };
         self.planned[1] += if due >= self.marks[1] { count } else { 0 };
     }
 
-    /// The two borders.
+    /// Returns the two borders.
     pub(crate) fn borders(&self) -> [Nanos; 2] {
         [self.marks[0], self.marks[1]]
     }
 
-    /// Messages that were planned after each border and never came to be sent.
+    /// Counts messages that were planned after each border and never sent.
     pub(crate) fn plan_rest(&mut self, rest: [u64; 2]) {
         self.planned = [self.planned[0] + rest[0], self.planned[1] + rest[1]];
     }
 
-    /// Both paces; empty where the window was cut short.
+    /// Returns both paces; empty where the window was cut short.
     pub(crate) fn paces(&self) -> [Pace; 2] {
         let Some((total, _)) = self.readings[2] else { return [Pace::default(); 2] };
         let pace = |index: usize| {
@@ -104,8 +106,8 @@ impl PaceMeter {
 mod tests {
     use super::*;
 
-    /// The paces of a load at `rate` messages a second with `capacity` answers a second, each `latency_s` after it was sent where
-    /// there is no backlog.
+    /// Returns the paces of a load at `rate` messages a second with `capacity` answers a second. Each answer
+    /// comes `latency_s` after its message was sent, where there is no backlog.
     fn paces(rate: f64, capacity: f64, latency_s: f64, warmup_s: f64, window_s: f64) -> [Pace; 2] {
         let (start, end) = (warmup_s, warmup_s + window_s);
         let answers = |at: f64| ((at - latency_s).max(0.0) * rate.min(capacity)).floor() as u64;

@@ -258,8 +258,8 @@ impl Plan {
         }
     }
 
-    /// The measured window. A limited number of messages at even distances has one of its own: as long as they are planned to
-    /// take.
+    /// Returns the measured window. A limited number of messages at even intervals has a window of its own:
+    /// the time that they are planned to take.
     #[must_use]
     pub fn window(&self) -> Duration {
         match (self.messages, self.rate_per_s) {
@@ -271,13 +271,14 @@ impl Plan {
         }
     }
 
-    /// Whether connections are closed and replaced while there is load.
+    /// Returns true where connections are closed and replaced during the load.
     pub(super) fn replaces_connections(&self) -> bool {
         self.messages_per_connection.is_some() || self.lifetime.is_some()
     }
 
-    /// Whether the number of messages is limited and says nothing of the window, which then ends with the last echo: in a closed
-    /// loop, and where the plan does not come to that number at an even distance from its beginning.
+    /// Returns true where the number of messages is limited and does not determine the window, which then
+    /// ends with the last echo. That is so in a closed loop, and where the plan does not reach that number at
+    /// an even interval from its beginning.
     pub(super) fn ends_with_last_echo(&self) -> bool {
         let Some(messages) = self.messages else { return false };
         self.rate_per_s.is_none()

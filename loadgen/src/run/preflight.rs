@@ -16,7 +16,8 @@ const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
 
-/// Addresses of the plan's host that can be reached from where it connects, in the resolver's order.
+/// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
+/// order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
     let host = &plan.url.host;
     let mut addresses =
@@ -28,7 +29,7 @@ pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunErro
     Ok(addresses)
 }
 
-/// Whether a connection from one to the other is possible: both are of the same family.
+/// Returns true where a connection from one to the other is possible: both are of the same family.
 fn is_same_family(from: IpAddr, to: &SocketAddr) -> bool {
     from.is_ipv4() == to.is_ipv4()
 }
@@ -45,7 +46,7 @@ fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError>
 
 /// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
-    // A server that is started gets the limits from before.
+    // A server that this run starts inherits the limits from before.
     inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();

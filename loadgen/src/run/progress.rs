@@ -68,7 +68,7 @@ pub trait Progress {
     /// Within the window, once a second: the latencies of the last whole one, nanoseconds, over all threads.
     fn second(&mut self, _latencies: &Histogram<u32>) {}
 
-    /// Something that the user should know before the run is over.
+    /// Reports a message that the user should see before the run is over.
     fn note(&mut self, _text: &str) {}
 
     /// Asked as often: whether the user wants the run to end now. What was measured so far is then the result.

@@ -36,9 +36,9 @@ pub enum News {
 /// What the worker has counted, over the whole run.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// What became of every message.
+    /// Outcomes of all messages.
     pub messages: Messages,
-    /// What does not add up, where something does not.
+    /// Description of the first count that does not add up, if there is one.
     pub imbalance: Option<String>,
     /// Faults of connections.
     pub errors: Errors,
@@ -53,7 +53,7 @@ impl Rehearsal {
     /// Waking the worker with these bits ends it at once.
     pub const STOP: u64 = orders::STOP;
 
-    /// The only worker of `plan`, which connects to one of the `addresses`.
+    /// Returns the only worker of `plan`, which connects to one of the `addresses`.
     #[must_use]
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
         let shared = Arc::new(share(plan, addresses));
@@ -94,7 +94,7 @@ impl Rehearsal {
         })
     }
 
-    /// The addresses that connections were made to.
+    /// Returns the addresses that connections were made to.
     #[must_use]
     pub fn addresses_in_use(&self) -> Option<String> {
         self.shared.addresses_in_use()

@@ -34,21 +34,23 @@ pub(crate) enum Report {
     Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
-    /// A connection cannot be opened at any address; which were tried, and what the kernel said.
+    /// A connection cannot be opened at any address. Holds the addresses that were tried, and the errors of
+    /// the kernel.
     ConnectFailed(String),
     /// The opening handshake of a connection failed.
     HandshakeFailed(String),
-    /// A connection was lost before the load began; why.
+    /// A connection was lost before the load began. Holds the reason.
     LostEarly(String),
-    /// A connection is closed as soon as it is open, for the first time in the run; why. It is opened again.
+    /// A connection was closed as soon as it was open, for the first time in the run. Holds the reason. The
+    /// connection is reopened.
     LostAtOnce(String),
-    /// Since then a connection has been opened again and again before the load, to no effect; why.
+    /// All attempts to open a connection before the load have failed since then. Holds the reason.
     GaveUp { since: Nanos, why: String },
     /// All its connections are gone; why the last one went.
     Deserted(String),
-    /// Nothing more is sent: the window has ended, or all messages of a run with a limited number are sent.
+    /// Nothing more is sent. The window has ended, or all messages of a run with a limited number are sent.
     LoadEnded,
-    /// After that: everything outstanding is back.
+    /// All outstanding messages are back, after the load has ended.
     Drained,
     /// The engine did not start, or broke off.
     Failed(EngineError),
@@ -104,7 +106,7 @@ impl Window {
         Nanos(self.end.load(Ordering::Acquire))
     }
 
-    /// The second in which it ends; `None` where it was ended before it began.
+    /// Returns the second in which it ends; `None` where it was ended before it began.
     pub(crate) fn last_second(&self) -> Option<u32> {
         let last = self.end().0.checked_sub(self.start().0)?.checked_sub(1)?;
         Some((last / 1_000_000_000) as u32)
@@ -144,21 +146,22 @@ pub(crate) struct Gauges {
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
-    /// Since when every attempt to open a connection has failed, and why the last one did; `None` while one succeeds.
+    /// Time since which every attempt to open a connection has failed, and the reason of the last failure;
+    /// `None` while one succeeds.
     failing: Mutex<Option<(Nanos, String)>>,
     /// The last whole second of the window and its latencies, where there were any: written once a second.
     last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
 }
 
 impl Gauges {
-    /// An attempt to open a connection has failed.
+    /// Notes that an attempt to open a connection has failed.
     pub(crate) fn fails(&self, now: Nanos, why: String) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let since = failing.as_ref().map_or(now, |(since, _)| *since);
         *failing = Some((since, why));
     }
 
-    /// A connection has been of use.
+    /// Notes that a connection was a success.
     pub(crate) fn succeeds(&self) {
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -188,9 +191,9 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<TlsSettings>,
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Of each of them, whether a connection was made to it.
+    /// For each of them, true where a connection was made to it.
     pub(crate) in_use: Vec<AtomicBool>,
-    /// Whether somebody was told that connections are closed as soon as they are open.
+    /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
     /// The opening handshake's request.
     pub(crate) ask: Ask,
@@ -219,11 +222,12 @@ pub(crate) struct Shared {
     pub(crate) ping_interval: Option<Duration>,
     /// Connections begun a second, where that is limited.
     pub(crate) connect_rate: Option<f64>,
-    /// Addresses to connect from, in turn: those of IPv4, those of IPv6; empty: the kernel's choice.
+    /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the kernel's
+    /// choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) seed: u64,
     pub(crate) connect_timeout: Duration,
-    /// A message without an echo for so long, on a connection that is silent for so long, is lost.
+    /// Time after which a message without an echo is lost, on a connection that is silent for that time.
     pub(crate) answer_timeout: Duration,
     /// Entries of each worker's series.
     pub(crate) seconds: u32,
@@ -257,15 +261,15 @@ impl Shared {
         self.messages.map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
     }
 
-    /// A connection was made to the address of this index.
+    /// Notes that a connection was made to the address of this index.
     pub(crate) fn use_address(&self, index: usize) {
-        // Most of the time it is known already, and the cache line stays shared.
+        // Most of the time the flag is set already, and the cache line stays shared.
         if !self.in_use[index].load(Ordering::Relaxed) {
             self.in_use[index].store(true, Ordering::Relaxed);
         }
     }
 
-    /// The addresses that connections were made to; `None` where there was none.
+    /// Returns the addresses that connections were made to; `None` where there was none.
     pub(crate) fn addresses_in_use(&self) -> Option<String> {
         let in_use = |index: usize| self.in_use[index].load(Ordering::Relaxed);
         let used = self.addresses.iter().enumerate().filter(|(index, _)| in_use(*index));
@@ -273,13 +277,15 @@ impl Shared {
         (!used.is_empty()).then(|| used.join(", "))
     }
 
-    /// Since when opening connections has failed on every worker, and why; `None` while one of them succeeds.
+    /// Returns the time since which opening connections has failed on every worker, and the reason; `None`
+    /// while it succeeds on one of them.
     pub(crate) fn all_failing(&self) -> Option<(Nanos, String)> {
         let failing: Option<Vec<_>> = self.gauges.iter().map(Gauges::failing).collect();
         failing?.into_iter().max_by_key(|(since, _)| *since)
     }
 
-    /// Since when opening connections has failed on a worker, and why; of the one that has failed longest.
+    /// Returns the time since which opening connections has failed on a worker, and the reason, for the
+    /// worker that has failed longest.
     pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }

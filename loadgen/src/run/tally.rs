@@ -10,13 +10,14 @@ use super::ledger::Times;
 use super::pace::Pace;
 use crate::result::{Errors, Integrity, Messages, Pings, Second, percentile};
 
-/// The longest latency that a histogram holds without growing: 60 s.
+/// Longest latency that a histogram holds without growing: 60 s.
 const USUAL_NS: u64 = 60_000_000_000;
 
 /// Seconds of a window that have a histogram of their own, at most: an hour, 55 MB for each worker.
 const MAX_INTERVALS: u32 = 3600;
 
-/// An empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It grows with longer ones.
+/// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It
+/// grows with longer latencies.
 pub(crate) fn histogram() -> Histogram<u64> {
     growing(Histogram::new_with_bounds(1, USUAL_NS, 3))
 }
@@ -59,23 +60,23 @@ pub(crate) struct Tally {
     pub(crate) sent: Count,
     /// Echoes received; one that came again counts neither here nor in `latency`.
     pub(crate) received: Count,
-    /// Messages whose echo was received and is wrong: a part of `received`.
+    /// Messages whose echo was received and is wrong; included in `received`.
     pub(crate) wrong: u64,
     /// Messages that were planned and not sent, over the whole run.
     pub(crate) not_sent: u64,
     /// Messages without an echo at the end, on connections that were open.
     pub(crate) outstanding: Outstanding,
-    /// How long each connection had waited for its oldest echo when the window ended.
+    /// Time for which each connection had waited for its oldest echo when the window ended.
     pub(crate) waiting: Histogram<u32>,
-    /// Whether the echoes of an open loop kept up with its plan.
+    /// Paces of an open loop's echoes against its plan.
     pub(crate) paces: [Pace; 2],
-    /// Connections that ended before they had done their part.
+    /// Connections that ended before they were complete.
     pub(crate) ends: u64,
-    /// Attempts to open a connection that failed.
+    /// Failed attempts to open a connection.
     pub(crate) unopened: u64,
-    /// Times in which a connection was down and being opened again.
+    /// Periods in which a connection was down and being reopened.
     pub(crate) outages: Spans,
-    /// What does not add up, where something does not.
+    /// Description of the first count that does not add up, if there is one.
     pub(crate) imbalance: Option<String>,
     pub(crate) errors: Errors,
     pub(crate) integrity: Integrity,
@@ -85,13 +86,14 @@ pub(crate) struct Tally {
     pub(crate) intervals: Vec<Option<Box<Interval>>>,
     /// A connection of an open loop had as much outstanding as it may.
     pub(crate) was_full: bool,
-    /// Times within the window in which a worker should have run and did not.
+    /// Periods within the window in which a worker should have run and did not.
     pub(crate) standstill: Spans,
     pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
     alike: Alike,
-    /// Where echoes of a closed loop count that come after the window: they were outstanding when it ended. Their latencies
-    /// belong to the result, or a server that answers late would look fast.
+    /// Second in which echoes of a closed loop count that come after the window. Their messages were
+    /// outstanding when it ended. Their latencies belong to the result, or a server that answers late would
+    /// look fast.
     last_second: Option<u32>,
 }
 
@@ -99,13 +101,13 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outstanding {
     pub(crate) count: u64,
-    /// Those that are in the latencies, with their age as a lower bound.
+    /// Messages that are in the latencies, with their age as a lower bound.
     pub(crate) in_latency: u64,
-    /// The youngest of these, nanoseconds.
+    /// Age of the youngest of these, in nanoseconds.
     pub(crate) youngest_ns: u64,
 }
 
-/// Times of one kind: how many, and how long.
+/// Number and lengths of periods of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Spans {
     pub(crate) count: u64,
@@ -224,20 +226,20 @@ impl Tally {
         }
     }
 
-    /// The window has ended. Echoes that come from now on were outstanding then; in a closed loop their latencies count in
-    /// `last_second`, where there is one.
+    /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their latencies
+    /// count in `last_second`, where there is one.
     pub(crate) fn end_window(&mut self, last_second: Option<u32>) {
         self.settle();
         self.last_second = last_second;
     }
 
-    /// A connection had waited so long for its oldest echo when the window ended.
+    /// Records the time for which a connection had waited for its oldest echo when the window ended.
     pub(crate) fn waits_at_end(&mut self, waited: Duration) {
         self.waiting.record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1)).expect(GROWS);
     }
 
-    /// A message is without an echo at the end: a latency of at least `age_ns`, of a message that counts in this second of the
-    /// window, if in any.
+    /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is the second
+    /// of the window that the message counts in, if it counts in one.
     pub(crate) fn unanswered(&mut self, age_ns: u64, second: Option<u32>) {
         self.outstanding.count += 1;
         let Some(second) = second else { return };
@@ -248,7 +250,7 @@ impl Tally {
         *in_latency += 1;
     }
 
-    /// What became of every message.
+    /// Returns the outcomes of all messages.
     pub(crate) fn messages(&self) -> Messages {
         Messages {
             planned: self.sent.total + self.not_sent,
@@ -330,7 +332,8 @@ impl Tally {
         }
     }
 
-    /// Errors of connections and wrong echoes so far. Messages that were lost with their connection are not counted again.
+    /// Returns the errors of connections and the wrong echoes so far. Messages that were lost with their
+    /// connection are not counted again.
     #[inline]
     pub(crate) fn faults(&self) -> u64 {
         self.errors.total() + self.integrity.faults()

@@ -1,21 +1,23 @@
-//! Whether the figures of a run are the server's, or something else was the limit.
+//! Rules that tell whether the figures of a run are the server's, or something else was the limit.
 //!
 //! What makes a run invalid:
 //!
-//! * a debug build, a lost connection, a wrong, lost or unsolicited message, no echo at all; a load that ended early; messages
-//!   without an echo when the drain ended;
-//! * in an open loop: sends so late that the plan was not kept ([`LATEST`]), echoes that do not keep up with the plan
-//!   ([`Pace`](super::pace::Pace)), a connection with as much outstanding as it may have;
-//! * in a closed loop: a thread of the generator had no idle time while the server's busiest thread had
-//!   ([`BUSY`], [`IDLE`]): then the generator set the rate; connections that had waited for an echo much longer than the
-//!   percentiles say when the window ended ([`CUT_FACTOR`]): they sent nothing meanwhile, and the percentiles are the others';
-//! * trouble with time: a generator that stood still ([`LONGEST_STANDSTILL`], [`STANDSTILL_SHARE`]), a clock that went backwards.
+//! * A debug build, a lost connection, a wrong, lost or unsolicited message, no echo at all, a load that
+//!   ended early, or messages without an echo when the drain ended.
+//! * In an open loop: sends so late that the plan was not kept ([`LATEST`]). Echoes that do not keep up with
+//!   the plan ([`Pace`](super::pace::Pace)). A connection at its limit of outstanding messages.
+//! * In a closed loop: a thread of the generator without idle time while the server's busiest thread had some
+//!   ([`BUSY`], [`IDLE`]), because then the generator set the rate. Connections that had waited for an echo
+//!   much longer than the percentiles when the window ended ([`CUT_FACTOR`]). They sent nothing meanwhile, so
+//!   the percentiles are those of the other connections.
+//! * Disturbed time: a generator that stood still ([`LONGEST_STANDSTILL`], [`STANDSTILL_SHARE`]), or a clock
+//!   that went backwards.
 //!
-//! None of these rules compares one side's figure with the other's: a rule that holds the lag against the latency would drop the
-//! runs of fast servers sooner than those of slow ones.
+//! None of these rules compares one side's figure with the other's. A rule that compares the lag with the
+//! latency would drop the runs of fast servers sooner than those of slow ones.
 //!
-//! Where who was the limit cannot be known, a note says so: two ends without idle time are a pair whose rate belongs to both;
-//! a server that was not started here is not watched; a thread that spins is never idle.
+//! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate belongs to both.
+//! A server that was not started here is not sampled. A thread that spins is never idle.
 
 use std::time::Duration;
 
@@ -28,30 +30,31 @@ use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::table::count;
 use crate::result::{Arrival, Integrity, InvalidKind};
 
-/// The 99th percentile of the lag may be so long. In recorded runs it is some 15 us where nothing disturbs them, and some
-/// milliseconds where something does, whatever the server: little lies between.
+/// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,
+/// and some milliseconds where something does, whatever the server. Few runs lie between the two.
 const LATEST: Duration = Duration::from_micros(500);
-/// From this share of the latency's 99th percentile on, a note says that much of it is lag.
+/// Share of the latency's 99th percentile from which on a note says that this much of it is lag.
 const LAG_SHARE: f64 = 0.5;
-/// Of the planned messages so many may be unsent at the end: those that were due last.
+/// Share of the planned messages that may be unsent at the end. The messages that were due last are unsent.
 const UNSENT_SHARE: f64 = 0.01;
-/// What the kernel's timers take is not worth a note.
+/// Ordinary lateness of the kernel's timers, which needs no note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
-/// A connection that has waited for its echo for so many times the 99th percentile, ...
+/// Multiple of the 99th percentile after which a waiting connection is not represented by the percentiles.
+/// All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
 const CUT_FACTOR: u32 = 10;
-/// ... for such a part of the window ...
+/// Divisor of the window that gives the shortest such wait.
 const CUT_PART: u32 = 10;
-/// ... and for so long is none of those that the percentiles speak of.
+/// Shortest such wait, whatever the window.
 const CUT_FLOOR: Duration = Duration::from_millis(50);
-/// Such connections may be as many as messages above the 99th percentile.
+/// Share of the connections that may wait so long. It is the share of messages above the 99th percentile.
 const CUT_SHARE: f64 = 0.01;
 /// A thread of the generator that was on its processor for so much of the window had no idle time.
 const BUSY: f64 = 0.95;
 /// The server had idle time where its busiest thread ran, or waited for a processor, for less than this share.
 const IDLE: f64 = 0.90;
-/// A standstill that is longer is not the kernel's ordinary lateness.
+/// Longest valid standstill. A longer one is not the kernel's ordinary lateness.
 const LONGEST_STANDSTILL: Duration = Duration::from_millis(100);
-/// Standstills may take so much of the window in all.
+/// Largest valid share of the window that all standstills together may take.
 const STANDSTILL_SHARE: f64 = 0.1;
 
 /// What a reader must know before believing the figures.
@@ -85,7 +88,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);
-        // Where the load broke, nobody was answered.
+        // Where the load broke, no connection was answered.
         if measured.broken.is_none() {
             cut_tail(plan, measured, &mut verdict);
         }
@@ -136,7 +139,8 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     }
 }
 
-/// What happened to connections: how many ended, of how many that are open at a time, and how many never opened.
+/// Describes the connection errors: how many ended, of how many that are open at a time, and how many never
+/// opened.
 fn connections(plan: &Plan, tally: &Tally) -> String {
     let (ends, all) = (tally.ends, plan.all_connections());
     let unopened = tally.unopened;
@@ -166,7 +170,7 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
-    // Where connections were full, or gone, it was the server that kept them from being sent.
+    // Where connections were full or gone, the server was the reason why messages were not sent.
     let planned = tally.messages().planned;
     let is_servers = tally.was_full || tally.ends > 0 || measured.broken.is_some();
     if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_servers {
@@ -191,7 +195,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
-/// In a closed loop a connection that waits sends nothing, and the percentiles are those of the others.
+/// Rejects a closed loop in which connections waited too long. A waiting connection sends nothing, so the
+/// percentiles are those of the other connections.
 fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     let p99 = high(&tally.latency);
@@ -233,7 +238,7 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
     }
 }
 
-/// What helps against late sends.
+/// Returns advice against late sends.
 fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
     match plan.wait {
         Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
@@ -268,7 +273,7 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
-/// Notes where the kernel's accounts of the server's CPU time leave a doubt.
+/// Notes where the kernel's accounts of the server's CPU time are in doubt.
 fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
     if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
         let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
@@ -292,7 +297,7 @@ fn time(measured: &Measured, verdict: &mut Verdict) {
         verdict.doubt(InvalidKind::Clock, "the clock went backwards");
     }
     let Spans { total, longest, .. } = tally.standstill;
-    // Each thread has times of its own.
+    // Each thread has its own standstills.
     let share = total.as_secs_f64()
         / measured.threads_cpu_ns.len().max(1) as f64
         / measured.window.as_secs_f64().max(1e-9);
@@ -372,8 +377,8 @@ mod tests {
         tally
     }
 
-    /// 1,000 messages planned, each back `latency` after it was due, sent `lag` after it. `back` of the 500 planned in the second
-    /// half of the window came back within it.
+    /// Returns the tally of 1,000 planned messages, each back `latency` after it was due and sent `lag` after
+    /// it. `back` of the 500 messages planned in the second half of the window came back within it.
     fn open(back: u64, lag: u64, latency: u64) -> Tally {
         let mut tally = Tally::new(1, true);
         let times = Times { due: Nanos(1), sent: Nanos(1 + lag) };
@@ -447,7 +452,8 @@ mod tests {
         assert!(busy.iter().any(|(_, reason)| reason.contains("-t")), "{busy:?}");
     }
 
-    /// Which runs are dropped must not depend on whose they are: in recorded duels as many of either side are.
+    /// The choice of dropped runs must not depend on the side: in recorded duels both sides lose about the
+    /// same number.
     #[test]
     fn late_sends_drop_runs_of_both_sides_alike() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results");
@@ -465,7 +471,7 @@ mod tests {
         let [(all_a, a), (all_b, b)] = ["A", "B"].map(|side| dropped[side]);
         println!("dropped for late sends: {a} of {all_a} runs of side A, {b} of {all_b} of side B");
         assert!(all_a == all_b && all_a >= 200);
-        // Two standard deviations of a fair coin thrown for each dropped run.
+        // Two standard deviations of the number of heads when a fair coin is thrown for each dropped run.
         assert!(f64::from(a.abs_diff(b)) <= 2.0 * f64::from(a + b).sqrt(), "{a} and {b}");
     }
 
@@ -507,7 +513,7 @@ mod tests {
             (0..count).for_each(|_| tally.standstill.add(Duration::from_millis(50)));
             kinds(&plan, &measured(tally, 0.5, None)).len()
         };
-        // Of two threads, in a window of a second.
+        // There are two threads, and the window is a second.
         assert_eq!((still(3), still(5)), (0, 1));
     }
 
@@ -524,7 +530,7 @@ mod tests {
         assert_eq!(cut[0].0, InvalidKind::CutTail);
         assert!(cut[0].1.contains("4 of 64 connections") && cut[0].1.contains("up to 2"), "{cut:?}");
         assert_eq!(waiting(1, 2000).len(), 1);
-        // Less than a tenth of the window of a second.
+        // Less than a tenth of the one-second window.
         assert_eq!((waiting(4, 90), waiting(0, 0)), (vec![], vec![]));
     }
 

@@ -1,4 +1,4 @@
-//! Known faults that are played against the generator, and what it must say of each.
+//! Known faults that are played against the generator, and its expected judgement of each.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::result::table::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::Progress;
 
-/// A known fault.
+/// Known fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Case {
@@ -29,59 +29,59 @@ pub enum Case {
     ServerCpu,
 }
 
-/// How the generator judged a [`Case`].
+/// Judgement of a [`Case`] by the generator, and the verdict on it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Judgement {
-    /// The fault that was played.
+    /// Fault that was played.
     pub case: Case,
-    /// Whether it judged rightly.
+    /// Verdict on the generator's judgement.
     pub finding: Finding,
-    /// What happened and what it said, in a sentence.
+    /// Sentence about the events and the generator's judgement.
     pub observed: String,
-    /// What is not as it must be, a sentence each.
+    /// Deviations from the expected judgement, a sentence each.
     pub deviations: Vec<String>,
-    /// How often the case was played; the last time counts.
+    /// Number of times that the case was played. The last time counts.
     pub attempts: u32,
-    /// What the generator's runs said the last time.
+    /// Figures of the generator's runs, from the last time.
     pub runs: Vec<Figures>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Before each window.
+/// Time before each window.
 const WARMUP: Duration = Duration::from_millis(300);
 const WINDOW: Duration = Duration::from_secs(2);
-/// Messages a second that the overloaded server answers, ...
+/// Messages a second that the overloaded server answers.
 const CAPACITY: u32 = 700;
-/// ... and that it is asked for.
+/// Messages a second that the overloaded server is asked for.
 const OVERLOAD: u32 = 1400;
-/// The half-silent server's silence, from the first message on. It ends after the window.
+/// Silence of the half-silent server, from the first message on. It ends after the window.
 const SILENCE: Duration = Duration::from_millis(2800);
-/// When the generator is stopped, from the first message on, and for how long.
+/// Time at which the generator is stopped, from the first message on, and length of the stop.
 const STOP: (Duration, Duration) = (SECOND, Duration::from_millis(700));
-/// The generator looks ten times a second whether it runs: it sees what is beyond the next look.
+/// Interval at which the generator checks that it runs. It detects the part of a stop after the next check.
 const LOOK: Duration = Duration::from_millis(100);
 /// Messages a second of the cases that are neither overload nor a closed loop.
 const RATE: u32 = 200;
-/// CPU time that a message takes.
+/// CPU time of the work on one message.
 const WORK: Duration = Duration::from_millis(2);
-/// What is beside it: reading, writing, a thread.
+/// Largest CPU time beside the work, as a share of it: reading, writing, a thread.
 const MOST_OVERHEAD: f64 = 0.5;
-/// Costs of the same work may differ by this share.
+/// Share by which costs of the same work may differ.
 const SPREAD: f64 = 0.15;
-/// Messages that are worked on at the borders of the window, and the clock's ticks.
+/// Share for messages that are in work at the borders of the window, and for the clock's ticks.
 const BORDERS: f64 = 0.05;
-/// Where the work is done, run by run.
+/// Places of the work, run by run.
 const PLACES: [&str; 3] =
     ["in the connection's thread", "in a thread for each", "in a process for each connection"];
-/// Threads that waited for their processors for a smaller share of the window explain nothing.
+/// Share of the window for which threads must have waited for their processors to explain a deviation.
 const HELD_UP: f64 = 0.05;
 
 impl Case {
-    /// All of them.
+    /// All cases.
     pub const ALL: [Self; 5] =
         [Self::Overload, Self::Silence, Self::Standstill, Self::ServerEnd, Self::ServerCpu];
 
-    /// As it is written on the command line.
+    /// Returns the name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -93,11 +93,12 @@ impl Case {
         }
     }
 
-    /// Plays it, and again where something disturbed it; some seconds.
+    /// Plays the case, and repeats it where something disturbed it. Takes some seconds.
     ///
     /// # Errors
     ///
-    /// When a run cannot be started, or the user ends it. That the generator judges wrongly is no error but a [`Finding`].
+    /// Fails when a run cannot be started, or the user ends it. A wrong judgement of the generator is no
+    /// error but a [`Finding`].
     pub fn play(self, engine: EngineKind, progress: &mut dyn Progress) -> Result<Judgement, SelfcheckError> {
         let mut attempts = 0;
         loop {
@@ -127,7 +128,8 @@ impl Case {
                 behaviour: Behaviour::Capacity(CAPACITY),
                 connections: 16,
                 rate_per_s: Some(OVERLOAD),
-                // The drain may end before all are back: what is left then must not be called lost.
+                // The drain may end before all echoes are back. The remaining messages must not be called
+                // lost.
                 flags: &["--timeout", "1s"],
                 ..trial
             }],
@@ -181,7 +183,7 @@ impl Case {
         }
     }
 
-    /// What the result must say; `None` where figures alone are judged.
+    /// Returns the expected verdict of the result; `None` where only figures are judged.
     fn verdict(self) -> Option<Verdict> {
         let (kind, also, exit_status) = match self {
             Self::Overload => (InvalidKind::RateNotKept, &[InvalidKind::Outstanding][..], 13),
@@ -194,18 +196,18 @@ impl Case {
     }
 }
 
-/// What a result must say.
+/// Expected verdict of a result.
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
-    /// Why it is not valid.
+    /// Reason why it is not valid.
     kind: InvalidKind,
-    /// What else may be true of it.
+    /// Further reasons that it may have.
     also: &'static [InvalidKind],
     exit_status: i32,
     ends_early: bool,
 }
 
-/// What happened and what the generator said, in a sentence.
+/// Describes the events and the generator's judgement, in a sentence.
 fn observed(case: Case, run: &Run, runs: &[&Run]) -> String {
     let kinds = run.invalid_kinds.iter().filter(|kind| !kind.is_of_the_build()).map(|kind| name(*kind));
     let kinds = kinds.collect::<Vec<_>>().join(", ");
@@ -247,7 +249,7 @@ fn millis(span: Duration) -> String {
     format!("{} ms", grouped((span.as_secs_f64() * 1e3).round()))
 }
 
-/// As it stands in the document.
+/// Returns the name as it is in the document.
 fn name(kind: InvalidKind) -> String {
     let value = serde_json::to_value(kind).ok();
     value.as_ref().and_then(serde_json::Value::as_str).unwrap_or("unknown").to_owned()
@@ -257,16 +259,17 @@ fn status(exit_status: Option<i32>) -> String {
     exit_status.map_or("none, ended by a signal".to_owned(), |status| status.to_string())
 }
 
-/// Collects what is not as it must be.
+/// Collector of deviations from the expected judgement.
 #[derive(Debug, Default)]
 struct Judge {
     deviations: Vec<(Finding, String)>,
-    /// Something is known to have held a run up.
+    /// True where something is known to have disturbed a run.
     is_disturbed: bool,
 }
 
 impl Judge {
-    /// What a known disturbance may explain is no longer certain to be the generator's fault.
+    /// Returns the finding. A deviation that a known disturbance may explain is not certain to be the
+    /// generator's fault.
     fn finding(&self) -> Finding {
         let worst = self.deviations.iter().map(|(finding, _)| *finding).max().unwrap_or_default();
         if self.is_disturbed { worst.min(Finding::Disturbed) } else { worst }
@@ -284,7 +287,8 @@ impl Judge {
         }
     }
 
-    /// Takes note of what held a run up; `is_stopped`: the generator's standstill belongs to the case.
+    /// Notes a disturbance of a run. `is_stopped` is true where the generator's standstill belongs to the
+    /// case.
     fn note_disturbance(&mut self, run: &Run, is_stopped: bool) {
         let has_standstill = run.invalid_kinds.contains(&InvalidKind::Standstill);
         let others = run.disturbance.unwrap_or_default();
@@ -292,7 +296,8 @@ impl Judge {
         self.is_disturbed |= has_standstill && !is_stopped || waited.max(others.stolen) > HELD_UP;
     }
 
-    /// The result of a run, if there is one, of which the books must balance and no server be accused.
+    /// Returns the result of a run, if there is one. Its message counts must add up, and it must not accuse a
+    /// server.
     fn result<'a>(&mut self, outcome: &'a Outcome) -> Option<&'a Run> {
         let Some(run) = &outcome.run else {
             let status = status(outcome.exit_status);
@@ -300,23 +305,23 @@ impl Judge {
             return None;
         };
         let Some(messages) = run.messages else {
-            self.wrong(true, || "the result does not say what became of the messages".to_owned());
+            self.wrong(true, || "the result has no counts of the messages".to_owned());
             return Some(run);
         };
         let outcomes = messages.echoed + messages.wrong + messages.lost + messages.outstanding;
         let is_balanced = messages.planned == messages.sent + messages.not_sent && messages.sent == outcomes;
-        self.wrong(!is_balanced, || format!("the books do not balance: {messages:?}"));
+        self.wrong(!is_balanced, || format!("the message counts do not add up: {messages:?}"));
         let (wrong, faults) = (messages.wrong, run.integrity.faults());
         self.wrong(wrong + faults > 0, || {
-            format!("a server that answers rightly is accused: {:?}", run.integrity)
+            format!("a correct server is blamed for faults: {:?}", run.integrity)
         });
         Some(run)
     }
 
-    /// Judges whether a run is invalid for the right reason, and only for that.
+    /// Checks that a run is invalid for the expected reason, and only for that.
     fn judge_verdict(&mut self, expected: Verdict, run: &Run, exit_status: Option<i32>) {
         let Verdict { kind: required, also, exit_status: expected_status, ends_early } = expected;
-        // What a busy machine does to any run.
+        // Reasons that a busy machine gives to any run.
         let of_the_machine = [InvalidKind::LateSends, InvalidKind::Standstill];
         let kinds = || run.invalid_kinds.iter().copied().filter(|kind| !kind.is_of_the_build());
         self.wrong(kinds().all(|kind| kind != required), || format!("it does not say {}", name(required)));
@@ -333,14 +338,14 @@ impl Judge {
         });
     }
 
-    /// Judges whether the figures are what arithmetic says. A busy machine makes everything slower.
+    /// Checks that the figures are those of the arithmetic. A busy machine makes everything slower.
     fn judge_figures(&mut self, case: Case, run: &Run) {
         let max = run.latency_ns.corrected.max;
         match case {
             Case::Overload => {
                 let integrity = run.integrity.total() + run.errors.total();
                 self.wrong(integrity > 0, || format!("{integrity} messages or connections are called lost"));
-                // A turn may come late, and never early.
+                // A turn may come late and never comes early.
                 let (low, high) = (f64::from(CAPACITY) * 0.85, f64::from(CAPACITY) * 1.1);
                 let rate = run.rate_per_s;
                 self.wrong(rate > high, || format!("more than {high:.0} echoes a second"));
@@ -363,7 +368,7 @@ impl Judge {
             Case::ServerEnd => {
                 let after = Duration::from_nanos(run.ended_early.as_ref().map_or(0, |ended| ended.after_ns));
                 let planned = |span: Duration| f64::from(RATE) * span.as_secs_f64();
-                // Echoes of the warm-up may be late, and then they come in the window.
+                // Late echoes of the warm-up come in the window.
                 let (expected, most) = (planned(after.saturating_sub(WARMUP)), planned(after));
                 let received = run.received as f64;
                 self.wrong(after < SECOND.saturating_sub(LOOK), || {
@@ -380,7 +385,7 @@ impl Judge {
         }
     }
 
-    /// Judges whether the same work costs the same wherever it is done, and what it takes.
+    /// Checks that the same work costs the same wherever it is done, and that the cost is that of the work.
     fn judge_costs(&mut self, costs_ms: &[f64]) {
         let work = WORK.as_secs_f64() * 1e3;
         for (cost, place) in costs_ms.iter().zip(PLACES) {
@@ -393,7 +398,7 @@ impl Judge {
     }
 }
 
-/// The server's CPU time for each message of each run, milliseconds.
+/// Returns the server's CPU time for each message of each run, in milliseconds.
 fn costs_ms(runs: &[&Run]) -> Vec<f64> {
     let cost = |run: &&Run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1e6);
     runs.iter().map(cost).collect()
@@ -406,7 +411,7 @@ mod tests {
         Censored, Disturbance, EndedEarly, Errors, Integrity, Messages, Server, Standstill, example,
     };
 
-    /// A run whose generator judges the case rightly.
+    /// Returns a run whose generator judges the case as expected.
     fn rightly_judged(case: Case) -> Outcome {
         let mut run = example::run("run", 1000);
         run.disturbance = None;
@@ -449,7 +454,7 @@ mod tests {
         Outcome { exit_status: Some(exit_status), run: Some(run), complaint: String::new() }
     }
 
-    /// What is found where the generator says something else.
+    /// Returns the judgement where the generator's result has this change.
     fn judged(case: Case, change: impl FnOnce(&mut Run)) -> Judgement {
         let mut outcome = rightly_judged(case);
         change(outcome.run.as_mut().expect("a run"));
@@ -460,7 +465,7 @@ mod tests {
         judged(case, change).finding
     }
 
-    /// All cases but the one that has several runs.
+    /// All cases except the one that has several runs.
     const SINGLE: [Case; 4] = [Case::Overload, Case::Silence, Case::Standstill, Case::ServerEnd];
 
     fn replace_kinds(run: &mut Run, kinds: &[InvalidKind]) {
@@ -473,7 +478,7 @@ mod tests {
         for case in SINGLE {
             let judgement = judged(case, |_| ());
             assert_eq!((judgement.finding, &judgement.deviations[..]), (Finding::Right, &[][..]), "{case:?}");
-            // What a debug build or a busy machine says of every run changes nothing.
+            // Reasons that a debug build or a busy machine gives to every run change nothing.
             let late = |run: &mut Run| {
                 run.invalidate(InvalidKind::DebugGenerator, "a debug build");
                 run.invalidate(InvalidKind::LateSends, "the generator sent late");

@@ -1,7 +1,8 @@
-//! Checks of the generator itself: known faults are played against it, and it must name them.
+//! Checks of the generator itself: known faults are played against it, and it must report them.
 //!
-//! The check `stall` compares latencies with arithmetic. The others start the generator as a user does, against a server of this
-//! program that misbehaves in a known way, and judge exit status and result. Nothing but this program is needed.
+//! The check `stall` compares latencies with arithmetic. The other checks start the generator as a user does,
+//! against a server of this program with a known fault. They judge exit status and result. They need nothing
+//! but this program.
 
 mod cases;
 mod server;
@@ -26,17 +27,17 @@ pub use server::{COMMAND as SERVER, serve};
 pub use stall::{Quantile, Stall, StallCheck};
 pub use trial::Figures;
 
-/// Everything that was found.
+/// Report of all checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// How late a sleep of a millisecond ends, nanoseconds.
+    /// Lateness of a one-millisecond sleep, in nanoseconds.
     pub timer_error_ns: Spread,
-    /// What a look at the clock costs, nanoseconds.
+    /// Cost of reading the clock, in nanoseconds.
     pub clock_ns: f64,
-    /// The check `stall`, where it was made.
+    /// Result of the check `stall`, where it was carried out.
     #[serde(flatten)]
     pub stall: Option<Stall>,
-    /// The other checks, in the order in which they were made.
+    /// Results of the other checks, in the order in which they were carried out.
     pub cases: Vec<Judgement>,
 }
 
@@ -51,20 +52,20 @@ pub struct Spread {
     pub max: u64,
 }
 
-/// How a figure, or a judgement of the generator, stands to the truth.
+/// Verdict on a figure, or on a judgement of the generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
-    /// As it must be.
+    /// The figure is as expected.
     #[default]
     Right,
-    /// Off in a way that a busy machine explains.
+    /// The figure deviates, and a busy machine explains it.
     Disturbed,
-    /// Off in a way that nothing but the generator explains.
+    /// The figure deviates, and only the generator explains it.
     Wrong,
 }
 
-/// Why there is nothing to report.
+/// Reason why there is nothing to report.
 #[derive(Debug, Error)]
 pub enum SelfcheckError {
     /// The window leaves no room around the stall.
@@ -84,15 +85,15 @@ pub enum SelfcheckError {
     /// The server's URL.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// Its own histogram.
+    /// The check's own histogram failed.
     #[error(transparent)]
     Histogram(#[from] HistogramError),
-    /// The echoes were not what was sent.
+    /// The echoes were not equal to the messages that were sent.
     #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
     Echoes {
-        /// Of connections.
+        /// Errors of connections.
         errors: u64,
-        /// Of echoes.
+        /// Wrong echoes.
         faults: u64,
     },
     /// The run ended before its window.
@@ -102,19 +103,19 @@ pub enum SelfcheckError {
 
 const SLEEPS: u32 = 200;
 const LOOKS: u32 = 100_000;
-/// How often a disturbed check is made, at most.
+/// Most attempts at a disturbed check.
 const ATTEMPTS: u32 = 3;
-/// This program. The link leads to it also after its file was replaced by a newer build.
+/// This program. The link still leads to it after its file was replaced by a newer build.
 const MYSELF: &str = "/proc/self/exe";
 
 impl Report {
-    /// Measures timer and clock; the checks are to be added.
+    /// Measures timer and clock. The checks are to be added.
     #[must_use]
     pub fn begin() -> Self {
         Self { timer_error_ns: timer_error(), clock_ns: clock_cost(), stall: None, cases: Vec::new() }
     }
 
-    /// The worst finding of all checks that were made.
+    /// Returns the worst finding of all checks that were carried out.
     #[must_use]
     pub fn finding(&self) -> Finding {
         let stall = self.stall.iter().map(Stall::finding);
@@ -123,7 +124,7 @@ impl Report {
     }
 }
 
-/// The server of the check `stall` where the user names none: this program's own.
+/// Returns the server of the check `stall` where the user names none. It is in this program.
 #[must_use]
 pub fn own_server() -> Spawn {
     Spawn { command: server::Behaviour::Echo.command(), cpus: Vec::new() }

@@ -1,6 +1,7 @@
-//! An echo server that misbehaves in a known way: blocking, a thread for each connection.
+//! Echo server with a known fault: blocking, with a thread for each connection.
 //!
-//! It is this program itself, started as the hidden subcommand [`COMMAND`]. What it is to do is one argument in JSON.
+//! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one argument in
+//! JSON.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,36 +24,36 @@ use crate::url::PORT_PLACEHOLDER;
 pub const COMMAND: &str = "selfcheck-server";
 /// Time that each answer takes where nothing else limits the rate of a closed loop.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Exit status of a server that ends as it is told to.
+/// Exit status of a server that ends as it was told to.
 const ENDED: i32 = 3;
 
-/// What the server does beside sending messages back.
+/// Behaviour of the server beside echoing messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Behaviour {
-    /// Nothing.
+    /// Does nothing else.
     Echo,
-    /// Answers so many messages a second, over all connections.
+    /// Answers this many messages a second, over all connections.
     Capacity(u32),
-    /// Answers nothing on every second connection for so long, and then everything.
+    /// Answers nothing on every second connection for this time, and then everything.
     HalfSilent(Duration),
     /// Connects to this port of the loopback address when the first message comes.
     Announce(u16),
-    /// Ends so long after the first message.
+    /// Ends this time after the first message.
     EndAfter(Duration),
     /// Spends this CPU time on each message.
     Work(Place, Duration),
 }
 
-/// Where the CPU time of a message is spent.
+/// Place where the CPU time of a message is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Place {
-    /// In the connection's thread.
+    /// The connection's thread.
     Connection,
-    /// In a thread of its own, which then ends.
+    /// A separate thread, which then ends.
     Thread,
-    /// In a process of the connection, which ends with it.
+    /// A process for the connection, which ends with it.
     Process,
 }
 
@@ -63,27 +64,27 @@ impl fmt::Display for Behaviour {
 }
 
 impl Behaviour {
-    /// The words of the command that starts such a server; `{port}` is to be replaced.
+    /// Returns the words of the command that starts such a server. `{port}` is to be replaced.
     pub(super) fn command(self) -> Vec<String> {
         [MYSELF, COMMAND, &self.to_string(), PORT_PLACEHOLDER].map(str::to_owned).into()
     }
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Server {
     behaviour: Behaviour,
-    /// The first message has come.
+    /// Completed once the first message has come.
     loaded: Once,
-    /// When the next message may be answered, where that is limited.
+    /// Time at which the next message may be answered, where that is limited.
     free: Mutex<Option<Instant>>,
 }
 
-/// The hidden subcommand: serves at `port` of the loopback address, or, where there is none, the connection that is its standard
-/// input. Ends by a signal, or as `behaviour` has it.
+/// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port, serves the
+/// connection that is its standard input. Ends by a signal, or as `behaviour` has it.
 ///
 /// # Errors
 ///
-/// When `behaviour` is none, or the port cannot be had.
+/// Fails when `behaviour` is not valid, or the port cannot be bound.
 pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     let behaviour = serde_json::from_str(behaviour)?;
     let server = Arc::new(Server { behaviour, loaded: Once::new(), free: Mutex::default() });
@@ -95,7 +96,7 @@ pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     writeln!(io::stdout(), "listening on ws://127.0.0.1:{port}/ (engine blocking)")?;
     for (number, stream) in listener.incoming().enumerate() {
         let (server, stream) = (server.clone(), stream?);
-        // A connection that fails has ended, and the generator sees it.
+        // A connection that fails has ended, and the generator detects it.
         thread::spawn(move || match behaviour {
             Behaviour::Work(Place::Process, span) => serve_in_process(stream, span),
             _ => server.serve(stream, number),
@@ -104,7 +105,7 @@ pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands a connection to a process of its own and waits for its end.
+/// Hands a connection to a separate process and waits for its end.
 fn serve_in_process(stream: TcpStream, span: Duration) -> io::Result<()> {
     let behaviour = Behaviour::Work(Place::Connection, span).to_string();
     let socket = Stdio::from(OwnedFd::from(stream));
@@ -135,10 +136,10 @@ impl Server {
         }
     }
 
-    /// Does what depends on the time of the first message.
+    /// Begins the behaviour that depends on the time of the first message.
     fn begin_load(&self) {
         match self.behaviour {
-            // Where nobody listens any more, nobody waits for it.
+            // Where the listener is closed, the generator does not wait for the announcement.
             Behaviour::Announce(port) => drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port))),
             Behaviour::EndAfter(after) => drop(thread::spawn(move || {
                 thread::sleep(after);
@@ -148,7 +149,8 @@ impl Server {
         }
     }
 
-    /// Does what comes before a message is answered, on a connection whose first message came at `first`.
+    /// Carries out the part before a message is answered, on a connection whose first message came at
+    /// `first`.
     fn before_answer(&self, number: usize, first: Instant) {
         match self.behaviour {
             Behaviour::Echo => {}
@@ -160,14 +162,14 @@ impl Server {
                 thread::sleep(PAUSE);
             }
             Behaviour::Work(Place::Thread, span) => {
-                // A panic of it is one of the clock's, and has been printed.
+                // A panic of the thread comes from the clock, and has been printed.
                 let _ = thread::spawn(move || spend(span)).join();
             }
             Behaviour::Work(_, span) => spend(span),
         }
     }
 
-    /// Time until a message has its turn where so many have one in a second.
+    /// Returns the time until a message may be answered, at `per_s` messages a second.
     fn turn(&self, per_s: u32) -> Duration {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -177,7 +179,7 @@ impl Server {
     }
 }
 
-/// Keeps this thread on a processor until it has spent so much CPU time.
+/// Keeps this thread on a processor until it has spent this CPU time.
 fn spend(span: Duration) {
     let spent = || {
         let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
@@ -187,7 +189,7 @@ fn spend(span: Duration) {
     while spent() < end {}
 }
 
-/// A connection and what was read of it and not yet used.
+/// Connection, with the bytes that were read from it and not yet used.
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
@@ -218,7 +220,7 @@ impl Connection {
         }
     }
 
-    /// The next frame and its payload, unmasked.
+    /// Returns the next frame and its payload, unmasked.
     fn next_frame(&mut self) -> io::Result<(Header, Vec<u8>)> {
         loop {
             let parsed = Header::parse(&self.input).map_err(io::Error::other)?;
@@ -276,7 +278,7 @@ mod tests {
         let server = Server { behaviour: Behaviour::Echo, loaded: Once::new(), free: Mutex::default() };
         let began = Instant::now();
         let last = (0..500).map(|_| began.elapsed() + server.turn(100)).last().expect("turns");
-        // Later only where this test itself was held up between two of them.
+        // The time is longer only where something delayed this test between two of them.
         assert!(last >= Duration::from_millis(4990), "{last:?}");
     }
 

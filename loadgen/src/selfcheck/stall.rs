@@ -1,4 +1,4 @@
-//! The generator's lag, and its latencies of a server that stands still for a known time.
+//! Check of the generator's lag, and of its latencies for a server that stands still for a known time.
 //!
 //! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate. A message that is planned x
 //! before it goes on takes at least x, so that the share of messages that take longer than x is (S - x) / W, whatever the rate:
@@ -21,7 +21,7 @@ use crate::run::{Phase, Plan, Progress, Snapshot, execute};
 use crate::spawn::{Server, Spawn};
 use crate::url::Url;
 
-/// How the check is made.
+/// Settings of the check.
 #[derive(Clone, Debug)]
 pub struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
@@ -76,10 +76,10 @@ const LEAST_STALL: Duration = Duration::from_millis(100);
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 
 impl StallCheck {
-    /// Makes the check; some seconds. `progress` watches the runs.
+    /// Carries out the check, which takes some seconds. `progress` watches the runs.
     ///
     /// # Errors
-    /// When the server does not start or cannot be measured. That something is wrong with the generator is no error but a
+    /// Fails when the server does not start or cannot be measured. A fault of the generator is no error but a
     /// [`Finding`].
     pub fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
@@ -157,7 +157,7 @@ impl StallCheck {
 }
 
 impl Stall {
-    /// The worst finding of all quantiles.
+    /// Returns the worst finding of all quantiles.
     #[must_use]
     pub fn finding(&self) -> Finding {
         self.quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)

@@ -17,12 +17,12 @@ use super::{MYSELF, SelfcheckError};
 use crate::result::{Document, EndedEarly, InvalidKind, Messages, Run, Standstill};
 use crate::run::{Progress, RunError};
 
-/// How often is looked whether the run has ended.
+/// Interval of the checks that the run has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Beyond what a run may take with all of its timeouts.
+/// Time allowed in addition to the longest run with all of its timeouts.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What is run, and against what.
+/// Settings of the run, and the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
     pub(super) behaviour: Behaviour,
@@ -31,49 +31,49 @@ pub(super) struct Trial {
     pub(super) rate_per_s: Option<u32>,
     pub(super) warmup: Duration,
     pub(super) window: Duration,
-    /// When the generator is stopped, from the first message on, and for how long. The server then announces that message, and
-    /// does nothing else.
+    /// Time at which the generator is stopped, from the first message on, and length of the stop. The server
+    /// then announces that message and does nothing else.
     pub(super) stop: Option<(Duration, Duration)>,
     /// Further flags.
     pub(super) flags: &'static [&'static str],
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
-    /// `None`: by a signal.
+    /// Exit status; `None` where a signal ended it.
     pub(super) exit_status: Option<i32>,
-    /// Its result, where it gave one.
+    /// Its result, where it has one.
     pub(super) run: Option<Run>,
     /// The last line on its standard error.
     pub(super) complaint: String,
 }
 
-/// What a run said, as far as it was judged.
+/// Figures of a run that were judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     /// Exit status of the generator; `null` where a signal ended it.
     pub exit_status: Option<i32>,
-    /// Why the result is not valid.
+    /// Reasons why the result is not valid.
     pub invalid_kinds: Vec<InvalidKind>,
-    /// The same in sentences.
+    /// The same reasons in sentences.
     pub invalid_reasons: Vec<String>,
-    /// What became of every message.
+    /// Outcomes of all messages.
     pub messages: Option<Messages>,
     /// Echoes a second.
     pub rate_per_s: f64,
-    /// The longest latency, nanoseconds.
+    /// Longest latency, in nanoseconds.
     pub max_ns: u64,
-    /// Times in which the generator did not run.
+    /// Periods in which the generator did not run.
     pub standstill: Option<Standstill>,
-    /// What ended the load before its time.
+    /// Cause that ended the load early.
     pub ended_early: Option<EndedEarly>,
-    /// CPU time of the server for each message, nanoseconds.
+    /// CPU time of the server for each message, in nanoseconds.
     pub server_cpu_ns_per_message: Option<f64>,
 }
 
 impl Trial {
-    /// Makes the run. `progress` is asked whether the user wants it to end.
+    /// Carries out the run. Asks `progress` whether the user wants it to end.
     pub(super) fn make(
         &self,
         engine: EngineKind,
@@ -98,7 +98,7 @@ impl Trial {
         while !reader.is_finished() {
             is_interrupted |= progress.interrupted();
             if is_interrupted || began.elapsed() > LONGEST {
-                // The kernel ends its server with it. Fails only where it has ended.
+                // The kernel ends its server with it. The call fails only where the process has ended.
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }
@@ -130,13 +130,13 @@ impl Trial {
     }
 }
 
-/// Stops the generator once.
+/// Single stop of the generator.
 struct Stop {
     listener: TcpListener,
     port: u16,
     after: Duration,
     span: Duration,
-    /// When the first message was announced.
+    /// Time at which the first message was announced.
     began: Option<Instant>,
 }
 
@@ -148,7 +148,7 @@ impl Stop {
         Ok(Self { listener, port, after, span, began: None })
     }
 
-    /// Stops the process and lets it go on, if it is time; returns whether it has.
+    /// Stops the process for the set time once it is due, and then continues it. Returns true when it has done so.
     fn apply(&mut self, pid: u32) -> bool {
         if self.began.is_none() && self.listener.accept().is_ok() {
             self.began = Some(Instant::now());
@@ -172,7 +172,7 @@ impl Outcome {
         }
     }
 
-    /// What is stored of it.
+    /// Returns the part of the outcome that is stored.
     pub(super) fn figures(&self) -> Option<Figures> {
         let run = self.run.as_ref()?;
         Some(Figures {

@@ -1,8 +1,8 @@
 //! The server that a run starts and ends: `--spawn`.
 //!
-//! The command is split into words as a shell would but run without one, in a process group of its own. A process of this
-//! program stands between us and the server (see [`guard`]): it ends all of the server with us, whatever ends us, and makes
-//! known what ended processes of the server cost.
+//! The command is split into words as in a shell and runs without one, in its own process group. A process of
+//! this program stands between us and the server (see [`guard`]). It ends the whole server when we end,
+//! however that happens. It also makes the cost of the server's ended processes known.
 
 mod supervisor;
 
@@ -43,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Lines of standard error that are kept to be shown.
 const LAST_WORDS: usize = 8;
-/// Ports that are tried for `{port}`: between choosing a free one and the server's bind(2) somebody else may take it.
+/// Attempts to find a port for `{port}`. Another process may take a free port before the server's bind(2).
 const PORT_ATTEMPTS: usize = 5;
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand [`GUARD`].
@@ -87,7 +87,7 @@ pub enum SpawnError {
         status: ExitStatus,
         /// Its last words, ready to be appended.
         said: LastWords,
-        /// Its port was another's.
+        /// True where another process had taken its port.
         port_in_use: bool,
     },
     /// The server listens nowhere, or not where it was expected.
@@ -118,7 +118,7 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// Whether another process was faster to take the port.
+    /// Returns true where another process took the port first.
     fn is_port_race(&self) -> bool {
         matches!(self, Self::Taken { .. } | Self::NotOurs { .. } | Self::Ended { port_in_use: true, .. })
     }
@@ -158,7 +158,7 @@ impl Spawn {
     }
 }
 
-/// A port that is free at all of these addresses which can be bound, for `{port}`.
+/// Returns a port for `{port}` that is free at all of these addresses that can be bound.
 fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
     const ATTEMPTS: usize = 32;
     let mut failed = Err(SpawnError::NoPort {
@@ -166,7 +166,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
         source: io::ErrorKind::AddrNotAvailable.into(),
     });
     for _ in 0..ATTEMPTS {
-        // Closed at once: nothing was ever connected to them, so that the port is free to be bound again.
+        // The sockets are closed at once. They never had a connection, so the port can be bound again.
         let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
         for &ip in ips {
             match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
@@ -187,16 +187,16 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
     failed
 }
 
-/// A server that was started by us; all of it is ended when this is dropped.
+/// Server that we started. Dropping it ends all of its processes.
 #[derive(Debug)]
 pub struct Server {
     supervisor: Child,
     control: BufReader<UnixStream>,
-    /// Its first process, and the process group that began with it.
+    /// Its first process, which is also the leader of its process group.
     leader: Pid,
     cgroup: Option<Cgroup>,
     output: Arc<Mutex<ServerOutput>>,
-    /// Its exit, once all of it has ended.
+    /// Its exit status, once all of its processes have ended.
     status: Option<ExitStatus>,
 }
 
@@ -208,7 +208,7 @@ struct ServerOutput {
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
     last_words: VecDeque<String>,
-    /// It has said that its address is in use.
+    /// True where it has printed that its address is in use.
     port_in_use: bool,
     /// Streams that are still open.
     open: u32,
@@ -239,15 +239,17 @@ fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> B
 }
 
 impl Server {
-    /// Starts a server and waits until it accepts at one of `addresses`: it has printed its `listening on` line or has answered
-    /// an opening handshake, and the listening socket is its own. At most for `timeout`.
+    /// Starts a server and waits until it accepts at one of `addresses`, for `timeout` at most. It must have
+    /// printed its `listening on` line or answered an opening handshake, and the listening socket must be its
+    /// own.
     ///
-    /// The addresses have the URL's port. Where that is `{port}` they get a free one, and another one where somebody else takes
-    /// it before the server does. `wait` is asked again and again whether to go on waiting.
+    /// The addresses have the URL's port. For `{port}` they get a free one, and another one where another
+    /// process takes it before the server does. The function calls `wait` repeatedly to ask whether to
+    /// continue.
     ///
     /// # Errors
     ///
-    /// [`SpawnError`]; nothing is left running then.
+    /// Fails with a [`SpawnError`]. Nothing is left running then.
     pub fn start(
         spawn: &Spawn,
         url: &Url,
@@ -335,7 +337,8 @@ impl Server {
         };
         match owner() {
             Owner::Server => {}
-            // A server that goes into the background hands its sockets on: the first look may have missed the new process.
+            // A server that goes into the background passes its sockets on, and the first read may have
+            // missed the new process.
             Owner::Stranger if owner() == Owner::Stranger => {
                 return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
             }
@@ -344,18 +347,19 @@ impl Server {
         Ok(says_so || addresses.iter().any(|&at| answers(url, at)))
     }
 
-    /// Its processes: those of its group, and whatever else descends from its command.
+    /// Returns its processes: those of its group, and all other descendants of its command.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         procfs::descendants(self.supervisor.id()).into_keys().collect()
     }
 
-    /// Adds to `usage` what it has cost by now.
+    /// Adds its cost so far to `usage`.
     pub(crate) fn look(&self, usage: &mut CpuUsage) {
         usage.look(self.supervisor.id(), self.cgroup.as_ref());
     }
 
-    /// How it ended, if all of it has: its first process, or the last one where the first ended well before it.
+    /// Returns how it ended, once all of its processes have ended. That is the status of its first process,
+    /// or of the last one where the first ended well before it.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none()
             && let Ok(Some(ended)) = self.supervisor.try_wait()
@@ -365,15 +369,15 @@ impl Server {
         self.status
     }
 
-    /// Takes its exit from the supervisor's last message. A supervisor that was killed has not sent one: then its part is done
-    /// here.
+    /// Takes its exit status from the supervisor's last message. A supervisor that was killed has sent none,
+    /// so its part is done here.
     fn supervisor_has_ended(&mut self, ended: ExitStatus) {
         let mut message = String::new();
         let read = self.control.read_to_string(&mut message);
         let status = read.ok().and_then(|_| message.trim().parse().ok()).map(ExitStatus::from_raw);
         self.status = Some(status.unwrap_or(ended));
         if status.is_none() {
-            // Fails where the group has ended.
+            // The call fails where the group has ended.
             let _ = kill_process_group(self.leader, Signal::KILL);
             if let Some(cgroup) = &self.cgroup {
                 cgroup.kill();
@@ -408,7 +412,7 @@ impl Server {
     #[must_use]
     pub fn end(mut self) -> BTreeMap<String, u64> {
         if self.exit_status().is_none() {
-            // Fails where the supervisor has ended.
+            // The call fails where the supervisor has ended.
             let _ = self.control.get_mut().write_all(&[TERMINATE]);
             let began = Instant::now();
             while self.exit_status().is_none() && began.elapsed() < END_TIME {
@@ -430,7 +434,7 @@ impl Server {
     }
 
     fn kill(&mut self) {
-        // The supervisor takes the end of our commands for ours.
+        // The supervisor takes the end of our commands for our end.
         let _ = self.control.get_ref().shutdown(Shutdown::Write);
         if self.status.is_none()
             && let Ok(ended) = self.supervisor.wait()
@@ -457,7 +461,7 @@ fn read_started(control: &mut impl BufRead) -> io::Result<(Pid, Option<Cgroup>)>
     parsed.ok_or_else(|| io::Error::other("its supervisor ended"))
 }
 
-/// Reads a stream to its end, so that the server never waits for somebody to read it.
+/// Reads a stream to its end, so that the server never blocks on its output.
 fn listen_to(
     stream: impl Read + Send + 'static,
     output: &Arc<Mutex<ServerOutput>>,
@@ -495,7 +499,7 @@ impl ServerOutput {
     }
 }
 
-/// Whether a line is the message for EADDRINUSE, as libraries and runtimes word it.
+/// Returns true where a line is the message for EADDRINUSE, in the words of libraries and runtimes.
 fn says_port_in_use(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("eaddrinuse")

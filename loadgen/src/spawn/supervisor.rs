@@ -1,4 +1,4 @@
-//! The processes between the generator and its server: the hidden subcommand [`GUARD`].
+//! Processes between the generator and its server: the hidden subcommand [`GUARD`].
 //!
 //! The generator starts the *supervisor*, this program again. The supervisor makes a control group where it may, and starts
 //! the *guard*, which confines itself and then becomes the server's command. Processes of the server whose parent ends
@@ -36,30 +36,31 @@ use crate::procfs;
 
 /// Name of the hidden subcommand that becomes the supervisor, and the server.
 pub const GUARD: &str = "spawn-guard";
-/// The supervisor's part of the subcommand.
+/// Argument of the subcommand for the supervisor.
 pub(super) const SUPERVISE: &str = "supervise";
-/// The guard's part.
+/// Argument of the subcommand for the guard.
 const BECOME: &str = "become";
-/// Asks the supervisor to send SIGTERM.
+/// Command to the supervisor to send SIGTERM.
 pub(super) const TERMINATE: u8 = b'T';
-/// Exit code of a shell when a command cannot be run, and of the guard.
+/// Exit code of a shell, and of the guard, when a command cannot be run.
 const CANNOT_RUN: i32 = 127;
-/// This program. The link leads to it also after its file was replaced by a newer build.
+/// This program. The link still leads to it after its file was replaced by a newer build.
 pub(super) const MYSELF: &str = "/proc/self/exe";
 /// Attempts to remove a control group whose last process is ending.
 const REMOVE_ATTEMPTS: usize = 200;
 
-/// Limits that the generator raises for itself, and a server must not inherit.
+/// Limits that the generator raises for itself and that a server must not inherit.
 const RAISED: [Resource; 2] = [Resource::Nofile, Resource::Memlock];
-/// The limits that the generator was started with.
+/// Limits that the generator was started with.
 static INHERITED: OnceLock<[Rlimit; RAISED.len()]> = OnceLock::new();
 
-/// Notes the limits of this process, to be called before they are raised. A server gets them.
+/// Returns the limits of this process for a server. The first call notes them, so it must come before they
+/// are raised.
 pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
     INHERITED.get_or_init(|| RAISED.map(getrlimit))
 }
 
-/// `SOFT:HARD` of each limit, separated by commas; `-` is no limit.
+/// Encodes each limit as `SOFT:HARD`, separated by commas. `-` is no limit.
 pub(super) fn encode_limits(limits: &[Rlimit]) -> String {
     let number = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
     let pair = |limit: &Rlimit| format!("{}:{}", number(limit.current), number(limit.maximum));
@@ -91,7 +92,7 @@ pub fn guard(arguments: &[OsString]) -> i32 {
         _ => (io::Error::other(format!("{GUARD} is for the load generator itself")), None),
     };
     let program = program.map(|program| program.to_string_lossy()).unwrap_or_default();
-    // Where standard error is closed there is nobody to tell.
+    // Where standard error is closed, the error cannot be reported.
     let _ = writeln!(io::stderr(), "cannot run `{program}`: {error}");
     CANNOT_RUN
 }
@@ -103,12 +104,12 @@ fn supervise(command: &[OsString]) -> io::Result<()> {
     let cgroup = Cgroup::enter_new();
     let child = start_guard(command);
     if let Some(cgroup) = &cgroup {
-        // Where it fails, the supervisor is counted and killed with the server: the generator notices.
+        // Where it fails, the supervisor is counted and killed with the server, and the generator detects it.
         let _ = cgroup.leave();
     }
     let ended = child.and_then(|child| {
         let folder = cgroup.as_ref().map(Cgroup::folder).unwrap_or_else(|| "".as_ref());
-        // Where the generator has gone, the commands end.
+        // Where the generator is gone, the commands end.
         let _ = writeln!(generator, "{} {}", child.id(), folder.display());
         let server = Supervised { leader: Pid::from_child(&child), cgroup: cgroup.clone() };
         let commands = generator.try_clone()?;
@@ -135,8 +136,8 @@ fn start_guard(command: &[OsString]) -> io::Result<Child> {
         .spawn()
 }
 
-/// Waits until no process of the server is left. Returns how the first one ended; where that is a success, how the last
-/// one did: the first may have been there only to start the others.
+/// Waits until no process of the server is left. Returns the status of the first process; where that is a
+/// success, the status of the last one. The first process may have existed only to start the others.
 fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
     let first = Pid::from_child(first);
     let mut ended: Option<WaitStatus> = None;
@@ -149,21 +150,21 @@ fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
                 }
             }
             Ok(None) | Err(Errno::INTR) => {}
-            // ECHILD: nobody is left.
+            // ECHILD: no process is left.
             Err(error) => return ended.ok_or(error.into()),
         }
     }
 }
 
-/// A server, as the supervisor sees it.
+/// Server from the supervisor's view.
 struct Supervised {
-    /// Its first process, and the process group that began with it.
+    /// Its first process, which is also the leader of its process group.
     leader: Pid,
     cgroup: Option<Cgroup>,
 }
 
 impl Supervised {
-    /// Does what the generator asks for, until it wants the server dead or has gone itself.
+    /// Carries out the generator's commands until the server is to be killed or the generator is gone.
     fn obey(&self, mut commands: UnixStream) {
         let mut command = [0];
         while matches!(commands.read(&mut command), Ok(1)) {
@@ -171,7 +172,8 @@ impl Supervised {
                 self.signal(Signal::TERM);
             }
         }
-        // Processes may be started while others are killed. The end of the last one ends this process.
+        // Processes may be started while others are killed, so this repeats. The end of the last process ends
+        // this one.
         loop {
             if let Some(cgroup) = &self.cgroup {
                 cgroup.kill();
@@ -181,12 +183,13 @@ impl Supervised {
         }
     }
 
-    /// Sends a signal to the process group and to whatever has left it.
+    /// Sends a signal to the process group and to all processes that have left it.
     fn signal(&self, signal: Signal) {
         let leader = self.leader.as_raw_nonzero().get().cast_unsigned();
         let (members, others): (Vec<_>, Vec<_>) =
             procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == leader);
-        // An empty group's number may be another's. Both calls fail only where what they are for has ended.
+        // The number of an empty group may belong to another one. Both calls fail only where their targets
+        // have ended.
         if !members.is_empty() {
             let _ = kill_process_group(self.leader, signal);
         }
@@ -203,9 +206,9 @@ fn become_server(
     program: &OsStr,
     rest: &[OsString],
 ) -> io::Result<Infallible> {
-    // Covers the case that generator and supervisor are killed together.
+    // This covers the case that generator and supervisor are killed together.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The parent may have ended before the kernel was asked.
+    // The parent may have ended before the request to the kernel.
     let expected = parent.to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
     if getppid() != expected {
         return Err(io::Error::other("the load generator has ended"));

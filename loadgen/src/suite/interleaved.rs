@@ -49,10 +49,10 @@ pub const PEERS: &str = "peers";
 /// A trial of an echo, with the start of its server: for the announcement alone.
 const A_TRIAL: Duration = Duration::from_millis(500);
 
-/// Makes a session. See [`super::measure`].
+/// Measures a session. See [`super::measure`].
 ///
 /// # Errors
-/// See [`SuiteError`]; nothing was measured then, and nothing is left running.
+/// Fails with a [`SuiteError`]. Nothing was measured then, and nothing is left running.
 pub fn measure(
     options: &Options,
     machine: Machine,
@@ -65,10 +65,10 @@ pub fn measure(
 }
 
 impl Options {
-    /// Checks what can be checked before anything runs.
+    /// Checks everything that can be checked before the first run.
     ///
     /// # Errors
-    /// [`SuiteError::Usage`], [`SuiteError::NoServer`].
+    /// Fails with [`SuiteError::Usage`] or [`SuiteError::NoServer`].
     pub fn check(&self) -> Result<(), SuiteError> {
         self.setup.check()?;
         if self.arms.iter().any(|arm| matches!(arm.server, Served::Own { .. })) {
@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
         false
     }
 
-    /// An arm that takes no further part. One that has runs keeps them.
+    /// Removes an arm from the rest of the session. Its finished runs are kept.
     fn leave_out(&mut self, name: &str, why: &str, notes: Notes<'_>) {
         self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != name));
         if !self.runs.iter().any(|run| run.arm == name) {
@@ -548,7 +548,7 @@ mod tests {
         assert!(matches!(measured(&options, &at_once), Err(SuiteError::Interrupted)));
     }
 
-    /// `epoll` in `echo` fails in these of its attempts, counted from 0.
+    /// Returns a function whose runs of `epoll` in `echo` fail in these attempts, counted from 0.
     fn failing(attempts: std::ops::Range<u32>) -> impl Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError> {
         let made = std::cell::Cell::new(0);
         move |plan, progress| {
@@ -681,7 +681,7 @@ mod tests {
         let document = measured(&peers(), &one_corrupts).expect("measured");
         let tried = tried.into_inner();
         let of = |name: &str| tried.iter().filter(|(arm, ..)| arm == name).count();
-        // Ours has tests of its own; what has failed in three attempts is not asked again.
+        // Our own server has separate tests. A server that has failed in three attempts is not tried again.
         assert_eq!((of("uring"), of("one"), of("two")), (0, 4, 3));
         assert!(tried.contains(&("two".to_owned(), 1, 16)), "{tried:?}");
         let why = document.arms[1].left_out.as_deref().expect("left out");

@@ -1,5 +1,5 @@
-//! The suites: fixed scenarios, one stored session, one table. [`measure`] makes those of `scripts/bench.sh`, against our own server;
-//! [`interleaved::measure`] sets several servers side by side.
+//! Suites: fixed scenarios, one stored session, one table. [`measure`] measures those of `scripts/bench.sh`,
+//! against our own server. [`interleaved::measure`] compares several servers.
 
 mod arms;
 mod check;
@@ -48,7 +48,7 @@ pub struct Options {
 pub enum Outcome {
     /// Complete, and every scenario has a valid run.
     Fine,
-    /// A server failed, or a smoke session found something that does not work.
+    /// A server failed, or a smoke session found a fault.
     Failed,
     /// Complete, but a scenario has no valid run.
     Invalid,
@@ -57,7 +57,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// How `session` ended. Wrong echoes are an error whatever else is true.
+    /// Returns the outcome of `session`. Wrong echoes are an error in any case.
     #[must_use]
     pub fn of(session: &experiment::Session) -> Self {
         let document = &session.document;
@@ -69,7 +69,8 @@ impl Outcome {
         } else if document.session.interrupted {
             Self::Interrupted
         } else if is_smoke {
-            // A blink of load on a busy machine may well be invalid as a measurement; that is not what smoke asks.
+            // A very short load on a busy machine may well be invalid as a measurement, and smoke only checks
+            // that everything works.
             if complaints(document).is_empty() { Self::Fine } else { Self::Failed }
         } else if document.scenarios.iter().all(has_valid_run) {
             Self::Fine
@@ -91,7 +92,7 @@ impl Outcome {
     }
 }
 
-/// Why a session has no result. Nothing was measured then.
+/// Reason why a session has no result. Nothing was measured then.
 #[derive(Debug, Error)]
 pub enum SuiteError {
     /// A flag that cannot be used.
@@ -124,13 +125,13 @@ pub enum SuiteError {
     Interrupted,
 }
 
-/// Makes a session of a suite.
+/// Measures a session of a suite.
 ///
 /// What happens meanwhile goes to `notes`, a line each, and to `progress`. Call it from the main thread, as
 /// [`execute`].
 ///
 /// # Errors
-/// See [`SuiteError`]; nothing was measured then, and nothing is left running.
+/// Fails with a [`SuiteError`]. Nothing was measured then, and nothing is left running.
 pub fn measure(
     options: &Options,
     machine: Machine,
@@ -143,17 +144,17 @@ pub fn measure(
 }
 
 impl Options {
-    /// Checks what can be checked before anything runs.
+    /// Checks everything that can be checked before the first run.
     ///
     /// # Errors
-    /// [`SuiteError::Usage`], [`SuiteError::NoServer`].
+    /// Fails with [`SuiteError::Usage`] or [`SuiteError::NoServer`].
     pub fn check(&self) -> Result<(), SuiteError> {
         self.setup.check()?;
         self.setup.check_server()
     }
 }
 
-/// What a session without arms shows.
+/// Returns the table of a session without arms.
 #[must_use]
 pub fn text(document: &Document) -> String {
     let table = [summary_table(document)].into_iter().chain(repeated_runs(document));
@@ -162,10 +163,10 @@ pub fn text(document: &Document) -> String {
     parts.map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The change since the last session of this machine, after the session was stored.
+/// Returns the change since the last session of this machine, after the session was stored.
 ///
 /// # Errors
-/// Where the folder cannot be read.
+/// Fails where the folder cannot be read.
 pub fn change_text(store: &Store, document: &Document) -> Result<String, StoreError> {
     let (change, unreadable) = store.change_of(document)?;
     let mut lines: Vec<String> = unreadable.iter().map(|error| format!("skipped: {error}")).collect();

@@ -134,7 +134,8 @@ impl Session {
         let mut repeats = Repeats::new(execute, total, |plan| {
             format!("scenario {}, round {}", plan.scenario, plan.pair + 1)
         });
-        // A blink of load on a busy machine may well be invalid; smoke asks whether everything works.
+        // A very short load on a busy machine may well be invalid, and smoke only checks that everything
+        // works.
         let cell = if self.suite == Suite::Smoke { Cell::for_correctness } else { Cell::new };
         let build = self.subject.build.as_deref();
         let mut cells: Vec<Cell> = self.plans.iter().map(|plan| cell(plan.clone(), build)).collect();
@@ -152,7 +153,7 @@ impl Session {
                     runs.push(run);
                 }
                 interrupted |= made.is_interrupted;
-                // All scenarios have the same server: one that cannot be started fails in all of them.
+                // All scenarios have the same server, so one that cannot be started fails in all of them.
                 if interrupted || cell.is_hopeless() {
                     break 'session;
                 }
@@ -162,7 +163,7 @@ impl Session {
     }
 }
 
-/// The runs of a session, and what became of them.
+/// Runs of a session, with its fault and its notes.
 struct Made {
     runs: Vec<Run>,
     interrupted: bool,
@@ -499,7 +500,8 @@ mod tests {
         assert!(matches!(result, Err(SuiteError::Interrupted)));
     }
 
-    /// A quick session in which `text` has these outcomes, one for each attempt, and the last for all later ones.
+    /// Measures a quick session in which `text` has these outcomes, one for each attempt, and the last one
+    /// for all later attempts.
     fn with_text(suite: Suite, outcomes: &[Outcome]) -> Measured {
         let session = Session::prepare(&options(suite), &roomy(), &everything_works).expect("prepared");
         let made = RefCell::new(0);

@@ -1,4 +1,4 @@
-//! How a run ends: every line of the table in `bench-results/README.md`.
+//! Ends of a run: every line of the table in `bench-results/README.md`.
 
 use std::fs;
 use std::process::{Child, Output, Stdio};
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::echo::{Echo, Fault};
 use super::{FINE, Scratch, loadgen, output, run, text};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The run of an output whose document is on standard output.
+/// Returns the run of an output whose document is on standard output.
 fn stored(output: &Output) -> Run {
     let document: Document = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
@@ -26,17 +26,17 @@ fn stored(output: &Output) -> Run {
     run
 }
 
-/// Flags of a run of a moment.
+/// Flags of a very short run.
 const SHORT: [&str; 6] = ["-c", "4", "-d", "600ms", "-w", "20ms"];
 
-/// The program, run against a server with `fault`.
+/// Runs the program against a server with `fault`.
 fn against(fault: Fault, flags: &[&str]) -> Output {
     let server = Echo::ws(fault);
     let url = server.ws_url();
     output(&[&["run", &url, "--engine", "epoll", "--json", "-", "--timeout", "1s"], flags].concat())
 }
 
-/// A run against a server with `fault`: its exit code, and what is stored of it.
+/// Runs the program against a server with `fault`. Returns its exit code and the stored run.
 fn ending(fault: Fault, flags: &[&str]) -> (Option<i32>, Run) {
     let output = against(fault, flags);
     (output.status.code(), stored(&output))
@@ -151,7 +151,7 @@ fn ends_with_1_when_nothing_can_be_measured() {
     assert_eq!(no_server.status.code(), Some(1));
 }
 
-/// Writing to it fails, opening does not: what a disk does that has become full meanwhile.
+/// Device that can be opened and fails on writes, as a disk does that became full in the meantime.
 const FULL: &str = "/dev/full";
 
 #[test]
@@ -166,7 +166,7 @@ fn ends_with_1_and_the_document_on_standard_output_when_it_cannot_be_written() {
         "the table goes where the document does not"
     );
 
-    // One file that cannot be written does not keep the others from being.
+    // A file that cannot be written does not prevent the others from being written.
     let scratch = Scratch::new("ends");
     let json = scratch.file("a.json");
     let output = run(&server.ws_url(), &["--json", &json, "--csv", FULL]);

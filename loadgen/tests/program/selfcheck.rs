@@ -35,16 +35,16 @@ fn a_stall_is_seen_as_arithmetic_says_it() {
     }
 }
 
-/// What is found; never that the generator is wrong.
+/// Returns the report of the check, which must not find the generator wrong.
 fn selfcheck(flags: &[&str]) -> serde_json::Value {
     let output = output(&[&["selfcheck", "--engine", "epoll", "--json"], flags].concat());
     let said = text(&output.stderr);
-    // 13: the machine was busy with other tests, which makes everything longer, and nothing shorter.
+    // 13: the machine was busy with other tests, which makes everything longer and nothing shorter.
     assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stdout));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// The cases by their names, none of which is wrong.
+/// Returns the cases by their names. None of them may be wrong.
 fn cases(report: &serde_json::Value) -> Vec<(&str, &serde_json::Value)> {
     let cases = report["cases"].as_array().expect("a list");
     let named = |case: &'_ serde_json::Value| case["finding"] == "right" || case["finding"] == "disturbed";

@@ -1,4 +1,5 @@
-//! Every planned message has one outcome, whatever happens; and no server is accused of what it may still do.
+//! Conservation of messages: every planned message has one outcome in any event. No server is accused of a
+//! message that it may still answer.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use loadgen::trust::Trust;
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};
 
-/// Whether a run is invalid for this reason.
+/// Returns true where a run is invalid for this reason.
 fn has(run: &Run, kind: InvalidKind) -> bool {
     run.invalid_kinds.contains(&kind)
 }
@@ -62,7 +63,7 @@ fn every_message_has_one_outcome_under_every_fault() {
         for fault in faults {
             for (rate, reconnect) in [(None, false), (Some(400.0), false), (None, true), (Some(400.0), true)]
             {
-                // What differs between the engines is how connections end.
+                // The engines differ only in how connections end.
                 if engine != EngineKind::Epoll && (rate.is_some() || fault.keeps_connections()) {
                     continue;
                 }
@@ -124,7 +125,8 @@ fn downtime_is_the_servers_and_no_lag() {
     }
 }
 
-/// Only messages of a size that no message has, when messages are due; anything when nothing is due.
+/// Covers messages with a length that no sent message has, while messages are due, and all messages while
+/// nothing is due.
 #[test]
 fn what_nobody_asked_for_is_named_and_is_no_echo() {
     for engine in engines() {
@@ -143,7 +145,8 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
     }
 }
 
-/// Connections that are opened under load get their greeting when a message is due already. One is as long as the messages.
+/// Connections that are opened under load get their greeting while a message is due already. One greeting is
+/// as long as the messages.
 #[test]
 fn greetings_of_replaced_connections_take_no_place() {
     for engine in engines() {
@@ -204,7 +207,8 @@ fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
 
 #[test]
 fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
-    // Longer than the drain takes: the server has not been silent for long enough to be accused when the run ends.
+    // The silence is longer than the drain. When the run ends, the server has not been silent long enough for
+    // its messages to be lost.
     let server = Echo::ws(Fault::HalfLate(Duration::from_secs(30)));
     let plan = Plan {
         connections: 6,
@@ -215,7 +219,8 @@ fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
     let run = run(&plan);
     assert_balanced(&run);
     assert!(!run.valid);
-    // Silent for longer than the answer timeout, on connections that stayed open: lost.
+    // The server was silent for longer than the answer timeout, on connections that stayed open, so the
+    // messages are lost.
     assert_eq!(run.integrity, Integrity { lost: 3, ..Integrity::default() });
 }
 
@@ -231,7 +236,8 @@ fn a_limited_number_of_messages_is_planned_and_what_is_not_sent_is_said() {
     assert!(messages.not_sent > 900, "{messages:?}");
 }
 
-/// The window of a plan with a number and a rate is as long as the plan takes, not until the last echo.
+/// Checks the window of a plan with a number and a rate: it is as long as the plan takes and does not end
+/// with the last echo.
 #[test]
 fn the_rate_divides_by_the_planned_window() {
     for (rate, messages, arrival) in

@@ -83,7 +83,7 @@ fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-/// The one session that is stored in a folder, which follows the schema.
+/// Returns the only session that is stored in a folder. It must follow the schema.
 fn stored(folder: &Path) -> Document {
     let stored: Vec<PathBuf> =
         files(folder).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
@@ -114,10 +114,10 @@ fn what_was_measured_beside_a_broken_server_is_stored() {
     }
 }
 
-/// A server that runs `first` in a shell before it serves.
+/// Returns the command of a server that runs `first` in a shell before it serves.
 fn server_after(folder: &Path, first: &str) -> String {
     let script = folder.join("server.sh");
-    // The port is the script's argument, in a word of its own quotes.
+    // The port is the script's argument, in quotes of its own.
     let serve = server_command("none").replace("{port}", "'\"$1\"'");
     fs::write(&script, format!("{first}\nexec {serve}\n")).expect("written");
     format!("sh '{}' {{port}}", script.display())
@@ -143,7 +143,7 @@ fn repeats_a_run_whose_server_failed_once() {
 fn a_session_that_cannot_be_stored_goes_to_standard_output() {
     let folder = scratch("duel-unstored");
     let results = folder.join("results");
-    // A file where the folder was.
+    // A file replaces the folder.
     let gone = server_after(&folder, &format!("rm -rf '{0}'; : > '{0}'", results.display()));
     let output = output(&duel(&server_command("none"), &gone, &results, &["--pairs", "1"]));
     let said = text(&output.stderr);
@@ -242,7 +242,8 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
 fn a_session_behind_nohup_outlives_its_terminal() {
     let folder = scratch("duel-nohup");
     let flag = folder.join("started");
-    // The signal that a closed terminal sends comes in the first run, and is ignored from before the start.
+    // The server shows that the first run has begun. Then the signal of a closed terminal comes, which was
+    // ignored from before the start.
     let server = server_after(&folder, &format!(": > '{}'", flag.display()));
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_sparring-loadgen")]);

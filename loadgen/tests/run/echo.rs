@@ -13,7 +13,7 @@ use protocol::{Header, MaskingKey, Opcode, mask};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// The server's end of a connection, plain or over TLS.
+/// Server's end of a connection, plain or over TLS.
 trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
@@ -69,24 +69,24 @@ pub enum Fault {
     Stall,
     /// Ends the whole process.
     Exit,
-    /// Says this before anything else, in a text message.
+    /// Sends this text message before anything else.
     Greeting(&'static str),
-    /// Answers every second message, with both in one.
+    /// Answers every second message, with one message that joins both.
     Merge,
-    /// Sends Close 1001 after so many echoes.
+    /// Sends Close 1001 after this many echoes.
     Rotate(u64),
     /// Closes the first connection after 20 echoes, and lets the opening handshakes of all others wait for so long.
     Down(Duration),
-    /// Answers nothing of every second connection for so long, and then everything.
+    /// Answers nothing on every second connection for this time, and then everything.
     HalfLate(Duration),
-    /// Answers so many messages a second, over all connections.
+    /// Answers this many messages a second, over all connections.
     Capacity(u64),
     /// Answers the first message, and nothing after it.
     Once,
 }
 
 impl Fault {
-    /// Whether it leaves connections open.
+    /// Returns true where the fault leaves connections open.
     pub fn keeps_connections(self) -> bool {
         !matches!(
             self,
@@ -107,12 +107,12 @@ pub struct Seen {
     pub heads: Mutex<Vec<String>>,
     pub peers: Mutex<Vec<IpAddr>>,
     pub keys: Mutex<HashSet<[u8; 4]>>,
-    /// When the next message may be answered, where that is limited.
+    /// Time at which the next message may be answered, where that is limited.
     free: Mutex<Option<Instant>>,
 }
 
 impl Seen {
-    /// How long a message has to wait for its turn where so many have one in a second.
+    /// Returns the time until a message may be answered, at `per_s` messages a second.
     fn turn(&self, per_s: u64) -> Duration {
         let mut free = self.free.lock().expect("free");
         let now = Instant::now();
@@ -133,7 +133,7 @@ impl Echo {
         Self::ws_at("127.0.0.1:0", fault)
     }
 
-    /// Over TLS, with a certificate that nobody has to trust.
+    /// Returns a server over TLS, with a certificate that no client trusts.
     pub fn wss(fault: Fault) -> Self {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");

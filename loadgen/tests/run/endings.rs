@@ -28,7 +28,8 @@ fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     engines().into_iter().map(error).collect()
 }
 
-/// What ended the load early against a server with `fault`, on every engine. What was measured until then is there.
+/// Returns the causes that ended the load early against a server with `fault`, on every engine. Checks that
+/// each result has what was measured until then.
 fn early_ends(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     let end = |engine| {
         let server = Echo::ws(fault);

@@ -59,11 +59,11 @@ fn failure(plan: &Plan) -> RunError {
     execute(plan, &mut Silent).expect_err("the run cannot succeed")
 }
 
-/// Everything that must hold of any run of a closed loop that came to its end.
+/// Checks everything that must hold of any run of a closed loop that was not cut short.
 fn assert_consistent(run: &Run) {
     let latencies = &run.latency_ns;
     assert_balanced(run);
-    // With what was outstanding at the end of the window.
+    // This includes the messages that were outstanding at the end of the window.
     assert!(latencies.corrected.count >= run.received);
     assert_eq!(latencies.uncorrected.count, latencies.corrected.count);
     let stored = latencies.corrected.histogram().expect("readable");
@@ -72,7 +72,7 @@ fn assert_consistent(run: &Run) {
     assert!(run.phases.measure > 0);
 }
 
-/// Conservation of messages, which holds for every run, whatever happened in it.
+/// Checks the conservation of messages, which holds for every run.
 fn assert_balanced(run: &Run) {
     let messages = run.messages.expect("counted");
     let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
@@ -88,7 +88,7 @@ fn assert_balanced(run: &Run) {
     }
 }
 
-/// Reasons other than that tests run in debug builds, on a machine that others use.
+/// Returns the reasons that do not come from a debug build or a machine that others use.
 fn reasons(run: &Run) -> Vec<&str> {
     let is_ours = |kind: InvalidKind| {
         kind.is_of_the_build() || matches!(kind, InvalidKind::Standstill | InvalidKind::CutTail)

@@ -21,7 +21,7 @@ fn assert_accounted(run: &Run) {
     assert_balanced(run);
     let latencies = &run.latency_ns;
     for latency in [&latencies.corrected, &latencies.uncorrected, &latencies.lag] {
-        // A machine that stands still at the end of the window leaves some unsent.
+        // Where the machine stands still at the end of the window, some messages are unsent.
         let not_sent = run.messages.map_or(0, |messages| messages.not_sent);
         let all = run.offered.saturating_sub(not_sent)..=run.offered;
         assert!(

@@ -1,4 +1,5 @@
-//! How connections are opened: by every address of a name, past interim responses, and again where they are closed at once.
+//! Opening connections: every address of a name, interim responses, and retries where connections are closed
+//! at once.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,21 +15,22 @@ use protocol::handshake::{HeadLimits, server as handshake};
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, counted, engines, failure, plan, run};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// What follows an opening handshake that the server has read.
+/// Server's action after it has read an opening handshake and answered it.
 #[derive(Clone, Copy)]
 enum After {
-    /// The end of the server's bytes.
+    /// Ends its output.
     End,
-    /// The same, by a reset.
+    /// Ends its output by a reset.
     Reset,
-    /// Nothing: the connection stays open.
+    /// Leaves the connection open.
     Nothing,
 }
 
-/// Answers opening handshakes with `before`, the right response, and `behind` in the same segment; counts them.
+/// Answers opening handshakes with `before`, the right response, and `behind` in the same segment. Counts
+/// them.
 fn server(
     before: &'static str,
     behind: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
@@ -64,18 +66,18 @@ fn answer(mut stream: TcpStream, before: &str, behind: &[u8], after: After) -> i
     Ok(())
 }
 
-/// A Close 1008 with this reason.
+/// Returns a Close 1008 with this reason.
 fn close(reason: &str) -> Vec<u8> {
     let len = u8::try_from(2 + reason.len()).expect("short");
     [&[0x88, len, 0x03, 0xf0], reason.as_bytes()].concat()
 }
 
-/// An address of this machine where nobody listens.
+/// Returns an address of this machine without a listener.
 fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-/// Takes note of what is told before a run is over.
+/// Collector of notes from before a run is over.
 #[derive(Default)]
 struct Notes(Vec<String>);
 
@@ -89,7 +91,8 @@ impl Progress for Notes {
 
 // Several addresses.
 
-/// Drives one worker through a short load on a real engine, until `done` with the messages that it has received.
+/// Drives one worker through a short load on a real engine. Returns its counts and the addresses in use, or the
+/// reason why a connection was not opened.
 fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Counted, String), String> {
     let (rehearsal, mut client) = Rehearsal::new(plan, addresses);
     let (remote, inbox) = engine::remote().expect("an eventfd");
@@ -169,7 +172,8 @@ fn finds_a_server_that_has_moved_to_another_address() {
     for engine in engines() {
         let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (old, second) = (first.local_addr().expect("bound"), Echo::ws(Fault::None));
-        // It accepts the connections of the plan, closes its listener, and ends them with the first message.
+        // The server accepts the connections of the plan and closes its listener. It ends the connections
+        // with the first message.
         let moving = thread::spawn(move || {
             let streams: Vec<_> = (0..4).map(|_| first.accept().expect("a client").0).collect();
             drop(first);
@@ -233,7 +237,8 @@ const INTERIM: &str =
 fn skips_interim_responses() {
     for engine in engines() {
         let (url, _) = server(INTERIM, |_| close("after an interim response"), After::End);
-        // The only server here that goes on after it: the Close shows that the response was taken.
+        // Only this server continues after the response. Its Close shows that the generator accepted the
+        // response.
         let error = failure(&plan(&url, engine)).to_string();
         assert!(error.contains("1008: after an interim response"), "{error}");
     }
@@ -301,7 +306,7 @@ fn gives_up_on_the_connection_that_is_always_closed() {
     }
 }
 
-/// Opening all of them takes longer than one may fail for.
+/// Opening all connections takes longer than a single one may fail.
 #[test]
 fn opens_a_connection_again_before_the_load() {
     for engine in engines() {
@@ -310,7 +315,7 @@ fn opens_a_connection_again_before_the_load() {
         let patience = Duration::from_millis(500);
         let plan = Plan { reconnect: true, answer_timeout: patience, connections: 12, ..plan(&url, engine) };
         let run = run(&Plan { connect_rate: Some(8.0), ..plan });
-        // All are open in the end. That nobody answers is another matter.
+        // All connections are open in the end. The server then answers nothing, which is a separate fault.
         let cause = run.ended_early.expect("nobody answers").cause;
         assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
     }
@@ -334,14 +339,15 @@ fn gives_up_on_a_server_that_closes_every_connection() {
             assert!(began.elapsed() >= patience, "{engine}: not before its time");
             assert_eq!(notes.0.len(), 1, "{:?}", notes.0);
             assert!(notes.0[0].contains("1008: token missing"), "{:?}", notes.0);
-            // 50 to 100 ms, then twice that, and so on: six attempts in two seconds, seven where that takes a little longer.
+            // The first delay is 50 to 100 ms, and each further one is twice as long. That is six attempts in
+            // two seconds, or seven where it takes a little longer.
             let (attempts, seconds) = (seen.load(Ordering::Relaxed), began.elapsed().as_secs());
             assert!(attempts <= 4 * (8 + 2 * seconds), "{attempts} attempts in {seconds} s are a storm");
         }
     }
 }
 
-/// The load has begun, and then a server closes every new connection.
+/// Covers a server that closes every new connection once the load has begun.
 #[test]
 fn gives_up_within_the_load_too() {
     for engine in engines() {
@@ -351,7 +357,7 @@ fn gives_up_within_the_load_too() {
         let url = format!("ws://{}/", listener.local_addr().expect("bound"));
         thread::spawn(move || {
             for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-                // The first four live until the load is there; all others are closed at once.
+                // The first four connections live until the load begins. All others are closed at once.
                 if number < 4 {
                     thread::spawn(move || {
                         let mut peer = stream.try_clone()?;

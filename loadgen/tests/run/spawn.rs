@@ -1,4 +1,4 @@
-//! Servers that the program starts: what they cost, what they inherit, and that nothing of them is left.
+//! Servers that the program starts: their cost, what they inherit, and that none of their processes is left.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,19 +20,19 @@ const BURN: Duration = Duration::from_millis(5);
 /// Messages of a run: the window ends with the last echo.
 const MESSAGES: &str = "200";
 const MESSAGE_BYTES: usize = 16;
-/// Names the way of working to the server that this test program becomes.
+/// Environment variable with the way of working for the server that this test program becomes.
 const WORK: &str = "SPARRING_TEST_WORK";
 
 fn quoted(word: &str) -> String {
     shlex::try_quote(word).expect("no NUL").into_owned()
 }
 
-/// A command that starts `server` in the background and ends soon.
+/// Returns a command that starts `server` in the background and ends soon.
 fn starter(server: &str) -> String {
     format!("sh -c {}", quoted(&format!("{server} & sleep 0.3")))
 }
 
-/// The command of a server that has left its process group and its session.
+/// Returns the command of a server that has left its process group and its session.
 fn deserter(server: &str) -> String {
     starter(&format!("setsid {server}"))
 }
@@ -41,11 +41,11 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }
 
-// What it costs.
+// Cost of a server.
 
-/// Not a test: an echo server of raw bytes that burns CPU time for each message, by `SPARRING_TEST_WORK`: the port, and
-/// `connection` (in a thread for each connection), `thread` (in one for each message) or `process` (in one for each
-/// connection); or `child`, which is such a process.
+/// Not a test, but an echo server of raw bytes that burns CPU time for each message. `SPARRING_TEST_WORK` has
+/// the port and the way of working. `connection` works in a thread for each connection, `thread` in one for
+/// each message, `process` in a process for each connection. `child` alone is such a process.
 #[test]
 #[ignore = "the server that other tests spawn"]
 fn serve_with_work() {
@@ -98,7 +98,7 @@ fn burn() {
     while now() < end {}
 }
 
-/// The arguments of a run against a server that works in this way.
+/// Returns the arguments of a run against a server that works in this way.
 fn work(way: &str) -> Vec<String> {
     let this = quoted(std::env::current_exe().expect("this program").to_str().expect("UTF-8"));
     let server =
@@ -108,7 +108,7 @@ fn work(way: &str) -> Vec<String> {
     words.into_iter().chain(more).map(str::to_owned).collect()
 }
 
-/// The server's stored cost, which must be that of the work and little else.
+/// Returns the server's stored cost, which must be that of the work and little else.
 fn assert_costs_its_work(way: &str, output: &Output) -> Server {
     assert_eq!(output.status.code(), Some(0), "{way}: {}", text(&output.stderr));
     let run = document(output).runs.remove(0);
@@ -131,12 +131,13 @@ fn work_costs_the_same_in_threads_and_processes() {
         );
         let source = server.cost_source.expect("named");
         assert_eq!(server.cost_resolution_ns, Some(source.resolution_ns()));
-        // Nobody counts the switches of threads that have ended.
+        // The kernel keeps no counts of the switches of ended threads.
         assert_eq!(server.voluntary_switches_per_message.is_none(), way == "thread");
     }
 }
 
-/// The program where no control group can be made below this folder: an empty one hides it. `None` where that is not possible.
+/// Returns the program in a place where no control group can be made below this folder, because an empty one
+/// hides it. `None` where that is not possible.
 fn hiding(folder: &str) -> Option<Command> {
     let script = format!("mount -t tmpfs none {folder} && exec \"$@\"");
     let hidden = |program: &str| {
@@ -168,13 +169,13 @@ fn work_costs_the_same_in_every_source() {
     }
 }
 
-// What it inherits.
+// Inherited limits, signals and environment.
 
 #[test]
 fn a_server_inherits_what_the_shell_had() {
     let folder = scratch("inherits");
     let files = ["of-shell", "of-server"].map(|name| folder.join(name));
-    // Limits, signals that are blocked and ignored, and the environment but for the shell's own variables.
+    // These are limits, blocked and ignored signals, and the environment except the shell's own variables.
     let facts = |file: &Path| {
         let facts =
             "ulimit -Sn; ulimit -Sl; grep -E 'Sig(Blk|Ign)' /proc/self/status; env | grep -v ^_= | sort";
@@ -197,9 +198,9 @@ fn a_server_inherits_what_the_shell_had() {
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-// What is left of it.
+// Processes that are left of a server.
 
-/// A run of a server that is started by `start`.
+/// Runs the program with a server that is started by `start`.
 fn run_started(start: fn(&str) -> String, fault: &str, at: SocketAddr) -> Output {
     let server = start(&server_command(fault).replace("{port}", &at.port().to_string()));
     run_short(&[&format!("ws://{at}/"), "--spawn", &server, "--json", "-"])
@@ -230,7 +231,7 @@ fn a_server_whose_starter_has_ended_is_gone_after_a_failure() {
 
 #[test]
 fn a_run_ends_with_the_last_process_of_its_server() {
-    // A shell that stays for a while would take the exit status for itself.
+    // The exit status would be that of a shell that stays for a while.
     let start = |server: &str| format!("sh -c {}", quoted(&format!("{server} &")));
     let output = run_started(start, "exit", free_address());
     let said = text(&output.stderr);
@@ -278,7 +279,7 @@ fn the_control_group_is_removed() {
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-/// Where the groups of a server's own may be mounted.
+/// Returns the folders where the control groups of a server may be mounted.
 fn group_folders(membership: &str) -> Vec<String> {
     let paths = membership.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let paths = paths.filter(|path| path.contains("/sparring-server-"));
@@ -286,7 +287,7 @@ fn group_folders(membership: &str) -> Vec<String> {
     paths.flat_map(|path| mounts.map(|mount| format!("/sys/fs/cgroup{mount}{path}"))).collect()
 }
 
-// The port.
+// Port of a server.
 
 #[test]
 fn a_lost_race_for_the_port_is_run_again_with_another() {
@@ -302,7 +303,7 @@ fn a_lost_race_for_the_port_is_run_again_with_another() {
     assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
     std::fs::remove_file(&marker).expect("written");
 
-    // Somebody else listens there.
+    // Another process listens there.
     let waiting = command("exec sleep 3600");
     let words =
         ["run", SPAWNED, "-c", "4", "-d", "100ms", "-w", "0", "--engine", "epoll", "--spawn", &waiting];

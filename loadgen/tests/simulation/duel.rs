@@ -131,11 +131,12 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
         || planned != sent + not_sent
         || sent != received + wrong + lost + outstanding
     {
-        return Err("the counts do not add up");
+        return Err("the message counts do not add up");
     }
-    // Nothing is wrong that was not compared: what is called lost is that of connections that ended.
+    // A message that was not compared must not count as wrong. Lost messages are those of connections that
+    // ended.
     if wrong > 0 || integrity.faults() > 0 && outcome.errors.total() == 0 && setting.gentle {
-        return Err("a right server was accused");
+        return Err("a correct server was blamed for faults");
     }
     if received > echoed || echoed > sent {
         return Err("more came than was sent");

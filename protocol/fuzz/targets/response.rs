@@ -32,7 +32,8 @@ pub fn target(data: &[u8]) {
     skip_interim(input.bytes, &limits);
 }
 
-/// Interim responses are skipped the same however the bytes come, and within the limits.
+/// Checks that interim responses are skipped in the same way for any split of the bytes, and within the
+/// limits.
 fn skip_interim(bytes: &[u8], limits: &HeadLimits) {
     let mut growing = FinalResponse::default();
     let by_byte = (0..=bytes.len()).find_map(|end| growing.find(&bytes[..end], limits).transpose());

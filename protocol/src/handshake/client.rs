@@ -108,8 +108,8 @@ fn is_field_value(value: &str) -> bool {
     !value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
 }
 
-/// Why a response opens no WebSocket (RFC 6455 4.1). What it quotes of the server is escaped, and at most
-/// 200 characters long.
+/// Reason why a response opens no WebSocket (RFC 6455 4.1). Text from the server is escaped, and at most 200
+/// characters long.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResponseError {
@@ -141,7 +141,7 @@ pub enum ResponseError {
         status: u16,
         /// The reason phrase, escaped.
         reason: String,
-        /// Where a redirect (3xx) leads: its Location field, escaped.
+        /// Target of a redirect (3xx): its Location field, escaped.
         location: Option<String>,
     },
     /// No `Upgrade: websocket`.
@@ -218,26 +218,26 @@ pub fn find_response(
 /// Interim responses (1xx but 101) that are skipped before the final one.
 pub const MAX_INTERIM_RESPONSES: usize = 8;
 
-/// Finds the final response in bytes that come in parts: interim responses before it are skipped
-/// (RFC 9110 15.2). 101 is a final one, for what follows it is no HTTP.
+/// Search for the final response in bytes that come in parts. Interim responses before it are skipped (RFC
+/// 9110 15.2). 101 is a final one, because the bytes after it are no HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct FinalResponse {
-    /// Where the head that is being looked at begins.
+    /// Index of the first byte of the current head.
     start: usize,
-    /// How far that head has been looked at.
+    /// Index up to which that head has been searched.
     scanned: usize,
-    /// Interim responses before it.
+    /// Number of interim responses before it.
     interim: usize,
 }
 
 impl FinalResponse {
-    /// Looks on in `buffered`, which is what has come so far, from the first byte. `Ok(Some(range))`: the
-    /// final response's head is `buffered[range]`, what follows are frames, or the content of a refusal.
+    /// Continues the search in `buffered`, which has all bytes so far. `Ok(Some(range))`: the final
+    /// response's head is `buffered[range]`. The bytes after it are frames, or the content of a refusal.
     ///
     /// # Errors
     ///
-    /// See [`find_response`]. [`HeadLimits::bytes`] bounds all heads together, [`MAX_INTERIM_RESPONSES`] their
-    /// number.
+    /// Fails as [`find_response`] does. [`HeadLimits::bytes`] bounds the size of all heads together,
+    /// [`MAX_INTERIM_RESPONSES`] their number.
     pub fn find(
         &mut self,
         buffered: &[u8],
@@ -264,7 +264,7 @@ impl FinalResponse {
     }
 }
 
-/// Whether the status line says 1xx, but not 101.
+/// Returns true where the status line has 1xx, except 101.
 fn is_interim(head: &[u8]) -> bool {
     match head.strip_prefix(b"HTTP/1.") {
         Some([_, b' ', status @ b'1', tens, units, b' ' | b'\r', ..]) => {
@@ -340,8 +340,8 @@ fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), Res
     }
 }
 
-/// What the server sent, to be shown: control characters and all that is not ASCII escaped, at most 200
-/// characters.
+/// Returns the server's text for display: control characters and all non-ASCII characters are escaped. At
+/// most 200 characters long.
 fn quoted(value: &[u8]) -> String {
     const LONGEST: usize = 200;
     let mut shown = String::new();
@@ -355,7 +355,7 @@ fn quoted(value: &[u8]) -> String {
     shown
 }
 
-/// The end of a sentence about a refusal.
+/// Returns the end of a sentence about a refusal.
 fn leading_to(location: Option<&str>) -> String {
     location.map(|location| format!(": it redirects to {location}")).unwrap_or_default()
 }

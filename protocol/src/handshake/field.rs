@@ -55,19 +55,21 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether all lines of this name together are a list of at least one element, where there is a line at all. The lines are one
-/// list (RFC 9110 5.3): one without an element is right beside another.
+/// Returns true where all lines of this name together are a list of at least one element, or there is no
+/// line. The lines are one list (RFC 9110 5.3), so a line without an element is valid beside another one.
 pub(super) fn is_list(fields: &[Header<'_>], name: &str, count: fn(&[u8]) -> Option<usize>) -> bool {
     let mut counts = values(fields, name).map(count).peekable();
     counts.peek().is_none() || counts.sum::<Option<usize>>().is_some_and(|elements| elements > 0)
 }
 
-/// How many tokens a list has (Sec-WebSocket-Protocol, RFC 6455 11.3.4); `None` where it has anything else.
+/// Returns the number of tokens in a list (Sec-WebSocket-Protocol, RFC 6455 11.3.4). `None` where it has
+/// anything else.
 pub(super) fn count_tokens(list: &[u8]) -> Option<usize> {
     elements(list).map(|element| is_token(element).then_some(1)).sum()
 }
 
-/// How many extensions with parameters a list has (RFC 6455 9.1), `None` where it has anything else:
+/// Returns the number of extensions with parameters in a list (RFC 6455 9.1). `None` where it has anything
+/// else:
 /// `token *( ";" token [ "=" ( token / quoted-string ) ] )`.
 pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
     let mut rest = trim(list);

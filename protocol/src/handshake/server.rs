@@ -130,7 +130,7 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
     let (authority, target) = split_target(target)?;
     check_no_body(fields)?;
     check_upgrade(fields)?;
-    // Up to here a HEAD is answered as a GET (RFC 9110 9.3.2), but it opens nothing.
+    // A HEAD is answered as a GET up to here (RFC 9110 9.3.2), but it opens no WebSocket.
     if is_head {
         return Err(Refusal::METHOD_NOT_ALLOWED);
     }
@@ -384,12 +384,13 @@ impl Refusal {
         refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
     }
 
-    /// Whether a right GET or HEAD asked for no WebSocket, such as a browser's for a page: a 426.
+    /// Returns true where a valid GET or HEAD asked for no WebSocket, such as a browser's for a page. The
+    /// answer is a 426.
     pub fn asks_for_no_upgrade(&self) -> bool {
         self.rule == Self::NO_UPGRADE.rule
     }
 
-    /// Whether it answers a HEAD, to which no answer has content (RFC 9110 9.3.2).
+    /// Returns true where it answers a HEAD, to which no answer has content (RFC 9110 9.3.2).
     pub fn is_to_head(&self) -> bool {
         self.to_head
     }

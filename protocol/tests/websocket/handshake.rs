@@ -570,7 +570,8 @@ fn bounds_what_it_quotes_of_the_server() {
     assert!(reason.len() < 300, "{} characters", reason.len());
 }
 
-/// What the finder says of `bytes` that come one after the other, which must be what it says of them whole.
+/// Returns the result of the finder for `bytes` that come one after the other. It must be equal to the result
+/// for all of them at once.
 fn find_final(bytes: &[u8]) -> Result<Option<std::ops::Range<usize>>, ResponseError> {
     let mut finder = FinalResponse::default();
     let by_byte = (0..=bytes.len()).find_map(|len| finder.find(&bytes[..len], &LIMITS).transpose());
@@ -616,7 +617,7 @@ fn refuses_interim_responses_without_end() {
     let error = find_final(&many).unwrap_err();
     assert_eq!((error.rule(), &error), ("too-many-interim", &ResponseError::TooManyInterim));
     assert!(error.to_string().contains("more than 8 interim (1xx) responses"));
-    // Few, but longer together than one head may be.
+    // These are few, but together they are longer than one head may be.
     let long = head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
     let error = find_final(&[&long.repeat(3)[..], &head(&SWITCH)].concat()).unwrap_err();
     assert_eq!(error, ResponseError::HeadTooLong { limit: LIMITS.bytes });

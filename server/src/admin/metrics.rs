@@ -61,7 +61,7 @@ pub(super) fn exposition(workers: &[(Snapshot, bool)], engine: EngineKind, drain
     text.0
 }
 
-/// As Prometheus' own programs tell what they are: a constant with labels.
+/// Writes a constant with labels, in the form of the build information of Prometheus' own programs.
 fn build_info(text: &mut Text, engine: EngineKind) {
     text.family("build_info", "gauge", "1, with what is running in its labels.");
     let labels = [

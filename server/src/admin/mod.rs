@@ -1,7 +1,8 @@
-//! Metrics and health, told on an address of their own by a thread of their own.
+//! Metrics and health checks, served on a separate address by a separate thread.
 //!
-//! The workers know nothing of it but that they are woken for each look at the metrics, to show their counters. The thread serves
-//! many requests side by side, each within a bounded time and of a bounded size: a client that is slow or silent delays nobody.
+//! The thread wakes the workers for each snapshot of the metrics, so that they publish their counters. They
+//! have no other part in it. The thread serves many requests side by side, each within a bounded time and
+//! size. So a slow or silent client delays no other one.
 
 mod metrics;
 
@@ -22,9 +23,10 @@ use crate::error::ServeError;
 use crate::gate::Census;
 use crate::worker::SHOW;
 
-/// A connection has this long to send its request, and as long again to take the answer and to close.
+/// Time that a connection has to send its request. It has the same time again to take the answer and to
+/// close.
 const REQUEST_TIME: Duration = Duration::from_secs(2);
-/// Connections served side by side; for another one the oldest is cut off.
+/// Most connections served side by side. A further connection replaces the oldest one.
 const MAX_CONNECTIONS: usize = 64;
 /// A request's head, at most.
 const REQUEST_BYTES: usize = 8 << 10;
@@ -105,7 +107,7 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
-        // On Linux this makes the listener ready.
+        // On Linux the shutdown makes the listener ready.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -138,15 +140,15 @@ impl Answer {
     }
 }
 
-/// What a request asks for.
+/// Subject of a request.
 enum Request {
-    /// A path, with the answer's content or without.
+    /// Request for a path, with or without the content of the answer.
     Get { path: String, with_content: bool },
-    /// Something that is answered by an error.
+    /// Request that is answered by an error.
     Wrong(Answer),
 }
 
-/// A connection and how far it has come.
+/// Connection and its progress.
 struct Connection {
     stream: TcpStream,
     deadline: Instant,
@@ -154,11 +156,11 @@ struct Connection {
 }
 
 enum Stage {
-    /// The request has not come whole.
+    /// The request is incomplete. Holds the bytes so far.
     Reading(Vec<u8>),
-    /// What is left of the answer.
+    /// The answer is being written. Holds the rest of it.
     Writing { answer: Vec<u8>, sent: usize },
-    /// What comes is discarded until the other end closes: unread input would turn the close into a reset.
+    /// Input is discarded until the peer closes, because unread input would turn the close into a reset.
     Closing,
 }
 
@@ -172,11 +174,11 @@ impl Connection {
         if matches!(self.stage, Stage::Writing { .. }) { PollFlags::OUT } else { PollFlags::IN }
     }
 
-    /// Reads on; the request, once it is whole.
+    /// Reads more input. Returns the request once it is complete.
     ///
     /// # Errors
     ///
-    /// Of the socket, and at its end: then the connection is over.
+    /// Fails with the socket's error, and at its end. The connection is over then.
     fn read(&mut self) -> io::Result<Option<Request>> {
         let mut bytes = [0; 1024];
         loop {
@@ -203,7 +205,7 @@ impl Connection {
         self.deadline = now + REQUEST_TIME;
     }
 
-    /// Writes on, and half-closes behind the answer.
+    /// Writes more of the answer, and half-closes behind it.
     fn write(&mut self) -> io::Result<()> {
         let Stage::Writing { answer, sent } = &mut self.stage else { return Ok(()) };
         while *sent < answer.len() {
@@ -217,7 +219,7 @@ impl Connection {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    /// What there is to say when its time is up.
+    /// Begins the answer to a connection that is out of time. Returns false where there is nothing to answer.
     fn time_out(&mut self, now: Instant) -> bool {
         let is_reading = matches!(self.stage, Stage::Reading(_));
         if is_reading {
@@ -250,8 +252,8 @@ struct Desk {
     ending: Arc<AtomicBool>,
 }
 
-/// Snapshots of all workers, each with whether it is of now: taken for the first request of a pass that needs them, and shared by
-/// the others.
+/// Snapshots of all workers, each with true where it is current. They are taken for the first request of a
+/// pass that needs them, and the other requests of the pass share them.
 #[derive(Default)]
 struct Look(Option<Vec<(Snapshot, bool)>>);
 
@@ -299,7 +301,7 @@ impl Desk {
         }
     }
 
-    /// Asks all workers at once, and waits for them together.
+    /// Asks all workers for a snapshot at once, and waits for them together.
     fn look<'a>(&self, look: &'a mut Look) -> &'a [(Snapshot, bool)] {
         look.0.get_or_insert_with(|| {
             let editions: Vec<u64> = self.workers.iter().map(|worker| worker.board.edition()).collect();
@@ -327,19 +329,20 @@ fn health(answers: &[(Snapshot, bool)]) -> Answer {
     }
 }
 
-/// Waits until something is ready or some time is up: the flags of the listener, then those of the connections.
+/// Waits until something is ready or a time is up. Returns the flags of the listener, then those of the
+/// connections.
 fn wait(listener: &TcpListener, connections: &[Connection]) -> Vec<PollFlags> {
     let mut all = vec![PollFd::new(listener, PollFlags::IN)];
     all.extend(connections.iter().map(|c| PollFd::new(&c.stream, c.interest())));
     let next = connections.iter().map(|connection| connection.deadline).min();
     let left = next.map(|at| at.saturating_duration_since(Instant::now()));
     let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-    // An interrupted wait is a short one.
+    // An interrupted wait counts as a short one.
     let _ = poll(&mut all, timeout.as_ref());
     all.iter().map(PollFd::revents).collect()
 }
 
-/// Takes what waits at the listener, but no more at once than are served side by side.
+/// Accepts the connections that wait at the listener, at most as many at once as are served side by side.
 fn accept(listener: &TcpListener, connections: &mut Vec<Connection>) -> io::Result<()> {
     for _ in 0..MAX_CONNECTIONS {
         let stream = match listener.accept() {
@@ -347,7 +350,7 @@ fn accept(listener: &TcpListener, connections: &mut Vec<Connection>) -> io::Resu
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         };
-        // Whoever asks and goes away is no matter.
+        // A connection that its client has closed already is ignored.
         connections.extend(Connection::new(stream, Instant::now()));
     }
     Ok(())

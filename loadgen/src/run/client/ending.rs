@@ -52,7 +52,7 @@ impl Client {
             self.mark(link);
         }
         let state = &mut self.links[link as usize];
-        // Nothing more is sent once the load has ended, a ping neither.
+        // Nothing more is sent once the load has ended, not even a ping.
         if state.ping_at <= self.now && !matches!(self.doing, Doing::Draining | Doing::Closing) {
             state.ping_at = self.now + self.shared.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    /// A connection was closed as soon as it was open.
+    /// Handles a connection that was closed as soon as it was open.
     fn lost_at_once(&mut self, link: u32, why: &str) {
         let why = format!("the server closes connections at once: {why}");
         if self.shared.reconnect && !self.is_over() && !self.shared.has_told.swap(true, Ordering::Relaxed) {
@@ -160,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Takes note of the connections that the engine has reported closed.
+    /// Handles the connections that the engine has reported closed.
     pub(super) fn handle_gone(&mut self) {
         let mut gone = std::mem::take(&mut self.gone);
         for (link, cause) in gone.drain(..) {
@@ -201,7 +201,7 @@ impl Client {
         }
     }
 
-    /// Ends the load, where it has not ended, and closes everything.
+    /// Ends the load, if it has not ended, and closes all connections.
     pub(super) fn close_all(&mut self, w: &mut Worker<'_, Self>) {
         self.look();
         if self.doing == Doing::Loading {
@@ -228,9 +228,9 @@ impl Client {
     }
 }
 
-/// Conservation: every message that was planned has one outcome, connection by connection and in sum.
+/// Conservation of messages: every planned message has one outcome, per connection and in sum.
 impl Client {
-    /// Classifies what has no echo, and checks that the counts add up.
+    /// Classifies the messages without an echo, and checks that the counts add up.
     pub(super) fn finish_counts(&mut self) {
         let end = self.ended_at.unwrap_or(self.now);
         for index in 0..self.links.len() {
@@ -247,8 +247,8 @@ impl Client {
         self.tally.imbalance = self.imbalance();
     }
 
-    /// Classifies the messages of a connection that have no echo. They are lost where a later one came back, or where the server
-    /// has been silent for too long. Otherwise it may still answer them.
+    /// Classifies the messages of a connection that have no echo. A message is lost where a later one came
+    /// back, or where the server has been silent for too long. Otherwise the server may still answer it.
     fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.answer_timeout;
@@ -259,7 +259,8 @@ impl Client {
         self.tally.integrity.lost += u64::from(lost);
         let window = &shared.window;
         for (times, _) in self.links[link].ledger.unanswered() {
-            // A closed loop counts what was outstanding when the window ended, an open one what was planned in it.
+            // A closed loop counts the messages that were outstanding when the window ended. An open loop
+            // counts those that were planned in it.
             let second = match shared.rate {
                 Some(_) => window.position(times.due).second(),
                 None => window.last_second(),
@@ -268,7 +269,7 @@ impl Client {
         }
     }
 
-    /// Returns the first count that does not add up.
+    /// Returns a description of the first count that does not add up.
     fn imbalance(&self) -> Option<String> {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())

@@ -1,7 +1,7 @@
 //! One worker's connections: the handler that the engine drives.
 //!
-//! `opening`, `receiving`, `sending` and `ending` are the four things that happen to a connection; `watch` looks at the worker's
-//! own time. Here is what they share and what the engine calls.
+//! `opening`, `receiving`, `sending` and `ending` handle the four events of a connection. `watch` checks the
+//! worker's own time. This module has their shared state and the callbacks of the engine.
 
 mod ending;
 mod opening;
@@ -43,7 +43,7 @@ const CONNECTING_AT_ONCE: usize = 256;
 const SENDS_PER_ENTER: u32 = 16;
 /// How long the other end may take to close after our Close.
 const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
-/// A connection that has been open for so long was not closed because of how it was opened.
+/// Time after which the end of an open connection is no longer a consequence of how it was opened.
 const LIVED: std::time::Duration = std::time::Duration::from_secs(1);
 /// Normal closure (RFC 6455 7.4.1).
 const NORMAL_CLOSURE: u16 = 1000;
@@ -74,16 +74,16 @@ struct Link {
     ends_at: Nanos,
     /// When it sends a ping.
     ping_at: Nanos,
-    /// A message that took the place of this one, and may turn out to be none of its echoes.
+    /// Message that took the place of this one, and may turn out not to be an echo of it.
     held: Option<Box<(u64, Echo)>>,
-    /// When something came from the other end last.
+    /// Time of the last receive from the peer.
     heard_at: Nanos,
-    /// Since when it is to be opened again.
+    /// Time since which the connection is waiting to be reopened.
     down_since: Option<Nanos>,
-    /// When it was opened last, and the first message it could send then.
+    /// Time of the last opening, and the first message that could be sent then.
     opened_at: Nanos,
     first: u64,
-    /// Attempts to open it that were of no use, since one was, and when the first of them failed.
+    /// Failed attempts to open it since the last success, and the time of the first of them.
     failures: u32,
     failing_since: Nanos,
 }
@@ -110,7 +110,8 @@ impl Link {
         }
     }
 
-    /// Whether the open connection is of use: it has lived for a while, or an echo has come.
+    /// Returns true where the open connection counts as a success: it has lived for a while, or an echo has
+    /// come.
     fn has_lived(&self, now: Nanos) -> bool {
         now.since(self.opened_at) >= LIVED
             || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())
@@ -128,7 +129,7 @@ impl Link {
 enum Stage {
     /// Not begun, or given up.
     Closed,
-    /// Since `began`; being connected, after the failure of these addresses.
+    /// Connecting since `began`, after the failure of these addresses.
     Connecting {
         began: Nanos,
         failures: Failures,
@@ -164,7 +165,7 @@ enum Doing {
     /// All connections are open, or some cannot be opened; waiting for orders.
     Waiting,
     Loading,
-    /// The load has ended: nothing more is sent.
+    /// The load has ended, and nothing more is sent.
     Draining,
     Closing,
 }
@@ -196,17 +197,18 @@ pub struct Client {
     open: usize,
     /// Connections of the engine that have not been reported closed.
     live: usize,
-    /// Links whose connection the engine has reported closed in this turn, and why.
+    /// Links whose connection the engine has reported closed in this turn, and the cause.
     gone: Vec<(u32, Cause)>,
     /// Links whose connection has done its part and is about to be replaced.
     retiring: usize,
-    /// Links whose connection has done its part, to be opened again.
+    /// Links whose connection is complete, to be reopened.
     reopen: Vec<u32>,
-    /// Links whose connection was lost, to be opened again at a point in time.
+    /// Links whose connection was lost, with the time at which to reopen them.
     retries: BinaryHeap<Reverse<(Nanos, u32)>>,
-    /// Spreads them.
+    /// Random spread of these times.
     jitter: Random,
-    /// Echoes received by the time since which no connection has been of use; `None` while one is.
+    /// Echoes received by the time at which attempts to open began to fail on all connections; `None` while
+    /// one succeeds.
     failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
@@ -219,12 +221,12 @@ pub struct Client {
     /// The second of the window in which it was last looked at the clock.
     second: Option<u32>,
     is_drained: bool,
-    /// In an open loop, once the load has begun: whether echoes keep up with the plan.
+    /// In an open loop, once the load has begun: the meter of echoes against the plan.
     pace: Option<PaceMeter>,
     watch: Watch,
-    /// In an open loop: when messages were due and no connection was open.
+    /// In an open loop: the periods in which messages were due and no connection was open.
     downtime: Downtime,
-    /// When the connections were closed at the end of the run.
+    /// Time at which the connections were closed at the end of the run.
     ended_at: Option<Nanos>,
 }
 
@@ -452,13 +454,13 @@ impl Handler for Client {
     fn closed(&mut self, _: ConnId, c: Conn, cause: Cause) {
         self.live -= 1;
         self.links[c.link as usize].id = None;
-        // What follows depends on the time, which is not known here.
+        // The next step depends on the current time, which is not known here.
         self.gone.push((c.link, cause));
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
-        // In an open loop what is due next has its own say after this.
+        // In an open loop, the next due message may set an earlier alarm after this.
         self.wake_to_look(w);
     }
 

@@ -10,9 +10,9 @@ use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
 use crate::opening::{Failures, Opening, describe_failures};
 
-/// Time after which a lost connection is opened again; it doubles with each further attempt that is of no use.
+/// Time after which a lost connection is reopened. It doubles with each further failed attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// To this at most.
+/// Upper limit of that time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// One attempt to connect, as it is written in [`Connect::tag`].
@@ -21,7 +21,7 @@ pub(super) struct Attempt {
     pub(super) link: u32,
     /// Index of the address that was tried first.
     first: u16,
-    /// Addresses that were tried before.
+    /// Number of addresses that were tried before.
     tried: u16,
 }
 
@@ -34,20 +34,20 @@ impl Attempt {
         u64::from(self.link) | u64::from(self.first) << 32 | u64::from(self.tried) << 48
     }
 
-    /// Index of the address that is tried, of so many.
+    /// Returns the index of the address to try, out of `addresses`.
     pub(super) fn address(self, addresses: usize) -> usize {
         (usize::from(self.first) + usize::from(self.tried)) % addresses
     }
 
-    /// The attempt at the next address, if one is left.
+    /// Returns the attempt at the next address, if one is left.
     pub(super) fn next(self, addresses: usize) -> Option<Self> {
         (usize::from(self.tried) + 1 < addresses).then(|| Self { tried: self.tried + 1, ..self })
     }
 }
 
 impl Client {
-    /// Begins what is due of the connections that have not been begun, or reports that all are open: at the end of a turn, for
-    /// what comes with a response may be a Close.
+    /// Begins the connections that are due, or reports that all are open. It runs at the end of a turn,
+    /// because a Close may come together with a response.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
         if self.doing != Doing::Connecting {
             return;
@@ -195,7 +195,7 @@ impl Client {
 
     // Opening again.
 
-    /// A connection that was lost is opened again, though not at once, and later with each attempt that is of no use.
+    /// Schedules a lost connection to be reopened: not at once, and later with each failed attempt.
     pub(super) fn retry(&mut self, link: u32) {
         let attempts = self.links[link as usize].failures;
         let delay = back_off(attempts, self.jitter.next());
@@ -221,16 +221,17 @@ impl Client {
         if due { self.retries.pop().map(|Reverse((_, link))| link) } else { None }
     }
 
-    /// When the next connection is opened again, if any waits for that.
+    /// Returns the time at which the next waiting connection is reopened, if there is one.
     pub(super) fn next_reopening(&self) -> Nanos {
         // Those that wait for others to be open need no waking.
         let next = self.retries.peek().map(|Reverse((at, _))| *at);
         next.filter(|at| *at > self.now).unwrap_or(Nanos::NEVER)
     }
 
-    // Attempts to no effect: a connection that is closed as soon as it is open is as bad as one that cannot be opened.
+    // Failed attempts. A connection that is closed as soon as it is open counts like one that cannot be
+    // opened.
 
-    /// An attempt to open a connection was of no use.
+    /// Counts a failed attempt to open a connection.
     pub(super) fn fail(&mut self, link: u32, why: String) {
         let state = &mut self.links[link as usize];
         if state.failures == 0 {
@@ -242,7 +243,7 @@ impl Client {
             return;
         }
         if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.answer_timeout {
-            // The load needs all connections, and this one cannot be had.
+            // The load needs all connections, and this one cannot be opened.
             self.doing = Doing::Waiting;
             return self.report(Report::GaveUp { since, why });
         }
@@ -250,7 +251,7 @@ impl Client {
         self.shared.gauges[self.worker].fails(self.now, why);
     }
 
-    /// A connection has been of use.
+    /// Notes that a connection was a success.
     pub(super) fn succeed(&mut self) {
         if self.failing.take().is_some() {
             self.shared.gauges[self.worker].succeeds();
@@ -258,8 +259,8 @@ impl Client {
     }
 }
 
-/// The time until a connection is opened again after so many attempts in vain; half of it is random, so that connections that
-/// were lost together do not come back together.
+/// Returns the time until a connection is reopened after this many failed attempts. Half of it is random, so
+/// that connections that were lost together are not reopened together.
 fn back_off(attempts: u32, random: u64) -> Duration {
     let longest = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
     longest.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))

@@ -8,12 +8,12 @@ use super::super::ledger::Times;
 use super::super::tally::duration_ns;
 use super::{Client, Conn, Doing};
 
-/// An echo as it is counted.
+/// Echo as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Echo {
-    /// When its message was due and sent.
+    /// Times at which its message was due and sent.
     times: Times,
-    /// When it came, and in which second of the window, if in any.
+    /// Time of its arrival, and the second of the window, if it came within one.
     at: Nanos,
     second: Option<u32>,
 }
@@ -128,7 +128,7 @@ impl Client {
         self.tally.failed(second);
     }
 
-    /// Enters an echo, right or wrong.
+    /// Counts an echo, right or wrong.
     #[inline]
     fn count(&mut self, echo: Echo) {
         let Echo { times, at, second } = echo;
@@ -140,16 +140,17 @@ impl Client {
         }
     }
 
-    // Messages that name none of ours and look like one. A server's own may come before the echo; the echo decides.
+    // Messages that look like ours and have no valid number of ours. A message of the server's own may come
+    // before the echo, so the echo decides.
 
-    /// Keeps such a message until it is known what it is.
+    /// Keeps such a message until its kind is known.
     #[cold]
     fn hold(&mut self, link: u32, sequence: u64, echo: Echo) {
         self.release_held(link);
         self.links[link as usize].held = Some(Box::new((sequence, echo)));
     }
 
-    /// No other echo has come in its place: it was that echo, corrupted.
+    /// Counts the kept message as the corrupted echo, because no other echo has come in its place.
     pub(super) fn release_held(&mut self, link: u32) {
         if let Some(held) = self.links[link as usize].held.take() {
             self.tally.integrity.corrupted += 1;
@@ -158,7 +159,8 @@ impl Client {
         }
     }
 
-    /// Whether an echo that seems to come again is the true one of a message whose place was taken: it is counted then.
+    /// Returns true where a seemingly repeated echo is the true one of a message whose place was taken. It is
+    /// counted then.
     #[cold]
     fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
         let held = &mut self.links[link as usize].held;

@@ -8,15 +8,16 @@ use super::super::ledger::{Slot, Times};
 use super::super::shared::{Position, Report};
 use super::{Client, Doing, SENDS_PER_ENTER, Stage};
 
-/// How long after the window a worker of an open loop may send what was due in it. More would be a load of its own.
+/// Time after the window in which a worker of an open loop may send what was due in it. A longer time would
+/// be a load of its own.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Times in which messages were due and no connection was open.
+/// Periods in which messages were due and no connection was open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Downtime {
-    /// Since when, while it lasts.
+    /// Beginning of the current period, while it lasts.
     since: Option<Nanos>,
-    /// The last one that is over.
+    /// The last finished period.
     last: Option<(Nanos, Nanos)>,
 }
 
@@ -31,7 +32,7 @@ impl Downtime {
         }
     }
 
-    /// How long a message that was due then had to wait for a connection.
+    /// Returns the time that a message due at `due` had to wait for a connection.
     fn kept(self, due: Nanos) -> Duration {
         self.last.map_or(Duration::ZERO, |(since, until)| until.since(due.max(since)))
     }
@@ -117,7 +118,8 @@ impl Client {
             }
             let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
             self.downtime.end(now);
-            // That no connection was open is the server's doing, no lag: as if the message had been sent so much earlier.
+            // The server caused the time without an open connection, so it does not count as lag: the message
+            // counts as sent that much earlier.
             let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
             self.send_one(link, Times { due, sent }, position, w);
         }
@@ -171,7 +173,8 @@ impl Client {
         }
     }
 
-    /// All connections are full, or gone: the next echo or connection makes room. After the window nobody waits for that.
+    /// Waits until the next echo or connection makes room, where all connections are full or gone. After the
+    /// window there is no wait.
     fn wait_for_room(&mut self, now: Nanos, position: Position, w: &mut Worker<'_, Self>) {
         if position == Position::After {
             return self.end_load(w);
@@ -183,7 +186,7 @@ impl Client {
         self.wake_at(self.shared.window.end(), w);
     }
 
-    /// Nothing more is sent. What is left of the plan is not sent.
+    /// Ends the load: nothing more is sent, and the rest of the plan counts as not sent.
     pub(super) fn end_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Draining;
         self.wake_to_look(w);
@@ -191,7 +194,7 @@ impl Client {
         self.report(Report::LoadEnded);
     }
 
-    /// Counts what was planned and is not sent.
+    /// Counts the messages that were planned and are not sent.
     fn count_rest(&mut self) {
         let window = &self.shared.window;
         let (start, end) = (window.start(), window.end());

@@ -1,8 +1,9 @@
-//! What is looked at apart from connections: the worker's own time, the pace of an open loop, the end of the window.
+//! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the end of the
+//! window.
 //!
-//! Through the window an alarm rings ten times a second, in a closed loop too. One that rings late shows that the worker did not
-//! run: the process was stopped, the machine stood still, or something else had the processor. What the worker spent on its
-//! processor meanwhile is taken off: a long turn is work, no standstill.
+//! During the window an alarm fires ten times a second, in a closed loop too. A late alarm shows that the
+//! worker did not run. The process was stopped, the machine stood still, or something else had the processor.
+//! The CPU time that the worker used meanwhile is subtracted, because a long turn is work and no standstill.
 
 use std::time::Duration;
 
@@ -11,29 +12,29 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Client;
 
-/// How often the worker looks.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A look that is less late is ordinary.
+/// Ordinary lateness; a check that is less late does not count as a standstill.
 const ORDINARY: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Watch {
-    /// When the worker is to look at its own time next.
+    /// Time of the next check of the worker's own time.
     due: Nanos,
-    /// CPU time of its thread at the last look.
+    /// CPU time of the worker's thread at the last check.
     cpu: Duration,
-    /// When the next look of any kind is due; never before the load and after the window.
+    /// Time of the next check of any kind. Never before the load or after the window.
     pub(super) next: Option<Nanos>,
 }
 
 impl Client {
-    /// The load begins.
+    /// Begins the checks with the load.
     pub(super) fn begin_watch(&mut self) {
         let due = self.now + INTERVAL;
         self.watch = Watch { due, cpu: thread_cpu(), next: Some(due) };
     }
 
-    /// Looks at everything that is due.
+    /// Carries out all checks that are due.
     #[cold]
     pub(super) fn look(&mut self) {
         if self.watch.next.is_none() {
@@ -55,7 +56,7 @@ impl Client {
         }
     }
 
-    /// Rings again for the next look, if there is one.
+    /// Sets the alarm for the next check, if there is one.
     pub(super) fn wake_to_look(&self, w: &mut Worker<'_, Self>) {
         w.set_alarm(self.watch.next);
     }
@@ -63,7 +64,7 @@ impl Client {
     fn look_at_own_time(&mut self) {
         let (now, cpu) = (self.now, thread_cpu());
         let window = &self.shared.window;
-        // The part within the window.
+        // Only the part within the window counts.
         let late = now.min(window.end()).since(self.watch.due.max(window.start()));
         let still = late.saturating_sub(cpu.saturating_sub(self.watch.cpu));
         if still > ORDINARY {
@@ -72,7 +73,7 @@ impl Client {
         (self.watch.due, self.watch.cpu) = (now + INTERVAL, cpu);
     }
 
-    /// The window has ended: what is outstanding now belongs to the result.
+    /// Handles the end of the window: messages that are outstanding now belong to the result.
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
         self.tally.end_window(last_second.filter(|_| self.shared.rate.is_none()));
@@ -81,7 +82,7 @@ impl Client {
     }
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn thread_cpu() -> Duration {
     let spent = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
