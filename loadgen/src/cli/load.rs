@@ -111,7 +111,7 @@ pub(super) struct LoadArguments {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     connect_timeout: Duration,
 
-    /// Without any echo for so long the server counts as dead; echoes that take longer after the end are lost.
+    /// Longest time without any echo; then the server counts as dead. The run waits as long for the last echoes.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
     timeout: Duration,
 }

@@ -68,7 +68,7 @@ pub(super) struct ShapeArguments {
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
     channel_lifetime: Option<Duration>,
 
-    /// Open lost connections again; they count as errors all the same.
+    /// Open lost connections again, after pauses that grow from 0.1 s to 5 s while attempts fail. They count as errors.
     #[arg(long, help_heading = CONNECTIONS)]
     reconnect: bool,
 }
