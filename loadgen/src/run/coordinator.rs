@@ -303,11 +303,11 @@ impl<'a> Coordinator<'a> {
         let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
         self.enter(Phase::Measure, self.plan.measure);
         let window = self.pass_window(&mut server);
-        let window = self.or_broken(window)?;
+        self.or_broken(window)?;
         // The two clocks are read one after the other, so a small remainder does not mean that the window was
         // cut short.
-        let is_over = window.is_some_and(|()| !self.is_interrupted && !self.has_last_echo());
-        if !is_over {
+        let is_cut = self.broken.is_some() || self.is_interrupted || self.has_last_echo();
+        if is_cut {
             self.shared.window.end_at(Nanos::monotonic().min(self.shared.window.end()));
             self.order(orders::END);
         }

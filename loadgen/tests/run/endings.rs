@@ -40,6 +40,7 @@ fn early_ends(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
         assert!(began.elapsed() < BOUND, "{:?}", run.ended_early);
         assert_balanced(&run);
         assert!(!run.valid && run.messages.is_some_and(|messages| messages.sent > 0));
+        assert!(run.phases.measure < 600_000_000_000, "the window ends with the load");
         run.ended_early.expect("it ended early").cause
     };
     engines().into_iter().map(end).collect()
