@@ -200,23 +200,22 @@ impl Files {
 
     /// Writes what is about one run, with the latencies of each of its seconds.
     pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> Result<(), Failure> {
-        if let Some(place) = &mut self.csv {
-            place.write(csv(&run.series).as_bytes())?;
-        }
-        if let Some(place) = &mut self.hdr_log {
+        // A file that cannot be written does not keep the others from being written.
+        let csv = self.csv.as_mut().map_or(Ok(()), |place| place.write(csv(&run.series).as_bytes()));
+        let log = self.hdr_log.as_mut().map_or(Ok(()), |place| {
             let phases = run.phases;
             let before = Duration::from_nanos(phases.connect + phases.settle + phases.warmup);
             let window = Duration::from_nanos(phases.measure);
             let log = interval_log(run.start.system_time() + before, window, seconds);
-            place.write(&log.map_err(|error| Failure::Error(format!("--hdr-log: {error}")))?)?;
-        }
-        if let Some(place) = &mut self.hgrm {
+            place.write(&log.map_err(|error| Failure::Error(format!("--hdr-log: {error}")))?)
+        });
+        let distribution = self.hgrm.as_mut().map_or(Ok(()), |place| {
             let histogram = run.latency_ns.corrected.histogram();
             let histogram = histogram.map_err(|error| Failure::Error(format!("--hgrm: {error}")))?;
             let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
-            place.write(hgrm(&histogram.unwrap_or_else(empty)).as_bytes())?;
-        }
-        Ok(())
+            place.write(hgrm(&histogram.unwrap_or_else(empty)).as_bytes())
+        });
+        csv.and(log).and(distribution)
     }
 
     /// Writes the document. Where its file cannot be written any more, the document goes to standard output,

@@ -180,7 +180,8 @@ impl RunArguments {
         }
         let printed = print(&self.report(made), to_error)
             .map_err(|error| Failure::Error(format!("cannot print the table: {error}")));
-        made.error.iter().for_each(|error| complain(&error.to_string()));
+        let error = made.error.iter().filter(|_| !made.is_interrupted());
+        error.for_each(|error| complain(&error.to_string()));
         printed
     }
 
@@ -218,8 +219,8 @@ impl RunArguments {
         });
         let found = match found {
             // What was measured until then is the result.
-            Err(Failure::Run(RunError::Interrupted)) if !runs.is_empty() => {
-                return Ok(Made { runs, seconds, error, goals: None });
+            Err(Failure::Run(failure)) if !runs.is_empty() => {
+                return Ok(Made { runs, seconds, error: Some(failure), goals: None });
             }
             found => found?,
         };
@@ -257,7 +258,7 @@ impl RunArguments {
                 start,
                 duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
                 order: if self.goals.is_search() { "search" } else { "single" }.to_owned(),
-                interrupted: last.is_some_and(|(_, run)| run.interrupted),
+                interrupted: made.is_interrupted() || last.is_some_and(|(_, run)| run.interrupted),
                 marks: debug.into_iter().collect(),
             },
             scenarios: made.scenarios(),
@@ -278,7 +279,7 @@ struct Made {
     runs: Vec<(Plan, Run)>,
     /// The latencies of each second of the last run.
     seconds: Vec<Option<Histogram<u32>>>,
-    /// Error that ended its load early.
+    /// Error that ended the load of the last run, or the search, before its time.
     error: Option<RunError>,
     goals: Option<GoalReport>,
 }
@@ -313,12 +314,23 @@ impl Made {
         invalid.into_iter().chain(missed).chain(not_found).collect()
     }
 
+    /// Returns true where the user ended a search between two of its runs.
+    fn is_interrupted(&self) -> bool {
+        matches!(self.error, Some(RunError::Interrupted))
+    }
+
     /// That of the last run; a goal can be missed only by one that is valid.
     fn exit_code(&self, allows_invalid: bool) -> u8 {
+        if self.is_interrupted() {
+            return INTERRUPTED;
+        }
         let missed = self.goals.as_ref().is_some_and(|goals| !goals.met);
         let not_found = self.goals.as_ref().and_then(|goals| goals.find_rate.as_ref());
         if not_found.is_some_and(|found| found.rate_per_s.is_none()) {
             return MISSED;
+        }
+        if self.error.is_some() {
+            return 1;
         }
         match self.runs.last().map_or(0, |(_, run)| exit_code(run, allows_invalid)) {
             0 if missed => MISSED,

@@ -180,7 +180,17 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
 
 /// Returns the seconds of the window. The last one has its length where the window ends within it.
 fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
-    series.retain(|entry| Duration::from_secs(entry.second.into()) < window);
+    let kept = series.iter().filter(|entry| Duration::from_secs(entry.second.into()) < window).count();
+    // Between a cut and the worker's notice of it, messages may count in a second that has just begun.
+    let beyond = series.split_off(kept);
+    if let Some(last) = series.last_mut() {
+        for Second { sent, received, errors, max, .. } in beyond {
+            last.sent += sent;
+            last.received += received;
+            last.errors += errors;
+            last.max = last.max.max(max);
+        }
+    }
     if let Some(last) = series.last_mut() {
         let span = window - Duration::from_secs(last.second.into());
         last.span_ns = (span < Duration::from_secs(1)).then(|| nanos(span));

@@ -460,7 +460,8 @@ impl<'a> Coordinator<'a> {
 
     fn tick(&mut self) -> Result<(), RunError> {
         let received = self.total(|gauges| &gauges.received);
-        if received != self.received {
+        // Silence begins when something is due.
+        if received != self.received || self.outstanding() == 0 {
             self.received = received;
             self.received_at = Instant::now();
         }

@@ -45,45 +45,59 @@ impl Pace {
 /// One worker's part of the paces.
 #[derive(Clone, Debug)]
 pub(crate) struct PaceMeter {
-    /// The two borders, and the end of the window.
-    marks: [Nanos; 3],
-    /// Echoes and outstanding messages at each mark, once it was passed.
-    readings: [Option<(u64, u64)>; 3],
+    borders: [Nanos; 2],
+    /// End of the judged time, where it is known.
+    end: Nanos,
+    /// Echoes, and messages under way, at each border once it has passed.
+    readings: [Option<(u64, u64)>; 2],
+    /// Echoes at the end, once it has passed.
+    total: Option<u64>,
     planned: [u64; 2],
 }
 
 impl PaceMeter {
-    /// Returns a meter for a load that begins at `epoch`, with a window from `start` to `end`.
-    pub(crate) fn new(epoch: Nanos, start: Nanos, end: Nanos) -> Self {
+    /// Returns a meter for a load that begins at `epoch`, with a window from `start` to `end`. Where `is_limited`,
+    /// the number of messages is limited, and [`finish`](Self::finish) ends the judged time.
+    pub(crate) fn new(epoch: Nanos, start: Nanos, end: Nanos, is_limited: bool) -> Self {
         let middle = |from: Nanos| Nanos(from.0.midpoint(end.0));
-        Self { marks: [middle(epoch), middle(start), end], readings: [None; 3], planned: [0; 2] }
+        let borders = [middle(epoch), middle(start)];
+        let end = if is_limited { Nanos::NEVER } else { end };
+        Self { borders, end, readings: [None; 2], total: None, planned: [0; 2] }
     }
 
     /// Returns the next point in time at which [`read`](Self::read) is to be called.
     pub(crate) fn next(&self) -> Nanos {
         let next = self.readings.iter().position(Option::is_none);
-        next.map_or(Nanos::NEVER, |index| self.marks[index])
+        next.map_or(self.end, |index| self.borders[index])
     }
 
     /// Notes that, at `now`, `received` echoes have come and `under_way` messages are without one.
     pub(crate) fn read(&mut self, now: Nanos, received: u64, under_way: u64) {
-        for (mark, reading) in self.marks.iter().zip(&mut self.readings) {
-            if now >= *mark && reading.is_none() {
+        for (border, reading) in self.borders.iter().zip(&mut self.readings) {
+            if now >= *border && reading.is_none() && self.total.is_none() {
                 *reading = Some((received, under_way));
             }
         }
+        if now >= self.end {
+            self.finish(received);
+        }
+    }
+
+    /// Ends the judged time, where it has not ended yet, when `received` echoes have come.
+    pub(crate) fn finish(&mut self, received: u64) {
+        self.total.get_or_insert(received);
     }
 
     /// Counts messages that were planned, due at this time.
     #[inline]
     pub(crate) fn plan(&mut self, due: Nanos, count: u64) {
-        self.planned[0] += if due >= self.marks[0] { count } else { 0 };
-        self.planned[1] += if due >= self.marks[1] { count } else { 0 };
+        self.planned[0] += if due >= self.borders[0] { count } else { 0 };
+        self.planned[1] += if due >= self.borders[1] { count } else { 0 };
     }
 
     /// Returns the two borders.
     pub(crate) fn borders(&self) -> [Nanos; 2] {
-        [self.marks[0], self.marks[1]]
+        self.borders
     }
 
     /// Counts messages that were planned after each border and never sent.
@@ -91,12 +105,13 @@ impl PaceMeter {
         self.planned = [self.planned[0] + rest[0], self.planned[1] + rest[1]];
     }
 
-    /// Returns both paces; empty where the window was cut short.
+    /// Returns both paces; an empty one where the load ended before its border.
     pub(crate) fn paces(&self) -> [Pace; 2] {
-        let Some((total, _)) = self.readings[2] else { return [Pace::default(); 2] };
-        let pace = |index: usize| {
-            let (before, under_way) = self.readings[index].unwrap_or_default();
-            Pace { planned: self.planned[index], received: total - before, under_way }
+        let pace = |index: usize| match (self.readings[index], self.total) {
+            (Some((before, under_way)), Some(total)) => {
+                Pace { planned: self.planned[index], received: total - before, under_way }
+            }
+            _ => Pace::default(),
         };
         [pace(0), pace(1)]
     }
@@ -153,13 +168,12 @@ mod tests {
 
     #[test]
     fn a_worker_reads_at_the_borders() {
-        let mut meter = PaceMeter::new(Nanos(0), Nanos(100), Nanos(300));
+        let mut meter = PaceMeter::new(Nanos(0), Nanos(100), Nanos(300), false);
         assert_eq!(meter.next(), Nanos(150));
         (0..30).for_each(|i| meter.plan(Nanos(10 * i), 1));
         meter.read(Nanos(155), 12, 3);
         assert_eq!(meter.next(), Nanos(200));
         meter.read(Nanos(310), 27, 1);
-        assert_eq!(meter.next(), Nanos::NEVER);
         let expected = [
             Pace { planned: 15, received: 15, under_way: 3 },
             Pace { planned: 10, received: 0, under_way: 1 },
@@ -168,10 +182,25 @@ mod tests {
     }
 
     #[test]
-    fn a_window_cut_short_is_not_judged() {
-        let mut meter = PaceMeter::new(Nanos(0), Nanos(100), Nanos(300));
-        meter.plan(Nanos(250), 1000);
-        meter.read(Nanos(220), 1, 1);
-        assert_eq!(meter.paces(), [Pace::default(); 2]);
+    fn a_window_cut_short_is_judged_from_the_borders_that_have_passed() {
+        let mut meter = PaceMeter::new(Nanos(0), Nanos(100), Nanos(300), false);
+        meter.plan(Nanos(160), 1000);
+        meter.read(Nanos(180), 5, 1);
+        meter.finish(15);
+        meter.read(Nanos(400), 900, 1);
+        let judged = Pace { planned: 1000, received: 10, under_way: 1 };
+        assert_eq!(meter.paces(), [judged, Pace::default()]);
+        assert!(!judged.is_kept(1));
+    }
+
+    #[test]
+    fn a_limited_number_of_messages_is_judged_when_the_last_is_sent() {
+        let mut meter = PaceMeter::new(Nanos(0), Nanos(0), Nanos(100), true);
+        meter.plan(Nanos(60), 50);
+        meter.read(Nanos(50), 40, 2);
+        // The last one is due later than the average would have it.
+        meter.read(Nanos(105), 60, 2);
+        meter.finish(70);
+        assert_eq!(meter.paces()[1], Pace { planned: 50, received: 30, under_way: 2 });
     }
 }

@@ -290,6 +290,14 @@ impl Shared {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }
 
+    /// Messages that the plan of an open loop has at once.
+    pub(crate) fn burst(&self) -> u32 {
+        match self.rate {
+            Some(Rate { arrival: Arrival::Burst(size), .. }) => size.get(),
+            _ => 1,
+        }
+    }
+
     /// Whether connections are closed and replaced while there is load.
     pub(crate) fn replaces_connections(&self) -> bool {
         self.messages_per_connection != u32::MAX || self.lifetime.is_some()

@@ -39,10 +39,12 @@ const LAG_SHARE: f64 = 0.5;
 const UNSENT_SHARE: f64 = 0.01;
 /// Ordinary lateness of the kernel's timers, which needs no note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
+/// Part of the interval between two bursts that sending a burst may take.
+const BURST_SHARE: f64 = 0.1;
 /// Multiple of the 99th percentile after which a waiting connection is not represented by the percentiles.
 /// All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
 const CUT_FACTOR: u32 = 10;
-/// Divisor of the window that gives the shortest such wait.
+/// Divisor of the window that gives the shortest such wait, up to [`LONGEST_STANDSTILL`].
 const CUT_PART: u32 = 10;
 /// Shortest such wait, whatever the window.
 const CUT_FLOOR: Duration = Duration::from_millis(50);
@@ -170,10 +172,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
-    // Where connections were full or gone, the server was the reason why messages were not sent.
     let planned = tally.messages().planned;
-    let is_servers = tally.was_full || tally.ends > 0 || measured.broken.is_some();
-    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_servers {
+    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured) {
         verdict.doubt(
             InvalidKind::LateSends,
             format!(
@@ -200,7 +200,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     let p99 = high(&tally.latency);
-    let limit = (p99 * CUT_FACTOR).max(measured.window / CUT_PART).max(CUT_FLOOR);
+    let long = (measured.window / CUT_PART).clamp(CUT_FLOOR, LONGEST_STANDSTILL);
+    let limit = (p99 * CUT_FACTOR).max(long);
     let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     let waiting = tally.waiting.count_between(limit_ns, u64::MAX);
     if waiting as f64 <= CUT_SHARE * f64::from(plan.connections) {
@@ -218,14 +219,27 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     );
 }
 
+/// Returns true where connections were full or gone: messages waited for the server.
+fn is_held_up(measured: &Measured) -> bool {
+    measured.tally.was_full || measured.tally.ends > 0 || measured.broken.is_some()
+}
+
+/// Returns the longest lag of a plan. A burst is sent message by message, which may take a part of its interval.
+fn longest_lag(plan: &Plan) -> Duration {
+    let interval_s = match (plan.arrival, plan.rate_per_s) {
+        (Arrival::Burst(size), Some(rate)) => f64::from(size.get()) / rate,
+        _ => 0.0,
+    };
+    Duration::try_from_secs_f64(interval_s * BURST_SHARE).map_or(LATEST, |part| part.max(LATEST))
+}
+
 fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdict: &mut Verdict) {
-    let remedy = remedy(plan, measured);
-    // Where connections were full, messages waited for the server.
-    if lag > LATEST && !measured.tally.was_full {
+    let (remedy, longest) = (remedy(plan, measured), longest_lag(plan));
+    if lag > longest && !is_held_up(measured) {
         verdict.doubt(
             InvalidKind::LateSends,
             format!(
-                "the generator sent late: p99 of the lag is {:?}, more than {LATEST:?} ({remedy})",
+                "the generator sent late: p99 of the lag is {:?}, more than {longest:?} ({remedy})",
                 rounded(lag)
             ),
         );

@@ -58,7 +58,7 @@ const OVERLOAD: u32 = 1400;
 const SILENCE: Duration = Duration::from_millis(2800);
 /// Time at which the generator is stopped, from the first message on, and length of the stop.
 const STOP: (Duration, Duration) = (SECOND, Duration::from_millis(700));
-/// Interval at which the generator checks that it runs. It detects the part of a stop after the next check.
+/// Difference allowed between a time and what the generator says of it. Its checks and a busy machine take less.
 const LOOK: Duration = Duration::from_millis(100);
 /// Messages a second of the cases that are neither overload nor a closed loop.
 const RATE: u32 = 200;

@@ -262,3 +262,64 @@ fn the_rate_divides_by_the_planned_window() {
     let run = run(&one);
     assert_eq!((run.received, run.rate_per_s), (1, 2.0));
 }
+
+/// A connection that ends while messages are due takes none of them out of the plan.
+#[test]
+fn every_planned_message_is_counted_while_connections_end() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Disconnect);
+        let run = run(&Plan { rate_per_s: Some(2000.0), reconnect: true, ..plan(&server.ws_url(), engine) });
+        assert_balanced(&run);
+        // 10 ms of warm-up, and a window of 250 ms.
+        assert_eq!(run.messages.map(|messages| messages.planned), Some(520), "{engine}");
+        assert_eq!(run.offered, 500, "{engine}");
+    }
+}
+
+#[test]
+fn idle_connections_send_nothing_after_they_are_reopened() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::DropIdle);
+        let run = run(&Plan {
+            idle: 3,
+            pipeline: 3,
+            reconnect: true,
+            measure: Duration::from_secs(1),
+            ..plan(&server.ws_url(), engine)
+        });
+        assert_balanced(&run);
+        assert_eq!(run.integrity.faults(), 0, "{engine}: {:?}", run.integrity);
+        assert!(run.outages.is_some_and(|outages| outages.count >= 3), "{engine}: {:?}", run.outages);
+    }
+}
+
+/// Silence counts from the time when a message is due, not from the last echo.
+#[test]
+fn sparse_traffic_is_no_silence() {
+    for engine in engines() {
+        let server = Echo::ws(Fault::Delay(Duration::from_millis(250)));
+        let run = run(&Plan {
+            connections: 1,
+            rate_per_s: Some(0.5),
+            warmup: Duration::ZERO,
+            measure: Duration::from_secs(5),
+            answer_timeout: Duration::from_millis(1500),
+            ..plan(&server.ws_url(), engine)
+        });
+        assert_balanced(&run);
+        assert_eq!(run.ended_early, None, "{engine}");
+        assert_eq!(run.messages.map(|messages| messages.echoed), Some(3), "{engine}");
+    }
+}
+
+#[test]
+fn overload_is_found_with_a_limited_number_of_messages() {
+    let server = Echo::ws(Fault::Capacity(500));
+    let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
+    super::counted(&mut plan, 1000);
+    (plan.rate_per_s, plan.arrival, plan.connections) = (Some(2000.0), Arrival::Poisson, 16);
+    let run = run(&plan);
+    assert_balanced(&run);
+    assert_eq!(run.messages.map(|messages| messages.sent), Some(1000));
+    assert!(has(&run, InvalidKind::RateNotKept), "{:?}", run.invalid_reasons);
+}

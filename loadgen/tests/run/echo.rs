@@ -79,6 +79,10 @@ pub enum Fault {
     Down(Duration),
     /// Answers nothing on every second connection for this time, and then everything.
     HalfLate(Duration),
+    /// Answers each message after this time.
+    Delay(Duration),
+    /// Ends connections that are silent for 150 ms.
+    DropIdle,
     /// Answers this many messages a second, over all connections.
     Capacity(u64),
     /// Answers the first message, and nothing after it.
@@ -184,6 +188,9 @@ impl Echo {
                 thread::spawn(move || {
                     before_serving();
                     stream.set_nodelay(true).expect("a socket");
+                    if fault == Fault::DropIdle {
+                        stream.set_read_timeout(Some(Duration::from_millis(150))).expect("a socket");
+                    }
                     // The other end may go at any time.
                     let _ = serve(stream, fault, &seen, number);
                 });
@@ -284,6 +291,7 @@ impl Session<'_> {
             Fault::Fragments => return self.send_fragments(opcode, payload),
             Fault::Trickle => return self.trickle(opcode, payload),
             Fault::Slow => thread::sleep(Duration::from_millis(10)),
+            Fault::Delay(delay) => thread::sleep(delay),
             Fault::HalfLate(late) if self.number % 2 == 1 => {
                 thread::sleep(late.saturating_sub(self.began.elapsed()));
             }

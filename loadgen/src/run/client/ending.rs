@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
 
 use super::super::ledger::Ledger;
+use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
 use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
@@ -65,7 +66,6 @@ impl Client {
 
     /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
-        self.release_held(link);
         let state = &mut self.links[link as usize];
         let Some(id) = state.id else { return };
         state.stage = Stage::Closing;
@@ -164,6 +164,7 @@ impl Client {
     pub(super) fn handle_gone(&mut self) {
         let mut gone = std::mem::take(&mut self.gone);
         for (link, cause) in gone.drain(..) {
+            self.release_held(link);
             self.connection_gone(link, &cause);
             self.links[link as usize].stage = Stage::Closed;
             self.replace(link);
@@ -233,6 +234,11 @@ impl Client {
     /// Classifies the messages without an echo, and checks that the counts add up.
     pub(super) fn finish_counts(&mut self) {
         let end = self.ended_at.unwrap_or(self.now);
+        if self.doing == Doing::Loading {
+            // The worker was stopped, or its engine failed.
+            self.count_rest();
+        }
+        self.tally.paces = self.pace.as_ref().map(PaceMeter::paces).unwrap_or_default();
         for index in 0..self.links.len() {
             if let Some(since) = self.links[index].down_since.take() {
                 self.tally.outages.add(end.since(since));
@@ -241,9 +247,6 @@ impl Client {
             self.classify_unanswered(index, end);
         }
         self.tally.settle();
-        if let Some(pace) = &self.pace {
-            self.tally.paces = pace.paces();
-        }
         self.tally.imbalance = self.imbalance();
     }
 
@@ -253,7 +256,9 @@ impl Client {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.answer_timeout;
         let Link { ledger, heard_at, .. } = &mut self.links[link];
-        let is_silent = has_waited(*heard_at);
+        // An overloaded server may work off other connections first.
+        let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.burst()));
+        let is_silent = has_waited(*heard_at) && !is_overloaded;
         let lost = ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
         self.outstanding -= u64::from(lost);
         self.tally.integrity.lost += u64::from(lost);

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::{Connection, Limits, Role};
@@ -320,7 +321,12 @@ impl Client {
                 let random = Random::new(self.shared.seed, u64::MAX - self.worker as u64);
                 let schedule = Schedule::new(rate.arrival, rate.per_s, window.epoch(), self.lot, random);
                 self.schedule = Some(schedule);
-                self.pace = Some(PaceMeter::new(window.epoch(), window.start(), window.end()));
+                // A limited number of messages takes so long on average.
+                let limit = self.shared.messages.map(|messages| messages as f64 / rate.per_s);
+                let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                let expected = limit.map_or(window.end(), |span| window.end().min(window.start() + span));
+                let meter = PaceMeter::new(window.epoch(), window.start(), expected, limit.is_some());
+                self.pace = Some(meter);
             }
         }
     }

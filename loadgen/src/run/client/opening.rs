@@ -114,7 +114,7 @@ impl Client {
         self.opening -= 1;
         self.open += 1;
         self.begin_life(link, out);
-        if self.doing == Doing::Loading {
+        if self.doing == Doing::Loading && link < self.lot.count() {
             self.mark(link);
         }
     }

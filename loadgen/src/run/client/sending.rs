@@ -121,23 +121,19 @@ impl Client {
             // The server caused the time without an open connection, so it does not count as lag: the message
             // counts as sent that much earlier.
             let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
-            self.send_one(link, Times { due, sent }, position, w);
+            if !self.send_one(link, Times { due, sent }, position, w) {
+                // The engine knows that the connection has ended, and reports it later.
+                self.links[link as usize].id = None;
+            }
         }
         self.wake_at(now, w);
     }
 
-    fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) {
-        if let Some(schedule) = &mut self.schedule {
-            schedule.advance();
-        }
-        let planned = self.shared.window.position(times.due);
-        self.tally.offered += u64::from(planned.second().is_some());
-        if let Some(pace) = &mut self.pace {
-            pace.plan(times.due, 1);
-        }
-        self.spend(1, planned);
-        let Some(id) = self.links[link as usize].id else { return };
-        w.with(id, |_, out| {
+    /// Sends the message that is due, and goes on to the next one. Returns false where the connection takes no
+    /// messages any more.
+    fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
+        let Some(id) = self.links[link as usize].id else { return false };
+        let sent = w.with(id, |_, out| {
             let state = &mut self.links[link as usize];
             let sequence = state.ledger.next();
             let given_up = u64::from(state.ledger.send(times) == Slot::TakenFromLost);
@@ -148,6 +144,19 @@ impl Client {
             let number = self.lot.number(link);
             self.outgoing.send(&self.shared.content, number, sequence..sequence + 1, out);
         });
+        if sent.is_none() {
+            return false;
+        }
+        if let Some(schedule) = &mut self.schedule {
+            schedule.advance();
+        }
+        let planned = self.shared.window.position(times.due);
+        self.tally.offered += u64::from(planned.second().is_some());
+        if let Some(pace) = &mut self.pace {
+            pace.plan(times.due, 1);
+        }
+        self.spend(1, planned);
+        true
     }
 
     /// The connection a message goes to: the planned one, or the next that is open and has room; `None` where there is none.
@@ -156,7 +165,7 @@ impl Client {
         after.chain(before).find(|&link| {
             let state = &self.links[link as usize];
             let has_room = state.ledger.outstanding() < self.shared.max_outstanding;
-            let is_open = matches!(state.stage, Stage::Open);
+            let is_open = matches!(state.stage, Stage::Open) && state.id.is_some();
             self.tally.was_full |= is_open && !has_room;
             is_open && has_room && state.left > 0
         })
@@ -180,7 +189,7 @@ impl Client {
             return self.end_load(w);
         }
         let loaded = &self.links[..self.lot.count() as usize];
-        if !loaded.iter().any(|link| matches!(link.stage, Stage::Open)) {
+        if !loaded.iter().any(|link| matches!(link.stage, Stage::Open) && link.left > 0) {
             self.downtime.begin(now);
         }
         self.wake_at(self.shared.window.end(), w);
@@ -189,13 +198,16 @@ impl Client {
     /// Ends the load: nothing more is sent, and the rest of the plan counts as not sent.
     pub(super) fn end_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Draining;
+        if self.budget == 0 {
+            self.end_limited_load();
+        }
         self.wake_to_look(w);
         self.count_rest();
         self.report(Report::LoadEnded);
     }
 
     /// Counts the messages that were planned and are not sent.
-    fn count_rest(&mut self) {
+    pub(super) fn count_rest(&mut self) {
         let window = &self.shared.window;
         let (start, end) = (window.start(), window.end());
         let Some(schedule) = &self.schedule else {

@@ -1,7 +1,7 @@
 //! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the end of the
 //! window.
 //!
-//! During the window an alarm fires ten times a second, in a closed loop too. A late alarm shows that the
+//! During the window an alarm fires fifty times a second, in a closed loop too. A late alarm shows that the
 //! worker did not run. The process was stopped, the machine stood still, or something else had the processor.
 //! The CPU time that the worker used meanwhile is subtracted, because a long turn is work and no standstill.
 
@@ -10,10 +10,10 @@ use std::time::Duration;
 use engine::{Nanos, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Client;
+use super::{Client, Doing};
 
 /// Interval of the checks.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(20);
 /// Ordinary lateness; a check that is less late does not count as a standstill.
 const ORDINARY: Duration = Duration::from_millis(10);
 
@@ -77,8 +77,28 @@ impl Client {
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
         self.tally.end_window(last_second.filter(|_| self.shared.rate.is_none()));
+        if let Some(pace) = &mut self.pace {
+            pace.finish(self.tally.received.total);
+        }
+        if self.doing == Doing::Loading {
+            self.count_waiting(end);
+        }
+    }
+
+    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits any more and all
+    /// echoes are back: pace and waiting are read now.
+    pub(super) fn end_limited_load(&mut self) {
+        self.tally.settle();
+        if let Some(pace) = &mut self.pace {
+            pace.finish(self.tally.received.total);
+        }
+        self.count_waiting(self.now);
+    }
+
+    /// Counts how long the connections have been waiting for their oldest echoes.
+    fn count_waiting(&mut self, now: Nanos) {
         let oldest = self.links.iter().filter_map(|link| link.ledger.unanswered().next());
-        oldest.for_each(|(times, _)| self.tally.waits_at_end(end.since(times.sent)));
+        oldest.for_each(|(times, _)| self.tally.waits_at_end(now.since(times.sent)));
     }
 }
 
