@@ -67,6 +67,9 @@ impl PaceMeter {
 
     /// Returns the next point in time at which [`read`](Self::read) is to be called.
     pub(crate) fn next(&self) -> Nanos {
+        if self.total.is_some() {
+            return Nanos::NEVER;
+        }
         let next = self.readings.iter().position(Option::is_none);
         next.map_or(self.end, |index| self.borders[index])
     }
@@ -187,6 +190,7 @@ mod tests {
         meter.plan(Nanos(160), 1000);
         meter.read(Nanos(180), 5, 1);
         meter.finish(15);
+        assert_eq!(meter.next(), Nanos::NEVER, "a border that is not read any more wakes nobody");
         meter.read(Nanos(400), 900, 1);
         let judged = Pace { planned: 1000, received: 10, under_way: 1 };
         assert_eq!(meter.paces(), [judged, Pace::default()]);
