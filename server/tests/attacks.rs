@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use engine::rustls::pki_types::ServerName;
 use engine::rustls::{ClientConnection, StreamOwned};
 use engine::tls::{Trust, client_config};
-use program::{LONG, Program, REQUEST, connect, engines, frame};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use program::{LONG, Program, REQUEST, connect, connect_from, engines, frame};
 
 /// Client's end of a connection, with or without TLS.
 enum Client {
@@ -163,19 +162,6 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
             test(&Server::start(&listen, &[&common, tls, arguments].concat()), scheme);
         }
     }
-}
-
-/// Connects from another address of the loopback network.
-fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let socket = socket.expect("socket");
-    let from: SocketAddr = format!("{from}:0").parse().expect("address");
-    rustix::net::bind(&socket, &from).expect("bind");
-    rustix::net::connect(&socket, &to).expect("connect");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(LONG)).expect("timeout");
-    stream
 }
 
 #[test]

@@ -3,11 +3,10 @@
 mod program;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use program::{LONG, Program, engines, expect, frame, read_head, rest};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use program::{LONG, Program, connect_from, engines, expect, frame, read_head, rest};
 
 /// Runs `test` against a server on each engine with two workers, among which limits are shared.
 fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
@@ -38,19 +37,6 @@ fn is_let_in(server: &Program) -> TcpStream {
             other => panic!("{other}"),
         }
     }
-}
-
-/// From another address of the loopback network.
-fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let socket = socket.expect("socket");
-    let from: SocketAddr = format!("{from}:0").parse().expect("address");
-    rustix::net::bind(&socket, &from).expect("bind");
-    rustix::net::connect(&socket, &to).expect("connect");
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(LONG)).expect("timeout");
-    stream
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything here takes on the slowest machine: only a hang reaches it.
@@ -192,4 +193,17 @@ pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
 /// A client's frame of at most 125 bytes with FIN, masked with zeros: its payload can be read as it stands.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     [&[0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+/// Connects from another address of the loopback network.
+pub fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.expect("socket");
+    let from: SocketAddr = format!("{from}:0").parse().expect("address");
+    rustix::net::bind(&socket, &from).expect("bind");
+    rustix::net::connect(&socket, &to).expect("connect");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(LONG)).expect("timeout");
+    stream
 }
