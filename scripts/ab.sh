@@ -19,8 +19,9 @@ usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TI
                        inconclusive, error), 128 nothing can be (wrong usage, REV_A): ends the bisection
   --results DIR        where the sessions are stored (default: bench-results)
 
-Both servers are built in release profile, by commit and once: they are kept beside the build, in ab/COMMIT. The generator
-is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler; no root.
+The flags are checked before a server is built. Both servers are built in release profile, by commit and once: they are
+kept beside the build, in ab/COMMIT, and one that the build folder has of the same commit is taken from there. The
+generator is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler; no root.
 
   scripts/ab.sh main .                                        did my changes make it slower?
   scripts/ab.sh v1 v2 --scenario echo --scenario pipeline
@@ -105,9 +106,12 @@ command -v git >/dev/null || fail "needs git"
 command -v cargo >/dev/null || fail "needs a Rust toolchain: scripts/bench.sh says how to install one"
 git rev-parse --git-dir >/dev/null 2>&1 || fail "this is no git checkout: there are no revisions to compare"
 
-# The commit that a revision names; empty for the working tree.
+# The commit that a revision names. Of the working tree it is empty where the sources differ from their commit.
 commit_of() {
-    [ "$1" != . ] || return 0
+    if [ "$1" = . ]; then
+        [ -n "$(git status --porcelain -- engine protocol server Cargo.toml Cargo.lock)" ] || git rev-parse HEAD
+        return
+    fi
     git rev-parse --verify --quiet --end-of-options "$1^{commit}" ||
         fail "git knows no revision \`$1\`; in a shallow clone: git fetch --unshallow"
 }
@@ -119,6 +123,16 @@ build_here() {
     mkdir -p -- "$into"
     cp -- "$3/release/$name" "$into/$name.partial"
     mv -- "$into/$name.partial" "$into/$name"
+}
+
+# take_built COMMIT: copies the server of the build folder where it was built from that very commit.
+take_built() {
+    local built=$target/release/sparring-server facts
+    facts=$("$built" --version --verbose 2>/dev/null) || return 1
+    [[ "$facts" == *"commit: $1"* && "$facts" == *"dirty: false"* && "$facts" == *"profile: release"* ]] || return 1
+    mkdir -p -- "$cache/$1"
+    cp -- "$built" "$cache/$1/sparring-server.partial"
+    mv -- "$cache/$1/sparring-server.partial" "$cache/$1/sparring-server"
 }
 
 worktree=""
@@ -139,7 +153,7 @@ server_of() {
         return
     fi
     server=$cache/$commit/sparring-server
-    if [ -x "$server" ]; then
+    if [ -x "$server" ] || take_built "$commit"; then
         return
     fi
     echo "building the server of $revision (${commit:0:12}) ..."
@@ -151,9 +165,27 @@ server_of() {
     remove_worktree
 }
 
-# Both before anything is built: what cannot be found is not to be said minutes later.
+# duel_of SCENARIO A B FLAG...: the duel of two commands.
+duel_of() {
+    local scenario=$1 a=$2 b=$3
+    shift 3
+    "$generator" duel "$a" "$b" --scenario "$scenario" --pairs "$pairs" -d "$duration" -w "$warmup" --results "$results" \
+        --tag "ab-$scenario" "${flags[@]}" "$@"
+}
+
+# Revisions and flags first: what is wrong with them is not to be said minutes later.
 commit_a=$(commit_of "${revisions[0]}")
 commit_b=$(commit_of "${revisions[1]}")
+case $engine in
+"" | uring | epoll | tokio-uring) ;;
+*) usage_error "--engine $engine: one of uring, epoll, tokio-uring" ;;
+esac
+echo "building the generator of this checkout ..."
+build_here sparring-loadgen "$cache/generator" "$target" || fail "the generator does not build; the compiler's output is above"
+generator=$cache/generator/sparring-loadgen
+for scenario in "${scenarios[@]}"; do
+    duel_of "$scenario" "server {port}" "server {port}" --dry-run --quiet || exit "$usage"
+done
 server_of "${revisions[0]}" "$commit_a"
 server_a=$server
 general_error=$error
@@ -161,9 +193,6 @@ error=$error_b
 server_of "${revisions[1]}" "$commit_b"
 server_b=$server
 error=$general_error
-echo "building the generator of this checkout ..."
-build_here sparring-loadgen "$cache/generator" "$target" || fail "the generator does not build; the compiler's output is above"
-generator=$cache/generator/sparring-loadgen
 if [ -z "$engine" ]; then
     engine=epoll
     # Not a pipe into `grep -q`, which closes it early: then the program would fail, and so would the pipe.
@@ -190,8 +219,7 @@ for scenario in "${scenarios[@]}"; do
     serve="--listen 127.0.0.1:{port} --threads 1 --engine $engine --protocol $protocol --stats"
     printf '\n=== %s: %s against %s\n' "$scenario" "${revisions[1]}" "${revisions[0]}"
     code=0
-    "$generator" duel "'$server_a' $serve" "'$server_b' $serve" --scenario "$scenario" --pairs "$pairs" -d "$duration" \
-        -w "$warmup" --results "$results" --tag "ab-$scenario" "${flags[@]}" || code=$?
+    duel_of "$scenario" "'$server_a' $serve" "'$server_b' $serve" || code=$?
     case $code in
     0 | 11 | 12 | 13) outcome=$(worse "$outcome" "$code") ;;
     129 | 130 | 143) exit "$code" ;;

@@ -43,6 +43,7 @@ fi
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
 
+echo "building the battery (about two minutes the first time) ..." >&2
 build=$(cargo test --locked -p sparring-server --test conformance --no-run 2>&1) || {
     printf '%s\n' "$build" >&2
     exit 1

@@ -1,13 +1,27 @@
-//! Tells the binary what it was built from, for `--version`.
+//! Passes to the program what it was built from, for `--version`: commit, local changes, profile, compiler.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
+/// What a program of this workspace is built from, seen from its crate: a change makes the build dirty.
+/// The rest, such as documents and the index of git, changes no program, so that it starts no build either.
+const SOURCES: [&str; 9] = [
+    "build.rs",
+    "Cargo.toml",
+    "src",
+    "../engine/Cargo.toml",
+    "../engine/src",
+    "../protocol/Cargo.toml",
+    "../protocol/src",
+    "../Cargo.toml",
+    "../Cargo.lock",
+];
+
 fn main() {
     let commit = output("git", &["rev-parse", "HEAD"]);
-    // Without optional locks, or looking would refresh the index, which is watched: every build would be a new one.
-    let status = ["--no-optional-locks", "status", "--porcelain", "--", ":/", ":(exclude,top)bench-results"];
+    // Without optional locks: git would otherwise write to its index.
+    let status = [&["--no-optional-locks", "status", "--porcelain", "--"], &SOURCES[..]].concat();
     let dirty = output("git", &status);
     tell("SPARRING_COMMIT", commit.as_deref().unwrap_or("unknown"));
     tell(
@@ -38,14 +52,18 @@ fn profile() -> Option<String> {
     folder.file_name()?.to_str().map(str::to_owned)
 }
 
-/// Runs this script again when the commit, the index or a source has changed.
+/// Runs this script again when the commit or a source has changed.
 fn watch() {
-    for part in ["HEAD", "index"] {
-        if let Some(path) = output("git", &["rev-parse", "--git-path", part]) {
-            println!("cargo::rerun-if-changed={path}");
+    let branch = output("git", &["symbolic-ref", "--quiet", "HEAD"]);
+    // The reflog of HEAD changes with every commit. Where none is kept, the branch does, loose or packed.
+    for part in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
+        // cargo takes a file that is missing for a changed one.
+        match output("git", &["rev-parse", "--git-path", part]) {
+            Some(path) if Path::new(&path).exists() => println!("cargo::rerun-if-changed={path}"),
+            _ => {}
         }
     }
-    for source in ["build.rs", "Cargo.toml", "src", "../engine/src", "../protocol/src", "../Cargo.lock"] {
+    for source in SOURCES {
         println!("cargo::rerun-if-changed={source}");
     }
 }

@@ -85,7 +85,10 @@ fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
 impl DuelArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let options = |engine| self.session.options(SessionKind::Ab, [&self.a, &self.b], self.pairs, engine);
-        options(EngineKind::Uring)?;
+        let checked = options(EngineKind::Uring)?;
+        if self.session.is_only_checked(&checked) {
+            return Ok(0);
+        }
         start_log();
         let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let options = options(engine)?;

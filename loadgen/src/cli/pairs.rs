@@ -65,6 +65,10 @@ pub(super) struct PairsArguments {
     /// Neither progress nor notes: the result alone.
     #[arg(short, long, help_heading = OUTPUT)]
     pub(super) quiet: bool,
+
+    /// Check the flags, print what would be measured and how long it takes, and start nothing.
+    #[arg(long, help_heading = OUTPUT)]
+    dry_run: bool,
 }
 
 impl PairsArguments {
@@ -154,6 +158,14 @@ impl PairsArguments {
         self.json.as_deref().map(open_output).transpose()
     }
 
+    /// Returns true for a dry run, after printing what the session would measure.
+    pub(super) fn is_only_checked(&self, options: &Options) -> bool {
+        if self.dry_run && !self.quiet {
+            announce(options);
+        }
+        self.dry_run
+    }
+
     /// Makes a session; `terminal` shows each of its runs.
     pub(super) fn make(
         &self,
@@ -184,7 +196,7 @@ impl PairsArguments {
     }
 }
 
-/// What is about to happen and how long it takes.
+/// Prints what is measured and how long it takes.
 fn announce(options: &Options) {
     let phases = match options.fixed {
         Fixed::Off => "saturated",

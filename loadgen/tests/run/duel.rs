@@ -62,6 +62,22 @@ fn a_duel_is_judged_printed_and_stored() {
 }
 
 #[test]
+fn a_dry_run_checks_the_flags_and_starts_nothing() {
+    let folder = scratch("duel-dry");
+    let marker = folder.join("started");
+    let server = format!("touch {}", marker.display());
+    let dry = |more: &[&str]| output(&duel(&server, &server, &folder, &[&["--dry-run"], more].concat()));
+    let fine = dry(&["--pairs", "2"]);
+    assert_eq!(fine.status.code(), Some(0));
+    assert!(text(&fine.stderr).starts_with("2 pairs, each saturated, "), "{}", text(&fine.stderr));
+    for wrong in [&["--scenario", "nosuch"][..], &["--pairs", "0"], &["-R", "5k"]] {
+        assert_eq!(dry(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(!marker.exists() && files(&folder).is_empty());
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
 fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
