@@ -6,12 +6,18 @@ usage() {
     cat <<'END'
 usage: scripts/soak.sh [--seconds N] [--engines LIST] [--schemes LIST] [--programs DIR]
 
-Starts the server with one worker, drives it with a good load (every echo checked) and beside it with clients that churn, reset, stall, do
-not read, flood it with pings, fragments, handshakes and rubbish, begin messages without an end, and come in a crowd from one address.
-Others say nothing to the admin listener. Checks that the good load had no error and kept its p99, that health is answered, that memory
-and descriptors come back to where they were, and that the server ends in order.
+Starts the server with one worker and drives it with a good load: 4,000 messages a second, every echo checked. Beside it
+hostile clients churn, reset, stall, do not read, exceed their rate, flood it with pings, fragments, handshakes and
+rubbish, begin messages without an end, name impossible lengths, put escape sequences into their requests, and come in a
+crowd from one address. Others say nothing to the admin listener. The hostile clients take only the processor time that
+the others leave.
 
-  --seconds N     how long to soak each engine with each scheme (default 30; about twice that with the phases around it)
+Checks that the good load had no error and that its p99 beside the hostile clients is at most 1.25 of that without (in
+turn, median of the rounds), that a victim from another address is served within 100 ms (median) and 500 ms (p99), that
+health is answered, that memory and descriptors come back to their bounds, that the log has no escape sequence, and that
+the server ends in order.
+
+  --seconds N     how long the hostile clients work at each engine with each scheme (default 30; the whole takes about three times that)
   --engines LIST  such as uring,epoll (default: all that work here)
   --schemes LIST  ws, wss, or both (default: ws,wss)
   --programs DIR  where the two binaries are (default: builds them)

@@ -6,6 +6,7 @@ one that it should not have ended is counted as a surprise.
 """
 import asyncio
 import json
+import os
 import random
 import socket
 import ssl
@@ -159,6 +160,47 @@ async def pings(peer):
         await asyncio.sleep(0.01)
 
 
+async def debtor(peer):
+    """Takes more than its rate at once, and is gone while the server does not read from it."""
+    await peer.open()
+    peer.send(frame(PING, b'') * 5000)
+    await asyncio.wait_for(peer.reader.readexactly(2), PATIENCE)
+    if random.random() < 0.5:
+        peer.reset_at_end()
+    else:
+        peer.writer.write_eof() if peer.writer.can_write_eof() else peer.writer.close()
+
+
+async def overdrawn(peer):
+    """Takes so much more than its rate that waiting is no answer."""
+    await peer.open()
+    peer.send(frame(PING, b'') * 100000)
+    answer = await peer.until_the_end()
+    if b'\x88\x0f' + struct.pack('>H', 1008) not in answer:
+        surprise('overdrawn', answer[-20:])
+
+
+async def lengths(peer):
+    """Lengths beyond what 32 bits and the limit hold."""
+    await peer.open()
+    peer.send(b'\x82\xff' + struct.pack('>Q', random.choice((1 << 32, (1 << 32) + 5, (1 << 40) + 1))) + bytes(64))
+    answer = await peer.until_the_end()
+    if answer[:1] != b'\x88' or answer[2:4] != struct.pack('>H', 1009):
+        surprise('lengths', answer)
+
+
+async def escapes(peer):
+    """Text for a terminal, where a log would show it."""
+    text = b'\x1b]0;title\x07\x1b[31m' + b'z' * random.choice((1, 3000))
+    peer.writer.write(random.choice((
+        REQUEST[:-2] + b'Origin: http://' + text + b'\r\n\r\n', REQUEST.replace(b'/soak', b'/' + text),
+        REQUEST.replace(b'websocket', text), REQUEST.replace(b': 13', b': ' + text),
+    )))
+    answer = await peer.until_the_end()
+    if not answer.startswith(b'HTTP/1.1 4') or b'\x1b' in answer:
+        surprise('escapes', answer)
+
+
 async def fragments(peer):
     await peer.open()
     peer.send(frame(BINARY, b'', fin=False), frame(0, b'x', fin=False) * 12000)
@@ -226,7 +268,8 @@ CROWD, CROWD_FROM = 600, ('127.0.0.9', 0)
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
 KINDS = {
     churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
-    pings: (4, 0.05), fragments: (2, 0.2), rubbish: (4, 0.01), handshakes: (4, 0.01), endless: (2, 0.2),
+    pings: (4, 0.05), fragments: (1, 1), rubbish: (4, 0.01), handshakes: (4, 0.01), endless: (2, 0.2),
+    debtor: (4, 2), overdrawn: (1, 2), lengths: (4, 0.05), escapes: (4, 0.05),
 }
 
 
@@ -245,6 +288,8 @@ async def keep_at_it(kind, rest, address, tls, end, source=None):
 
 
 async def main():
+    # They take what the others leave of the processors, so that the good load waits for the server alone.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address, admin = (sys.argv[2], int(sys.argv[3])), (sys.argv[2], int(sys.argv[4]))
     end = time.monotonic() + float(sys.argv[5])
     tls, share = None, 1
