@@ -21,8 +21,8 @@ use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, Mess
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 use thiserror::Error;
 
+use crate::load::Transport;
 use crate::opening::{Ask, Failures, Opening, describe_failures, quoted};
-use crate::result::Transport;
 use crate::trust::{Trust, TrustError, explain};
 use crate::url::{Port, Url, resolve};
 

@@ -12,6 +12,7 @@ pub mod duel;
 pub mod echo;
 pub mod experiment;
 pub mod export;
+pub mod load;
 pub mod machine;
 mod opening;
 mod perf;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::result::Transport;
+use crate::load::Transport;
 
 /// Stands for a free port in a URL and in the command of `--spawn`.
 pub const PORT_PLACEHOLDER: &str = "{port}";

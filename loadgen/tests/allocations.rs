@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::Payload;
+use loadgen::load::Payload;
 use loadgen::run::{Phase, Plan, Progress, Snapshot, execute};
 
 #[path = "run/echo.rs"]
@@ -78,15 +78,14 @@ impl Progress for Watch {
 }
 
 fn assert_steady(url: &str, engine: EngineKind, change: impl Fn(&mut Plan), what: &str) {
-    let mut plan = Plan {
-        connections: 8,
-        pipeline: 4,
-        settle: Duration::ZERO,
-        warmup: Duration::from_millis(500),
-        measure: Duration::from_secs(1),
-        answer_timeout: Duration::from_secs(30),
-        ..Plan::new(url.parse().expect("url"), engine)
-    };
+    let mut plan = Plan::new(url.parse().expect("url"), engine).with(|plan| {
+        plan.load.connections = 8;
+        plan.load.pipeline = 4;
+        plan.load.settle = Duration::ZERO;
+        plan.load.warmup = Duration::from_millis(500);
+        plan.load.measure = Duration::from_secs(1);
+        plan.load.answer_timeout = Duration::from_secs(30);
+    });
     change(&mut plan);
     let mut watch = Watch::default();
     let run = execute(&plan, &mut watch).expect("a result");
@@ -107,8 +106,8 @@ fn assert_steady(url: &str, engine: EngineKind, change: impl Fn(&mut Plan), what
 /// How often the rings of all connections' outstanding messages may double in an open loop, from 4 slots on: when the machine
 /// stands still for some milliseconds, what was due is sent at once, and the rings grow to hold it.
 fn doublings(plan: &Plan) -> u64 {
-    let each = plan.rate_per_s.map_or(0, |_| (plan.max_outstanding / 4).ilog2());
-    u64::from(each * plan.connections)
+    let each = plan.load.rate_per_s.map_or(0, |_| (plan.load.max_outstanding / 4).ilog2());
+    u64::from(each * plan.load.connections)
 }
 
 /// One test: the count is the process's.
@@ -123,15 +122,17 @@ fn the_generator_allocates_nothing_in_steady_state() {
         let small = |_: &mut Plan| {};
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, small, "small messages");
         assert_steady(&Echo::ws(Fault::Fragments).ws_url(), engine, small, "fragments and pings");
-        let open = |plan: &mut Plan| plan.rate_per_s = Some(20_000.0);
+        let open = |plan: &mut Plan| plan.load.rate_per_s = Some(20_000.0);
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, open, "an open loop");
-        let text = |plan: &mut Plan| plan.payload = Payload::TextMixed;
+        let text = |plan: &mut Plan| plan.load.payload = Payload::TextMixed;
         assert_steady(&Echo::ws(Fault::Trickle).ws_url(), engine, text, "single bytes");
-        let spanning = |plan: &mut Plan| (plan.message_bytes, plan.payload) = (5000, Payload::TextMixed);
+        let spanning = |plan: &mut Plan| {
+            (plan.load.message_bytes, plan.load.payload) = (5000.into(), Payload::TextMixed)
+        };
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, spanning, "messages longer than a buffer");
-        let large = |plan: &mut Plan| (plan.message_bytes, plan.pipeline) = (64 << 10, 1);
+        let large = |plan: &mut Plan| (plan.load.message_bytes, plan.load.pipeline) = ((64 << 10).into(), 1);
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, large, "64 KiB");
-        let raw = |plan: &mut Plan| plan.message_bytes = 38;
+        let raw = |plan: &mut Plan| plan.load.message_bytes = 38.into();
         assert_steady(&Echo::tcp(38, Fault::None).tcp_url(), engine, raw, "raw bytes");
     }
     assert!(ALLOCATIONS.load(Ordering::Relaxed) > 0, "setting up allocates: the counter counts");

@@ -53,7 +53,8 @@ impl AaArguments {
             return Ok(0);
         }
         start_log();
-        let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, _) =
+            self.session.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let machine = Machine::here();
         self.session.check_results(&machine)?;
         let mut output = self.session.output()?;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{Failure, print_line};
+use crate::load::Load;
 use crate::machine::Machine;
-use crate::result::{
-    Count, Document, Parameters, Payload, SCHEMA, Scenario, Session, SessionKind, Store, Transport, Utc,
-};
+use crate::result::{Count, Document, SCHEMA, Scenario, Session, SessionKind, Setting, Store, Utc};
 use crate::subject::{Subject, Tool, file_hash};
 
 const EXAMPLES: &str = "\
@@ -131,34 +132,19 @@ fn name(frames: u32) -> String {
 }
 
 fn scenario(frames: u32) -> Scenario {
-    let parameters = Parameters {
-        transport: Transport::Ws,
+    let load = Load {
         connections: 1,
         pipeline: frames,
-        message_bytes: PAYLOAD.into(),
-        payload: Payload::Binary,
-        engine: "callgrind".to_owned(),
-        threads: 1,
-        rate_per_s: None,
-        arrival: None,
-        server_engine: None,
-        server_threads: None,
-        warmup_ns: 0,
-        measure_ns: 0,
+        message_bytes: (PAYLOAD as usize).into(),
+        warmup: Duration::ZERO,
+        measure: Duration::ZERO,
         verify: false,
         seed: 0,
-        message_sizes: None,
-        fragments: None,
-        idle: None,
-        messages_per_connection: None,
-        lifetime_ns: None,
-        ping_interval_ns: None,
-        messages: None,
-        mask_keys_per_connection: None,
-        congestion: None,
-        server_congestion: None,
+        ..Load::default()
     };
-    Scenario::new(name(frames), parameters)
+    let engine = Some("callgrind".to_owned());
+    let generator = Setting { engine, threads: Some(1), congestion: None };
+    Scenario::new(name(frames), load, generator, Setting::default())
 }
 
 /// The checkout is this program's own.

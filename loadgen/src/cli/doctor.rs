@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::value::{CpuList, cpu_list, time};
 use super::{Failure, OUTPUT};
 use crate::doctor::{Finding, Intent, Severity, examine};
+use crate::load::value::{CpuList, cpu_list, time};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -90,7 +90,8 @@ impl DuelArguments {
             return Ok(0);
         }
         start_log();
-        let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, _) =
+            self.session.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let options = options(engine)?;
         let machine = Machine::here();
         self.session.check_results(&machine)?;
@@ -198,7 +199,7 @@ mod tests {
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
     use crate::duel::{Fixed, Options};
-    use crate::result::Payload;
+    use crate::load::Payload;
 
     fn typed(more: &[&str]) -> Result<DuelArguments, String> {
         let words = ["sparring-loadgen", "duel", "a {port}", "b {port}"].iter().chain(more);
@@ -220,12 +221,15 @@ mod tests {
     #[test]
     fn flags_reach_the_session() {
         let plain = options(&[]).expect("two commands are enough");
-        assert_eq!((plain.pairs, plain.fixed, plain.load.connections), (10, Fixed::Calibrated, 64));
+        assert_eq!((plain.pairs, plain.fixed, plain.load.load.connections), (10, Fixed::Calibrated, 64));
         assert_eq!(plain.servers[1].command, ["b", "{port}"]);
         let options = options(&["--pairs", "8", "-R", "5k", "-c", "9", "--spawn-cpus", "0", "--tag", "x"])
             .expect("flags");
-        assert_eq!((options.pairs, options.fixed, options.load.connections), (8, Fixed::Rate(5000.0), 9));
-        assert_eq!((options.servers[0].cpus.as_slice(), options.load.rate_per_s), (&[0][..], None));
+        assert_eq!(
+            (options.pairs, options.fixed, options.load.load.connections),
+            (8, Fixed::Rate(5000.0), 9)
+        );
+        assert_eq!((options.servers[0].cpus.as_slice(), options.load.load.rate_per_s), (&[0][..], None));
         assert_eq!((options.load.scenario.as_str(), options.tag.as_deref()), ("x", Some("x")));
     }
 
@@ -240,11 +244,11 @@ mod tests {
     fn a_scenario_is_a_load_by_name() {
         let load = options(&["--scenario", "text", "--saturation-only"]).expect("known");
         assert_eq!(
-            (load.load.message_bytes, load.load.payload, load.fixed),
-            (1024, Payload::TextMixed, Fixed::Off)
+            (load.load.load.message_bytes, load.load.load.payload, load.fixed),
+            (1024.into(), Payload::TextMixed, Fixed::Off)
         );
         assert_eq!(load.load.scenario, "text");
-        assert_eq!(options(&["--scenario", "tcp"]).expect("known").load.message_bytes, 38);
+        assert_eq!(options(&["--scenario", "tcp"]).expect("known").load.load.message_bytes, 38.into());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
 
-use super::load::TlsArguments;
-use super::value::time;
+use super::plan::TlsArguments;
 use super::{Failure, LIMITS, WORKERS, start_log};
 use crate::echo::{EchoError, Plan, Visit, execute};
+use crate::load::value::time;
 use crate::url::Url;
 
 const EXAMPLES: &str = "\

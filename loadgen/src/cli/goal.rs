@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::value::{rate, time};
 use super::{Failure, report};
+use crate::load::value::{rate, time};
 use crate::result::table::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::{MAX_RATE, Plan, RunError};
@@ -26,7 +26,7 @@ pub(super) struct GoalArguments {
 
     /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials, confirm at full length.
     /// Repeatable: all have to hold.
-    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate", "rate_per_connection", "messages"], help_heading = GOALS)]
+    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"], help_heading = GOALS)]
     find_rate: Vec<Threshold>,
 
     /// Rates between which --find-rate searches [default: what -d can judge, up to what the generator can send].
@@ -74,7 +74,9 @@ impl GoalArguments {
     /// Whether the goals can be judged at all.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Failure> {
         let all = || self.threshold.iter().chain(&self.find_rate);
-        if let Some(threshold) = all().find(|threshold| threshold.needs_spawn() && plan.spawn.is_none()) {
+        if let Some(threshold) =
+            all().find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none())
+        {
             let why = "needs --spawn: otherwise the server's process is not known";
             return Err(Failure::Usage(format!("{threshold} {why}")));
         }
@@ -96,14 +98,14 @@ impl GoalArguments {
     /// Where a search goes.
     pub(super) fn range(&self, plan: &Plan) -> Range {
         let samples = self.find_rate.iter().map(Threshold::samples).max().unwrap_or(1);
-        let judged = samples as f64 * 1.1 / plan.measure.as_secs_f64().max(1e-3);
+        let judged = samples as f64 * 1.1 / plan.load.measure.as_secs_f64().max(1e-3);
         let (lowest, highest) = self.rate_range.unwrap_or((judged.max(1.0).ceil(), MAX_RATE));
         Range {
             lowest,
             highest,
             first: (lowest * 4.0).clamp(FIRST_RATE.min(highest), highest),
             short: self.trial,
-            full: plan.measure,
+            full: plan.load.measure,
             samples,
         }
     }
@@ -116,10 +118,15 @@ const SHORT_WARMUP: Duration = Duration::from_millis(500);
 
 /// The plan of a trial.
 pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmation: bool) -> Plan {
-    let warmup = if is_confirmation { plan.warmup } else { plan.warmup.min(SHORT_WARMUP) };
+    let warmup = if is_confirmation { plan.load.warmup } else { plan.load.warmup.min(SHORT_WARMUP) };
     let length = humantime::format_duration(measure).to_string().replace(' ', "");
     let scenario = format!("{}@{rate:.0}/{length}", plan.scenario);
-    Plan { rate_per_s: Some(rate), measure, warmup, scenario, ..plan.clone() }
+    plan.clone().with(|plan| {
+        plan.load.rate_per_s = Some(rate);
+        plan.load.measure = measure;
+        plan.load.warmup = warmup;
+        plan.scenario = scenario;
+    })
 }
 
 /// Returns the outcome of a finished trial. An invalid trial never counts as met.
@@ -279,8 +286,8 @@ mod tests {
     #[test]
     fn trials_have_scenarios_of_their_own() {
         let short = trial_plan(&plan(), 52_000.4, Duration::from_millis(2500), false);
-        assert_eq!((short.scenario.as_str(), short.rate_per_s), ("run@52000/2s500ms", Some(52_000.4)));
-        assert_eq!((short.warmup, short.measure), (SHORT_WARMUP, Duration::from_millis(2500)));
-        assert_eq!(trial_plan(&plan(), 5.0, Duration::from_secs(10), true).warmup, plan().warmup);
+        assert_eq!((short.scenario.as_str(), short.load.rate_per_s), ("run@52000/2s500ms", Some(52_000.4)));
+        assert_eq!((short.load.warmup, short.load.measure), (SHORT_WARMUP, Duration::from_millis(2500)));
+        assert_eq!(trial_plan(&plan(), 5.0, Duration::from_secs(10), true).load.warmup, plan().load.warmup);
     }
 }

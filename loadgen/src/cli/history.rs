@@ -212,7 +212,7 @@ fn table(points: &[Point]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Scenario, Utc, example};
+    use crate::result::{Utc, example};
 
     fn arguments(metric: Metric) -> HistoryArguments {
         HistoryArguments {
@@ -260,9 +260,9 @@ mod tests {
     #[test]
     fn another_definition_of_the_scenario_is_left_out() {
         let mut old = session("aaaaaaaaaaaa", 1, 1.0);
-        let mut parameters = old.document.scenarios[0].parameters.clone();
-        parameters.connections = 1;
-        old.document.scenarios[0] = Scenario::new("echo", parameters);
+        let scenario = &mut old.document.scenarios[0];
+        scenario.parameters.connections = 1;
+        scenario.rehash();
         let (points, others) =
             arguments(Metric::ServerCpu).points(&branch(), &[old, session("bbbbbbbbbbbb", 2, 2.0)]);
         assert_eq!((points.len(), others), (1, 1));

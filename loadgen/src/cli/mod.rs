@@ -11,19 +11,17 @@ mod history;
 mod html;
 mod keep;
 mod list;
-mod load;
 mod output;
 mod pairs;
+mod plan;
 mod proof;
 mod report;
 mod run;
 mod selection;
 mod selfcheck;
-mod shape;
 mod show;
 mod suite;
 mod terminal;
-mod value;
 mod version;
 
 use std::ffi::OsString;
@@ -55,9 +53,7 @@ use suite::SuiteArguments;
 use terminal::Interrupt;
 
 // Headings of flags that several commands have.
-const LOAD: &str = "Load";
-const MESSAGES: &str = "Messages";
-const CONNECTIONS: &str = "Connections";
+pub(crate) use crate::load::LOAD;
 const SERVER: &str = "Server";
 const TLS: &str = "TLS";
 const WORKERS: &str = "Workers";

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use engine::EngineKind;
 
-use super::load::LoadArguments;
 use super::output::{Output, open_output};
+use super::plan::PlanArguments;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
+use crate::load::Transport;
+use crate::load::value::{CpuList, cpu_list};
 use crate::machine::Machine;
 use crate::result::table::{reasons, repeated_runs};
-use crate::result::{Document, SessionKind, Store, Transport};
+use crate::result::{Document, SessionKind, Store};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
-use crate::suite::{Places, Suite};
+use crate::suite::Places;
 use crate::url::Url;
 
 /// The folder of results where nothing else is said, if there is one.
@@ -34,17 +35,12 @@ pub(super) struct PairsArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = SERVER)]
     spawn_cpus: Option<CpuList>,
 
-    /// The load of a scenario of scripts/bench.sh (echo, pipeline, text, large, tcp, ...) instead of -c, -s and so on.
-    #[arg(long, value_name = "NAME", help_heading = LOAD,
-          conflicts_with_all = ["connections", "pipeline", "size", "text", "binary", "text_kind", "url"])]
-    scenario: Option<String>,
-
     /// No runs at a fixed rate: throughput, server CPU and memory are judged, latencies are not.
-    #[arg(long, conflicts_with_all = ["rate", "rate_per_connection"], help_heading = LOAD)]
+    #[arg(long, conflicts_with_all = ["rate_per_s", "rate_per_connection"], help_heading = LOAD)]
     saturation_only: bool,
 
     #[command(flatten)]
-    pub(super) load: LoadArguments,
+    pub(super) plan: PlanArguments,
 
     /// Store the session in this folder [default: bench-results, where there is one].
     #[arg(long, value_name = "DIR", conflicts_with = "no_store", help_heading = OUTPUT)]
@@ -82,7 +78,7 @@ impl PairsArguments {
     ) -> Result<Options, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
         let mut load = self.plan(engine)?;
-        let fixed = match (self.saturation_only, load.rate_per_s.take()) {
+        let fixed = match (self.saturation_only, load.load.rate_per_s.take()) {
             (true, _) => Fixed::Off,
             (false, Some(rate)) => Fixed::Rate(rate),
             (false, None) => Fixed::Calibrated,
@@ -100,37 +96,24 @@ impl PairsArguments {
         let [a, b]: [Spawn; 2] = servers.try_into().map_err(|_| usage(&"two servers are needed"))?;
         // As every run will be.
         let fixed_rate = if let Fixed::Rate(rate) = fixed { Some(rate) } else { None };
-        let first = Plan { spawn: Some(a.clone()), rate_per_s: fixed_rate, ..load.clone() };
+        let first = load.clone().with(|plan| {
+            plan.target.spawn = Some(a.clone());
+            plan.load.rate_per_s = fixed_rate;
+        });
         first.check().map_err(|error| usage(&error))?;
         Ok(Options { kind, servers: [a, b], load, fixed, pairs, tag: self.tag.clone(), marks })
     }
 
     fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
-        let default = |transport: Transport| match transport {
+        let default = match self.plan.transport() {
             Transport::Wss => "wss://127.0.0.1:{port}/",
             Transport::Ws => "ws://127.0.0.1:{port}/",
             Transport::Tcp => "tcp://127.0.0.1:{port}",
         };
-        let url = |text: &str| text.parse::<Url>().map_err(|error| Failure::Usage(error.to_string()));
-        let Some(name) = &self.scenario else {
-            let url = self.url.clone().map_or_else(|| url(default(Transport::Ws)), Ok)?;
-            let scenario = self.tag.clone().unwrap_or_else(|| "load".to_owned());
-            return Ok(Plan { scenario, ..self.load.plan(url, engine) });
-        };
-        let spec = Suite::find(name).ok_or_else(|| {
-            let names: Vec<&str> =
-                Suite::Full.specs().iter().filter(|s| s.engine.is_none()).map(|s| s.name).collect();
-            Failure::Usage(format!("--scenario `{name}` is unknown: one of {}", names.join(", ")))
-        })?;
-        Ok(Plan {
-            scenario: name.clone(),
-            connections: spec.connections,
-            pipeline: spec.pipeline,
-            message_bytes: spec.message_bytes,
-            payload: spec.payload,
-            messages_per_connection: spec.messages_per_connection,
-            ..self.load.plan(url(default(spec.transport))?, engine)
-        })
+        let default = || default.parse::<Url>().map_err(|error| Failure::Usage(error.to_string()));
+        let plan = self.plan.plan(self.url.clone().map_or_else(default, Ok)?, engine)?;
+        let scenario = self.plan.load.scenario.clone().or_else(|| self.tag.clone());
+        Ok(Plan { scenario: scenario.unwrap_or_else(|| "load".to_owned()), ..plan })
     }
 
     /// The servers' processors, and what to say about them; gives the generator its own.
@@ -139,8 +122,8 @@ impl PairsArguments {
             return (list.0.clone(), Vec::new());
         }
         match Places::here() {
-            Some(places) if load.cpus.is_empty() && load.threads == 1 => {
-                load.cpus = vec![places.client];
+            Some(places) if load.placement.cpus.is_empty() && load.placement.threads == 1 => {
+                load.placement.cpus = vec![places.client];
                 (vec![places.server], places.mark.into_iter().collect())
             }
             _ => (Vec::new(), Vec::new()),
@@ -211,7 +194,7 @@ fn announce(options: &Options) {
         options.pairs,
         about(options.duration())
     ));
-    let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.cpus));
+    let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.placement.cpus));
     say(&format!("servers on {servers}, generator on {generator}"));
     options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
 }

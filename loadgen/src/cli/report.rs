@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::load::Payload;
 use crate::result::table::{count, grouped};
 use crate::result::{
-    Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Payload, Run, Server,
-    percentile,
+    Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Server, percentile,
 };
 use crate::run::Plan;
 
@@ -20,7 +20,7 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
         line("rate", &rate(plan, run)),
         line("latency", &bounded_latency(run, percentiles)),
     ];
-    if plan.rate_per_s.is_some() {
+    if plan.load.rate_per_s.is_some() {
         lines.extend(parts(run, percentiles));
     }
     lines.extend([line("connect", &connect(plan, run))]);
@@ -51,7 +51,7 @@ pub(super) fn line(label: &str, text: &str) -> String {
 }
 
 fn heading(plan: &Plan, run: &Run) -> String {
-    let kind = match plan.payload {
+    let kind = match plan.load.payload {
         Payload::Binary => "binary",
         Payload::TextAscii => "ASCII text",
         Payload::TextMixed => "mixed-script text",
@@ -59,11 +59,15 @@ fn heading(plan: &Plan, run: &Run) -> String {
     format!(
         "{}: {}{}{}, {} B {kind}, {}, engine {}, {}",
         place(plan, run),
-        count(plan.connections.into(), "connection"),
-        if plan.idle > 0 { format!(" and {} idle", grouped(plan.idle.into())) } else { String::new() },
+        count(plan.load.connections.into(), "connection"),
+        if plan.load.idle > 0 {
+            format!(" and {} idle", grouped(plan.load.idle.into()))
+        } else {
+            String::new()
+        },
         load(plan),
         sizes(plan),
-        count(plan.threads.into(), "thread"),
+        count(plan.placement.threads.into(), "thread"),
         run.client.engine,
         window(run.phases.measure),
     )
@@ -71,10 +75,10 @@ fn heading(plan: &Plan, run: &Run) -> String {
 
 /// Returns the URL, with the address in use where the URL has a host name.
 fn place(plan: &Plan, run: &Run) -> String {
-    let is_address = plan.url.host.parse::<std::net::IpAddr>().is_ok();
+    let is_address = plan.target.url.host.parse::<std::net::IpAddr>().is_ok();
     match run.address.as_deref().filter(|_| !is_address) {
-        Some(address) => format!("{} at {address}", plan.url),
-        None => plan.url.to_string(),
+        Some(address) => format!("{} at {address}", plan.target.url),
+        None => plan.target.url.to_string(),
     }
 }
 
@@ -84,20 +88,20 @@ fn window(ns: u64) -> String {
 }
 
 fn sizes(plan: &Plan) -> String {
-    let sizes = plan.sizes();
+    let sizes = plan.load.message_bytes.weighted();
     let each: Vec<String> = sizes.iter().map(|(size, _)| grouped(*size as f64)).collect();
     each.join(" to ")
 }
 
 fn load(plan: &Plan) -> String {
-    match plan.rate_per_s {
-        None => format!(" x {} deep", plan.pipeline),
-        Some(rate) => format!(", {} msg/s planned ({})", grouped(rate), plan.arrival),
+    match plan.load.rate_per_s {
+        None => format!(" x {} deep", plan.load.pipeline),
+        Some(rate) => format!(", {} msg/s planned ({})", grouped(rate), plan.load.arrival),
     }
 }
 
 fn rate(plan: &Plan, run: &Run) -> String {
-    let planned = match plan.rate_per_s {
+    let planned = match plan.load.rate_per_s {
         None => String::new(),
         Some(_) => format!(" of {} planned", grouped(run.offered as f64)),
     };
@@ -194,7 +198,7 @@ fn opening(plan: &Plan, run: &Run, percentiles: &[f64]) -> Vec<String> {
         lines.push(line("cycles", &text));
     }
     let has_tls = run.latency_ns.tls_handshake.is_some();
-    if run.cycles.is_some() || has_tls || plan.connections >= MANY_CONNECTIONS {
+    if run.cycles.is_some() || has_tls || plan.load.connections >= MANY_CONNECTIONS {
         let parts = [
             ("  tcp", &run.latency_ns.tcp_connect),
             ("  tls", &run.latency_ns.tls_handshake),
@@ -214,7 +218,7 @@ fn opening(plan: &Plan, run: &Run, percentiles: &[f64]) -> Vec<String> {
 }
 
 fn echoes(plan: &Plan, faults: Integrity) -> String {
-    if !plan.verify && faults.total() == 0 {
+    if !plan.load.verify && faults.total() == 0 {
         return "counted, not looked at (--no-verify)".to_owned();
     }
     integrity(faults)
@@ -224,7 +228,7 @@ fn connect(plan: &Plan, run: &Run) -> String {
     let each = &run.latency_ns.connect;
     format!(
         "{} open after {}; each {}",
-        count(plan.all_connections(), "connection"),
+        count(plan.load.all_connections(), "connection"),
         span(run.phases.connect),
         latency(each, &[])
     )
@@ -305,7 +309,7 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
     if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
         let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
     }
-    if let Some(enters) = server.enters_per_message(plan.url.transport, plan.message_bytes as u64) {
+    if let Some(enters) = server.enters_per_message(&plan.load) {
         let _ = write!(text, ", {enters:.3} enters per message");
     }
     if let Some(voluntary) = server.voluntary_switches_per_message
@@ -320,7 +324,9 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
         let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
     }
     // With few connections the growth is that of a server that has begun to work.
-    if let Some(growth) = server.rss_bytes_per_connection.filter(|_| plan.connections >= MANY_CONNECTIONS) {
+    if let Some(growth) =
+        server.rss_bytes_per_connection.filter(|_| plan.load.connections >= MANY_CONNECTIONS)
+    {
         let _ = write!(text, " ({} B for each connection)", grouped(growth));
     }
     if let Some(engine) = &server.engine {
@@ -349,7 +355,7 @@ fn generator(plan: &Plan, run: &Run) -> String {
     if let Some(sent) = client.sent_per_enter {
         let _ = write!(text, ", {sent:.1} sent per enter");
     }
-    if plan.rate_per_s.is_some() {
+    if plan.load.rate_per_s.is_some() {
         let _ = write!(text, ", waits by {}", if client.wait == "spin" { "spinning" } else { "sleeping" });
     }
     text

@@ -16,15 +16,14 @@ use crate::subject::{Subject, Tool};
 use crate::url::Url;
 
 use super::goal::{self, GoalArguments, GoalReport};
-use super::load::LoadArguments;
 use super::output::{Files, OutputArguments};
-use super::shape::KnownLoad;
+use super::plan::PlanArguments;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
 use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, LOAD, MISSED, OUTPUT, SERVER, catch_signals, print, report,
-    say, start_log,
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, print, report, say,
+    start_log,
 };
+use crate::load::value::{CpuList, cpu_list};
 
 // Paragraphs are one line each, for clap to wrap; commands are short enough for 80 columns.
 const RUN_EXAMPLES: &str = "\
@@ -66,14 +65,8 @@ pub(super) struct RunArguments {
     /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
     url: Url,
 
-    /// A load that is known by a name; other flags change what they name. echo-ws, echo-ws-pipeline and echo-ws-limited are
-    /// HttpArena's (5 bytes of text on 512 connections; 16 deep; 10 messages on each connection). connect opens, asks once,
-    /// closes, and begins anew.
-    #[arg(long, value_enum, value_name = "NAME", help_heading = LOAD)]
-    scenario: Option<KnownLoad>,
-
     #[command(flatten)]
-    load: LoadArguments,
+    plan: PlanArguments,
 
     /// Start this server for the run and end it afterwards; its CPU time and memory are measured. No shell is used.
     #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
@@ -110,16 +103,11 @@ impl RunArguments {
     /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
     pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
-        let preset = Plan::new(self.url.clone(), engine);
-        let load = self.load.change(match self.scenario {
-            None => preset,
-            Some(scenario) => scenario.preset(preset),
-        });
-        let plan = Plan {
-            scenario: self.tag.clone().unwrap_or_else(|| load.scenario.clone()),
-            spawn: spawn.map_err(|error| Failure::Usage(error.to_string()))?,
-            ..load
-        };
+        let mut plan = self.plan.plan(self.url.clone(), engine)?;
+        plan.target.spawn = spawn.map_err(|error| Failure::Usage(error.to_string()))?;
+        if let Some(tag) = &self.tag {
+            plan.scenario.clone_from(tag);
+        }
         plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
         self.check_idle_flags(&plan)?;
         Ok(plan)
@@ -127,14 +115,14 @@ impl RunArguments {
 
     /// Flags that would change nothing are a misunderstanding.
     fn check_idle_flags(&self, plan: &Plan) -> Result<(), Failure> {
-        if let Some(flag) = self.load.of_open_loop()
-            && plan.rate_per_s.is_none()
+        if let Some(flag) = self.plan.load.of_open_loop()
+            && plan.load.rate_per_s.is_none()
             && !self.goals.is_search()
         {
             let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
             return Err(Failure::Usage(format!("{flag} {why}")));
         }
-        if self.load.has_spawn_timeout() && plan.spawn.is_none() {
+        if self.plan.has_spawn_timeout() && plan.target.spawn.is_none() {
             return Err(Failure::Usage("--spawn-timeout needs --spawn".to_owned()));
         }
         Ok(())
@@ -149,10 +137,11 @@ impl RunArguments {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
         start_log();
-        let (engine, why) = self.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        let plan = Plan { engine, ..plan };
+        let (engine, why) =
+            self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let plan = plan.with(|plan| plan.placement.engine = engine);
         let mut files = Files::open(self.json.as_deref(), &self.output)?;
-        if self.load.engine == EngineChoice::Auto && !self.quiet {
+        if self.plan.placement.engine == EngineChoice::Auto && !self.quiet {
             say(&format!("engine {engine}: {why}"));
         }
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
@@ -247,7 +236,7 @@ impl RunArguments {
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
         Document {
             schema: SCHEMA,
-            tool: Tool::this(last.map_or("", |(plan, _)| plan.engine.name())),
+            tool: Tool::this(last.map_or("", |(plan, _)| plan.placement.engine.name())),
             subject: Subject { engine, ..Subject::of_command(&words) },
             arms: Vec::new(),
             machine: Machine::here(),
@@ -291,12 +280,11 @@ impl Made {
         for (plan, run) in &self.runs {
             if scenarios.iter().all(|scenario| scenario.name != plan.scenario) {
                 let server = run.server.as_ref();
-                let parameters = Plan {
-                    server_engine: server.and_then(|server| server.engine.clone()),
-                    server_congestion: server.and_then(|server| server.congestion.clone()),
-                    ..plan.clone()
-                };
-                scenarios.push(Scenario::new(plan.scenario.clone(), parameters.parameters()));
+                let plan = plan.clone().with(|plan| {
+                    plan.target.known.engine = server.and_then(|server| server.engine.clone());
+                    plan.target.known.congestion = server.and_then(|server| server.congestion.clone());
+                });
+                scenarios.push(plan.stored_scenario());
             }
         }
         scenarios
@@ -359,8 +347,9 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
-    use crate::result::{Mask, Payload};
+    use crate::load::Transport;
     use crate::run::Wait;
+    use crate::trust::Trust;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
         let words = ["sparring-loadgen", "run"].iter().chain(arguments);
@@ -378,87 +367,38 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_reaches_the_plan() {
-        let line = "ws://h:{port}/x -c 9 -t 3 --cpus 4-6 -d 3s -w 0 --settle 1ms -s 1KiB --pipeline 4 --text --seed 7 \
-                    --connect-timeout 2s --timeout 1s --spawn-cpus 0,1 --tag name --engine epoll --congestion reno";
-        let words = line.split_ascii_whitespace().chain(["--spawn", "server -p {port}"]).collect::<Vec<_>>();
-        let plan = plan(&words).expect("flags");
-        assert_eq!((plan.connections, plan.threads, plan.pipeline, plan.message_bytes), (9, 3, 4, 1024));
-        assert_eq!((plan.cpus, plan.seed, plan.payload), (vec![4, 5, 6], 7, Payload::TextMixed));
-        let times = [plan.measure, plan.warmup, plan.settle, plan.connect_timeout, plan.answer_timeout];
-        assert_eq!(times.map(|time| time.as_millis()), [3000, 0, 1, 2000, 1000]);
-        let spawn = plan.spawn.expect("a server");
+    fn flags_reach_the_plan() {
+        let line = "wss://h:{port}/x -t 3 --cpus 4-6 --spawn-cpus 0,1 --tag name --congestion reno --wait spin \
+                    --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b --origin http://o --insecure -R 50k";
+        let words = line.split_ascii_whitespace();
+        let words = words.chain(["--spawn", "server -p {port}", "--header", "X-A: b"]).collect::<Vec<_>>();
+        let Plan { scenario, load, target, placement, .. } = plan(&words).expect("flags");
+        assert_eq!(
+            (scenario.as_str(), load.transport, load.rate_per_s),
+            ("name", Transport::Wss, Some(50e3))
+        );
+        assert_eq!((placement.threads, placement.cpus), (3, vec![4, 5, 6]));
+        assert_eq!((placement.wait, placement.source_ips.len()), (Some(Wait::Spin), 3));
+        assert_eq!(placement.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
+        let spawn = target.spawn.expect("a server");
         assert_eq!((spawn.command.len(), spawn.cpus), (3, vec![0, 1]));
-        assert_eq!(plan.scenario, "name");
-        assert_eq!(plan.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
-    }
-
-    #[test]
-    fn rates_and_waiting_reach_the_plan() {
-        let open = plan(&[
-            "ws://h/",
-            "-R",
-            "50k",
-            "--arrival",
-            "burst:8",
-            "--max-outstanding",
-            "9",
-            "--wait",
-            "spin",
-        ]);
-        let open = open.expect("flags");
-        assert_eq!((open.rate_per_s, open.arrival.to_string().as_str()), (Some(50_000.0), "burst:8"));
-        assert_eq!((open.max_outstanding, open.wait), (9, Some(Wait::Spin)));
-        let each = plan(&["ws://h/", "-c", "8", "--rate-per-connection", "200/100ms"]).expect("flags");
-        assert_eq!(each.rate_per_s, Some(16_000.0));
-        assert!(plan(&["ws://h/", "-R", "1", "--rate-per-connection", "1"]).is_err());
-    }
-
-    #[test]
-    fn shapes_reach_the_plan() {
-        let line = "ws://h/ -n 1000 --payload-size-list 64:9,4096:1 --fragments 3 --mask fixed --no-verify --idle 7 \
-                    --connect-rate 10k --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b --origin http://o \
-                    --ping-interval 1s --messages-per-connection 10 --channel-lifetime 5s --reconnect";
-        let words = line.split_ascii_whitespace().chain(["--header", "X-A: b"]).collect::<Vec<_>>();
-        let plan = plan(&words).expect("flags");
-        assert_eq!((plan.messages, plan.message_sizes), (Some(1000), vec![(64, 9), (4096, 1)]));
-        assert_eq!((plan.measure.as_secs(), plan.warmup.as_secs()), (3600, 0));
-        assert_eq!((plan.fragments, plan.mask, plan.verify, plan.idle), (3, Mask::Fixed, false, 7));
-        assert_eq!((plan.connect_rate, plan.source_ips.len()), (Some(10_000.0), 3));
-        assert_eq!((plan.subprotocols.len(), plan.origin.as_deref()), (2, Some("http://o")));
-        assert_eq!(plan.headers, [("X-A".to_owned(), "b".to_owned())]);
+        assert_eq!((target.subprotocols.len(), target.origin.as_deref()), (2, Some("http://o")));
         assert_eq!(
-            (plan.ping_interval, plan.lifetime),
-            (Some(Duration::from_secs(1)), Some(Duration::from_secs(5)))
+            (target.headers, target.trust),
+            (vec![("X-A".to_owned(), "b".to_owned())], Trust::Anybody)
         );
-        assert_eq!((plan.messages_per_connection, plan.reconnect), (Some(10), true));
     }
 
     #[test]
-    fn a_scenario_is_what_flags_do_not_change() {
-        let load = |flags: &[&str]| {
-            let plan = plan(&[&["ws://h/ws", "--scenario"], flags].concat()).expect("a scenario");
-            (plan.scenario, plan.connections, plan.pipeline, plan.message_bytes, plan.messages_per_connection)
-        };
-        assert_eq!(load(&["echo-ws"]), ("echo-ws".to_owned(), 512, 1, 5, None));
+    fn a_scenario_names_the_run_and_needs_its_protocol() {
+        let typed = plan(&["ws://h/ws", "--scenario", "echo-ws-limited", "-s", "9"]).expect("a scenario");
         assert_eq!(
-            load(&["echo-ws-pipeline", "-c", "4096"]),
-            ("echo-ws-pipeline".to_owned(), 4096, 16, 5, None)
+            (typed.scenario.as_str(), typed.load.messages_per_connection),
+            ("echo-ws-limited", Some(10))
         );
-        assert_eq!(
-            load(&["echo-ws-limited", "-s", "9"]),
-            ("echo-ws-limited".to_owned(), 512, 1, 9, Some(10))
-        );
-        assert_eq!(load(&["connect", "--tag", "x"]), ("x".to_owned(), 64, 1, 32, Some(1)));
-    }
-
-    #[test]
-    fn kinds_of_payload() {
-        let kind = |flags: &[&str]| plan(&[&["ws://h/"], flags].concat()).map(|plan| plan.payload);
-        assert_eq!(kind(&["--binary"]), Ok(Payload::Binary));
-        assert_eq!(kind(&["--text-kind", "ascii"]), Ok(Payload::TextAscii));
-        assert_eq!(kind(&["--text", "--text-kind", "mixed"]), Ok(Payload::TextMixed));
-        assert!(kind(&["--text", "--binary"]).expect_err("both").contains("--binary"));
+        assert_eq!(typed.load.message_bytes, 9.into());
+        let error = plan(&["ws://h/", "--scenario", "tcp"]).expect_err("raw bytes");
+        assert!(error.contains("`tcp` needs a tcp:// URL"), "{error}");
     }
 
     #[test]
@@ -476,7 +416,7 @@ mod tests {
             (&["--max-outstanding", "0"], "--max-outstanding"),
             (&["--wait", "patiently"], "--wait"),
             (&["-n", "0"], "-n"),
-            (&["--payload-size-list", "64:0"], "--payload-size-list"),
+            (&["--payload-size-list", "64:0"], "-s"),
             (&["--fragments", "0"], "--fragments"),
             (&["--mask", "zero"], "--mask"),
             (&["--connect-rate", "0"], "--connect-rate"),
@@ -487,7 +427,7 @@ mod tests {
             (&["--ping-interval", "0"], "--ping-interval"),
             (&["--channel-lifetime", "0"], "--channel-lifetime"),
             (&["--messages-per-connection", "0"], "--messages-per-connection"),
-            (&["--scenario", "none"], "--scenario"),
+            (&["--scenario", "none"], "`none` is unknown"),
             (&["-w", "soon"], "--warmup"),
             (&["-s", "large"], "--size"),
             (&["-s", "1GiB"], "-s"),

@@ -8,8 +8,8 @@ use engine::EngineChoice;
 
 use super::report::{line, span};
 use super::terminal::Terminal;
-use super::value::time;
 use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, start_log};
+use crate::load::value::time;
 use crate::result::table::grouped;
 use crate::selfcheck::{
     Case, Finding, Judgement, Quantile, Report, SelfcheckError, Spread, Stall, StallCheck, own_server,

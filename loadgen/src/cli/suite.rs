@@ -17,8 +17,8 @@ use crate::suite::{
 
 use super::keep::{keep, no_fault};
 use super::terminal::Terminal;
-use super::value::time;
 use super::{EXIT_STATUS, Failure, catch_signals, print_line, start_log};
+use crate::load::value::time;
 
 const SIDE_BY_SIDE: &str = "Side by side (engines, arms, peers)";
 
@@ -246,12 +246,12 @@ impl SuiteArguments {
         specs.retain(|spec| arms.iter().filter(|arm| arm.takes(spec)).count() >= 2);
         if let Some(unknown) = self.scenarios.iter().find(|name| specs.iter().all(|spec| spec.name != **name))
         {
-            let names: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
+            let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
             let names = names.join(", ");
             return Err(Failure::Usage(format!("--scenarios: unknown scenario `{unknown}`: of {names}")));
         }
         if !self.scenarios.is_empty() {
-            specs.retain(|spec| self.scenarios.iter().any(|name| name == spec.name));
+            specs.retain(|spec| self.scenarios.iter().any(|name| *name == spec.name));
         }
         Ok(specs)
     }
@@ -371,7 +371,10 @@ mod tests {
             "--congestion=reno",
         ]);
         assert_eq!(options.arms.last().map(|arm| arm.name.as_str()), Some("theirs"));
-        assert_eq!(options.scenarios.iter().map(|spec| spec.name).collect::<Vec<_>>(), ["echo", "pipeline"]);
+        assert_eq!(
+            options.scenarios.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(),
+            ["echo", "pipeline"]
+        );
         assert_eq!((options.rounds, options.measure.as_secs(), options.warmup), (2, 2, Duration::ZERO));
         assert_eq!(options.setup.engine, Some(EngineKind::Epoll));
         assert_eq!(options.setup.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::result::{Parameters, Run};
+use crate::load::Load;
+use crate::result::Run;
 
 /// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
 /// work, and the whole memory is the steadier figure.
@@ -136,7 +137,7 @@ impl Metric {
     /// Few, because each takes some of the certainty of the others: throughput, server CPU and memory under a load that
     /// saturates (a closed loop), latencies under a fixed rate.
     #[must_use]
-    pub fn is_gated(self, load: &Parameters) -> bool {
+    pub fn is_gated(self, load: &Load) -> bool {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
             Self::P50 | Self::P99 => load.rate_per_s.is_some(),
@@ -151,7 +152,7 @@ impl Metric {
 
     /// Its value in a run; `None` where the run does not carry it.
     #[must_use]
-    pub fn of(self, run: &Run, load: &Parameters) -> Option<f64> {
+    pub fn of(self, run: &Run, load: &Load) -> Option<f64> {
         let latency = &run.latency_ns.corrected;
         match self {
             Self::Throughput => Some(run.rate_per_s),
@@ -159,8 +160,8 @@ impl Metric {
             Self::P50 => latency.p50.map(|ns| ns as f64),
             Self::P99 => latency.p99.map(|ns| ns as f64),
             Self::P99_9 => latency.p99_9.map(|ns| ns as f64),
-            Self::Memory => memory(run, load.connections + load.idle.unwrap_or(0)),
-            Self::Enters => run.server.as_ref()?.enters_per_message(load.transport, load.message_bytes),
+            Self::Memory => memory(run, load.connections + load.idle),
+            Self::Enters => run.server.as_ref()?.enters_per_message(load),
             Self::Switches => {
                 let server = run.server.as_ref()?;
                 Some(server.voluntary_switches_per_message? + server.involuntary_switches_per_message?)
@@ -246,9 +247,8 @@ mod tests {
     #[test]
     fn five_metrics_are_judged_over_both_loads() {
         let closed = example::document().scenarios[0].parameters.clone();
-        let open = Parameters { rate_per_s: Some(1000.0), ..closed.clone() };
-        let gated =
-            |load: &Parameters| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
+        let open = Load { rate_per_s: Some(1000.0), ..closed.clone() };
+        let gated = |load: &Load| Metric::ALL.into_iter().filter(|m| m.is_gated(load)).collect::<Vec<_>>();
         assert_eq!(gated(&closed), [Metric::Throughput, Metric::ServerCpu, Metric::Memory]);
         assert_eq!(gated(&open), [Metric::P50, Metric::P99]);
     }
@@ -276,9 +276,9 @@ mod tests {
         assert_eq!((of(Metric::ServerCpu), of(Metric::GeneratorCpu)), (Some(4.0), Some(3.0)));
         assert_eq!((of(Metric::Enters), of(Metric::Memory)), (Some(0.03), Some(93_750.0)));
         assert!(of(Metric::P50).is_some_and(|us| (100.0..150.0).contains(&us)));
-        let many = Parameters { connections: 4000, ..load.clone() };
+        let many = Load { connections: 4000, ..load.clone() };
         assert_eq!(Metric::Memory.of(run, &many), Some(250.5));
-        let idle = Parameters { connections: 1, idle: Some(4000), ..load.clone() };
+        let idle = Load { connections: 1, idle: 4000, ..load.clone() };
         assert_eq!(Metric::Memory.of(run, &idle), Some(250.5));
         let unknown = Run { server: None, ..run.clone() };
         assert_eq!((Metric::Memory.of(&unknown, load), Metric::ServerCpu.of(&unknown, load)), (None, None));

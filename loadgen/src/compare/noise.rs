@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::metric::Metric;
 use super::sides::pairs;
 use super::statistics::{log_ratio, signed_rank};
-use crate::result::{Document, Parameters, Scenario};
+use crate::load::Load;
+use crate::result::{Document, Scenario, Setting};
 
 /// Duels drawn from the recorded pairs.
 const RESAMPLES: usize = 2000;
@@ -113,8 +114,7 @@ impl Noises {
     #[must_use]
     pub fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
         self.sessions.iter().find_map(|(file, document)| {
-            let recorded =
-                document.scenarios.iter().filter(|one| is_like(&one.parameters, &scenario.parameters));
+            let recorded = document.scenarios.iter().filter(|one| is_like(one, scenario));
             let noise =
                 recorded.filter_map(|recorded| of_metric(document, recorded, metric, pairs)).next()?;
             Some((noise, file.as_str()))
@@ -122,15 +122,14 @@ impl Noises {
     }
 }
 
-/// Whether two loads are alike enough for the noise of one to be that of the other: all is equal but the exact fixed rate,
-/// which follows the server's capacity, and what only one side may know of its server.
-fn is_like(one: &Parameters, other: &Parameters) -> bool {
-    let essence = |load: &Parameters| Parameters {
-        rate_per_s: load.rate_per_s.map(|_| 0.0),
-        server_engine: None,
-        server_threads: None,
-        seed: 0,
-        ..load.clone()
+/// Returns true where the noise of one scenario is that of the other. The exact fixed rate follows the server's capacity,
+/// and the server's settings may be known in one of them alone.
+fn is_like(one: &Scenario, other: &Scenario) -> bool {
+    let essence = |scenario: &Scenario| {
+        let load = &scenario.parameters;
+        let load = Load { rate_per_s: load.rate_per_s.map(|_| 0.0), seed: 0, ..load.clone() };
+        let server = Setting { engine: None, threads: None, ..scenario.server.clone() };
+        (load, scenario.generator.clone(), server)
     };
     essence(one) == essence(other)
 }
@@ -192,7 +191,7 @@ mod tests {
         let mut scenario = old.scenarios[0].clone();
         let (noise, file) = noises.find(&scenario, Metric::Throughput, 10).expect("recorded");
         assert_eq!((noise.recorded, file), (12, "new"));
-        scenario.parameters.server_engine = None;
+        scenario.server.engine = None;
         assert!(noises.find(&scenario, Metric::Throughput, 10).is_some());
         scenario.parameters.connections += 1;
         assert!(noises.find(&scenario, Metric::Throughput, 10).is_none());

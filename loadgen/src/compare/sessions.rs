@@ -1,6 +1,6 @@
 //! Whether two stored sessions may be compared at all.
 
-use crate::result::{Document, Parameters, Scenario, cautions};
+use crate::result::{Document, Scenario, cautions};
 
 /// Why `new` does not compare with `base`, one sentence each; none where it does.
 #[must_use]
@@ -20,7 +20,7 @@ pub fn refusals(base: &Document, new: &Document) -> Vec<String> {
         refusals.push(format!("They share no scenario: {}, now {}.", names(base), names(new)));
     }
     for (before, after) in shared.iter().filter(|(before, after)| before.hash != after.hash) {
-        let different = differences(&before.parameters, &after.parameters).join(", ");
+        let different = differences(before, after).join(", ");
         refusals.push(format!("The scenario {} is another: {different}.", after.name));
     }
     refusals
@@ -41,11 +41,19 @@ fn names(document: &Document) -> String {
     document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// `engine uring, now epoll` for each parameter that differs.
-fn differences(before: &Parameters, after: &Parameters) -> Vec<String> {
-    let fields = |parameters: &Parameters| match serde_json::to_value(parameters) {
+/// Returns `server engine uring, now epoll` for each value that differs.
+fn differences(before: &Scenario, after: &Scenario) -> Vec<String> {
+    let object = |value: serde_json::Result<serde_json::Value>| match value {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
+    };
+    let fields = |scenario: &Scenario| {
+        let mut fields = object(serde_json::to_value(&scenario.parameters));
+        for (end, setting) in [("generator", &scenario.generator), ("server", &scenario.server)] {
+            let setting = object(serde_json::to_value(setting));
+            fields.extend(setting.into_iter().map(|(key, value)| (format!("{end} {key}"), value)));
+        }
+        fields
     };
     let (before, after) = (fields(before), fields(after));
     let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
@@ -84,11 +92,10 @@ mod tests {
         one(|new| new.scenarios.iter_mut().for_each(|s| s.name.push('2')), &["no scenario", "echo2"]);
         one(
             |new| {
-                let mut parameters = new.scenarios[0].parameters.clone();
-                parameters.server_engine = Some("epoll".into());
-                new.scenarios[0] = Scenario::new("echo", parameters);
+                new.scenarios[0].server.engine = Some("epoll".into());
+                new.scenarios[0].rehash();
             },
-            &["echo", "server_engine uring, now epoll"],
+            &["echo", "server engine uring, now epoll"],
         );
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
-use crate::result::{Document, Parameters, Run, Scenario, median};
+use crate::load::Load;
+use crate::result::{Document, Run, Scenario, median};
 
 /// The names of the two sides of a duel, as runs carry them.
 pub const SIDES: [&str; 2] = ["A", "B"];
@@ -77,7 +78,7 @@ impl Comparison {
                 collected.left_out.push(format!("{}: only in the newer session.", scenario.name));
                 continue;
             };
-            let samples = |document: &Document, load: &Parameters, metric: Metric| {
+            let samples = |document: &Document, load: &Load, metric: Metric| {
                 let runs = newer_side(document).filter(|run| run.scenario == scenario.name && is_sound(run));
                 runs.map(|run| metric.of(run, load)).collect::<Option<Vec<f64>>>()
             };

@@ -16,11 +16,10 @@ pub const SHARE_OF_CAPACITY: f64 = 0.5;
 /// What the capacity is measured with: the load itself, but shorter.
 pub(super) fn plan(load: &Plan) -> Plan {
     let longest = Duration::from_secs(3);
-    Plan {
-        measure: load.measure.min(longest),
-        warmup: load.warmup.min(Duration::from_secs(1)),
-        ..load.clone()
-    }
+    load.clone().with(|plan| {
+        plan.load.measure = load.load.measure.min(longest);
+        plan.load.warmup = load.load.warmup.min(Duration::from_secs(1));
+    })
 }
 
 pub(super) fn duration(load: &Plan) -> Duration {
@@ -54,8 +53,8 @@ mod tests {
     #[test]
     fn the_calibration_run_is_short() {
         let load = Plan::new("ws://h/".parse().expect("url"), engine::EngineKind::Epoll);
-        assert_eq!(plan(&load).measure, Duration::from_secs(3));
-        let short = Plan { measure: Duration::from_millis(200), ..load };
-        assert_eq!(plan(&short).measure, Duration::from_millis(200));
+        assert_eq!(plan(&load).load.measure, Duration::from_secs(3));
+        let short = load.with(|plan| plan.load.measure = Duration::from_millis(200));
+        assert_eq!(plan(&short).load.measure, Duration::from_millis(200));
     }
 }

@@ -6,7 +6,7 @@ use super::{DuelError, Fixed, Options, about, calibration};
 use crate::compare::sides::SIDES;
 use crate::experiment::{Cell, Execute, Notes, Repeats, Session};
 use crate::machine::Machine;
-use crate::result::{Arm, Document, Run, SCHEMA, Scenario, Utc};
+use crate::result::{Arm, Document, Run, SCHEMA, Utc};
 use crate::run::{Plan, Progress};
 use crate::subject::{Subject, Tool};
 
@@ -18,7 +18,7 @@ const REPLACED: u32 = 2;
 
 /// How long a run of this plan takes.
 pub(super) fn run_duration(plan: &Plan) -> Duration {
-    plan.settle + plan.warmup + plan.measure + AROUND_A_RUN
+    plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN
 }
 
 /// Measures all pairs and returns the session, without its verdict.
@@ -54,7 +54,7 @@ pub fn measure(
     }
     let document = Document {
         schema: SCHEMA,
-        tool: Tool::this(options.load.engine.name()),
+        tool: Tool::this(options.load.placement.engine.name()),
         subject: arms[1].subject.clone(),
         arms,
         machine,
@@ -68,7 +68,7 @@ pub fn measure(
             interrupted,
             marks: options.marks.iter().cloned().chain(repeats.marks).collect(),
         },
-        scenarios: loads.iter().map(|load| Scenario::new(&load.scenario, load.parameters())).collect(),
+        scenarios: loads.iter().map(Plan::stored_scenario).collect(),
         runs,
         counts: Vec::new(),
         verdict: None,
@@ -98,14 +98,17 @@ struct Pairs<'a> {
 impl Pairs<'_> {
     /// The loads of a pair: one that saturates, and one at a fixed rate where that is wanted.
     fn loads(&mut self) -> Result<Vec<Plan>, DuelError> {
-        let saturating = Plan { rate_per_s: None, ..self.options.load.clone() };
+        let saturating = self.options.load.clone().with(|plan| plan.load.rate_per_s = None);
         let rate = match self.options.fixed {
             Fixed::Off => return Ok(vec![saturating]),
             Fixed::Rate(rate) => rate,
             Fixed::Calibrated => self.calibrate(&saturating)?,
         };
         let scenario = format!("{}-fixed", saturating.scenario);
-        let fixed = Plan { scenario, rate_per_s: Some(rate), ..saturating.clone() };
+        let fixed = saturating.clone().with(|plan| {
+            plan.scenario = scenario;
+            plan.load.rate_per_s = Some(rate);
+        });
         Ok(vec![saturating, fixed])
     }
 
@@ -125,7 +128,10 @@ impl Pairs<'_> {
 
     fn cell(&self, load: &Plan, side: usize) -> Cell {
         let spawn = Some(self.options.servers[side].clone());
-        let plan = Plan { arm: SIDES[side].to_owned(), spawn, ..load.clone() };
+        let plan = load.clone().with(|plan| {
+            plan.arm = SIDES[side].to_owned();
+            plan.target.spawn = spawn;
+        });
         Cell::new(plan, self.subjects[side].build.as_deref())
     }
 
@@ -204,7 +210,7 @@ mod tests {
         Options {
             kind: SessionKind::Ab,
             servers: [server("old"), server("new")],
-            load: Plan { scenario: "echo".into(), ..Plan::new(url, engine::EngineKind::Epoll) },
+            load: Plan::new(url, engine::EngineKind::Epoll).with(|plan| plan.scenario = "echo".into()),
             fixed,
             pairs,
             tag: Some("t".into()),
@@ -242,12 +248,12 @@ mod tests {
     fn pairs_alternate_and_every_run_has_a_server_of_its_side() {
         let order = RefCell::new(Vec::new());
         let watched = |plan: &Plan, progress: &mut dyn Progress| {
-            let command = plan.spawn.as_ref().expect("a server").command[0].clone();
+            let command = plan.target.spawn.as_ref().expect("a server").command[0].clone();
             assert_eq!(command.ends_with("old"), plan.arm == "A");
             order.borrow_mut().push(format!(
                 "{}{}",
                 plan.arm,
-                if plan.rate_per_s.is_some() { "r" } else { "" }
+                if plan.load.rate_per_s.is_some() { "r" } else { "" }
             ));
             instant(plan, progress)
         };
@@ -266,7 +272,7 @@ mod tests {
     fn the_rate_is_calibrated_on_side_a_before_the_first_pair() {
         let first = RefCell::new(None);
         let watched = |plan: &Plan, progress: &mut dyn Progress| {
-            first.borrow_mut().get_or_insert((plan.arm.clone(), plan.rate_per_s, plan.measure));
+            first.borrow_mut().get_or_insert((plan.arm.clone(), plan.load.rate_per_s, plan.load.measure));
             instant(plan, progress)
         };
         let document = made(&options(1, Fixed::Calibrated), &watched, &mut Silent).expect("made");
@@ -314,7 +320,7 @@ mod tests {
     fn apart(pairs: u32) -> Options {
         let mut options = options(pairs, Fixed::Off);
         options.servers.iter_mut().for_each(|server| server.cpus = vec![0]);
-        options.load.cpus = vec![1];
+        options.load.placement.cpus = vec![1];
         options
     }
 
@@ -346,7 +352,7 @@ mod tests {
     #[test]
     fn who_shares_a_processor_waits_for_the_other_and_repeats_nothing() {
         let mut shared = apart(8);
-        shared.load.cpus = vec![0];
+        shared.load.placement.cpus = vec![0];
         for options in [shared, options(8, Fixed::Off)] {
             let document = made(&options, &disturbed(u32::MAX), &mut Silent).expect("made");
             assert_eq!(attempts(&document).iter().sum::<usize>(), 0);

@@ -13,8 +13,10 @@ pub const MOST_STOLEN: f64 = 0.05;
 
 /// Whether waiting tells of others: server and generator each have processors of their own.
 pub(super) fn is_told(plan: &Plan) -> bool {
-    let server = plan.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
-    !plan.cpus.is_empty() && !server.is_empty() && server.iter().all(|cpu| !plan.cpus.contains(cpu))
+    let server = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
+    !plan.placement.cpus.is_empty()
+        && !server.is_empty()
+        && server.iter().all(|cpu| !plan.placement.cpus.contains(cpu))
 }
 
 /// What disturbed a run, in words; `None` where nothing did, or nothing is known.

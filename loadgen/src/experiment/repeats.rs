@@ -200,7 +200,7 @@ impl<'a> Repeats<'a> {
         progress: &mut dyn Progress,
         notes: Notes<'_>,
     ) -> Made {
-        let plan = Plan { pair, ..cell.plan.clone() };
+        let plan = cell.plan.clone().with(|plan| plan.pair = pair);
         let name = (self.name)(&plan);
         let mut attempts = Vec::new();
         loop {
@@ -395,7 +395,10 @@ mod tests {
     fn plan() -> Plan {
         let spawn = Some(Spawn { command: vec!["server".to_owned()], cpus: vec![0] });
         let url = "ws://127.0.0.1:{port}/".parse().expect("url");
-        Plan { spawn, cpus: vec![1], ..Plan::new(url, engine::EngineKind::Epoll) }
+        Plan::new(url, engine::EngineKind::Epoll).with(|plan| {
+            plan.target.spawn = spawn;
+            plan.placement.cpus = vec![1];
+        })
     }
 
     /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the last of

@@ -6,7 +6,8 @@ use super::svg::{Chart, Scale};
 use super::{Side, SideRuns};
 use crate::compare::table::figure;
 use crate::compare::{Metric, sides::is_sound};
-use crate::result::{Parameters, Second, median, percentile};
+use crate::load::Load;
+use crate::result::{Second, median, percentile};
 
 /// A chart and the name of its file.
 pub(super) struct Named {
@@ -15,7 +16,7 @@ pub(super) struct Named {
 }
 
 /// All charts of a scenario that its runs have something for.
-pub(super) fn of_scenario(load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
+pub(super) fn of_scenario(load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
     let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(|chart| Named { name, chart });
     // At a fixed rate every run does the same; what differs is how long it takes.
     let first = match load.rate_per_s {
@@ -33,7 +34,7 @@ pub(super) fn of_scenario(load: &Parameters, sides: &[Side<'_>], runs: &[SideRun
 }
 
 /// Every run of every side as a dot, a row for each side, with the median as a mark.
-fn dots(metric: Metric, load: &Parameters, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Option<Chart> {
+fn dots(metric: Metric, load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let value = |run| metric.of(run, load).map(|value| metric.shown(value));
     let all: Vec<f64> = runs.iter().flatten().filter_map(|run| value(run)).collect();
     if all.is_empty() {

@@ -4,11 +4,14 @@ mod charts;
 mod svg;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::compare::table::{figure, headline, percent};
 use crate::compare::{Comparison, Judgement, ThresholdSource, Verdict};
+use crate::load::Load;
+use crate::load::{Payload, Transport};
 use crate::machine::Machine;
-use crate::result::{Document, Parameters, Payload, Run, Stored, Transport};
+use crate::result::{Document, Run, Stored};
 use crate::subject::Subject;
 
 use svg::{COLOURS, escape};
@@ -263,8 +266,8 @@ fn notes(documents: &[Document], context: &Context) -> String {
 }
 
 /// Every scenario once, in the order of the first session that has it.
-fn scenarios(documents: &[Document]) -> Vec<(&str, &Parameters)> {
-    let mut found: Vec<(&str, &Parameters)> = Vec::new();
+fn scenarios(documents: &[Document]) -> Vec<(&str, &Load)> {
+    let mut found: Vec<(&str, &Load)> = Vec::new();
     for scenario in documents.iter().flat_map(|document| &document.scenarios) {
         if found.iter().all(|(name, _)| *name != scenario.name) {
             found.push((&scenario.name, &scenario.parameters));
@@ -273,7 +276,7 @@ fn scenarios(documents: &[Document]) -> Vec<(&str, &Parameters)> {
     found
 }
 
-fn describe(load: &Parameters) -> String {
+fn describe(load: &Load) -> String {
     let kind = match (load.transport, load.payload) {
         (Transport::Tcp, _) => "raw bytes",
         (_, Payload::Binary) => "binary",
@@ -291,7 +294,7 @@ fn describe(load: &Parameters) -> String {
         "{} connections{tls}, {} bytes {kind}, {how}; {} s measured",
         load.connections,
         load.message_bytes,
-        load.measure_ns as f64 / 1e9,
+        load.measure.as_secs_f64(),
     )
 }
 
@@ -362,14 +365,14 @@ fn command(document: &Document) -> String {
     };
     let fixed = document.scenarios.iter().find_map(|scenario| scenario.parameters.rate_per_s);
     let rate = fixed.map(|rate| format!(" -R {rate}")).unwrap_or_default();
-    let seconds = |ns: u64| format!("{}ms", ns / 1_000_000);
+    let seconds = |span: Duration| format!("{}ms", span.as_millis());
     let flags = format!(
         "-c {} --pipeline {} -s {}{kind}{rate} -d {} -w {}",
         load.connections,
         load.pipeline,
         load.message_bytes,
-        seconds(load.measure_ns),
-        seconds(load.warmup_ns)
+        seconds(load.measure),
+        seconds(load.warmup)
     );
     let pairs = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let name = |subject: &Subject| subject.command.clone().unwrap_or_else(|| "SERVER".to_owned());

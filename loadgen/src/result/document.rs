@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::arrival::Arrival;
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::load::{Load, Transport};
 use crate::machine::Machine;
 use crate::subject::{Subject, Tool};
 
 /// The version of the document this program writes, and the highest it reads.
 ///
 /// Raised when the meaning of a field changes or a required field is added, not for an optional one.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One measured session: what was measured, by what, where, and every run of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,98 +192,48 @@ pub struct Count {
 pub struct Scenario {
     /// Unique within the document, such as `pipeline` or `echo@epoll`.
     pub name: String,
-    /// [`Parameters::hash`]: results compare only where it is equal.
+    /// Hash of the three values below: results compare only where it is equal. It is computed anew when a document is
+    /// read, so that a field that is added later, with its default, leaves results comparable.
     pub hash: String,
-    /// What was asked for.
-    pub parameters: Parameters,
+    /// The traffic that was asked for.
+    pub parameters: Load,
+    /// Settings of the generator. Which processors it had is recorded with the run.
+    pub generator: Setting,
+    /// Settings of the server, as far as they are known.
+    #[serde(default)]
+    pub server: Setting,
+}
+
+/// Settings of one end that decide whether results compare.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The engine, by name; `null` where the end is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// Threads; `null` as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
+    /// Congestion control of the sockets; `null`: the machine's default, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<String>,
 }
 
 impl Scenario {
-    /// Names `parameters` and computes their hash.
+    /// Returns a scenario with its hash.
     #[must_use]
-    pub fn new(name: impl Into<String>, parameters: Parameters) -> Self {
-        Self { name: name.into(), hash: parameters.hash(), parameters }
+    pub fn new(name: impl Into<String>, parameters: Load, generator: Setting, server: Setting) -> Self {
+        let mut scenario = Self { name: name.into(), hash: String::new(), parameters, generator, server };
+        scenario.rehash();
+        scenario
     }
-}
 
-/// Everything that defines the load. What differs between machines (which cores were used) is recorded with the run.
-///
-/// A parameter added later is an `Option` that is left out when it is `None`, so that old hashes stay what they are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parameters {
-    /// What is spoken on the connection.
-    pub transport: Transport,
-    /// Open connections.
-    pub connections: u32,
-    /// Messages in flight on each connection (`--pipeline`) of a closed loop; an open loop is not bound by it.
-    pub pipeline: u32,
-    /// Bytes of each message: the payload over `ws`, everything over `tcp`.
-    pub message_bytes: u64,
-    /// What the messages are made of.
-    pub payload: Payload,
-    /// Planned messages per second over all connections; `null` in a closed loop.
-    #[serde(default)]
-    pub rate_per_s: Option<f64>,
-    /// How planned messages are spread over time; `null` in a closed loop.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arrival: Option<Arrival>,
-    /// Threads of the generator.
-    pub threads: u32,
-    /// The generator's engine, by name.
-    pub engine: String,
-    /// The server's engine, by name; `null` where the server is not ours or was not started by the generator.
-    #[serde(default)]
-    pub server_engine: Option<String>,
-    /// Threads of the server; `null` as above.
-    #[serde(default)]
-    pub server_threads: Option<u32>,
-    /// Warm-up that was asked for, nanoseconds.
-    pub warmup_ns: u64,
-    /// Measured window that was asked for, nanoseconds.
-    pub measure_ns: u64,
-    /// Whether every echo's content was compared with what was sent.
-    pub verify: bool,
-    /// The seed payloads and masking keys derive from.
-    pub seed: u64,
-    /// Sizes and their weights, `64:9,4096:1`, where there are several; `message_bytes` is then their mean.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_sizes: Option<String>,
-    /// Frames of each message, where it is more than one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fragments: Option<u32>,
-    /// Connections beside `connections` that only stay open.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle: Option<u32>,
-    /// Messages after which a connection is closed and another opened in its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub messages_per_connection: Option<u32>,
-    /// Time after which a connection is closed and another opened in its place, nanoseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lifetime_ns: Option<u64>,
-    /// Time between two pings on a connection, nanoseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ping_interval_ns: Option<u64>,
-    /// Messages to be sent in the window, which then ends with the last echo.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub messages: Option<u64>,
-    /// Distinct masking keys per connection; `null` where there are none (`tcp`) or each frame has a fresh one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mask_keys_per_connection: Option<u32>,
-    /// Congestion control of the generator's sockets; `None`: the machine's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub congestion: Option<String>,
-    /// Congestion control of the server's sockets; `None`: the machine's default, or not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_congestion: Option<String>,
-}
-
-impl Parameters {
-    /// Twelve hexadecimal digits of SHA-256 over the parameters as JSON with sorted keys.
-    #[must_use]
-    pub fn hash(&self) -> String {
+    /// Sets the hash to twelve hexadecimal digits of SHA-256 over what decides whether results compare, as JSON
+    /// with sorted keys.
+    pub(crate) fn rehash(&mut self) {
         // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
-        let canonical = serde_json::to_value(self).map(|value| value.to_string()).unwrap_or_default();
-        short_hash(canonical.as_bytes())
+        let values = (&self.parameters, &self.generator, &self.server);
+        let canonical = serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
+        self.hash = short_hash(canonical.as_bytes());
     }
 }
 
@@ -292,59 +242,6 @@ impl Parameters {
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Masking keys of the frames that are sent (RFC 6455 section 5.3).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mask {
-    /// A fresh one for each frame.
-    #[default]
-    Random,
-    /// The same one for all.
-    Fixed,
-}
-
-/// What is spoken on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// WebSocket over TCP (RFC 6455).
-    Ws,
-    /// WebSocket over TLS.
-    Wss,
-    /// Raw bytes over TCP: the limit to measure against.
-    Tcp,
-}
-
-impl Transport {
-    /// As it stands in a URL before the `://`.
-    #[must_use]
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Ws => "ws",
-            Self::Wss => "wss",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// Whether messages are framed; otherwise there are only bytes.
-    #[must_use]
-    pub fn is_websocket(self) -> bool {
-        self != Self::Tcp
-    }
-}
-
-/// What messages are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Payload {
-    /// Seeded random bytes in binary messages.
-    Binary,
-    /// Seeded ASCII in text messages.
-    TextAscii,
-    /// Seeded text of mixed scripts (Latin, Cyrillic, CJK, emoji) in text messages.
-    TextMixed,
 }
 
 /// One run: one set of connections against one server process.
@@ -731,13 +628,13 @@ impl Server {
     ///
     /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from the bytes.
     #[must_use]
-    pub fn enters_per_message(&self, transport: Transport, message_bytes: u64) -> Option<f64> {
+    pub fn enters_per_message(&self, load: &Load) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
-        let messages = match transport {
-            Transport::Ws | Transport::Wss => *self.counters.get("messages")?,
-            Transport::Tcp => self.counters.get("bytes_in")?.checked_div(message_bytes)?,
+        let messages = match load.transport {
+            Transport::Ws | Transport::Wss => *self.counters.get("messages")? as f64,
+            Transport::Tcp => *self.counters.get("bytes_in")? as f64 / load.message_bytes.mean(),
         };
-        (messages > 0).then(|| enters as f64 / messages as f64)
+        (messages > 0.0).then(|| enters as f64 / messages)
     }
 }
 

@@ -1,15 +1,18 @@
 //! A document for tests: two scenarios, one run each.
 
+use std::time::Duration;
+
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Messages, Parameters, Payload,
-    Phases, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind, Transport,
+    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA,
+    Scenario, Second, Server, Session, SessionKind, Setting,
 };
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::load::{Load, Transport};
 use crate::machine::{Limits, Machine};
 use crate::subject::{Subject, Tool};
 
@@ -24,10 +27,7 @@ pub(crate) fn document() -> Document {
         arms: Vec::new(),
         machine: machine(),
         session: session(),
-        scenarios: vec![
-            Scenario::new("echo", parameters(Transport::Ws)),
-            Scenario::new("tcp", parameters(Transport::Tcp)),
-        ],
+        scenarios: vec![scenario("echo", Transport::Ws), scenario("tcp", Transport::Tcp)],
         runs: vec![run("echo", 200_000), run("tcp", 200_000)],
         counts: Vec::new(),
         verdict: None,
@@ -93,34 +93,15 @@ fn session() -> Session {
     }
 }
 
-fn parameters(transport: Transport) -> Parameters {
-    Parameters {
-        transport,
-        connections: 64,
-        pipeline: 1,
-        message_bytes: 32,
-        payload: Payload::Binary,
-        rate_per_s: None,
-        arrival: None,
-        threads: 1,
-        engine: "uring".into(),
-        server_engine: Some("uring".into()),
-        server_threads: Some(1),
-        warmup_ns: 1_000_000_000,
-        measure_ns: 5_000_000_000,
-        verify: true,
-        message_sizes: None,
-        fragments: None,
-        idle: None,
-        messages_per_connection: None,
-        lifetime_ns: None,
-        ping_interval_ns: None,
-        messages: None,
-        seed: 1,
-        mask_keys_per_connection: (transport == Transport::Ws).then_some(4096),
-        congestion: Some("reno".into()),
-        server_congestion: Some("cubic".into()),
-    }
+fn scenario(name: &str, transport: Transport) -> Scenario {
+    let (warmup, measure) = (Duration::from_secs(1), Duration::from_secs(5));
+    let load = Load { transport, warmup, measure, ..Load::default() };
+    let setting = |congestion: &str| Setting {
+        engine: Some("uring".into()),
+        threads: Some(1),
+        congestion: Some(congestion.into()),
+    };
+    Scenario::new(name, load, setting("reno"), setting("cubic"))
 }
 
 /// A run of two seconds at 100,000 echoes a second when `received` is 200,000.

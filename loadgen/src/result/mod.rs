@@ -6,13 +6,13 @@
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
-mod arrival;
 mod change;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
 mod invalid;
 mod latency;
+mod migrate;
 #[cfg(test)]
 mod schema_tests;
 mod selection;
@@ -21,14 +21,13 @@ mod summary;
 pub(crate) mod table;
 mod utc;
 
-pub use arrival::Arrival;
 pub(crate) use change::cautions;
 pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
     Arm, Censored, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
-    Integrity, Latencies, Mask, Messages, Outages, Parameters, Payload, Phases, Pings, Run, SCHEMA, Scenario,
-    Second, Server, Session, SessionKind, Standstill, Transport,
+    Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
+    SessionKind, Setting, Standstill,
 };
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};

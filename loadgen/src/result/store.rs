@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::document::{Document, SCHEMA};
+use super::document::{Document, SCHEMA, Scenario};
+use super::migrate::migrate;
 
 /// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or suite>.json`.
 ///
@@ -146,7 +147,7 @@ impl Store {
 /// As [`Store::load`], but for reading.
 pub fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
     let not_a_result = |reason: String| StoreError::NotAResult { path: path.to_owned(), reason };
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
         if error.is_eof() {
             StoreError::Truncated { path: path.to_owned(), line: error.line() }
         } else {
@@ -160,7 +161,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
         Some(found) if found > u64::from(SCHEMA) => {
             Err(StoreError::HigherSchema { path: path.to_owned(), found })
         }
-        Some(_) => serde_json::from_value(value).map_err(|error| not_a_result(error.to_string())),
+        Some(_) => {
+            migrate(&mut value);
+            let read = serde_json::from_value::<Document>(value);
+            let mut document = read.map_err(|error| not_a_result(error.to_string()))?;
+            document.scenarios.iter_mut().for_each(Scenario::rehash);
+            Ok(document)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::document::{Document, Parameters, Run, Scenario};
+use super::document::{Document, Run, Scenario};
 use super::latency::percentile;
 
 /// The figures of one scenario over its valid runs, or over all of them where none is valid.
@@ -64,7 +64,7 @@ impl Summary {
         Some(Self {
             scenario: scenario.name.clone(),
             hash: scenario.hash.clone(),
-            engine: engine_of(&scenario.parameters),
+            engine: engine_of(scenario),
             runs: runs.len(),
             valid: !valid.is_empty(),
             interrupted: runs.iter().any(|run| run.interrupted),
@@ -72,10 +72,7 @@ impl Summary {
             bytes_per_s: over(&|run| Some(run.bytes_per_s))?,
             server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
             server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
-            enters_per_message: over(&|run| {
-                let Parameters { transport, message_bytes, .. } = scenario.parameters;
-                run.server.as_ref()?.enters_per_message(transport, message_bytes)
-            }),
+            enters_per_message: over(&|run| run.server.as_ref()?.enters_per_message(&scenario.parameters)),
             p50: latency.percentile(0.5),
             p99: latency.percentile(0.99),
             p99_9: latency.percentile(0.999),
@@ -87,8 +84,8 @@ impl Summary {
     }
 }
 
-fn engine_of(parameters: &Parameters) -> String {
-    parameters.server_engine.clone().unwrap_or_else(|| parameters.engine.clone())
+fn engine_of(scenario: &Scenario) -> String {
+    scenario.server.engine.clone().or_else(|| scenario.generator.engine.clone()).unwrap_or_default()
 }
 
 /// The corrected latencies of several runs as one histogram: percentiles are never averaged.
@@ -184,9 +181,10 @@ mod tests {
         // 6,000 enters for 200,000 messages of a WebSocket.
         assert_eq!(of(&document, "echo"), Some(0.03));
         document.runs = vec![example::run("tcp", 60_000)];
-        let bytes = document.scenarios.iter().find(|s| s.name == "tcp").map(|s| s.parameters.message_bytes);
+        let tcp = document.scenarios.iter().find(|scenario| scenario.name == "tcp").expect("the scenario");
+        let bytes = tcp.parameters.message_bytes.largest() as u64;
         let server = document.runs[0].server.as_mut().expect("a server");
-        server.counters.insert("bytes_in".into(), 200_000 * bytes.expect("the scenario"));
+        server.counters.insert("bytes_in".into(), 200_000 * bytes);
         // Reads, of which one may hold many messages.
         server.counters.insert("messages".into(), 10);
         assert_eq!(of(&document, "tcp"), Some(0.03));

@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_widest_table_fits_120_columns() {
         let mut document = example::document();
-        document.scenarios[0].parameters.server_engine = Some("tokio-uring".into());
+        document.scenarios[0].server.engine = Some("tokio-uring".into());
         document.scenarios[1].name = "tcp-pipeline".into();
         let run = &mut document.runs[1];
         run.scenario = "tcp-pipeline".into();

@@ -42,12 +42,12 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         invalid_kinds,
         notes,
         interrupted: measured.interrupted,
-        offered: if plan.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },
+        offered: if plan.load.rate_per_s.is_some() { tally.offered } else { tally.sent.measured },
         sent: tally.sent.measured,
         received,
         messages: Some(tally.messages()),
         rate_per_s: per_second(received as f64),
-        bytes_per_s: per_second(received as f64 * plan.mean_bytes()),
+        bytes_per_s: per_second(received as f64 * plan.load.message_bytes.mean()),
         errors: tally.errors,
         integrity: tally.integrity,
         latency_ns: latencies(tally),
@@ -62,12 +62,13 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             longest_ns: nanos(tally.standstill.longest),
         }),
         cycles: plan
+            .load
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
-        pings: plan.ping_interval.map(|_| tally.pings),
+        pings: plan.load.ping_interval.map(|_| tally.pings),
         server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
             engine,
-            cpus: plan.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
+            cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
             counters,
             ..counted(measured.counted.as_ref(), received, server_cost(plan, &cost, received))
         }),
@@ -128,7 +129,7 @@ fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
         involuntary_switches_per_message: per_each(cost.cpu.involuntary_switches),
         page_faults_per_message: Some(per_message(cost.cpu.faults, received)),
         rss_bytes: Some(cost.after.resident),
-        rss_bytes_per_connection: Some(growth / plan.all_connections() as f64),
+        rss_bytes_per_connection: Some(growth / plan.load.all_connections() as f64),
         ..Server::default()
     }
 }
@@ -160,13 +161,13 @@ fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
     let spent = &measured.threads_cpu_ns;
     let (sent, enters) = (measured.tally.sent.total, measured.counters.enters);
     Client {
-        engine: plan.engine.name().to_owned(),
+        engine: plan.placement.engine.name().to_owned(),
         cpus: numbers(cpus),
         cpu_ns_per_message: per_message(spent.iter().sum(), measured.tally.received.measured),
         // Both edges are read a moment late: a busy thread may seem to have been on its CPU a moment longer than it could.
         cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
         sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
-        wait: plan.wait.unwrap_or(Wait::Sleep).name().to_owned(),
+        wait: plan.placement.wait.unwrap_or(Wait::Sleep).name().to_owned(),
     }
 }
 
@@ -248,7 +249,7 @@ mod tests {
     fn run(measured: &Measured) -> Run {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
-        let plan = Plan { spawn: Some(spawn), ..Plan::new(url, EngineKind::Epoll) };
+        let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.target.spawn = Some(spawn));
         let server = Some((Some("uring".to_owned()), BTreeMap::from([("messages".to_owned(), 7)])));
         assemble(Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server }, measured)
     }

@@ -222,7 +222,7 @@ mod tests {
     use engine::Nanos;
 
     use super::*;
-    use crate::result::Payload;
+    use crate::load::Payload;
 
     const CONNECTION: u32 = 5;
 

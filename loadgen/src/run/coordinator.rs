@@ -123,7 +123,7 @@ pub(super) struct Coordinator<'a> {
 
 /// The processors that the run can be on, with those of its workers; none where it may be on any.
 fn confined(plan: &Plan, workers: &[usize]) -> Vec<usize> {
-    let server = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice());
+    let server = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice());
     if workers.is_empty() || server.is_some_and(<[usize]>::is_empty) {
         return Vec::new();
     }
@@ -144,7 +144,7 @@ impl<'a> Coordinator<'a> {
             plan,
             progress,
             server,
-            tids: vec![0; plan.threads as usize],
+            tids: vec![0; plan.placement.threads as usize],
             shared,
             workers: Vec::new(),
             cpus: confined(plan, cpus),
@@ -172,7 +172,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn start_workers(&mut self, sender: &Sender<Report>, cpus: &[usize]) -> Result<(), RunError> {
-        for index in 0..self.plan.threads as usize {
+        for index in 0..self.plan.placement.threads as usize {
             let cpu = cpus.get(index).copied();
             let worker = WorkerThread::start(self.plan, &self.shared, sender, index, cpu);
             match worker {
@@ -199,18 +199,18 @@ impl<'a> Coordinator<'a> {
 
     fn phases(&mut self) -> Result<Measured, RunError> {
         let mut phases = Phases { connect: self.connect()?, ..Phases::default() };
-        phases.settle = self.rest(Phase::Settle, self.plan.settle)?;
+        phases.settle = self.rest(Phase::Settle, self.plan.load.settle)?;
         if self.is_interrupted {
             return Err(RunError::Interrupted);
         }
-        let lead = if self.plan.rate_per_s.is_some() { LEAD } else { Duration::ZERO };
+        let lead = if self.plan.load.rate_per_s.is_some() { LEAD } else { Duration::ZERO };
         let epoch = Nanos::monotonic() + lead;
-        let start = epoch + self.plan.warmup;
-        self.shared.window.set(epoch, start, start + self.plan.measure);
+        let start = epoch + self.plan.load.warmup;
+        self.shared.window.set(epoch, start, start + self.plan.load.measure);
         self.received_at = Instant::now();
         self.order(orders::LOAD);
         // From here on there is a result to report, whatever happens.
-        let warmup = self.rest(Phase::Warmup, lead + self.plan.warmup);
+        let warmup = self.rest(Phase::Warmup, lead + self.plan.load.warmup);
         phases.warmup = self.or_broken(warmup)?.unwrap_or_else(|| self.phase_ns());
         if self.is_interrupted {
             return Err(RunError::Interrupted);
@@ -265,12 +265,13 @@ impl<'a> Coordinator<'a> {
     /// Until every connection is open; the workers have begun as they were started.
     fn connect(&mut self) -> Result<u64, RunError> {
         // Each connection has its own time limits; this is for the case that one of them does not work.
-        let all = self.plan.all_connections() as u32;
-        let rounds = 1 + all / (self.plan.threads * 256);
+        let all = self.plan.load.all_connections() as u32;
+        let rounds = 1 + all / (self.plan.placement.threads * 256);
         let attempts = 2 * rounds * self.shared.addresses.len() as u32;
-        let paced = self.plan.connect_rate.map_or(Duration::ZERO, |rate| bounded(f64::from(all) / rate));
-        let deadline = Instant::now() + self.plan.connect_timeout.saturating_mul(attempts) + paced + GRACE;
-        while self.connected < self.plan.threads {
+        let paced = self.plan.load.connect_rate.map_or(Duration::ZERO, |rate| bounded(f64::from(all) / rate));
+        let deadline =
+            Instant::now() + self.plan.load.connect_timeout.saturating_mul(attempts) + paced + GRACE;
+        while self.connected < self.plan.placement.threads {
             if Instant::now() > deadline {
                 let failing = self.shared.any_failing().map(|(since, why)| self.none_stays(since, why));
                 return Err(failing.unwrap_or(RunError::Stuck("open its connections")));
@@ -301,7 +302,7 @@ impl<'a> Coordinator<'a> {
         self.look_at_server(&mut server);
         let server_before = server.clone();
         let counting = self.server.as_ref().map(|server| Counting::start(&server.pids()));
-        self.enter(Phase::Measure, self.plan.measure);
+        self.enter(Phase::Measure, self.plan.load.measure);
         let window = self.pass_window(&mut server);
         self.or_broken(window)?;
         // The two clocks are read one after the other, so a small remainder does not mean that the window was
@@ -329,7 +330,7 @@ impl<'a> Coordinator<'a> {
 
     /// Returns true where all echoes of a limited number of messages are back, which ends the window.
     fn has_last_echo(&self) -> bool {
-        self.plan.ends_with_last_echo() && self.drained == self.plan.threads
+        self.plan.load.ends_with_last_echo() && self.drained == self.plan.placement.threads
     }
 
     /// Waits until the end of the window.
@@ -356,17 +357,20 @@ impl<'a> Coordinator<'a> {
         // What was due in the window may be sent a moment later, so the drain begins when nothing more is
         // sent.
         let sent = Instant::now() + GRACE;
-        while self.broken.is_none() && self.load_ended < self.plan.threads && Instant::now() < sent {
+        while self.broken.is_none() && self.load_ended < self.plan.placement.threads && Instant::now() < sent
+        {
             self.wait(sent)?;
         }
         self.enter(Phase::Drain, Duration::ZERO);
         // A little more than the time after which a message is lost.
-        let deadline = Instant::now() + self.plan.answer_timeout + TICK;
-        while self.broken.is_none() && self.drained < self.plan.threads && Instant::now() < deadline {
+        let deadline = Instant::now() + self.plan.load.answer_timeout + TICK;
+        while self.broken.is_none() && self.drained < self.plan.placement.threads && Instant::now() < deadline
+        {
             self.wait(deadline)?;
         }
         let silent = self.silence();
-        if self.drained < self.plan.threads && silent > Nanos::monotonic().since(window_end) + TICK {
+        if self.drained < self.plan.placement.threads && silent > Nanos::monotonic().since(window_end) + TICK
+        {
             return Err(self.stopped_answering(silent));
         }
         Ok(())
@@ -381,7 +385,7 @@ impl<'a> Coordinator<'a> {
                 return Err(RunError::Stuck("stop"));
             }
         }
-        let mut tally = Tally::new(self.shared.seconds, self.shared.rate.is_some());
+        let mut tally = Tally::new(self.shared.seconds, self.shared.load.rate_per_s.is_some());
         let mut counters = Counters::default();
         for worker in self.workers.drain(..) {
             let (part, counted) = worker.join()?;
@@ -433,7 +437,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn hear(&mut self, report: Report) -> Result<(), RunError> {
-        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
+        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.load.connections);
         match report {
             Report::Started { worker, tid } => self.tids[worker] = tid,
             Report::Connected => self.connected += 1,
@@ -449,7 +453,7 @@ impl<'a> Coordinator<'a> {
             Report::GaveUp { since, why } => return Err(self.none_stays(since, why)),
             Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
             Report::HandshakeFailed(detail) => {
-                let url = self.plan.url.with_port(self.shared.addresses[0].port()).to_string();
+                let url = self.plan.target.url.with_port(self.shared.addresses[0].port()).to_string();
                 return Err(RunError::Handshake { url, detail, open, connections });
             }
             Report::Failed(error) => return Err(error.into()),
@@ -470,19 +474,19 @@ impl<'a> Coordinator<'a> {
         if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
             return Err(RunError::ServerEnded { status, said: LastWords::default() });
         }
-        self.check_failing(self.plan.answer_timeout)?;
+        self.check_failing(self.plan.load.answer_timeout)?;
         let loading = matches!(self.phase, Phase::Warmup | Phase::Measure);
-        if loading && self.silence() >= self.plan.answer_timeout && self.outstanding() > 0 {
+        if loading && self.silence() >= self.plan.load.answer_timeout && self.outstanding() > 0 {
             return Err(self.stopped_answering(self.silence()));
         }
         Ok(())
     }
 
     fn check_deserted(&self) -> Result<(), RunError> {
-        if self.deserted < self.plan.threads || matches!(self.phase, Phase::Drain | Phase::Close) {
+        if self.deserted < self.plan.placement.threads || matches!(self.phase, Phase::Drain | Phase::Close) {
             return Ok(());
         }
-        let (connections, cause) = (self.plan.connections, self.last_loss.clone());
+        let (connections, cause) = (self.plan.load.connections, self.last_loss.clone());
         Err(RunError::AllClosed { connections, cause, said: LastWords::default() })
     }
 
@@ -502,7 +506,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn none_stays(&self, since: Nanos, cause: String) -> RunError {
-        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.connections);
+        let (open, connections) = (self.total(|gauges| &gauges.open), self.plan.load.connections);
         RunError::NoneStays { cause, after: Nanos::monotonic().since(since), open, connections }
     }
 
@@ -561,7 +565,7 @@ impl<'a> Coordinator<'a> {
             elapsed: self.phase_began.elapsed(),
             planned: self.phase_planned,
             open: self.total(|gauges| &gauges.open),
-            connections: self.plan.all_connections(),
+            connections: self.plan.load.all_connections(),
             sent: self.total(|gauges| &gauges.sent),
             received: self.total(|gauges| &gauges.received),
             errors: self.total(|gauges| &gauges.faults),

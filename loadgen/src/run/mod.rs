@@ -36,7 +36,7 @@ pub use client::{Client, Conn};
 pub use error::RunError;
 pub use plan::{
     MAX_CONNECTIONS, MAX_FRAGMENTS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE,
-    MAX_RATE, Plan, PlanError, Wait,
+    MAX_RATE, Placement, Plan, PlanError, Target, Wait,
 };
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
@@ -49,7 +49,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::result::{Run, Transport, Utc};
+use crate::load::Transport;
+use crate::result::{Run, Utc};
 use crate::spawn::{Server, SpawnError};
 use crate::url::Port;
 
@@ -57,7 +58,7 @@ use assemble::{Context, assemble};
 use coordinator::Coordinator;
 use outgoing::Framing;
 use payload::Content;
-use shared::{Gauges, Rate, Shared, Window};
+use shared::{Gauges, Shared, Window};
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -99,10 +100,14 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
-    let plan = &Plan { wait: Some(preflight::wait(plan, &cpus)), measure: plan.window(), ..plan.clone() };
+    let plan = &plan.clone().with(|changed| {
+        changed.placement.wait = Some(preflight::wait(plan, &cpus));
+        changed.load.measure = plan.load.window();
+    });
     let mut addresses = addresses(plan)?;
-    let tls =
-        (plan.url.transport == Transport::Wss).then(|| plan.trust.settings(&plan.url.host)).transpose()?;
+    let tls = (plan.target.url.transport == Transport::Wss)
+        .then(|| plan.target.trust.settings(&plan.target.url.host))
+        .transpose()?;
     preflight::check_ports(plan)?;
     let mut server = start_server(plan, &mut addresses, progress)?;
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
@@ -123,7 +128,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
 
 /// Returns all addresses of the URL's host. The port of `{port}` is not known yet.
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    let port = if let Port::Number(port) = plan.url.port { port } else { 0 };
+    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
     preflight::resolve(plan, port)
 }
 
@@ -133,8 +138,10 @@ fn start_server(
     addresses: &mut [SocketAddr],
     progress: &mut dyn Progress,
 ) -> Result<Option<Server>, RunError> {
-    let Some(spawn) = &plan.spawn else { return Ok(None) };
-    match Server::start(spawn, &plan.url, addresses, plan.start_timeout, &mut || !progress.interrupted()) {
+    let Some(spawn) = &plan.target.spawn else { return Ok(None) };
+    match Server::start(spawn, &plan.target.url, addresses, plan.target.start_timeout, &mut || {
+        !progress.interrupted()
+    }) {
         Ok(server) => Ok(Some(server)),
         Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
         Err(error) => Err(error.into()),
@@ -142,37 +149,21 @@ fn start_server(
 }
 
 fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
-    let url = plan.url.with_port(addresses[0].port());
+    let url = plan.target.url.with_port(addresses[0].port());
     Shared {
-        transport: url.transport,
         tls: None,
-        ask: Plan { url: url.clone(), ..plan.clone() }.ask(),
-        framing: Framing { transport: url.transport, fragments: plan.fragments, mask: plan.mask },
-        verify: plan.verify,
-        content: Content::new(plan.payload, &plan.sizes(), plan.seed),
-        connections: plan.connections,
-        threads: plan.threads,
-        pipeline: plan.pipeline,
-        rate: plan.rate_per_s.map(|per_s| Rate { per_s, arrival: plan.arrival }),
-        max_outstanding: plan.max_outstanding,
-        idle: plan.idle,
-        // Without a limited number, the window is as long as the messages take.
-        messages: plan.messages.filter(|_| plan.ends_with_last_echo()),
-        messages_per_connection: plan.messages_per_connection.unwrap_or(u32::MAX),
-        lifetime: plan.lifetime,
-        reconnect: plan.reconnect,
-        ping_interval: plan.ping_interval,
-        connect_rate: plan.connect_rate,
+        ask: plan.clone().with(|plan| plan.target.url = url.clone()).ask(),
+        framing: Framing { transport: url.transport, fragments: plan.load.fragments, mask: plan.load.mask },
+        content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
+        load: plan.load.clone(),
+        threads: plan.placement.threads,
         has_told: AtomicBool::new(false),
         in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
         addresses,
-        source_ips: plan.source_ips.iter().copied().partition(IpAddr::is_ipv4),
-        seed: plan.seed,
-        connect_timeout: plan.connect_timeout,
-        answer_timeout: plan.answer_timeout,
-        seconds: seconds(plan.measure),
+        source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
+        seconds: seconds(plan.load.measure),
         window: Window::unset(),
-        gauges: (0..plan.threads).map(|_| Gauges::default()).collect(),
+        gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use protocol::{Header, MaskingKey, Opcode, encode_close, encode_control, mask};
 
 use super::payload::{Content, STAMP};
 use super::random::Random;
-use crate::result::{Mask, Transport};
+use crate::load::{Mask, Transport};
 
 /// From this length on a message goes out in a buffer of its own: what the kernel does not take at once is then kept
 /// without being copied.
@@ -256,7 +256,7 @@ mod tests {
     use engine::{Nanos, Record};
 
     use super::*;
-    use crate::result::Payload;
+    use crate::load::Payload;
 
     fn framed(transport: Transport, fragments: u32, mask: Mask) -> Framing {
         Framing { transport, fragments, mask }

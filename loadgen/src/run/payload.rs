@@ -12,7 +12,7 @@ use bytes::Bytes;
 use protocol::MessageKind;
 
 use super::random::Random;
-use crate::result::Payload;
+use crate::load::Payload;
 
 /// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text two times eight
 /// hexadecimal digits of their low 32 bits.

@@ -19,12 +19,13 @@ const PER_PROCESS: u64 = 64;
 /// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
 /// order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
-    let host = &plan.url.host;
+    let host = &plan.target.url.host;
     let mut addresses =
         resolve_host(host, port).map_err(|source| RunError::Resolve { host: host.clone(), source })?;
     check_families(plan, &addresses)?;
     addresses.retain(|to| {
-        plan.source_ips.is_empty() || plan.source_ips.iter().any(|&from| is_same_family(from, to))
+        plan.placement.source_ips.is_empty()
+            || plan.placement.source_ips.iter().any(|&from| is_same_family(from, to))
     });
     Ok(addresses)
 }
@@ -36,8 +37,11 @@ fn is_same_family(from: IpAddr, to: &SocketAddr) -> bool {
 
 /// Checks that each source address has an address of its family to connect to.
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
-    let lonely =
-        plan.source_ips.iter().find(|&&source| !addresses.iter().any(|to| is_same_family(source, to)));
+    let lonely = plan
+        .placement
+        .source_ips
+        .iter()
+        .find(|&&source| !addresses.iter().any(|to| is_same_family(source, to)));
     match lonely {
         Some(&source_ip) => Err(RunError::SourceFamily { source_ip, to: addresses[0] }),
         None => Ok(()),
@@ -50,23 +54,23 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     inherited_limits();
     let limit = socket::raise_file_limit();
     socket::raise_memlock_limit();
-    let connections = plan.all_connections();
-    let spare = u64::from(spare(plan, plan.connections));
-    let needed = connections + spare + u64::from(plan.threads) * PER_THREAD + PER_PROCESS;
+    let connections = plan.load.all_connections();
+    let spare = u64::from(spare(plan, plan.load.connections));
+    let needed = connections + spare + u64::from(plan.placement.threads) * PER_THREAD + PER_PROCESS;
     if needed > limit { Err(RunError::Descriptors { needed, connections, limit }) } else { Ok(()) }
 }
 
 /// Checks that there are ports for all connections, and that they can be made from where they are to be.
 pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
-    for &source_ip in &plan.source_ips {
+    for &source_ip in &plan.placement.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
         if let Err(source) = std::net::UdpSocket::bind((source_ip, 0)) {
             return Err(RunError::SourceAddress { source_ip, source });
         }
     }
     let Some(ports) = port_range().map(|range| range.len() as u32) else { return Ok(()) };
-    let sources = plan.source_ips.len().max(1);
-    let (connections, all) = (plan.all_connections(), u64::from(ports) * sources as u64);
+    let sources = plan.placement.source_ips.len().max(1);
+    let (connections, all) = (plan.load.all_connections(), u64::from(ports) * sources as u64);
     if connections > all { Err(RunError::Ports { connections, ports, sources }) } else { Ok(()) }
 }
 
@@ -84,7 +88,7 @@ fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {
 /// to one address that it would look through all odd ones in vain, again and again ([`engine::Config::local_ports`]).
 /// Otherwise `None`: the even ones are what others bind to.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
-    crowded(port_range()?, plan.all_connections(), plan.source_ips.len())
+    crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
 
 /// The range, where more than half of its odd ports are needed for each source address.
@@ -96,19 +100,24 @@ fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Opti
 /// The workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and the
 /// scheduler decides, where there are fewer than threads.
 pub(super) fn place(plan: &Plan) -> Vec<usize> {
-    if !plan.cpus.is_empty() {
-        return plan.cpus.clone();
+    if !plan.placement.cpus.is_empty() {
+        return plan.placement.cpus.clone();
     }
-    let servers = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
-    choose(&affinity::allowed().unwrap_or_default(), servers, plan.threads as usize, affinity::siblings)
+    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
+    choose(
+        &affinity::allowed().unwrap_or_default(),
+        servers,
+        plan.placement.threads as usize,
+        affinity::siblings,
+    )
 }
 
 /// How threads wait where nobody said: a thread spins where exactness asks for it (in an open loop) and nobody else needs its
 /// core, which is known only of a server that was started on other ones.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
-    let servers = plan.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
-    plan.wait.unwrap_or_else(|| {
-        let spins = plan.rate_per_s.is_some() && cores_are_free(cpus, servers, affinity::siblings);
+    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
+    plan.placement.wait.unwrap_or_else(|| {
+        let spins = plan.load.rate_per_s.is_some() && cores_are_free(cpus, servers, affinity::siblings);
         if spins { Wait::Spin } else { Wait::Sleep }
     })
 }
@@ -181,13 +190,13 @@ mod tests {
     #[test]
     fn too_many_connections_are_refused_with_the_remedy() {
         let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
-        plan.connections = 1 << 24;
+        plan.load.connections = 1 << 24;
         let error = check_limits(&plan).map_or_else(|error| error.to_string(), |()| "ulimit -n".to_owned());
         assert!(error.contains("ulimit -n"), "{error}");
         let error = check_ports(&plan).expect_err("no machine has so many ports").to_string();
         assert!(error.contains("ip_local_port_range") && error.contains("--source-ip"), "{error}");
-        plan.connections = 40_000;
-        plan.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
+        plan.load.connections = 40_000;
+        plan.placement.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
         assert!(check_ports(&plan).is_ok());
     }
 
@@ -195,7 +204,7 @@ mod tests {
     fn a_source_that_cannot_be_one_is_named() {
         let mut plan = Plan::new("ws://127.0.0.1:1/".parse().expect("url"), engine::EngineKind::Epoll);
         for source in ["::1", "192.0.2.1"] {
-            plan.source_ips = vec![source.parse().expect("address")];
+            plan.placement.source_ips = vec![source.parse().expect("address")];
             let checked = resolve(&plan, 1).and_then(|_| check_ports(&plan));
             let error = checked.expect_err("not from there").to_string();
             assert!(error.contains(source) && error.contains("--source-ip"), "{error}");

@@ -65,7 +65,7 @@ impl Rehearsal {
     /// How a run would set its engine up.
     #[must_use]
     pub fn config(plan: &Plan) -> Config {
-        worker::config(plan, plan.connections)
+        worker::config(plan, plan.load.connections)
     }
 
     /// Sets the window; waking the worker with the bits returned begins the load.

@@ -7,7 +7,7 @@
 use engine::Nanos;
 
 use super::random::Random;
-use crate::result::Arrival;
+use crate::load::Arrival;
 
 /// The part of a schedule that one worker sends.
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use engine::tls::TlsSettings;
 use engine::{EngineError, Nanos};
@@ -12,8 +11,8 @@ use super::outgoing::Framing;
 use super::payload::Content;
 use super::schedule::Lot;
 use super::tally::Interval;
+use crate::load::Load;
 use crate::opening::Ask;
-use crate::result::{Arrival, Transport};
 
 /// What the coordinator tells a worker, as bits of a wake.
 pub(crate) mod orders {
@@ -186,7 +185,8 @@ impl Gauges {
 /// What every worker of a run needs to know.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) transport: Transport,
+    /// The traffic.
+    pub(crate) load: Load,
     /// Over `wss`.
     pub(crate) tls: Option<TlsSettings>,
     /// In the order in which they are tried.
@@ -198,37 +198,12 @@ pub(crate) struct Shared {
     /// The opening handshake's request.
     pub(crate) ask: Ask,
     pub(crate) framing: Framing,
-    /// Whether echoes are compared with what was sent.
-    pub(crate) verify: bool,
     pub(crate) content: Content,
-    pub(crate) connections: u32,
+    /// Worker threads.
     pub(crate) threads: u32,
-    /// Messages outstanding on each connection of a closed loop.
-    pub(crate) pipeline: u32,
-    /// The plan of an open loop.
-    pub(crate) rate: Option<Rate>,
-    /// Messages outstanding on each connection of an open loop, at most.
-    pub(crate) max_outstanding: u32,
-    /// Connections beside, that only stay open.
-    pub(crate) idle: u32,
-    /// Messages to be sent in the window, where that is limited.
-    pub(crate) messages: Option<u64>,
-    /// Messages of a connection, after which another takes its place; all bits set where that is not limited.
-    pub(crate) messages_per_connection: u32,
-    /// The time after which another connection takes a connection's place.
-    pub(crate) lifetime: Option<Duration>,
-    /// Whether connections that are lost are opened again.
-    pub(crate) reconnect: bool,
-    pub(crate) ping_interval: Option<Duration>,
-    /// Connections begun a second, where that is limited.
-    pub(crate) connect_rate: Option<f64>,
     /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the kernel's
     /// choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
-    pub(crate) seed: u64,
-    pub(crate) connect_timeout: Duration,
-    /// Time after which a message without an echo is lost, on a connection that is silent for that time.
-    pub(crate) answer_timeout: Duration,
     /// Entries of each worker's series.
     pub(crate) seconds: u32,
     pub(crate) window: Window,
@@ -236,29 +211,27 @@ pub(crate) struct Shared {
     pub(crate) gauges: Vec<Gauges>,
 }
 
-/// What an open loop sends when.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
-    /// Messages a second over all connections.
-    pub(crate) per_s: f64,
-    pub(crate) arrival: Arrival,
-}
-
 impl Shared {
     /// The connections of a worker.
     pub(crate) fn lot(&self, worker: usize) -> Lot {
-        Lot { worker: worker as u32, threads: self.threads, connections: self.connections }
+        Lot { worker: worker as u32, threads: self.threads, connections: self.load.connections }
     }
 
     /// The idle connections of a worker.
     pub(crate) fn idle_lot(&self, worker: usize) -> Lot {
-        Lot { connections: self.idle, ..self.lot(worker) }
+        Lot { connections: self.load.idle, ..self.lot(worker) }
     }
 
     /// What a worker may send in the window; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, u64::from(self.threads));
-        self.messages.map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+        self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
+    }
+
+    /// Returns the number of messages that ends the window. Where the plan has it at even intervals, the window is as
+    /// long as they take, and the number limits nothing.
+    pub(crate) fn limited_messages(&self) -> Option<u64> {
+        self.load.messages.filter(|_| self.load.ends_with_last_echo())
     }
 
     /// Notes that a connection was made to the address of this index.
@@ -288,19 +261,6 @@ impl Shared {
     /// worker that has failed longest.
     pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
-    }
-
-    /// Messages that the plan of an open loop has at once.
-    pub(crate) fn burst(&self) -> u32 {
-        match self.rate {
-            Some(Rate { arrival: Arrival::Burst(size), .. }) => size.get(),
-            _ => 1,
-        }
-    }
-
-    /// Whether connections are closed and replaced while there is load.
-    pub(crate) fn replaces_connections(&self) -> bool {
-        self.messages_per_connection != u32::MAX || self.lifetime.is_some()
     }
 }
 

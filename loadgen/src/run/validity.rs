@@ -26,9 +26,10 @@ use hdrhistogram::Histogram;
 use super::coordinator::Measured;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
+use crate::load::Arrival;
 use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::table::count;
-use crate::result::{Arrival, Integrity, InvalidKind};
+use crate::result::{Integrity, InvalidKind};
 
 /// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,
 /// and some milliseconds where something does, whatever the server. Few runs lie between the two.
@@ -86,7 +87,7 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
         verdict.doubt(kind, broken.error.summary());
     }
     echoes(plan, tally, &mut verdict);
-    if plan.rate_per_s.is_some() {
+    if plan.load.rate_per_s.is_some() {
         open_loop(plan, measured, &mut verdict);
     } else {
         closed_loop(plan, measured, &mut verdict);
@@ -144,10 +145,10 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
 /// Describes the connection errors: how many ended, of how many that are open at a time, and how many never
 /// opened.
 fn connections(plan: &Plan, tally: &Tally) -> String {
-    let (ends, all) = (tally.ends, plan.all_connections());
+    let (ends, all) = (tally.ends, plan.load.all_connections());
     let unopened = tally.unopened;
     let mut parts = Vec::new();
-    if ends > 0 && !plan.reconnect && !plan.replaces_connections() {
+    if ends > 0 && !plan.load.reconnect && !plan.load.replaces_connections() {
         parts.push(format!("{ends} of {all} connections were lost"));
     } else if ends > 0 {
         parts.push(format!("{} of {}", count(ends, "end"), count(all, "connection")));
@@ -165,7 +166,7 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
             InvalidKind::OutstandingLimit,
             format!(
                 "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
-                plan.max_outstanding
+                plan.load.max_outstanding
             ),
         );
     }
@@ -183,7 +184,7 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
             ),
         );
     }
-    let burst = if let Arrival::Burst(size) = plan.arrival { size.get() } else { 1 };
+    let burst = if let Arrival::Burst(size) = plan.load.arrival { size.get() } else { 1 };
     if let Some(pace) = tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)) {
         verdict.doubt(
             InvalidKind::RateNotKept,
@@ -204,7 +205,7 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let limit = (p99 * CUT_FACTOR).max(long);
     let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     let waiting = tally.waiting.count_between(limit_ns, u64::MAX);
-    if waiting as f64 <= CUT_SHARE * f64::from(plan.connections) {
+    if waiting as f64 <= CUT_SHARE * f64::from(plan.load.connections) {
         return;
     }
     let longest = rounded(Duration::from_nanos(tally.waiting.max()));
@@ -213,7 +214,7 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         format!(
             "{waiting} of {} connections were waiting for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
              in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
-            plan.connections,
+            plan.load.connections,
             rounded(p99)
         ),
     );
@@ -226,7 +227,7 @@ fn is_held_up(measured: &Measured) -> bool {
 
 /// Returns the longest lag of a plan. A burst is sent message by message, which may take a part of its interval.
 fn longest_lag(plan: &Plan) -> Duration {
-    let interval_s = match (plan.arrival, plan.rate_per_s) {
+    let interval_s = match (plan.load.arrival, plan.load.rate_per_s) {
         (Arrival::Burst(size), Some(rate)) => f64::from(size.get()) / rate,
         _ => 0.0,
     };
@@ -254,7 +255,7 @@ fn lag(plan: &Plan, measured: &Measured, lag: Duration, latency: Duration, verdi
 
 /// Returns advice against late sends.
 fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
-    match plan.wait {
+    match plan.placement.wait {
         Some(Wait::Spin) => "more threads (-t), or processors that nobody else uses",
         _ if busiest(measured) > BUSY => "a thread had no idle time: more threads (-t) or a lower rate",
         _ => "--wait spin, or processors that nobody else uses",
@@ -262,7 +263,7 @@ fn remedy(plan: &Plan, measured: &Measured) -> &'static str {
 }
 
 fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
-    if plan.wait == Some(Wait::Spin) {
+    if plan.placement.wait == Some(Wait::Spin) {
         return verdict.notes.push(
             "threads that spin are never idle: whether the generator was the limit is not known (--wait sleep)".to_owned(),
         );
@@ -359,7 +360,10 @@ mod tests {
 
     fn plan(rate_per_s: Option<f64>, wait: Wait) -> Plan {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
-        Plan { rate_per_s, wait: Some(wait), ..Plan::new(url, EngineKind::Epoll) }
+        Plan::new(url, EngineKind::Epoll).with(|plan| {
+            plan.load.rate_per_s = rate_per_s;
+            plan.placement.wait = Some(wait);
+        })
     }
 
     fn measured(tally: Tally, busy: f64, server: Option<f64>) -> Measured {
@@ -575,7 +579,10 @@ mod tests {
         );
         let mut tally = closed();
         (tally.errors.closed, tally.ends) = (152, 152);
-        let reconnecting = Plan { reconnect: true, connections: 8, ..plan.clone() };
+        let reconnecting = plan.clone().with(|plan| {
+            plan.load.reconnect = true;
+            plan.load.connections = 8;
+        });
         assert_eq!(reasons(&reconnecting, &measured(tally, 0.5, None)), ["152 ends of 8 connections"]);
         assert_eq!(
             reasons(&plan, &measured(Tally::new(1, false), 0.5, None)),

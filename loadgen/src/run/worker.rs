@@ -45,7 +45,7 @@ impl WorkerThread {
         let tls = shared.tls.clone();
         let (reports, kind, config) = (
             reports.clone(),
-            plan.engine,
+            plan.placement.engine,
             config(plan, shared.lot(index).count() + shared.idle_lot(index).count()),
         );
         let thread = thread::Builder::new()
@@ -100,7 +100,7 @@ fn work<H: Handler>(
 
 /// Places for connections that begin while the ones before them are still closing.
 pub(super) fn spare(plan: &Plan, connections: u32) -> u32 {
-    if plan.replaces_connections() || plan.reconnect { connections.min(MAX_SPARE) } else { 0 }
+    if plan.load.replaces_connections() || plan.load.reconnect { connections.min(MAX_SPARE) } else { 0 }
 }
 
 pub(super) fn config(plan: &Plan, connections: u32) -> Config {
@@ -113,10 +113,10 @@ pub(super) fn config(plan: &Plan, connections: u32) -> Config {
         // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only end in a deadlock with a
         // server that does the same.
         high_water: usize::MAX,
-        write_stall: plan.answer_timeout,
-        spin: if plan.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },
+        write_stall: plan.load.answer_timeout,
+        spin: if plan.placement.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },
         linger: Linger { bytes: u64::MAX, time: LINGER },
-        congestion: plan.congestion.clone(),
+        congestion: plan.placement.congestion.clone(),
         local_ports: preflight::local_ports(plan),
         uring: UringConfig { cq_entries, ..uring },
         ..Config::default()

@@ -96,19 +96,20 @@ impl StallCheck {
     }
 
     fn plan(&self, url: Url) -> Plan {
-        Plan {
-            connections: CONNECTIONS,
-            rate_per_s: Some(RATE),
-            warmup: Duration::from_millis(200),
-            measure: self.window,
-            answer_timeout: self.stall * 3 + Duration::from_secs(10),
-            ..Plan::new(url, self.engine)
-        }
+        Plan::new(url, self.engine).with(|plan| {
+            plan.load.connections = CONNECTIONS;
+            plan.load.rate_per_s = Some(RATE);
+            plan.load.warmup = Duration::from_millis(200);
+            plan.load.measure = self.window;
+            plan.load.answer_timeout = self.stall * 3 + Duration::from_secs(10);
+        })
     }
 
     /// The generator's own lateness, with a server that does not stand still.
     fn lag(&self, progress: &mut dyn Progress) -> Result<Spread, SelfcheckError> {
-        let plan = Plan { spawn: Some(self.server.clone()), ..self.plan("ws://127.0.0.1:{port}/".parse()?) };
+        let plan = self
+            .plan("ws://127.0.0.1:{port}/".parse()?)
+            .with(|plan| plan.target.spawn = Some(self.server.clone()));
         let run = execute(&plan, progress)?;
         let (errors, faults) = (run.errors.total(), run.integrity.total());
         if errors + faults > 0 {
@@ -121,10 +122,11 @@ impl StallCheck {
     fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut at = [SocketAddr::new(ip, 0)];
-        let plan = Plan { max_outstanding: 1, ..self.plan("ws://127.0.0.1:{port}/".parse()?) };
+        let plan = self.plan("ws://127.0.0.1:{port}/".parse()?).with(|plan| plan.load.max_outstanding = 1);
         let mut wait = || !progress.interrupted();
-        let server = Server::start(&self.server, &plan.url, &mut at, plan.start_timeout, &mut wait)?;
-        let plan = Plan { url: plan.url.with_port(at[0].port()), ..plan };
+        let server =
+            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)?;
+        let plan = plan.with(|plan| plan.target.url = plan.target.url.with_port(at[0].port()));
         let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
         let run = execute(&plan, &mut watch)?;
         let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;

@@ -24,8 +24,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::cgroup::Cgroup;
+use crate::load::Transport;
 use crate::procfs::{self, CpuUsage};
-use crate::result::Transport;
 use crate::trust::probe;
 use crate::url::{PORT_PLACEHOLDER, Port, Url};
 

@@ -94,7 +94,7 @@ impl Arm {
     pub fn takes(&self, spec: &Spec) -> bool {
         match self.server {
             Served::Own { spin, .. } => !spin || spec.is_about_latency(),
-            Served::Command(_) => spec.transport.is_websocket(),
+            Served::Command(_) => spec.load.transport.is_websocket(),
             Served::Absent(_) => false,
         }
     }

@@ -93,7 +93,6 @@ pub fn text(document: &Document) -> String {
 
 /// The cells of a scenario, in the order of the arms.
 struct Row {
-    name: String,
     cells: Vec<Cell>,
 }
 
@@ -368,22 +367,19 @@ fn row(
         Cell::new(plan(spec, arm, options, engine, places), build)
     };
     let cells = present.iter().filter(|arm| arm.takes(spec)).map(cell).collect();
-    Row { name: spec.full_name(), cells }
+    Row { cells }
 }
 
 fn plan(spec: &Spec, arm: &Arm, options: &Options, engine: EngineKind, places: Option<&Places>) -> Plan {
-    Plan {
-        arm: arm.name.clone(),
-        warmup: options.warmup,
-        measure: options.measure,
+    plan_of(spec, engine, words(arm, spec, options, places), places).with(|plan| {
+        plan.arm = arm.name.clone();
+        plan.load.warmup = options.warmup;
+        plan.load.measure = options.measure;
         // The time that a sleeping generator needs to wake would be part of every latency, and hide what the arms differ in.
-        wait: spec
-            .is_about_latency()
-            .then_some(Wait::Spin)
-            .filter(|_| places.is_some_and(|p| p.mark.is_none())),
-        congestion: options.setup.congestion.clone(),
-        ..plan_of(spec, engine, words(arm, spec, options, places), places)
-    }
+        let is_apart = places.is_some_and(|places| places.mark.is_none());
+        plan.placement.wait = (spec.is_about_latency() && is_apart).then_some(Wait::Spin);
+        plan.placement.congestion = options.setup.congestion.clone();
+    })
 }
 
 fn words(arm: &Arm, spec: &Spec, options: &Options, places: Option<&Places>) -> Vec<String> {
@@ -391,7 +387,7 @@ fn words(arm: &Arm, spec: &Spec, options: &Options, places: Option<&Places>) -> 
         Served::Command(words) => words.clone(),
         Served::Absent(_) => Vec::new(),
         Served::Own { engine, spin } => {
-            let mut words = own_server(&options.setup, *engine, spec.transport, places);
+            let mut words = own_server(&options.setup, *engine, spec.load.transport, places);
             if *spin {
                 words.extend(["--spin".to_owned(), "always".to_owned()]);
             }
@@ -403,7 +399,7 @@ fn words(arm: &Arm, spec: &Spec, options: &Options, places: Option<&Places>) -> 
 /// The same for all arms: what differs between them is in their subjects.
 fn scenario(row: &Row) -> Option<Scenario> {
     let plan = &row.cells.first()?.plan;
-    Some(Scenario::new(&row.name, plan.parameters()))
+    Some(plan.stored_scenario())
 }
 
 fn side(arm: &Arm, options: &Options, places: Option<&Places>) -> result::Arm {
@@ -485,15 +481,15 @@ mod tests {
     fn every_plan_can_be_carried_out() {
         let options = options();
         for row in &prepare(&options).rows {
-            assert!(row.cells.len() >= 3, "{}", row.name);
+            assert!(row.cells.len() >= 3);
             for Cell { plan, .. } in &row.cells {
                 plan.check().expect("can be carried out");
-                let words = &plan.spawn.as_ref().expect("starts a server").command;
+                let words = &plan.target.spawn.as_ref().expect("starts a server").command;
                 assert_eq!(
                     words.windows(2).any(|pair| pair == ["--spin", "always"]),
                     plan.arm == "uring-spin"
                 );
-                assert_eq!(plan.engine, EngineKind::Uring, "one generator for all arms");
+                assert_eq!(plan.placement.engine, EngineKind::Uring, "one generator for all arms");
             }
         }
     }
@@ -514,7 +510,7 @@ mod tests {
         let engines: Vec<_> = document.arms.iter().map(|arm| arm.subject.engine.as_deref()).collect();
         assert_eq!(engines, [Some("uring"), Some("epoll"), Some("tokio-uring"), Some("uring")]);
         assert!(document.arms.iter().all(|arm| arm.subject.commit.as_deref() == Some("0123456789ab")));
-        assert!(document.scenarios.iter().all(|scenario| scenario.parameters.server_engine.is_none()));
+        assert!(document.scenarios.iter().all(|scenario| scenario.server.engine.is_none()));
         assert!(document.runs.iter().all(|run| run.series.is_empty()));
     }
 
@@ -525,7 +521,7 @@ mod tests {
             Ok(Run { pair: plan.pair, arm: plan.arm.clone(), ..example::long_run() })
         };
         let document =
-            measured(&Options { scenarios: vec![Spec::side_by_side()[0]], ..options.clone() }, &busy);
+            measured(&Options { scenarios: vec![Spec::side_by_side()[0].clone()], ..options.clone() }, &busy);
         let json = document.expect("measured").to_json().expect("JSON");
         let lines = json.lines().filter(|line| line.starts_with("    {\"scenario\":"));
         let made: usize = lines.map(str::len).sum();
@@ -671,10 +667,14 @@ mod tests {
         let tried = RefCell::new(Vec::new());
         let one_corrupts = |plan: &Plan, progress: &mut dyn Progress| {
             let mut run = instant(plan, progress)?;
-            if plan.messages.is_some() {
+            if plan.load.messages.is_some() {
                 plan.check().expect("can be carried out");
-                tried.borrow_mut().push((plan.arm.clone(), plan.fragments, plan.mean_bytes() as usize >> 20));
-                run.integrity.corrupted = u64::from(plan.arm == "one" && plan.fragments == 3);
+                tried.borrow_mut().push((
+                    plan.arm.clone(),
+                    plan.load.fragments,
+                    plan.load.message_bytes.mean() as usize >> 20,
+                ));
+                run.integrity.corrupted = u64::from(plan.arm == "one" && plan.load.fragments == 3);
             }
             Ok(run)
         };
@@ -688,7 +688,7 @@ mod tests {
         assert!(why.contains("fragments") && why.contains("corrupted: 1"), "{why}");
         let arms = |run: &Run| run.arm.clone();
         assert!(document.runs.iter().map(arms).all(|arm| arm == "uring" || arm == "two"));
-        let all_fail = |plan: &Plan, progress: &mut dyn Progress| match plan.messages {
+        let all_fail = |plan: &Plan, progress: &mut dyn Progress| match plan.load.messages {
             Some(_) => Err(RunError::Panicked),
             None => instant(plan, progress),
         };

@@ -23,7 +23,7 @@ pub use check::complaints;
 pub use peers::{peers_markdown, peers_text};
 pub use places::Places;
 pub use promises::PROMISES;
-pub use scenarios::{Spec, Suite, client_frame_bytes};
+pub use scenarios::{Spec, Suite};
 pub use setup::{Checkout, Setup};
 pub use side_by_side::{Promise, promises_table, side_by_side_table};
 

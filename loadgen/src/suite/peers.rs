@@ -3,8 +3,9 @@
 use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
+use crate::load::Payload;
 use crate::result::table::{align, grouped, latency, optional, plain_table, repeated_runs, us};
-use crate::result::{Arm, Conformance, Document, InvalidKind, Payload, Run, Scenario, Summary, median};
+use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 
 use super::scenarios::{AT_A_RATE, MOSTLY_IDLE};
 use super::side_by_side::{ratio_where, runs_of, shown_ratio};
@@ -77,9 +78,9 @@ fn first(document: &Document) -> Option<&str> {
 /// A scenario in a line.
 fn about(scenario: &Scenario) -> String {
     let load = &scenario.parameters;
-    let size = match load.message_bytes {
-        bytes if bytes >= 1024 && bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
-        bytes => format!("{bytes} bytes"),
+    let size = match load.message_bytes.weighted() {
+        [(bytes, _)] if *bytes >= 1024 && bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} bytes", load.message_bytes),
     };
     let kind = match load.payload {
         Payload::Binary => "binary",
@@ -90,13 +91,16 @@ fn about(scenario: &Scenario) -> String {
         Some(rate) => format!(", {} messages a second", grouped(rate)),
         None => format!(" x {}", load.pipeline),
     };
-    let idle = load.idle.map(|idle| format!(", beside {idle} idle connections")).unwrap_or_default();
+    let idle = match load.idle {
+        0 => String::new(),
+        idle => format!(", beside {idle} idle connections"),
+    };
     let plural = if load.connections == 1 { "" } else { "s" };
     format!("{}: {} connection{plural}{rate}, {size} of {kind}{idle}", scenario.name, load.connections)
 }
 
 fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid {
-    let with_memory = scenario.parameters.idle.is_some();
+    let with_memory = scenario.parameters.idle > 0;
     let mut header: Vec<String> =
         ["\nserver", "\nmsg/s", "server\nus/msg"].into_iter().map(str::to_owned).collect();
     header.push(format!("server CPU\n/ {first}'s (95 %)"));
@@ -309,20 +313,19 @@ fn invalid(document: &Document) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Parameters, example};
+    use crate::load::Load;
+    use crate::result::example;
 
     /// Ours, a server of `factor` times the CPU, one whose runs are all invalid, and one that is not there.
     fn document(factor: f64, rounds: u32) -> Document {
         let mut document = example::document();
         document.session.suite = Some("peers".to_owned());
-        let echo = document.scenarios[0].parameters.clone();
-        let rate = Parameters { rate_per_s: Some(20_000.0), ..echo.clone() };
-        let idle = Parameters { connections: 1, idle: Some(4000), ..echo.clone() };
-        document.scenarios = vec![
-            Scenario::new("echo", echo),
-            Scenario::new(AT_A_RATE, rate),
-            Scenario::new(MOSTLY_IDLE, idle),
-        ];
+        let echo = document.scenarios[0].clone();
+        let load = echo.parameters.clone();
+        let rate = Load { rate_per_s: Some(20_000.0), ..load.clone() };
+        let idle = Load { connections: 1, idle: 4000, ..load };
+        let named = |name: &str, load| Scenario::new(name, load, echo.generator.clone(), echo.server.clone());
+        document.scenarios = vec![echo.clone(), named(AT_A_RATE, rate), named(MOSTLY_IDLE, idle)];
         let battery = Conformance { ok: 259, lax: 53, wrong: 14, broken: 0, skipped: 26 };
         let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };
         document.arms = vec![

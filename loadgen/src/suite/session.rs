@@ -10,8 +10,9 @@ use super::setup::{Ground, Setup};
 use super::{Options, SuiteError};
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
+use crate::load::Transport;
 use crate::machine::Machine;
-use crate::result::{Document, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
+use crate::result::{Document, Run, SCHEMA, SessionKind, Utc};
 use crate::run::{Plan, Progress};
 use crate::spawn::Spawn;
 use crate::subject::{Subject, Tool};
@@ -109,8 +110,7 @@ impl Session {
             interrupted,
             marks: self.marks,
         };
-        let scenarios =
-            self.plans.iter().map(|plan| Scenario::new(&plan.scenario, plan.parameters())).collect();
+        let scenarios = self.plans.iter().map(|plan| plan.stored_scenario()).collect();
         let tool = Tool::this(self.engine.name());
         let subject = self.subject;
         let arms = Vec::new();
@@ -212,16 +212,15 @@ fn runnable(
 fn plan(spec: &Spec, options: &Options, default: EngineKind, places: Option<&Places>) -> Plan {
     let engine = spec.engine.unwrap_or(default);
     let setup = &options.setup;
-    let command = own_server(setup, engine, spec.transport, places);
-    Plan {
-        congestion: setup.congestion.clone(),
-        server_congestion: setup.congestion.as_ref().map(ToString::to_string),
-        server_engine: Some(engine.name().to_owned()),
-        server_threads: Some(1),
-        warmup: options.suite.warmup(),
-        measure: options.suite.measure(),
-        ..plan_of(spec, default, command, places)
-    }
+    let command = own_server(setup, engine, spec.load.transport, places);
+    plan_of(spec, default, command, places).with(|plan| {
+        plan.placement.congestion = setup.congestion.clone();
+        plan.target.known.congestion = setup.congestion.as_ref().map(ToString::to_string);
+        plan.target.known.engine = Some(engine.name().to_owned());
+        plan.target.known.threads = Some(1);
+        plan.load.warmup = options.suite.warmup();
+        plan.load.measure = options.suite.measure();
+    })
 }
 
 /// What every run of `spec` has in common, whoever serves it by `command`.
@@ -231,26 +230,16 @@ pub(super) fn plan_of(
     command: Vec<String>,
     places: Option<&Places>,
 ) -> Plan {
-    let target = if spec.transport.is_websocket() { "/" } else { "" };
-    let url = Url {
-        transport: spec.transport,
-        host: "127.0.0.1".to_owned(),
-        port: Port::Chosen,
-        target: target.to_owned(),
-    };
-    Plan {
-        scenario: spec.full_name(),
-        connections: spec.connections,
-        idle: spec.idle,
-        pipeline: spec.pipeline,
-        message_bytes: spec.message_bytes,
-        payload: spec.payload,
-        messages_per_connection: spec.messages_per_connection,
-        rate_per_s: spec.rate_per_s,
-        cpus: places.map(|places| places.client).into_iter().collect(),
-        spawn: Some(Spawn { command, cpus: places.map(|places| places.server).into_iter().collect() }),
-        ..Plan::new(url, generator)
-    }
+    let transport = spec.load.transport;
+    let target = if transport.is_websocket() { "/" } else { "" };
+    let url = Url { transport, host: "127.0.0.1".to_owned(), port: Port::Chosen, target: target.to_owned() };
+    Plan::new(url, generator).with(|plan| {
+        plan.scenario = spec.full_name();
+        plan.load = spec.load.clone();
+        plan.placement.cpus = places.map(|places| places.client).into_iter().collect();
+        plan.target.spawn =
+            Some(Spawn { command, cpus: places.map(|places| places.server).into_iter().collect() });
+    })
 }
 
 /// Our own server's command line: everything that matters named, nothing left to a default that may change.
@@ -285,7 +274,7 @@ pub(super) fn own_server(
 
 /// The server's identity: what the caller knows of the checkout wins over what the server says.
 fn subject(options: &Options, engine: EngineKind, plans: &[Plan]) -> Subject {
-    let first = plans.first().and_then(|plan| plan.spawn.as_ref());
+    let first = plans.first().and_then(|plan| plan.target.spawn.as_ref());
     let asked = Subject::of_command(first.map_or(&[], |spawn| &spawn.command));
     let engine = Some(engine.name().to_owned());
     match &options.setup.checkout {
@@ -302,7 +291,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::result::{InvalidKind, example};
+    use crate::result::{InvalidKind, Scenario, example};
     use crate::run::{RunError, Silent};
     use crate::spawn::{LastWords, SpawnError};
     use crate::suite::Checkout;
@@ -359,10 +348,10 @@ mod tests {
             assert_eq!(session.plans.len(), suite.specs().len());
             for plan in &session.plans {
                 plan.check().expect("can be carried out");
-                let command = &plan.spawn.as_ref().expect("starts a server").command;
+                let command = &plan.target.spawn.as_ref().expect("starts a server").command;
                 let engine =
                     command.iter().position(|word| word == "--engine").map(|at| command[at + 1].as_str());
-                assert_eq!(engine, plan.server_engine.as_deref());
+                assert_eq!(engine, plan.target.known.engine.as_deref());
                 assert_ne!(engine, Some("auto"));
                 assert!(command.contains(&"127.0.0.1:{port}".to_owned()));
                 let raw = command.windows(2).any(|pair| pair == ["--protocol", "tcp"]);
@@ -380,15 +369,15 @@ mod tests {
         options.setup.congestion = None;
         let without = Session::prepare(&options, &roomy(), &everything_works);
         for (with, without) in with.plans.iter().zip(&without.expect("prepared").plans) {
-            let words = &with.spawn.as_ref().expect("starts a server").command;
+            let words = &with.target.spawn.as_ref().expect("starts a server").command;
             assert!(words.windows(2).any(|pair| pair == ["--congestion", "reno"]), "{words:?}");
-            let (with, without) = (with.parameters(), without.parameters());
-            assert_eq!(
-                (with.congestion.as_deref(), with.server_congestion.as_deref()),
-                (Some("reno"), Some("reno"))
-            );
-            assert_eq!((without.congestion.as_ref(), without.server_congestion.as_ref()), (None, None));
-            assert_ne!(with.hash(), without.hash());
+            let (with, without) = (with.stored_scenario(), without.stored_scenario());
+            let of_both = |scenario: &Scenario| {
+                [&scenario.generator, &scenario.server].map(|setting| setting.congestion.clone())
+            };
+            assert_eq!(of_both(&with), [Some("reno".to_owned()), Some("reno".to_owned())]);
+            assert_eq!(of_both(&without), [None, None]);
+            assert_ne!(with.hash, without.hash);
         }
     }
 
@@ -396,7 +385,7 @@ mod tests {
     fn one_generator_drives_all_engines() {
         let session =
             Session::prepare(&options(Suite::Quick), &roomy(), &everything_works).expect("prepared");
-        assert!(session.plans.iter().all(|plan| plan.engine == EngineKind::Uring));
+        assert!(session.plans.iter().all(|plan| plan.placement.engine == EngineKind::Uring));
         assert!(names(&session).contains(&"echo@epoll") && names(&session).contains(&"echo@tokio-uring"));
     }
 
@@ -405,7 +394,7 @@ mod tests {
         let session =
             Session::prepare(&options(Suite::Quick), &roomy(), &only_epoll_works).expect("prepared");
         assert_eq!(names(&session), ["echo", "pipeline", "text", "large", "tcp", "tcp-pipeline"]);
-        assert!(session.plans.iter().all(|plan| plan.server_engine.as_deref() == Some("epoll")));
+        assert!(session.plans.iter().all(|plan| plan.target.known.engine.as_deref() == Some("epoll")));
         assert!(
             session.marks.iter().any(|mark| mark.starts_with("io_uring is not available")),
             "{:?}",

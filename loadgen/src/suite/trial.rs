@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scenarios::Spec;
-use crate::result::Payload;
+use crate::load::Payload;
 use crate::run::Plan;
 
 /// Sizes around every change of the frame header, and one that no read holds.
@@ -23,37 +23,37 @@ pub(super) struct Trial {
 
 /// The trials of a server, whose plan for any scenario is `plan`.
 pub(super) fn trials(plan: &Plan) -> [Trial; 3] {
-    let trial = |what, plan: Plan| Trial { what, plan: Plan { scenario: what.to_owned(), ..plan } };
-    let several = Plan {
-        connections: 4,
-        idle: 0,
-        pipeline: 2,
-        rate_per_s: None,
-        wait: None,
-        message_sizes: SIZES.map(|size| (size, 1)).to_vec(),
-        messages: Some(TIMES * SIZES.len() as u64),
-        settle: Duration::ZERO,
-        warmup: Duration::ZERO,
-        measure: AT_MOST,
-        ..plan.clone()
-    };
-    let fragmented = Plan { payload: Payload::TextMixed, fragments: 3, ..several.clone() };
-    let largest = Plan {
-        connections: 1,
-        pipeline: 1,
-        message_sizes: Vec::new(),
-        message_bytes: LARGEST,
-        messages: Some(1),
-        ..several.clone()
-    };
+    let trial = |what, plan: Plan| Trial { what, plan: plan.with(|plan| plan.scenario = what.to_owned()) };
+    let several = plan.clone().with(|plan| {
+        plan.load.connections = 4;
+        plan.load.idle = 0;
+        plan.load.pipeline = 2;
+        plan.load.rate_per_s = None;
+        plan.placement.wait = None;
+        plan.load.message_bytes = SIZES.into();
+        plan.load.messages = Some(TIMES * SIZES.len() as u64);
+        plan.load.settle = Duration::ZERO;
+        plan.load.warmup = Duration::ZERO;
+        plan.load.measure = AT_MOST;
+    });
+    let fragmented = several.clone().with(|plan| {
+        plan.load.payload = Payload::TextMixed;
+        plan.load.fragments = 3;
+    });
+    let largest = several.clone().with(|plan| {
+        plan.load.connections = 1;
+        plan.load.pipeline = 1;
+        plan.load.message_bytes = LARGEST.into();
+        plan.load.messages = Some(1);
+    });
     [
-        trial("binary, up to 1 MiB", Plan { payload: Payload::Binary, ..several }),
+        trial("binary, up to 1 MiB", several.with(|plan| plan.load.payload = Payload::Binary)),
         trial("text in fragments, up to 1 MiB", fragmented),
-        trial("16 MiB", Plan { payload: Payload::Binary, ..largest }),
+        trial("16 MiB", largest.with(|plan| plan.load.payload = Payload::Binary)),
     ]
 }
 
 /// The scenario whose plans trials are made from: which one does not matter.
 pub(super) fn any_spec() -> Spec {
-    Spec::peers()[0]
+    Spec::peers().swap_remove(0)
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use engine::EngineKind;
-use loadgen::result::{Errors, Integrity, Payload, Run};
+use loadgen::load::Payload;
+use loadgen::result::{Errors, Integrity, Run};
 use loadgen::run::Plan;
 
 use super::echo::{Echo, Fault};
@@ -14,7 +15,7 @@ fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run
     for engine in engines() {
         let server = Echo::ws(fault);
         let mut plan = plan(&server.ws_url(), engine);
-        plan.pipeline = 4;
+        plan.load.pipeline = 4;
         change(&mut plan);
         let run = run(&plan);
         assert_consistent(&run);
@@ -25,7 +26,7 @@ fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run
 fn assert_integrity(fault: Fault, expected: Integrity) {
     on_every_engine(
         fault,
-        |plan| plan.answer_timeout = std::time::Duration::from_secs(3),
+        |plan| plan.load.answer_timeout = std::time::Duration::from_secs(3),
         |run| {
             assert_eq!(run.integrity, expected, "{fault:?} on {}", run.client.engine);
             assert_eq!(run.errors, Errors::default());
@@ -45,7 +46,7 @@ fn right_echoes_of_any_size_are_right() {
         for len in [0, 1, 15, 16, 125, 126, 1024, 65_536] {
             let server = Echo::ws(Fault::None);
             let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
-            (plan.payload, plan.message_bytes) = (payload, len);
+            (plan.load.payload, plan.load.message_bytes) = (payload, len.into());
             counted(&mut plan, 40);
             let run = run(&plan);
             assert_consistent(&run);
@@ -62,8 +63,8 @@ fn right_echoes_of_any_size_are_right() {
 #[test]
 fn large_messages_and_several_threads_on_every_engine() {
     let change = |plan: &mut Plan| {
-        (plan.payload, plan.message_bytes) = (Payload::TextMixed, 300_000);
-        (plan.threads, plan.pipeline) = (2, 2);
+        (plan.load.payload, plan.load.message_bytes) = (Payload::TextMixed, 300_000.into());
+        (plan.placement.threads, plan.load.pipeline) = (2, 2);
         counted(plan, 40);
     };
     on_every_engine(Fault::None, change, |run| {
@@ -122,7 +123,7 @@ fn raw_echoes_are_checked_too() {
         for len in [1, 15, 38, 100_000] {
             let server = Echo::tcp(len, Fault::None);
             let mut plan = plan(&server.tcp_url(), engine);
-            (plan.message_bytes, plan.pipeline) = (len, 3);
+            (plan.load.message_bytes, plan.load.pipeline) = (len.into(), 3);
             counted(&mut plan, 400);
             let right = run(&plan);
             assert_consistent(&right);
@@ -133,7 +134,7 @@ fn raw_echoes_are_checked_too() {
             );
             assert!(right.received > 0);
 
-            plan.url = Echo::tcp(len, Fault::Corrupt(len / 2)).tcp_url().parse().expect("url");
+            plan.target.url = Echo::tcp(len, Fault::Corrupt(len / 2)).tcp_url().parse().expect("url");
             let wrong = run(&plan);
             assert_eq!(wrong.integrity, Integrity { corrupted: 4, ..Integrity::default() }, "{len} bytes");
         }

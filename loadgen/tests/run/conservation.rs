@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::{Arrival, Integrity, InvalidKind, Latencies, Payload, Run};
+use loadgen::load::{Arrival, Payload};
+use loadgen::result::{Integrity, InvalidKind, Latencies, Run};
 use loadgen::run::Plan;
 use loadgen::trust::Trust;
 
@@ -50,13 +51,12 @@ fn every_message_has_one_outcome_under_every_fault() {
             Fault::Greeting("hello"),
         ] {
             let server = Echo::wss(fault);
-            let run = run(&Plan {
-                trust: Trust::Anybody,
-                pipeline: 3,
-                reconnect: !fault.keeps_connections(),
-                answer_timeout: Duration::from_millis(400),
-                ..plan(&server.wss_url(), engine)
-            });
+            let run = run(&plan(&server.wss_url(), engine).with(|plan| {
+                plan.target.trust = Trust::Anybody;
+                plan.load.pipeline = 3;
+                plan.load.reconnect = !fault.keeps_connections();
+                plan.load.answer_timeout = Duration::from_millis(400);
+            }));
             assert_balanced(&run);
             sent += run.messages.map_or(0, |messages| messages.sent);
         }
@@ -68,14 +68,13 @@ fn every_message_has_one_outcome_under_every_fault() {
                     continue;
                 }
                 let server = Echo::ws(fault);
-                let run = run(&Plan {
-                    rate_per_s: rate,
-                    reconnect,
-                    pipeline: 3,
-                    measure: Duration::from_millis(150),
-                    answer_timeout: Duration::from_millis(400),
-                    ..plan(&server.ws_url(), engine)
-                });
+                let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+                    plan.load.rate_per_s = rate;
+                    plan.load.reconnect = reconnect;
+                    plan.load.pipeline = 3;
+                    plan.load.measure = Duration::from_millis(150);
+                    plan.load.answer_timeout = Duration::from_millis(400);
+                }));
                 assert_balanced(&run);
                 let messages = run.messages.expect("counted");
                 sent += messages.sent;
@@ -91,7 +90,11 @@ fn every_message_has_one_outcome_under_every_fault() {
 fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
     for engine in engines() {
         let server = Echo::ws(Fault::Rotate(10));
-        let plan = Plan { connections: 1, pipeline: 8, reconnect: true, ..plan(&server.ws_url(), engine) };
+        let plan = plan(&server.ws_url(), engine).with(|plan| {
+            plan.load.connections = 1;
+            plan.load.pipeline = 8;
+            plan.load.reconnect = true;
+        });
         let run = run(&plan);
         assert_balanced(&run);
         let integrity = run.integrity;
@@ -109,13 +112,12 @@ fn downtime_is_the_servers_and_no_lag() {
     let down = Duration::from_millis(1500);
     for engine in engines() {
         let server = Echo::ws(Fault::Down(down));
-        let run = run(&Plan {
-            connections: 1,
-            rate_per_s: Some(100.0),
-            reconnect: true,
-            measure: Duration::from_secs(3),
-            ..plan(&server.ws_url(), engine)
-        });
+        let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+            plan.load.connections = 1;
+            plan.load.rate_per_s = Some(100.0);
+            plan.load.reconnect = true;
+            plan.load.measure = Duration::from_secs(3);
+        }));
         assert_balanced(&run);
         let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
         assert!(uncorrected.max >= 1_300_000_000, "{engine}: {}", uncorrected.max);
@@ -136,7 +138,10 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
             (Payload::Binary, "welcome, whoever you are, to this server of ours"),
         ] {
             let server = Echo::ws(Fault::Greeting(text));
-            let run = run(&Plan { payload, connections: 8, ..plan(&server.ws_url(), engine) });
+            let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+                plan.load.payload = payload;
+                plan.load.connections = 8;
+            }));
             assert_balanced(&run);
             assert_eq!(run.integrity, Integrity { unsolicited: 8, ..Integrity::default() });
             assert_eq!(run.messages.map(|messages| messages.wrong), Some(0));
@@ -152,11 +157,10 @@ fn greetings_of_replaced_connections_take_no_place() {
     for engine in engines() {
         for text in ["hello", "Request served by 1781505b56ee58"] {
             let server = Echo::ws(Fault::Greeting(text));
-            let change = Plan {
-                messages_per_connection: Some(3),
-                payload: Payload::TextAscii,
-                ..plan(&server.ws_url(), engine)
-            };
+            let change = plan(&server.ws_url(), engine).with(|plan| {
+                plan.load.messages_per_connection = Some(3);
+                plan.load.payload = Payload::TextAscii;
+            });
             let run = run(&change);
             assert_balanced(&run);
             let Integrity { unsolicited, .. } = run.integrity;
@@ -172,14 +176,13 @@ fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
     for engine in engines() {
         for (warmup, window) in [(0, 600), (800, 400)] {
             let server = Echo::ws(Fault::Capacity(500));
-            let run = run(&Plan {
-                rate_per_s: Some(2000.0),
-                connections: 16,
-                warmup: Duration::from_millis(warmup),
-                measure: Duration::from_millis(window),
-                answer_timeout: Duration::from_millis(300),
-                ..plan(&server.ws_url(), engine)
-            });
+            let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+                plan.load.rate_per_s = Some(2000.0);
+                plan.load.connections = 16;
+                plan.load.warmup = Duration::from_millis(warmup);
+                plan.load.measure = Duration::from_millis(window);
+                plan.load.answer_timeout = Duration::from_millis(300);
+            }));
             assert_balanced(&run);
             assert!(has(&run, InvalidKind::RateNotKept), "{:?}", run.invalid_reasons);
             assert!(has(&run, InvalidKind::Outstanding), "{:?}", run.invalid_reasons);
@@ -194,7 +197,7 @@ fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
     for engine in engines() {
         let late = Duration::from_millis(900);
         let server = Echo::ws(Fault::HalfLate(late));
-        let run = run(&Plan { connections: 6, ..plan(&server.ws_url(), engine) });
+        let run = run(&plan(&server.ws_url(), engine).with(|plan| plan.load.connections = 6));
         assert_balanced(&run);
         assert!(run.latency_ns.corrected.max >= 600_000_000, "{}", run.latency_ns.corrected.max);
         assert!(has(&run, InvalidKind::CutTail), "{:?}", run.invalid_reasons);
@@ -210,12 +213,11 @@ fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
     // The silence is longer than the drain. When the run ends, the server has not been silent long enough for
     // its messages to be lost.
     let server = Echo::ws(Fault::HalfLate(Duration::from_secs(30)));
-    let plan = Plan {
-        connections: 6,
-        measure: Duration::from_millis(300),
-        answer_timeout: Duration::from_millis(700),
-        ..plan(&server.ws_url(), EngineKind::Epoll)
-    };
+    let plan = plan(&server.ws_url(), EngineKind::Epoll).with(|plan| {
+        plan.load.connections = 6;
+        plan.load.measure = Duration::from_millis(300);
+        plan.load.answer_timeout = Duration::from_millis(700);
+    });
     let run = run(&plan);
     assert_balanced(&run);
     assert!(!run.valid);
@@ -246,19 +248,18 @@ fn the_rate_divides_by_the_planned_window() {
         let server = Echo::ws(Fault::None);
         let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
         super::counted(&mut plan, messages);
-        (plan.rate_per_s, plan.arrival) = (Some(rate), arrival);
+        (plan.load.rate_per_s, plan.load.arrival) = (Some(rate), arrival);
         let run = run(&plan);
         assert_balanced(&run);
         assert_eq!((run.offered, run.received, run.phases.measure), (40, 40, 400_000_000));
         assert!((run.rate_per_s - 100.0).abs() < 1e-6, "{}", run.rate_per_s);
     }
     let server = Echo::ws(Fault::None);
-    let one = Plan {
-        rate_per_s: Some(0.01),
-        warmup: Duration::ZERO,
-        measure: Duration::from_millis(500),
-        ..plan(&server.ws_url(), EngineKind::Epoll)
-    };
+    let one = plan(&server.ws_url(), EngineKind::Epoll).with(|plan| {
+        plan.load.rate_per_s = Some(0.01);
+        plan.load.warmup = Duration::ZERO;
+        plan.load.measure = Duration::from_millis(500);
+    });
     let run = run(&one);
     assert_eq!((run.received, run.rate_per_s), (1, 2.0));
 }
@@ -268,7 +269,10 @@ fn the_rate_divides_by_the_planned_window() {
 fn every_planned_message_is_counted_while_connections_end() {
     for engine in engines() {
         let server = Echo::ws(Fault::Disconnect);
-        let run = run(&Plan { rate_per_s: Some(2000.0), reconnect: true, ..plan(&server.ws_url(), engine) });
+        let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+            plan.load.rate_per_s = Some(2000.0);
+            plan.load.reconnect = true;
+        }));
         assert_balanced(&run);
         // 10 ms of warm-up, and a window of 250 ms.
         assert_eq!(run.messages.map(|messages| messages.planned), Some(520), "{engine}");
@@ -280,13 +284,12 @@ fn every_planned_message_is_counted_while_connections_end() {
 fn idle_connections_send_nothing_after_they_are_reopened() {
     for engine in engines() {
         let server = Echo::ws(Fault::DropIdle);
-        let run = run(&Plan {
-            idle: 3,
-            pipeline: 3,
-            reconnect: true,
-            measure: Duration::from_secs(1),
-            ..plan(&server.ws_url(), engine)
-        });
+        let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+            plan.load.idle = 3;
+            plan.load.pipeline = 3;
+            plan.load.reconnect = true;
+            plan.load.measure = Duration::from_secs(1);
+        }));
         assert_balanced(&run);
         assert_eq!(run.integrity.faults(), 0, "{engine}: {:?}", run.integrity);
         assert!(run.outages.is_some_and(|outages| outages.count >= 3), "{engine}: {:?}", run.outages);
@@ -298,14 +301,13 @@ fn idle_connections_send_nothing_after_they_are_reopened() {
 fn sparse_traffic_is_no_silence() {
     for engine in engines() {
         let server = Echo::ws(Fault::Delay(Duration::from_millis(250)));
-        let run = run(&Plan {
-            connections: 1,
-            rate_per_s: Some(0.5),
-            warmup: Duration::ZERO,
-            measure: Duration::from_secs(5),
-            answer_timeout: Duration::from_millis(1500),
-            ..plan(&server.ws_url(), engine)
-        });
+        let run = run(&plan(&server.ws_url(), engine).with(|plan| {
+            plan.load.connections = 1;
+            plan.load.rate_per_s = Some(0.5);
+            plan.load.warmup = Duration::ZERO;
+            plan.load.measure = Duration::from_secs(5);
+            plan.load.answer_timeout = Duration::from_millis(1500);
+        }));
         assert_balanced(&run);
         assert_eq!(run.ended_early, None, "{engine}");
         assert_eq!(run.messages.map(|messages| messages.echoed), Some(3), "{engine}");
@@ -317,7 +319,7 @@ fn overload_is_found_with_a_limited_number_of_messages() {
     let server = Echo::ws(Fault::Capacity(500));
     let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
     super::counted(&mut plan, 1000);
-    (plan.rate_per_s, plan.arrival, plan.connections) = (Some(2000.0), Arrival::Poisson, 16);
+    (plan.load.rate_per_s, plan.load.arrival, plan.load.connections) = (Some(2000.0), Arrival::Poisson, 16);
     let run = run(&plan);
     assert_balanced(&run);
     assert_eq!(run.messages.map(|messages| messages.sent), Some(1000));

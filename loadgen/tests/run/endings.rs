@@ -67,7 +67,7 @@ fn handshakes_that_fail() {
     assert_all(&errors(Fault::NotFound, |_| {}), &["handshake", "404"]);
     assert_all(&errors(Fault::WrongAccept, |_| {}), &["handshake", "Accept"]);
     assert_all(&errors(Fault::HangUp, |_| {}), &["handshake", "without answering"]);
-    let quick = |plan: &mut Plan| plan.connect_timeout = Duration::from_millis(300);
+    let quick = |plan: &mut Plan| plan.load.connect_timeout = Duration::from_millis(300);
     assert_all(&errors(Fault::Mute, quick), &["handshake", "no answer within 300ms"]);
 }
 
@@ -96,10 +96,10 @@ fn answers_that_open_no_websocket() {
 
 #[test]
 fn a_server_that_stops_answering() {
-    let patient_enough = |plan: &mut Plan| plan.answer_timeout = Duration::from_millis(400);
+    let patient_enough = |plan: &mut Plan| plan.load.answer_timeout = Duration::from_millis(400);
     let long = |plan: &mut Plan| {
         patient_enough(plan);
-        plan.measure = Duration::from_secs(3600);
+        plan.load.measure = Duration::from_secs(3600);
     };
     assert_all(&early_ends(Fault::Silent, long), &["stopped answering", "4 messages are due"]);
     assert_all(&early_ends(Fault::Silent, patient_enough), &["stopped answering"]);
@@ -108,7 +108,7 @@ fn a_server_that_stops_answering() {
 
 #[test]
 fn a_server_that_closes_everything() {
-    let long = |plan: &mut Plan| plan.measure = Duration::from_secs(3600);
+    let long = |plan: &mut Plan| plan.load.measure = Duration::from_secs(3600);
     assert_all(&early_ends(Fault::Disconnect, long), &["closed all 4 connections"]);
     assert_all(&early_ends(Fault::Close, long), &["closed all 4 connections", "1001", "gone fishing"]);
     assert_all(&early_ends(Fault::Masked, long), &["broke the protocol", "masked", "5.1"]);
@@ -132,7 +132,7 @@ fn one_lost_connection_makes_the_result_invalid() {
 fn more_bytes_than_were_sent() {
     let server = Echo::tcp(38, Fault::Surplus);
     let mut plan = plan(&server.tcp_url(), EngineKind::Epoll);
-    plan.message_bytes = 38;
+    plan.load.message_bytes = 38.into();
     let run = run(&plan);
     assert_balanced(&run);
     let cause = run.ended_early.expect("it ended early").cause;
@@ -176,7 +176,7 @@ impl Progress for Impatient {
 fn an_interruption_gives_what_was_measured() {
     for engine in engines() {
         let server = Echo::ws(Fault::None);
-        let plan = Plan { measure: Duration::from_secs(3600), ..plan(&server.ws_url(), engine) };
+        let plan = plan(&server.ws_url(), engine).with(|plan| plan.load.measure = Duration::from_secs(3600));
         let run = execute(&plan, &mut Impatient(Phase::Measure, false)).expect("a result");
         assert_consistent(&run);
         assert!(run.interrupted && run.received > 0 && reasons(&run).is_empty());
@@ -189,7 +189,8 @@ fn an_interruption_gives_what_was_measured() {
 #[test]
 fn an_interruption_before_the_window_gives_nothing() {
     let server = Echo::ws(Fault::None);
-    let plan = Plan { warmup: Duration::from_secs(3600), ..plan(&server.ws_url(), EngineKind::Epoll) };
+    let plan =
+        plan(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.warmup = Duration::from_secs(3600));
     let error = execute(&plan, &mut Impatient(Phase::Warmup, false)).expect_err("nothing was measured");
     assert!(matches!(error, RunError::Interrupted));
 }
@@ -197,7 +198,8 @@ fn an_interruption_before_the_window_gives_nothing() {
 #[test]
 fn a_series_has_all_seconds_of_the_window() {
     let server = Echo::ws(Fault::None);
-    let plan = Plan { measure: Duration::from_millis(1200), ..plan(&server.ws_url(), EngineKind::Epoll) };
+    let plan = plan(&server.ws_url(), EngineKind::Epoll)
+        .with(|plan| plan.load.measure = Duration::from_millis(1200));
     let run = run(&plan);
     assert_consistent(&run);
     let spans: Vec<_> = run.series.iter().map(|second| second.span_ns).collect();

@@ -34,25 +34,24 @@ fn engines() -> Vec<EngineKind> {
 
 /// A short run: four connections, a quarter of a second.
 fn plan(url: &str, engine: EngineKind) -> Plan {
-    Plan {
-        connections: 4,
-        settle: Duration::ZERO,
-        warmup: Duration::from_millis(10),
-        measure: Duration::from_millis(250),
-        connect_timeout: Duration::from_secs(20),
-        answer_timeout: Duration::from_secs(20),
-        ..Plan::new(url.parse().expect("url"), engine)
-    }
+    Plan::new(url.parse().expect("url"), engine).with(|plan| {
+        plan.load.connections = 4;
+        plan.load.settle = Duration::ZERO;
+        plan.load.warmup = Duration::from_millis(10);
+        plan.load.measure = Duration::from_millis(250);
+        plan.load.connect_timeout = Duration::from_secs(20);
+        plan.load.answer_timeout = Duration::from_secs(20);
+    })
 }
 
 /// Ends after `messages`, however slow the machine, in place of after a time.
 fn counted(plan: &mut Plan, messages: u64) {
-    plan.messages = Some(messages);
-    (plan.warmup, plan.measure) = (Duration::ZERO, Duration::from_secs(3600));
+    plan.load.messages = Some(messages);
+    (plan.load.warmup, plan.load.measure) = (Duration::ZERO, Duration::from_secs(3600));
 }
 
 fn run(plan: &Plan) -> Run {
-    execute(plan, &mut Silent).unwrap_or_else(|error| panic!("{}: {error}", plan.engine))
+    execute(plan, &mut Silent).unwrap_or_else(|error| panic!("{}: {error}", plan.placement.engine))
 }
 
 fn failure(plan: &Plan) -> RunError {

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::{Arrival, Errors, Integrity, Run};
+use loadgen::load::Arrival;
+use loadgen::result::{Errors, Integrity, Run};
 use loadgen::run::{Phase, Plan, Progress, Snapshot, Wait, execute};
 
 use super::echo::{Echo, Fault};
@@ -13,7 +14,10 @@ use super::{assert_balanced, engines, plan, run};
 
 /// 2,000 messages a second for a quarter of a second, after one of a tenth that does not count.
 fn open(url: &str, engine: EngineKind) -> Plan {
-    Plan { rate_per_s: Some(2000.0), warmup: Duration::from_millis(100), ..plan(url, engine) }
+    plan(url, engine).with(|plan| {
+        plan.load.rate_per_s = Some(2000.0);
+        plan.load.warmup = Duration::from_millis(100);
+    })
 }
 
 /// What must hold of any open loop that came to its end.
@@ -44,7 +48,10 @@ fn every_planned_message_is_sent_and_has_its_latency() {
     for engine in engines() {
         for (arrival, threads) in [(Arrival::Constant, 1), (Arrival::Constant, 3), (burst, 2)] {
             let server = Echo::ws(Fault::None);
-            let run = run(&Plan { arrival, threads, ..open(&server.ws_url(), engine) });
+            let run = run(&open(&server.ws_url(), engine).with(|plan| {
+                plan.load.arrival = arrival;
+                plan.placement.threads = threads;
+            }));
             assert_accounted(&run);
             assert_eq!(run.offered, 500, "{arrival} with {threads} threads on {engine}");
             // With those of the warm-up.
@@ -58,7 +65,7 @@ fn every_planned_message_is_sent_and_has_its_latency() {
 #[test]
 fn poisson_arrivals_are_accounted_for_too() {
     let server = Echo::ws(Fault::None);
-    let plan = Plan { arrival: Arrival::Poisson, ..open(&server.ws_url(), EngineKind::Epoll) };
+    let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.arrival = Arrival::Poisson);
     let run = run(&plan);
     assert_accounted(&run);
     // 500 with a standard deviation of 22.
@@ -69,7 +76,7 @@ fn poisson_arrivals_are_accounted_for_too() {
 fn raw_bytes_have_an_open_loop_too() {
     for engine in engines() {
         let server = Echo::tcp(38, Fault::None);
-        let run = run(&Plan { message_bytes: 38, ..open(&server.tcp_url(), engine) });
+        let run = run(&open(&server.tcp_url(), engine).with(|plan| plan.load.message_bytes = 38.into()));
         assert_accounted(&run);
         assert_eq!(run.offered, 500);
     }
@@ -80,7 +87,7 @@ fn both_ways_of_waiting_work_and_are_recorded() {
     for engine in engines() {
         for wait in [Wait::Sleep, Wait::Spin] {
             let server = Echo::ws(Fault::None);
-            let run = run(&Plan { wait: Some(wait), ..open(&server.ws_url(), engine) });
+            let run = run(&open(&server.ws_url(), engine).with(|plan| plan.placement.wait = Some(wait)));
             assert_accounted(&run);
             assert_eq!(run.client.wait, wait.name());
         }
@@ -92,7 +99,7 @@ fn both_ways_of_waiting_work_and_are_recorded() {
 fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
     for engine in engines() {
         let server = Echo::ws(Fault::Stall);
-        let run = run(&Plan { connections: 1, ..open(&server.ws_url(), engine) });
+        let run = run(&open(&server.ws_url(), engine).with(|plan| plan.load.connections = 1));
         assert_accounted(&run);
         let corrected = run.latency_ns.corrected.histogram().expect("readable").expect("stored");
         // However slow the machine: planned at most 200 ms after the stall began, they wait at least 100 ms.
@@ -107,11 +114,14 @@ fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
 fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
     for engine in engines() {
         let server = Echo::ws(Fault::Slow);
-        let plan = Plan { connections: 1, max_outstanding: 1, ..open(&server.ws_url(), engine) };
+        let plan = open(&server.ws_url(), engine).with(|plan| {
+            plan.load.connections = 1;
+            plan.load.max_outstanding = 1;
+        });
         let never_sent = run(&plan);
         assert_balanced(&never_sent);
         assert!(never_sent.offered == 500 && never_sent.latency_ns.corrected.count < 500);
-        let run = run(&Plan { warmup: Duration::ZERO, ..plan });
+        let run = run(&plan.with(|plan| plan.load.warmup = Duration::ZERO));
         assert_balanced(&run);
         assert!(run.invalid_reasons.iter().any(|reason| reason.contains("--max-outstanding")));
         assert_eq!(run.offered, 500, "what was never sent is offered all the same");
@@ -126,15 +136,14 @@ fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
 #[test]
 fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
     let server = Echo::ws(Fault::None);
-    let plan = Plan {
-        rate_per_s: Some(1e9),
-        connections: 1,
-        max_outstanding: 1 << 20,
-        warmup: Duration::from_millis(300),
-        measure: Duration::from_millis(200),
-        answer_timeout: Duration::from_secs(10),
-        ..open(&server.ws_url(), EngineKind::Epoll)
-    };
+    let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| {
+        plan.load.rate_per_s = Some(1e9);
+        plan.load.connections = 1;
+        plan.load.max_outstanding = 1 << 20;
+        plan.load.warmup = Duration::from_millis(300);
+        plan.load.measure = Duration::from_millis(200);
+        plan.load.answer_timeout = Duration::from_secs(10);
+    });
     let run = run(&plan);
     assert_balanced(&run);
     assert_eq!(run.offered, 200_000_000);
@@ -159,7 +168,8 @@ impl Progress for Impatient {
 #[test]
 fn an_interruption_ends_the_plan() {
     let server = Echo::ws(Fault::None);
-    let plan = Plan { measure: Duration::from_secs(3600), ..open(&server.ws_url(), EngineKind::Epoll) };
+    let plan =
+        open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.measure = Duration::from_secs(3600));
     let run = execute(&plan, &mut Impatient(false)).expect("a result");
     assert_accounted(&run);
     assert!(run.interrupted && run.offered > 0);

@@ -96,7 +96,7 @@ impl Progress for Notes {
 fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Counted, String), String> {
     let (rehearsal, mut client) = Rehearsal::new(plan, addresses);
     let (remote, inbox) = engine::remote().expect("an eventfd");
-    let (kind, config) = (plan.engine, Rehearsal::config(plan));
+    let (kind, config) = (plan.placement.engine, Rehearsal::config(plan));
     let worker = thread::spawn(move || {
         engine::run(kind, &config, inbox, &mut client).expect("the engine runs");
         client
@@ -113,9 +113,9 @@ fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Co
     };
     let first = news();
     if first == News::Connected {
-        remote.wake(rehearsal.load(Nanos::monotonic(), plan.window()));
+        remote.wake(rehearsal.load(Nanos::monotonic(), plan.load.window()));
         let end = news();
-        assert_eq!(end, News::Drained, "{}", plan.engine);
+        assert_eq!(end, News::Drained, "{}", plan.placement.engine);
     }
     remote.wake(if first == News::Connected { Rehearsal::CLOSE } else { Rehearsal::STOP });
     let client = worker.join().expect("the worker ends");
@@ -130,12 +130,12 @@ fn tries_every_address_in_every_mode() {
     type Change = fn(&mut Plan);
     let modes: [(&str, Change); 5] = [
         ("closed loop", |_| {}),
-        ("open loop", |plan| plan.rate_per_s = Some(2000.0)),
-        ("churn by messages", |plan| plan.messages_per_connection = Some(1)),
+        ("open loop", |plan| plan.load.rate_per_s = Some(2000.0)),
+        ("churn by messages", |plan| plan.load.messages_per_connection = Some(1)),
         ("churn in an open loop", |plan| {
-            (plan.messages_per_connection, plan.rate_per_s) = (Some(2), Some(1000.0));
+            (plan.load.messages_per_connection, plan.load.rate_per_s) = (Some(2), Some(1000.0));
         }),
-        ("reconnect", |plan| plan.reconnect = true),
+        ("reconnect", |plan| plan.load.reconnect = true),
     ];
     for engine in engines() {
         for (mode, change) in modes {
@@ -193,7 +193,7 @@ fn finds_a_server_that_has_moved_to_another_address() {
             }
         });
         let mut plan = plan("ws://example.invalid/", engine);
-        plan.reconnect = true;
+        plan.load.reconnect = true;
         counted(&mut plan, 200);
         let (counted, in_use) = rehearse(&plan, vec![old, second.at]).expect("connections");
         moving.join().expect("it has moved");
@@ -221,7 +221,7 @@ fn connects_from_addresses_of_the_family_in_use() {
         let other = TcpListener::bind("[::1]:0").and_then(|l| l.local_addr()).expect("a free port");
         let mut plan = plan(&server.ws_url(), engine);
         counted(&mut plan, 50);
-        plan.source_ips = ["::1", "127.0.0.7"].map(|ip| ip.parse().expect("an address")).to_vec();
+        plan.placement.source_ips = ["::1", "127.0.0.7"].map(|ip| ip.parse().expect("an address")).to_vec();
         rehearse(&plan, vec![other, server.at]).expect("connections");
         let peers = server.seen.peers.lock().expect("peers");
         assert!(peers.iter().all(|peer| peer.to_string() == "127.0.0.7"), "{peers:?}");
@@ -266,7 +266,8 @@ fn tells_at_once_why_connections_are_closed_at_once() {
     for engine in engines() {
         for connections in [1, 2, 40] {
             let (url, _) = server("", |_| close("token \u{1b}[31mmissing"), After::End);
-            let error = failure(&Plan { connections, ..plan(&url, engine) }).to_string();
+            let error =
+                failure(&plan(&url, engine).with(|plan| plan.load.connections = connections)).to_string();
             assert!(error.contains("1008: token \\u{1b}[31mmissing"), "{engine} {connections}: {error}");
         }
         for (after, said) in [(After::End, "closed the connection"), (After::Reset, "reset the connection")] {
@@ -290,7 +291,7 @@ fn ends_where_one_connection_of_several_is_closed() {
                 |number| if number == 1 { close("one too many") } else { Vec::new() },
                 After::Nothing,
             );
-            let error = failure(&Plan { threads, ..plan(&url, engine) });
+            let error = failure(&plan(&url, engine).with(|plan| plan.placement.threads = threads));
             assert!(matches!(error, RunError::LostEarly { .. }), "{engine}: {error}");
             assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
         }
@@ -303,7 +304,10 @@ fn gives_up_on_the_connection_that_is_always_closed() {
         let (url, _) =
             server("", |number| if number > 2 { close("one too many") } else { Vec::new() }, After::Nothing);
         let patience = Duration::from_millis(500);
-        let error = failure(&Plan { reconnect: true, answer_timeout: patience, ..plan(&url, engine) });
+        let error = failure(&plan(&url, engine).with(|plan| {
+            plan.load.reconnect = true;
+            plan.load.answer_timeout = patience;
+        }));
         assert!(matches!(error, RunError::NoneStays { open: 3, .. }), "{engine}: {error}");
         assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
     }
@@ -316,8 +320,12 @@ fn opens_a_connection_again_before_the_load() {
         let (url, _) =
             server("", |number| if number == 1 { close("busy") } else { Vec::new() }, After::Nothing);
         let patience = Duration::from_millis(500);
-        let plan = Plan { reconnect: true, answer_timeout: patience, connections: 12, ..plan(&url, engine) };
-        let run = run(&Plan { connect_rate: Some(8.0), ..plan });
+        let plan = plan(&url, engine).with(|plan| {
+            plan.load.reconnect = true;
+            plan.load.answer_timeout = patience;
+            plan.load.connections = 12;
+        });
+        let run = run(&plan.with(|plan| plan.load.connect_rate = Some(8.0)));
         // All connections are open in the end. The server then answers nothing, which is a separate fault.
         let cause = run.ended_early.expect("nobody answers").cause;
         assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
@@ -330,7 +338,11 @@ fn gives_up_on_a_server_that_closes_every_connection() {
         for threads in [1, 2] {
             let (url, seen) = server("", |_| close("token missing"), After::End);
             let patience = Duration::from_secs(2);
-            let plan = Plan { reconnect: true, threads, answer_timeout: patience, ..plan(&url, engine) };
+            let plan = plan(&url, engine).with(|plan| {
+                plan.load.reconnect = true;
+                plan.placement.threads = threads;
+                plan.load.answer_timeout = patience;
+            });
             let mut notes = Notes::default();
             let began = Instant::now();
             let error = execute(&plan, &mut notes).expect_err("no connection stays");
@@ -375,12 +387,11 @@ fn gives_up_within_the_load_too() {
                 }
             }
         });
-        let plan = Plan {
-            reconnect: true,
-            measure: Duration::from_secs(3600),
-            answer_timeout: Duration::from_secs(2),
-            ..plan(&url, engine)
-        };
+        let plan = plan(&url, engine).with(|plan| {
+            plan.load.reconnect = true;
+            plan.load.measure = Duration::from_secs(3600);
+            plan.load.answer_timeout = Duration::from_secs(2);
+        });
         let run = run(&plan);
         assert_balanced(&run);
         let cause = run.ended_early.expect("it ended early").cause;

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::result::{Errors, Integrity, Mask, Payload, Run};
+use loadgen::load::{Mask, Payload};
+use loadgen::result::{Errors, Integrity, Run};
 use loadgen::run::Plan;
 
 use super::echo::{Echo, Fault, Seen};
@@ -36,8 +37,8 @@ fn count(of: &std::sync::atomic::AtomicU64) -> u64 {
 fn several_sizes_are_echoed_and_checked() {
     for sizes in [vec![(64, 9), (4096, 1)], vec![(0, 1), (5, 1), (40, 1), (100_000, 1)]] {
         let change = |plan: &mut Plan| {
-            plan.message_sizes = sizes.clone();
-            (plan.payload, plan.pipeline) = (Payload::TextMixed, 3);
+            plan.load.message_sizes = sizes.clone();
+            (plan.load.payload, plan.load.pipeline) = (Payload::TextMixed, 3);
         };
         on_every_engine(change, |plan, _, _| assert!(plan.parameters().message_sizes.is_some()));
     }
@@ -53,7 +54,7 @@ fn several_sizes_are_echoed_and_checked() {
 
 #[test]
 fn a_message_in_fragments_is_one_message() {
-    let change = |plan: &mut Plan| (plan.fragments, plan.pipeline) = (3, 2);
+    let change = |plan: &mut Plan| (plan.load.fragments, plan.load.pipeline) = (3, 2);
     on_every_engine(change, |_, _, seen| assert_eq!(count(&seen.frames), 3 * count(&seen.messages)));
 }
 
@@ -61,7 +62,7 @@ fn a_message_in_fragments_is_one_message() {
 fn masking_keys_are_fresh_or_fixed() {
     let keys = |seen: &Seen| seen.keys.lock().expect("keys").len();
     on_every_engine(|_| {}, |_, _, seen| assert!(keys(seen) > 1));
-    on_every_engine(|plan| plan.mask = Mask::Fixed, |_, _, seen| assert_eq!(keys(seen), 1));
+    on_every_engine(|plan| plan.load.mask = Mask::Fixed, |_, _, seen| assert_eq!(keys(seen), 1));
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn without_verification_nobody_looks_at_what_comes_back() {
     for (fault, len) in [(Fault::Corrupt(20), 32), (Fault::Reorder, 32), (Fault::Corrupt(2), 5)] {
         let server = Echo::ws(fault);
         let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
-        (plan.verify, plan.pipeline, plan.message_bytes) = (false, 4, len);
+        (plan.load.verify, plan.load.pipeline, plan.load.message_bytes) = (false, 4, len.into());
         let run = run(&plan);
         assert_eq!(run.integrity, Integrity::default(), "{fault:?}");
         assert!(run.received > 0 && !plan.parameters().verify);
@@ -80,7 +81,7 @@ fn without_verification_nobody_looks_at_what_comes_back() {
 fn a_number_of_messages_is_sent_and_no_more() {
     let change = |plan: &mut Plan| {
         counted(plan, 1003);
-        (plan.threads, plan.pipeline) = (3, 2);
+        (plan.placement.threads, plan.load.pipeline) = (3, 2);
     };
     let check = |_: &Plan, run: &Run, seen: &Seen| {
         assert_eq!((run.sent, run.received, count(&seen.messages)), (1003, 1003, 1003));
@@ -104,9 +105,9 @@ fn a_number_of_messages_is_sent_and_no_more() {
 #[test]
 fn idle_connections_stay_open_and_all_ping() {
     let change = |plan: &mut Plan| {
-        (plan.idle, plan.threads) = (5, 2);
-        (plan.messages, plan.measure) = (None, A_WHILE);
-        plan.ping_interval = Some(Duration::from_millis(20));
+        (plan.load.idle, plan.placement.threads) = (5, 2);
+        (plan.load.messages, plan.load.measure) = (None, A_WHILE);
+        plan.load.ping_interval = Some(Duration::from_millis(20));
     };
     on_every_engine(change, |_, run, seen| {
         assert_eq!((count(&seen.connections), run.latency_ns.connect.count), (9, 9));
@@ -120,7 +121,7 @@ fn idle_connections_stay_open_and_all_ping() {
 #[test]
 fn connections_come_from_the_addresses_in_turn() {
     let sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().expect("an address"));
-    let change = |plan: &mut Plan| (plan.source_ips, plan.connections) = (sources.to_vec(), 6);
+    let change = |plan: &mut Plan| (plan.placement.source_ips, plan.load.connections) = (sources.to_vec(), 6);
     on_every_engine(change, |_, _, seen| {
         let peers = seen.peers.lock().expect("peers");
         assert_eq!(peers.iter().copied().collect::<HashSet<_>>(), HashSet::from(sources));
@@ -131,9 +132,9 @@ fn connections_come_from_the_addresses_in_turn() {
 #[test]
 fn the_opening_handshake_says_what_it_is_told() {
     let change = |plan: &mut Plan| {
-        plan.headers = vec![("X-Trace".to_owned(), "a b".to_owned())];
-        plan.subprotocols = vec!["chat".to_owned(), "echo".to_owned()];
-        plan.origin = Some("http://example.org".to_owned());
+        plan.target.headers = vec![("X-Trace".to_owned(), "a b".to_owned())];
+        plan.target.subprotocols = vec!["chat".to_owned(), "echo".to_owned()];
+        plan.target.origin = Some("http://example.org".to_owned());
     };
     on_every_engine(change, |_, _, seen| {
         for head in seen.heads.lock().expect("heads").iter() {
@@ -150,14 +151,17 @@ fn the_opening_handshake_says_what_it_is_told() {
 
 #[test]
 fn connections_are_begun_no_faster_than_asked() {
-    let change = |plan: &mut Plan| (plan.connections, plan.connect_rate, plan.threads) = (40, Some(200.0), 2);
+    let change = |plan: &mut Plan| {
+        (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2)
+    };
     on_every_engine(change, |_, run, _| assert!(run.phases.connect >= 195_000_000, "{}", run.phases.connect));
 }
 
 #[test]
 fn a_connection_is_replaced_after_its_messages() {
     for pipeline in [1, 4] {
-        let change = |plan: &mut Plan| (plan.messages_per_connection, plan.pipeline) = (Some(10), pipeline);
+        let change =
+            |plan: &mut Plan| (plan.load.messages_per_connection, plan.load.pipeline) = (Some(10), pipeline);
         on_every_engine(change, |_, run, seen| {
             let cycles = run.cycles.expect("asked for");
             assert!(cycles.count > 0 && cycles.rate_per_s > 0.0);
@@ -180,7 +184,7 @@ fn raw_connections_are_replaced_too() {
     for engine in engines() {
         let server = Echo::tcp(38, Fault::None);
         let mut plan = plan(&server.tcp_url(), engine);
-        (plan.message_bytes, plan.messages_per_connection) = (38, Some(1));
+        (plan.load.message_bytes, plan.load.messages_per_connection) = (38.into(), Some(1));
         counted(&mut plan, 400);
         let run = run(&plan);
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
@@ -191,7 +195,7 @@ fn raw_connections_are_replaced_too() {
 #[test]
 fn an_open_loop_goes_on_while_connections_are_replaced() {
     let change = |plan: &mut Plan| {
-        (plan.messages_per_connection, plan.rate_per_s) = (Some(5), Some(500.0));
+        (plan.load.messages_per_connection, plan.load.rate_per_s) = (Some(5), Some(500.0));
         counted(plan, 125);
     };
     for engine in engines() {
@@ -208,8 +212,8 @@ fn an_open_loop_goes_on_while_connections_are_replaced() {
 #[test]
 fn a_connection_is_replaced_after_its_time() {
     let change = |plan: &mut Plan| {
-        plan.lifetime = Some(Duration::from_millis(50));
-        (plan.messages, plan.measure) = (None, A_WHILE);
+        plan.load.lifetime = Some(Duration::from_millis(50));
+        (plan.load.messages, plan.load.measure) = (None, A_WHILE);
     };
     on_every_engine(change, |_, run, seen| {
         assert!(run.cycles.is_some_and(|cycles| cycles.count > 0) && count(&seen.connections) > 4);
@@ -221,7 +225,7 @@ fn lost_connections_are_opened_again_and_counted() {
     for engine in engines() {
         let server = Echo::ws(Fault::Disconnect);
         let mut plan = plan(&server.ws_url(), engine);
-        (plan.reconnect, plan.measure) = (true, A_WHILE);
+        (plan.load.reconnect, plan.load.measure) = (true, A_WHILE);
         let run = run(&plan);
         assert!(run.errors.closed > 4 && count(&server.seen.connections) > 4, "{:?}", run.errors);
         assert_balanced(&run);

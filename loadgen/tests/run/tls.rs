@@ -64,7 +64,7 @@ fn self_signed() -> Server {
 }
 
 fn secure(server: &Server, engine: EngineKind, trust: Trust) -> Plan {
-    Plan { trust, ..plan(&format!("wss://{}/", server.addresses()[0]), engine) }
+    plan(&format!("wss://{}/", server.addresses()[0]), engine).with(|plan| plan.target.trust = trust)
 }
 
 #[test]
@@ -96,7 +96,8 @@ fn without_tls_there_is_no_such_time() {
 fn connections_come_and_go_over_tls() {
     let server = self_signed();
     for engine in engines() {
-        let plan = Plan { messages_per_connection: Some(3), ..secure(&server, engine, Trust::Anybody) };
+        let plan =
+            secure(&server, engine, Trust::Anybody).with(|plan| plan.load.messages_per_connection = Some(3));
         let run = run(&plan);
         assert_eq!((run.errors.total(), run.integrity.total()), (0, 0));
         let cycles = run.cycles.expect("connections were replaced").count;
@@ -149,13 +150,15 @@ fn the_echoing_client_speaks_tls() {
     let url = format!("wss://{}/", server.addresses()[0]);
     for engine in engines() {
         let plan = echo::Plan::new(url.parse().expect("url"), engine);
-        let untrusting = echo::Plan { trust: Trust::Authorities("/dev/null".into()), ..plan.clone() };
+        let untrusting =
+            echo::plan.clone().with(|plan| plan.target.trust = Trust::Authorities("/dev/null".into()));
         let error = echo::execute(&untrusting, |_| {}).expect_err("no authority").to_string();
         assert!(error.contains("--ca"), "{error}");
         let endings = Arc::new(Mutex::new(Vec::new()));
         let seen = endings.clone();
         let watch = move |visit: &echo::Visit| seen.lock().expect("lock").push(visit.ending.clone());
-        echo::execute(&echo::Plan { trust: Trust::Anybody, ..plan }, watch).expect("a connection");
+        echo::execute(&echo::plan.with(|plan| plan.target.trust = Trust::Anybody), watch)
+            .expect("a connection");
         let endings = endings.lock().expect("lock");
         assert!(matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]), "{endings:?}");
     }

@@ -151,11 +151,12 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
 /// The server's high-water mark, the messages of one connection, and what two turns bring in.
 fn bounds(setting: &Setting) -> Bounds {
     let plan = &setting.plan;
-    let outstanding = plan.pipeline.max(plan.rate_per_s.map_or(0, |_| plan.max_outstanding)) as usize;
+    let outstanding =
+        plan.load.pipeline.max(plan.load.rate_per_s.map_or(0, |_| plan.load.max_outstanding)) as usize;
     let turn = |c: &engine::Config| usize::from(c.uring.buffers) * c.uring.buffer_size as usize;
     let turns = 2 * turn(&setting.server).max(turn(&setting.client));
     // A piece of a stash, and a request or a Close.
     let more = (16 << 10) + 1_000;
-    let frames = outstanding * (plan.message_bytes + 14);
+    let frames = outstanding * (plan.load.message_bytes.largest() + 14);
     Bounds { unsent: setting.server.high_water + frames + turns + more, stashed: turns }
 }

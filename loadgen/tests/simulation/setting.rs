@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::sim::{Faults, Random};
 use engine::{Config, EngineKind, SendCompletions};
-use loadgen::result::{Arrival, Payload};
+use loadgen::load::{Arrival, Payload};
 use loadgen::run::{Plan, Rehearsal};
 
 use server::config::{Heartbeat, Rules};
@@ -55,18 +55,17 @@ fn plan(random: &mut Random) -> Plan {
     let connections = random.between(1, 8) as u32;
     let deepest = (60_000 / (message_bytes.max(1) * connections as usize)).clamp(1, 32);
     let rate_per_s = random.pick(&[None, None, Some(20_000.0), Some(500_000.0)]);
-    Plan {
-        payload,
-        message_bytes,
-        connections,
-        pipeline: random.between(1, deepest) as u32,
-        rate_per_s: rate_per_s.filter(|_| message_bytes <= 5_000),
-        arrival: random.pick(&[Arrival::Constant, Arrival::Poisson]),
-        max_outstanding: random.pick(&[1, 8, 64]),
-        seed: random.word(),
-        connect_timeout: Duration::from_secs(60),
-        ..Plan::new(url, EngineKind::Uring)
-    }
+    Plan::new(url, EngineKind::Uring).with(|plan| {
+        plan.load.payload = payload;
+        plan.load.message_bytes = message_bytes.into();
+        plan.load.connections = connections;
+        plan.load.pipeline = random.between(1, deepest) as u32;
+        plan.load.rate_per_s = rate_per_s.filter(|_| message_bytes <= 5_000);
+        plan.load.arrival = random.pick(&[Arrival::Constant, Arrival::Poisson]);
+        plan.load.max_outstanding = random.pick(&[1, 8, 64]);
+        plan.load.seed = random.word();
+        plan.load.connect_timeout = Duration::from_secs(60);
+    })
 }
 
 fn sizes(random: &mut Random, config: &mut Config, smallest: u32) {

@@ -10,8 +10,8 @@ use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
 use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
+use crate::load::Transport;
 use crate::opening::quoted;
-use crate::result::Transport;
 use crate::trust::explain;
 
 impl Client {
@@ -25,10 +25,10 @@ impl Client {
     /// Sets the times of a connection that has just opened.
     pub(super) fn begin_life(&mut self, link: u32, out: &mut Output<'_>) {
         let is_loaded = link < self.lot.count();
-        let ends = self.shared.lifetime.filter(|_| is_loaded);
+        let ends = self.shared.load.lifetime.filter(|_| is_loaded);
         let state = &mut self.links[link as usize];
         state.ends_at = ends.map_or(Nanos::NEVER, |span| self.now + span);
-        if let Some(interval) = self.shared.ping_interval {
+        if let Some(interval) = self.shared.load.ping_interval {
             // Spread over the interval, so that connections opened together do not ping together.
             let share = f64::from(self.lot.number(link) % 1024 + 1) / 1024.0;
             state.ping_at = self.now + interval.mul_f64(share);
@@ -55,7 +55,7 @@ impl Client {
         let state = &mut self.links[link as usize];
         // Nothing more is sent once the load has ended, not even a ping.
         if state.ping_at <= self.now && !matches!(self.doing, Doing::Draining | Doing::Closing) {
-            state.ping_at = self.now + self.shared.ping_interval.unwrap_or(Duration::MAX);
+            state.ping_at = self.now + self.shared.load.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
             self.outgoing.ping(out);
         }
@@ -79,7 +79,7 @@ impl Client {
     }
 
     fn say_goodbye(&mut self, deadline: Nanos, out: &mut Output<'_>) {
-        match self.shared.transport {
+        match self.shared.load.transport {
             Transport::Tcp => out.close(CloseMode::Flush),
             // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
             Transport::Ws | Transport::Wss => {
@@ -117,7 +117,7 @@ impl Client {
         let was_open = matches!(state.stage, Stage::Open);
         let has_lived = state.has_lived(self.now);
         state.stage = Stage::Closing;
-        if self.shared.reconnect && self.doing == Doing::Loading {
+        if self.shared.load.reconnect && self.doing == Doing::Loading {
             state.down_since.get_or_insert(self.now);
         }
         let lost = u64::from(state.ledger.begin_anew());
@@ -135,7 +135,7 @@ impl Client {
                 self.lost_at_once(link, &why);
             }
             let is_early = self.doing == Doing::Connecting || (self.doing == Doing::Waiting && !has_lived);
-            if is_early && !self.shared.reconnect {
+            if is_early && !self.shared.load.reconnect {
                 self.doing = Doing::Waiting;
                 return self.report(Report::LostEarly(why));
             }
@@ -146,7 +146,10 @@ impl Client {
     /// Handles a connection that was closed as soon as it was open.
     fn lost_at_once(&mut self, link: u32, why: &str) {
         let why = format!("the server closes connections at once: {why}");
-        if self.shared.reconnect && !self.is_over() && !self.shared.has_told.swap(true, Ordering::Relaxed) {
+        if self.shared.load.reconnect
+            && !self.is_over()
+            && !self.shared.has_told.swap(true, Ordering::Relaxed)
+        {
             self.report(Report::LostAtOnce(why.clone()));
         }
         self.fail(link, why);
@@ -155,7 +158,7 @@ impl Client {
     /// Tells when there is no connection left and none to come.
     pub(super) fn check_deserted(&self, why: String) {
         let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
-        if self.open == 0 && none_to_come && !self.shared.reconnect {
+        if self.open == 0 && none_to_come && !self.shared.load.reconnect {
             self.report(Report::Deserted(why));
         }
     }
@@ -197,7 +200,7 @@ impl Client {
         if std::mem::take(&mut state.is_retired) {
             self.retiring -= 1;
             self.reopen.push(link);
-        } else if self.shared.reconnect && !self.is_over() {
+        } else if self.shared.load.reconnect && !self.is_over() {
             self.retry(link);
         }
     }
@@ -254,10 +257,10 @@ impl Client {
     /// back, or where the server has been silent for too long. Otherwise the server may still answer it.
     fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
-        let has_waited = |since: Nanos| end.since(since) >= shared.answer_timeout;
+        let has_waited = |since: Nanos| end.since(since) >= shared.load.answer_timeout;
         let Link { ledger, heard_at, .. } = &mut self.links[link];
         // An overloaded server may work off other connections first.
-        let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.burst()));
+        let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.load.burst()));
         let is_silent = has_waited(*heard_at) && !is_overloaded;
         let lost = ledger.give_up(|times, overtaken| overtaken || (is_silent && has_waited(times.sent)));
         self.outstanding -= u64::from(lost);
@@ -266,7 +269,7 @@ impl Client {
         for (times, _) in self.links[link].ledger.unanswered() {
             // A closed loop counts the messages that were outstanding when the window ended. An open loop
             // counts those that were planned in it.
-            let second = match shared.rate {
+            let second = match shared.load.rate_per_s {
                 Some(_) => window.position(times.due).second(),
                 None => window.last_second(),
             };

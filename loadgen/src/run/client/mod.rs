@@ -28,8 +28,8 @@ use super::random::Random;
 use super::schedule::{Lot, Schedule};
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
+use crate::load::Transport;
 use crate::opening::{Failures, Opening};
-use crate::result::Transport;
 use ending::describe;
 use opening::Attempt;
 use receiving::Echo;
@@ -235,11 +235,11 @@ impl Client {
     /// The handler of the connections of worker number `worker`.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
         let lot = shared.lot(worker);
-        let random = Random::new(shared.seed, 1 + worker as u64);
+        let random = Random::new(shared.load.seed, 1 + worker as u64);
         let loaded = |_| {
-            Link::new(match shared.rate {
-                None => Ledger::closed(shared.pipeline),
-                Some(_) => Ledger::open(shared.max_outstanding),
+            Link::new(match shared.load.rate_per_s {
+                None => Ledger::closed(shared.load.pipeline),
+                Some(_) => Ledger::open(shared.load.max_outstanding),
             })
         };
         let links = (0..lot.count()).map(loaded);
@@ -253,7 +253,7 @@ impl Client {
             schedule: None,
             outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
-            tally: Tally::new(shared.seconds, shared.rate.is_some()),
+            tally: Tally::new(shared.seconds, shared.load.rate_per_s.is_some()),
             doing: Doing::Connecting,
             address: 0,
             begun: 0,
@@ -264,7 +264,7 @@ impl Client {
             retiring: 0,
             reopen: Vec::new(),
             retries: BinaryHeap::new(),
-            jitter: Random::new(shared.seed, (1 << 63) + worker as u64),
+            jitter: Random::new(shared.load.seed, (1 << 63) + worker as u64),
             failing: None,
             budget: shared.budget(worker),
             started: Nanos(0),
@@ -308,21 +308,22 @@ impl Client {
     /// The coordinator has set the window: from now on there is load.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
         self.doing = Doing::Loading;
-        if self.shared.replaces_connections() {
+        if self.shared.load.replaces_connections() {
             self.tally.forget_opened();
         }
         self.begin_watch();
         self.wake_to_look(w);
         let window = &self.shared.window;
-        match self.shared.rate {
+        let load = &self.shared.load;
+        match load.rate_per_s {
             None => (0..self.lot.count()).for_each(|link| self.mark(link)),
-            Some(rate) => {
+            Some(per_s) => {
                 // A stream of its own, apart from the keys': the plan does not depend on what is sent.
-                let random = Random::new(self.shared.seed, u64::MAX - self.worker as u64);
-                let schedule = Schedule::new(rate.arrival, rate.per_s, window.epoch(), self.lot, random);
+                let random = Random::new(load.seed, u64::MAX - self.worker as u64);
+                let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.lot, random);
                 self.schedule = Some(schedule);
                 // A limited number of messages takes so long on average.
-                let limit = self.shared.messages.map(|messages| messages as f64 / rate.per_s);
+                let limit = self.shared.limited_messages().map(|messages| messages as f64 / per_s);
                 let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 let expected = limit.map_or(window.end(), |span| window.end().min(window.start() + span));
                 let meter = PaceMeter::new(window.epoch(), window.start(), expected, limit.is_some());
@@ -377,7 +378,7 @@ impl Handler for Client {
             self.opening -= 1;
             out.close(CloseMode::Abort);
         } else if let Stage::Connecting { began, .. } = self.links[link as usize].stage {
-            match self.shared.transport {
+            match self.shared.load.transport {
                 Transport::Tcp => {
                     let times = Times { began, connected: self.now, secured: self.now };
                     self.now_open(link, times, out);
@@ -415,7 +416,7 @@ impl Handler for Client {
         self.begin_turn(out.now());
         let state = &mut self.links[c.link as usize];
         state.heard_at = self.now;
-        match (&state.stage, self.shared.transport.is_websocket()) {
+        match (&state.stage, self.shared.load.transport.is_websocket()) {
             (Stage::Open | Stage::Closing, true) => self.read_frames(c, bytes, out),
             (Stage::Open, false) => self.read_raw(c.link, bytes, out),
             (Stage::Handshaking { .. }, _) => {
@@ -450,7 +451,7 @@ impl Handler for Client {
             Stage::Open => self.on_time(c.link, out),
             Stage::Handshaking { .. } => {
                 self.tally.errors.timeout += 1;
-                let detail = format!("no answer within {:?}", self.shared.connect_timeout);
+                let detail = format!("no answer within {:?}", self.shared.load.connect_timeout);
                 self.handshake_failed(c.link, detail, out);
             }
             _ => out.close(CloseMode::Abort),

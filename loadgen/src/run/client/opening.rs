@@ -70,7 +70,7 @@ impl Client {
 
     /// When a connection may be begun: at even distances over all workers, where there is a rate.
     fn connect_due(&self, link: u32) -> Nanos {
-        let Some(rate) = self.shared.connect_rate else { return Nanos(0) };
+        let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
         self.started + Duration::from_secs_f64(f64::from(self.lot.number(link)) / rate)
     }
 
@@ -88,13 +88,13 @@ impl Client {
         let sources = if to.is_ipv4() { of_four } else { of_six };
         let source = sources.get(self.lot.number(attempt.link) as usize % sources.len().max(1));
         let from = source.map(|&ip| SocketAddr::new(ip, 0));
-        w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.connect_timeout });
+        w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
     }
 
     /// The TCP connection is there: asks for the WebSocket.
     pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
-        let opening = Opening::begin(&shared.ask, nonce, shared.connect_timeout, out);
+        let opening = Opening::begin(&shared.ask, nonce, shared.load.connect_timeout, out);
         let times = Times { began, connected: self.now, secured: self.now };
         Stage::Handshaking { times, opening: Box::new(opening) }
     }
@@ -110,7 +110,7 @@ impl Client {
         }
         state.stage = Stage::Open;
         (state.opened_at, state.first) = (self.now, state.ledger.next());
-        state.left = self.shared.messages_per_connection;
+        state.left = self.shared.load.messages_per_connection.unwrap_or(u32::MAX);
         self.opening -= 1;
         self.open += 1;
         self.begin_life(link, out);
@@ -187,7 +187,7 @@ impl Client {
         }
         self.tally.failed(self.position.second());
         self.fail(link, detail.clone());
-        if self.shared.reconnect {
+        if self.shared.load.reconnect {
             self.retry(link);
         }
         self.check_deserted(detail);
@@ -239,10 +239,10 @@ impl Client {
         }
         state.failures = state.failures.saturating_add(1);
         let since = state.failing_since;
-        if !self.shared.reconnect || self.is_over() {
+        if !self.shared.load.reconnect || self.is_over() {
             return;
         }
-        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.answer_timeout {
+        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
             // The load needs all connections, and this one cannot be opened.
             self.doing = Doing::Waiting;
             return self.report(Report::GaveUp { since, why });

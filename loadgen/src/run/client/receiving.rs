@@ -71,14 +71,14 @@ impl Client {
         let number = self.lot.number(link);
         let content = &self.shared.content;
         let state = &mut self.links[link as usize];
-        if whole && self.shared.verify {
+        if whole && self.shared.load.verify {
             // What nearly every echo is: whole, and the oldest one due.
             let oldest = state.ledger.oldest();
             if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
                 return self.settle(link, kind, Judged { sequence: oldest, sound: true, is_foreign: false });
             }
         }
-        if !self.shared.verify {
+        if !self.shared.load.verify {
             state.arriving.skip(piece);
             if last {
                 let judged = state.arriving.finish_unseen(&state.ledger);
@@ -101,7 +101,7 @@ impl Client {
         let Settled { times, is_fault, unnamed } = check::settle(
             judged,
             kind != content.kind(),
-            content.is_stamped() && self.shared.verify,
+            content.is_stamped() && self.shared.load.verify,
             &mut state.ledger,
             &mut self.tally.integrity,
         );

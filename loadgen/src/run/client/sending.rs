@@ -66,7 +66,7 @@ impl Client {
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let first = state.ledger.next();
-        let room = self.shared.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
+        let room = self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
         let room = u64::from(room).min(self.budget);
         let mut given_up = 0;
         for _ in 0..room {
@@ -164,7 +164,7 @@ impl Client {
         let (before, after) = (0..planned, planned..self.lot.count());
         after.chain(before).find(|&link| {
             let state = &self.links[link as usize];
-            let has_room = state.ledger.outstanding() < self.shared.max_outstanding;
+            let has_room = state.ledger.outstanding() < self.shared.load.max_outstanding;
             let is_open = matches!(state.stage, Stage::Open) && state.id.is_some();
             self.tally.was_full |= is_open && !has_room;
             is_open && has_room && state.left > 0

@@ -76,7 +76,7 @@ impl Client {
     /// Handles the end of the window: messages that are outstanding now belong to the result.
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
-        self.tally.end_window(last_second.filter(|_| self.shared.rate.is_none()));
+        self.tally.end_window(last_second.filter(|_| self.shared.load.rate_per_s.is_none()));
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
         }

@@ -7,23 +7,23 @@ use engine::affinity;
 
 /// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
 #[derive(Clone, Debug)]
-pub(super) struct CpuList(pub(super) Vec<usize>);
+pub(crate) struct CpuList(pub(crate) Vec<usize>);
 
-pub(super) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
+pub(crate) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
     affinity::parse_cpu_list(text).map(CpuList)
 }
 
 /// Beyond this a time is a slip of the pen, and sums of it with a clock might not fit.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
     let span = span.map_err(|error| format!("{error}, as in 500ms or 10s"))?;
     if span > MAX_TIME { Err("at most 100days".to_owned()) } else { Ok(span) }
 }
 
 /// Messages a second: `50`, `50k`, `1.5M`, or so many in a time, as in `50/1s` and `200/100ms`.
-pub(super) fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let (count, span) = match text.split_once('/') {
         Some((count, span)) => (count, time(span)?),
         None => (text, Duration::from_secs(1)),
@@ -48,18 +48,18 @@ fn with_unit(text: &str) -> (&str, u64) {
 }
 
 /// A number of things: `500`, `50k`, `2M`.
-pub(super) fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn count(text: &str) -> Result<u64, String> {
     let (digits, unit) = with_unit(text);
     let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     number.ok_or_else(|| "a number is needed, as in 500, 50k or 2M".to_owned())
 }
 
 /// The same, of things of which there are fewer.
-pub(super) fn small_count(text: &str) -> Result<u32, String> {
+pub(crate) fn small_count(text: &str) -> Result<u32, String> {
     u32::try_from(count(text)?).map_err(|_| format!("at most {}", u32::MAX))
 }
 
-pub(super) fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size = text.parse::<ByteSize>().map_err(|_| "a size is needed, as in 4096 or 64KiB".to_owned())?;
     usize::try_from(size.as_u64()).map_err(|error| error.to_string())
 }

@@ -1,0 +1,229 @@
+//! The flags that make a plan, which every command that carries out runs has.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use engine::socket::Congestion;
+use engine::{EngineChoice, EngineKind};
+
+use super::{Failure, SERVER, TLS, WORKERS};
+use crate::load::value::{CpuList, cpu_list, time};
+use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
+use crate::run::{Placement, Plan, Target, Wait};
+use crate::trust::Trust;
+use crate::url::Url;
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    pub(super) load: LoadArguments,
+
+    #[command(flatten)]
+    target: TargetArguments,
+
+    #[command(flatten)]
+    pub(super) placement: PlacementArguments,
+}
+
+/// The server and the opening handshake, apart from the URL.
+#[derive(Debug, Args)]
+struct TargetArguments {
+    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
+    header: Vec<(String, String)>,
+
+    /// A subprotocol to offer, the preferred one first. Repeatable.
+    #[arg(long, value_name = "NAME", help_heading = CONNECTIONS)]
+    subprotocol: Vec<String>,
+
+    /// The Origin field of the opening handshake.
+    #[arg(long, value_name = "ORIGIN", help_heading = CONNECTIONS)]
+    origin: Option<String>,
+
+    #[command(flatten)]
+    tls: TlsArguments,
+
+    /// How long it may take until it accepts [default: 20s].
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
+    spawn_timeout: Option<Duration>,
+}
+
+/// Whose certificates are accepted.
+#[derive(Clone, Debug, Args)]
+pub(super) struct TlsArguments {
+    /// Trust the authorities in this file, PEM, in place of the system's; a self-signed certificate is its own.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
+    ca: Option<PathBuf>,
+
+    /// Take any certificate: whoever answers is believed to be the server.
+    #[arg(long, help_heading = TLS)]
+    insecure: bool,
+}
+
+/// The place of the generator.
+#[derive(Debug, Args)]
+pub(super) struct PlacementArguments {
+    /// Worker threads.
+    #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
+    pub(super) threads: u32,
+
+    /// Processors of the worker threads, one each [default: the last ones allowed, away from --spawn-cpus].
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
+    pub(super) cpus: Option<CpuList>,
+
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
+    pub(super) engine: EngineChoice,
+
+    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    #[arg(long, value_name = "NAME", help_heading = WORKERS)]
+    congestion: Option<Congestion>,
+
+    /// How a thread waits: sleep costs nothing and wakes late, spin is exact and takes a whole processor [default: spin in an
+    /// open loop against --spawn-cpus on other cores, else sleep].
+    #[arg(long, value_enum, value_name = "spin|sleep", hide_possible_values = true, help_heading = WORKERS)]
+    wait: Option<Wait>,
+
+    /// Addresses to connect from, in turn: 127.0.0.1,127.0.0.5-127.0.0.9. Each has as many ports as there are.
+    #[arg(long, value_name = "LIST", value_parser = addresses, help_heading = CONNECTIONS)]
+    source_ip: Option<Addresses>,
+}
+
+/// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
+#[derive(Clone, Debug)]
+struct Addresses(Vec<IpAddr>);
+
+impl PlanArguments {
+    /// Returns the plan against `url`, driven by `engine`, not yet checked; without a server to start. Its name is that
+    /// of the scenario, if one was named.
+    pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Result<Plan, Failure> {
+        let load = &self.load.load;
+        if let Some(name) = &self.load.scenario
+            && load.transport.is_websocket() != url.transport.is_websocket()
+        {
+            let scheme = load.transport.scheme();
+            return Err(Failure::Usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));
+        }
+        let load = Load { transport: url.transport, ..load.clone() };
+        let plan = Plan::new(url, engine);
+        Ok(Plan {
+            scenario: self.load.scenario.clone().unwrap_or(plan.scenario),
+            load,
+            target: self.target.target(plan.target),
+            placement: self.placement.placement(engine),
+            ..plan
+        })
+    }
+
+    /// Returns the protocol of the scenario; that of WebSocket where none was named.
+    pub(super) fn transport(&self) -> Transport {
+        self.load.load.transport
+    }
+
+    /// Returns true where it was typed how long a server may take to start.
+    pub(super) fn has_spawn_timeout(&self) -> bool {
+        self.target.spawn_timeout.is_some()
+    }
+}
+
+impl TargetArguments {
+    fn target(&self, default: Target) -> Target {
+        Target {
+            origin: self.origin.clone(),
+            subprotocols: self.subprotocol.clone(),
+            headers: self.header.clone(),
+            trust: self.tls.trust(),
+            start_timeout: self.spawn_timeout.unwrap_or(default.start_timeout),
+            ..default
+        }
+    }
+}
+
+impl TlsArguments {
+    pub(super) fn trust(&self) -> Trust {
+        match &self.ca {
+            Some(path) => Trust::Authorities(path.clone()),
+            None if self.insecure => Trust::Anybody,
+            None => Trust::System,
+        }
+    }
+}
+
+impl PlacementArguments {
+    fn placement(&self, engine: EngineKind) -> Placement {
+        Placement {
+            engine,
+            threads: self.threads,
+            cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
+            wait: self.wait,
+            congestion: self.congestion.clone(),
+            source_ips: self.source_ip.clone().map(|list| list.0).unwrap_or_default(),
+        }
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a name, a colon and a value are needed")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Addresses in a list, at most: more are a slip of the pen.
+const MAX_ADDRESSES: u128 = 65_536;
+
+fn addresses(text: &str) -> Result<Addresses, String> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let parse = |text: &str| {
+            text.trim()
+                .parse::<IpAddr>()
+                .map_err(|_| format!("`{text}` is no address, as in 127.0.0.1-127.0.0.9"))
+        };
+        all.extend(range(parse(first)?, parse(last)?).ok_or_else(|| {
+            format!("`{part}` is no range of addresses: it goes up, in one family, {MAX_ADDRESSES} at most")
+        })?);
+    }
+    Ok(Addresses(all))
+}
+
+fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
+    let count = |first: u128, last: u128| Some(last.checked_sub(first)? + 1).filter(|n| *n <= MAX_ADDRESSES);
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            let (first, last) = (u32::from(first), u32::from(last));
+            count(first.into(), last.into())?;
+            Some((first..=last).map(|n| Ipv4Addr::from(n).into()).collect())
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            let (first, last) = (u128::from(first), u128::from(last));
+            count(first, last)?;
+            Some((first..=last).map(|n| Ipv6Addr::from(n).into()).collect())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_addresses_have_ranges() {
+        let list =
+            |text| addresses(text).map(|list| list.0.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let four = ["127.0.0.1", "127.0.0.254", "127.0.0.255", "127.0.1.0"];
+        assert_eq!(list("127.0.0.1,127.0.0.254-127.0.1.0").expect("a list"), four);
+        assert_eq!(list("::1-::2").expect("a list"), ["::1", "::2"]);
+        for text in ["", "localhost", "127.0.0.2-127.0.0.1", "127.0.0.1-::1", "10.0.0.0-11.0.0.0"] {
+            assert!(addresses(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_has_a_name_and_a_value() {
+        assert_eq!(header("X-A: b: c"), Ok(("X-A".to_owned(), "b: c".to_owned())));
+        assert!(header("X-A").is_err());
+    }
+}

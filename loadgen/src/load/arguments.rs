@@ -1,0 +1,242 @@
+//! The flags of a load on a command line, on top of a scenario.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum};
+
+use super::value::rate;
+use super::{Catalogue, LOAD, Load, MESSAGES, Payload};
+
+/// Longest window of a run that ends by the number of its messages, unless -d says otherwise.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A load as flags give it: that of `--scenario`, or the default, with the flags that were typed.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadArguments {
+    /// The load.
+    pub(crate) load: Load,
+    /// Name of the scenario, if one was named.
+    pub(crate) scenario: Option<String>,
+    /// Ids of the flags that were typed.
+    typed: Vec<String>,
+}
+
+/// Flags that are not fields of a load, but say something about fields.
+#[derive(Debug, Args)]
+struct Shorthands {
+    /// A load of the catalogue by its name (`sparring-loadgen scenarios`); other flags change it.
+    #[arg(long, value_name = "NAME", help_heading = LOAD)]
+    scenario: Option<String>,
+
+    /// A file with more scenarios, in the form of loadgen/src/load/catalogue.toml.
+    #[arg(long, value_name = "FILE", help_heading = LOAD)]
+    catalogue: Option<PathBuf>,
+
+    /// Open loop: so many messages a second on each connection.
+    #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate_per_s", help_heading = LOAD)]
+    rate_per_connection: Option<f64>,
+
+    /// Text messages (see --text-kind).
+    #[arg(long, conflicts_with = "binary", help_heading = MESSAGES)]
+    text: bool,
+
+    /// Binary messages of seeded random bytes (the default).
+    #[arg(long, help_heading = MESSAGES)]
+    binary: bool,
+
+    /// What text is made of: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
+    text_kind: Option<TextKind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TextKind {
+    Mixed,
+    Ascii,
+}
+
+impl Shorthands {
+    /// Returns the load that the typed flags change.
+    fn preset(&self) -> Result<Load, Error> {
+        let refused =
+            |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
+        let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(|error| refused(&error))?;
+        match &self.scenario {
+            Some(name) => Ok(catalogue.find(name).map_err(|error| refused(&error))?.load.clone()),
+            None => Ok(Load::default()),
+        }
+    }
+
+    fn payload(&self) -> Option<Payload> {
+        match (self.text_kind, self.text) {
+            (Some(TextKind::Ascii), _) => Some(Payload::TextAscii),
+            (Some(TextKind::Mixed), _) | (None, true) => Some(Payload::TextMixed),
+            (None, false) => self.binary.then_some(Payload::Binary),
+        }
+    }
+}
+
+impl LoadArguments {
+    /// Returns the first typed flag that concerns an open loop alone.
+    pub(crate) fn of_open_loop(&self) -> Option<&'static str> {
+        let flags = [("arrival", "--arrival"), ("max_outstanding", "--max-outstanding")];
+        flags.into_iter().find(|(id, _)| self.is_typed(id)).map(|(_, flag)| flag)
+    }
+
+    fn is_typed(&self, id: &str) -> bool {
+        self.typed.iter().any(|typed| typed == id)
+    }
+}
+
+impl Args for LoadArguments {
+    fn augment_args(command: Command) -> Command {
+        Shorthands::augment_args(Load::augment_args(command))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for LoadArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let shorthands = Shorthands::from_arg_matches(matches)?;
+        let mut load = shorthands.preset()?;
+        let mut typed = matches.clone();
+        let flags = Load::augment_args(Command::new("load"));
+        let (mut ids, mut defaults) = (Vec::new(), Vec::new());
+        for id in flags.get_arguments().map(|flag| flag.get_id().as_str()) {
+            let is_typed = matches.value_source(id) == Some(ValueSource::CommandLine);
+            if is_typed { &mut ids } else { &mut defaults }.push(id.to_owned());
+        }
+        // A default must not replace what the scenario says.
+        for id in &defaults {
+            typed.try_clear_id(id).map_err(|error| Error::raw(ErrorKind::InvalidValue, error))?;
+        }
+        load.update_from_arg_matches(&typed)?;
+        if let Some(each) = shorthands.rate_per_connection {
+            load.rate_per_s = Some(each * f64::from(load.connections));
+        }
+        load.payload = shorthands.payload().unwrap_or(load.payload);
+        let arguments = Self { load, scenario: shorthands.scenario, typed: ids };
+        Ok(arguments.with_limited_messages())
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl LoadArguments {
+    /// Applies the defaults of a run that ends by the number of its messages.
+    fn with_limited_messages(mut self) -> Self {
+        if self.is_typed("messages") {
+            if !self.is_typed("measure") {
+                self.load.measure = LONGEST;
+            }
+            if !self.is_typed("warmup") {
+                self.load.warmup = Duration::ZERO;
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Mask, Sizes};
+
+    fn parse(line: &str) -> Result<LoadArguments, String> {
+        let command = LoadArguments::augment_args(Command::new("load").no_binary_name(true));
+        let matches = command.try_get_matches_from(line.split_ascii_whitespace());
+        matches.and_then(|m| LoadArguments::from_arg_matches(&m)).map_err(|error| error.to_string())
+    }
+
+    fn load(line: &str) -> Load {
+        parse(line).expect(line).load
+    }
+
+    #[test]
+    fn no_flag_changes_nothing() {
+        assert_eq!(load(""), Load::default());
+    }
+
+    #[test]
+    fn flags_change_a_scenario() {
+        let preset = load("--scenario echo-ws-pipeline");
+        assert_eq!((preset.connections, preset.pipeline, preset.message_bytes.largest()), (512, 16, 5));
+        assert_eq!(load("--scenario echo-ws-pipeline -c 9"), Load { connections: 9, ..preset.clone() });
+        let changed = Load { verify: false, payload: Payload::Binary, ..preset };
+        assert_eq!(load("--scenario echo-ws-pipeline --no-verify --binary"), changed);
+        // A flag that repeats the default changes a scenario, too.
+        assert_eq!(load("--scenario pipeline --pipeline 1").pipeline, 1);
+    }
+
+    #[test]
+    fn limited_messages_have_other_defaults() {
+        let times = |line| {
+            let load = load(line);
+            (load.warmup.as_secs(), load.measure.as_secs())
+        };
+        assert_eq!(times("-n 5"), (0, 3600));
+        assert_eq!(times("-n 5 -d 3s -w 2s"), (2, 3));
+    }
+
+    #[test]
+    fn every_flag_reaches_the_load() {
+        let all = load(
+            "-c 9 --pipeline 4 -R 50k --arrival burst:8 --max-outstanding 9 -n 1000 -d 3s -w 0 --settle 1ms \
+             --payload-size-list 64:9,4096:1 --text-kind ascii --fragments 3 --mask fixed --no-verify --seed 7 --idle 7 \
+             --connect-rate 10k --ping-interval 1s --messages-per-connection 10 --channel-lifetime 5s --reconnect \
+             --connect-timeout 2s --timeout 1s",
+        );
+        let expected = Load {
+            transport: all.transport,
+            connections: 9,
+            pipeline: 4,
+            rate_per_s: Some(50e3),
+            arrival: "burst:8".parse().expect("an arrival"),
+            max_outstanding: 9,
+            messages: Some(1000),
+            measure: Duration::from_secs(3),
+            warmup: Duration::ZERO,
+            settle: Duration::from_millis(1),
+            message_bytes: "64:9,4096:1".parse().expect("sizes"),
+            payload: Payload::TextAscii,
+            fragments: 3,
+            mask: Mask::Fixed,
+            verify: false,
+            seed: 7,
+            idle: 7,
+            connect_rate: Some(10e3),
+            ping_interval: Some(Duration::from_secs(1)),
+            messages_per_connection: Some(10),
+            lifetime: Some(Duration::from_secs(5)),
+            reconnect: true,
+            connect_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(1),
+        };
+        assert_eq!(all, expected);
+        assert_eq!(load("-c 8 --rate-per-connection 200/100ms").rate_per_s, Some(16e3));
+        assert_eq!(load("-s 1KiB").message_bytes, Sizes::from(1024));
+    }
+
+    #[test]
+    fn kinds_of_payload() {
+        assert_eq!(load("--binary").payload, Payload::Binary);
+        assert_eq!(load("--text").payload, Payload::TextMixed);
+        assert_eq!(load("--text --text-kind ascii").payload, Payload::TextAscii);
+        assert!(parse("--text --binary").is_err_and(|error| error.contains("--binary")));
+    }
+
+    #[test]
+    fn unknown_scenario_is_refused_with_the_nearest() {
+        let error = parse("--scenario pipline").expect_err("unknown");
+        assert!(error.contains("did you mean `pipeline`"), "{error}");
+    }
+}

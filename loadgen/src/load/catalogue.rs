@@ -1,0 +1,236 @@
+//! Loads that have a name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::Load;
+
+/// The scenarios that come with the program.
+static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
+    let parsed = Catalogue::parse(include_str!("catalogue.toml"), Path::new("catalogue.toml"));
+    parsed.unwrap_or_else(|error| unreachable!("a test reads the built-in catalogue: {error}"))
+});
+
+/// Named loads, in the order in which they are listed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalogue {
+    scenarios: Vec<Scenario>,
+}
+
+/// A load with a name.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Scenario {
+    /// Its name on the command line, in tables and in documents.
+    pub name: String,
+    /// Former names, which stored sessions may have.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// One line about it.
+    pub description: String,
+    /// The load. A field that a catalogue does not give has the default of its flag.
+    pub load: Load,
+}
+
+/// Reason why a catalogue or a scenario cannot be used.
+#[derive(Debug, Error)]
+pub enum CatalogueError {
+    /// The file cannot be read.
+    #[error("cannot read the catalogue {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The file is not a catalogue.
+    #[error("the catalogue {} is not valid: {cause}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        cause: String,
+    },
+    /// No scenario has this name.
+    #[error("scenario `{name}` is unknown{}: `sparring-loadgen scenarios` lists all",
+            nearest.as_ref().map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The most similar name, if one is similar.
+        nearest: Option<String>,
+    },
+}
+
+/// The form of a file.
+#[derive(Deserialize)]
+struct File {
+    scenario: Vec<Scenario>,
+}
+
+impl Catalogue {
+    /// Returns the scenarios that come with the program.
+    #[must_use]
+    pub fn built_in() -> &'static Self {
+        &BUILT_IN
+    }
+
+    /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same name.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the file cannot be read, has a key that is not known, or a name twice.
+    pub fn with(file: Option<&Path>) -> Result<Self, CatalogueError> {
+        let mut catalogue = Self::built_in().clone();
+        let Some(path) = file else { return Ok(catalogue) };
+        let text = fs::read_to_string(path)
+            .map_err(|source| CatalogueError::Unreadable { path: path.to_owned(), source })?;
+        for scenario in Self::parse(&text, path)?.scenarios {
+            catalogue.scenarios.retain(|known| known.name != scenario.name);
+            catalogue.scenarios.push(scenario);
+        }
+        Ok(catalogue)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, CatalogueError> {
+        let invalid = |cause: String| CatalogueError::Invalid { path: path.to_owned(), cause };
+        let mut unknown = Vec::new();
+        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let File { scenario: scenarios } =
+            serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
+                .map_err(|error| invalid(error.to_string()))?;
+        if let Some(key) = unknown.first() {
+            return Err(invalid(format!("the key `{}` is unknown{}", key, suggestion_for_key(key))));
+        }
+        for (at, scenario) in scenarios.iter().enumerate() {
+            if scenarios[..at].iter().any(|other| other.name == scenario.name) {
+                return Err(invalid(format!("two scenarios have the name `{}`", scenario.name)));
+            }
+        }
+        Ok(Self { scenarios })
+    }
+
+    /// Returns all scenarios.
+    #[must_use]
+    pub fn scenarios(&self) -> &[Scenario] {
+        &self.scenarios
+    }
+
+    /// Returns the scenario of this name, or with this former name.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the most similar name where there is none.
+    pub fn find(&self, name: &str) -> Result<&Scenario, CatalogueError> {
+        let is_former = |scenario: &&Scenario| scenario.aliases.iter().any(|alias| alias == name);
+        let found = self.scenarios.iter().find(|scenario| scenario.name == name);
+        found.or_else(|| self.scenarios.iter().find(is_former)).ok_or_else(|| CatalogueError::Unknown {
+            name: name.to_owned(),
+            nearest: nearest(name, self.scenarios.iter().map(|scenario| scenario.name.as_str())),
+        })
+    }
+
+    /// Returns the present name of a scenario that may have a former one. `@engine` behind it is kept.
+    #[must_use]
+    pub fn present_name(&self, name: &str) -> String {
+        let (base, rest) = name.split_at(name.find('@').unwrap_or(name.len()));
+        let present = self.find(base).map_or(base, |scenario| scenario.name.as_str());
+        format!("{present}{rest}")
+    }
+}
+
+/// Returns the most similar of `names`, if one is similar.
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let similarity = |other: &str| strsim::jaro_winkler(name, other);
+    let best = names.map(|other| (similarity(other), other)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 > 0.7).then(|| best.1.to_owned())
+}
+
+/// Returns a hint for an unknown key of a load; empty where no key is similar.
+fn suggestion_for_key(path: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let known = serde_json::to_value(Load::default()).unwrap_or_default();
+    let known = known.as_object().map(|load| load.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let known = known.iter().map(String::as_str).chain(["name", "aliases", "description", "load"]);
+    nearest(key, known).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Transport;
+
+    fn parse(text: &str) -> Result<Catalogue, String> {
+        Catalogue::parse(text, Path::new("my.toml")).map_err(|error| error.to_string())
+    }
+
+    /// Bytes of a client's frame for a payload: header, masking key, payload (RFC 6455 section 5.2).
+    const fn client_frame_bytes(payload: usize) -> usize {
+        let header = match payload {
+            0..=125 => 6,
+            126..=65_535 => 8,
+            _ => 14,
+        };
+        header + payload
+    }
+
+    #[test]
+    fn built_in_names_are_unique_and_described() {
+        let scenarios = Catalogue::built_in().scenarios();
+        let mut names: Vec<&str> =
+            scenarios.iter().flat_map(|s| s.aliases.iter().chain([&s.name])).map(String::as_str).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        for scenario in scenarios {
+            assert!((10..=100).contains(&scenario.description.len()), "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn raw_tcp_moves_the_bytes_of_the_frames() {
+        for (raw, framed) in [("tcp", "echo"), ("tcp-pipeline", "pipeline")] {
+            let load = |name: &str| Catalogue::built_in().find(name).expect("built in").load.clone();
+            assert_eq!(load(raw).transport, Transport::Tcp);
+            assert_eq!(
+                load(raw).message_bytes.largest(),
+                client_frame_bytes(load(framed).message_bytes.largest())
+            );
+        }
+    }
+
+    #[test]
+    fn former_names_are_found() {
+        let catalogue = Catalogue::built_in();
+        assert_eq!(catalogue.find("echo-ws-pipe").expect("an alias").name, "echo-ws-pipeline");
+        assert_eq!(catalogue.present_name("echo-ws-10"), "echo-ws-limited");
+        assert_eq!(catalogue.present_name("echo@epoll"), "echo@epoll");
+        assert_eq!(catalogue.present_name("mine"), "mine");
+    }
+
+    #[test]
+    fn unknown_names_and_keys_are_refused_with_the_nearest() {
+        let unknown = Catalogue::built_in().find("ehco").expect_err("unknown").to_string();
+        assert!(unknown.contains("`ehco`") && unknown.contains("did you mean `echo`"), "{unknown}");
+        let error = parse("[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = { conections = 3 }")
+            .expect_err("a key");
+        assert!(error.contains("conections` is unknown, did you mean `connections`"), "{error}");
+        let twice = "[[scenario]]\nname = \"a\"\ndescription = \"b\"\nload = {}\n";
+        assert!(parse(&twice.repeat(2)).expect_err("twice").contains("two scenarios have the name `a`"));
+        assert!(parse("[[scenario]]\nname = 3").is_err_and(|error| error.contains("my.toml")));
+    }
+
+    #[test]
+    fn own_scenarios_join_and_replace() {
+        let own = parse(
+            "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\nload = { message_bytes = \"2KiB\", lifetime_ns = \"5s\" }",
+        )
+        .expect("a catalogue");
+        let load = &own.find("mine").expect("own").load;
+        assert_eq!((load.message_bytes.largest(), load.lifetime.map(|span| span.as_secs())), (2048, Some(5)));
+    }
+}

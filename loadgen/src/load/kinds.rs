@@ -1,0 +1,57 @@
+//! Kinds of protocol, payload and masking.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Masking keys of the frames that are sent (RFC 6455 section 5.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mask {
+    /// A fresh one for each frame.
+    #[default]
+    Random,
+    /// The same one for all.
+    Fixed,
+}
+
+/// Protocol of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// WebSocket over TCP (RFC 6455).
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+    /// Raw bytes over TCP: the limit to measure against.
+    Tcp,
+}
+
+impl Transport {
+    /// Returns the scheme of its URLs, before the `://`.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Returns true where messages are framed; otherwise there are only bytes.
+    #[must_use]
+    pub fn is_websocket(self) -> bool {
+        self != Self::Tcp
+    }
+}
+
+/// Content of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// Seeded random bytes in binary messages.
+    Binary,
+    /// Seeded ASCII in text messages.
+    TextAscii,
+    /// Seeded text of mixed scripts (Latin, Cyrillic, CJK, emoji) in text messages.
+    TextMixed,
+}

@@ -1,0 +1,244 @@
+//! The traffic of a run as one value.
+//!
+//! A [`Load`] is what flags parse into, what the catalogue names, what the client carries out, and what a document
+//! stores as `parameters`. A field is written down once, here.
+
+mod arguments;
+mod arrival;
+mod catalogue;
+mod kinds;
+mod sizes;
+mod span;
+pub(crate) mod value;
+
+use std::time::Duration;
+
+use clap::{Args, FromArgMatches};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use arguments::LoadArguments;
+pub use arrival::Arrival;
+pub use catalogue::{Catalogue, CatalogueError, Scenario};
+pub use kinds::{Mask, Payload, Transport};
+pub use sizes::Sizes;
+use value::{count, rate, small_count, time};
+
+/// Headings of the flags of a load.
+pub(crate) const LOAD: &str = "Load";
+const MESSAGES: &str = "Messages";
+pub(crate) const CONNECTIONS: &str = "Connections";
+const LIMITS: &str = "Limits";
+
+/// Everything that defines the traffic of a run: not where it goes, nor which processors serve and generate it.
+///
+/// Adding a field: give it its flag and its default here, and a line in `bench-results/schema.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
+#[serde(default)]
+pub struct Load {
+    /// The protocol of the connections, which is the URL's scheme.
+    #[arg(skip = Transport::Ws)]
+    pub transport: Transport,
+
+    /// Connections, over all threads.
+    #[arg(short, long, value_name = "N", value_parser = small_count, default_value = "64", help_heading = LOAD)]
+    pub connections: u32,
+
+    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
+    pub pipeline: u32,
+
+    /// Open loop: so many messages a second over all connections, as planned beforehand, whatever comes back. 500, 50k,
+    /// 50/1s, 200/100ms.
+    #[arg(short = 'R', long = "rate", value_name = "RATE", value_parser = rate, help_heading = LOAD)]
+    pub rate_per_s: Option<f64>,
+
+    /// How the planned messages follow each other: at even distances, as independent users, or N at the same instant.
+    #[arg(long, value_name = "constant|poisson|burst:N", default_value = "constant", help_heading = LOAD)]
+    pub arrival: Arrival,
+
+    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid.
+    #[arg(long, value_name = "N", value_parser = small_count, default_value = "4096", help_heading = LOAD)]
+    pub max_outstanding: u32,
+
+    /// Send so many messages in all, then end; -d is then the longest it may take [default: 1h], and -w is 0.
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, help_heading = LOAD)]
+    pub messages: Option<u64>,
+
+    /// How long to measure.
+    #[serde(rename = "measure_ns", with = "span")]
+    #[arg(short = 'd', long = "duration", value_name = "TIME", value_parser = time, default_value = "10s",
+          help_heading = LOAD)]
+    pub measure: Duration,
+
+    /// Load before that which does not count.
+    #[serde(rename = "warmup_ns", with = "span")]
+    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = LOAD)]
+    pub warmup: Duration,
+
+    /// Rest between connecting and the first message.
+    #[serde(rename = "settle_ns", with = "span")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms", help_heading = LOAD)]
+    pub settle: Duration,
+
+    /// Bytes of each message; over tcp:// the raw bytes sent and expected back. Several sizes and how often each comes: as
+    /// in 64:9,4096:1.
+    #[arg(short = 's', long = "size", visible_alias = "payload-size-list", value_name = "SIZE",
+          default_value = "32", help_heading = MESSAGES)]
+    pub message_bytes: Sizes,
+
+    /// The content of messages, set by --text, --binary and --text-kind. Over `tcp` it is bytes in any case.
+    #[arg(skip = Payload::Binary)]
+    pub payload: Payload,
+
+    /// Send each message in so many frames.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
+    pub fragments: u32,
+
+    /// Masking keys: a fresh one for each frame, or the same for all.
+    #[arg(long, value_enum, value_name = "random|fixed", default_value = "random", hide_possible_values = true,
+          help_heading = MESSAGES)]
+    pub mask: Mask,
+
+    /// Count echoes without looking at what is in them.
+    #[arg(long = "no-verify", action = clap::ArgAction::SetFalse, help_heading = MESSAGES)]
+    pub verify: bool,
+
+    /// Payloads, masking keys (a fresh one for each frame) and nonces derive from it.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
+    pub seed: u64,
+
+    /// Further connections, which only stay open.
+    #[arg(long, value_name = "N", value_parser = small_count, default_value = "0", help_heading = CONNECTIONS)]
+    pub idle: u32,
+
+    /// Begin so many connections a second at most (500, 10k, 50/100ms) [default: 256 at the same time on each thread].
+    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTIONS)]
+    pub connect_rate: Option<f64>,
+
+    /// Every connection, idle or not, sends a ping so often.
+    #[serde(rename = "ping_interval_ns", with = "span::option")]
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
+    pub ping_interval: Option<Duration>,
+
+    /// Close a connection after so many messages, when all are back, and open another in its place.
+    #[arg(long, value_name = "N", help_heading = CONNECTIONS)]
+    pub messages_per_connection: Option<u32>,
+
+    /// Close a connection after so long, when all messages are back, and open another in its place.
+    #[serde(rename = "lifetime_ns", with = "span::option")]
+    #[arg(long = "channel-lifetime", value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
+    pub lifetime: Option<Duration>,
+
+    /// Open lost connections again, after pauses that grow from 0.1 s to 5 s while attempts fail. They count as errors.
+    #[arg(long, help_heading = CONNECTIONS)]
+    pub reconnect: bool,
+
+    /// For connecting, and again for the handshakes.
+    #[serde(rename = "connect_timeout_ns", with = "span")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
+    pub connect_timeout: Duration,
+
+    /// Longest time without any echo; then the server counts as dead. The run waits as long for the last echoes.
+    #[serde(rename = "answer_timeout_ns", with = "span")]
+    #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
+    pub answer_timeout: Duration,
+}
+
+impl Default for Load {
+    /// The load of a command line without flags, so that a default is written down once.
+    fn default() -> Self {
+        let command = Self::augment_args(clap::Command::new("load").no_binary_name(true));
+        let parsed =
+            command.try_get_matches_from([""; 0]).and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| unreachable!("every flag of a load has a default: {error}"))
+    }
+}
+
+impl Load {
+    /// Returns the measured window. A limited number of messages at even intervals has a window of its own:
+    /// the time that they are planned to take.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        match (self.messages, self.rate_per_s) {
+            (Some(messages), Some(rate)) if !self.ends_with_last_echo() => {
+                let planned_ns = (messages as f64 * (1e9 / rate)).round();
+                Duration::from_nanos(planned_ns as u64).min(self.measure)
+            }
+            _ => self.measure,
+        }
+    }
+
+    /// Returns true where connections are closed and replaced during the load.
+    pub(crate) fn replaces_connections(&self) -> bool {
+        self.messages_per_connection.is_some() || self.lifetime.is_some()
+    }
+
+    /// Returns true where the number of messages is limited and does not determine the window, which then
+    /// ends with the last echo. That is so in a closed loop, and where the plan does not reach that number at
+    /// an even interval from its beginning.
+    pub(crate) fn ends_with_last_echo(&self) -> bool {
+        let Some(messages) = self.messages else { return false };
+        self.rate_per_s.is_none()
+            || match self.arrival {
+                Arrival::Constant => false,
+                Arrival::Burst(size) => messages % u64::from(size.get()) != 0,
+                Arrival::Poisson => true,
+            }
+    }
+
+    /// Returns the number of messages that the plan of an open loop has at the same instant.
+    pub(crate) fn burst(&self) -> u32 {
+        match (self.rate_per_s, self.arrival) {
+            (Some(_), Arrival::Burst(size)) => size.get(),
+            _ => 1,
+        }
+    }
+
+    /// Returns the number of all connections, with those that only stay open.
+    #[must_use]
+    pub fn all_connections(&self) -> u64 {
+        u64::from(self.connections) + u64::from(self.idle)
+    }
+
+    /// Returns true where `other` is the same traffic, at whatever length it is measured.
+    #[must_use]
+    pub fn is_same_traffic(&self, other: &Self) -> bool {
+        *self == Self { warmup: self.warmup, measure: self.measure, ..other.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_load_has_the_documented_values() {
+        let load = Load::default();
+        assert_eq!((load.connections, load.pipeline, load.rate_per_s), (64, 1, None));
+        assert_eq!((load.message_bytes.to_string().as_str(), load.payload), ("32", Payload::Binary));
+        assert!(load.verify && !load.reconnect);
+        assert_eq!((load.warmup.as_secs(), load.measure.as_secs(), load.settle.as_millis()), (2, 10, 100));
+    }
+
+    #[test]
+    fn stored_load_is_read_back() {
+        let load = Load {
+            message_bytes: "64:9,4096:1".parse().expect("sizes"),
+            arrival: "burst:16".parse().expect("an arrival"),
+            rate_per_s: Some(50e3),
+            lifetime: Some(Duration::from_millis(1500)),
+            mask: Mask::Fixed,
+            verify: false,
+            ..Load::default()
+        };
+        let json = serde_json::to_value(&load).expect("JSON");
+        assert_eq!(
+            (json["message_bytes"].as_str(), json["lifetime_ns"].as_u64()),
+            (Some("64:9,4096:1"), Some(1_500_000_000))
+        );
+        assert_eq!(serde_json::from_value::<Load>(json).expect("a load"), load);
+        let few = serde_json::json!({ "connections": 8, "measure_ns": "3s" });
+        let few: Load = serde_json::from_value(few).expect("a load");
+        assert_eq!(few, Load { connections: 8, measure: Duration::from_secs(3), ..Load::default() });
+    }
+}

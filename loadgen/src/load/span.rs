@@ -1,0 +1,57 @@
+//! Times in documents and catalogues: written as nanoseconds, read also with a unit (`1500ms`).
+
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serializer};
+
+use super::value::time;
+
+/// Most nanoseconds of a time; it is more than a century.
+const MOST_NS: u64 = u64::MAX >> 2;
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a time is needed: nanoseconds, or a number with a unit as in 1500ms")]
+enum Span {
+    Nanoseconds(u64),
+    Text(String),
+}
+
+impl Span {
+    fn duration<E: Error>(self) -> Result<Duration, E> {
+        match self {
+            Self::Nanoseconds(nanoseconds) if nanoseconds <= MOST_NS => Ok(Duration::from_nanos(nanoseconds)),
+            Self::Nanoseconds(nanoseconds) => Err(E::custom(format!("{nanoseconds} ns is too long a time"))),
+            Self::Text(text) => time(&text).map_err(E::custom),
+        }
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Span::deserialize(deserializer)?.duration()
+}
+
+/// The same for a time that may be absent.
+pub(super) mod option {
+    use super::{Deserialize, Deserializer, Duration, Serializer, Span};
+
+    pub(in crate::load) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match span {
+            Some(span) => super::serialize(span, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::load) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Option::<Span>::deserialize(deserializer)?.map(Span::duration).transpose()
+    }
+}
