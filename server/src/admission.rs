@@ -121,9 +121,10 @@ impl Declined {
         } else {
             ""
         };
-        // Shells expand some characters that are legal in a header, and a remedy is there to be copied.
+        // A remedy is there to be copied: it is whole, and has no character that a shell expands.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
-        let value = if said.chars().all(is_plain) { &said } else { "URL" };
+        let is_whole = said == origin;
+        let value = if is_whole && said.chars().all(is_plain) { &said } else { "URL" };
         let detail = format!(
             "pages of the Origin \"{said}\" may not connect to the Host \"{}\": {forward}start the server with --origin \
              {value}",
@@ -234,7 +235,7 @@ mod tests {
         let declined = Declined::forbidden_origin("http://$(reboot)", "localhost:1", true);
         assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
         let long = Declined::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
-        assert!(long.detail().len() < 1000, "{}", long.detail());
+        assert!(long.detail().len() < 1000 && long.detail().ends_with("--origin URL"), "{}", long.detail());
         let response = String::from_utf8(long.response()).expect("text");
         assert!(response.contains("403") && response.contains("--origin"), "{response}");
     }

@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use engine::rustls::ClientConnection;
+use engine::rustls::pki_types::ServerName;
+use engine::tls::{Trust, client_config};
 use program::{LONG, Program, connect, engines, expect, frame, read_head};
 use rustix::net::sockopt;
 use rustix::process::Signal;
@@ -217,7 +220,8 @@ fn free_port() -> u16 {
 /// A proxy may leave the connection open after the content. After a HEAD it is closed without one.
 fn answer(stream: &mut TcpStream) -> (String, String) {
     let head = read_head(stream);
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+    let head_in_small = head.to_ascii_lowercase();
+    let length = head_in_small.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
     let mut content = String::new();
     stream.take(length.unwrap_or(u64::MAX)).read_to_string(&mut content).expect("the content");
     (head, content)
@@ -313,6 +317,20 @@ fn probes_leave_no_line_in_the_log() {
                 // HAProxy's plain check resets.
                 let reset = connect(server.address_of(listener));
                 sockopt::set_socket_linger(&reset, Some(Duration::ZERO)).expect("linger");
+            }
+        }
+        // A handshake, then the end with and without a close_notify.
+        for notifies in [true, false] {
+            let config = client_config(Trust::Anybody).expect("a client's side");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let mut tls = ClientConnection::new(config, name).expect("a client");
+            let mut stream = connect(server.address_of(1));
+            while tls.is_handshaking() {
+                tls.complete_io(&mut stream).expect("a handshake");
+            }
+            if notifies {
+                tls.send_close_notify();
+                tls.complete_io(&mut stream).expect("a close_notify");
             }
         }
         for method in ["GET", "HEAD"] {
