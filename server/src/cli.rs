@@ -55,7 +55,8 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one. Repeatable.
+    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one.
+    /// A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 

@@ -231,6 +231,12 @@ fn files_that_do_not_go_together_are_told() {
     folder.make("openssl ecparam -name prime256v1 -genkey -out with-parameters.pem");
     folder.make("openssl req -x509 -key with-parameters.pem -subj /CN=localhost -days 2 -out third.pem");
     folder.serves("third.pem", "with-parameters.pem");
+    let pem = std::fs::read_to_string(folder.0.join("key.pem")).expect("the key");
+    let utf_16: Vec<u8> = pem.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, content) in [("mark", format!("\u{feff}{pem}").into_bytes()), ("wide", utf_16)] {
+        std::fs::write(folder.0.join(name), content).expect("a file");
+        says(&folder.refusal("cert.pem", name), &["--tls-key", name, "save it as ASCII"]);
+    }
     for (name, content) in
         [("empty", ""), ("text", "nothing\n"), ("half", "-----BEGIN PRIVATE KEY-----\nMIG")]
     {

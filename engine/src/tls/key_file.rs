@@ -127,6 +127,14 @@ fn certificate_too() -> String {
 
 /// Content of a file without PEM or DER.
 fn nothing(bytes: &[u8], begins: &str) -> Diagnosis {
+    // UTF-16 has a zero beside each letter.
+    let letters: Vec<u8> = bytes.iter().copied().filter(|&byte| byte != 0).collect();
+    if letters.windows(11).any(|window| window == b"-----BEGIN ") {
+        return diagnosis(
+            "PEM whose lines begin with something else",
+            "save it as ASCII, without a byte order mark and without spaces before the lines",
+        );
+    }
     let found = if bytes.is_empty() { "nothing" } else { "neither PEM nor DER" };
     diagnosis(found, format!("a file in PEM is needed, with {begins}"))
 }
