@@ -14,6 +14,8 @@
 
 mod config;
 mod error;
+mod identity;
+mod key_file;
 mod session;
 mod worker;
 
@@ -25,6 +27,7 @@ use rustls::server::UnbufferedServerConnection;
 
 pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
 pub use error::TlsError;
+pub use identity::{IdentityError, NamedFile, read_identity};
 
 use self::session::{Held, Session, Side, Stage};
 use self::worker::Inner;
