@@ -110,6 +110,7 @@ impl Client {
         }
         state.stage = Stage::Open;
         (state.opened_at, state.first) = (self.now, state.ledger.next());
+        state.unwritten = state.first;
         state.left = self.shared.messages_per_connection;
         self.opening -= 1;
         self.open += 1;
