@@ -153,8 +153,9 @@ pub enum RunError {
     },
     /// No echo for too long.
     #[error(
-        "the server stopped answering: no echo for {}, {outstanding} messages are due{said}",
-        format!("{:.1} s", .after.as_secs_f64())
+        "the server stopped answering: no echo for {}, {} due{said}",
+        format!("{:.1} s", .after.as_secs_f64()),
+        if *.outstanding == 1 { "1 message is".to_owned() } else { format!("{outstanding} messages are") }
     )]
     StoppedAnswering {
         /// Messages sent and not back.

@@ -281,11 +281,14 @@ mod tests {
     /// What goes over the wire for these messages.
     fn wire(framing: Framing, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
         let mut outgoing = Outgoing::new(framing, content, Random::new(1, 1));
-        let mut record = Record::new();
-        let mut out = record.begin(Nanos(0), 0, 0);
-        let end = sequences.end;
-        assert_eq!(outgoing.send(content, 3, sequences, &mut out), end);
-        record.segments().iter().flat_map(|s| record.bytes(s, &[]).to_vec()).collect()
+        let (mut record, mut wire, mut left) = (Record::new(), Vec::new(), sequences);
+        while !left.is_empty() {
+            left.start = outgoing.send(content, 3, left.clone(), &mut record.begin(Nanos(0), 0, 0));
+            wire.extend(record.segments().iter().flat_map(|s| record.bytes(s, &[]).to_vec()));
+            record.discard_segments();
+            record.clear_arena();
+        }
+        wire
     }
 
     #[test]

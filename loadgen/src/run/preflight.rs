@@ -9,7 +9,7 @@ use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
 use crate::spawn::inherited_limits;
-use crate::url::resolve as resolve_host;
+use crate::url;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
@@ -19,9 +19,8 @@ const PER_PROCESS: u64 = 64;
 /// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
 /// order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
-    let host = &plan.url.host;
-    let mut addresses =
-        resolve_host(host, port).map_err(|source| RunError::Resolve { host: host.clone(), source })?;
+    let failed = |source| RunError::Resolve { host: plan.url.host.clone(), source };
+    let mut addresses = plan.url.resolve(port).map_err(failed)?;
     check_families(plan, &addresses)?;
     addresses.retain(|to| {
         plan.source_ips.is_empty() || plan.source_ips.iter().any(|&from| is_same_family(from, to))
@@ -60,7 +59,8 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
 pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
-        if let Err(source) = std::net::UdpSocket::bind((source_ip, 0)) {
+        let from = url::source(source_ip, plan.url.scope().unwrap_or_default());
+        if let Err(source) = std::net::UdpSocket::bind(from) {
             return Err(RunError::SourceAddress { source_ip, source });
         }
     }
