@@ -181,6 +181,11 @@ fn untrusted(error: &CertificateError) -> String {
                     itself: give that certificate with --ca FILE, or take any with --insecure"
                 .to_owned();
         }
+        other if format!("{other:?}").contains("UnsupportedCertVersion") => {
+            return "the server's certificate is older than X.509 version 3 and names no host: make one that does (`openssl \
+                    req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
+                .to_owned();
+        }
         other => {
             return format!("the server's certificate cannot be checked ({other}): take any with --insecure");
         }

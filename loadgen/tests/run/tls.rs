@@ -212,6 +212,13 @@ fn takes_any_certificate_when_told_to() {
             }
         }
     }
+    let folder = Folder::new("version-1", &["127.0.0.1"], 30);
+    fs::write(folder.certificate(), VERSION_1).expect("a file");
+    let version_1 = CertificateDer::from_pem_slice(VERSION_1).expect("a certificate");
+    let server = Echo::wss_with(showing(version_1, &rustls::version::TLS13), Fault::None);
+    let trust = Trust::Authorities(folder.certificate());
+    let error = failure(&Plan { trust, ..secure_echo(&server, EngineKind::Epoll) }).to_string();
+    assert!(error.contains("version 3") && error.contains("--insecure"), "{error}");
 }
 
 #[test]
