@@ -117,7 +117,8 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     let lost = lost - lost_with_connection;
     let wrong = tally.integrity.faults() - lost - unsolicited;
     if wrong > 0 {
-        verdict.doubt(InvalidKind::WrongEchoes, wrong_echoes(wrong));
+        let echoes = if wrong == 1 { "echo was" } else { "echoes were" };
+        verdict.doubt(InvalidKind::WrongEchoes, format!("{wrong} {echoes} not what was sent"));
     }
     if lost > 0 {
         verdict.doubt(
@@ -139,15 +140,6 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     }
     if tally.received.measured == 0 {
         verdict.doubt(InvalidKind::NoEcho, "no echo was received in the window");
-    }
-}
-
-/// Says how many echoes were wrong.
-pub(crate) fn wrong_echoes(count: u64) -> String {
-    if count == 1 {
-        "1 echo was not what was sent".to_owned()
-    } else {
-        format!("{count} echoes were not what was sent")
     }
 }
 
