@@ -131,7 +131,7 @@ impl Layer {
                 UnbufferedServerConnection::new(config).map(Side::Server)
             }
             Origin::Connected { .. } => {
-                let TlsClient { config, server } = self.settings.connects.clone()?;
+                let TlsClient { config, server, .. } = self.settings.connects.clone()?;
                 UnbufferedClientConnection::new(config, server).map(Side::Client)
             }
         };
@@ -239,7 +239,14 @@ impl Layer {
         if error == TlsError::NotTls && session.is_server() {
             out.append(&self.settings.answer_to_plain);
         }
-        session.failure = Some(error);
+        session.failure = Some(match (error, &self.settings.connects) {
+            (TlsError::Protocol(rustls::Error::AlertReceived(alert)), Some(client))
+                if !session.is_server() && client.misses_certificate(alert) =>
+            {
+                TlsError::CertificateWanted
+            }
+            (error, _) => error,
+        });
         session.stage = Stage::Over;
         out.close(CloseMode::Flush);
     }

@@ -119,11 +119,12 @@ pub(super) struct LoadArguments {
 /// Whose certificates are taken.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TlsArguments {
-    /// Trust the authorities in this file, PEM, in place of the system's; a self-signed certificate is its own.
+    /// Trust the certificates in this file, PEM, in place of the system's authorities: those of authorities, or the
+    /// server's own.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
     ca: Option<PathBuf>,
 
-    /// Take any certificate: whoever answers is believed to be the server.
+    /// Take any certificate, unread: whoever answers is believed to be the server.
     #[arg(long, help_heading = TLS)]
     insecure: bool,
 }

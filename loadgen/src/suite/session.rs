@@ -235,6 +235,7 @@ pub(super) fn plan_of(
     let url = Url {
         transport: spec.transport,
         host: "127.0.0.1".to_owned(),
+        zone: None,
         port: Port::Chosen,
         target: target.to_owned(),
     };

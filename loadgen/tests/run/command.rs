@@ -134,7 +134,7 @@ fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
     let quiet = run_short(&[&server.ws_url(), "--quiet", "--threshold", "max<1ns"]);
     let said = text(&quiet.stderr);
     assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(13), String::new()));
-    for part in ["INVALID: ", "1 of 4 connections were lost", "threshold MISSED: max<1ns"] {
+    for part in ["INVALID: ", "1 of 4 connections was lost", "threshold MISSED: max<1ns"] {
         assert!(said.contains(part), "{part} not in: {said}");
     }
     assert_eq!(said.lines().count(), 2, "{said}");
