@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::load::Transport;
 use crate::opening::{Ask, Failures, Opening, describe_failures, quoted};
 use crate::trust::{Trust, TrustError, explain};
-use crate::url::{Port, Url, resolve};
+use crate::url::{Port, Url};
 
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";
@@ -217,7 +217,7 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), E
 
 fn addresses(url: &Url) -> Result<Vec<SocketAddr>, EchoError> {
     let Port::Number(port) = url.port else { return Err(PlanError::Url(url.to_string()).into()) };
-    resolve(&url.host, port).map_err(|source| EchoError::Resolve { host: url.host.clone(), source })
+    url.resolve(port).map_err(|source| EchoError::Resolve { host: url.host.clone(), source })
 }
 
 fn config(plan: &Plan) -> Config {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::rustls::pki_types::pem::{self, PemObject};
 use engine::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use engine::rustls::{CertificateError, Error, InvalidMessage, RootCertStore};
-use engine::tls::{self, TlsClient, TlsError, TlsSettings, client_config};
+use engine::tls::{self, TlsClient, TlsError, TlsSettings};
 use thiserror::Error;
 
 /// Whose certificates are taken.
@@ -17,7 +17,7 @@ pub enum Trust {
     /// Those of the authorities that this system knows.
     #[default]
     System,
-    /// Those of the authorities in this file, PEM, and no others.
+    /// Those of the authorities in this file, PEM, and those in it themselves, and no others.
     Authorities(PathBuf),
     /// Anybody's.
     Anybody,
@@ -77,12 +77,14 @@ impl Trust {
     /// [`TrustError`]: the file, the cause, the remedy.
     pub fn client(&self, host: &str) -> Result<TlsClient, TrustError> {
         let server = ServerName::try_from(host.to_owned()).map_err(|_| TrustError::Name(host.to_owned()))?;
-        let trust = match self {
-            Self::System => tls::Trust::Roots(system()?),
-            Self::Authorities(path) => tls::Trust::Roots(authorities(path)?),
-            Self::Anybody => tls::Trust::Anybody,
-        };
-        Ok(TlsClient { config: client_config(trust)?, server })
+        Ok(match self {
+            Self::System => TlsClient::new(tls::Trust::Roots(system()?), server)?,
+            Self::Authorities(path) => {
+                let trust = tls::Trust::Certificates(certificates(path)?);
+                TlsClient::new(trust, server).map_err(|error| unusable(path, error.to_string()))?
+            }
+            Self::Anybody => TlsClient::new(tls::Trust::Anybody, server)?,
+        })
     }
 
     /// The same as settings of a worker.
@@ -104,16 +106,19 @@ fn system() -> Result<RootCertStore, TrustError> {
     if taken == 0 { Err(TrustError::System(cause())) } else { Ok(roots) }
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, TrustError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let text =
         std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
-    let content = |cause: String| TrustError::Content { path: path.to_owned(), cause };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error: pem::Error| content(error.to_string()))?;
-        roots.add(certificate).map_err(|error| content(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, pem::Error>>();
+    let certificates = certificates.map_err(|error| unusable(path, error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, "nothing of the kind in it".to_owned()));
     }
-    if roots.is_empty() { Err(content("nothing of the kind in it".to_owned())) } else { Ok(roots) }
+    Ok(certificates)
+}
+
+fn unusable(path: &Path, cause: String) -> TrustError {
+    TrustError::Content { path: path.to_owned(), cause }
 }
 
 /// Why TLS failed and, where there is one, what to do about it.
@@ -121,6 +126,11 @@ pub(crate) fn explain(error: &TlsError) -> String {
     match error {
         TlsError::NotTls => {
             "the server does not speak TLS at this port: use ws://, or its port for wss://".to_owned()
+        }
+        TlsError::CertificateWanted => {
+            "the server wants a client certificate, and this generator has none to show: there is no flag for one. Use a \
+             port or a server setting that asks for none"
+                .to_owned()
         }
         TlsError::Unfinished => "the server closed the connection in the TLS handshake".to_owned(),
         TlsError::Protocol(Error::InvalidCertificate(error)) => untrusted(error),
@@ -149,10 +159,15 @@ fn untrusted(error: &CertificateError) -> String {
                 .to_owned();
         }
         NotValidForNameContext { presented, .. } => {
+            if presented.is_empty() {
+                return "the server's certificate names no host: make it with one (`openssl req -x509 ... -addext \
+                        subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
+                    .to_owned();
+            }
             return format!(
                 "the server's certificate is for {}, not for the host of the URL: use one of these, or take any with \
                  --insecure",
-                if presented.is_empty() { "nobody".to_owned() } else { presented.join(", ") }
+                presented.join(", ")
             );
         }
         NotValidForName => "is not for the host of the URL".to_owned(),
@@ -162,11 +177,18 @@ fn untrusted(error: &CertificateError) -> String {
         NotValidYet => "is not valid yet".to_owned(),
         // What `openssl req -x509` makes when it is not told otherwise.
         other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            return "the server's certificate is an authority's (CA:TRUE), which cannot be a server's as well: make it without \
-                    that, or take any with --insecure"
+            return "the server's certificate is an authority's (CA:TRUE), which is a server's only where it is known \
+                    itself: give that certificate with --ca FILE, or take any with --insecure"
                 .to_owned();
         }
-        other => format!("cannot be taken ({other})"),
+        other if format!("{other:?}").contains("UnsupportedCertVersion") => {
+            return "the server's certificate is older than X.509 version 3 and names no host: make one that does (`openssl \
+                    req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
+                .to_owned();
+        }
+        other => {
+            return format!("the server's certificate cannot be checked ({other}): take any with --insecure");
+        }
     };
     format!(
         "the server's certificate {cause}: have it renewed, look at the clock, or take any with --insecure"
@@ -186,7 +208,7 @@ pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,
 ) -> io::Result<engine::rustls::StreamOwned<engine::rustls::ClientConnection, S>> {
-    let TlsClient { config, server } = Trust::Anybody.client(host).map_err(io::Error::other)?;
+    let TlsClient { config, server, .. } = Trust::Anybody.client(host).map_err(io::Error::other)?;
     let client =
         engine::rustls::ClientConnection::new(Arc::clone(&config), server).map_err(io::Error::other)?;
     Ok(engine::rustls::StreamOwned::new(client, stream))

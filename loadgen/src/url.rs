@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
+use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::{AddressFamily, SocketType};
 use thiserror::Error;
 
 use crate::load::Transport;
@@ -17,8 +19,11 @@ pub const PORT_PLACEHOLDER: &str = "{port}";
 pub struct Url {
     /// What is spoken.
     pub transport: Transport,
-    /// Host name or address, an IPv6 address without its brackets.
+    /// Host name or address, an IPv6 address without its brackets and its zone.
     pub host: String,
+    /// Zone of an IPv6 address (RFC 6874): name or number of the interface that leads there. Only this machine needs
+    /// it, so no request has it.
+    pub zone: Option<String>,
     /// The port.
     pub port: Port,
     /// Path and query, as they go into the request; `/` where none is given. Empty for `tcp`.
@@ -38,8 +43,11 @@ pub enum Port {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
     /// None of the schemes.
-    #[error("`{0}` is neither ws://, wss:// nor tcp://")]
-    Scheme(String),
+    #[error("`{text}` is no WebSocket URL: {}", scheme_hint(.text))]
+    Scheme {
+        /// The text.
+        text: String,
+    },
     /// Nothing between the slashes.
     #[error("no host in `{0}`")]
     NoHost(String),
@@ -61,6 +69,11 @@ pub enum UrlError {
     /// Brackets without an IPv6 address in them.
     #[error("`[{0}]` is no IPv6 address")]
     Ipv6(String),
+    /// A link-local address exists on every link.
+    #[error(
+        "`[{0}]` is link-local and needs the interface that leads there, as in [{0}%25eth0] (`ip link` lists them)"
+    )]
+    NoZone(String),
     /// A byte that would break the request line.
     #[error("`{0}` has characters that must be percent-encoded")]
     Character(String),
@@ -87,6 +100,44 @@ impl Url {
         }
     }
 
+    /// The number of the zone's interface; 0 without a zone.
+    ///
+    /// # Errors
+    ///
+    /// Names an interface that does not exist.
+    pub(crate) fn scope(&self) -> io::Result<u32> {
+        let Some(zone) = &self.zone else { return Ok(0) };
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        let index = match zone.parse() {
+            Ok(index) => index_to_name(&socket, index).map(|_| index),
+            Err(_) => name_to_index(&socket, zone),
+        };
+        index.map_err(|_| {
+            io::Error::other(format!("this machine has no network interface `{zone}` (`ip link` lists them)"))
+        })
+    }
+
+    /// Returns all addresses of the host in the resolver's order, each once, and at least one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the error of the resolver, or names the interface that does not exist.
+    pub(crate) fn resolve(&self, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let (Ok(address), Some(_)) = (self.host.parse::<Ipv6Addr>(), &self.zone) {
+            return Ok(vec![SocketAddrV6::new(address, port, 0, self.scope()?).into()]);
+        }
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in (self.host.as_str(), port).to_socket_addrs()? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(io::Error::other("the name has no address"));
+        }
+        Ok(addresses)
+    }
+
     fn bracketed_host(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
@@ -94,7 +145,10 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?;
+        match &self.zone {
+            Some(zone) => write!(f, "{}://[{}%25{zone}]", self.transport.scheme(), self.host)?,
+            None => write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?,
+        }
         match self.port {
             Port::Number(port) => write!(f, ":{port}")?,
             Port::Chosen => write!(f, ":{PORT_PLACEHOLDER}")?,
@@ -107,12 +161,13 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| UrlError::Scheme(text.to_owned()))?;
+        let no_scheme = || UrlError::Scheme { text: text.to_owned() };
+        let (scheme, rest) = text.split_once("://").ok_or_else(no_scheme)?;
         let transport = match scheme.to_ascii_lowercase().as_str() {
             "ws" => Transport::Ws,
             "tcp" => Transport::Tcp,
             "wss" => Transport::Wss,
-            _ => return Err(UrlError::Scheme(text.to_owned())),
+            _ => return Err(no_scheme()),
         };
         if rest.contains('#') {
             return Err(UrlError::Fragment(text.to_owned()));
@@ -122,7 +177,7 @@ impl FromStr for Url {
         if authority.contains('@') {
             return Err(UrlError::UserInfo(text.to_owned()));
         }
-        let (host, port) = split_authority(authority)?;
+        let (host, zone, port) = split_authority(authority)?;
         if host.is_empty() {
             return Err(UrlError::NoHost(text.to_owned()));
         }
@@ -140,23 +195,32 @@ impl FromStr for Url {
             Transport::Tcp if matches!(target, "" | "/") => String::new(),
             Transport::Tcp => return Err(UrlError::Path(text.to_owned())),
         };
-        Ok(Self { transport, host, port, target })
+        Ok(Self { transport, host, zone, port, target })
     }
 }
 
-/// Returns all addresses of a host in the resolver's order, each once, and at least one.
-///
-/// # Errors
-///
-/// Fails with the error of the resolver.
-pub(crate) fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in (host, port).to_socket_addrs()? {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
+/// Returns a source address with any port. One that is link-local lies on the link of the destination, which has this
+/// scope.
+pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
+    match ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, scope).into(),
+        ip => SocketAddr::new(ip, 0),
     }
-    if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
+}
+
+/// What to write in place of `text`, which has none of the schemes.
+fn scheme_hint(text: &str) -> String {
+    let schemes = "it begins with ws://, wss:// for TLS, or tcp:// for raw bytes";
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "" | "http" => "ws",
+        "https" => "wss",
+        _ => return schemes.to_owned(),
+    };
+    // A path where it is missing: for the eye, a URL ends with one.
+    let slash = if rest.contains(['/', '?']) { "" } else { "/" };
+    let meant = format!("{scheme}://{rest}{slash}");
+    if meant.parse::<Url>().is_ok() { format!("{schemes}, as in {meant}") } else { schemes.to_owned() }
 }
 
 /// RFC 6455 3.
@@ -168,19 +232,33 @@ fn default_port(transport: Transport) -> Option<u16> {
     }
 }
 
-/// Host without brackets, and the text behind the colon.
-fn split_authority(authority: &str) -> Result<(String, Option<&str>), UrlError> {
+/// Host without brackets, its zone, and the text behind the colon.
+fn split_authority(authority: &str) -> Result<(String, Option<String>, Option<&str>), UrlError> {
     let Some(bracketed) = authority.strip_prefix('[') else {
         return Ok(match authority.split_once(':') {
-            Some((host, port)) => (host.to_owned(), Some(port)),
-            None => (authority.to_owned(), None),
+            Some((host, port)) => (host.to_owned(), None, Some(port)),
+            None => (authority.to_owned(), None, None),
         });
     };
     let (address, after) = bracketed.split_once(']').ok_or_else(|| UrlError::Ipv6(bracketed.to_owned()))?;
-    address.parse::<Ipv6Addr>().map_err(|_| UrlError::Ipv6(address.to_owned()))?;
+    let (host, zone) = match address.split_once('%') {
+        // The percent sign is itself encoded in a URL (RFC 6874), and typed as it is by most.
+        Some((host, zone)) => {
+            (host, Some(zone.strip_prefix("25").filter(|zone| !zone.is_empty()).unwrap_or(zone)))
+        }
+        None => (address, None),
+    };
+    let no_address = || UrlError::Ipv6(address.to_owned());
+    let ip = host.parse::<Ipv6Addr>().map_err(|_| no_address())?;
+    match zone {
+        Some(zone) if zone.is_empty() || !is_printable(zone) => return Err(no_address()),
+        None if ip.is_unicast_link_local() => return Err(UrlError::NoZone(host.to_owned())),
+        _ => {}
+    }
+    let (host, zone) = (host.to_owned(), zone.map(str::to_owned));
     match after.strip_prefix(':') {
-        Some(port) => Ok((address.to_owned(), Some(port))),
-        None if after.is_empty() => Ok((address.to_owned(), None)),
+        Some(port) => Ok((host, zone, Some(port))),
+        None if after.is_empty() => Ok((host, zone, None)),
         None => Err(UrlError::Port(after.to_owned())),
     }
 }
@@ -251,6 +329,56 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_scopes_the_address_and_no_request() {
+        for text in ["ws://[fe80::1%25lo]:9001/a", "ws://[fe80::1%lo]:9001/a"] {
+            let read = url(text);
+            assert_eq!((read.host.as_str(), read.zone.as_deref()), ("fe80::1", Some("lo")));
+            assert_eq!(read.host_field(), "[fe80::1]:9001");
+            assert_eq!(read.to_string(), "ws://[fe80::1%25lo]:9001/a");
+            assert_eq!(url(&read.to_string()), read);
+        }
+        // The first interface of every network namespace is lo.
+        for zone in ["lo", "1"] {
+            let addresses = url(&format!("ws://[fe80::1%25{zone}]/")).resolve(7).expect("an address");
+            let [SocketAddr::V6(address)] = addresses[..] else { panic!("{addresses:?}") };
+            assert_eq!((address.scope_id(), address.port()), (1, 7));
+        }
+        for zone in ["none0", "4000000000", "99999999999"] {
+            let error = url(&format!("ws://[fe80::1%25{zone}]/")).resolve(7).expect_err("no interface");
+            assert!(error.to_string().contains(&format!("`{zone}`")), "{error}");
+        }
+        assert_eq!(error("ws://[fe80::1]/"), UrlError::NoZone("fe80::1".into()));
+        assert!(error("ws://[fe80::1]/").to_string().contains("[fe80::1%25eth0]"));
+        assert!(matches!(error("ws://[fe80::1%]/"), UrlError::Ipv6(_)));
+        assert!(matches!(error("ws://[fe80::1%a b]/"), UrlError::Ipv6(_)));
+    }
+
+    #[test]
+    fn a_link_local_source_lies_on_the_link_of_the_destination() {
+        let at = |ip: &str| source(ip.parse().expect("an address"), 7).to_string();
+        assert_eq!(at("fe80::2"), "[fe80::2%7]:0");
+        assert_eq!((at("fd00::2"), at("127.0.0.1")), ("[fd00::2]:0".into(), "127.0.0.1:0".into()));
+    }
+
+    #[test]
+    fn a_missing_scheme_is_named() {
+        for (text, meant) in [
+            ("127.0.0.1:9001", "ws://127.0.0.1:9001/"),
+            ("localhost:9001/path", "ws://localhost:9001/path"),
+            ("[::1]:9001", "ws://[::1]:9001/"),
+            ("localhost", "ws://localhost/"),
+            ("http://h/a?b", "ws://h/a?b"),
+            ("HTTPS://h", "wss://h/"),
+        ] {
+            assert!(error(text).to_string().ends_with(&format!("as in {meant}")), "{}", error(text));
+        }
+        for text in ["ftp://h/", "", "a b", "ws:/h", "fe80::1"] {
+            let said = error(text).to_string();
+            assert!(said.contains("ws://, wss://") && !said.contains("as in"), "{said}");
+        }
+    }
+
+    #[test]
     fn the_placeholder_becomes_the_port() {
         let read = url("ws://127.0.0.1:{port}/a");
         assert_eq!(read.port, Port::Chosen);
@@ -260,8 +388,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_driven_is_refused_with_its_name() {
-        assert!(matches!(error("http://h/"), UrlError::Scheme(_)));
-        assert!(matches!(error("localhost:9001"), UrlError::Scheme(_)));
+        assert!(matches!(error("http://h/"), UrlError::Scheme { .. }));
         assert!(matches!(error("ws:///x"), UrlError::NoHost(_)));
         assert!(matches!(error("ws://:80/x"), UrlError::NoHost(_)));
         assert_eq!(error("ws://h:0/"), UrlError::Port("0".into()));

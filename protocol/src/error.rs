@@ -2,6 +2,11 @@
 
 use thiserror::Error;
 
+/// Ending of a noun after this number.
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// A rule of RFC 6455 that the peer broke, or a limit of ours that it passed.
 ///
 /// Each owns the close code to answer with, the name of the rule for logs and counters, and the section.
@@ -47,13 +52,13 @@ pub enum ProtocolError {
     #[error("a new message starts before the last fragment of the one before it")]
     InterleavedMessage,
     /// A frame, or the sum of the fragments so far, is more than we take.
-    #[error("the message is longer than {max} bytes")]
+    #[error("the message is longer than {max} byte{}", plural(*max))]
     MessageTooBig {
         /// [`Limits::max_message`](crate::Limits::max_message).
         max: u64,
     },
     /// More fragments than we take for one message.
-    #[error("the message has more than {max} fragments")]
+    #[error("the message has more than {max} fragment{}", plural(u64::from(*max)))]
     TooManyFragments {
         /// [`Limits::max_fragments`](crate::Limits::max_fragments).
         max: u32,

@@ -21,7 +21,7 @@ impl Origins {
     fn allow(&self, origin: &str, host: &str, on_loopback: bool) -> bool {
         match self {
             Self::Any => true,
-            Self::Guarded => !on_loopback || is_own_page(origin, host),
+            Self::Guarded => !on_loopback || is_own_page(origin, host) == Ownership::Own,
             Self::Listed(known) => known.iter().any(|known| known.eq_ignore_ascii_case(origin)),
         }
     }
@@ -33,14 +33,44 @@ pub(crate) fn is_on_loopback(listener: SocketAddr) -> bool {
     address.is_loopback() || address.is_unspecified()
 }
 
-/// Whether a page comes from the host and port that it now connects to. Only where that host is given as an address or as
-/// `localhost`: any other name may have been pointed here by whoever owns it (DNS rebinding).
-fn is_own_page(origin: &str, host: &str) -> bool {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+/// Relation of a page to the host that its request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ownership {
+    /// It came from there.
+    Own,
+    /// It came from the same host, and the request names no port, as proxies forward it that drop the port.
+    PortMissing,
+    Foreign,
+}
+
+/// Compares a page's Origin with the host and port that it now connects to. A page is the server's own only where that host
+/// is given as an address or as `localhost`: any other name may have been pointed here by whoever owns it (DNS rebinding).
+/// A missing port is never taken for the Origin's: other programs of the host have pages at other ports.
+fn is_own_page(origin: &str, host: &str) -> Ownership {
+    let (authority, default_port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
+        (Some(authority), _) => (authority, "80"),
+        (_, Some(authority)) => (authority, "443"),
+        _ => return Ownership::Foreign,
+    };
+    let (name, port) = split_port(host);
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     let is_fixed = address.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok();
-    is_fixed && authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    let (origin_name, origin_port) = split_port(authority);
+    if !is_fixed || !origin_name.eq_ignore_ascii_case(name) {
+        Ownership::Foreign
+    } else if origin_port.unwrap_or(default_port) == port.unwrap_or(default_port) {
+        Ownership::Own
+    } else if port.is_none() {
+        Ownership::PortMissing
+    } else {
+        Ownership::Foreign
+    }
+}
+
+/// Splits an authority into its host and its port.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    let split = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    split.map_or((authority, None), |(host, port)| (host, Some(port)))
 }
 
 /// Which right requests are let in, and what is agreed with them.
@@ -54,27 +84,68 @@ pub struct Admission {
     pub subprotocols: Vec<String>,
 }
 
-/// A refusal, and what of the request it is about: for the log, escaped.
+/// A refusal, with what a person needs to know about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Declined {
     pub(crate) refusal: Refusal,
+    /// The part of the request that it is about, escaped and bounded.
     pub(crate) said: Option<String>,
+    /// Text for the client and the log that says more than the refusal's own.
+    detail: Option<String>,
 }
 
 impl From<Refusal> for Declined {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, said: None }
+        Self { refusal, said: None, detail: None }
     }
 }
 
 impl Declined {
-    /// Letters of a client's in the log, at most.
+    /// Most characters of a client's text in the log or in an answer.
     const SAID: usize = 200;
 
     fn about(refusal: Refusal, said: &str) -> Self {
-        let said = said.escape_debug().take(Self::SAID).collect();
-        Self { refusal, said: Some(said) }
+        Self { refusal, said: Some(escaped(said)), detail: None }
     }
+
+    /// A refusal whose remedy is `detail`.
+    pub(crate) fn with_detail(refusal: Refusal, detail: String) -> Self {
+        Self { refusal, said: None, detail: Some(detail) }
+    }
+
+    /// A 403 for a page of `origin`, with the flag that lets it in.
+    fn forbidden_origin(origin: &str, host: &str, is_guarded: bool) -> Self {
+        let said = escaped(origin);
+        let forward = if is_guarded && is_own_page(origin, host) == Ownership::PortMissing {
+            "have the proxy forward the Host with its port (nginx: proxy_set_header Host $http_host), or "
+        } else {
+            ""
+        };
+        // A remedy is there to be copied: it is whole, and has no character that a shell expands.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
+        let is_whole = said == origin;
+        let value = if is_whole && said.chars().all(is_plain) { &said } else { "URL" };
+        let detail = format!(
+            "pages of the Origin \"{said}\" may not connect to the Host \"{}\": {forward}start the server with --origin \
+             {value}",
+            escaped(host)
+        );
+        Self { refusal: Refusal::forbidden_origin(), said: Some(said), detail: Some(detail) }
+    }
+
+    /// One line for people.
+    pub(crate) fn detail(&self) -> &str {
+        self.detail.as_deref().unwrap_or(self.refusal.detail())
+    }
+
+    /// The HTTP answer, complete; after it the connection is closed.
+    pub(crate) fn response(&self) -> Vec<u8> {
+        self.refusal.response_with(self.detail())
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.escape_debug().take(Declined::SAID).collect()
 }
 
 impl Admission {
@@ -91,7 +162,8 @@ impl Admission {
         if let Some(origin) = request.origin()
             && !self.origins.allow(origin, request.host(), on_loopback)
         {
-            return Err(Declined::about(Refusal::forbidden_origin(), origin));
+            let is_guarded = self.origins == Origins::Guarded;
+            return Err(Declined::forbidden_origin(origin, request.host(), is_guarded));
         }
         request.select_subprotocol(|offered| self.subprotocols.iter().any(|known| known == offered));
         Ok(())
@@ -111,20 +183,61 @@ mod tests {
             ("http://[::1]:9001", "[::1]:9001"),
             ("http://[::1]", "[::1]"),
             ("http://192.0.2.7", "192.0.2.7"),
+            ("http://localhost", "localhost:80"),
+            ("https://localhost", "localhost:443"),
         ] {
-            assert!(is_own_page(origin, host), "{origin} at {host}");
+            assert_eq!(is_own_page(origin, host), Ownership::Own, "{origin} at {host}");
         }
         for (origin, host) in [
             ("http://127.0.0.1:9002", "127.0.0.1:9001"),
             ("http://localhost:9001", "127.0.0.1:9001"),
+            ("http://localhost", "localhost:9001"),
+            ("http://localhost", "localhost:443"),
             ("http://evil.example:9001", "evil.example:9001"),
+            ("http://evil.example:9001", "evil.example"),
             ("http://localhost.evil.example:9001", "localhost.evil.example:9001"),
             ("null", "localhost"),
             ("file://localhost", "localhost"),
             ("http://localhost:9001/", "localhost:9001"),
         ] {
-            assert!(!is_own_page(origin, host), "{origin} at {host}");
+            assert_eq!(is_own_page(origin, host), Ownership::Foreign, "{origin} at {host}");
         }
+    }
+
+    /// A page of another program at another port of the host looks the same, so it is not let in.
+    #[test]
+    fn a_missing_port_is_told_and_not_let_in() {
+        for (origin, host) in [
+            ("http://localhost:8080", "localhost"),
+            ("https://[::1]:8443", "[::1]"),
+            ("http://127.0.0.1:80", "127.0.0.1"),
+        ] {
+            let is_default = origin.ends_with(":80");
+            let expected = if is_default { Ownership::Own } else { Ownership::PortMissing };
+            assert_eq!(is_own_page(origin, host), expected, "{origin} at {host}");
+            assert_eq!(Origins::Guarded.allow(origin, host, true), is_default);
+        }
+        let detail = |origin, host| Declined::forbidden_origin(origin, host, true).detail().to_owned();
+        let missing = detail("http://localhost:8080", "localhost");
+        assert!(
+            missing.contains("$http_host") && missing.ends_with("--origin http://localhost:8080"),
+            "{missing}"
+        );
+        let foreign = detail("https://echo.example", "127.0.0.1:9001");
+        assert!(
+            !foreign.contains("$http_host") && foreign.ends_with("--origin https://echo.example"),
+            "{foreign}"
+        );
+    }
+
+    #[test]
+    fn a_remedy_holds_nothing_that_a_shell_expands() {
+        let declined = Declined::forbidden_origin("http://$(reboot)", "localhost:1", true);
+        assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
+        let long = Declined::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
+        assert!(long.detail().len() < 1000 && long.detail().ends_with("--origin URL"), "{}", long.detail());
+        let response = String::from_utf8(long.response()).expect("text");
+        assert!(response.contains("403") && response.contains("--origin"), "{response}");
     }
 
     #[test]

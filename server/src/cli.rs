@@ -18,6 +18,7 @@ use crate::config::{
     AddressLimits, Admission, Burn, Config, Heartbeat, Identity, ListenAddress, ListenAddressError, Origins,
     Protocol, Rate, RatePolicy, Rates, Rules, place_workers,
 };
+use crate::counted::counted;
 use crate::error::ServeError;
 use crate::server::Server;
 use crate::stats::Stats;
@@ -33,7 +34,7 @@ const OUTPUT: &str = "Output";
 const EXAMPLES: &str = "\
 Examples:
   sparring-server                                       ws://127.0.0.1:9001/, a worker on each core
-  sparring-server --listen 0.0.0.0:8080 --max-connections-per-ip 100 --connect-rate-per-ip 50
+  sparring-server --listen 0.0.0.0:8080 --max-connections-per-ip 1000 --connect-rate-per-ip 1000
                                                         reachable from elsewhere, with limits for each address
   sparring-server --listen ws://127.0.0.1:9001 --listen wss://127.0.0.1:9443 --tls-self-signed
                                                         TLS on a second port, with a certificate of its own
@@ -54,7 +55,8 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one. Repeatable.
+    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one.
+    /// A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 
@@ -103,9 +105,9 @@ struct Arguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     cpus: Option<CpuList>,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
-    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
-    engine: EngineChoice,
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back [default: auto].
+    #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
+    engine: Option<EngineChoice>,
 
     /// Spin while idle before blocking in the kernel: 0 (block at once), a time, or always. Trades CPU for latency. Not on
     /// tokio-uring.
@@ -384,7 +386,7 @@ impl Arguments {
                 "--listen {other}: its scheme is not that of --protocol {scheme} ({scheme}://)"
             ));
         }
-        if self.spin != Spin::Off && self.engine == EngineChoice::Named(EngineKind::TokioUring) {
+        if self.spin != Spin::Off && self.engine == Some(EngineChoice::Named(EngineKind::TokioUring)) {
             return Err(
                 "--spin: the runtime of --engine tokio-uring decides by itself how it waits".to_owned()
             );
@@ -406,7 +408,7 @@ impl Arguments {
             identity: self.identity()?,
             protocol,
             rules: self.rules(),
-            engine: self.engine,
+            engine: self.engine.unwrap_or(EngineChoice::Auto),
             cpus,
             max_connections: Some(self.max_connections).filter(|&max| max > 0),
             address_limits: AddressLimits {
@@ -432,7 +434,7 @@ impl Arguments {
             }
             _ if self.tls_self_signed => {
                 let secure = self.listen.iter().filter(|listen| listen.is_tls());
-                Some(Identity::SelfSigned { names: secure.map(|listen| listen.host.clone()).collect() })
+                Some(Identity::SelfSigned { names: secure.map(ListenAddress::name).collect() })
             }
             _ => None,
         };
@@ -512,7 +514,7 @@ pub fn main() -> ExitCode {
     match serve(&arguments, &config) {
         Ok(Stats { cut: 0, .. }) => ExitCode::SUCCESS,
         Ok(Stats { cut, .. }) => {
-            tracing::warn!("the drain timeout cut {cut} connections off");
+            tracing::warn!("the drain timeout cut {} off", counted(cut, "connection"));
             ExitCode::from(CUT_OFF)
         }
         Err(error) => {
@@ -526,8 +528,11 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     let signals = signals::catch().map_err(ServeError::system("catching signals"))?;
     let server = Server::start(config)?;
     signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
-    if config.engine == EngineChoice::Auto {
-        let (engine, reason) = server.engine();
+    let (engine, reason) = server.engine();
+    // The choice needs a reason where somebody asked for one, or where it is not the usual one.
+    if arguments.engine == Some(EngineChoice::Auto)
+        || config.engine == EngineChoice::Auto && engine != EngineKind::Uring
+    {
         eprintln!("engine {engine}: {reason}");
     }
     if let (Some(fingerprint), true) = (server.fingerprint(), arguments.tls_self_signed) {

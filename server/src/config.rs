@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
+use rustix::net::{AddressFamily, SocketType, netdevice};
 
 pub use crate::admission::{Admission, Origins};
 pub use crate::burn::Burn;
@@ -259,11 +260,31 @@ impl ListenAddress {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Resolve`].
+    /// [`ServeError::Resolve`], [`ServeError::Zone`].
     pub fn resolve(&self, flag: &'static str) -> Result<SocketAddr, ServeError> {
+        if let Some((address, zone)) = self.zoned() {
+            let index = interface(zone).map_err(|source| ServeError::Zone {
+                flag,
+                listen: self.to_string(),
+                zone: zone.to_owned(),
+                source,
+            })?;
+            return Ok(SocketAddrV6::new(address, self.port, 0, index).into());
+        }
         let failed = |source| ServeError::Resolve { flag, host: self.host.clone(), source };
         let first = self.addresses().map_err(failed)?.next();
         first.ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no address found")))
+    }
+
+    /// Splits `fe80::1%eth0` into the address and its zone (RFC 4007 11).
+    fn zoned(&self) -> Option<(Ipv6Addr, &str)> {
+        let (address, zone) = self.host.split_once('%')?;
+        Some((address.parse().ok()?, zone))
+    }
+
+    /// The host as a certificate names it, which knows no zones.
+    pub(crate) fn name(&self) -> String {
+        self.zoned().map_or_else(|| self.host.clone(), |(address, _)| address.to_string())
     }
 
     fn addresses(&self) -> io::Result<impl Iterator<Item = SocketAddr>> {
@@ -273,7 +294,8 @@ impl ListenAddress {
     /// Describes what a user may expect a listener to cover that is bound to `bound` alone. `None` where it
     /// covers everything.
     pub(crate) fn not_covered(&self, bound: SocketAddr) -> Option<String> {
-        self.not_covered_of(bound, self.addresses().into_iter().flatten())
+        let all = if self.zoned().is_some() { None } else { self.addresses().ok() };
+        self.not_covered_of(bound, all.into_iter().flatten())
     }
 
     fn not_covered_of(&self, bound: SocketAddr, all: impl Iterator<Item = SocketAddr>) -> Option<String> {
@@ -288,6 +310,18 @@ impl ListenAddress {
             "--listen {host}:{port} covers {bound} alone: for {other} give --listen {other} beside it"
         ))
     }
+}
+
+/// Returns the index of the interface that a zone names or counts. In URLs the `%` before it may be written `%25`
+/// (RFC 6874).
+fn interface(zone: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None)?;
+    let index = |zone: &str| match zone.parse() {
+        Ok(index) => netdevice::index_to_name(&socket, index).map(|_| index),
+        Err(_) => netdevice::name_to_index(&socket, zone),
+    };
+    let found = index(zone).or_else(|error| zone.strip_prefix("25").map_or(Err(error), index));
+    Ok(found?)
 }
 
 /// Workers that cannot be placed.
@@ -358,6 +392,27 @@ mod tests {
         assert!(hint.contains("IPv6 alone") && hint.contains("--listen 0.0.0.0:5"), "{hint}");
         assert_eq!(missing("127.0.0.1:0", "127.0.0.1:5", &["127.0.0.1:0"]), None);
         assert_eq!(missing("localhost:0", "127.0.0.1:5", &["127.0.0.1:0", "127.0.0.1:0"]), None);
+    }
+
+    #[test]
+    fn zones_are_interfaces_by_name_or_number() {
+        let resolve = |text: &str| text.parse::<ListenAddress>().expect("an address").resolve("--listen");
+        let by_name = resolve("[fe80::1%lo]:5").expect("loopback");
+        let SocketAddr::V6(address) = by_name else { panic!("{by_name}") };
+        assert_ne!(address.scope_id(), 0);
+        assert_eq!((address.ip().to_string(), address.port()), ("fe80::1".to_owned(), 5));
+        assert_eq!(resolve(&format!("[fe80::1%{}]:5", address.scope_id())).expect("its number"), by_name);
+        assert_eq!(resolve("ws://[fe80::1%25lo]:5/").expect("as in URLs"), by_name);
+        // An announced URL can be given again.
+        assert_eq!(resolve(&Scheme::Ws.url(by_name)).expect("a URL"), by_name);
+        for text in ["[fe80::1%no-such]:5", "[fe80::1%4000000000]:5", "[fe80::1%]:5"] {
+            let zone = text.split(['%', ']']).nth(1).expect("a zone");
+            let error = resolve(text).expect_err(text).to_string();
+            assert!(error.contains(&format!("`{zone}`")) && error.contains("--listen"), "{error}");
+            assert!(error.contains("ip link"), "{error}");
+        }
+        let zoned: ListenAddress = "[fe80::1%lo]:5".parse().expect("an address");
+        assert_eq!((zoned.not_covered(by_name), zoned.name()), (None, "fe80::1".to_owned()));
     }
 
     #[test]

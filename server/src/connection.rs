@@ -1,6 +1,6 @@
 //! What the server keeps for one WebSocket, and its heartbeat.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use engine::Nanos;
@@ -40,7 +40,8 @@ pub(crate) enum Stage {
 /// State of a connection for limits, deadlines and the log.
 #[derive(Debug)]
 pub(crate) struct Account {
-    peer: Option<(IpAddr, u16)>,
+    /// Address, port, and the zone of an IPv6 address.
+    peer: Option<(IpAddr, u16, u32)>,
     pub(crate) usage: Usage,
     /// Time until which its reads pause; [`Nanos::NEVER`] where they do not.
     pub(crate) paused_until: Nanos,
@@ -56,7 +57,10 @@ impl Connection {
     pub(crate) fn new(stage: Stage, peer: Option<SocketAddr>, now: Nanos) -> Self {
         let heard = Tick::at(now);
         let account = Account {
-            peer: peer.map(|peer| (peer.ip(), peer.port())),
+            peer: peer.map(|peer| {
+                let zone = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
+                (peer.ip(), peer.port(), zone)
+            }),
             usage: Usage::default(),
             paused_until: Nanos::NEVER,
             stuck_since: heard,
@@ -67,7 +71,10 @@ impl Connection {
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.account.peer.map(SocketAddr::from)
+        self.account.peer.map(|(address, port, zone)| match address {
+            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
+            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, zone).into(),
+        })
     }
 
     /// Returns the time for which it has certainly been inside the same frame without payload. It begins at
@@ -265,6 +272,15 @@ mod tests {
         assert_eq!(heartbeat.beat(&mut c, at(20_000)), (Beat::Wait, Some(at(40_000))));
         c.look_at_output(4999, at(30_000));
         assert_eq!(heartbeat.beat(&mut c, at(40_000)), (Beat::Wait, Some(at(70_000))));
+    }
+
+    #[test]
+    fn a_peer_keeps_its_zone() {
+        for peer in ["[fe80::1%7]:5", "[::1]:5", "127.0.0.1:5"] {
+            let peer = Some(peer.parse().expect("an address"));
+            let stage = Stage::Handshake { head: None, listener: 0 };
+            assert_eq!(Connection::new(stage, peer, at(0)).peer(), peer);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use engine::EngineError;
 use rustix::io::Errno;
 
+use crate::counted::counted;
 use crate::tls::IdentityError;
 
 /// The server could not start, or a worker ended with an error. One line each: cause and remedy.
@@ -24,6 +25,20 @@ pub enum ServeError {
         /// What the resolver said.
         source: io::Error,
     },
+    /// The zone of an IPv6 address is no interface.
+    #[error(
+        "`{zone}` in {listen} of {flag} names no interface of this host ({source}): choose one of `ip link`"
+    )]
+    Zone {
+        /// Where the address was given.
+        flag: &'static str,
+        /// The address.
+        listen: String,
+        /// The part behind the `%`.
+        zone: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} of {flag} ({source}): {remedy}")]
     Listen {
@@ -38,8 +53,9 @@ pub enum ServeError {
     },
     /// More connections are asked for than the limit on open files allows.
     #[error(
-        "too few file descriptors for {wanted} connections (limit {limit}, of which the server itself needs {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer \
+        "too few file descriptors for {connections} (limit {limit}, of which the server itself needs {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer \
          with --max-connections",
+        connections = counted(*wanted, "connection"),
         needed = wanted.saturating_add(*reserve)
     )]
     Connections {
@@ -89,7 +105,10 @@ impl ServeError {
     }
 
     pub(crate) fn listen(flag: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        let lacks_zone =
+            matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0);
         let remedy = match Errno::from_io_error(&source) {
+            _ if lacks_zone => "a link-local address needs its interface, as in [fe80::1%eth0]:9001",
             Some(Errno::ADDRINUSE) => {
                 "another process listens there: end it, or choose another port (0 takes a free one)"
             }

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use engine::{ConnId, Nanos};
 use protocol::handshake::server::Refusal;
 
+use crate::admission::Declined;
+use crate::counted::counted;
 use crate::rate::{Bucket, Rate};
 
 /// What one address may have; by default anything.
@@ -29,17 +31,68 @@ impl AddressLimits {
     }
 }
 
-/// One customer: an IPv4 address, or the /64 that IPv6 gives to one (RFC 6177).
+/// Reason why a connection is not let in. All are answered with 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitReached {
+    GoingDown,
+    /// `--max-connections`, or what the limit on open files allows.
+    OfServer(usize),
+    /// `--max-connections-per-ip`.
+    OfAddress(u32),
+    /// `--connect-rate-per-ip`.
+    ConnectRate(Rate),
+}
+
+impl From<LimitReached> for Declined {
+    fn from(limit: LimitReached) -> Self {
+        match limit {
+            LimitReached::GoingDown => Refusal::going_down().into(),
+            LimitReached::OfServer(max) => {
+                let most = counted(max as u64, "open connection");
+                let detail = format!(
+                    "this server allows {most} in all, and there are as many: close some, or raise --max-connections (by \
+                     default it is what the limit on open files allows)"
+                );
+                Self::with_detail(Refusal::too_many_connections(), detail)
+            }
+            LimitReached::OfAddress(max) => {
+                let most = counted(u64::from(max), "open connection");
+                let detail = format!(
+                    "this server allows {most} from one address (--max-connections-per-ip {max}), and there are as many: close \
+                     some, or raise that limit"
+                );
+                Self::with_detail(Refusal::too_many_from_address(), detail)
+            }
+            LimitReached::ConnectRate(rate) => {
+                let rate = rate.count();
+                let most = counted(rate, "new connection");
+                let detail = format!(
+                    "this server allows {most} a second from one address (--connect-rate-per-ip {rate}): connect more slowly, \
+                     or raise that limit"
+                );
+                Self::with_detail(Refusal::connecting_too_fast(), detail)
+            }
+        }
+    }
+}
+
+/// Client for which limits apply: an IPv4 address, or an IPv6 /64, which belongs to one site (RFC 6177). All hosts of a
+/// link share the /64 of link-local addresses, so these count each for themselves, with their interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Customer {
     V4([u8; 4]),
     V6([u8; 8]),
+    LinkLocal { address: [u8; 16], zone: u32 },
 }
 
 impl Customer {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
+    pub(crate) fn of(peer: SocketAddr) -> Self {
+        let zone = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
+        match peer.ip().to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                Self::LinkLocal { address: address.octets(), zone }
+            }
             IpAddr::V6(address) => {
                 let [a, b, c, d, e, f, g, h, ..] = address.octets();
                 Self::V6([a, b, c, d, e, f, g, h])
@@ -64,16 +117,18 @@ struct Customers {
 }
 
 impl Customers {
-    fn enter(&mut self, customer: Customer, now: Nanos) -> Result<(), Refusal> {
+    fn enter(&mut self, customer: Customer, now: Nanos) -> Result<(), LimitReached> {
         if self.accounts.len() >= self.capacity && !self.accounts.contains_key(&customer) {
             self.make_room(now);
         }
         let account = self.accounts.entry(customer).or_default();
         if self.limits.connections > 0 && account.open >= self.limits.connections {
-            return Err(Refusal::too_many_from_address());
+            return Err(LimitReached::OfAddress(self.limits.connections));
         }
-        if self.limits.connect_rate.is_some_and(|rate| !account.begun.take(rate, now)) {
-            return Err(Refusal::connecting_too_fast());
+        if let Some(rate) = self.limits.connect_rate
+            && !account.begun.take(rate, now)
+        {
+            return Err(LimitReached::ConnectRate(rate));
         }
         account.open += 1;
         Ok(())
@@ -130,19 +185,19 @@ impl Census {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn enter(&self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), Refusal> {
+    fn enter(&self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
         if self.is_closed() {
-            return Err(Refusal::going_down());
+            return Err(LimitReached::GoingDown);
         }
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::too_many_connections());
+            return Err(LimitReached::OfServer(self.max));
         }
         let refused = self.with_customer(peer, |customers, customer| customers.enter(customer, now).err());
         match refused {
-            Some(refusal) => {
+            Some(limit) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
-                Err(refusal)
+                Err(limit)
             }
             None => Ok(()),
         }
@@ -164,7 +219,7 @@ impl Census {
         let (customers, peer) = (self.customers.as_ref()?, peer?);
         // Every change is made whole, so a panic elsewhere spoils nothing.
         let mut customers = customers.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut customers, Customer::of(peer.ip()))
+        f(&mut customers, Customer::of(peer))
     }
 }
 
@@ -188,7 +243,7 @@ impl Gate {
     }
 
     /// Lets a connection in, which must [`leave`](Gate::leave) then.
-    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), Refusal> {
+    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
         self.census.enter(peer, now)?;
         self.open_here += 1;
         Ok(())
@@ -276,7 +331,7 @@ mod tests {
         let census = Arc::new(Census::new(2, AddressLimits::default()));
         let mut workers = [Gate::new(Arc::clone(&census)), Gate::new(census)];
         assert_eq!((workers[0].enter(None, NOW), workers[1].enter(None, NOW)), (Ok(()), Ok(())));
-        assert_eq!(workers[0].enter(None, NOW), Err(Refusal::too_many_connections()));
+        assert_eq!(workers[0].enter(None, NOW), Err(LimitReached::OfServer(2)));
         workers[1].leave(None);
         assert_eq!(workers[0].enter(None, NOW), Ok(()));
         assert_eq!((workers[0].open_here(), workers[1].open_here()), (2, 0));
@@ -289,7 +344,7 @@ mod tests {
         assert_eq!((gate.enter(a, NOW), gate.enter(a, NOW)), (Ok(()), Ok(())));
         // What is refused holds no place.
         for _ in 0..10 {
-            assert_eq!(gate.enter(a, NOW), Err(Refusal::too_many_from_address()));
+            assert_eq!(gate.enter(a, NOW), Err(LimitReached::OfAddress(2)));
         }
         assert_eq!(gate.enter(b, NOW), Ok(()));
         gate.leave(a);
@@ -301,10 +356,14 @@ mod tests {
         let same = |a: &str, b: &str| {
             Customer::of(a.parse().expect("address")) == Customer::of(b.parse().expect("address"))
         };
-        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
-        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
-        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
-        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("[2001:db8:1:2::1]:1", "[2001:db8:1:2:ffff::9]:2"));
+        assert!(!same("[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1"));
+        assert!(same("[::ffff:192.0.2.1]:1", "192.0.2.1:1"));
+        assert!(!same("192.0.2.1:1", "192.0.2.2:1"));
+        // Link-local addresses: another host, the same on another link, the same again.
+        assert!(!same("[fe80::1%2]:1", "[fe80::2%2]:1"));
+        assert!(!same("[fe80::1%2]:1", "[fe80::1%3]:1"));
+        assert!(same("[fe80::1%2]:1", "[fe80::1%2]:2"));
     }
 
     #[test]
@@ -315,7 +374,7 @@ mod tests {
             assert_eq!(gate.enter(a, NOW), Ok(()));
             gate.leave(a);
         }
-        assert_eq!(gate.enter(a, NOW), Err(Refusal::connecting_too_fast()));
+        assert!(matches!(gate.enter(a, NOW), Err(LimitReached::ConnectRate(_))));
         assert_eq!(gate.enter(a, NOW + std::time::Duration::from_millis(500)), Ok(()));
     }
 
@@ -332,7 +391,7 @@ mod tests {
             assert!(customers.accounts.len() <= 100);
         }
         let first = Customer::V4(0u32.to_be_bytes());
-        assert_eq!(customers.enter(first, NOW), Err(Refusal::connecting_too_fast()));
+        assert!(matches!(customers.enter(first, NOW), Err(LimitReached::ConnectRate(_))));
     }
 
     #[test]

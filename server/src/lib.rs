@@ -13,6 +13,7 @@ mod burn;
 pub mod cli;
 pub mod config;
 mod connection;
+mod counted;
 mod echo;
 mod error;
 mod gate;

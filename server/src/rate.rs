@@ -16,6 +16,11 @@ impl Rate {
         NonZeroU64::new(count).map(Self)
     }
 
+    /// The number in a second.
+    pub(crate) fn count(self) -> u64 {
+        self.0.get()
+    }
+
     /// The time in which so many come in again, rounded up: never more than the rate.
     fn time_for(self, count: u64) -> Duration {
         let nanos = (u128::from(count) * 1_000_000_000).div_ceil(u128::from(self.0.get()));

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use engine::{Cause, CloseMode, ConnId, Handler, Origin, Output, Worker};
-use protocol::handshake::server::Refusal;
 
 use crate::board::Ledger;
+use crate::gate::LimitReached;
 use crate::refusal::Refusals;
 use crate::stats::Tally;
 use crate::worker::{Life, SHOW, Service};
@@ -45,8 +45,8 @@ impl RawEcho {
     }
 
     /// There is no word for it in this protocol.
-    fn turn_away(&mut self, refusal: Refusal, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Guest {
-        self.refusals.handshake(out.now(), &refusal.into(), peer);
+    fn turn_away(&mut self, limit: LimitReached, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Guest {
+        self.refusals.handshake(out.now(), &limit.into(), peer);
         out.close(CloseMode::Abort);
         Guest::Refused
     }
@@ -69,7 +69,7 @@ impl Handler for RawEcho {
         let peer = if let Origin::Accepted { peer, .. } = from { peer } else { None };
         match self.life.enter(peer, out.now()) {
             Ok(()) => Guest::Welcome(peer.filter(|_| self.life.wants_peers()).map(Box::new)),
-            Err(refusal) => self.turn_away(refusal, peer, out),
+            Err(limit) => self.turn_away(limit, peer, out),
         }
     }
 

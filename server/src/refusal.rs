@@ -13,6 +13,7 @@ use protocol::handshake::server::Refusal;
 use tracing::warn;
 
 use crate::admission::Declined;
+use crate::counted::counted;
 
 /// A worker's refusals: counted all, logged as far as the limit allows.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ impl Refusals {
         if self.may_log(now, refusal.rule()) {
             let (status, rule, section) = (refusal.status(), refusal.rule(), refusal.section());
             let (said, peer) = (declined.said.as_deref(), Peer(peer));
-            warn!(status, rule, section, said, %peer, "handshake refused: {}", refusal.detail());
+            warn!(status, rule, section, said, %peer, "handshake refused: {}", declined.detail());
         }
     }
 
@@ -100,7 +101,8 @@ impl Refusals {
         }
         if now >= self.window_end {
             if self.unlogged > 0 {
-                warn!("{} more refusals were not logged", self.unlogged);
+                let verb = if self.unlogged == 1 { "was" } else { "were" };
+                warn!("{} {verb} not logged", counted(self.unlogged, "more refusal"));
             }
             (self.window_end, self.lines, self.unlogged) = (now + Self::WINDOW, 0, 0);
         }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::admin::{Admin, Post};
 use crate::board::Board;
 use crate::config::{Config, ListenAddress, Protocol, Scheme};
+use crate::counted::counted;
 use crate::error::ServeError;
 use crate::gate::{Census, Gate, RefusedConnections};
 use crate::raw::RawEcho;
@@ -156,14 +157,12 @@ impl Server {
     /// A line for each listener, as programs that start the server wait for it.
     pub fn announcements(&self) -> impl Iterator<Item = String> + '_ {
         let (engine, threads) = (self.engine, self.workers.len());
-        let noun = if threads == 1 { "thread" } else { "threads" };
+        let threads = counted(threads as u64, "thread");
         let urls = self.addresses.iter().zip(&self.schemes).map(|(&address, scheme)| scheme.url(address));
         let path = self.path.trim_start_matches('/');
         let congestion =
             self.congestion.as_ref().map(|name| format!(", congestion {name}")).unwrap_or_default();
-        urls.map(move |url| {
-            format!("listening on {url}{path} (engine {engine}, {threads} {noun}{congestion})")
-        })
+        urls.map(move |url| format!("listening on {url}{path} (engine {engine}, {threads}{congestion})"))
     }
 
     /// SHA-256 of the certificate that wss:// listeners show, as browsers show it.

@@ -1,22 +1,20 @@
 //! What the server shows to clients of wss:// listeners: a certificate with its key.
 
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::rustls::pki_types::pem::{self, PemObject};
 use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use engine::rustls::{self, ServerConfig};
-use engine::tls::server_config;
+use engine::tls::{NamedFile, read_identity, server_config};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use sha2::{Digest, Sha256};
 
 /// Where certificate and key come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Two files in PEM.
+    /// Two files in PEM; see [`read_identity`].
     Files {
         /// The server's certificate first, then those between it and the authority's.
         certificate: PathBuf,
@@ -33,42 +31,12 @@ pub enum Identity {
 /// A certificate or key that cannot be used. One line each: the file, the cause, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file cannot be read.
-    #[error("cannot read {} of {flag} ({source}): give a file that this user may read", path.display())]
-    Unreadable {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A file has not got what is needed.
-    #[error("{} of {flag} is not what is needed ({cause}): {remedy}", path.display())]
-    Content {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-        /// What to do about it.
-        remedy: &'static str,
-    },
-    /// Certificate and key are each as they should be, but not together.
-    #[error(
-        "the key {} of --tls-key is not that of the certificate {} of --tls-cert ({cause}): give the two that were made \
-         together, and the server's own certificate first in its file",
-        key.display(), certificate.display()
-    )]
-    NotAPair {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's.
-        key: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
+    /// The files cannot be used.
+    #[error(transparent)]
+    Files(#[from] engine::tls::IdentityError),
+    /// TLS cannot be set up with them.
+    #[error("TLS cannot be set up with this certificate and key: {0}")]
+    Library(#[from] rustls::Error),
     /// No certificate could be made.
     #[error("cannot make a certificate ({0}): give one with --tls-cert and --tls-key")]
     SelfSigned(String),
@@ -90,58 +58,10 @@ impl Identity {
     }
 }
 
-const CERTIFICATE: &str = "--tls-cert";
-const KEY: &str = "--tls-key";
-
 fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
-    let read = |flag, path: &Path| {
-        std::fs::read(path).map_err(|source| IdentityError::Unreadable {
-            flag,
-            path: path.to_owned(),
-            source,
-        })
-    };
-    let content = |flag, path: &Path, cause: &pem::Error, remedy| {
-        let cause = match cause {
-            pem::Error::NoItemsFound => "nothing of the kind in it".to_owned(),
-            other => other.to_string(),
-        };
-        IdentityError::Content { flag, path: path.to_owned(), cause, remedy }
-    };
-    let text = read(CERTIFICATE, certificate)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let chain =
-        chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
-    let chain = chain.map_err(|error| {
-        let remedy = "a file in PEM is needed, with -----BEGIN CERTIFICATE----- and the server's own certificate first";
-        content(CERTIFICATE, certificate, &error, remedy)
-    })?;
-    let secret = PrivateKeyDer::from_pem_slice(&read(KEY, key)?).map_err(|error| {
-        let remedy = "a file in PEM is needed, with -----BEGIN PRIVATE KEY-----, not encrypted";
-        content(KEY, key, &error, remedy)
-    })?;
-    loaded(chain, secret).map_err(|error| {
-        let path = certificate.to_owned();
-        match error {
-            rustls::Error::InvalidCertificate(error) => IdentityError::Content {
-                flag: CERTIFICATE,
-                path,
-                cause: error.to_string(),
-                remedy: "give an X.509 certificate of version 3, as openssl and ACME clients make them",
-            },
-            rustls::Error::InconsistentKeys(_) => IdentityError::NotAPair {
-                certificate: path,
-                key: key.to_owned(),
-                cause: "their public keys differ".to_owned(),
-            },
-            error => IdentityError::Content {
-                flag: KEY,
-                path: key.to_owned(),
-                cause: error.to_string(),
-                remedy: "give a key for ECDSA with P-256 or P-384, Ed25519, or RSA of 2048 bits or more",
-            },
-        }
-    })
+    let certificate = NamedFile { flag: "--tls-cert", path: certificate };
+    let (chain, secret) = read_identity(certificate, NamedFile { flag: "--tls-key", path: key })?;
+    Ok(loaded(chain, secret)?)
 }
 
 /// How long a certificate of our own counts, and for how long it has counted already: clocks differ.
@@ -222,9 +142,10 @@ mod tests {
         for (certificate, key, says) in [
             (&missing, &key, ["--tls-cert", "missing.pem", "No such file"]),
             (&empty, &key, ["--tls-cert", "empty.pem", "BEGIN CERTIFICATE"]),
+            (&key, &right, ["--tls-cert", "key.pem", "exchange the two"]),
             (&junk, &key, ["--tls-cert", "junk.pem", "X.509"]),
             (&right, &missing, ["--tls-key", "missing.pem", "No such file"]),
-            (&right, &right, ["--tls-key", "certificate.pem", "BEGIN PRIVATE KEY"]),
+            (&right, &right, ["--tls-key", "certificate.pem", "no private key"]),
             (&right, &junk_key, ["--tls-key", "junk-key.pem", "P-256"]),
             (&right, &strange_key, ["--tls-key", "strange.pem", "made together"]),
         ] {

@@ -14,6 +14,7 @@ use crate::burn::Treadmill;
 use crate::config::Rules;
 use crate::connection::{Beat, Connection, Stage};
 use crate::echo::{self, Echo, Flow};
+use crate::gate::LimitReached;
 use crate::http::{self, Progress, Reception};
 use crate::page::Page;
 use crate::rate::{MAX_DEBT, RatePolicy};
@@ -91,13 +92,14 @@ impl WebSocketEcho {
     fn turn_away(
         &mut self,
         id: ConnId,
-        refusal: Refusal,
+        limit: LimitReached,
         peer: Option<SocketAddr>,
         out: &mut Output<'_>,
     ) -> Connection {
         self.life.note_refused(id);
-        self.refusals.handshake(out.now(), &refusal.into(), peer);
-        out.append(&refusal.response());
+        let declined = limit.into();
+        self.refusals.handshake(out.now(), &declined, peer);
+        out.append(&declined.response());
         out.close(CloseMode::Flush);
         Connection::new(Stage::Refused, peer, out.now())
     }
@@ -130,7 +132,7 @@ impl WebSocketEcho {
     #[cold]
     fn decline(&mut self, c: &mut Connection, declined: &Declined, out: &mut Output<'_>) {
         self.refusals.handshake(out.now(), declined, c.peer());
-        out.append(&declined.refusal.response());
+        out.append(&declined.response());
         self.finish(c, out);
     }
 
@@ -316,8 +318,8 @@ impl Handler for WebSocketEcho {
             Origin::Connected { .. } => unreachable!("a server connects to nobody"),
         };
         self.last_opened = out.now();
-        if let Err(refusal) = self.life.enter(peer, out.now()) {
-            return self.turn_away(id, refusal, peer, out);
+        if let Err(limit) = self.life.enter(peer, out.now()) {
+            return self.turn_away(id, limit, peer, out);
         }
         if !self.rules.handshake_timeout.is_zero() {
             out.set_deadline(Some(out.now() + self.rules.handshake_timeout));

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use engine::tls::Tls;
 use engine::{ConnId, Counters, EngineKind, Handler, Inbox, Nanos, Worker, affinity};
-use protocol::handshake::server::Refusal;
 
 use crate::board::{Board, Ledger, Snapshot};
 use crate::error::ServeError;
-use crate::gate::{Gate, RefusedConnections};
+use crate::gate::{Gate, LimitReached, RefusedConnections};
 use crate::stats::Tally;
 
 /// Wakes a worker to drain: new connections are told to go, a farewell to the open ones, the end when they are gone.
@@ -122,7 +121,7 @@ impl Life {
     /// # Errors
     ///
     /// 503 beyond the limits and during a drain.
-    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), Refusal> {
+    pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
         self.gate.enter(peer, now)
     }
 

@@ -4,9 +4,8 @@ mod program;
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::Stdio;
 
-use program::{Program, command, connect, expect, frame, read_head, rest, run};
+use program::{Program, connect, expect, frame, read_head, rest, run};
 use rustix::process::Signal;
 
 const CLOSE_1001: &[u8] = b"\x88\x02\x03\xe9";
@@ -153,19 +152,71 @@ fn the_version_for_people_and_for_machines() {
     assert!(facts.contains("\nengine epoll: available\n"), "{facts}");
 }
 
+/// Standard error of a server that has started and ended.
+fn stderr_of(arguments: &[&str]) -> String {
+    let path =
+        std::env::temp_dir().join(format!("sparring-stderr-{}-{}", std::process::id(), arguments.len()));
+    let log = std::fs::File::create(&path).expect("a file");
+    let server = Program::start_logging(&["--listen", "127.0.0.1:0"], arguments, log);
+    server.signal(Signal::TERM);
+    server.end();
+    let text = std::fs::read_to_string(&path).expect("a log");
+    std::fs::remove_file(&path).expect("the log");
+    text
+}
+
+/// The line is for those who asked, and for a choice that is not the usual one.
 #[test]
-fn auto_says_which_engine_and_why() {
-    let mut child = command(&["--listen", "127.0.0.1:0"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut line = String::new();
-    let mut stderr = std::io::BufReader::new(child.stderr.take().expect("piped"));
-    std::io::BufRead::read_line(&mut stderr, &mut line).expect("a line");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
-    assert!(line.starts_with("engine uring: ") || line.starts_with("engine epoll: "), "{line}");
+fn says_why_this_engine_where_it_matters() {
+    let asked = stderr_of(&["--engine", "auto"]);
+    assert!(asked.contains("engine uring: ") || asked.contains("engine epoll: "), "{asked}");
+    let is_usual = asked.contains("engine uring: ");
+    let unasked = stderr_of(&[]);
+    assert_eq!(unasked.contains("engine "), !is_usual, "{unasked}");
+    let named = stderr_of(&["--engine", "epoll", "--threads", "1"]);
+    assert!(!named.contains("engine "), "{named}");
+}
+
+/// Link-local addresses need an interface, which the line of the listener, the log and errors name.
+#[test]
+fn listens_on_link_local_addresses_with_their_interface() {
+    let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let link_local = interfaces.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [address, _, _, "20", _, name] = fields[..] else { return None };
+        let address = u128::from_str_radix(address, 16).ok()?;
+        Some((std::net::Ipv6Addr::from(address), name.to_owned()))
+    });
+    let Some((address, name)) = link_local else {
+        println!("skipped: no interface here has a link-local address");
+        return;
+    };
+    let path = std::env::temp_dir().join(format!("sparring-zone-{}", std::process::id()));
+    let log = std::fs::File::create(&path).expect("a file");
+    let listen = format!("[{address}%{name}]:0");
+    let server = Program::start_logging(&["--listen", &listen], &["--threads", "1"], log);
+    let mut open = server.open();
+    open.write_all(&frame(1, b"hello")).expect("frame");
+    expect(&mut open, b"\x81\x05hello");
+    let mut refused = server.connect();
+    let peer = refused.local_addr().expect("an address").to_string();
+    refused.write_all(b"PUT / HTTP/1.1\r\nHost: h\r\n\r\n").expect("request");
+    rest(&mut refused);
+    drop((open, refused));
+    server.signal(Signal::TERM);
+    server.end();
+    let said = std::fs::read_to_string(&path).expect("a log");
+    std::fs::remove_file(&path).expect("the log");
+    assert!(peer.contains('%') && said.contains(&format!("peer={peer}")), "{peer}: {said}");
+    let without = run(&["--listen", &format!("[{address}]:0")]);
+    let text = String::from_utf8(without.stderr).expect("text");
+    assert!(without.status.code() == Some(1) && text.contains("needs its interface"), "{text}");
+    let wrong = run(&["--listen", &format!("[{address}%no-such]:0")]);
+    let text = String::from_utf8(wrong.stderr).expect("text");
+    assert!(
+        wrong.status.code() == Some(1) && text.contains("`no-such`") && text.contains("ip link"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -54,6 +54,48 @@ fn the_server_lives_under_the_container_profile() {
     }
 }
 
+/// Connections that the generator opens at once when it is not told otherwise.
+const DEFAULT_LOAD: usize = 64;
+
+/// The limits in the unit, the container and the README, without addresses.
+fn example_flags() -> Vec<(&'static str, Vec<String>)> {
+    let read = |name: &str| std::fs::read_to_string(format!("{DEPLOY}/{name}")).expect("a file");
+    // A command may go on in the next line.
+    let words = |text: &str, begins: &str| {
+        let text = text.replace("\\\n", " ");
+        let line = text.lines().find(|line| line.trim_start().starts_with(begins)).expect("the command");
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        words.into_iter().skip_while(|word| !word.starts_with("--")).collect::<Vec<_>>()
+    };
+    let container = read("Containerfile").replace(['[', ']', ',', '"'], " ");
+    let examples = [
+        ("unit", words(&read("sparring-server.service"), "ExecStart=")),
+        ("container", words(&container, "CMD")),
+        ("README", words(&read("../../README.md"), "sparring-server --listen 0.0.0.0:8080")),
+    ];
+    let is_address = |flag: &str| ["--listen", "--admin"].contains(&flag);
+    let limits = |words: Vec<String>| {
+        words.chunks(2).filter(|pair| !is_address(&pair[0])).flatten().cloned().collect::<Vec<_>>()
+    };
+    examples.into_iter().map(|(name, words)| (name, limits(words))).collect()
+}
+
+/// A target for load tests that is started as the examples say serves the generator's own default.
+#[test]
+fn examples_take_the_default_load_at_once() {
+    for (name, flags) in example_flags() {
+        assert!(flags.iter().any(|flag| flag == "--connect-rate-per-ip"), "{name}: {flags:?}");
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let server = program::Program::start(&[&["--threads", "1"], &flags[..]].concat());
+        let mut open: Vec<_> = (0..DEFAULT_LOAD).map(|_| server.connect()).collect();
+        open.iter_mut().for_each(|stream| stream.write_all(program::REQUEST).expect("request"));
+        for stream in &mut open {
+            let head = read_head(stream);
+            assert!(head.starts_with("HTTP/1.1 101 "), "{name}: {head}");
+        }
+    }
+}
+
 /// The profile is what container engines read, and io_uring is in it.
 #[test]
 fn the_profile_allows_io_uring_and_no_more_than_needed() {

@@ -65,6 +65,35 @@ fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
     });
 }
 
+/// The text of a refusal, asked for by a client that was told of no limit.
+fn refusal_beyond(flags: &[&str], open: usize) -> String {
+    let server = Program::start(&[&["--threads", "1"], flags].concat());
+    let end = Instant::now() + LONG;
+    let mut held: Vec<TcpStream> = (0..open).map(|_| server.open()).collect();
+    loop {
+        let mut stream = server.connect();
+        match ask(&mut stream, "").0 {
+            503 => return String::from_utf8(rest(&mut stream)).expect("text"),
+            // A rate may have been met by a slow machine.
+            101 => held.push(stream),
+            other => panic!("{other}"),
+        }
+        assert!(Instant::now() < end, "any number is let in: {flags:?}");
+    }
+}
+
+#[test]
+fn a_503_names_the_flag_that_refused() {
+    for (flags, open, says) in [
+        (["--max-connections", "1"], 1, ["1 open connection in all", "raise --max-connections"]),
+        (["--max-connections-per-ip", "2"], 2, ["2 open connections from one", "--max-connections-per-ip 2"]),
+        (["--connect-rate-per-ip", "1"], 1, ["1 new connection a second", "--connect-rate-per-ip 1"]),
+    ] {
+        let text = refusal_beyond(&flags, open);
+        assert!(says.iter().all(|part| text.contains(part)), "{says:?}: {text}");
+    }
+}
+
 #[test]
 fn an_address_cannot_take_all_connections() {
     on_every_engine(&["--max-connections-per-ip", "2"], |server| {

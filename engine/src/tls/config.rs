@@ -1,14 +1,17 @@
 //! What each end of a TLS connection brings along.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedCipherSuite,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 
 /// Which connections of a worker are TLS, and how.
@@ -25,10 +28,38 @@ pub struct TlsSettings {
 /// The client's side: whom it trusts, and whom it means to reach.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
-    /// Made by [`client_config`], or otherwise.
+    /// As [`client_config`] makes it.
     pub config: Arc<ClientConfig>,
     /// The name or address that the server's certificate must bear.
     pub server: ServerName<'static>,
+    certificate: Arc<NoClientCertificate>,
+}
+
+impl TlsClient {
+    /// A client that means to reach `server`.
+    ///
+    /// # Errors
+    ///
+    /// As [`client_config`].
+    pub fn new(trust: Trust, server: ServerName<'static>) -> Result<Self, Error> {
+        let certificate = Arc::new(NoClientCertificate::default());
+        Ok(Self { config: config(trust, certificate.clone())?, server, certificate })
+    }
+
+    /// Returns true where `alert` is the answer of a server that has asked for a client certificate and got none.
+    pub(super) fn misses_certificate(&self, alert: AlertDescription) -> bool {
+        // Before TLS 1.3 there is no alert of its own, and servers choose among these.
+        alert == AlertDescription::CertificateRequired
+            || (self.certificate.is_wanted.load(Ordering::Relaxed)
+                && matches!(
+                    alert,
+                    AlertDescription::HandshakeFailure
+                        | AlertDescription::NoCertificate
+                        | AlertDescription::BadCertificate
+                        | AlertDescription::CertificateUnknown
+                        | AlertDescription::AccessDenied
+                ))
+    }
 }
 
 /// Whose certificates a client takes.
@@ -36,7 +67,10 @@ pub struct TlsClient {
 pub enum Trust {
     /// Those that lead to one of these.
     Roots(RootCertStore),
-    /// Anybody's. What is sent is still encrypted, but nobody knows to whom.
+    /// Those that lead to one of these, and these themselves: a self-signed certificate is often an authority's
+    /// (CA:TRUE) as well.
+    Certificates(Vec<CertificateDer<'static>>),
+    /// Anybody's, of whatever kind. What is sent is still encrypted, but nobody knows to whom.
     Anybody,
 }
 
@@ -65,18 +99,28 @@ pub fn server_config(
 ///
 /// # Errors
 ///
-/// When the library's own settings do not go together.
+/// When one of [`Trust::Certificates`] cannot be an authority's, or there is none, or when the library's own settings do
+/// not go together.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
+    config(trust, Arc::default())
+}
+
+fn config(trust: Trust, certificate: Arc<NoClientCertificate>) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(fastest_first(ring::default_provider()));
-    let algorithms = provider.signature_verification_algorithms;
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = match trust {
-        Trust::Roots(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-        Trust::Anybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Credulous(algorithms)))
-            .with_no_client_auth(),
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match trust {
+        Trust::Roots(roots) => builder.with_root_certificates(roots),
+        Trust::Certificates(given) => {
+            let verifier = AcceptGivenCertificates::new(given, provider)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        Trust::Anybody => {
+            let schemes = provider.signature_verification_algorithms.supported_schemes();
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(schemes)))
+        }
     };
+    let mut config = builder.with_client_cert_resolver(certificate);
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
@@ -87,11 +131,103 @@ fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
     provider
 }
 
-/// Takes every certificate. The handshake's signatures are checked all the same: a server must have the key to what it shows.
-#[derive(Debug)]
-struct Credulous(WebPkiSupportedAlgorithms);
+/// Answers a server's request for a client certificate: there is none. It notes that one was asked for.
+#[derive(Debug, Default)]
+struct NoClientCertificate {
+    is_wanted: AtomicBool,
+}
 
-impl ServerCertVerifier for Credulous {
+impl ResolvesClientCert for NoClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.is_wanted.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// Takes the certificates that lead to one of those given, and those given themselves.
+#[derive(Debug)]
+struct AcceptGivenCertificates {
+    given: Vec<CertificateDer<'static>>,
+    chains: Arc<WebPkiServerVerifier>,
+}
+
+impl AcceptGivenCertificates {
+    fn new(given: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        given.iter().try_for_each(|certificate| roots.add(certificate.clone()))?;
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        Ok(Self { given, chains: chains.map_err(|error| Error::General(error.to_string()))? })
+    }
+}
+
+/// Returns true where a certificate was rejected for nothing but being an authority's. The library checks how long it
+/// is valid before that.
+fn is_only_an_authority(error: &CertificateError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
+}
+
+impl ServerCertVerifier for AcceptGivenCertificates {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.chains.verify_server_cert(certificate, intermediates, server, ocsp, now) {
+            Err(Error::InvalidCertificate(error))
+                if is_only_an_authority(&error) && self.given.iter().any(|given| given == certificate) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, server)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Signature schemes that are not verified here, and that a server with an unusual key may need.
+const UNVERIFIED_SCHEMES: [SignatureScheme; 4] = [
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+];
+
+/// Takes every certificate. The handshake's signatures are not verified either: a certificate of another version, or
+/// with a key that is too short or of another kind, could not be read. Whoever wants to be taken for the server makes a
+/// certificate of its own, so that its signature proves nothing.
+#[derive(Debug)]
+struct AcceptAnyCertificate(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -105,24 +241,24 @@ impl ServerCertVerifier for Credulous {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.0.iter().copied().chain(UNVERIFIED_SCHEMES).collect()
     }
 }
 

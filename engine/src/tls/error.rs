@@ -15,6 +15,9 @@ pub enum TlsError {
         "the keys of TLS 1.2 are used up after as many records as are safe; TLS 1.3 would have changed them"
     )]
     KeysExhausted,
+    /// The server asks for a client certificate, and ends the connection for want of one.
+    #[error("the server wants a client certificate")]
+    CertificateWanted,
     /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
     #[error("TLS: {0}")]
     Protocol(#[from] rustls::Error),

@@ -14,6 +14,8 @@
 
 mod config;
 mod error;
+mod identity;
+mod key_file;
 mod session;
 mod worker;
 
@@ -25,6 +27,7 @@ use rustls::server::UnbufferedServerConnection;
 
 pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
 pub use error::TlsError;
+pub use identity::{IdentityError, NamedFile, read_identity};
 
 use self::session::{Held, Session, Side, Stage};
 use self::worker::Inner;
@@ -128,7 +131,7 @@ impl Layer {
                 UnbufferedServerConnection::new(config).map(Side::Server)
             }
             Origin::Connected { .. } => {
-                let TlsClient { config, server } = self.settings.connects.clone()?;
+                let TlsClient { config, server, .. } = self.settings.connects.clone()?;
                 UnbufferedClientConnection::new(config, server).map(Side::Client)
             }
         };
@@ -236,7 +239,14 @@ impl Layer {
         if error == TlsError::NotTls && session.is_server() {
             out.append(&self.settings.answer_to_plain);
         }
-        session.failure = Some(error);
+        session.failure = Some(match (error, &self.settings.connects) {
+            (TlsError::Protocol(rustls::Error::AlertReceived(alert)), Some(client))
+                if !session.is_server() && client.misses_certificate(alert) =>
+            {
+                TlsError::CertificateWanted
+            }
+            (error, _) => error,
+        });
         session.stage = Stage::Over;
         out.close(CloseMode::Flush);
     }

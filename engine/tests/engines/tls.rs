@@ -12,7 +12,7 @@ use engine::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDe
 use engine::rustls::{
     self, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
-use engine::tls::{TlsClient, TlsError, TlsSettings, Trust, client_config, server_config};
+use engine::tls::{TlsClient, TlsError, TlsSettings, Trust, server_config};
 use engine::{Cause, CloseMode, Connect, Listener};
 
 use crate::stage::{Case, Event, LIMIT, Running, Script, expect, loopback, pattern, round_trip};
@@ -51,7 +51,7 @@ fn server() -> TlsSettings {
 
 fn connects(trust: Trust) -> TlsSettings {
     let server = ServerName::try_from("localhost").expect("a name");
-    let client = TlsClient { config: client_config(trust).expect("a client's side"), server };
+    let client = TlsClient::new(trust, server).expect("a client's side");
     TlsSettings { connects: Some(client), ..TlsSettings::default() }
 }
 

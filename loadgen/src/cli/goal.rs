@@ -145,7 +145,8 @@ pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
         return Outcome::Missed(reasons(&servers));
     }
     if faults > 0 {
-        return Outcome::Missed(format!("{faults} errors and wrong echoes"));
+        let what = if faults == 1 { "error or wrong echo" } else { "errors and wrong echoes" };
+        return Outcome::Missed(format!("{faults} {what}"));
     }
     if !run.valid && run.invalid_reasons.is_empty() {
         return Outcome::GeneratorLimit("the run is not valid".to_owned());

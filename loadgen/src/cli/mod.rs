@@ -7,6 +7,7 @@ mod doctor;
 mod duel;
 mod echo;
 mod goal;
+mod habits;
 mod history;
 mod html;
 mod keep;
@@ -161,7 +162,8 @@ const INTERRUPTED: u8 = 130;
 /// The whole program. A wrong command line ends it with 2.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments =
+        Arguments::try_parse().unwrap_or_else(|error| habits::explain(error, std::env::args_os()).exit());
     if arguments.version {
         // Who has closed the pipe, as `grep -q` does, has read enough.
         let _ = print_line(&if arguments.verbose { version::facts() } else { version::line() });

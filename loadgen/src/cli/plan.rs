@@ -30,7 +30,8 @@ pub(super) struct PlanArguments {
 /// The server and the opening handshake, apart from the URL.
 #[derive(Debug, Args)]
 struct TargetArguments {
-    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable.
+    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. Fields that the handshake
+    /// itself has come from the URL, --subprotocol, and RFC 6455.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
     header: Vec<(String, String)>,
 
@@ -53,11 +54,12 @@ struct TargetArguments {
 /// Whose certificates are accepted.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TlsArguments {
-    /// Trust the authorities in this file, PEM, in place of the system's; a self-signed certificate is its own.
+    /// Trust the certificates in this file, PEM, in place of the system's authorities: those of authorities, or the
+    /// server's own.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
     ca: Option<PathBuf>,
 
-    /// Take any certificate: whoever answers is believed to be the server.
+    /// Take any certificate, unread: whoever answers is believed to be the server.
     #[arg(long, help_heading = TLS)]
     insecure: bool,
 }
@@ -166,8 +168,25 @@ impl PlacementArguments {
 
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a name, a colon and a value are needed")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
+    let (name, value) = (name.trim(), value.trim());
+    match OF_THE_HANDSHAKE.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
+        Some((own, instead)) => Err(format!("the handshake writes {own} itself: {instead}")),
+        None => Ok((name.to_owned(), value.to_owned())),
+    }
 }
+
+/// Fields that the opening handshake writes, or that would change what it asks for, and what to use instead.
+const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
+    ("Host", "it is the host of the URL; /etc/hosts leads a name to another address"),
+    ("Upgrade", "it is always websocket; tcp:// in the URL sends raw bytes without a handshake"),
+    ("Connection", "it is always Upgrade; --messages-per-connection N has connections end"),
+    ("Sec-WebSocket-Key", "it is fresh for every connection, from --seed"),
+    ("Sec-WebSocket-Version", "it is always 13, the one of RFC 6455"),
+    ("Sec-WebSocket-Protocol", "--subprotocol NAME offers one"),
+    ("Sec-WebSocket-Extensions", "this generator offers no extension"),
+    ("Content-Length", "the request has no body; -s SIZE is the length of messages"),
+    ("Transfer-Encoding", "the request has no body; --fragments N splits messages"),
+];
 
 /// Addresses in a list, at most: more are a slip of the pen.
 const MAX_ADDRESSES: u128 = 65_536;
@@ -177,9 +196,12 @@ fn addresses(text: &str) -> Result<Addresses, String> {
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let parse = |text: &str| {
-            text.trim()
-                .parse::<IpAddr>()
-                .map_err(|_| format!("`{text}` is no address, as in 127.0.0.1-127.0.0.9"))
+            text.trim().parse::<IpAddr>().map_err(|_| match text.contains('%') {
+                true => format!(
+                    "`{text}` has a zone: that of the URL holds here too, as in ws://[fe80::1%25eth0]/"
+                ),
+                false => format!("`{text}` is no address, as in 127.0.0.1-127.0.0.9"),
+            })
         };
         all.extend(range(parse(first)?, parse(last)?).ok_or_else(|| {
             format!("`{part}` is no range of addresses: it goes up, in one family, {MAX_ADDRESSES} at most")
@@ -208,6 +230,7 @@ fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::opening::Ask;
 
     #[test]
     fn lists_of_addresses_have_ranges() {
@@ -219,11 +242,31 @@ mod tests {
         for text in ["", "localhost", "127.0.0.2-127.0.0.1", "127.0.0.1-::1", "10.0.0.0-11.0.0.0"] {
             assert!(addresses(text).is_err(), "{text}");
         }
+        assert!(addresses("fe80::1%eth0").expect_err("a zone").contains("URL"));
     }
 
     #[test]
     fn a_header_has_a_name_and_a_value() {
         assert_eq!(header("X-A: b: c"), Ok(("X-A".to_owned(), "b: c".to_owned())));
         assert!(header("X-A").is_err());
+    }
+
+    #[test]
+    fn a_header_of_the_handshake_is_answered_with_what_to_use() {
+        for (own, instead) in OF_THE_HANDSHAKE {
+            let error = header(&format!("{}: x", own.to_ascii_lowercase())).expect_err(own);
+            assert!(error.contains(own) && error.contains(instead), "{error}");
+            // The handshake refuses the same.
+            let ask = Ask {
+                host: "h".to_owned(),
+                target: "/".to_owned(),
+                headers: vec![(own.to_owned(), "x".to_owned())],
+                ..Ask::default()
+            };
+            assert!(ask.check().is_err(), "{own}");
+        }
+        let host = header("host: x").expect_err("Host");
+        assert!(host.contains("URL"), "{host}");
+        assert!(header("Origin: http://h").is_ok());
     }
 }

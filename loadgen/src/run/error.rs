@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::plan::PlanError;
 use crate::result::InvalidKind;
+use crate::result::table::count;
 use crate::spawn::{LastWords, SpawnError};
 use crate::trust::TrustError;
 
@@ -29,8 +30,9 @@ pub enum RunError {
     },
     /// More connections than descriptors.
     #[error(
-        "{needed} file descriptors are needed for {connections} connections, but the limit is {limit}: \
-         raise it with `ulimit -n {needed}` (the hard limit too), or lower -c"
+        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with `ulimit -n {needed}` (the \
+         hard limit too), or lower -c",
+        count(*connections, "connection")
     )]
     Descriptors {
         /// How many are needed in all.
@@ -42,8 +44,8 @@ pub enum RunError {
     },
     /// More connections than one address has ports.
     #[error(
-        "{connections} connections to one address need as many local ports, but there are {ports} for each of {sources} \
-         source address(es) (net.ipv4.ip_local_port_range): name more of them with --source-ip (127.0.0.1-127.0.0.9 on \
+        "{connections} connections to one address need as many local ports, but there are {ports} for each source \
+         address of {sources} (net.ipv4.ip_local_port_range): name more of them with --source-ip (127.0.0.1-127.0.0.9 on \
          loopback), `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
     )]
     Ports {
@@ -55,7 +57,9 @@ pub enum RunError {
         sources: usize,
     },
     /// An address to connect from that is of the other family.
-    #[error("--source-ip {source_ip}: {to} cannot be reached from there (IPv4 and IPv6 do not mix)")]
+    #[error(
+        "--source-ip {source_ip}: {to} cannot be reached from there (IPv4 and IPv6 do not mix, and a link-local address reaches its own link alone)"
+    )]
     SourceFamily {
         /// The address.
         source_ip: IpAddr,
@@ -88,7 +92,7 @@ pub enum RunError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// No connection at any of the host's addresses.
-    #[error("{detail} ({open} of {connections} connections were open)")]
+    #[error("{detail} ({})", were_open(*open, *connections))]
     Connect {
         /// The addresses that were tried, and the errors of the kernel.
         detail: String,
@@ -98,7 +102,7 @@ pub enum RunError {
         connections: u32,
     },
     /// The other end is no WebSocket server, or refuses us.
-    #[error("opening handshake with {url} failed: {detail} ({open} of {connections} connections were open)")]
+    #[error("opening handshake with {url} failed: {detail} ({})", were_open(*open, *connections))]
     Handshake {
         /// The URL.
         url: String,
@@ -119,7 +123,8 @@ pub enum RunError {
     },
     /// A connection was lost before the load began.
     #[error(
-        "the server closed a connection before the load began: {cause} ({open} of {connections} connections were open)"
+        "the server closed a connection before the load began: {cause} ({})",
+        were_open(*open, *connections)
     )]
     LostEarly {
         /// Reason why it was lost.
@@ -130,7 +135,7 @@ pub enum RunError {
         connections: u32,
     },
     /// All attempts to open connections failed for too long.
-    #[error("{cause}; gave up after {:.1} s ({open} of {connections} connections were open)", .after.as_secs_f64())]
+    #[error("{cause}; gave up after {:.1} s ({})", .after.as_secs_f64(), were_open(*open, *connections))]
     NoneStays {
         /// Reason why the last attempt failed.
         cause: String,
@@ -142,7 +147,7 @@ pub enum RunError {
         connections: u32,
     },
     /// Every connection was lost.
-    #[error("the server closed all {connections} connections: {cause}{said}")]
+    #[error("the server closed {}: {cause}{said}", all_connections(*connections))]
     AllClosed {
         /// How many there were.
         connections: u32,
@@ -153,8 +158,9 @@ pub enum RunError {
     },
     /// No echo for too long.
     #[error(
-        "the server stopped answering: no echo for {}, {outstanding} messages are due{said}",
-        format!("{:.1} s", .after.as_secs_f64())
+        "the server stopped answering: no echo for {}, {} due{said}",
+        format!("{:.1} s", .after.as_secs_f64()),
+        if *outstanding == 1 { "1 message is".to_owned() } else { format!("{outstanding} messages are") }
     )]
     StoppedAnswering {
         /// Messages sent and not back.
@@ -183,6 +189,24 @@ pub enum RunError {
     },
 }
 
+/// Says how many of the connections were open.
+fn were_open(open: u64, connections: u32) -> String {
+    share(open, connections.into(), "open")
+}
+
+/// Says of how many connections something was true.
+pub(super) fn share(part: u64, all: u64, what: &str) -> String {
+    let (noun, verb) = (
+        if all == 1 { "connection" } else { "connections" },
+        if part == 1 || all == 1 { "was" } else { "were" },
+    );
+    format!("{part} of {all} {noun} {verb} {what}")
+}
+
+fn all_connections(connections: u32) -> String {
+    if connections == 1 { "the only connection".to_owned() } else { format!("all {connections} connections") }
+}
+
 impl RunError {
     /// Returns the error as one line that may be stored. It leaves out the output of the server, which may
     /// name private paths and hosts.
@@ -208,5 +232,31 @@ impl RunError {
             Self::Engine(_) => Some(InvalidKind::EngineFailed),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_agree_with_their_nouns() {
+        let were_open = |open, connections| {
+            RunError::Connect { detail: "refused".to_owned(), open, connections }.to_string()
+        };
+        assert_eq!(were_open(0, 1), "refused (0 of 1 connection was open)");
+        assert_eq!(were_open(1, 4), "refused (1 of 4 connections was open)");
+        assert_eq!(were_open(0, 4), "refused (0 of 4 connections were open)");
+        let due = |outstanding| {
+            let (after, said) = (Duration::from_secs(5), LastWords::default());
+            RunError::StoppedAnswering { outstanding, after, said }.to_string()
+        };
+        assert!(due(1).ends_with("1 message is due") && due(2).ends_with("2 messages are due"));
+        let closed = |connections| {
+            let (cause, said) = ("reset".to_owned(), LastWords::default());
+            RunError::AllClosed { connections, cause, said }.to_string()
+        };
+        assert_eq!(closed(1), "the server closed the only connection: reset");
+        assert_eq!(closed(2), "the server closed all 2 connections: reset");
     }
 }

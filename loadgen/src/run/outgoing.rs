@@ -12,6 +12,11 @@ use crate::load::{Mask, Transport};
 /// without being copied.
 const OWNED_FROM: usize = 16 << 10;
 
+/// Unsent bytes of a connection from which on no further message is written to it. A message is built only when the
+/// ones before it have mostly left. Pongs and pings therefore wait for these bytes and for one message, not for a
+/// whole pipeline. The engines send as much of a backlog at once.
+const MOST_UNSENT: usize = 256 << 10;
+
 /// How messages go out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Framing {
@@ -65,27 +70,38 @@ impl Outgoing {
         Self { random, framing, fixed_key, heads }
     }
 
-    /// Sends the messages `first..first + count` of a connection.
+    /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns the first message
+    /// that is left.
     #[inline]
     pub(crate) fn send(
         &mut self,
         content: &Content,
         connection: u32,
-        sequences: std::ops::Range<u64>,
+        mut sequences: std::ops::Range<u64>,
         out: &mut Output<'_>,
-    ) {
-        match content.only_len() {
-            Some(len) if len < OWNED_FROM && self.framing.fragments == 1 => {
-                let frame_len = self.heads[0].len + len;
-                let len = frame_len * (sequences.end - sequences.start) as usize;
+    ) -> u64 {
+        let end = sequences.end;
+        if let Some(len) = content.only_len()
+            && len < OWNED_FROM
+            && self.framing.fragments == 1
+        {
+            let frame_len = self.heads[0].len + len;
+            let len = frame_len * (sequences.end - sequences.start) as usize;
+            if out.unsent() + len <= MOST_UNSENT {
                 let frames = out.reserve(len).chunks_exact_mut(frame_len);
                 for (frame, sequence) in frames.zip(sequences) {
                     self.write(content, 0, connection, sequence, frame);
                 }
                 out.commit(len);
+                return end;
             }
-            _ => sequences.for_each(|sequence| self.send_one(content, connection, sequence, out)),
         }
+        while out.unsent() < MOST_UNSENT
+            && let Some(sequence) = sequences.next()
+        {
+            self.send_one(content, connection, sequence, out);
+        }
+        sequences.start
     }
 
     fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
@@ -265,9 +281,14 @@ mod tests {
     /// What goes over the wire for these messages.
     fn wire(framing: Framing, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
         let mut outgoing = Outgoing::new(framing, content, Random::new(1, 1));
-        let mut record = Record::new();
-        outgoing.send(content, 3, sequences, &mut record.begin(Nanos(0), 0, 0));
-        record.segments().iter().flat_map(|s| record.bytes(s, &[]).to_vec()).collect()
+        let (mut record, mut wire, mut left) = (Record::new(), Vec::new(), sequences);
+        while !left.is_empty() {
+            left.start = outgoing.send(content, 3, left.clone(), &mut record.begin(Nanos(0), 0, 0));
+            wire.extend(record.segments().iter().flat_map(|s| record.bytes(s, &[]).to_vec()));
+            record.discard_segments();
+            record.clear_arena();
+        }
+        wire
     }
 
     #[test]
@@ -341,6 +362,26 @@ mod tests {
         let content = Content::new(Payload::Binary, &[(40, 1), (20_000, 1)], 1);
         let frames = frames(&wire(framed(Transport::Ws, 1, Mask::Fixed), &content, 0..20));
         assert!(frames.iter().all(|frame| frame.2 == frames[0].2 && frame.2 != [0; 4]));
+    }
+
+    #[test]
+    fn writes_no_message_behind_many_unsent_bytes() {
+        for (len, fragments) in [(5, 1), (10_000, 1), (20_000, 3), (300_000, 1), (16 << 20, 2)] {
+            let content = Content::new(Payload::Binary, &[(len, 1)], 1);
+            let framing = framed(Transport::Ws, fragments, Mask::Random);
+            let mut outgoing = Outgoing::new(framing, &content, Random::new(1, 1));
+            let mut record = Record::new();
+            let count = (MOST_UNSENT / len + 3) as u64;
+            let mut out = record.begin(Nanos(0), 0, 0);
+            let left = outgoing.send(&content, 0, 0..count, &mut out);
+            let longest = len + fragments as usize * Header::MAX_LEN;
+            assert!((MOST_UNSENT..MOST_UNSENT + longest).contains(&out.unsent()), "{len}");
+            assert!(left > 0 && left < count, "{len}: {left} of {count}");
+            assert_eq!(outgoing.send(&content, 0, left..count, &mut out), left, "{len}");
+            record.discard_segments();
+            let mut out = record.begin(Nanos(0), MOST_UNSENT - 1, 0);
+            assert_eq!(outgoing.send(&content, 0, left..count, &mut out), left + 1, "{len}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::load::{Load, Mask, Transport};
 use crate::opening::Ask;
+use crate::result::table::count;
 use crate::result::{Scenario, Setting};
 use crate::spawn::Spawn;
 use crate::trust::Trust;
@@ -139,7 +140,7 @@ pub enum PlanError {
     #[error("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")]
     EmptyOverTcp,
     /// The number of processors is not that of threads.
-    #[error("--cpus names {cpus} processors for {threads} threads (-t): one each")]
+    #[error("--cpus names {} for {} (-t): one each", count(*cpus as u64, "processor"), count(u64::from(*threads), "thread"))]
     CpuCount {
         /// Processors named.
         cpus: usize,

@@ -9,7 +9,7 @@ use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
 use crate::spawn::inherited_limits;
-use crate::url::resolve as resolve_host;
+use crate::url;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;
@@ -19,29 +19,30 @@ const PER_PROCESS: u64 = 64;
 /// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
 /// order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
-    let host = &plan.target.url.host;
-    let mut addresses =
-        resolve_host(host, port).map_err(|source| RunError::Resolve { host: host.clone(), source })?;
+    let failed = |source| RunError::Resolve { host: plan.target.url.host.clone(), source };
+    let mut addresses = plan.target.url.resolve(port).map_err(failed)?;
     check_families(plan, &addresses)?;
     addresses.retain(|to| {
         plan.placement.source_ips.is_empty()
-            || plan.placement.source_ips.iter().any(|&from| is_same_family(from, to))
+            || plan.placement.source_ips.iter().any(|&from| reaches(from, to))
     });
     Ok(addresses)
 }
 
-/// Returns true where a connection from one to the other is possible: both are of the same family.
-fn is_same_family(from: IpAddr, to: &SocketAddr) -> bool {
-    from.is_ipv4() == to.is_ipv4()
+/// Returns true where a connection from one to the other is possible: both are of the same family, and where the
+/// source is link-local, the destination lies on a known link.
+fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
+    match (from, to) {
+        (IpAddr::V4(_), SocketAddr::V4(_)) => true,
+        (IpAddr::V6(from), SocketAddr::V6(to)) => !from.is_unicast_link_local() || to.scope_id() != 0,
+        _ => false,
+    }
 }
 
-/// Checks that each source address has an address of its family to connect to.
+/// Checks that each source address has an address to connect to.
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
-    let lonely = plan
-        .placement
-        .source_ips
-        .iter()
-        .find(|&&source| !addresses.iter().any(|to| is_same_family(source, to)));
+    let lonely =
+        plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
     match lonely {
         Some(&source_ip) => Err(RunError::SourceFamily { source_ip, to: addresses[0] }),
         None => Ok(()),
@@ -64,7 +65,8 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
 pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.placement.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
-        if let Err(source) = std::net::UdpSocket::bind((source_ip, 0)) {
+        let from = url::source(source_ip, plan.target.url.scope().unwrap_or_default());
+        if let Err(source) = std::net::UdpSocket::bind(from) {
             return Err(RunError::SourceAddress { source_ip, source });
         }
     }
@@ -198,6 +200,18 @@ mod tests {
         plan.load.connections = 40_000;
         plan.placement.source_ips = (1..=3).map(|n| std::net::Ipv4Addr::new(127, 0, 0, n).into()).collect();
         assert!(check_ports(&plan).is_ok());
+    }
+
+    #[test]
+    fn a_link_local_source_needs_a_zone_in_the_url() {
+        let error = |url: &str| {
+            let mut plan = Plan::new(url.parse().expect("url"), engine::EngineKind::Epoll);
+            plan.placement.source_ips = vec!["fe80::2".parse().expect("address")];
+            resolve(&plan, 7).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(error("ws://[::1]/").is_err_and(|error| error.contains("its own link")));
+        // The first interface of every network namespace is lo.
+        assert_eq!(error("ws://[fe80::1%25lo]/"), Ok(()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::coordinator::Measured;
+use super::error::share;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
 use crate::load::Arrival;
@@ -117,7 +118,8 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     let lost = lost - lost_with_connection;
     let wrong = tally.integrity.faults() - lost - unsolicited;
     if wrong > 0 {
-        verdict.doubt(InvalidKind::WrongEchoes, format!("{wrong} echoes were not what was sent"));
+        let echoes = if wrong == 1 { "echo was" } else { "echoes were" };
+        verdict.doubt(InvalidKind::WrongEchoes, format!("{wrong} {echoes} not what was sent"));
     }
     if lost > 0 {
         verdict.doubt(
@@ -149,7 +151,7 @@ fn connections(plan: &Plan, tally: &Tally) -> String {
     let unopened = tally.unopened;
     let mut parts = Vec::new();
     if ends > 0 && !plan.load.reconnect && !plan.load.replaces_connections() {
-        parts.push(format!("{ends} of {all} connections were lost"));
+        parts.push(share(ends, all, "lost"));
     } else if ends > 0 {
         parts.push(format!("{} of {}", count(ends, "end"), count(all, "connection")));
     }
@@ -165,8 +167,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         verdict.doubt(
             InvalidKind::OutstandingLimit,
             format!(
-                "a connection had {} messages outstanding (--max-outstanding): the server does not keep up",
-                plan.load.max_outstanding
+                "a connection had {} outstanding (--max-outstanding): the server does not keep up",
+                count(plan.load.max_outstanding.into(), "message")
             ),
         );
     }
@@ -178,8 +180,9 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         verdict.doubt(
             InvalidKind::LateSends,
             format!(
-                "the generator was late: {} of {planned} planned messages were not sent in time ({})",
+                "the generator was late: {} of {} not sent in time ({})",
                 tally.not_sent,
+                count(planned, "planned message"),
                 remedy(plan, measured)
             ),
         );
@@ -189,8 +192,9 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
         verdict.doubt(
             InvalidKind::RateNotKept,
             format!(
-                "the rate was not kept: {} echoes came back while {} messages were planned, and the backlog grew",
-                pace.received, pace.planned
+                "the rate was not kept: {} of {} came back, and the backlog grew",
+                pace.received,
+                count(pace.planned, "planned message")
             ),
         );
     }
@@ -212,9 +216,8 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     verdict.doubt(
         InvalidKind::CutTail,
         format!(
-            "{waiting} of {} connections were waiting for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
-             in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
-            plan.load.connections,
+            "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
+            share(waiting, plan.load.connections.into(), "waiting"),
             rounded(p99)
         ),
     );
@@ -497,7 +500,7 @@ mod tests {
     fn a_rate_that_was_not_kept_is_no_measurement_at_that_rate() {
         let plan = plan(Some(1000.0), Wait::Sleep);
         let judged = |back| reasons(&plan, &measured(open(back, 1, 1_000), 0.5, None));
-        assert!(judged(350)[0].contains("350 echoes came back while 500 messages were planned"));
+        assert!(judged(350)[0].contains("350 of 500 planned messages came back"));
         assert_eq!(judged(495), Vec::<String>::new());
     }
 

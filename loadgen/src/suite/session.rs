@@ -232,7 +232,13 @@ pub(super) fn plan_of(
 ) -> Plan {
     let transport = spec.load.transport;
     let target = if transport.is_websocket() { "/" } else { "" };
-    let url = Url { transport, host: "127.0.0.1".to_owned(), port: Port::Chosen, target: target.to_owned() };
+    let url = Url {
+        transport,
+        host: "127.0.0.1".to_owned(),
+        zone: None,
+        port: Port::Chosen,
+        target: target.to_owned(),
+    };
     Plan::new(url, generator).with(|plan| {
         plan.scenario = spec.full_name();
         plan.load = spec.load.clone();

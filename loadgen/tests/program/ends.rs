@@ -59,7 +59,7 @@ fn ends_with_13_when_the_run_is_invalid_and_nobody_is_accused() {
             &[&SHORT[2..], &["-c", "8", "-R", "2k"]].concat(),
             "no echo when the run ended",
         ),
-        (Fault::DisconnectFirst, &SHORT, "1 of 4 connections were lost"),
+        (Fault::DisconnectFirst, &SHORT, "1 of 4 connections was lost"),
         (Fault::Rotate(20), &[&SHORT[..], &["--reconnect"]].concat(), "ends of 4 connections"),
     ] {
         let (code, run) = ending(fault, flags);

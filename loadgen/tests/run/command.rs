@@ -134,7 +134,7 @@ fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
     let quiet = run_short(&[&server.ws_url(), "--quiet", "--threshold", "max<1ns"]);
     let said = text(&quiet.stderr);
     assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(13), String::new()));
-    for part in ["INVALID: ", "1 of 4 connections were lost", "threshold MISSED: max<1ns"] {
+    for part in ["INVALID: ", "1 of 4 connections was lost", "threshold MISSED: max<1ns"] {
         assert!(said.contains(part), "{part} not in: {said}");
     }
     assert_eq!(said.lines().count(), 2, "{said}");
@@ -300,9 +300,9 @@ fn a_spawned_server_is_measured_and_ended() {
     assert!(server.cpu_ns_per_message > 0.0 && server.rss_bytes.is_some_and(|bytes| bytes > 0));
     assert_eq!((server.engine.as_deref(), server.counters["messages"]), (Some("blocking"), 12));
     // The generator's own congestion control comes from a flag, the server's from what it says.
-    let parameters = &document.scenarios[0].parameters;
-    assert_eq!(parameters.congestion.as_deref(), Some("reno"));
-    assert_eq!(parameters.server_congestion.as_deref(), Some("cubic"));
+    let scenario = &document.scenarios[0];
+    assert_eq!(scenario.generator.congestion.as_deref(), Some("reno"));
+    assert_eq!(scenario.server.congestion.as_deref(), Some("cubic"));
     let command = document.subject.command.expect("named");
     assert!(!command.contains(env!("CARGO_MANIFEST_DIR")), "{command}");
 }

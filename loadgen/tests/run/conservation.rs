@@ -8,7 +8,6 @@ use std::time::Duration;
 use engine::EngineKind;
 use loadgen::load::{Arrival, Payload};
 use loadgen::result::{Integrity, InvalidKind, Latencies, Run};
-use loadgen::run::Plan;
 use loadgen::trust::Trust;
 
 use super::echo::{Echo, Fault};

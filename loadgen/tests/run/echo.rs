@@ -145,6 +145,10 @@ impl Echo {
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key)
             .expect("a certificate of its key");
+        Self::wss_with(config, fault)
+    }
+
+    pub fn wss_with(config: ServerConfig, fault: Fault) -> Self {
         let config: &Arc<ServerConfig> = Box::leak(Box::new(Arc::new(config)));
         Self::start("127.0.0.1:0", fault, move |stream, fault, seen, number| {
             let peer = stream.peer_addr()?.ip();

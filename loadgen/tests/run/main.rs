@@ -5,6 +5,7 @@
 mod checker;
 mod command;
 mod conservation;
+mod control_frames;
 mod duel;
 mod echo;
 mod endings;

@@ -35,17 +35,17 @@ fn count(of: &std::sync::atomic::AtomicU64) -> u64 {
 
 #[test]
 fn several_sizes_are_echoed_and_checked() {
-    for sizes in [vec![(64, 9), (4096, 1)], vec![(0, 1), (5, 1), (40, 1), (100_000, 1)]] {
+    for sizes in ["64:9,4096:1", "0:1,5:1,40:1,100000:1"] {
         let change = |plan: &mut Plan| {
-            plan.load.message_sizes = sizes.clone();
+            plan.load.message_bytes = sizes.parse().expect("sizes");
             (plan.load.payload, plan.load.pipeline) = (Payload::TextMixed, 3);
         };
-        on_every_engine(change, |plan, _, _| assert!(plan.parameters().message_sizes.is_some()));
+        on_every_engine(change, |plan, _, _| assert!(plan.load.message_bytes.are_several()));
     }
     let server = Echo::tcp(7, Fault::None);
     let mut raw = plan(&server.tcp_url(), EngineKind::Epoll);
     // The server echoes seven bytes at a time: any cuts.
-    (raw.message_sizes, raw.pipeline) = (vec![(7, 1), (49, 1), (21, 2)], 2);
+    (raw.load.message_bytes, raw.load.pipeline) = ("7:1,49:1,21:2".parse().expect("sizes"), 2);
     counted(&mut raw, 400);
     let run = run(&raw);
     assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
@@ -73,7 +73,7 @@ fn without_verification_nobody_looks_at_what_comes_back() {
         (plan.load.verify, plan.load.pipeline, plan.load.message_bytes) = (false, 4, len.into());
         let run = run(&plan);
         assert_eq!(run.integrity, Integrity::default(), "{fault:?}");
-        assert!(run.received > 0 && !plan.parameters().verify);
+        assert!(run.received > 0 && !plan.load.verify);
     }
 }
 
@@ -93,7 +93,7 @@ fn a_number_of_messages_is_sent_and_no_more() {
         let server = Echo::ws(Fault::None);
         let mut open = plan(&server.ws_url(), engine);
         change(&mut open);
-        open.rate_per_s = Some(5000.0);
+        open.load.rate_per_s = Some(5000.0);
         let run = run(&open);
         assert_eq!(
             (run.offered, run.latency_ns.corrected.count, count(&server.seen.messages)),

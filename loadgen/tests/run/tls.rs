@@ -9,11 +9,17 @@ use engine::EngineKind;
 use loadgen::echo;
 use loadgen::run::Plan;
 use loadgen::trust::Trust;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use server::Server;
 use server::config::{Config, Identity, ListenAddress};
 
 use super::command::{assert_fails, loadgen, text};
+use super::echo::{Echo, Fault};
 use super::{assert_consistent, engines, failure, plan, reasons, run};
 
 /// A folder with a certificate and its key, gone with the value.
@@ -22,11 +28,21 @@ struct Folder(PathBuf);
 impl Folder {
     /// For `names`, valid until some days from now, or ago.
     fn new(test: &str, names: &[&str], days: i64) -> Self {
+        Self::of_kind(test, names, days, IsCa::NoCa)
+    }
+
+    /// With the certificate of an authority, as `openssl req -x509` makes it.
+    fn authority(test: &str, names: &[&str], days: i64) -> Self {
+        Self::of_kind(test, names, days, IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    fn of_kind(test: &str, names: &[&str], days: i64, kind: IsCa) -> Self {
         const DAY: u64 = 24 * 60 * 60;
         let path = std::env::temp_dir().join(format!("sparring-{test}-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
+        params.is_ca = kind;
         let (now, span) = (SystemTime::now(), Duration::from_secs(days.unsigned_abs() * DAY));
         params.not_before = (now - span - Duration::from_secs(DAY)).into();
         params.not_after = (if days < 0 { now - span } else { now + span }).into();
@@ -127,6 +143,107 @@ fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
     }
 }
 
+/// A self-signed certificate is commonly an authority's too. Where it is given itself, that is no reason to reject it;
+/// its name and its time still count.
+#[test]
+fn takes_an_authority_that_is_given_itself() {
+    let right = Folder::authority("ca-right", &["127.0.0.1"], 30);
+    let stranger = Folder::authority("ca-stranger", &["127.0.0.1"], 30);
+    let (other, expired) = (
+        Folder::authority("ca-other", &["other.example"], 30),
+        Folder::authority("ca-expired", &["127.0.0.1"], -17),
+    );
+    let nameless = Folder::authority("ca-nameless", &[], 30);
+    for engine in engines() {
+        let server = right.server();
+        let run = run(&secure(&server, engine, Trust::Authorities(right.certificate())));
+        assert!(run.received > 0 && run.errors.total() == 0);
+    }
+    for (folder, given, says) in [
+        (&right, &stranger, ["authority's (CA:TRUE)", "--ca", "--insecure"]),
+        (&other, &other, ["other.example", "host of the URL", "--insecure"]),
+        (&expired, &expired, ["expired 17days ago", "renewed", "--insecure"]),
+        (&nameless, &nameless, ["names no host", "subjectAltName", "--insecure"]),
+    ] {
+        let server = folder.server();
+        let error = failure(&secure(&server, EngineKind::Epoll, Trust::Authorities(given.certificate())));
+        assert!(says.iter().all(|part| error.to_string().contains(part)), "{says:?}: {error}");
+    }
+}
+
+/// X.509 version 1: `openssl x509 -req -signkey` without extensions.
+const VERSION_1: &[u8] = b"\
+-----BEGIN CERTIFICATE-----
+MIIBJDCBywIUdylH/q/+Qge0ea8QKErkvwxztJIwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEzMDAwNDA1NFoYDzIxMjYxMTA2MDA0MDU0
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAQ9EXIsi6/RUrycGmFt9whi+x178ASsRVx1t9b49BWOdTgMdGg6+TVt+cqNwpGZ
+LcSldP2b5p7ST5rysD9w+dxJMAoGCCqGSM49BAMCA0gAMEUCIEiWOtbts0AQYbJn
+HP/jPo5K69B0gPOnF+8RZow7NNB8AiEAiAWOmPsTd1ui6iDuymq/b3ujPNomHSpU
+vQIBFVel/Cc=
+-----END CERTIFICATE-----
+";
+
+/// Both versions that servers speak, one at a time.
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// Shows a certificate that need not belong to its key, or be one.
+fn showing(certificate: CertificateDer<'static>, version: &'static SupportedProtocolVersion) -> ServerConfig {
+    let key = KeyPair::generate().expect("a key").serialize_der();
+    let key = PrivateKeyDer::try_from(key).expect("a key");
+    let builder = ServerConfig::builder_with_protocol_versions(&[version]);
+    let key = builder.crypto_provider().key_provider.load_private_key(key).expect("a usable key");
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+    builder.with_no_client_auth().with_cert_resolver(Arc::new(shown))
+}
+
+fn secure_echo(server: &Echo, engine: EngineKind) -> Plan {
+    plan(&server.wss_url(), engine).with(|plan| plan.target.trust = Trust::Anybody)
+}
+
+#[test]
+fn takes_any_certificate_when_told_to() {
+    let version_1 = CertificateDer::from_pem_slice(VERSION_1).expect("a certificate");
+    for certificate in [version_1, CertificateDer::from(b"not a certificate".to_vec())] {
+        for version in VERSIONS {
+            let server = Echo::wss_with(showing(certificate.clone(), version), Fault::None);
+            for engine in engines() {
+                let run = run(&secure_echo(&server, engine));
+                assert!(run.received > 0 && run.errors.total() == 0, "{engine}, {version:?}");
+            }
+        }
+    }
+    let folder = Folder::new("version-1", &["127.0.0.1"], 30);
+    fs::write(folder.certificate(), VERSION_1).expect("a file");
+    let version_1 = CertificateDer::from_pem_slice(VERSION_1).expect("a certificate");
+    let server = Echo::wss_with(showing(version_1, &rustls::version::TLS13), Fault::None);
+    let trust = Trust::Authorities(folder.certificate());
+    let error =
+        failure(&secure_echo(&server, EngineKind::Epoll).with(|plan| plan.target.trust = trust)).to_string();
+    assert!(error.contains("version 3") && error.contains("--insecure"), "{error}");
+}
+
+#[test]
+fn a_server_that_wants_a_client_certificate_is_told() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a root");
+    for version in VERSIONS {
+        let roots = Arc::new(roots.clone());
+        let verifier = WebPkiClientVerifier::builder(roots).build().expect("a verifier");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder_with_protocol_versions(&[version])
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a server's side");
+        let server = Echo::wss_with(config, Fault::None);
+        for engine in engines() {
+            let error = failure(&secure_echo(&server, engine)).to_string();
+            assert!(error.contains("wants a client certificate"), "{engine}, {version:?}: {error}");
+        }
+    }
+}
+
 #[test]
 fn plain_and_tls_mixed_up_are_told() {
     let plain = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
@@ -150,15 +267,13 @@ fn the_echoing_client_speaks_tls() {
     let url = format!("wss://{}/", server.addresses()[0]);
     for engine in engines() {
         let plan = echo::Plan::new(url.parse().expect("url"), engine);
-        let untrusting =
-            echo::plan.clone().with(|plan| plan.target.trust = Trust::Authorities("/dev/null".into()));
+        let untrusting = echo::Plan { trust: Trust::Authorities("/dev/null".into()), ..plan.clone() };
         let error = echo::execute(&untrusting, |_| {}).expect_err("no authority").to_string();
         assert!(error.contains("--ca"), "{error}");
         let endings = Arc::new(Mutex::new(Vec::new()));
         let seen = endings.clone();
         let watch = move |visit: &echo::Visit| seen.lock().expect("lock").push(visit.ending.clone());
-        echo::execute(&echo::plan.with(|plan| plan.target.trust = Trust::Anybody), watch)
-            .expect("a connection");
+        echo::execute(&echo::Plan { trust: Trust::Anybody, ..plan }, watch).expect("a connection");
         let endings = endings.lock().expect("lock");
         assert!(matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]), "{endings:?}");
     }

@@ -319,7 +319,7 @@ impl Accepted {
 }
 
 /// Why an opening handshake is refused, and the HTTP answer that says so. Nothing in it comes from the
-/// client.
+/// client, unless the caller adds it with [`Refusal::response_with`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{detail}")]
 pub struct Refusal {
@@ -370,12 +370,12 @@ impl Refusal {
     const METHOD_NOT_ALLOWED: Refusal =
         refusal(405, "method-not-allowed", "RFC 6455 4.1", "an opening handshake is a GET");
     const TARGET_TOO_LONG: Refusal = refusal(414, "target-too-long", "RFC 9110 15.5.15", "the request target is too long");
-    const NO_UPGRADE: Refusal = refusal(426, "no-upgrade", "RFC 6455 4.2.1", "this is a WebSocket endpoint");
+    const NO_UPGRADE: Refusal = refusal(426, "no-upgrade", "RFC 6455 4.2.1", "this is a WebSocket endpoint, and the request asks for no upgrade: a proxy in between has to forward Upgrade and Connection");
     const WEBSOCKET_VERSION: Refusal =
         refusal(426, "websocket-version", "RFC 6455 4.4", "only version 13 of the WebSocket protocol is spoken here");
     const HEAD_TOO_LONG: Refusal = refusal(431, "head-too-long", "RFC 6585 5", "the request head is too long");
     const TOO_MANY_FIELDS: Refusal = refusal(431, "too-many-fields", "RFC 6585 5", "too many header fields");
-    const VERSION_NOT_SUPPORTED: Refusal = refusal(505, "http-version", "RFC 6455 4.1", "only HTTP/1.1 is spoken here");
+    const VERSION_NOT_SUPPORTED: Refusal = refusal(505, "http-version", "RFC 6455 4.1", "only HTTP/1.1 is spoken here: have the client or proxy use it (nginx: proxy_http_version 1.1)");
 }
 
 impl Refusal {
@@ -474,9 +474,16 @@ impl Refusal {
 
     /// The HTTP answer, complete; after it the connection is closed.
     pub fn response(&self) -> Vec<u8> {
-        let content = format!("{}\n", self.detail);
+        self.response_with(self.detail)
+    }
+
+    /// The HTTP answer, complete, with `detail` as its content. The caller escapes and bounds what comes from
+    /// the client.
+    pub fn response_with(&self, detail: &str) -> Vec<u8> {
+        let content = format!("{detail}\n");
         format!(
-            "HTTP/1.1 {} {}\r\n{}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n{}",
+            "HTTP/1.1 {} {}\r\n{}Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Length: {}\r\n\r\n{}",
             self.status,
             self.reason_phrase(),
             self.answer_fields(),

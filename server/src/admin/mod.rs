@@ -19,6 +19,7 @@ use rustix::net::Shutdown;
 
 use crate::board::{Board, Snapshot};
 use crate::config::ListenAddress;
+use crate::counted::counted;
 use crate::error::ServeError;
 use crate::gate::Census;
 use crate::worker::SHOW;
@@ -320,11 +321,12 @@ impl Desk {
 
 fn health(answers: &[(Snapshot, bool)]) -> Answer {
     let silent = answers.iter().filter(|(_, is_of_now)| !is_of_now).count();
+    let verb = if silent == 1 { "does" } else { "do" };
     match silent {
         0 => Answer::text("200 OK", "healthy"),
         _ => Answer::text(
             "503 Service Unavailable",
-            &format!("{silent} of {} workers do not answer", answers.len()),
+            &format!("{silent} of {} {verb} not answer", counted(answers.len() as u64, "worker")),
         ),
     }
 }

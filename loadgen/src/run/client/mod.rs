@@ -67,8 +67,12 @@ struct Link {
     arriving: Arriving,
     /// Messages that this connection may still send.
     left: u32,
+    /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are on their way.
+    unwritten: u64,
     /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
+    /// Stands in the list of those that have messages to be written.
+    is_writing: bool,
     /// It has done its part; when it is gone, another takes its place.
     is_retired: bool,
     /// When its time is over.
@@ -97,7 +101,9 @@ impl Link {
             ledger,
             arriving: Arriving::default(),
             left: u32::MAX,
+            unwritten: 0,
             is_dirty: false,
+            is_writing: false,
             is_retired: false,
             ends_at: Nanos::NEVER,
             ping_at: Nanos::NEVER,
@@ -182,6 +188,9 @@ pub struct Client {
     links: Vec<Link>,
     /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
     dirty: Vec<u32>,
+    /// Links with messages to be written when those before have left, and the time of the next attempt.
+    writing: Vec<u32>,
+    write_at: Nanos,
     /// In an open loop what is to be sent when, once the load has begun.
     schedule: Option<Schedule>,
     outgoing: Outgoing,
@@ -250,6 +259,8 @@ impl Client {
             reports,
             links: links.collect(),
             dirty: Vec::with_capacity(lot.count() as usize),
+            writing: Vec::new(),
+            write_at: Nanos::NEVER,
             schedule: None,
             outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
@@ -443,7 +454,12 @@ impl Handler for Client {
         }
     }
 
-    fn drained(&mut self, _: ConnId, _: &mut Conn, _: &mut Output<'_>) {}
+    fn drained(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
+        self.begin_turn(out.now());
+        if let Stage::Open = self.links[c.link as usize].stage {
+            self.write(c.link, out);
+        }
+    }
 
     fn deadline(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
         self.begin_turn(out.now());
@@ -495,6 +511,9 @@ impl Handler for Client {
         self.begin_turn(w.now());
         self.handle_gone();
         self.reopen(w);
+        if !self.writing.is_empty() {
+            self.write_on(w);
+        }
         match self.doing {
             Doing::Connecting => self.connect_more(w),
             Doing::Loading if self.schedule.is_some() => self.send_due(w),

@@ -9,6 +9,7 @@ use engine::{CloseMode, Connect, Nanos, Output, Worker};
 use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
 use crate::opening::{Failures, Opening, describe_failures};
+use crate::url;
 
 /// Time after which a lost connection is reopened. It doubles with each further failed attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -87,7 +88,8 @@ impl Client {
         let (of_four, of_six) = &self.shared.source_ips;
         let sources = if to.is_ipv4() { of_four } else { of_six };
         let source = sources.get(self.lot.number(attempt.link) as usize % sources.len().max(1));
-        let from = source.map(|&ip| SocketAddr::new(ip, 0));
+        let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
+        let from = source.map(|&ip| url::source(ip, scope));
         w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
     }
 
@@ -110,6 +112,7 @@ impl Client {
         }
         state.stage = Stage::Open;
         (state.opened_at, state.first) = (self.now, state.ledger.next());
+        state.unwritten = state.first;
         state.left = self.shared.load.messages_per_connection.unwrap_or(u32::MAX);
         self.opening -= 1;
         self.open += 1;

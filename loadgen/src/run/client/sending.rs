@@ -12,6 +12,10 @@ use super::{Client, Doing, SENDS_PER_ENTER, Stage};
 /// be a load of its own.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
+/// Time after which unwritten messages are looked at again where nothing could be written. The engine reports earlier
+/// that a slow server has taken everything.
+const WRITE_AGAIN: Duration = Duration::from_millis(10);
+
 /// Periods in which messages were due and no connection was open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Downtime {
@@ -61,11 +65,57 @@ impl Client {
         }
         dirty.clear();
         self.dirty = dirty;
+        if self.write_at != Nanos::NEVER {
+            self.wake_at(self.write_at, w);
+        }
+    }
+
+    /// Writes the messages of a connection that count as sent, as far as the unsent bytes before them allow.
+    #[inline]
+    pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
+        let state = &mut self.links[link as usize];
+        let unwritten = state.unwritten..state.ledger.next();
+        let left = self.outgoing.send(&self.shared.content, self.lot.number(link), unwritten.clone(), out);
+        state.unwritten = left;
+        if left != unwritten.end {
+            self.write_later(link, left != unwritten.start);
+        }
+    }
+
+    #[cold]
+    fn write_later(&mut self, link: u32, has_written: bool) {
+        let state = &mut self.links[link as usize];
+        if !state.is_writing {
+            state.is_writing = true;
+            self.writing.push(link);
+        }
+        // The kernel may take at once what has just been written: then the engine has nothing to report.
+        let again = if has_written { self.now } else { self.now + WRITE_AGAIN };
+        self.write_at = self.write_at.min(again);
+    }
+
+    /// Goes on with the messages that have not been written. None follows a Close.
+    #[cold]
+    pub(super) fn write_on(&mut self, w: &mut Worker<'_, Self>) {
+        self.write_at = Nanos::NEVER;
+        let count = self.writing.len();
+        for index in 0..count {
+            let link = self.writing[index];
+            let state = &mut self.links[link as usize];
+            state.is_writing = false;
+            if let (Stage::Open, Some(id)) = (&state.stage, state.id) {
+                // Lists the connection again where something is left.
+                w.with(id, |_, out| self.write(link, out));
+            }
+        }
+        self.writing.drain(..count);
+        if self.write_at != Nanos::NEVER {
+            self.wake_at(self.write_at, w);
+        }
     }
 
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
-        let first = state.ledger.next();
         let room = self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
         let room = u64::from(room).min(self.budget);
         let mut given_up = 0;
@@ -73,13 +123,12 @@ impl Client {
             given_up += u64::from(state.ledger.send(Times { due: now, sent: now }) == Slot::TakenFromLost);
         }
         state.spend(room as u32);
-        let sequences = first..state.ledger.next();
         let count = room as u32;
         self.spend(count, position);
         self.outstanding += u64::from(count);
         self.give_up(given_up, position);
         self.tally.sent(count, position.second());
-        self.outgoing.send(&self.shared.content, self.lot.number(link), sequences, out);
+        self.write(link, out);
     }
 
     /// Takes messages off what is left to be sent in the window, where that is limited.
@@ -135,14 +184,12 @@ impl Client {
         let Some(id) = self.links[link as usize].id else { return false };
         let sent = w.with(id, |_, out| {
             let state = &mut self.links[link as usize];
-            let sequence = state.ledger.next();
             let given_up = u64::from(state.ledger.send(times) == Slot::TakenFromLost);
             state.spend(1);
             self.outstanding += 1;
             self.give_up(given_up, position);
             self.tally.sent(1, position.second());
-            let number = self.lot.number(link);
-            self.outgoing.send(&self.shared.content, number, sequence..sequence + 1, out);
+            self.write(link, out);
         });
         if sent.is_none() {
             return false;
@@ -227,6 +274,6 @@ impl Client {
 
     pub(super) fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
         let look = self.watch.next.unwrap_or(Nanos::NEVER);
-        w.set_alarm(Some(at.min(self.next_reopening()).min(look)));
+        w.set_alarm(Some(at.min(self.next_reopening()).min(look).min(self.write_at)));
     }
 }
