@@ -18,6 +18,7 @@ mod plan;
 mod proof;
 mod report;
 mod run;
+mod scenarios;
 mod selection;
 mod selfcheck;
 mod show;
@@ -48,6 +49,7 @@ use html::ReportArguments;
 use list::ListArguments;
 use proof::ProofArguments;
 use run::RunArguments;
+use scenarios::ScenariosArguments;
 use selfcheck::SelfcheckArguments;
 use show::ShowArguments;
 use suite::SuiteArguments;
@@ -92,6 +94,8 @@ struct Arguments {
 enum Command {
     /// Drive one server with one load and print what was measured.
     Run(Box<RunArguments>),
+    /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and suites.
+    Scenarios(ScenariosArguments),
     /// Measure our own server with a fixed set of scenarios and store the session (what scripts/bench.sh calls).
     Suite(SuiteArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
@@ -171,6 +175,7 @@ pub fn main() -> ExitCode {
     }
     let ended = match &arguments.command {
         Some(Command::Run(run)) => run.execute(),
+        Some(Command::Scenarios(scenarios)) => scenarios.execute(),
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),

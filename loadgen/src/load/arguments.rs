@@ -31,7 +31,7 @@ struct Shorthands {
     #[arg(long, value_name = "NAME", help_heading = LOAD)]
     scenario: Option<String>,
 
-    /// A file with more scenarios, in the form of loadgen/src/load/catalogue.toml.
+    /// A file with more scenarios, as `sparring-loadgen scenarios --help` describes.
     #[arg(long, value_name = "FILE", help_heading = LOAD)]
     catalogue: Option<PathBuf>,
 
@@ -62,7 +62,7 @@ impl Shorthands {
     /// Returns the load that the typed flags change.
     fn preset(&self) -> Result<Load, Error> {
         let refused =
-            |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
+            |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, error.to_string());
         let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(|error| refused(&error))?;
         match &self.scenario {
             Some(name) => Ok(catalogue.find(name).map_err(|error| refused(&error))?.load.clone()),

@@ -1,0 +1,43 @@
+//! `sparring-loadgen scenarios`: the loads that have a name.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, print_line};
+use crate::load::Catalogue;
+
+const EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen scenarios
+  sparring-loadgen scenarios --catalogue mine.toml      with those of a file
+  sparring-loadgen run ws://127.0.0.1:9001/ --catalogue mine.toml --scenario chat
+
+A file has a table for each scenario; a key of `load` that it leaves out has the default of its flag:
+  [[scenario]]
+  name = \"chat\"
+  description = \"short text on many connections\"
+  load = { connections = 2000, message_bytes = \"64:9,4096:1\", payload = \"text-mixed\", rate_per_s = 20000.0 }
+
+The load of a stored session has the same keys (`parameters`).";
+
+/// The scenarios of --scenario, with one line about each.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ScenariosArguments {
+    /// A file with more scenarios.
+    #[arg(long, value_name = "FILE")]
+    catalogue: Option<PathBuf>,
+}
+
+impl ScenariosArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let catalogue = Catalogue::with(self.catalogue.as_deref());
+        let catalogue = catalogue.map_err(|error| Failure::Usage(error.to_string()))?;
+        let width = catalogue.scenarios().iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
+        for scenario in catalogue.scenarios() {
+            print_line(&format!("{:<width$}  {}", scenario.name, scenario.description))?;
+        }
+        Ok(0)
+    }
+}
