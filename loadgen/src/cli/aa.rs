@@ -52,7 +52,7 @@ impl AaArguments {
         start_log();
         let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let machine = Machine::here();
-        self.session.check_results(&machine)?;
+        self.session.check(&machine)?;
         let mut output = self.session.output()?;
         let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
         let session = self.session.make(&options(engine)?, machine, &mut terminal)?;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::value::{CpuList, cpu_list, time};
+use super::value::{CpuList, check_cpus, cpu_list, time};
 use super::{Failure, OUTPUT};
-use crate::doctor::{Finding, Intent, Severity, examine};
+use crate::doctor::{self, Finding, Intent, Severity, examine};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,6 +85,11 @@ impl DoctorArguments {
                 "--root {}: there is no folder proc below it",
                 self.root.display()
             )));
+        }
+        let allowed = doctor::allowed(&self.root);
+        if !allowed.is_empty() {
+            check_cpus("--cpus", self.cpus.as_ref(), &allowed)?;
+            check_cpus("--spawn-cpus", self.spawn_cpus.as_ref(), &allowed)?;
         }
         let findings = examine(&self.root, self.watch, &intent);
         let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);

@@ -90,7 +90,7 @@ impl DuelArguments {
         let (engine, _) = self.session.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let options = options(engine)?;
         let machine = Machine::here();
-        self.session.check_results(&machine)?;
+        self.session.check(&machine)?;
         let noises = match self.session.results() {
             Some(results) => noises(results, &machine.id)?,
             None => Noises::default(),

@@ -8,7 +8,7 @@ use engine::EngineKind;
 use super::load::LoadArguments;
 use super::output::{Output, open_output};
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
+use super::value::{CpuList, check_own_cpus, cpu_list};
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
@@ -178,8 +178,9 @@ impl PairsArguments {
         })
     }
 
-    /// Checks that the session can be stored, before anything is measured.
-    pub(super) fn check_results(&self, machine: &Machine) -> Result<(), Failure> {
+    /// Checks that the processors may be used and that the session can be stored, before anything is measured.
+    pub(super) fn check(&self, machine: &Machine) -> Result<(), Failure> {
+        check_own_cpus([("--cpus", self.load.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())])?;
         self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
 }

@@ -1,6 +1,5 @@
 //! `sparring-loadgen proof`: how often verdicts are wrong on this machine.
 
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,6 +10,7 @@ use super::{Failure, MISSED, OUTPUT, print};
 use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Recording, Share};
 use crate::compare::table::percent;
 use crate::compare::{Metric, Threshold, ThresholdSource};
+use crate::regular;
 use crate::result::table::{align, plain_table};
 use crate::result::{Document, Scenario, parse};
 
@@ -76,7 +76,7 @@ impl ProofArguments {
     }
 
     fn sessions(&self) -> Result<Vec<Document>, Failure> {
-        let text = fs::read_to_string(&self.file)
+        let text = regular::text(&self.file)
             .map_err(|error| Failure::Error(format!("cannot read {}: {error}", self.file.display())))?;
         text.lines()
             .enumerate()

@@ -20,7 +20,7 @@ use super::load::LoadArguments;
 use super::output::{Files, OutputArguments};
 use super::shape::KnownLoad;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
+use super::value::{CpuList, check_own_cpus, cpu_list};
 use super::{
     EXIT_STATUS, Failure, INTERRUPTED, INVALID, LOAD, MISSED, OUTPUT, SERVER, catch_signals, print, report,
     say, start_log,
@@ -148,6 +148,7 @@ impl RunArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
+        check_own_cpus([("--cpus", self.load.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())])?;
         start_log();
         let (engine, why) = self.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let plan = Plan { engine, ..plan };

@@ -145,6 +145,12 @@ pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     judge(&Evidence { system: &system, intent, before: &before, after: &after })
 }
 
+/// Returns the processors that this process may use, by `proc` below `root`; none where the kernel does not say.
+#[must_use]
+pub fn allowed(root: &Path) -> Vec<usize> {
+    System::below(root).allowed()
+}
+
 fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
     let findings = CHECKS.iter().map(|(name, check)| {
         let finding = check(evidence).unwrap_or_else(Finding::unknown);
