@@ -7,7 +7,7 @@ use super::keep::{keep, no_fault};
 use super::output::Output;
 use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
-use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log};
+use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
 use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
 use crate::machine::Machine;
@@ -58,7 +58,7 @@ impl AaArguments {
         let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
         let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
-        let mut lines = vec![String::new(), show::noise_table(&document)];
+        let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
         lines.extend(spoiled_runs(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
 use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Outcome, Plan, PlanError, RunError, measure};
+use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::search;
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
@@ -187,6 +187,7 @@ impl RunArguments {
     }
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+        terminal.expect(plan.settle + plan.warmup + plan.measure);
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
@@ -236,7 +237,10 @@ impl RunArguments {
     }
 
     fn report(&self, made: &Made) -> String {
-        let last = made.runs.last().map(|(plan, run)| report::report(plan, run, &self.output.percentiles));
+        let last = made
+            .runs
+            .last()
+            .map(|(plan, run)| report::report(plan, run, &self.output.percentiles, super::terminal::width()));
         let goals = made.goals.iter().flat_map(goal::lines);
         last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
     }

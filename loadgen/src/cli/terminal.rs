@@ -1,30 +1,34 @@
 //! The live view on a terminal, and Ctrl-C.
 
+use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use super::report::span;
-use super::say;
+use super::{colour, say};
+use crate::duel::about;
 use crate::result::percentile;
-use crate::result::table::grouped;
+use crate::result::table::{count, grouped};
+use crate::result::text_table::USUAL_WIDTH;
 use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
-const BAR_WIDTH: usize = 20;
+const BAR_WIDTH: usize = 12;
 /// Columns of the small histogram.
 const HISTOGRAM_WIDTH: usize = 40;
 /// How long a panic waits until the view is cleared.
@@ -60,20 +64,39 @@ pub(super) struct Interrupt {
 struct Screen {
     bar: ProgressBar,
     modes: Arc<OnceLock<Termios>>,
+    /// Held while the terminal is written to.
+    drawn: Arc<Mutex<Drawn>>,
+}
+
+/// Size of the view on the terminal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drawn {
+    lines: usize,
+    /// Columns of the terminal. Every line is filled up with blanks to its end.
+    columns: usize,
+}
+
+impl Drawn {
+    /// Returns the rows that the view has after the terminal got another width: its lines are one long line, which a
+    /// terminal breaks anew.
+    fn rows_at(self, columns: usize) -> usize {
+        (self.lines * self.columns).div_ceil(columns.max(1))
+    }
 }
 
 impl Screen {
     fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), modes: Arc::default() }
+        let bar = ProgressBar::hidden();
+        bar.set_style(style());
+        Self { bar, modes: Arc::default(), drawn: Arc::default() }
     }
 
     /// Shows the view on standard error, where that is a terminal and this process is in its foreground.
     fn show(&self) {
-        if !is_in_foreground() {
+        if !is_in_foreground() || !moves_cursor() {
             return;
         }
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        self.bar.set_length(0);
         if self.bar.is_hidden() {
             return;
         }
@@ -89,9 +112,55 @@ impl Screen {
         }
     }
 
+    /// Shows `text` in place of what is shown.
+    fn draw(&self, text: &str) {
+        let mut drawn = self.adapt();
+        let columns = columns_of(io::stderr()).unwrap_or(USUAL_WIDTH);
+        let lines: Vec<String> = text.lines().map(|line| line.chars().take(columns).collect()).collect();
+        *drawn = Drawn { lines: lines.len(), columns };
+        self.bar.set_message(lines.join("\n"));
+    }
+
+    /// Prints a line above the view, or where there is none on standard error alone.
+    fn say(&self, line: &str) {
+        let _drawn = self.adapt();
+        if self.bar.is_hidden() {
+            say(line);
+        } else if colour::is_on_standard_error() {
+            self.bar.println(colour::painted(line));
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    /// Takes the view off the terminal until something is drawn again.
+    fn erase(&self) {
+        let mut drawn = self.adapt();
+        self.bar.finish_and_clear();
+        *drawn = Drawn::default();
+    }
+
+    /// Erases the view where the terminal has got another width since it was drawn. The library would move the cursor by the
+    /// rows that there were before.
+    fn adapt(&self) -> MutexGuard<'_, Drawn> {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let columns = columns_of(io::stderr()).unwrap_or(drawn.columns);
+        if drawn.lines > 0 && columns != drawn.columns && !self.bar.is_hidden() {
+            let up = match drawn.rows_at(columns) {
+                0 | 1 => String::new(),
+                rows => format!("\u{1b}[{}A", rows - 1),
+            };
+            // Forgets what was drawn.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            let _ = write!(io::stderr(), "{up}\r\u{1b}[J");
+            *drawn = Drawn::default();
+        }
+        drawn
+    }
+
     /// As it was before.
     fn clear(&self) {
-        self.bar.finish_and_clear();
+        self.erase();
         if let Some(modes) = self.modes.get()
             && is_in_foreground()
         {
@@ -104,6 +173,22 @@ impl Screen {
 /// modes back by then.
 fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
+}
+
+/// Returns true where the terminal can move its cursor.
+fn moves_cursor() -> bool {
+    env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
+}
+
+/// Returns the columns of the terminal that `stream` is.
+fn columns_of(stream: impl AsFd) -> Option<usize> {
+    tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Returns the width of printed text: COLUMNS where it is set, else that of the terminal at standard output, else 80.
+pub(super) fn width() -> usize {
+    let given = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
 impl Interrupt {
@@ -152,7 +237,9 @@ fn is_ignored(signal: i32) -> bool {
 #[derive(Debug)]
 pub(super) struct Terminal {
     interrupt: Interrupt,
-    bar: ProgressBar,
+    screen: Screen,
+    /// When the session is expected to end.
+    end: Option<Instant>,
     /// Echoes at some time of the last seconds.
     before: Option<(Instant, u64)>,
     rate: f64,
@@ -168,13 +255,14 @@ impl Terminal {
         if !quiet {
             interrupt.screen.show();
         }
-        let bar = interrupt.screen.bar.clone();
-        if !bar.is_hidden() {
-            clear_on_panic(interrupt.screen.clone());
+        let screen = interrupt.screen.clone();
+        if !screen.bar.is_hidden() {
+            clear_on_panic(screen.clone());
         }
         Self {
             interrupt,
-            bar,
+            screen,
+            end: None,
             before: None,
             rate: 0.0,
             phase: None,
@@ -185,18 +273,18 @@ impl Terminal {
 
     /// Takes the view off the terminal.
     pub(super) fn clear(&self) {
-        self.interrupt.screen.clear();
+        self.screen.clear();
     }
 
     /// Prints above the view, or where there is none on standard error alone.
     pub(super) fn say(&self, line: &str) {
-        if self.bar.is_hidden() { say(line) } else { self.bar.println(line) }
+        self.screen.say(line);
     }
 
     /// Prints notes as [`say`](Self::say) does, while a session has the view.
     pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
-        let bar = self.bar.clone();
-        move |line| if bar.is_hidden() { say(line) } else { bar.println(line) }
+        let screen = self.screen.clone();
+        move |line| screen.say(line)
     }
 
     fn count(&mut self, at: &Snapshot) {
@@ -204,8 +292,8 @@ impl Terminal {
             (self.before, self.rate) = (None, 0.0);
             self.latencies.clear();
             // The view was cleared after the run before, if there was one.
-            if self.bar.is_finished() {
-                self.bar.reset();
+            if self.screen.bar.is_finished() {
+                self.screen.bar.reset();
             }
         }
         self.phase = Some(at.phase);
@@ -240,23 +328,24 @@ fn clear_on_panic(screen: Screen) {
 }
 
 impl Progress for Terminal {
+    fn expect(&mut self, total: Duration) {
+        self.end = Instant::now().checked_add(total);
+    }
+
     fn tick(&mut self, at: &Snapshot) {
-        if self.bar.is_hidden() {
+        if self.screen.bar.is_hidden() {
             return;
         }
         self.count(at);
         if at.phase == Phase::Close {
-            return self.bar.finish_and_clear();
+            return self.screen.erase();
         }
-        self.bar.set_style(style());
-        self.bar.set_prefix(at.phase.name());
-        self.bar.set_length(millis(at.planned).max(1));
-        self.bar.set_position(millis(at.elapsed.min(at.planned)));
-        self.bar.set_message(describe(at, self.rate, &self.latencies));
+        let left = left(at, self.end.map(|end| end.saturating_duration_since(Instant::now())));
+        self.screen.draw(&describe(at, self.rate, left, &self.latencies));
     }
 
     fn second(&mut self, latencies: &Histogram<u32>) {
-        if !self.bar.is_hidden() {
+        if !self.screen.bar.is_hidden() {
             self.latencies = latency_lines(latencies);
         }
     }
@@ -272,20 +361,37 @@ impl Progress for Terminal {
     }
 }
 
-fn describe(at: &Snapshot, rate: f64, latencies: &str) -> String {
+/// Returns the time until the session ends, or until the phase does where that is later or all that is known. `None` where
+/// nobody knows.
+fn left(at: &Snapshot, session: Option<Duration>) -> Option<Duration> {
+    let phase = at.planned.checked_sub(at.elapsed).unwrap_or_default();
+    [session.unwrap_or_default(), phase].into_iter().max().filter(|left| !left.is_zero())
+}
+
+/// The view: a line with a bar, and the latencies.
+fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -> String {
+    let (name, left) =
+        (at.phase.name(), left.map(|left| format!("  {} left", about(left))).unwrap_or_default());
+    let open = grouped(at.open as f64);
     match at.phase {
-        Phase::Start => "waiting for the server".to_owned(),
+        Phase::Start => format!("{name:8} waiting for the server{left}"),
         Phase::Connect => {
-            format!("{} of {} connections", grouped(at.open as f64), grouped(at.connections as f64))
+            let progress = bar(at.open as f64 / at.connections.max(1) as f64);
+            format!("{name:8} {progress} {open} of {}{left}", count(at.connections, "connection"))
         }
-        _ => format!(
-            "{:.1} s  {} connections  {} msg/s  {} errors{latencies}",
-            at.elapsed.as_secs_f64(),
-            grouped(at.open as f64),
-            grouped(rate),
-            grouped(at.errors as f64),
-        ),
+        _ => {
+            let progress = bar(at.elapsed.as_secs_f64() / at.planned.as_secs_f64());
+            let (rate, seconds) = (grouped(rate), at.elapsed.as_secs_f64());
+            let (open, errors) = (count(at.open, "connection"), count(at.errors, "error"));
+            format!("{name:8} {progress} {seconds:.1} s{left}  {rate} msg/s  {open}  {errors}{latencies}")
+        }
     }
+}
+
+/// A bar of which this share is full; of no number, and beyond 1, all of it.
+fn bar(share: f64) -> String {
+    let full = ((share.min(1.0) * BAR_WIDTH as f64) as usize).min(BAR_WIDTH);
+    "█".repeat(full) + &"░".repeat(BAR_WIDTH - full)
 }
 
 /// Percentiles and the shape of the last second's latencies.
@@ -322,14 +428,11 @@ fn columns(histogram: &Histogram<u32>, width: usize) -> String {
     counts.iter().map(|count| BLOCKS[(count * full).div_ceil(most) as usize]).collect()
 }
 
+/// The view is drawn by one call: the library draws at most twenty times a second, and what it leaves out would not be where
+/// it is expected to be.
 fn style() -> ProgressStyle {
-    let template = format!("{{prefix:8}} {{bar:{BAR_WIDTH}}} {{msg}}");
     // The template is constant: it is right, or the default does as well.
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -360,7 +463,10 @@ mod tests {
     fn on(screen: &InMemoryTerm) -> Terminal {
         let interrupt = Interrupt { wish: Arc::default(), screen: Screen::hidden() };
         let terminal = Terminal::new(interrupt, true);
-        terminal.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
+        terminal
+            .screen
+            .bar
+            .set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
         terminal
     }
 
@@ -380,6 +486,32 @@ mod tests {
         assert_eq!(seen.lines().count(), 3, "{seen}");
         terminal.clear();
         assert_eq!(screen.contents(), "");
+    }
+
+    #[test]
+    fn time_left_is_that_of_the_session_or_of_the_phase() {
+        let at = snapshot(Phase::Measure);
+        let seconds =
+            |session: Option<u64>| left(&at, session.map(Duration::from_secs)).map(|d| d.as_millis());
+        assert_eq!([None, Some(0), Some(60)].map(seconds), [Some(8500), Some(8500), Some(60_000)]);
+        let unknown = Snapshot { planned: Duration::ZERO, ..at };
+        assert_eq!(left(&unknown, None), None);
+        assert!(describe(&at, 1.0, left(&at, None), "").contains("1.5 s  9 s left  1 msg/s"));
+    }
+
+    #[test]
+    fn rows_of_a_view_change_with_the_width() {
+        let drawn = Drawn { lines: 3, columns: 120 };
+        assert_eq!([120, 80, 40, 240, 0].map(|columns| drawn.rows_at(columns)), [3, 5, 9, 2, 360]);
+    }
+
+    #[test]
+    fn nothing_is_shown_before_something_is_known() {
+        let screen = InMemoryTerm::new(24, 100);
+        let terminal = on(&screen);
+        assert_eq!(screen.contents(), "");
+        terminal.say("a line");
+        assert_eq!(screen.contents(), "a line");
     }
 
     #[test]

@@ -93,7 +93,15 @@ impl Comparison {
         {
             collected.left_out.push(format!("{}: only in the earlier session.", scenario.name));
         }
-        collected.judge(false)
+        let mut comparison = collected.judge(false);
+        if base == new {
+            // No statistics are needed to tell, and few runs would leave it open.
+            for judgement in comparison.judgements.iter_mut().filter(|judgement| judgement.verdict.is_some())
+            {
+                judgement.verdict = Some(Verdict::Unchanged);
+            }
+        }
+        comparison
     }
 
     /// The verdict over all judged metrics; `None` where none was judged.
@@ -254,6 +262,14 @@ mod tests {
         assert!(!comparison.interleaved);
         assert_eq!(find(&comparison, Metric::ServerCpu).verdict, Some(Verdict::Regressed));
         assert_eq!(comparison.left_out, ["text: only in the newer session."]);
+    }
+
+    #[test]
+    fn a_session_against_itself_is_unchanged() {
+        let session = duel(1, 1.5);
+        let comparison = Comparison::of_sessions(&session, &session, &default_thresholds);
+        assert_eq!(comparison.overall(), Some(Verdict::Unchanged));
+        assert!(comparison.judgements.iter().all(|judgement| (judgement.ratio - 1.0).abs() < 1e-9));
     }
 
     #[test]

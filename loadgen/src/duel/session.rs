@@ -37,6 +37,7 @@ pub fn measure(
 ) -> Result<Session, DuelError> {
     let (start, began) = (Utc::now(), Instant::now());
     let subjects = options.servers.each_ref().map(|server| Subject::of_command(&server.command));
+    progress.expect(options.duration());
     let repeats = Repeats::new(execute, options.runs() as usize, name);
     let mut pairs = Pairs { options, progress, notes, subjects, repeats, runs: Vec::new() };
     let loads = pairs.loads()?;
