@@ -1,17 +1,18 @@
 //! The live view on a terminal, and Ctrl-C.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,9 +29,9 @@ use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
-const BAR_WIDTH: usize = 12;
+const BAR_WIDTH: usize = 20;
 /// Columns of the small histogram.
-const HISTOGRAM_WIDTH: usize = 40;
+const HISTOGRAM_WIDTH: usize = 30;
 /// How long a panic waits until the view is cleared.
 const CLEARING: Duration = Duration::from_millis(500);
 /// Heights of a column.
@@ -59,114 +60,137 @@ pub(super) struct Interrupt {
     screen: Screen,
 }
 
-/// The view, and the terminal's modes as they were before it.
-#[derive(Clone, Debug)]
+/// The view at the bottom of a terminal, shared by all who print while there is one.
+///
+/// Lines end where their text ends: what is filled up to the margin is broken anew wherever the terminal gets narrower, and
+/// cannot be found again.
+#[derive(Clone, Debug, Default)]
 struct Screen {
-    bar: ProgressBar,
-    modes: Arc<OnceLock<Termios>>,
-    /// Held while the terminal is written to.
-    drawn: Arc<Mutex<Drawn>>,
+    view: Arc<Mutex<View>>,
 }
 
-/// Size of the view on the terminal.
-#[derive(Clone, Copy, Debug, Default)]
-struct Drawn {
-    lines: usize,
-    /// Columns of the terminal. Every line is filled up with blanks to its end.
-    columns: usize,
+#[derive(Default)]
+struct View {
+    /// The terminal; `None` where there is no view.
+    terminal: Option<Box<dyn Write + Send>>,
+    /// The lines shown, cut for the terminal.
+    lines: Vec<String>,
+    /// The terminal's modes before something was shown.
+    modes: Option<Termios>,
 }
 
-impl Drawn {
-    /// Returns the rows that the view has after the terminal got another width: its lines are one long line, which a
-    /// terminal breaks anew.
-    fn rows_at(self, columns: usize) -> usize {
-        (self.lines * self.columns).div_ceil(columns.max(1))
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("lines", &self.lines).finish_non_exhaustive()
+    }
+}
+
+/// Erases from the cursor to the end of the screen.
+const TO_END: &str = "\u{1b}[J";
+
+impl View {
+    /// Returns what moves the cursor to the first row of the view, in a terminal of so many columns: a narrower one has
+    /// broken long lines.
+    fn to_first_row(&self, columns: usize) -> String {
+        let rows = |line: &String| line.chars().count().div_ceil(columns.max(1)).max(1);
+        match self.lines.iter().map(rows).sum::<usize>() {
+            0 => String::new(),
+            1 => "\r".to_owned(),
+            rows => format!("\r\u{1b}[{}A", rows - 1),
+        }
+    }
+
+    /// Returns what shows the lines from the first column on.
+    fn shown(&self) -> String {
+        self.lines.join("\u{1b}[K\r\n") + TO_END
+    }
+
+    /// Writes all at once, so that nothing comes between. A terminal that is gone shows nothing.
+    fn write(&mut self, text: &str) {
+        if let Some(terminal) = &mut self.terminal {
+            let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
+        }
+    }
+
+    /// Keeps the terminal from echoing ^C, which would move the cursor: what is above it could not be cleared any more.
+    fn silence_echo(&mut self) {
+        if self.modes.is_some() || !is_in_foreground() {
+            return;
+        }
+        let Ok(modes) = tcgetattr(io::stderr()) else { return };
+        if modes.local_modes.contains(LocalModes::ECHOCTL) {
+            let mut silent = modes.clone();
+            silent.local_modes.remove(LocalModes::ECHOCTL);
+            // Where it fails the view is less tidy, and that is all.
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &silent);
+        }
+        self.modes = Some(modes);
     }
 }
 
 impl Screen {
-    fn hidden() -> Self {
-        let bar = ProgressBar::hidden();
-        bar.set_style(style());
-        Self { bar, modes: Arc::default(), drawn: Arc::default() }
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows the view on standard error, where that is a terminal and this process is in its foreground.
+    /// Allows a view on standard error, where that is a terminal that can move its cursor and this process is in its
+    /// foreground.
     fn show(&self) {
-        if !is_in_foreground() || !moves_cursor() {
-            return;
+        if is_in_foreground() && moves_cursor() {
+            self.lock().terminal = Some(Box::new(io::stderr()));
         }
-        self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        if self.bar.is_hidden() {
-            return;
-        }
-        // The ^C that a terminal echoes would move the cursor, and what is above it could not be cleared any more.
-        if let Ok(modes) = tcgetattr(io::stderr()) {
-            let mut silent = modes.clone();
-            silent.local_modes.remove(LocalModes::ECHOCTL);
-            let modes = self.modes.get_or_init(|| modes);
-            if modes.local_modes.contains(LocalModes::ECHOCTL) {
-                // Where it fails the view is less tidy, and that is all.
-                let _ = tcsetattr(io::stderr(), OptionalActions::Now, &silent);
-            }
-        }
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.lock().terminal.is_none()
     }
 
     /// Shows `text` in place of what is shown.
     fn draw(&self, text: &str) {
-        let mut drawn = self.adapt();
-        let columns = columns_of(io::stderr()).unwrap_or(USUAL_WIDTH);
-        let lines: Vec<String> = text.lines().map(|line| line.chars().take(columns).collect()).collect();
-        *drawn = Drawn { lines: lines.len(), columns };
-        self.bar.set_message(lines.join("\n"));
+        let (mut view, columns) = (self.lock(), screen_width());
+        view.silence_echo();
+        let first = view.to_first_row(columns);
+        // Behind the last column a terminal may or may not begin another row.
+        let most = columns.saturating_sub(1).max(1);
+        view.lines = text.lines().map(|line| line.chars().take(most).collect()).collect();
+        let shown = view.shown();
+        view.write(&(first + &shown));
     }
 
     /// Prints a line above the view, or where there is none on standard error alone.
     fn say(&self, line: &str) {
-        let _drawn = self.adapt();
-        if self.bar.is_hidden() {
-            say(line);
-        } else if colour::is_on_standard_error() {
-            self.bar.println(colour::painted(line));
-        } else {
-            self.bar.println(line);
+        let mut view = self.lock();
+        if view.terminal.is_none() {
+            return say(line);
         }
+        let line = if colour::is_on_standard_error() { colour::painted(line) } else { line.to_owned() };
+        let (first, shown) = (view.to_first_row(screen_width()), view.shown());
+        view.write(&format!("{first}{TO_END}{line}\r\n{shown}"));
     }
 
     /// Takes the view off the terminal until something is drawn again.
     fn erase(&self) {
-        let mut drawn = self.adapt();
-        self.bar.finish_and_clear();
-        *drawn = Drawn::default();
-    }
-
-    /// Erases the view where the terminal has got another width since it was drawn. The library would move the cursor by the
-    /// rows that there were before.
-    fn adapt(&self) -> MutexGuard<'_, Drawn> {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        let columns = columns_of(io::stderr()).unwrap_or(drawn.columns);
-        if drawn.lines > 0 && columns != drawn.columns && !self.bar.is_hidden() {
-            let up = match drawn.rows_at(columns) {
-                0 | 1 => String::new(),
-                rows => format!("\u{1b}[{}A", rows - 1),
-            };
-            // Forgets what was drawn.
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            let _ = write!(io::stderr(), "{up}\r\u{1b}[J");
-            *drawn = Drawn::default();
+        let mut view = self.lock();
+        let first = view.to_first_row(screen_width());
+        if !mem::take(&mut view.lines).is_empty() {
+            view.write(&(first + TO_END));
         }
-        drawn
     }
 
-    /// As it was before.
+    /// Leaves the terminal as it was before.
     fn clear(&self) {
         self.erase();
-        if let Some(modes) = self.modes.get()
+        if let Some(modes) = self.lock().modes.take()
             && is_in_foreground()
         {
-            let _ = tcsetattr(io::stderr(), OptionalActions::Now, modes);
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &modes);
         }
     }
+}
+
+/// Returns the width of the terminal at standard error.
+fn screen_width() -> usize {
+    columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
 }
 
 /// Whether the terminal is ours. Another process's the kernel would stop us for setting (SIGTTOU), and a shell has put its own
@@ -194,7 +218,7 @@ pub(super) fn width() -> usize {
 impl Interrupt {
     /// Catches the signals from now on.
     pub(super) fn catch() -> io::Result<Self> {
-        let interrupt = Self { wish: Arc::default(), screen: Screen::hidden() };
+        let interrupt = Self { wish: Arc::default(), screen: Screen::default() };
         let ending = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // A third signal ends the program also where the second waits for a terminal that takes nothing.
@@ -256,7 +280,7 @@ impl Terminal {
             interrupt.screen.show();
         }
         let screen = interrupt.screen.clone();
-        if !screen.bar.is_hidden() {
+        if !screen.is_hidden() {
             clear_on_panic(screen.clone());
         }
         Self {
@@ -291,10 +315,6 @@ impl Terminal {
         if self.phase != Some(at.phase) && matches!(at.phase, Phase::Start | Phase::Connect | Phase::Warmup) {
             (self.before, self.rate) = (None, 0.0);
             self.latencies.clear();
-            // The view was cleared after the run before, if there was one.
-            if self.screen.bar.is_finished() {
-                self.screen.bar.reset();
-            }
         }
         self.phase = Some(at.phase);
         let (since, received) = *self.before.get_or_insert((Instant::now(), at.received));
@@ -316,7 +336,7 @@ impl Drop for Terminal {
 fn clear_on_panic(screen: Screen) {
     let message = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        // The library draws nothing on a thread that panics. Bounded, for that thread may hold the view.
+        // Bounded, for the thread that panics may hold the view.
         let (screen, (done, cleared)) = (screen.clone(), mpsc::channel());
         thread::spawn(move || {
             screen.clear();
@@ -333,7 +353,7 @@ impl Progress for Terminal {
     }
 
     fn tick(&mut self, at: &Snapshot) {
-        if self.screen.bar.is_hidden() {
+        if self.screen.is_hidden() {
             return;
         }
         self.count(at);
@@ -345,7 +365,7 @@ impl Progress for Terminal {
     }
 
     fn second(&mut self, latencies: &Histogram<u32>) {
-        if !self.screen.bar.is_hidden() {
+        if !self.screen.is_hidden() {
             self.latencies = latency_lines(latencies);
         }
     }
@@ -383,7 +403,8 @@ fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -
             let progress = bar(at.elapsed.as_secs_f64() / at.planned.as_secs_f64());
             let (rate, seconds) = (grouped(rate), at.elapsed.as_secs_f64());
             let (open, errors) = (count(at.open, "connection"), count(at.errors, "error"));
-            format!("{name:8} {progress} {seconds:.1} s{left}  {rate} msg/s  {open}  {errors}{latencies}")
+            let counts = format!("{:8} {rate} msg/s  {open}  {errors}", "");
+            format!("{name:8} {progress} {seconds:.1} s{left}\n{counts}{latencies}")
         }
     }
 }
@@ -428,13 +449,6 @@ fn columns(histogram: &Histogram<u32>, width: usize) -> String {
     counts.iter().map(|count| BLOCKS[(count * full).div_ceil(most) as usize]).collect()
 }
 
-/// The view is drawn by one call: the library draws at most twenty times a second, and what it leaves out would not be where
-/// it is expected to be.
-fn style() -> ProgressStyle {
-    // The template is constant: it is right, or the default does as well.
-    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
 #[cfg(test)]
 mod tests {
     use indicatif::{InMemoryTerm, TermLike};
@@ -460,13 +474,22 @@ mod tests {
         }
     }
 
+    struct Memory(InMemoryTerm);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write_str(std::str::from_utf8(bytes).expect("UTF-8")).map(|()| bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::hidden() };
+        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::default() };
         let terminal = Terminal::new(interrupt, true);
-        terminal
-            .screen
-            .bar
-            .set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
+        terminal.screen.lock().terminal = Some(Box::new(Memory(screen.clone())));
         terminal
     }
 
@@ -483,7 +506,8 @@ mod tests {
         {
             assert!(seen.contains(part), "{part} not in:\n{seen}");
         }
-        assert_eq!(seen.lines().count(), 3, "{seen}");
+        assert_eq!(seen.lines().count(), 4, "{seen}");
+        assert!(seen.lines().all(|line| line.chars().count() <= 64), "{seen}");
         terminal.clear();
         assert_eq!(screen.contents(), "");
     }
@@ -496,13 +520,16 @@ mod tests {
         assert_eq!([None, Some(0), Some(60)].map(seconds), [Some(8500), Some(8500), Some(60_000)]);
         let unknown = Snapshot { planned: Duration::ZERO, ..at };
         assert_eq!(left(&unknown, None), None);
-        assert!(describe(&at, 1.0, left(&at, None), "").contains("1.5 s  9 s left  1 msg/s"));
+        assert!(describe(&at, 1.0, left(&at, None), "").contains("1.5 s  9 s left\n"));
     }
 
     #[test]
     fn rows_of_a_view_change_with_the_width() {
-        let drawn = Drawn { lines: 3, columns: 120 };
-        assert_eq!([120, 80, 40, 240, 0].map(|columns| drawn.rows_at(columns)), [3, 5, 9, 2, 360]);
+        let lines = ["x".repeat(60), String::new(), "x".repeat(20)].to_vec();
+        let view = View { lines, ..View::default() };
+        let up = [80, 60, 30, 19].map(|columns| view.to_first_row(columns));
+        assert_eq!(up, ["\r\u{1b}[2A", "\r\u{1b}[2A", "\r\u{1b}[3A", "\r\u{1b}[6A"]);
+        assert_eq!(View::default().to_first_row(80), "");
     }
 
     #[test]
@@ -512,6 +539,12 @@ mod tests {
         assert_eq!(screen.contents(), "");
         terminal.say("a line");
         assert_eq!(screen.contents(), "a line");
+        terminal.screen.draw("one\ntwo");
+        terminal.say("another");
+        terminal.screen.draw("three");
+        assert_eq!(screen.contents(), "a line\nanother\nthree");
+        terminal.clear();
+        assert_eq!(screen.contents(), "a line\nanother");
     }
 
     #[test]
