@@ -173,8 +173,8 @@ pub(crate) fn own_groups(membership: &str, mounts: &str, controller: &str) -> Ve
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// Returns the mount point of a hierarchy and the control group's path below it, where a line of `mountinfo`
-/// describes the hierarchy.
+/// Returns the mount point of a hierarchy and the control group's path below it, where a line of
+/// `mountinfo` describes the hierarchy.
 fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<(PathBuf, PathBuf)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');

@@ -1,7 +1,8 @@
 //! Reading of files that the user names.
 //!
-//! A FIFO blocks whoever opens it until somebody writes, a device may never end, and some act when they are opened. So the
-//! file is opened without blocking, and what was opened is examined: between two looks at a name it may become another file.
+//! A FIFO blocks whoever opens it until somebody writes, a device may never end, and some act when
+//! they are opened. So the file is opened without blocking, and what was opened is examined:
+//! between two looks at a name it may become another file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

@@ -12,6 +12,7 @@ use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
 use crate::machine::Machine;
 use crate::result::SessionKind;
+use crate::result::table::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,7 +64,10 @@ impl AaArguments {
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         if fewest < MIN_RECORDED {
-            lines.push(format!("only {fewest} valid pairs: noise needs at least {MIN_RECORDED}"));
+            lines.push(format!(
+                "only {}: noise needs at least {MIN_RECORDED}",
+                count(fewest as u64, "valid pair")
+            ));
         }
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         keep(&document, self.session.results(), output.as_mut(), &lines.join("\n"), to_error)?;

@@ -1,7 +1,8 @@
 //! Colour of the words that a reader looks for, on a terminal.
 //!
-//! The texts themselves have none, so that what is stored, piped or compared is the same everywhere. Whether a stream takes
-//! colour is for `anstream` to decide: a terminal that is not `dumb`, unless NO_COLOR is set; always with CLICOLOR_FORCE.
+//! The texts themselves have none, so that what is stored, piped or compared is the same
+//! everywhere. Whether a stream takes colour is for `anstream` to decide: a terminal that is not
+//! `dumb`, unless NO_COLOR is set; always with CLICOLOR_FORCE.
 
 use std::fmt::Write as _;
 use std::io;

@@ -108,7 +108,8 @@ impl DoctorArguments {
 /// Columns before what was seen.
 const INDENT: usize = 22;
 
-/// The worst first; each with its reason and remedy where it has some. A remedy is not wrapped: it is a command to copy.
+/// The worst first; each with its reason and remedy where it has some. A remedy is not wrapped: it
+/// is a command to copy.
 fn table(findings: &[Finding], quiet: bool, width: usize) -> String {
     let mut text = String::new();
     for finding in findings.iter().filter(|finding| !(quiet && finding.severity == Severity::Fine)) {

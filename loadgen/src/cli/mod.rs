@@ -100,7 +100,8 @@ enum Command {
     Suite(SuiteArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
     Echo(EchoArguments),
-    /// Say what on this machine would spoil a measurement, and the command that mends it. Changes nothing.
+    /// Report everything on this machine that would invalidate a measurement, and the command that
+    /// fixes it. Changes nothing.
     Doctor(DoctorArguments),
     /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or inconclusive.
     Duel(Box<DuelArguments>),

@@ -13,7 +13,7 @@ use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
 use crate::machine::Machine;
-use crate::result::table::{reasons, repeated_runs};
+use crate::result::table::{count, reasons, repeated_runs};
 use crate::result::{Document, SessionKind, Store, Transport};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
@@ -178,7 +178,8 @@ impl PairsArguments {
         })
     }
 
-    /// Checks that the processors may be used and that the session can be stored, before anything is measured.
+    /// Checks that the processors may be used and that the session can be stored, before anything
+    /// is measured.
     pub(super) fn check(&self, machine: &Machine) -> Result<(), Failure> {
         check_own_cpus([("--cpus", self.load.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())])?;
         self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
@@ -196,8 +197,8 @@ fn announce(options: &Options) {
         cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     };
     say(&format!(
-        "{} pairs, each {phases}, a fresh server for every run: about {}",
-        options.pairs,
+        "{}, each {phases}, a fresh server for every run: about {}",
+        count(options.pairs.into(), "pair"),
         about(options.duration())
     ));
     let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.cpus));

@@ -11,6 +11,7 @@ use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Recor
 use crate::compare::table::percent;
 use crate::compare::{Metric, Threshold, ThresholdSource};
 use crate::regular;
+use crate::result::table::count;
 use crate::result::text_table::TextTable;
 use crate::result::{Document, Scenario, parse};
 
@@ -61,8 +62,8 @@ impl ProofArguments {
         let recording = Recording::of(sessions).map_err(|found| error(&found))?;
         let proof = recording.prove(self.pairs as usize, self.draws as usize, &thresholds);
         if proof.any_false.blocks.of == 0 {
-            let (pairs, block) = (proof.pairs, self.pairs);
-            return Err(error(&format!("{pairs} valid pairs of identical servers make no block of {block}")));
+            let (pairs, block) = (count(proof.pairs as u64, "valid pair"), self.pairs);
+            return Err(error(&format!("{pairs} of identical servers: fewer than a block of {block}")));
         }
         let mut output = self.json.as_deref().map(open_output).transpose()?;
         let to_error = output.as_ref().is_some_and(super::output::Output::is_standard);
@@ -124,13 +125,15 @@ fn missed(proof: &Proof) -> Vec<String> {
 }
 
 fn text(proof: &Proof, width: usize) -> String {
-    let (runs, pairs, block) = (proof.runs, proof.pairs, proof.block);
+    let (runs, pairs) = (count(proof.runs as u64, "run"), count(proof.pairs as u64, "pair"));
+    let block = proof.block;
     let mut lines = vec![
         format!(
-            "{runs} runs recorded ({} attempts put aside because something else ran), {} pairs left out as invalid",
-            proof.repeated, proof.spoiled
+            "{runs} recorded ({} put aside because something else ran), {} left out as invalid",
+            count(proof.repeated as u64, "attempt"),
+            count(proof.spoiled as u64, "pair")
         ),
-        format!("identical servers: {pairs} pairs, as duels of {block}: any metric called changed in"),
+        format!("identical servers: {pairs}, as duels of {block}: any metric called changed in"),
         format!("  {}", rate(&proof.any_false)),
         String::new(),
         metrics(&proof.metrics, width),
@@ -211,9 +214,9 @@ fn slowed_text(slowed: &OfSlowed, width: usize) -> String {
         ]);
     }
     format!(
-        "{}: {} pairs against a server that was really slowed\n{}",
+        "{}: {} against a server that was really slowed\n{}",
         slowed.tag,
-        slowed.pairs,
+        count(slowed.pairs as u64, "pair"),
         table.text(width)
     )
 }

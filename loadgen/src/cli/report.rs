@@ -13,7 +13,9 @@ use crate::run::Plan;
 /// From so many connections on the growth of the server's memory is theirs.
 const MANY_CONNECTIONS: u32 = 1000;
 
-/// What one run measured, in a dozen lines of at most `width` columns; sentences below them are whole. `percentiles` are those of the latency to show, 0 to 100; none: the usual ones.
+/// Returns the figures of one run in a dozen lines of at most `width` columns, and its notes as
+/// whole lines below. `percentiles` are those of the latency to show, 0 to 100; none: the usual
+/// ones.
 pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64], width: usize) -> String {
     let mut lines = vec![line("rate", &rate(plan, run)), line("latency", &bounded_latency(run, percentiles))];
     if plan.rate_per_s.is_some() {

@@ -9,6 +9,7 @@ use super::selection::SelectionArguments;
 use super::{Failure, compare, print_line, print_plain, terminal};
 use crate::compare::table::{self, percent};
 use crate::compare::{Metric, noise::Noise};
+use crate::result::table::count;
 use crate::result::text_table::{TextTable, wrapped};
 use crate::result::{Document, SessionKind, Stored};
 use crate::subject::Subject;
@@ -89,8 +90,13 @@ fn head(stored: &Stored) -> Vec<String> {
         stored.path.display().to_string(),
         format!("  measured   {}, {:.0} s{tag}", session.start, session.duration_ns as f64 / 1e9),
         format!(
-            "  machine    {} ({}, {} cores, {} threads, {}, Linux {})",
-            machine.id, machine.cpu, machine.cores, machine.threads, machine.virtualisation, machine.kernel
+            "  machine    {} ({}, {}, {}, {}, Linux {})",
+            machine.id,
+            machine.cpu,
+            count(machine.cores.into(), "core"),
+            count(machine.threads.into(), "thread"),
+            machine.virtualisation,
+            machine.kernel
         ),
         format!(
             "  generator  {} {} (commit {}, {}, engine {})",
@@ -122,7 +128,7 @@ fn short(commit: Option<&str>) -> &str {
     commit.map_or("unknown", |commit| commit.get(..12).unwrap_or(commit))
 }
 
-/// What `aa` recorded.
+/// Returns the noise that `aa` recorded.
 pub(super) fn noise_table(document: &Document, width: usize) -> String {
     let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
     let noises: Vec<Noise> =

@@ -32,7 +32,7 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
 /// Columns of the small histogram.
 const HISTOGRAM_WIDTH: usize = 30;
-/// How long a panic waits until the view is cleared.
+/// Longest time that a panic waits until the view is cleared.
 const CLEARING: Duration = Duration::from_millis(500);
 /// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -56,14 +56,14 @@ pub(super) fn interrupted_code() -> u8 {
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     wish: Arc<AtomicBool>,
-    /// What is taken off the terminal before the second signal ends the program.
+    /// The view, which is taken off the terminal before the second signal ends the program.
     screen: Screen,
 }
 
 /// The view at the bottom of a terminal, shared by all who print while there is one.
 ///
-/// Lines end where their text ends: what is filled up to the margin is broken anew wherever the terminal gets narrower, and
-/// cannot be found again.
+/// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
+/// terminal gets narrower, and cannot be found again.
 #[derive(Clone, Debug, Default)]
 struct Screen {
     view: Arc<Mutex<View>>,
@@ -89,8 +89,8 @@ impl fmt::Debug for View {
 const TO_END: &str = "\u{1b}[J";
 
 impl View {
-    /// Returns what moves the cursor to the first row of the view, in a terminal of so many columns: a narrower one has
-    /// broken long lines.
+    /// Returns what moves the cursor to the first row of the view, in a terminal of so many
+    /// columns: a narrower one has broken long lines.
     fn to_first_row(&self, columns: usize) -> String {
         let rows = |line: &String| line.chars().count().div_ceil(columns.max(1)).max(1);
         match self.lines.iter().map(rows).sum::<usize>() {
@@ -112,7 +112,8 @@ impl View {
         }
     }
 
-    /// Keeps the terminal from echoing ^C, which would move the cursor: what is above it could not be cleared any more.
+    /// Keeps the terminal from echoing ^C, which would move the cursor: what is above it could not
+    /// be cleared any more.
     fn silence_echo(&mut self) {
         if self.modes.is_some() || !is_in_foreground() {
             return;
@@ -133,8 +134,8 @@ impl Screen {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Allows a view on standard error, where that is a terminal that can move its cursor and this process is in its
-    /// foreground.
+    /// Allows a view on standard error, where that is a terminal that can move its cursor and this
+    /// process is in its foreground.
     fn show(&self) {
         if is_in_foreground() && moves_cursor() {
             self.lock().terminal = Some(Box::new(io::stderr()));
@@ -193,8 +194,8 @@ fn screen_width() -> usize {
     columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
 }
 
-/// Whether the terminal is ours. Another process's the kernel would stop us for setting (SIGTTOU), and a shell has put its own
-/// modes back by then.
+/// Returns true where this process is in the foreground of the terminal. The kernel stops others
+/// that set its modes (SIGTTOU), and a shell has put its own modes back by then.
 fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
 }
@@ -209,7 +210,8 @@ fn columns_of(stream: impl AsFd) -> Option<usize> {
     tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// Returns the width of printed text: COLUMNS where it is set, else that of the terminal at standard output, else 80.
+/// Returns the width of printed text: COLUMNS where it is set, else that of the terminal at
+/// standard output, else 80.
 pub(super) fn width() -> usize {
     let given = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
     given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
@@ -262,7 +264,7 @@ fn is_ignored(signal: i32) -> bool {
 pub(super) struct Terminal {
     interrupt: Interrupt,
     screen: Screen,
-    /// When the session is expected to end.
+    /// Expected end of the session.
     end: Option<Instant>,
     /// Echoes at some time of the last seconds.
     before: Option<(Instant, u64)>,
@@ -381,8 +383,8 @@ impl Progress for Terminal {
     }
 }
 
-/// Returns the time until the session ends, or until the phase does where that is later or all that is known. `None` where
-/// nobody knows.
+/// Returns the time until the session ends, or until the phase does where that is later or all that
+/// is known. `None` where nobody knows.
 fn left(at: &Snapshot, session: Option<Duration>) -> Option<Duration> {
     let phase = at.planned.checked_sub(at.elapsed).unwrap_or_default();
     [session.unwrap_or_default(), phase].into_iter().max().filter(|left| !left.is_zero())

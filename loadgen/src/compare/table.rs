@@ -9,7 +9,8 @@ use crate::result::text_table::TextTable;
 /// So many metrics are named in the headline.
 const NAMED: usize = 3;
 
-/// The verdict in a line, the metrics as a table of at most `width` columns, and what is to be said about them.
+/// The verdict in a line, the metrics as a table of at most `width` columns, and what is to be said
+/// about them.
 #[must_use]
 pub fn text(comparison: &Comparison, width: usize) -> String {
     let mut lines = vec![headline(comparison)];

@@ -18,9 +18,9 @@ pub(super) struct Activity {
     steal: Option<u64>,
     /// Ticks of all processors.
     ticks: u64,
-    /// How often processors were slowed down because of their heat.
+    /// Number of times that processors were slowed down because of their heat.
     throttled: Option<u64>,
-    /// How often this process's control group had used up its quota.
+    /// Number of periods in which a control group of this process had used up its quota.
     quota_used_up: Option<u64>,
     /// Time in which each disk was busy, ms; `None` where the kernel does not say.
     disks: Option<BTreeMap<String, u64>>,
@@ -71,8 +71,8 @@ impl Activity {
         Some(self.quota_used_up?.saturating_sub(before.quota_used_up?))
     }
 
-    /// Share of the time since `before` in which the busiest disk was busy. `None` where no time has passed, or
-    /// the kernel does not say.
+    /// Share of the time since `before` in which the busiest disk was busy. `None` where no time
+    /// has passed, or the kernel does not say.
     pub(super) fn disk_busy_since(&self, before: &Self) -> Option<f64> {
         let (then, seconds) = (before.disks.as_ref()?, self.uptime - before.uptime);
         let busy = |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
@@ -142,8 +142,8 @@ impl ControlGroup {
     }
 }
 
-/// Returns this process's control groups and all around them: a quota of any of them binds. `None` where the
-/// kernel does not say.
+/// Returns this process's control groups and all around them: a quota of any of them binds. `None`
+/// where the kernel does not say.
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
     let groups = own_groups(&membership, &mounts, "cpu");

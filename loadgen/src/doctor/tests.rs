@@ -224,7 +224,7 @@ fn processors_that_are_shared() {
     assert_found(
         &after("smt", "smt", &one_core),
         Hint,
-        "2 processors on 1 cores (such as 0-1)",
+        "2 processors on 1 core (such as 0-1)",
         "smt/control",
     );
     let found = after_with("smt-overlap", "smt", &one_core, &both(&[1], &[0]));

@@ -474,7 +474,7 @@ mod tests {
             let session = session(&options(8, Fixed::Off), &wrong(attempts), &mut Silent).expect("made");
             let document = session.document;
             let fault = session.fault.expect("an error").to_string();
-            assert_eq!(fault, "echo, side A, pair 2: 1 echoes were not what was sent");
+            assert_eq!(fault, "echo, side A, pair 2: 1 echo was not what was sent");
             let mark = "echo, side A, pair 2: 1 echoes were not what was sent.".to_owned();
             assert!(document.session.marks.contains(&mark), "{:?}", document.session.marks);
             // All other pairs are there. A pair that stays wrong is stored and replaced.

@@ -319,7 +319,11 @@ fn broken(run: &Run) -> Vec<String> {
 }
 
 fn wrong_echoes(count: u64) -> String {
-    format!("{count} echoes were not what was sent")
+    if count == 1 {
+        "1 echo was not what was sent".to_owned()
+    } else {
+        format!("{count} echoes were not what was sent")
+    }
 }
 
 /// Returns true where another attempt would fail in the same way.

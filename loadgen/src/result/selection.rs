@@ -122,9 +122,9 @@ impl Store {
         Ok((found, unreadable))
     }
 
-    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that name alone (which may lie
-    /// below the root), or else all stored ones whose commit begins with it, that have it as tag or suite, or whose commit
-    /// is what git makes of it; `last` means all.
+    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
+    /// name alone (which may lie below the root), or else all stored ones whose commit begins with
+    /// it, that have it as tag or suite, or whose commit is what git makes of it; `last` means all.
     ///
     /// # Errors
     /// [`SelectionError`].

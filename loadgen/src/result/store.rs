@@ -134,7 +134,8 @@ impl Store {
     /// Reads the document in the file at `path`.
     ///
     /// # Errors
-    /// When the file cannot be read, is no regular file, is truncated, has other content, or was written by a newer program.
+    /// When the file cannot be read, is no regular file, is truncated, has other content, or was
+    /// written by a newer program.
     pub fn load(path: &Path) -> Result<Document, StoreError> {
         let text = regular::text(path).map_err(io_error("read", path))?;
         parse(&text, path)

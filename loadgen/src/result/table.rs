@@ -97,7 +97,7 @@ pub(crate) fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Ve
 /// One line per invalid run and per interrupted session.
 fn invalid_reasons(document: &Document) -> Vec<String> {
     let of_runs = document.runs.iter().filter(|run| !run.valid).map(|run| {
-        format!("INVALID {} (round {}): {}", run.scenario, run.pair + 1, run.invalid_reasons.join(" "))
+        format!("INVALID {} (round {}): {}", run.scenario, run.pair + 1, run.invalid_reasons.join("; "))
     });
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
     let interrupted =

@@ -9,8 +9,8 @@ const SHORTEST_NAME: usize = 8;
 /// Marks a name that was cut.
 const CUT: char = '…';
 
-/// A table without lines around its cells, to be copied into text. Where it is too wide it has fewer columns: a wrapped
-/// line of figures cannot be read.
+/// A table without lines around its cells, to be copied into text. Where it is too wide it has
+/// fewer columns: a wrapped line of figures cannot be read.
 #[derive(Debug)]
 pub(crate) struct TextTable {
     header: Vec<String>,
@@ -39,7 +39,8 @@ impl TextTable {
         self.rows.is_empty()
     }
 
-    /// Returns the table in at most `width` columns of text, and below it the names of the columns that are left out.
+    /// Returns the table in at most `width` columns of text, and below it the names of the columns
+    /// that are left out.
     pub(crate) fn text(mut self, width: usize) -> String {
         let all = self.header.len();
         let (mut left_out, mut text) = (Vec::new(), self.drawn(&[]));
@@ -111,7 +112,8 @@ fn width_of(text: &str) -> usize {
     text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
 }
 
-/// Breaks lines of more than `width` columns between words. The lines that follow begin with `indent` blanks.
+/// Breaks lines of more than `width` columns between words. The lines that follow begin with
+/// `indent` blanks.
 pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let lines = text.lines().map(|line| wrapped_line(line, width, indent, |_, _| true));
     lines.collect::<Vec<_>>().join("\n")

@@ -15,9 +15,11 @@ use super::setup::{Ground, Setup};
 use super::side_by_side::{promises_table, side_by_side_table};
 use super::trial::{Trial, any_spec, trials};
 use super::{PROMISES, SuiteError};
+use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Notes, Repeats};
 use crate::machine::Machine;
+use crate::result::table::count;
 use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Utc};
 use crate::run::{Plan, Progress, Wait, execute};
 use crate::subject::{Subject, Tool};
@@ -154,10 +156,12 @@ impl<'a> Session<'a> {
         let Options { suite, rounds, .. } = self.options;
         let runs = self.runs_of_a_round();
         notes(&format!(
-            "suite {suite}: {} scenarios on {} arms, {runs} runs a round, {rounds} rounds, about {:.0} minutes",
-            self.rows.len(),
+            "suite {suite}: {} on {} arms, {} a round, {}, about {}",
+            count(self.rows.len() as u64, "scenario"),
             self.arms.iter().filter(|arm| arm.left_out.is_none()).count(),
-            (self.duration().as_secs_f64() / 60.0).ceil(),
+            count(runs as u64, "run"),
+            count((*rounds).into(), "round"),
+            about(self.duration()),
         ));
         notes(&match &self.places {
             Some(places) => format!("server on CPU {}, generator on CPU {}", places.server, places.client),

@@ -270,8 +270,12 @@ fn remarks(document: &Document) -> Vec<String> {
             if rounds == 1 { "round" } else { "interleaved rounds" }
         ),
         format!(
-            "{}, {} cores ({}), Linux {}, {}",
-            machine.cpu, machine.cores, machine.virtualisation, machine.kernel, document.session.start
+            "{}, {} ({}), Linux {}, {}",
+            machine.cpu,
+            count(machine.cores.into(), "core"),
+            machine.virtualisation,
+            machine.kernel,
+            document.session.start
         ),
     ];
     let versions: Vec<String> = document
@@ -305,8 +309,12 @@ fn invalid(document: &Document) -> Vec<String> {
             let runs = runs_of(document, &scenario.name, &arm.name);
             let bad: Vec<&&Run> = runs.iter().filter(|run| !run.valid && !is_limited(run)).collect();
             if let Some(reason) = bad.iter().find_map(|run| run.invalid_reasons.first()) {
-                let (count, of, name) = (bad.len(), runs.len(), &scenario.name);
-                lines.push(format!("INVALID: {} in {count} of {of} rounds of {name}: {reason}.", arm.name));
+                let (bad, of, name) = (bad.len(), runs.len() as u64, &scenario.name);
+                lines.push(format!(
+                    "INVALID: {} in {bad} of {} of {name}: {reason}.",
+                    arm.name,
+                    count(of, "round")
+                ));
             }
         }
     }

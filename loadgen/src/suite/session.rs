@@ -12,6 +12,7 @@ use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
 use crate::machine::Machine;
+use crate::result::table::count;
 use crate::result::{Document, Run, SCHEMA, Scenario, SessionKind, Transport, Utc};
 use crate::run::{Plan, Progress};
 use crate::spawn::Spawn;
@@ -72,8 +73,9 @@ impl Session {
             None => "nothing pinned".to_owned(),
         };
         notes(&format!(
-            "suite {suite}: {} scenarios, {runs} runs, about {}",
-            self.plans.len(),
+            "suite {suite}: {}, {}, about {}",
+            count(self.plans.len() as u64, "scenario"),
+            count(runs as u64, "run"),
             about(self.duration())
         ));
         notes(&format!("engine {}, {places}", self.engine.name()));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::{Estimate, ratio_of_pairs};
-use crate::result::table::{grouped, latency, optional, repeated_runs, us};
+use crate::result::table::{count, grouped, latency, optional, repeated_runs, us};
 use crate::result::text_table::TextTable;
 use crate::result::{Document, Run, Scenario, Summary};
 
@@ -142,13 +142,14 @@ pub(super) fn shown_ratio(estimate: Estimate) -> String {
 fn remarks(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let how = format!(
-        "{rounds} rounds. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
-         taken\nwithin each round, and their interval holds the true one with 95 %."
+        "{}. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
+         taken\nwithin each round, and their interval holds the true one with 95 %.",
+        count(rounds.into(), "round")
     );
     let few = (rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned());
     let mut invalid: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| !run.valid) {
-        let cells = invalid.entry(run.invalid_reasons.join(" ")).or_default();
+        let cells = invalid.entry(run.invalid_reasons.join("; ")).or_default();
         cells.insert(format!("{} on {}", run.scenario, run.arm));
     }
     let invalid = invalid.into_iter().map(|(reasons, cells)| {

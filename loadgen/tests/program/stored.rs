@@ -67,7 +67,8 @@ fn only_regular_files_are_read() {
     assert!(code == Some(1) && said.contains("/dev/null: it is a device"), "{said}");
     let (code, said) = ended(&["show", &results]);
     assert!(code == Some(1) && said.contains("it is a directory"), "{said}");
-    // History has other sessions to show, or says that there is none; it does not wait for a writer.
+    // History has other sessions to show, or says that there is none; it does not wait for a
+    // writer.
     let (code, said) = ended(&["history", "echo", "p99", "--results", &results, "--machine", "0123456789ab"]);
     assert!(code == Some(1) && said.contains("it is a FIFO"), "{said}");
 }
