@@ -461,7 +461,7 @@ mod tests {
                 made.set(made.get() + 1);
                 run.integrity.corrupted = u64::from(made.get() <= attempts);
                 if made.get() <= attempts {
-                    run.invalidate(InvalidKind::WrongEchoes, "1 echoes were not what was sent");
+                    run.invalidate(InvalidKind::WrongEchoes, "1 echo was not what was sent");
                 }
             }
             Ok(run)
@@ -475,7 +475,7 @@ mod tests {
             let document = session.document;
             let fault = session.fault.expect("an error").to_string();
             assert_eq!(fault, "echo, side A, pair 2: 1 echo was not what was sent");
-            let mark = "echo, side A, pair 2: 1 echoes were not what was sent.".to_owned();
+            let mark = "echo, side A, pair 2: 1 echo was not what was sent.".to_owned();
             assert!(document.session.marks.contains(&mark), "{:?}", document.session.marks);
             // All other pairs are there. A pair that stays wrong is stored and replaced.
             assert_eq!(document.runs.len(), if attempts == 1 { 16 } else { 18 });
