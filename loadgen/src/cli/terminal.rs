@@ -75,6 +75,8 @@ struct View {
     terminal: Option<Box<dyn Write + Send>>,
     /// The lines shown, cut for the terminal.
     lines: Vec<String>,
+    /// Columns that the terminal had then.
+    columns: usize,
     /// The terminal's modes before something was shown.
     modes: Option<Termios>,
 }
@@ -154,8 +156,11 @@ impl Screen {
         // Behind the last column a terminal may or may not begin another row.
         let most = columns.saturating_sub(1).max(1);
         view.lines = text.lines().map(|line| line.chars().take(most).collect()).collect();
+        // Erased rows do not remember that they were parts of one line, and stay rows in a wider terminal.
+        let erased = if view.columns == columns { "" } else { TO_END };
+        view.columns = columns;
         let shown = view.shown();
-        view.write(&(first + &shown));
+        view.write(&format!("{first}{erased}{shown}"));
     }
 
     /// Prints a line above the view, or where there is none on standard error alone.
