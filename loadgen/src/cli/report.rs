@@ -385,6 +385,22 @@ mod tests {
     }
 
     #[test]
+    fn the_report_fits_80_columns_and_sentences_are_whole() {
+        let url = "ws://a-host-with-a-rather-long-name.example:9001/path".parse().expect("url");
+        let mut plan = Plan::new(url, engine::EngineKind::Epoll);
+        (plan.connections, plan.rate_per_s) = (1_000_000, Some(1e6));
+        let mut run = crate::result::example::run("echo", 20_000);
+        run.rate_per_s = 12_345_678.0;
+        let sentence = "The generator was the limit. ".repeat(5);
+        run.invalid_reasons = vec![sentence.trim_end().to_owned()];
+        let text = report(&plan, &run, &[], 80);
+        assert!(text.contains(sentence.trim_end()), "{text}");
+        let mut figures = text.lines().filter(|line| !line.contains("INVALID"));
+        assert!(figures.all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("\n             mean 150 us"), "{text}");
+    }
+
+    #[test]
     fn only_what_happened_is_listed() {
         assert_eq!(errors(Errors::default()), "none");
         assert_eq!(
