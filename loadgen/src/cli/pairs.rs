@@ -8,12 +8,12 @@ use engine::EngineKind;
 use super::load::LoadArguments;
 use super::output::{Output, open_output};
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
+use super::value::{CpuList, check_own_cpus, cpu_list};
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
 use crate::machine::Machine;
-use crate::result::table::{reasons, repeated_runs};
+use crate::result::table::{count, reasons, repeated_runs};
 use crate::result::{Document, SessionKind, Store, Transport};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
@@ -190,8 +190,10 @@ impl PairsArguments {
         })
     }
 
-    /// Checks that the session can be stored, before anything is measured.
-    pub(super) fn check_results(&self, machine: &Machine) -> Result<(), Failure> {
+    /// Checks that the processors may be used and that the session can be stored, before anything
+    /// is measured.
+    pub(super) fn check(&self, machine: &Machine) -> Result<(), Failure> {
+        check_own_cpus([("--cpus", self.load.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())])?;
         self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
 }
@@ -207,8 +209,8 @@ fn announce(options: &Options) {
         cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     };
     say(&format!(
-        "{} pairs, each {phases}, a fresh server for every run: about {}",
-        options.pairs,
+        "{}, each {phases}, a fresh server for every run: about {}",
+        count(options.pairs.into(), "pair"),
         about(options.duration())
     ));
     let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.cpus));

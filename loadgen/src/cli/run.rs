@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
 use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Outcome, Plan, PlanError, RunError, measure};
+use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::search;
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
@@ -20,7 +20,7 @@ use super::load::LoadArguments;
 use super::output::{Files, OutputArguments};
 use super::shape::KnownLoad;
 use super::terminal::Terminal;
-use super::value::{CpuList, cpu_list};
+use super::value::{CpuList, check_own_cpus, cpu_list};
 use super::{
     EXIT_STATUS, Failure, INTERRUPTED, INVALID, LOAD, MISSED, OUTPUT, SERVER, catch_signals, print, report,
     say, start_log,
@@ -148,6 +148,7 @@ impl RunArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
+        check_own_cpus([("--cpus", self.load.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())])?;
         start_log();
         let (engine, why) = self.load.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let plan = Plan { engine, ..plan };
@@ -186,6 +187,7 @@ impl RunArguments {
     }
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+        terminal.expect(plan.settle + plan.warmup + plan.measure);
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
@@ -235,7 +237,10 @@ impl RunArguments {
     }
 
     fn report(&self, made: &Made) -> String {
-        let last = made.runs.last().map(|(plan, run)| report::report(plan, run, &self.output.percentiles));
+        let last = made
+            .runs
+            .last()
+            .map(|(plan, run)| report::report(plan, run, &self.output.percentiles, super::terminal::width()));
         let goals = made.goals.iter().flat_map(goal::lines);
         last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
     }
