@@ -44,8 +44,9 @@ impl Cgroup {
     /// is not allowed, or where the group does not report its CPU time.
     pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
-        own.into_iter().find_map(|(parent, version)| {
+        let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), "cpuacct");
+        own.into_iter().find_map(|own| {
+            let (parent, version) = (own.folder(), own.version);
             // Without permission to move back, the caller stays where it is.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
             let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
@@ -127,9 +128,32 @@ fn parse_cpu_stat(text: &str) -> Option<Times> {
     Some(Times { total_ns: nanoseconds("usage_usec")?, user_ns, system_ns })
 }
 
-/// Returns the folders of a process's control groups that count CPU time, version 2 first. `membership` is
-/// its `/proc/PID/cgroup`, `mounts` its `mountinfo`.
-fn own_groups(membership: &str, mounts: &str) -> Vec<(PathBuf, Version)> {
+/// A control group of a process, in a hierarchy that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnGroup {
+    /// Mount point of the hierarchy, or of the part of it that is mounted.
+    top: PathBuf,
+    /// The group's path below it.
+    below: PathBuf,
+    pub(crate) version: Version,
+}
+
+impl OwnGroup {
+    fn folder(&self) -> PathBuf {
+        self.top.join(&self.below)
+    }
+
+    /// Returns the folders of all groups around it, the outermost first, and its own.
+    pub(crate) fn lineage(&self) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> = self.below.ancestors().map(|below| self.top.join(below)).collect();
+        folders.reverse();
+        folders
+    }
+}
+
+/// Returns a process's control groups that have a controller, version 2 first. `membership` is its
+/// `/proc/PID/cgroup`, `mounts` its `mountinfo`.
+pub(crate) fn own_groups(membership: &str, mounts: &str, controller: &str) -> Vec<OwnGroup> {
     let find = |version: Version| {
         // The lines have the form `0::PATH` or `N:cpu,cpuacct:PATH`.
         let path = membership.lines().find_map(|line| {
@@ -137,28 +161,32 @@ fn own_groups(membership: &str, mounts: &str) -> Vec<(PathBuf, Version)> {
             let controllers = fields.nth(1)?;
             let fits = match version {
                 Version::V2 => controllers.is_empty(),
-                Version::V1 => controllers.split(',').any(|name| name == "cpuacct"),
+                Version::V1 => controllers.split(',').any(|name| name == controller),
             };
             fields.next().filter(|_| fits)
         })?;
-        mounts.lines().find_map(|line| mounted_at(line, version, Path::new(path))).map(|at| (at, version))
+        mounts.lines().find_map(|line| {
+            let (top, below) = mounted_at(line, version, controller, Path::new(path))?;
+            Some(OwnGroup { top, below, version })
+        })
     };
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// Returns the folder of the control group `path`, where a line of `mountinfo` describes its hierarchy.
-fn mounted_at(line: &str, version: Version, path: &Path) -> Option<PathBuf> {
+/// Returns the mount point of a hierarchy and the control group's path below it, where a line of
+/// `mountinfo` describes the hierarchy.
+fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<(PathBuf, PathBuf)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');
     let fits = match (version, filesystem.next()?) {
         (Version::V2, "cgroup2") => true,
-        (Version::V1, "cgroup") => filesystem.nth(1)?.split(',').any(|option| option == "cpuacct"),
+        (Version::V1, "cgroup") => filesystem.nth(1)?.split(',').any(|option| option == controller),
         _ => false,
     };
     // In a container the mount may begin below the hierarchy's root.
     let mut mount = mount.split(' ').skip(3);
     let (root, point) = (mount.next()?, mount.next()?);
-    fits.then(|| path.strip_prefix(root).ok().map(|below| Path::new(point).join(below)))?
+    fits.then(|| path.strip_prefix(root).ok().map(|below| (PathBuf::from(point), below.to_owned())))?
 }
 
 #[cfg(test)]
@@ -186,14 +214,25 @@ mod tests {
     #[test]
     fn own_groups_are_found_in_both_versions() {
         let membership = "3:cpuset:/\n2:cpu,cpuacct:/docker/a/b\n0::/user.slice/x:y\n";
+        let found = |membership: &str| {
+            let groups = own_groups(membership, MOUNTS, "cpuacct");
+            groups.iter().map(|group| (group.folder(), group.version)).collect::<Vec<_>>()
+        };
         let expected = [
             (PathBuf::from("/sys/fs/cgroup/unified/user.slice/x:y"), Version::V2),
             (PathBuf::from("/sys/fs/cgroup/cpuacct/b"), Version::V1),
         ];
-        assert_eq!(own_groups(membership, MOUNTS), expected);
+        assert_eq!(found(membership), expected);
         // The group is outside of the mounted part of the hierarchy.
-        assert_eq!(own_groups("2:cpuacct:/elsewhere\n", MOUNTS), []);
-        assert_eq!(own_groups("", ""), []);
+        assert_eq!(found("2:cpuacct:/elsewhere\n"), []);
+        assert_eq!(found(""), []);
+    }
+
+    #[test]
+    fn lineage_runs_from_the_mount_point_to_the_group() {
+        let groups = own_groups("2:cpu,cpuacct:/docker/a/b/c\n", MOUNTS, "cpu");
+        let expected = ["/sys/fs/cgroup/cpuacct/", "/sys/fs/cgroup/cpuacct/b", "/sys/fs/cgroup/cpuacct/b/c"];
+        assert_eq!(groups[0].lineage(), expected.map(PathBuf::from));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod machine;
 mod opening;
 mod perf;
 mod procfs;
+mod regular;
 pub mod report;
 pub mod result;
 pub mod run;

@@ -1,13 +1,14 @@
 //! What was measured and what measured it: the server's and the generator's identity in a result.
 
 use std::env;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::regular;
 
 /// The generator that made a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub struct Subject {
     pub command: Option<String>,
     /// The commit of its source.
     pub commit: Option<String>,
-    /// Whether the checkout differed from that commit (`git status --porcelain`, bench-results left out).
+    /// True where the sources of the program differed from that commit.
     pub dirty: Option<bool>,
     /// First twelve hexadecimal digits of the SHA-256 of its executable.
     pub binary_hash: Option<String>,
@@ -116,7 +117,7 @@ pub fn is_commit(text: &str) -> bool {
 /// # Errors
 /// When the file cannot be read.
 pub fn file_hash(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = regular::open(path)?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 64 * 1024];
     loop {

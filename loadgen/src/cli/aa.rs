@@ -7,11 +7,12 @@ use super::keep::{keep, no_fault};
 use super::output::Output;
 use super::pairs::{PairsArguments, spoiled_runs};
 use super::terminal::Terminal;
-use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log};
+use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
 use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
 use crate::machine::Machine;
 use crate::result::SessionKind;
+use crate::result::table::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,18 +57,21 @@ impl AaArguments {
         let (engine, _) =
             self.session.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let machine = Machine::here();
-        self.session.check_results(&machine)?;
+        self.session.check(&machine)?;
         let mut output = self.session.output()?;
         let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
         let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
         let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
-        let mut lines = vec![String::new(), show::noise_table(&document)];
+        let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
         lines.extend(spoiled_runs(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         if fewest < MIN_RECORDED {
-            lines.push(format!("only {fewest} valid pairs: noise needs at least {MIN_RECORDED}"));
+            lines.push(format!(
+                "only {}: noise needs at least {MIN_RECORDED}",
+                count(fewest as u64, "valid pair")
+            ));
         }
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         keep(&document, self.session.results(), output.as_mut(), &lines.join("\n"), to_error)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::selection::SelectionArguments;
-use super::{Failure, INVALID, REGRESSED, print_line};
+use super::{Failure, INVALID, REGRESSED, print_line, terminal};
 use crate::compare::noise::Noises;
 use crate::compare::sessions::{cautions_between, refusals};
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Threshold, Verdict, table};
@@ -50,9 +50,6 @@ impl CompareArguments {
         }
         let new = newest(self.selection.named(new)?)?;
         let base = best(base, &new)?;
-        if base.path == new.path {
-            return self.one(new);
-        }
         self.two(&base, &new)
     }
 
@@ -77,7 +74,7 @@ impl CompareArguments {
         }
         print_line(&format!("{}, interleaved\n", path.display()))?;
         let comparison = interleaved(&self.selection.results, &document)?;
-        print_line(&table::text(&comparison))?;
+        print_line(&table::text(&comparison, terminal::width()))?;
         Ok(match comparison.overall() {
             None => INVALID,
             Some(Verdict::Regressed) => REGRESSED,
@@ -99,7 +96,10 @@ impl CompareArguments {
         let comparison = Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
             thresholds(scenario, metric)
         });
-        print_line(&table::text(&comparison))?;
+        print_line(&table::text(&comparison, terminal::width()))?;
+        if base.document == new.document {
+            print_line("A and B are the same session: every figure is equal")?;
+        }
         for refusal in refusals {
             print_line(&format!("FORCED: {refusal}"))?;
         }

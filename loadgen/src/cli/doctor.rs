@@ -1,16 +1,18 @@
 //! `sparring-loadgen doctor`: what would spoil a measurement here.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, OUTPUT};
-use crate::doctor::{Finding, Intent, Severity, examine};
-use crate::load::value::{CpuList, cpu_list, time};
+use super::cpus::{CpuList, check_cpus, cpu_list};
+use super::{Failure, OUTPUT, print_line, print_plain, terminal};
+use crate::doctor::{self, Finding, Intent, Severity, examine};
+use crate::load::value::time;
+use crate::result::table::count;
+use crate::result::text_table::wrapped;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,36 +88,47 @@ impl DoctorArguments {
                 self.root.display()
             )));
         }
+        let allowed = doctor::allowed(&self.root);
+        if !allowed.is_empty() {
+            check_cpus("--cpus", self.cpus.as_ref(), &allowed)?;
+            check_cpus("--spawn-cpus", self.spawn_cpus.as_ref(), &allowed)?;
+        }
         let findings = examine(&self.root, self.watch, &intent);
         let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);
-        let text = if self.json {
+        if self.json {
             let report = Report { schema: SCHEMA, spoiled, findings: &findings };
-            serde_json::to_string_pretty(&report).map_err(|error| Failure::Error(error.to_string()))?
+            let text = serde_json::to_string_pretty(&report);
+            print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
         } else {
-            table(&findings, self.quiet)
-        };
-        writeln!(io::stdout(), "{text}").map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
+            print_line(&table(&findings, self.quiet, terminal::width()))?;
+        }
         Ok(u8::from(spoiled))
     }
 }
 
-/// The worst first; each with its reason and remedy where it has some.
-fn table(findings: &[Finding], quiet: bool) -> String {
+/// Columns before what was seen.
+const INDENT: usize = 22;
+
+/// The worst first; each with its reason and remedy where it has some. A remedy is not wrapped: it
+/// is a command to copy.
+fn table(findings: &[Finding], quiet: bool, width: usize) -> String {
     let mut text = String::new();
     for finding in findings.iter().filter(|finding| !(quiet && finding.severity == Severity::Fine)) {
         let Finding { check, severity, seen, why, fix } = finding;
-        let _ = writeln!(text, "{severity:<8} {check:<12} {seen}");
+        let seen = wrapped(&format!("{severity:<8} {check:<12} {seen}"), width, INDENT);
+        let _ = writeln!(text, "{seen}");
         if !fix.is_empty() {
-            let _ = writeln!(text, "{:21} {why}", "");
-            let _ = writeln!(text, "{:21} fix: {fix}", "");
+            let _ = writeln!(text, "{}", wrapped(&format!("{:INDENT$}{why}", ""), width, INDENT));
+            let _ = writeln!(text, "{:INDENT$}fix: {fix}", "");
         }
     }
     text + &summary(findings)
 }
 
 fn summary(findings: &[Finding]) -> String {
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (spoils, hints, unknown) = (count(Severity::Spoils), count(Severity::Hint), count(Severity::Unknown));
+    let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (spoils, hints, unknown) =
+        (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
     let verdict = match spoils {
         0 => "Nothing found that spoils a measurement",
         1 => "1 finding spoils a measurement",
@@ -125,7 +138,7 @@ fn summary(findings: &[Finding]) -> String {
 }
 
 fn rest(hints: usize, unknown: usize) -> String {
-    let hints = format!("{hints} hint{}", if hints == 1 { "" } else { "s" });
+    let hints = count(hints as u64, "hint");
     if unknown == 0 { hints } else { format!("{hints}, {unknown} unknown") }
 }
 
@@ -142,12 +155,14 @@ mod tests {
     #[test]
     fn the_table_has_remedies_where_there_are_some() {
         let findings = [Severity::Spoils, Severity::Unknown, Severity::Fine].map(finding);
-        let text = table(&findings, false);
+        let text = table(&findings, false, 80);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 6);
         assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
         assert_eq!(lines[5], "1 finding spoils a measurement; 0 hints, 1 unknown");
-        assert_eq!(table(&findings, true).lines().count(), 5);
+        assert_eq!(table(&findings, true, 80).lines().count(), 5);
+        let long = Finding { why: "word ".repeat(40), ..finding(Severity::Spoils) };
+        assert!(table(&[long], false, 80).lines().all(|line| line.len() <= 80));
         assert!(summary(&[finding(Severity::Hint)]).starts_with("Nothing found"));
     }
 }

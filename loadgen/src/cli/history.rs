@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 
-use super::{Failure, print_line};
+use super::{Failure, print_line, say, terminal};
 use crate::compare::sides::newer_side;
 use crate::compare::table::{figure, percent};
 use crate::compare::{Metric, sides::is_sound};
 use crate::machine::Machine;
 use crate::report::history_chart;
-use crate::result::table::{align, plain_table};
+use crate::result::table::count;
+use crate::result::text_table::TextTable;
 use crate::result::{Document, Selection, Store, Stored, median};
 
 const EXAMPLES: &str = "\
@@ -74,7 +75,7 @@ impl HistoryArguments {
         let scenario = Some(self.scenario.clone());
         let selection = Selection { machine: Some(machine.clone()), scenario, ..Selection::default() };
         let (found, unreadable) = Store::new(&self.results).select(&selection)?;
-        unreadable.iter().for_each(|error| eprintln!("sparring-loadgen: {error}"));
+        unreadable.iter().for_each(|error| say(&format!("sparring-loadgen: {error}")));
         let (points, others) = self.points(&log(&self.branch)?, &found);
         if points.is_empty() {
             let (scenario, branch, results) = (&self.scenario, &self.branch, self.results.display());
@@ -89,10 +90,11 @@ impl HistoryArguments {
             self.metric.name(),
             self.metric.unit()
         ))?;
-        print_line(&table(&points))?;
+        print_line(&table(&points, terminal::width()))?;
         if others > 0 {
             print_line(&format!(
-                "LEFT OUT: {others} sessions whose scenario of this name has other parameters"
+                "LEFT OUT: {} whose scenario of this name has other parameters",
+                count(others as u64, "session")
             ))?;
         }
         let is_counted = self.metric == Metric::Instructions;
@@ -184,12 +186,12 @@ const PLOT: usize = 30;
 /// Characters of a commit's subject.
 const SUBJECT: usize = 36;
 
-fn table(points: &[Point]) -> String {
+fn table(points: &[Point], width: usize) -> String {
     let low = points.iter().map(|point| point.value).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let range = format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
-    let mut table =
-        plain_table(&["commit", "measured", "subject", range.as_str(), "median", "change", "runs"]);
+    let header = ["commit", "measured", "subject", range.as_str(), "median", "change", "runs"];
+    let mut table = TextTable::new(header, 4, [6, 2, 1, 3]);
     let mut before: Option<f64> = None;
     for point in points {
         let place = if high > low { (point.value - low) / (high - low) } else { 0.5 };
@@ -205,8 +207,7 @@ fn table(points: &[Point]) -> String {
         ]);
         before = Some(point.value);
     }
-    align(&mut table, 4);
-    table.trim_fmt()
+    table.text(width)
 }
 
 #[cfg(test)]
@@ -251,10 +252,15 @@ mod tests {
             points.iter().map(|p| (p.at, p.subject.as_str(), p.value)).collect();
         assert_eq!(seen, [(0, "Do a", 1.0), (2, "Do c", 3.0)]);
         assert_eq!(others, 0);
-        let text = table(&points);
+        let text = table(&points, 130);
         let last = text.lines().last().expect("lines");
         assert!(last.contains("cccccccccccc") && last.contains("+200.0 %") && last.contains(".o "), "{text}");
-        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+        let narrow = table(&points, 80);
+        assert!(narrow.lines().all(|line| line.len() <= 80), "{narrow}");
+        assert!(
+            narrow.contains("+200.0 %") && narrow.contains("not shown in 80 columns: runs, subject"),
+            "{narrow}"
+        );
     }
 
     #[test]

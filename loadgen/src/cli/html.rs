@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Failure, compare, print_line};
+use super::{Failure, compare, print_plain};
 use crate::compare::Comparison;
 use crate::compare::sessions::{cautions_between, refusals};
 use crate::report::{Context, report};
@@ -55,13 +55,13 @@ impl ReportArguments {
         }
         let report = report(&sessions, &self.context(&sessions)?);
         write(&self.output, &report.html)?;
-        print_line(&self.output.display().to_string())?;
+        print_plain(&self.output.display().to_string())?;
         if let Some(folder) = &self.svg {
             fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
             for (name, svg) in &report.charts {
                 let path = folder.join(name);
                 write(&path, svg)?;
-                print_line(&path.display().to_string())?;
+                print_plain(&path.display().to_string())?;
             }
         }
         Ok(0)

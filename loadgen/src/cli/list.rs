@@ -1,10 +1,12 @@
 //! `sparring-loadgen list`: the stored sessions, a line each.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::selection::SelectionArguments;
-use super::{Failure, print_line};
-use crate::result::table::{align, plain_table};
+use super::{Failure, print_line, say, terminal};
+use crate::result::text_table::TextTable;
 use crate::result::{Document, SessionKind, Stored};
 
 const EXAMPLES: &str = "\
@@ -26,20 +28,22 @@ impl ListArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let (found, unreadable) = self.selection.store().select(&self.selection.selection())?;
         if found.is_empty() {
-            eprintln!("no stored session fits in {}", self.selection.results.display());
+            say(&format!("no stored session fits in {}", self.selection.results.display()));
         } else {
-            print_line(&table(&found))?;
+            print_line(&table(&found, self.selection.store().root(), terminal::width()))?;
         }
         for error in &unreadable {
-            eprintln!("sparring-loadgen: {error}");
+            say(&format!("sparring-loadgen: {error}"));
         }
         Ok(u8::from(!unreadable.is_empty()))
     }
 }
 
-fn table(found: &[Stored]) -> String {
+/// Files are named below the folder of results, as `show` and `compare` take them.
+fn table(found: &[Stored], root: &Path, width: usize) -> String {
     let header = ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
-    let mut table = plain_table(&header);
+    // The name of a file has its machine, start, commit and tag.
+    let mut table = TextTable::new(header, header.len(), [1, 0, 3, 4, 5, 6, 7, 2]);
     for Stored { path, document } in found {
         let runs = document.runs.len();
         table.add_row(vec![
@@ -54,11 +58,10 @@ fn table(found: &[Stored]) -> String {
                 valid if valid == runs => "all".to_owned(),
                 valid => valid.to_string(),
             },
-            path.display().to_string(),
+            path.strip_prefix(root).unwrap_or(path).display().to_string(),
         ]);
     }
-    align(&mut table, 99);
-    table.trim_fmt()
+    table.text(width)
 }
 
 /// `quick`, `duel`, `noise`, `run`; with a star where it was interrupted.
@@ -98,11 +101,22 @@ mod tests {
         dirty.session.interrupted = true;
         dirty.runs[0].valid = false;
         let stored = |document| Stored { path: "r/m/f.json".into(), document };
-        let text = table(&[stored(dirty), stored(duel(8, 1.0))]);
+        let sessions = [stored(dirty), stored(duel(8, 1.0))];
+        let text = table(&sessions, Path::new("r"), 160);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert_eq!(lines[1][..4], ["2026-03-01T09:30", "0123456789ab", "quick*", "abcdef012345+"]);
-        assert_eq!(lines[1][4..], ["-", "2", "2", "1", "r/m/f.json"]);
+        assert_eq!(lines[1][4..], ["-", "2", "2", "1", "m/f.json"]);
         assert_eq!(lines[2][2..8], ["duel", "abcdef012345..abcdef012345", "-", "1", "16", "all"]);
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_keeps_the_file() {
+        let name = "20260301T093000Z-abcdef012345-scaling-of-16-threads.json";
+        let stored = Stored { path: format!("r/0123456789ab/{name}").into(), document: duel(8, 1.0) };
+        let text = table(&[stored], Path::new("r"), 80);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains(&format!("0123456789ab/{name}")), "{text}");
+        assert!(text.contains("not shown in 80 columns: machine, start"), "{text}");
     }
 }

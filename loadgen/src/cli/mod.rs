@@ -1,8 +1,10 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is printed.
 
 mod aa;
+mod colour;
 mod compare;
 mod count;
+mod cpus;
 mod doctor;
 mod duel;
 mod echo;
@@ -27,7 +29,7 @@ mod terminal;
 mod version;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -100,7 +102,8 @@ enum Command {
     Suite(SuiteArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
     Echo(EchoArguments),
-    /// Say what on this machine would spoil a measurement, and the command that mends it. Changes nothing.
+    /// Report everything on this machine that would invalidate a measurement, and the command that
+    /// fixes it. Changes nothing.
     Doctor(DoctorArguments),
     /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or inconclusive.
     Duel(Box<DuelArguments>),
@@ -170,7 +173,7 @@ pub fn main() -> ExitCode {
         Arguments::try_parse().unwrap_or_else(|error| habits::explain(error, std::env::args_os()).exit());
     if arguments.version {
         // Who has closed the pipe, as `grep -q` does, has read enough.
-        let _ = print_line(&if arguments.verbose { version::facts() } else { version::line() });
+        let _ = print_plain(&if arguments.verbose { version::facts() } else { version::line() });
         return ExitCode::SUCCESS;
     }
     let ended = match &arguments.command {
@@ -219,15 +222,28 @@ fn print_line(text: &str) -> Result<(), Failure> {
     print(text, false).map_err(|error| Failure::Error(format!("cannot print: {error}")))
 }
 
+/// The same for programs to read: never in colour.
+fn print_plain(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if !is_gone(&error) => Err(Failure::Error(format!("cannot print: {error}"))),
+        _ => Ok(()),
+    }
+}
+
 /// A line on standard error. Where nobody reads that, there is nobody to tell.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(anstream::stderr(), "{}", colour::painted(line));
 }
 
 /// Prints the table to the stream that the document does not use. A closed pipe (`| head`) or a closed
 /// terminal is no error, so that the rest is not lost.
 fn print(text: &str, to_error: bool) -> io::Result<()> {
-    let printed = if to_error { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+    let text = colour::painted(text);
+    let printed = if to_error {
+        writeln!(anstream::stderr(), "{text}")
+    } else {
+        writeln!(anstream::stdout(), "{text}")
+    };
     match printed {
         Err(error) if is_gone(&error) => Ok(()),
         printed => printed,
@@ -241,7 +257,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn start_log() {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::WARN.into()).from_env_lossy();
-    let ansi = io::stderr().is_terminal();
+    let ansi = colour::is_on_standard_error();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
 }
 

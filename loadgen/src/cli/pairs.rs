@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use engine::EngineKind;
 
+use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::output::{Output, open_output};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
@@ -12,9 +13,8 @@ use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
 use crate::load::Transport;
-use crate::load::value::{CpuList, cpu_list};
 use crate::machine::Machine;
-use crate::result::table::{reasons, repeated_runs};
+use crate::result::table::{count, reasons, repeated_runs};
 use crate::result::{Document, SessionKind, Store};
 use crate::run::{Plan, execute};
 use crate::spawn::Spawn;
@@ -113,7 +113,7 @@ impl PairsArguments {
         let default = || default.parse::<Url>().map_err(|error| Failure::Usage(error.to_string()));
         let plan = self.plan.plan(self.url.clone().map_or_else(default, Ok)?, engine)?;
         let scenario = self.plan.load.scenario.clone().or_else(|| self.tag.clone());
-        Ok(Plan { scenario: scenario.unwrap_or_else(|| "load".to_owned()), ..plan })
+        Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
     }
 
     /// The servers' processors, and what to say about them; gives the generator its own.
@@ -173,8 +173,13 @@ impl PairsArguments {
         })
     }
 
-    /// Checks that the session can be stored, before anything is measured.
-    pub(super) fn check_results(&self, machine: &Machine) -> Result<(), Failure> {
+    /// Checks that the processors may be used and that the session can be stored, before anything
+    /// is measured.
+    pub(super) fn check(&self, machine: &Machine) -> Result<(), Failure> {
+        check_own_cpus([
+            ("--cpus", self.plan.placement.cpus.as_ref()),
+            ("--spawn-cpus", self.spawn_cpus.as_ref()),
+        ])?;
         self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
 }
@@ -190,8 +195,8 @@ fn announce(options: &Options) {
         cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
     };
     say(&format!(
-        "{} pairs, each {phases}, a fresh server for every run: about {}",
-        options.pairs,
+        "{}, each {phases}, a fresh server for every run: about {}",
+        count(options.pairs.into(), "pair"),
         about(options.duration())
     ));
     let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.placement.cpus));

@@ -8,8 +8,9 @@ use clap::Args;
 use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
+use super::cpus::{CpuList, cpu_list};
 use super::{Failure, SERVER, TLS, WORKERS};
-use crate::load::value::{CpuList, cpu_list, time};
+use crate::load::value::time;
 use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
 use crate::run::{Placement, Plan, Target, Wait};
 use crate::trust::Trust;

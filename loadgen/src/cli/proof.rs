@@ -1,17 +1,18 @@
 //! `sparring-loadgen proof`: how often verdicts are wrong on this machine.
 
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::compare::noises;
 use super::output::open_output;
-use super::{Failure, MISSED, OUTPUT, print};
+use super::{Failure, MISSED, OUTPUT, print, terminal};
 use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Recording, Share};
 use crate::compare::table::percent;
 use crate::compare::{Metric, Threshold, ThresholdSource};
-use crate::result::table::{align, plain_table};
+use crate::regular;
+use crate::result::table::count;
+use crate::result::text_table::TextTable;
 use crate::result::{Document, Scenario, parse};
 
 const EXAMPLES: &str = "\
@@ -61,12 +62,13 @@ impl ProofArguments {
         let recording = Recording::of(sessions).map_err(|found| error(&found))?;
         let proof = recording.prove(self.pairs as usize, self.draws as usize, &thresholds);
         if proof.any_false.blocks.of == 0 {
-            let (pairs, block) = (proof.pairs, self.pairs);
-            return Err(error(&format!("{pairs} valid pairs of identical servers make no block of {block}")));
+            let (pairs, block) = (count(proof.pairs as u64, "valid pair"), self.pairs);
+            return Err(error(&format!("{pairs} of identical servers: fewer than a block of {block}")));
         }
         let mut output = self.json.as_deref().map(open_output).transpose()?;
         let to_error = output.as_ref().is_some_and(super::output::Output::is_standard);
-        print(&text(&proof), to_error).map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
+        print(&text(&proof, terminal::width()), to_error)
+            .map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
         if let Some(output) = &mut output {
             let failed = |error: std::io::Error| Failure::Error(format!("--json: {error}"));
             let json = serde_json::to_string_pretty(&proof).map_err(|error| failed(error.into()))? + "\n";
@@ -76,7 +78,7 @@ impl ProofArguments {
     }
 
     fn sessions(&self) -> Result<Vec<Document>, Failure> {
-        let text = fs::read_to_string(&self.file)
+        let text = regular::text(&self.file)
             .map_err(|error| Failure::Error(format!("cannot read {}: {error}", self.file.display())))?;
         text.lines()
             .enumerate()
@@ -122,17 +124,19 @@ fn missed(proof: &Proof) -> Vec<String> {
     missed
 }
 
-fn text(proof: &Proof) -> String {
-    let (runs, pairs, block) = (proof.runs, proof.pairs, proof.block);
+fn text(proof: &Proof, width: usize) -> String {
+    let (runs, pairs) = (count(proof.runs as u64, "run"), count(proof.pairs as u64, "pair"));
+    let block = proof.block;
     let mut lines = vec![
         format!(
-            "{runs} runs recorded ({} attempts put aside because something else ran), {} pairs left out as invalid",
-            proof.repeated, proof.spoiled
+            "{runs} recorded ({} put aside because something else ran), {} left out as invalid",
+            count(proof.repeated as u64, "attempt"),
+            count(proof.spoiled as u64, "pair")
         ),
-        format!("identical servers: {pairs} pairs, as duels of {block}: any metric called changed in"),
+        format!("identical servers: {pairs}, as duels of {block}: any metric called changed in"),
         format!("  {}", rate(&proof.any_false)),
         String::new(),
-        metrics(&proof.metrics),
+        metrics(&proof.metrics, width),
         String::new(),
         "noise: in 95 of 100 duels of identical servers the estimate stays within it; smallest found: in 95 of 100 duels;"
             .to_owned(),
@@ -143,7 +147,7 @@ fn text(proof: &Proof) -> String {
         lines.push("* twice this machine's noise, as `aa` recorded it".to_owned());
     }
     for slowed in &proof.slowed {
-        lines.extend([String::new(), slowed_text(slowed)]);
+        lines.extend([String::new(), slowed_text(slowed, width)]);
     }
     lines.push(String::new());
     let missed = missed(proof);
@@ -158,7 +162,7 @@ fn text(proof: &Proof) -> String {
     lines.join("\n")
 }
 
-fn metrics(metrics: &[OfMetric]) -> String {
+fn metrics(metrics: &[OfMetric], width: usize) -> String {
     let header = [
         "scenario",
         "metric",
@@ -171,7 +175,7 @@ fn metrics(metrics: &[OfMetric]) -> String {
         "twice",
         "smallest found",
     ];
-    let mut table = plain_table(&header);
+    let mut table = TextTable::new(header, 2, [5, 4, 7, 6, 2]);
     for of in metrics {
         let mark = if of.threshold.source == ThresholdSource::Noise { "*" } else { "" };
         let blocks = &of.false_verdicts.blocks;
@@ -188,20 +192,13 @@ fn metrics(metrics: &[OfMetric]) -> String {
             of.smallest_found.map_or_else(|| "none".to_owned(), hundredths),
         ]);
     }
-    align(&mut table, 2);
-    table.trim_fmt()
+    table.text(width)
 }
 
-fn slowed_text(slowed: &OfSlowed) -> String {
-    let mut table = plain_table(&[
-        "scenario",
-        "metric",
-        "measured",
-        "95 % interval",
-        "regressed: blocks",
-        "95 % interval",
-        "drawn",
-    ]);
+fn slowed_text(slowed: &OfSlowed, width: usize) -> String {
+    let header =
+        ["scenario", "metric", "measured", "95 % interval", "regressed: blocks", "95 % interval", "drawn"];
+    let mut table = TextTable::new(header, 2, [5, 3, 6]);
     for (judgement, (_, _, rate)) in slowed.measured.iter().zip(&slowed.regressed) {
         let interval = judgement
             .interval
@@ -216,12 +213,11 @@ fn slowed_text(slowed: &OfSlowed) -> String {
             part(&rate.drawn),
         ]);
     }
-    align(&mut table, 2);
     format!(
-        "{}: {} pairs against a server that was really slowed\n{}",
+        "{}: {} against a server that was really slowed\n{}",
         slowed.tag,
-        slowed.pairs,
-        table.trim_fmt()
+        count(slowed.pairs as u64, "pair"),
+        table.text(width)
     )
 }
 
@@ -264,7 +260,7 @@ mod tests {
 
     #[test]
     fn goals_that_are_reached_are_said_to_be() {
-        let text = text(&proof(1.0));
+        let text = text(&proof(1.0), 130);
         for part in ["64 runs recorded", "REACHED", "0 of 3 (0 to 71 %)", "slow-twice: 16 pairs", "+5."] {
             assert!(text.contains(part), "{part} not in {text}");
         }
@@ -276,7 +272,7 @@ mod tests {
     fn a_method_that_cries_wolf_misses_its_goal() {
         let proof = proof(1.1);
         assert!(!missed(&proof).is_empty());
-        let text = text(&proof);
+        let text = text(&proof, 130);
         assert!(text.contains("MISSED: identical servers are called changed in 2 of 3"), "{text}");
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::load::Payload;
-use crate::result::table::{count, grouped};
+use crate::result::table::{self, count, grouped};
+use crate::result::text_table::wrapped_figures;
 use crate::result::{
     Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Server, percentile,
 };
@@ -12,14 +13,11 @@ use crate::run::Plan;
 /// From so many connections on the growth of the server's memory is theirs.
 const MANY_CONNECTIONS: u32 = 1000;
 
-/// What one run measured, in a dozen lines. `percentiles` are those of the latency to show, 0 to 100; none: the usual ones.
-pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
-    let mut lines = vec![
-        heading(plan, run),
-        String::new(),
-        line("rate", &rate(plan, run)),
-        line("latency", &bounded_latency(run, percentiles)),
-    ];
+/// Returns the figures of one run in a dozen lines of at most `width` columns, and its notes as
+/// whole lines below. `percentiles` are those of the latency to show, 0 to 100; none: the usual
+/// ones.
+pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64], width: usize) -> String {
+    let mut lines = vec![line("rate", &rate(plan, run)), line("latency", &bounded_latency(run, percentiles))];
     if plan.load.rate_per_s.is_some() {
         lines.extend(parts(run, percentiles));
     }
@@ -31,6 +29,9 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     lines.extend(run.server.as_ref().map(|server| line("server", &server_cost(plan, server))));
     lines.extend(run.server.as_ref().and_then(counters));
     lines.push(line("generator", &generator(plan, run)));
+    let figures = lines.iter().map(|line| wrapped_figures(line, width, INDENT));
+    let mut lines: Vec<String> =
+        [wrapped_figures(&heading(plan, run), width, 2), String::new()].into_iter().chain(figures).collect();
     if run.interrupted {
         lines.push(line("", "INTERRUPTED: the figures are those of the part that was measured"));
     }
@@ -45,6 +46,9 @@ pub(super) fn report(plan: &Plan, run: &Run, percentiles: &[f64]) -> String {
     lines.extend(run.invalid_reasons.iter().map(|reason| line("", &format!("INVALID: {reason}"))));
     lines.join("\n")
 }
+
+/// Columns before the text of a line.
+const INDENT: usize = 13;
 
 pub(super) fn line(label: &str, text: &str) -> String {
     format!("  {label:<10} {text}").trim_end().to_owned()
@@ -141,7 +145,7 @@ fn differ(a: &Latency, b: &Latency) -> bool {
 fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
     let text = marked(&run.latency_ns.corrected, percentiles, run.censored);
     let Some(Censored { count, .. }) = run.censored else { return text };
-    format!("{text}  (>=: {} messages had no echo)", grouped(count as f64))
+    format!("{text}  (>=: {} had no echo)", table::count(count, "message"))
 }
 
 /// Percentiles only where the sample carries them.
@@ -275,8 +279,8 @@ fn outcomes(messages: Messages) -> String {
 fn outage(outages: Outages) -> String {
     let Outages { count, total_ns, longest_ns } = outages;
     format!(
-        "a connection was being opened again {} times: {} in all, {} at most",
-        grouped(count as f64),
+        "a connection was being opened again {}: {} in all, {} at most",
+        table::count(count, "time"),
         span(total_ns),
         span(longest_ns)
     )
@@ -384,6 +388,22 @@ mod tests {
         );
         let spans = [999, 1_500, 336_400, 2_120_000, 3_500_000_000].map(span);
         assert_eq!(spans, ["999 ns", "1.5 us", "336 us", "2.12 ms", "3.50 s"]);
+    }
+
+    #[test]
+    fn the_report_fits_80_columns_and_sentences_are_whole() {
+        let url = "ws://a-host-with-a-rather-long-name.example:9001/path".parse().expect("url");
+        let mut plan = Plan::new(url, engine::EngineKind::Epoll);
+        (plan.load.connections, plan.load.rate_per_s) = (1_000_000, Some(1e6));
+        let mut run = crate::result::example::run("echo", 20_000);
+        run.rate_per_s = 12_345_678.0;
+        let sentence = "The generator was the limit. ".repeat(5);
+        run.invalid_reasons = vec![sentence.trim_end().to_owned()];
+        let text = report(&plan, &run, &[], 80);
+        assert!(text.contains(sentence.trim_end()), "{text}");
+        let mut figures = text.lines().filter(|line| !line.contains("INVALID"));
+        assert!(figures.all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("\n             mean 150 us"), "{text}");
     }
 
     #[test]

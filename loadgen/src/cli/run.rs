@@ -9,12 +9,13 @@ use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
 use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
-use crate::run::{Outcome, Plan, PlanError, RunError, measure};
+use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::search;
 use crate::spawn::{Spawn, SpawnError};
 use crate::subject::{Subject, Tool};
 use crate::url::Url;
 
+use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::goal::{self, GoalArguments, GoalReport};
 use super::output::{Files, OutputArguments};
 use super::plan::PlanArguments;
@@ -23,7 +24,6 @@ use super::{
     EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, print, report, say,
     start_log,
 };
-use crate::load::value::{CpuList, cpu_list};
 
 // Paragraphs are one line each, for clap to wrap; commands are short enough for 80 columns.
 const RUN_EXAMPLES: &str = "\
@@ -136,6 +136,10 @@ impl RunArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
+        check_own_cpus([
+            ("--cpus", self.plan.placement.cpus.as_ref()),
+            ("--spawn-cpus", self.spawn_cpus.as_ref()),
+        ])?;
         start_log();
         let (engine, why) =
             self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
@@ -175,6 +179,7 @@ impl RunArguments {
     }
 
     fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+        terminal.expect(plan.load.settle + plan.load.warmup + plan.load.measure);
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
@@ -224,7 +229,10 @@ impl RunArguments {
     }
 
     fn report(&self, made: &Made) -> String {
-        let last = made.runs.last().map(|(plan, run)| report::report(plan, run, &self.output.percentiles));
+        let last = made
+            .runs
+            .last()
+            .map(|(plan, run)| report::report(plan, run, &self.output.percentiles, super::terminal::width()));
         let goals = made.goals.iter().flat_map(goal::lines);
         last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
     }

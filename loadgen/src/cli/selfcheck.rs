@@ -8,7 +8,7 @@ use engine::EngineChoice;
 
 use super::report::{line, span};
 use super::terminal::Terminal;
-use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, start_log};
+use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, print_plain, start_log};
 use crate::load::value::time;
 use crate::result::table::grouped;
 use crate::selfcheck::{
@@ -123,7 +123,7 @@ impl SelfcheckArguments {
         }
         if self.json {
             let text = serde_json::to_string_pretty(&report);
-            print_line(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
+            print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
         }
         let finding = report.finding();
         self.print(&["", conclusion(finding)].map(str::to_owned))?;

@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::pairs::spoiled_runs;
 use super::selection::SelectionArguments;
-use super::{Failure, compare, print_line};
+use super::{Failure, compare, print_line, print_plain, terminal};
 use crate::compare::table::{self, percent};
 use crate::compare::{Metric, noise::Noise};
-use crate::result::table::{align, plain_table};
+use crate::result::table::count;
+use crate::result::text_table::{TextTable, wrapped};
 use crate::result::{Document, SessionKind, Stored};
 use crate::subject::Subject;
 use crate::suite::{self, interleaved, peers_markdown};
@@ -41,9 +42,9 @@ impl ShowArguments {
         let newest = self.selection.named(&self.what)?.pop();
         if let Some(stored) = newest {
             if self.markdown {
-                return print_line(&markdown(&stored)?).map(|()| 0);
+                return print_plain(&markdown(&stored)?).map(|()| 0);
             }
-            print_line(&text(&self.selection.results, &stored)?)?;
+            print_line(&text(&self.selection.results, &stored, terminal::width())?)?;
         }
         Ok(0)
     }
@@ -60,24 +61,27 @@ fn markdown(stored: &Stored) -> Result<String, Failure> {
     Ok(peers_markdown(document))
 }
 
-fn text(results: &Path, stored: &Stored) -> Result<String, Failure> {
+fn text(results: &Path, stored: &Stored, width: usize) -> Result<String, Failure> {
     let document = &stored.document;
-    let mut lines = head(stored);
+    let mut lines: Vec<String> = head(stored).iter().map(|line| wrapped(line, width, INDENT)).collect();
     lines.push(String::new());
     match document.session.kind {
         SessionKind::Ab => {
-            lines.push(table::text(&compare::concluded(results, document)?));
+            lines.push(table::text(&compare::concluded(results, document)?, width));
             lines.extend(spoiled_runs(document));
         }
-        SessionKind::Aa => lines.push(noise_table(document)),
+        SessionKind::Aa => lines.push(noise_table(document, width)),
         SessionKind::Count => lines.extend(document.counts.iter().map(|count| {
             format!("{}: {:.1} {} per message", count.scenario, count.per_message, count.counter)
         })),
-        SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document)),
-        SessionKind::Single | SessionKind::Suite => lines.push(suite::text(document)),
+        SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document, width)),
+        SessionKind::Single | SessionKind::Suite => lines.push(suite::text(document, width)),
     }
     Ok(lines.join("\n"))
 }
+
+/// Columns before the text of a line.
+const INDENT: usize = 13;
 
 fn head(stored: &Stored) -> Vec<String> {
     let Document { session, machine, tool, arms, subject, .. } = &stored.document;
@@ -86,8 +90,13 @@ fn head(stored: &Stored) -> Vec<String> {
         stored.path.display().to_string(),
         format!("  measured   {}, {:.0} s{tag}", session.start, session.duration_ns as f64 / 1e9),
         format!(
-            "  machine    {} ({}, {} cores, {} threads, {}, Linux {})",
-            machine.id, machine.cpu, machine.cores, machine.threads, machine.virtualisation, machine.kernel
+            "  machine    {} ({}, {}, {}, {}, Linux {})",
+            machine.id,
+            machine.cpu,
+            count(machine.cores.into(), "core"),
+            count(machine.threads.into(), "thread"),
+            machine.virtualisation,
+            machine.kernel
         ),
         format!(
             "  generator  {} {} (commit {}, {}, engine {})",
@@ -119,12 +128,13 @@ fn short(commit: Option<&str>) -> &str {
     commit.map_or("unknown", |commit| commit.get(..12).unwrap_or(commit))
 }
 
-/// What `aa` recorded.
-pub(super) fn noise_table(document: &Document) -> String {
+/// Returns the noise that `aa` recorded.
+pub(super) fn noise_table(document: &Document, width: usize) -> String {
     let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
     let noises: Vec<Noise> =
         stored.and_then(|noise| serde_json::from_value(noise.clone()).ok()).unwrap_or_default();
-    let mut table = plain_table(&["scenario", "metric", "pairs recorded", "noise", "smallest threshold"]);
+    let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
+    let mut table = TextTable::new(header, 2, [2]);
     for noise in &noises {
         let default = noise.metric.default_threshold();
         let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
@@ -136,11 +146,10 @@ pub(super) fn noise_table(document: &Document) -> String {
             format!("{:.1} %{from}", 100.0 * default.max(2.0 * noise.p95)),
         ]);
     }
-    align(&mut table, 2);
     let pairs = noises.first().map_or(0, |noise| noise.pairs);
     format!(
         "{}\n\nnoise: in 95 of 100 duels of {pairs} pairs between identical servers the estimate stays within it",
-        table.trim_fmt()
+        table.text(width)
     )
 }
 
@@ -154,7 +163,7 @@ mod tests {
     #[test]
     fn a_session_is_shown_with_its_machine_and_its_servers() {
         let stored = |document| Stored { path: "r/m/f.json".into(), document };
-        let of = |document| text(Path::new("/nonexistent"), &stored(document)).expect("shown");
+        let of = |document| text(Path::new("/nonexistent"), &stored(document), 80).expect("shown");
         let single = of(example::document());
         for part in
             ["r/m/f.json", "2026-03-01", "AMD EPYC", "uring", "commit abcdef012345, release", "echo / tcp"]
@@ -172,7 +181,7 @@ mod tests {
             |_: &crate::result::Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
         document.verdict = Conclusion::of(&Comparison::of_arms(&document, &given)).to_json();
         let stored = Stored { path: "f.json".into(), document };
-        let text = text(Path::new("/nonexistent"), &stored).expect("shown");
+        let text = text(Path::new("/nonexistent"), &stored, 120).expect("shown");
         assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains("2.0 %"), "{text}");
     }
 
@@ -199,7 +208,7 @@ mod tests {
             arm.name = name.to_owned();
         }
         let text =
-            text(Path::new("/nonexistent"), &Stored { path: "f.json".into(), document }).expect("shown");
+            text(Path::new("/nonexistent"), &Stored { path: "f.json".into(), document }, 80).expect("shown");
         assert!(text.contains("/ epoll's (95 %)") && text.contains("\nuring / epoll "), "{text}");
         assert!(text.contains("MISSED"), "{text}");
     }

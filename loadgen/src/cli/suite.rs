@@ -16,7 +16,7 @@ use crate::suite::{
 };
 
 use super::keep::{keep, no_fault};
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::{EXIT_STATUS, Failure, catch_signals, print_line, start_log};
 use crate::load::value::time;
 
@@ -138,14 +138,14 @@ impl SuiteArguments {
         let machine = Machine::here();
         let store = Store::new(&self.results);
         store.check(&machine.id)?;
-        let mut terminal = Terminal::new(catch_signals()?, self.quiet);
-        let measured = session.measure(machine, &mut terminal);
-        terminal.clear();
+        let mut view = Terminal::new(catch_signals()?, self.quiet);
+        let measured = session.measure(machine, &mut view);
+        view.clear();
         let measured = measured?;
         let document = &measured.document;
-        keep(document, Some(&self.results), None, &session.text(document), false)?;
+        keep(document, Some(&self.results), None, &session.text(document, terminal::width()), false)?;
         if matches!(session, Session::Own(_)) {
-            print_line(&format!("\n{}", suite::change_text(&store, document)?))?;
+            print_line(&format!("\n{}", suite::change_text(&store, document, terminal::width())?))?;
         }
         let outcome = Outcome::of(&measured);
         if matches!(self.suite, SuiteName::Smoke) && outcome == Outcome::Failed {
@@ -312,10 +312,10 @@ impl Session {
         }
     }
 
-    fn text(&self, document: &Document) -> String {
+    fn text(&self, document: &Document, width: usize) -> String {
         match self {
-            Self::Own(_) => suite::text(document),
-            Self::SideBySide(_) => interleaved::text(document),
+            Self::Own(_) => suite::text(document, width),
+            Self::SideBySide(_) => interleaved::text(document, width),
         }
     }
 }

@@ -1,33 +1,38 @@
 //! The live view on a terminal, and Ctrl-C.
 
+use std::env;
+use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::getpgrp;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use super::report::span;
-use super::say;
+use super::{colour, say};
+use crate::duel::about;
 use crate::result::percentile;
-use crate::result::table::grouped;
+use crate::result::table::{count, grouped};
+use crate::result::text_table::USUAL_WIDTH;
 use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
 /// Columns of the small histogram.
-const HISTOGRAM_WIDTH: usize = 40;
-/// How long a panic waits until the view is cleared.
+const HISTOGRAM_WIDTH: usize = 30;
+/// Longest time that a panic waits until the view is cleared.
 const CLEARING: Duration = Duration::from_millis(500);
 /// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -51,65 +56,176 @@ pub(super) fn interrupted_code() -> u8 {
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt {
     wish: Arc<AtomicBool>,
-    /// What is taken off the terminal before the second signal ends the program.
+    /// The view, which is taken off the terminal before the second signal ends the program.
     screen: Screen,
 }
 
-/// The view, and the terminal's modes as they were before it.
-#[derive(Clone, Debug)]
+/// The view at the bottom of a terminal, shared by all who print while there is one.
+///
+/// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
+/// terminal gets narrower, and cannot be found again.
+#[derive(Clone, Debug, Default)]
 struct Screen {
-    bar: ProgressBar,
-    modes: Arc<OnceLock<Termios>>,
+    view: Arc<Mutex<View>>,
+}
+
+#[derive(Default)]
+struct View {
+    /// The terminal; `None` where there is no view.
+    terminal: Option<Box<dyn Write + Send>>,
+    /// The lines shown, cut for the terminal.
+    lines: Vec<String>,
+    /// Columns that the terminal had then.
+    columns: usize,
+    /// The terminal's modes before something was shown.
+    modes: Option<Termios>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("lines", &self.lines).finish_non_exhaustive()
+    }
+}
+
+/// Erases from the cursor to the end of the screen.
+const TO_END: &str = "\u{1b}[J";
+
+impl View {
+    /// Returns what moves the cursor to the first row of the view, in a terminal of so many
+    /// columns: a narrower one has broken long lines.
+    fn to_first_row(&self, columns: usize) -> String {
+        let rows = |line: &String| line.chars().count().div_ceil(columns.max(1)).max(1);
+        match self.lines.iter().map(rows).sum::<usize>() {
+            0 => String::new(),
+            1 => "\r".to_owned(),
+            rows => format!("\r\u{1b}[{}A", rows - 1),
+        }
+    }
+
+    /// Returns what shows the lines from the first column on.
+    fn shown(&self) -> String {
+        self.lines.join("\u{1b}[K\r\n") + TO_END
+    }
+
+    /// Writes all at once, so that nothing comes between. A terminal that is gone shows nothing.
+    fn write(&mut self, text: &str) {
+        if let Some(terminal) = &mut self.terminal {
+            let _ = terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush());
+        }
+    }
+
+    /// Keeps the terminal from echoing ^C, which would move the cursor: what is above it could not
+    /// be cleared any more.
+    fn silence_echo(&mut self) {
+        if self.modes.is_some() || !is_in_foreground() {
+            return;
+        }
+        let Ok(modes) = tcgetattr(io::stderr()) else { return };
+        if modes.local_modes.contains(LocalModes::ECHOCTL) {
+            let mut silent = modes.clone();
+            silent.local_modes.remove(LocalModes::ECHOCTL);
+            // Where it fails the view is less tidy, and that is all.
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &silent);
+        }
+        self.modes = Some(modes);
+    }
 }
 
 impl Screen {
-    fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), modes: Arc::default() }
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows the view on standard error, where that is a terminal and this process is in its foreground.
+    /// Allows a view on standard error, where that is a terminal that can move its cursor and this
+    /// process is in its foreground.
     fn show(&self) {
-        if !is_in_foreground() {
-            return;
-        }
-        self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        self.bar.set_length(0);
-        if self.bar.is_hidden() {
-            return;
-        }
-        // The ^C that a terminal echoes would move the cursor, and what is above it could not be cleared any more.
-        if let Ok(modes) = tcgetattr(io::stderr()) {
-            let mut silent = modes.clone();
-            silent.local_modes.remove(LocalModes::ECHOCTL);
-            let modes = self.modes.get_or_init(|| modes);
-            if modes.local_modes.contains(LocalModes::ECHOCTL) {
-                // Where it fails the view is less tidy, and that is all.
-                let _ = tcsetattr(io::stderr(), OptionalActions::Now, &silent);
-            }
+        if is_in_foreground() && moves_cursor() {
+            self.lock().terminal = Some(Box::new(io::stderr()));
         }
     }
 
-    /// As it was before.
+    fn is_hidden(&self) -> bool {
+        self.lock().terminal.is_none()
+    }
+
+    /// Shows `text` in place of what is shown.
+    fn draw(&self, text: &str) {
+        let (mut view, columns) = (self.lock(), screen_width());
+        view.silence_echo();
+        let first = view.to_first_row(columns);
+        // Behind the last column a terminal may or may not begin another row.
+        let most = columns.saturating_sub(1).max(1);
+        view.lines = text.lines().map(|line| line.chars().take(most).collect()).collect();
+        // Erased rows do not remember that they were parts of one line, and stay rows in a wider terminal.
+        let erased = if view.columns == columns { "" } else { TO_END };
+        view.columns = columns;
+        let shown = view.shown();
+        view.write(&format!("{first}{erased}{shown}"));
+    }
+
+    /// Prints a line above the view, or where there is none on standard error alone.
+    fn say(&self, line: &str) {
+        let mut view = self.lock();
+        if view.terminal.is_none() {
+            return say(line);
+        }
+        let line = if colour::is_on_standard_error() { colour::painted(line) } else { line.to_owned() };
+        let (first, shown) = (view.to_first_row(screen_width()), view.shown());
+        view.write(&format!("{first}{TO_END}{line}\r\n{shown}"));
+    }
+
+    /// Takes the view off the terminal until something is drawn again.
+    fn erase(&self) {
+        let mut view = self.lock();
+        let first = view.to_first_row(screen_width());
+        if !mem::take(&mut view.lines).is_empty() {
+            view.write(&(first + TO_END));
+        }
+    }
+
+    /// Leaves the terminal as it was before.
     fn clear(&self) {
-        self.bar.finish_and_clear();
-        if let Some(modes) = self.modes.get()
+        self.erase();
+        if let Some(modes) = self.lock().modes.take()
             && is_in_foreground()
         {
-            let _ = tcsetattr(io::stderr(), OptionalActions::Now, modes);
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &modes);
         }
     }
 }
 
-/// Whether the terminal is ours. Another process's the kernel would stop us for setting (SIGTTOU), and a shell has put its own
-/// modes back by then.
+/// Returns the width of the terminal at standard error.
+fn screen_width() -> usize {
+    columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
+}
+
+/// Returns true where this process is in the foreground of the terminal. The kernel stops others
+/// that set its modes (SIGTTOU), and a shell has put its own modes back by then.
 fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
+}
+
+/// Returns true where the terminal can move its cursor.
+fn moves_cursor() -> bool {
+    env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
+}
+
+/// Returns the columns of the terminal that `stream` is.
+fn columns_of(stream: impl AsFd) -> Option<usize> {
+    tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Returns the width of printed text: COLUMNS where it is set, else that of the terminal at
+/// standard output, else 80.
+pub(super) fn width() -> usize {
+    let given = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
 impl Interrupt {
     /// Catches the signals from now on.
     pub(super) fn catch() -> io::Result<Self> {
-        let interrupt = Self { wish: Arc::default(), screen: Screen::hidden() };
+        let interrupt = Self { wish: Arc::default(), screen: Screen::default() };
         let ending = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // A third signal ends the program also where the second waits for a terminal that takes nothing.
@@ -152,7 +268,9 @@ fn is_ignored(signal: i32) -> bool {
 #[derive(Debug)]
 pub(super) struct Terminal {
     interrupt: Interrupt,
-    bar: ProgressBar,
+    screen: Screen,
+    /// Expected end of the session.
+    end: Option<Instant>,
     /// Echoes at some time of the last seconds.
     before: Option<(Instant, u64)>,
     rate: f64,
@@ -168,13 +286,14 @@ impl Terminal {
         if !quiet {
             interrupt.screen.show();
         }
-        let bar = interrupt.screen.bar.clone();
-        if !bar.is_hidden() {
-            clear_on_panic(interrupt.screen.clone());
+        let screen = interrupt.screen.clone();
+        if !screen.is_hidden() {
+            clear_on_panic(screen.clone());
         }
         Self {
             interrupt,
-            bar,
+            screen,
+            end: None,
             before: None,
             rate: 0.0,
             phase: None,
@@ -185,28 +304,24 @@ impl Terminal {
 
     /// Takes the view off the terminal.
     pub(super) fn clear(&self) {
-        self.interrupt.screen.clear();
+        self.screen.clear();
     }
 
     /// Prints above the view, or where there is none on standard error alone.
     pub(super) fn say(&self, line: &str) {
-        if self.bar.is_hidden() { say(line) } else { self.bar.println(line) }
+        self.screen.say(line);
     }
 
     /// Prints notes as [`say`](Self::say) does, while a session has the view.
     pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
-        let bar = self.bar.clone();
-        move |line| if bar.is_hidden() { say(line) } else { bar.println(line) }
+        let screen = self.screen.clone();
+        move |line| screen.say(line)
     }
 
     fn count(&mut self, at: &Snapshot) {
         if self.phase != Some(at.phase) && matches!(at.phase, Phase::Start | Phase::Connect | Phase::Warmup) {
             (self.before, self.rate) = (None, 0.0);
             self.latencies.clear();
-            // The view was cleared after the run before, if there was one.
-            if self.bar.is_finished() {
-                self.bar.reset();
-            }
         }
         self.phase = Some(at.phase);
         let (since, received) = *self.before.get_or_insert((Instant::now(), at.received));
@@ -228,7 +343,7 @@ impl Drop for Terminal {
 fn clear_on_panic(screen: Screen) {
     let message = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        // The library draws nothing on a thread that panics. Bounded, for that thread may hold the view.
+        // Bounded, for the thread that panics may hold the view.
         let (screen, (done, cleared)) = (screen.clone(), mpsc::channel());
         thread::spawn(move || {
             screen.clear();
@@ -240,23 +355,24 @@ fn clear_on_panic(screen: Screen) {
 }
 
 impl Progress for Terminal {
+    fn expect(&mut self, total: Duration) {
+        self.end = Instant::now().checked_add(total);
+    }
+
     fn tick(&mut self, at: &Snapshot) {
-        if self.bar.is_hidden() {
+        if self.screen.is_hidden() {
             return;
         }
         self.count(at);
         if at.phase == Phase::Close {
-            return self.bar.finish_and_clear();
+            return self.screen.erase();
         }
-        self.bar.set_style(style());
-        self.bar.set_prefix(at.phase.name());
-        self.bar.set_length(millis(at.planned).max(1));
-        self.bar.set_position(millis(at.elapsed.min(at.planned)));
-        self.bar.set_message(describe(at, self.rate, &self.latencies));
+        let left = left(at, self.end.map(|end| end.saturating_duration_since(Instant::now())));
+        self.screen.draw(&describe(at, self.rate, left, &self.latencies));
     }
 
     fn second(&mut self, latencies: &Histogram<u32>) {
-        if !self.bar.is_hidden() {
+        if !self.screen.is_hidden() {
             self.latencies = latency_lines(latencies);
         }
     }
@@ -272,20 +388,38 @@ impl Progress for Terminal {
     }
 }
 
-fn describe(at: &Snapshot, rate: f64, latencies: &str) -> String {
+/// Returns the time until the session ends, or until the phase does where that is later or all that
+/// is known. `None` where nobody knows.
+fn left(at: &Snapshot, session: Option<Duration>) -> Option<Duration> {
+    let phase = at.planned.checked_sub(at.elapsed).unwrap_or_default();
+    [session.unwrap_or_default(), phase].into_iter().max().filter(|left| !left.is_zero())
+}
+
+/// The view: a line with a bar, and the latencies.
+fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -> String {
+    let (name, left) =
+        (at.phase.name(), left.map(|left| format!("  {} left", about(left))).unwrap_or_default());
+    let open = grouped(at.open as f64);
     match at.phase {
-        Phase::Start => "waiting for the server".to_owned(),
+        Phase::Start => format!("{name:8} waiting for the server{left}"),
         Phase::Connect => {
-            format!("{} of {} connections", grouped(at.open as f64), grouped(at.connections as f64))
+            let progress = bar(at.open as f64 / at.connections.max(1) as f64);
+            format!("{name:8} {progress} {open} of {}{left}", count(at.connections, "connection"))
         }
-        _ => format!(
-            "{:.1} s  {} connections  {} msg/s  {} errors{latencies}",
-            at.elapsed.as_secs_f64(),
-            grouped(at.open as f64),
-            grouped(rate),
-            grouped(at.errors as f64),
-        ),
+        _ => {
+            let progress = bar(at.elapsed.as_secs_f64() / at.planned.as_secs_f64());
+            let (rate, seconds) = (grouped(rate), at.elapsed.as_secs_f64());
+            let (open, errors) = (count(at.open, "connection"), count(at.errors, "error"));
+            let counts = format!("{:8} {rate} msg/s  {open}  {errors}", "");
+            format!("{name:8} {progress} {seconds:.1} s{left}\n{counts}{latencies}")
+        }
     }
+}
+
+/// A bar of which this share is full; of no number, and beyond 1, all of it.
+fn bar(share: f64) -> String {
+    let full = ((share.min(1.0) * BAR_WIDTH as f64) as usize).min(BAR_WIDTH);
+    "█".repeat(full) + &"░".repeat(BAR_WIDTH - full)
 }
 
 /// Percentiles and the shape of the last second's latencies.
@@ -322,16 +456,6 @@ fn columns(histogram: &Histogram<u32>, width: usize) -> String {
     counts.iter().map(|count| BLOCKS[(count * full).div_ceil(most) as usize]).collect()
 }
 
-fn style() -> ProgressStyle {
-    let template = format!("{{prefix:8}} {{bar:{BAR_WIDTH}}} {{msg}}");
-    // The template is constant: it is right, or the default does as well.
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use indicatif::{InMemoryTerm, TermLike};
@@ -357,10 +481,22 @@ mod tests {
         }
     }
 
+    struct Memory(InMemoryTerm);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write_str(std::str::from_utf8(bytes).expect("UTF-8")).map(|()| bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::hidden() };
+        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::default() };
         let terminal = Terminal::new(interrupt, true);
-        terminal.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255));
+        terminal.screen.lock().terminal = Some(Box::new(Memory(screen.clone())));
         terminal
     }
 
@@ -377,9 +513,45 @@ mod tests {
         {
             assert!(seen.contains(part), "{part} not in:\n{seen}");
         }
-        assert_eq!(seen.lines().count(), 3, "{seen}");
+        assert_eq!(seen.lines().count(), 4, "{seen}");
+        assert!(seen.lines().all(|line| line.chars().count() <= 64), "{seen}");
         terminal.clear();
         assert_eq!(screen.contents(), "");
+    }
+
+    #[test]
+    fn time_left_is_that_of_the_session_or_of_the_phase() {
+        let at = snapshot(Phase::Measure);
+        let seconds =
+            |session: Option<u64>| left(&at, session.map(Duration::from_secs)).map(|d| d.as_millis());
+        assert_eq!([None, Some(0), Some(60)].map(seconds), [Some(8500), Some(8500), Some(60_000)]);
+        let unknown = Snapshot { planned: Duration::ZERO, ..at };
+        assert_eq!(left(&unknown, None), None);
+        assert!(describe(&at, 1.0, left(&at, None), "").contains("1.5 s  9 s left\n"));
+    }
+
+    #[test]
+    fn rows_of_a_view_change_with_the_width() {
+        let lines = ["x".repeat(60), String::new(), "x".repeat(20)].to_vec();
+        let view = View { lines, ..View::default() };
+        let up = [80, 60, 30, 19].map(|columns| view.to_first_row(columns));
+        assert_eq!(up, ["\r\u{1b}[2A", "\r\u{1b}[2A", "\r\u{1b}[3A", "\r\u{1b}[6A"]);
+        assert_eq!(View::default().to_first_row(80), "");
+    }
+
+    #[test]
+    fn nothing_is_shown_before_something_is_known() {
+        let screen = InMemoryTerm::new(24, 100);
+        let terminal = on(&screen);
+        assert_eq!(screen.contents(), "");
+        terminal.say("a line");
+        assert_eq!(screen.contents(), "a line");
+        terminal.screen.draw("one\ntwo");
+        terminal.say("another");
+        terminal.screen.draw("three");
+        assert_eq!(screen.contents(), "a line\nanother\nthree");
+        terminal.clear();
+        assert_eq!(screen.contents(), "a line\nanother");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a comparison concluded, as it is stored.
+//! The conclusion of a comparison, as it is stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,22 +13,22 @@ pub struct Conclusion {
     /// The worst of the judged metrics; `null` where none was judged.
     #[serde(default)]
     pub overall: Option<Verdict>,
-    /// Whether the runs of both sides alternated.
+    /// True where the runs of both sides alternated.
     #[serde(default)]
     pub interleaved: bool,
     /// Each metric.
     #[serde(default)]
     pub judgements: Vec<Judgement>,
-    /// What the machine does to identical servers, in a session that recorded it.
+    /// Differences between identical servers on the machine, in a session that recorded them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<Noise>,
-    /// What a reader must know, one sentence each.
+    /// Notes to the reader, one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
 impl Conclusion {
-    /// Of a comparison.
+    /// Returns the conclusion of a comparison.
     #[must_use]
     pub fn of(comparison: &Comparison) -> Self {
         Self {
@@ -40,14 +40,15 @@ impl Conclusion {
         }
     }
 
-    /// What a stored session concluded; `None` where it has no verdict of a comparison, or one that this program cannot read.
+    /// Returns the conclusion of a stored session; `None` where it has no verdict of a comparison,
+    /// or one that this program cannot read.
     #[must_use]
     pub fn stored(document: &Document) -> Option<Self> {
         let conclusion: Self = serde_json::from_value(document.verdict.clone()?).ok()?;
         (!conclusion.judgements.is_empty()).then_some(conclusion)
     }
 
-    /// The comparison it came from.
+    /// Returns the comparison it came from.
     #[must_use]
     pub fn comparison(&self) -> Comparison {
         Comparison {
@@ -57,13 +58,13 @@ impl Conclusion {
         }
     }
 
-    /// Of recorded noise.
+    /// Returns the conclusion of recorded noise.
     #[must_use]
     pub fn of_noise(noise: Vec<Noise>) -> Self {
         Self { interleaved: true, noise, ..Self::default() }
     }
 
-    /// As it stands in a document.
+    /// Returns the value that a document has.
     #[must_use]
     pub fn to_json(&self) -> Option<serde_json::Value> {
         serde_json::to_value(self).ok()

@@ -6,6 +6,7 @@ use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
 use crate::load::Load;
+use crate::result::table::count;
 use crate::result::{Document, Run, Scenario, median};
 
 /// The names of the two sides of a duel, as runs carry them.
@@ -14,11 +15,11 @@ pub const SIDES: [&str; 2] = ["A", "B"];
 /// Two sides compared: every metric that both have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// Whether the runs of both sides alternated. Otherwise every verdict is advisory.
+    /// True where the runs of both sides alternated. Otherwise every verdict is advisory.
     pub interleaved: bool,
     /// The judged metrics of all scenarios, then the others.
     pub judgements: Vec<Judgement>,
-    /// What could not be compared and why, one sentence each.
+    /// Parts that could not be compared and the reasons, one sentence each.
     pub left_out: Vec<String>,
 }
 
@@ -46,10 +47,10 @@ impl Comparison {
         for scenario in &document.scenarios {
             let (pairs, spoiled) = pairs(document, &scenario.name);
             if spoiled > 0 {
-                let (name, made) = (&scenario.name, pairs.len() + spoiled);
+                let (name, made) = (&scenario.name, count((pairs.len() + spoiled) as u64, "pair"));
                 collected
                     .left_out
-                    .push(format!("{name}: {spoiled} of {made} pairs have a run that is not valid."));
+                    .push(format!("{name}: not counted, because a run is not valid: {spoiled} of {made}."));
             }
             if pairs.is_empty() {
                 continue;
@@ -94,7 +95,15 @@ impl Comparison {
         {
             collected.left_out.push(format!("{}: only in the earlier session.", scenario.name));
         }
-        collected.judge(false)
+        let mut comparison = collected.judge(false);
+        if base == new {
+            // No statistics are needed to tell, and few runs would leave it open.
+            for judgement in comparison.judgements.iter_mut().filter(|judgement| judgement.verdict.is_some())
+            {
+                judgement.verdict = Some(Verdict::Unchanged);
+            }
+        }
+        comparison
     }
 
     /// The verdict over all judged metrics; `None` where none was judged.
@@ -112,7 +121,7 @@ impl Comparison {
     }
 }
 
-/// Whether a run's figures may be compared with others.
+/// Returns true where a run's figures may be compared with others.
 #[must_use]
 pub fn is_sound(run: &Run) -> bool {
     run.valid && !run.interrupted
@@ -228,7 +237,7 @@ mod tests {
         document.runs[9].interrupted = true;
         let comparison = Comparison::of_arms(&document, &default_thresholds);
         assert_eq!(find(&comparison, Metric::Throughput).pairs, 8);
-        assert_eq!(comparison.left_out, ["echo: 2 of 10 pairs have a run that is not valid."]);
+        assert_eq!(comparison.left_out, ["echo: not counted, because a run is not valid: 2 of 10 pairs."]);
     }
 
     #[test]
@@ -255,6 +264,14 @@ mod tests {
         assert!(!comparison.interleaved);
         assert_eq!(find(&comparison, Metric::ServerCpu).verdict, Some(Verdict::Regressed));
         assert_eq!(comparison.left_out, ["text: only in the newer session."]);
+    }
+
+    #[test]
+    fn a_session_against_itself_is_unchanged() {
+        let session = duel(1, 1.5);
+        let comparison = Comparison::of_sessions(&session, &session, &default_thresholds);
+        assert_eq!(comparison.overall(), Some(Verdict::Unchanged));
+        assert!(comparison.judgements.iter().all(|judgement| (judgement.ratio - 1.0).abs() < 1e-9));
     }
 
     #[test]

@@ -3,20 +3,22 @@
 use super::MIN_PAIRS;
 use super::sides::Comparison;
 use super::verdict::{Judgement, ThresholdSource, Verdict};
-use crate::result::table::{align, grouped, plain_table};
+use crate::result::table::grouped;
+use crate::result::text_table::TextTable;
 
 /// So many metrics are named in the headline.
 const NAMED: usize = 3;
 
-/// The verdict in a line, the metrics as a table of at most 120 columns, and what is to be said about them.
+/// The verdict in a line, the metrics as a table of at most `width` columns, and what is to be said
+/// about them.
 #[must_use]
-pub fn text(comparison: &Comparison) -> String {
+pub fn text(comparison: &Comparison, width: usize) -> String {
     let mut lines = vec![headline(comparison)];
     if comparison.judgements.is_empty() {
         lines.extend(comparison.left_out.iter().map(|line| format!("LEFT OUT: {line}")));
         return lines.join("\n");
     }
-    lines.extend([String::new(), table(comparison)]);
+    lines.extend([String::new(), table(comparison, width)]);
     lines.extend(remarks(comparison));
     lines.join("\n")
 }
@@ -61,16 +63,15 @@ fn settle(comparison: &Comparison) -> String {
     }
 }
 
-fn table(comparison: &Comparison) -> String {
+fn table(comparison: &Comparison, width: usize) -> String {
     let unit = if comparison.interleaved { "pairs" } else { "runs" };
     let header =
         ["scenario", "metric", "A", "B", "change", "95 % interval", unit, "p", "threshold", "verdict"];
-    let mut table = plain_table(&header);
+    let mut table = TextTable::new(header, 2, [7, 6, 8, 2, 3, 5]);
     for judgement in &comparison.judgements {
         table.add_row(row(judgement));
     }
-    align(&mut table, 2);
-    table.trim_fmt()
+    table.text(width)
 }
 
 fn row(judgement: &Judgement) -> Vec<String> {
@@ -123,7 +124,8 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         remarks
             .push("* twice this machine's noise between identical servers, as `aa` recorded it".to_owned());
     }
-    if judged().any(|judgement| judgement.pairs < MIN_PAIRS) {
+    let is_open = |judgement: &Judgement| judgement.verdict == Some(Verdict::Inconclusive);
+    if judged().any(|judgement| judgement.pairs < MIN_PAIRS && is_open(judgement)) {
         let unit = if comparison.interleaved { "valid pairs" } else { "valid runs of each" };
         remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
@@ -150,7 +152,7 @@ mod tests {
     use crate::compare::{Metric, Threshold, sides};
 
     fn of(pairs: u32, factor: f64) -> String {
-        text(&Comparison::of_arms(&duel(pairs, factor), &default_thresholds))
+        text(&Comparison::of_arms(&duel(pairs, factor), &default_thresholds), 120)
     }
 
     #[test]
@@ -167,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn the_table_fits_80_columns_with_long_names() {
+        let mut document = duel(10, 1.06);
+        document.scenarios[0].name = "a-scenario-whose-name-is-quite-long".to_owned();
+        for run in &mut document.runs {
+            run.scenario.clone_from(&document.scenarios[0].name);
+            run.rate_per_s *= 1e5;
+        }
+        let text = text(&Comparison::of_arms(&document, &default_thresholds), 80);
+        let (table, _) = text.split_once("\n\n").expect("a headline").1.split_once("\n\n").expect("remarks");
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert!(table.contains("regressed") && table.contains("+6.2 %"), "{table}");
+        assert!(table.contains("not shown in 80 columns: p, pairs, threshold"), "{table}");
+    }
+
+    #[test]
     fn what_is_open_says_what_would_settle_it() {
         let text = of(3, 1.06);
         assert!(
@@ -179,14 +196,14 @@ mod tests {
     #[test]
     fn a_threshold_from_noise_is_marked_and_explained() {
         let noisy = |_: &crate::result::Scenario, metric: Metric| Threshold::of(metric, Some(0.1));
-        let text = text(&sides::Comparison::of_arms(&duel(10, 1.06), &noisy));
+        let text = text(&sides::Comparison::of_arms(&duel(10, 1.06), &noisy), 120);
         assert!(text.starts_with("B against A: UNCHANGED\n"), "{text}");
         assert!(text.contains("20.0 %*") && text.contains("* twice this machine's noise"), "{text}");
     }
 
     #[test]
     fn unpaired_sessions_are_advisory() {
-        let text = text(&Comparison::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds));
+        let text = text(&Comparison::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds), 120);
         assert!(text.starts_with("ADVISORY: ") && text.contains("not interleaved"), "{text}");
     }
 

@@ -1,8 +1,10 @@
 //! What the machine does: counters that are read twice.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::system::{System, field};
+use crate::cgroup::{Version, own_groups};
 
 /// Ticks of `/proc/stat` and `/proc/PID/stat` in a second (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -16,10 +18,12 @@ pub(super) struct Activity {
     steal: Option<u64>,
     /// Ticks of all processors.
     ticks: u64,
-    /// How often processors were slowed down because of their heat.
+    /// Number of times that processors were slowed down because of their heat.
     throttled: Option<u64>,
-    /// How often this process's control group had used up its quota.
+    /// Number of periods in which a control group of this process had used up its quota.
     quota_used_up: Option<u64>,
+    /// Time in which each disk was busy, ms; `None` where the kernel does not say.
+    disks: Option<BTreeMap<String, u64>>,
     /// Processor time of each process, ticks, and its name.
     processes: BTreeMap<u32, (String, u64)>,
 }
@@ -47,6 +51,7 @@ impl Activity {
             ticks: ticks.iter().take(8).sum(),
             throttled: throttled(system),
             quota_used_up: quota_used_up(system),
+            disks: disks(system),
             processes: processes(system),
         }
     }
@@ -64,6 +69,15 @@ impl Activity {
 
     pub(super) fn quota_used_up_since(&self, before: &Self) -> Option<u64> {
         Some(self.quota_used_up?.saturating_sub(before.quota_used_up?))
+    }
+
+    /// Share of the time since `before` in which the busiest disk was busy. `None` where no time
+    /// has passed, or the kernel does not say.
+    pub(super) fn disk_busy_since(&self, before: &Self) -> Option<f64> {
+        let (then, seconds) = (before.disks.as_ref()?, self.uptime - before.uptime);
+        let busy = |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
+        let most = self.disks.as_ref()?.iter().map(busy).max().unwrap_or(0);
+        (seconds > 0.0).then(|| most as f64 / 1000.0 / seconds)
     }
 
     /// Processes that used more than `least` of a processor since `before`, the busiest first; this one is left out.
@@ -95,22 +109,64 @@ fn throttled(system: &System) -> Option<u64> {
 }
 
 fn quota_used_up(system: &System) -> Option<u64> {
-    control_groups(system)
-        .iter()
-        .filter_map(|group| field(&system.text(&format!("{group}/cpu.stat"))?, "nr_throttled")?.parse().ok())
-        .max()
+    let groups = control_groups(system)?;
+    let count = |group: &ControlGroup| {
+        field(&system.text(&format!("{}/cpu.stat", group.folder))?, "nr_throttled")?.parse().ok()
+    };
+    groups.iter().filter_map(count).max()
 }
 
-/// The folders of this process's control group (version 2) and all around it: a quota of any of them binds.
-pub(super) fn control_groups(system: &System) -> Vec<String> {
-    let line = system.text("proc/self/cgroup").unwrap_or_default();
-    let path = line.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-    let mut groups = vec!["sys/fs/cgroup".to_owned()];
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        let parent = groups.last().map(String::as_str).unwrap_or_default();
-        groups.push(format!("{parent}/{part}"));
+/// A control group that limits the CPU time of this process.
+pub(super) struct ControlGroup {
+    folder: String,
+    version: Version,
+}
+
+impl ControlGroup {
+    /// Returns its quota in processors, and the name of the file that sets it.
+    pub(super) fn quota(&self, system: &System) -> Option<(f64, &'static str)> {
+        let read = |name: &str| system.text(&format!("{}/{name}", self.folder));
+        let (quota, period, file) = match self.version {
+            Version::V2 => {
+                let max = read("cpu.max")?;
+                let (quota, period) = max.split_once(' ')?;
+                (quota.parse::<f64>().ok()?, period.parse::<f64>().ok()?, "cpu.max")
+            }
+            Version::V1 => {
+                let number = |name: &str| read(name)?.parse::<f64>().ok();
+                (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?, "cpu.cfs_quota_us")
+            }
+        };
+        // Version 1 writes -1 where there is no quota.
+        (quota > 0.0 && period > 0.0).then(|| (quota / period, file))
     }
-    groups
+}
+
+/// Returns this process's control groups and all around them: a quota of any of them binds. `None`
+/// where the kernel does not say.
+pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
+    let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
+    let groups = own_groups(&membership, &mounts, "cpu");
+    let folders = groups.iter().flat_map(|group| {
+        let version = group.version;
+        group.lineage().into_iter().map(move |folder| (folder, version))
+    });
+    let relative = |(folder, version): (PathBuf, Version)| {
+        // Below the root that is examined.
+        let folder = folder.strip_prefix("/").unwrap_or(&folder).to_str()?.to_owned();
+        Some(ControlGroup { folder, version })
+    };
+    Some(folders.filter_map(relative).collect())
+}
+
+/// Time in which each block device had a request, ms: field 13 of `/proc/diskstats`.
+fn disks(system: &System) -> Option<BTreeMap<String, u64>> {
+    let text = system.text("proc/diskstats")?;
+    let disk = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        Some(((*fields.get(2)?).to_owned(), fields.get(12)?.parse().ok()?))
+    };
+    Some(text.lines().filter_map(disk).collect())
 }
 
 fn processes(system: &System) -> BTreeMap<u32, (String, u64)> {

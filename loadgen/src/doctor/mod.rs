@@ -1,4 +1,4 @@
-//! What on this machine would spoil a measurement, and the command that mends it.
+//! Everything on this machine that would invalidate a measurement, and the command that fixes it.
 //!
 //! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is changed. Every check is a
 //! function from what was read to one [`Finding`], or to none where the kernel does not say: a check that cannot be made
@@ -21,17 +21,17 @@ use serde::Serialize;
 use activity::Activity;
 use system::System;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nothing to mend.
+    /// Nothing to fix.
     Fine,
     /// The kernel does not tell, or not to us.
     Unknown,
     /// Known to make figures worse, or to limit what can be measured; a measurement is still one.
     Hint,
-    /// What is measured now is not to be trusted, or what was asked for cannot be done.
+    /// A measurement made now is not to be trusted, or cannot be made as asked.
     Spoils,
 }
 
@@ -46,18 +46,18 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What one check found.
+/// Finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check's name, the same in every version.
     pub check: &'static str,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// Why it matters; empty where it does not.
+    /// Reason why it matters; empty where it does not.
     pub why: String,
-    /// The command that mends it, or what else would; empty where there is nothing to mend.
+    /// Command or advice that fixes it; empty where there is nothing to fix.
     pub fix: String,
 }
 
@@ -85,7 +85,7 @@ impl Finding {
     }
 }
 
-/// What is going to be measured, as far as it is known.
+/// Load that is going to be measured, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Intent {
     /// Connections from one address.
@@ -143,6 +143,13 @@ pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     thread::sleep(watch);
     let after = Activity::now(&system);
     judge(&Evidence { system: &system, intent, before: &before, after: &after })
+}
+
+/// Returns the processors that this process may use, by `proc` below `root`; none where the kernel
+/// does not say.
+#[must_use]
+pub fn allowed(root: &Path) -> Vec<usize> {
+    System::below(root).allowed()
 }
 
 fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {

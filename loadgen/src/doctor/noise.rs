@@ -3,6 +3,7 @@
 use super::activity::control_groups;
 use super::system::assigned;
 use super::{Evidence, Finding};
+use crate::result::table::count;
 
 /// Shares of the processors' time that others had, above which it is told and above which it spoils.
 const STEAL_SEEN: f64 = 0.002;
@@ -10,6 +11,8 @@ const STEAL_SPOILS: f64 = 0.02;
 /// Per cent of the last ten seconds in which something waited.
 const PRESSURE_SEEN: f64 = 2.0;
 const PRESSURE_SPOILS: f64 = 10.0;
+/// From this share of the time on a disk counts as busy.
+const DISK_BUSY: f64 = 0.01;
 /// A process is named from this share of a processor on.
 const BUSY: f64 = 0.02;
 /// All others together, in processors.
@@ -31,17 +34,14 @@ pub(super) fn hypervisor(evidence: &Evidence<'_>) -> Option<Finding> {
 
 pub(super) fn quota(evidence: &Evidence<'_>) -> Option<Finding> {
     let used_up = evidence.after.quota_used_up_since(evidence.before).unwrap_or(0);
-    let quota = control_groups(evidence.system).iter().find_map(|group| {
-        let max = evidence.system.text(&format!("{group}/cpu.max"))?;
-        let (quota, period) = max.split_once(' ')?;
-        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-    });
-    let Some(processors) = quota else {
-        return evidence.system.text("proc/self/cgroup").map(|_| Finding::fine("none"));
+    let groups = control_groups(evidence.system)?;
+    let quotas = groups.iter().filter_map(|group| group.quota(evidence.system));
+    let Some((processors, file)) = quotas.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+        return Some(Finding::fine("none"));
     };
-    let mut seen = format!("this control group may use {processors:.2} processors (cpu.max)");
+    let mut seen = format!("this control group may use {processors:.2} processors ({file})");
     if used_up > 0 {
-        seen += &format!(", and was stopped {used_up} times while we looked");
+        seen += &format!(", and was stopped {} while we looked", count(used_up, "time"));
     }
     Some(Finding::spoils(
         seen,
@@ -71,8 +71,18 @@ pub(super) fn pressure(evidence: &Evidence<'_>) -> Option<Finding> {
     };
     let some: Vec<(&str, f64)> =
         ["cpu", "memory", "io"].into_iter().filter_map(|what| Some((what, waited(what)?))).collect();
-    let worst = some.iter().map(|(_, share)| *share).max_by(f64::total_cmp)?;
-    let shares = some.iter().map(|(what, share)| format!("{what} {share:.1} %")).collect::<Vec<_>>();
+    // The kernel counts a task as waiting for I/O also while an idle io_uring server waits for its
+    // clients.
+    let is_disk_idle = evidence.after.disk_busy_since(evidence.before).is_some_and(|share| share < DISK_BUSY);
+    let counts = |what: &str| what != "io" || !is_disk_idle;
+    some.first()?;
+    let worst = some.iter().filter(|(what, _)| counts(what)).map(|(_, share)| *share).fold(0.0, f64::max);
+    let shares = some.iter().map(|(what, share)| {
+        let idle =
+            if counts(what) || *share < PRESSURE_SEEN { "" } else { " (not for a disk: all were idle)" };
+        format!("{what} {share:.1} %{idle}")
+    });
+    let shares = shares.collect::<Vec<_>>();
     let seen = format!("tasks waited within the last 10 s: {}", shares.join(", "));
     let why = "somebody else's work was in the way, and would be in the way of a measurement";
     let fix = "end what is busy, and wait ten seconds: top, iotop";

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::system::listed;
 use super::{Evidence, Finding};
+use crate::result::table::count as many;
 
 /// Waking from states that take longer than this shows among latencies of tens of microseconds.
 const DEEP_SLEEP_US: u64 = 10;
@@ -21,7 +22,8 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
         .copied()
         .filter(|cpu| evidence.intent.server_cpus.contains(cpu))
         .collect();
-    let seen = format!("this process may use {} ({})", plural(allowed.len()), listed(&allowed));
+    let seen =
+        format!("this process may use {} ({})", many(allowed.len() as u64, "processor"), listed(&allowed));
     if !shared.is_empty() {
         return Some(Finding::spoils(
             format!("generator and server are to share {}", listed(&shared)),
@@ -38,10 +40,6 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
         )),
         _ => Some(Finding::fine(seen)),
     }
-}
-
-fn plural(count: usize) -> String {
-    if count == 1 { "1 processor".to_owned() } else { format!("{count} processors") }
 }
 
 /// Threads of one core share its units: a server beside its generator on one core runs at about half the speed.
@@ -66,7 +64,8 @@ pub(super) fn smt(evidence: &Evidence<'_>) -> Option<Finding> {
     if cores.len() == online.len() {
         return Some(Finding::fine("every processor is a core of its own, as far as one can see"));
     }
-    let cores_seen = format!("{} processors on {} cores", online.len(), cores.len());
+    let cores_seen =
+        format!("{} on {}", many(online.len() as u64, "processor"), many(cores.len() as u64, "core"));
     if !ours.is_empty() && !servers.is_empty() {
         return Some(Finding::fine(format!("{cores_seen}; generator and server are on different ones")));
     }
@@ -130,7 +129,7 @@ pub(super) fn throttling(evidence: &Evidence<'_>) -> Option<Finding> {
         return Some(Finding::fine("no processor was slowed down because of its heat while we looked"));
     }
     Some(Finding::spoils(
-        format!("processors were slowed down {times} times because of their heat"),
+        format!("processors were slowed down {} because of their heat", many(times, "time")),
         "they run at whatever speed keeps them cool",
         "better cooling, fewer busy processors, or a lower fixed frequency: sudo cpupower frequency-set -u 2GHz",
     ))

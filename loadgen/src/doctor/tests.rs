@@ -30,7 +30,9 @@ impl Tree {
             ("proc/self/limits", LIMITS),
             ("proc/self/status", "Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1"),
             ("proc/self/cgroup", "0::/user.slice/a"),
+            ("proc/self/mountinfo", MOUNTS),
             ("sys/fs/cgroup/user.slice/cpu.max", "max 100000"),
+            ("proc/diskstats", "   8  0 sda 1 0 8 1 1 0 8 1 0 500 2\n   8  1 sda1 1 0 8 1 1 0 8 1 0 400 2"),
             ("proc/meminfo", "MemTotal: 8000000 kB\nMemFree: 1 kB\nMemAvailable: 6000000 kB"),
             ("proc/cpuinfo", "model name\t: X\nflags\t\t: fpu sse2"),
             ("proc/stat", "cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 50 0 50 500 0 0 0 0 0 0"),
@@ -88,6 +90,8 @@ impl Tree {
         findings.into_iter().find(|finding| finding.check == check).expect("every check has a finding")
     }
 }
+
+const MOUNTS: &str = "30 23 0:26 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw";
 
 const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            1024                 1048576              files     \n\
@@ -220,7 +224,7 @@ fn processors_that_are_shared() {
     assert_found(
         &after("smt", "smt", &one_core),
         Hint,
-        "2 processors on 1 cores (such as 0-1)",
+        "2 processors on 1 core (such as 0-1)",
         "smt/control",
     );
     let found = after_with("smt-overlap", "smt", &one_core, &both(&[1], &[0]));
@@ -276,6 +280,12 @@ fn others_on_the_machine() {
     assert_found(&found, Hint, "virtual machine", "scripts/ab.sh");
     let found = after("quota", "quota", &[("sys/fs/cgroup/user.slice/cpu.max", "150000 100000")]);
     assert_found(&found, Spoils, "1.50 processors", "--cpuset-cpus");
+    let found = after("quota-v1", "quota", &quota_v1("20000", "-1"));
+    assert_found(&found, Spoils, "0.20 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
+    // The smallest of the group and all around it binds.
+    let found = after("quota-parent", "quota", &quota_v1("20000", "5000"));
+    assert_found(&found, Spoils, "0.05 processors (cpu.cfs_quota_us)", "--cpuset-cpus");
+    assert_found(&after("quota-none", "quota", &quota_v1("-1", "-1")), Fine, "none", "");
     let found = after("steal", "steal", &[("proc/stat", "cpu  100 0 100 1190 0 0 0 10 0 0")]);
     assert_found(&found, Spoils, "5.0 %", "another host");
     let found = after("steal-some", "steal", &[("proc/stat", "cpu  100 0 100 1199 0 0 0 1 0 0")]);
@@ -283,8 +293,11 @@ fn others_on_the_machine() {
     let found =
         after("cpu", "pressure", &[("proc/pressure/cpu", "some avg10=26.74 avg60=1 avg300=1 total=1")]);
     assert_found(&found, Spoils, "cpu 26.7 %", "top");
-    let found = after("io", "pressure", &[("proc/pressure/io", "some avg10=2.50 avg60=1 avg300=1 total=1")]);
-    assert_found(&found, Hint, "io 2.5 %", "top");
+    let io = ("proc/pressure/io", "some avg10=2.50 avg60=1 avg300=1 total=1");
+    let disk = ("proc/diskstats", "   8  0 sda 1 0 8 1 1 0 8 1 0 900 2");
+    assert_found(&after("io", "pressure", &[io, disk]), Hint, "io 2.5 %", "top");
+    let io = ("proc/pressure/io", "some avg10=100.00 avg60=1 avg300=1 total=1");
+    assert_found(&after("io-only", "pressure", &[io]), Fine, "io 100.0 % (not for a disk", "");
     let process =
         |ticks: u32| format!("77 (a ) b) R 1 77 77 0 -1 0 1 2 3 4 {ticks} 31 0 0 20 0 1 0 12 13 14");
     let found = after("busy", "others", &[("proc/77/stat", &process(320))]);
@@ -293,6 +306,22 @@ fn others_on_the_machine() {
     let new = ("proc/78/stat", "78 (cc1) R 1 77 77 0 -1 0 1 2 3 4 40 10 0 0 20 0 1 0 12 13 14");
     assert_found(&after("new", "others", &[new]), Spoils, "cc1 (78) 50 %", "78");
     assert_found(&after("idle-one", "others", &[]), Fine, "no other process", "");
+}
+
+/// Files of a hierarchy of version 1 whose groups have these quotas, in units of 100,000.
+fn quota_v1<'a>(own: &'a str, parent: &'a str) -> [(&'a str, &'a str); 6] {
+    [
+        ("proc/self/cgroup", "3:cpuset:/\n2:cpu,cpuacct:/docker/a\n0::/"),
+        (
+            "proc/self/mountinfo",
+            "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+             34 31 0:31 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw",
+        ),
+        ("sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_quota_us", parent),
+        ("sys/fs/cgroup/cpu,cpuacct/docker/cpu.cfs_period_us", "100000"),
+        ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", own),
+        ("sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000"),
+    ]
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub fn measure(
 ) -> Result<Session, DuelError> {
     let (start, began) = (Utc::now(), Instant::now());
     let subjects = options.servers.each_ref().map(|server| Subject::of_command(&server.command));
+    progress.expect(options.duration());
     let repeats = Repeats::new(execute, options.runs() as usize, name);
     let mut pairs = Pairs { options, progress, notes, subjects, repeats, runs: Vec::new() };
     let loads = pairs.loads()?;
@@ -466,7 +467,7 @@ mod tests {
                 made.set(made.get() + 1);
                 run.integrity.corrupted = u64::from(made.get() <= attempts);
                 if made.get() <= attempts {
-                    run.invalidate(InvalidKind::WrongEchoes, "1 echoes were not what was sent");
+                    run.invalidate(InvalidKind::WrongEchoes, "1 echo was not what was sent");
                 }
             }
             Ok(run)

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::disturbance;
 use crate::result::{InvalidKind, Run};
-use crate::run::{Plan, Progress, RunError};
+use crate::run::{Plan, Progress, RunError, wrong_echoes};
 use crate::spawn::SpawnError;
 
 /// Function that carries out a run. Tests replace it by a quicker one.
@@ -316,14 +316,6 @@ fn broken(run: &Run) -> Vec<String> {
         reasons.push(wrong_echoes(run.integrity.faults()));
     }
     reasons
-}
-
-fn wrong_echoes(count: u64) -> String {
-    if count == 1 {
-        "1 echo was not what was sent".to_owned()
-    } else {
-        format!("{count} echoes were not what was sent")
-    }
 }
 
 /// Returns true where another attempt would fail in the same way.

@@ -1,17 +1,8 @@
-//! Values that several commands take: times, sizes, lists of processors.
+//! Values of flags: numbers, rates, times, sizes.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use engine::affinity;
-
-/// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
-#[derive(Clone, Debug)]
-pub(crate) struct CpuList(pub(crate) Vec<usize>);
-
-pub(crate) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
-    affinity::parse_cpu_list(text).map(CpuList)
-}
 
 /// Beyond this a time is a slip of the pen, and sums of it with a clock might not fit.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);

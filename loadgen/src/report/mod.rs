@@ -11,6 +11,7 @@ use crate::compare::{Comparison, Judgement, ThresholdSource, Verdict};
 use crate::load::Load;
 use crate::load::{Payload, Transport};
 use crate::machine::Machine;
+use crate::result::table::count;
 use crate::result::{Document, Run, Stored};
 use crate::subject::Subject;
 
@@ -154,10 +155,11 @@ fn verdict(context: &Context, sides: &[Side<'_>], documents: &[Document]) -> Str
         ""
     };
     let runs: usize = documents.iter().map(|document| document.runs.len()).sum();
+    let runs = count(runs as u64, "run");
     let when: Vec<String> = documents.iter().map(|document| document.session.start.to_string()).collect();
     let when = escape(&when.join(" and "));
     format!(
-        "<div class=\"verdict {class}\">\n<h1>{}</h1>\n{advisory}<p class=\"soft\">{runs} runs, measured {when}</p>\n</div>\n",
+        "<div class=\"verdict {class}\">\n<h1>{}</h1>\n{advisory}<p class=\"soft\">{runs}, measured {when}</p>\n</div>\n",
         escape(&title(context, sides))
     )
 }
@@ -252,10 +254,10 @@ fn notes(documents: &[Document], context: &Context) -> String {
         let interrupted =
             document.session.interrupted.then(|| "A session was ended early by its user.".to_owned());
         let invalid = document.runs.iter().filter(|run| !run.valid).count();
-        let runs = document.runs.len();
+        let runs = count(document.runs.len() as u64, "run");
         let reasons = document.runs.iter().find(|run| !run.valid).map(|run| run.invalid_reasons.join("; "));
-        let invalid = reasons
-            .map(|reasons| format!("{invalid} of {runs} runs are not valid, the first because: {reasons}"));
+        let invalid =
+            reasons.map(|reasons| format!("not valid: {invalid} of {runs}, the first because: {reasons}"));
         document.session.marks.iter().cloned().chain(interrupted).chain(invalid).collect::<Vec<_>>()
     });
     let mut text = String::new();
@@ -291,8 +293,8 @@ fn describe(load: &Load) -> String {
     };
     let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
     format!(
-        "{} connections{tls}, {} bytes {kind}, {how}; {} s measured",
-        load.connections,
+        "{}{tls}, {} bytes {kind}, {how}; {} s measured",
+        count(load.connections.into(), "connection"),
         load.message_bytes,
         load.measure.as_secs_f64(),
     )
@@ -320,7 +322,9 @@ fn machine(document: &Document) -> String {
         (
             "processor",
             format!(
-                "{cpu}, {cores} cores, {threads} threads, governor {}",
+                "{cpu}, {}, {}, governor {}",
+                count((*cores).into(), "core"),
+                count((*threads).into(), "thread"),
                 governor.as_deref().unwrap_or("unknown")
             ),
         ),
@@ -496,7 +500,7 @@ mod tests {
         document.runs[0].invalid_reasons = vec!["The generator was the limit.".into()];
         document.session.interrupted = true;
         let html = of(document).html;
-        assert!(html.contains("1 of 16 runs are not valid, the first because: The generator was the limit."));
+        assert!(html.contains("not valid: 1 of 16 runs, the first because: The generator was the limit."));
         assert!(html.contains("ended early"));
     }
 }

@@ -34,39 +34,39 @@ pub struct Document {
     pub arms: Vec<Arm>,
     /// Where both ran (the generator's machine where they differ).
     pub machine: Machine,
-    /// How the runs belong together.
+    /// The command that made the runs, and their order.
     pub session: Session,
-    /// What was run: each scenario once, named by the runs.
+    /// Scenarios, each once, under the names that the runs use.
     pub scenarios: Vec<Scenario>,
     /// Every run, in the order in which they were made; none in a session of [`SessionKind::Count`].
     pub runs: Vec<Run>,
-    /// What was counted without a run.
+    /// Counts that were made without a run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counts: Vec<Count>,
-    /// What a comparison concluded, or whether a run reached its goals; `null` where there was neither.
+    /// Conclusion of a comparison, or the goals that a run reached and missed; `null` where there
+    /// was neither.
     #[serde(default)]
     pub verdict: Option<serde_json::Value>,
 }
 
 impl Document {
-    /// Returns the document as it is stored: JSON that people can read, with a line for each run and a final
-    /// newline.
+    /// Returns the document as it is stored: JSON that people can read, with a line for each scenario and run, and a
+    /// final newline.
     ///
     /// # Errors
     ///
     /// Fails when a figure cannot be written as JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         let mut frame = self.clone();
-        let runs = std::mem::take(&mut frame.runs);
-        let runs = runs.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>()?;
+        let scenarios = lines(&std::mem::take(&mut frame.scenarios))?;
+        let runs = lines(&std::mem::take(&mut frame.runs))?;
         let mut json = serde_json::to_string_pretty(&frame)? + "\n";
-        if !runs.is_empty() {
-            // A line break within a text is escaped, so that this finds only the field itself.
-            json = json.replacen(
-                "\n  \"runs\": []",
-                &format!("\n  \"runs\": [\n    {}\n  ]", runs.join(",\n    ")),
-                1,
-            );
+        for (field, lines) in [("scenarios", scenarios), ("runs", runs)] {
+            if !lines.is_empty() {
+                // A line break within a text is escaped, so that this finds only the field itself.
+                let list = format!("\n  \"{field}\": [\n    {}\n  ]", lines.join(",\n    "));
+                json = json.replacen(&format!("\n  \"{field}\": []"), &list, 1);
+            }
         }
         Ok(json)
     }
@@ -100,6 +100,11 @@ impl Document {
     }
 }
 
+/// Returns each value as JSON in a line.
+fn lines<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<String>> {
+    values.iter().map(serde_json::to_string).collect()
+}
+
 /// One side of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
@@ -110,10 +115,10 @@ pub struct Arm {
     /// The version of somebody else's server, as whoever set it up tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How the server fared with hostile and unusual input (`scripts/conformance.sh`).
+    /// Verdicts about the server's answers to hostile and unusual input (`scripts/conformance.sh`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformance: Option<Conformance>,
-    /// Why it has no runs: it cannot be had, or does not echo right.
+    /// Reason why it has no runs: it cannot be had, or does not echo right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
 }
@@ -133,10 +138,10 @@ pub struct Conformance {
     pub skipped: u32,
 }
 
-/// How the runs of a document belong together.
+/// The command that made the runs of a document, and their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Which command made it.
+    /// Kind of command that made it.
     pub kind: SessionKind,
     /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`], and what was counted where it is
     /// [`SessionKind::Count`].
@@ -145,20 +150,22 @@ pub struct Session {
     /// The name the user gave with `--tag`.
     #[serde(default)]
     pub tag: Option<String>,
-    /// When the first run began.
+    /// Start of the first run.
     pub start: Utc,
-    /// From then to the end of the last run, nanoseconds.
+    /// Time from there to the end of the last run, nanoseconds.
     pub duration_ns: u64,
-    /// How runs were ordered: `rounds` (each scenario once, then again) or `single`; comparisons add theirs.
+    /// Order of the runs: `rounds` (each scenario once, then again) or `single`; comparisons add
+    /// theirs.
     pub order: String,
-    /// The user ended it before it was complete.
+    /// True where the user ended it before it was complete.
     pub interrupted: bool,
-    /// What a reader must know before comparing: an engine that was not available, a shared core, a debug build.
+    /// Facts to know before comparing: an engine that was not available, a shared core, a debug
+    /// build.
     #[serde(default)]
     pub marks: Vec<String>,
 }
 
-/// Which command made a session.
+/// Kind of command that made a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionKind {
@@ -179,11 +186,11 @@ pub enum SessionKind {
 pub struct Count {
     /// [`Scenario::name`].
     pub scenario: String,
-    /// What was counted: `instructions`, as callgrind does.
+    /// Name of the count: `instructions`, as callgrind does.
     pub counter: String,
-    /// For a message, on average.
+    /// Count for a message, on average.
     pub per_message: f64,
-    /// Over so many messages.
+    /// Number of messages in that average.
     pub messages: u64,
 }
 
@@ -249,31 +256,32 @@ pub(crate) fn short_hash(bytes: &[u8]) -> String {
 pub struct Run {
     /// [`Scenario::name`].
     pub scenario: String,
-    /// Which side of a comparison: `A` or `B` in a duel, the name of one of [`Document::arms`] in an interleaved session; `A`
-    /// where there is one side.
+    /// Side of a comparison: `A` or `B` in a duel, the name of one of [`Document::arms`] in an
+    /// interleaved session; `A` where there is one side.
     pub arm: String,
     /// The pair or the round it belongs to, from 0.
     pub pair: u32,
-    /// When connecting began.
+    /// Start of connecting.
     pub start: Utc,
     /// Address that the connections were made to, one of the addresses of the URL's host. Several addresses
     /// are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// How long each phase took.
+    /// Length of each phase.
     pub phases: Phases,
-    /// Whether the figures may be compared with others.
+    /// True where the figures may be compared with others.
     pub valid: bool,
-    /// Why not, one sentence each.
+    /// Reasons why not, one sentence each.
     #[serde(default)]
     pub invalid_reasons: Vec<String>,
-    /// What each of them is about, in the same order; empty where there is none, and where an earlier build wrote it.
+    /// Kinds of these reasons, in the same order; empty where there is none, and where an earlier
+    /// build wrote it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_kinds: Vec<InvalidKind>,
-    /// What else a reader must know, one sentence each: what was the limit where that is not certain.
+    /// Notes to the reader, one sentence each: what was the limit where that is not certain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// The user ended it before its time; its figures cover what was measured.
+    /// True where the user ended it before its time; its figures cover what was measured.
     pub interrupted: bool,
     /// Messages planned for the measured window; in a closed loop those that were sent.
     pub offered: u64,
@@ -290,11 +298,11 @@ pub struct Run {
     pub rate_per_s: f64,
     /// Message bytes received per second of the measured window, headers not counted.
     pub bytes_per_s: f64,
-    /// What went wrong, over the whole run.
+    /// Errors of connections, over the whole run.
     pub errors: Errors,
-    /// What came back other than it was sent, over the whole run.
+    /// Echoes that were not what was sent, over the whole run.
     pub integrity: Integrity,
-    /// How long it took.
+    /// Latencies of messages and of connecting.
     pub latency_ns: Latencies,
     /// Reason why some figures of `latency_ns` are lower bounds; `null` where none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -314,15 +322,15 @@ pub struct Run {
     /// Pings over the whole run; `null` where none were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pings: Option<Pings>,
-    /// What it cost the server; `null` where its process was not known.
+    /// Cost for the server; `null` where its process was not known.
     #[serde(default)]
     pub server: Option<Server>,
-    /// What it cost the generator.
+    /// Cost for the generator.
     pub client: Client,
-    /// What else ran in the measured window; `null` where it was not looked for.
+    /// Time that others took in the measured window; `null` where it was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disturbance: Option<Disturbance>,
-    /// Why earlier attempts at this run were put aside, one sentence each.
+    /// Reasons why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
     /// Seconds of the measured window. The last one is as long as the window has it (a day at most). `sent`
@@ -402,24 +410,24 @@ pub struct Standstill {
     pub longest_ns: u64,
 }
 
-/// What held a run up that was not its own, as shares (0 to 1) of the measured window.
+/// Time that others took from a run, as shares (0 to 1) of the measured window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Disturbance {
-    /// Of the server's thread that waited most: time runnable without a processor, because something else had it. `null`
-    /// where the server's process was not known.
+    /// Share of the server's thread that waited most: time runnable without a processor, because
+    /// something else had it. `null` where the server's process was not known.
     #[serde(default)]
     pub server_waited: Option<f64>,
-    /// The same of the generator's threads.
+    /// Share of the generator's thread that waited most.
     pub generator_waited: f64,
-    /// Of the processor that lost most, of those the run was confined to: time that the hypervisor gave to others, in ticks
-    /// of 10 ms.
+    /// Share of the processor that lost most, of those the run was confined to: time that the
+    /// hypervisor gave to others, in ticks of 10 ms.
     pub stolen: f64,
 }
 
-/// How long each phase of a run took, nanoseconds. Phases are separated by barriers over all threads.
+/// Length of each phase of a run, nanoseconds. Phases are separated by barriers over all threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phases {
-    /// Until every connection was open (and had shaken hands).
+    /// Time until every connection was open (and had shaken hands).
     pub connect: u64,
     /// Rest between connecting and the first message.
     pub settle: u64,
@@ -435,9 +443,9 @@ pub struct Phases {
 /// Connections that sent all they were to send in the measured window, got everything back, and were replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cycles {
-    /// How many.
+    /// Number of connections.
     pub count: u64,
-    /// Per second of the window.
+    /// Number per second of the window.
     pub rate_per_s: f64,
 }
 
@@ -450,7 +458,7 @@ pub struct Pings {
     pub answered: u64,
 }
 
-/// Counts of what went wrong over the whole run.
+/// Counts of errors over the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     /// TCP connections that could not be opened.
@@ -516,7 +524,7 @@ impl Integrity {
 /// 16 messages in an open loop), received the one at the start of the turn: exact to one such call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
-    /// From the planned time of sending to the echo: the answer. In a closed loop equal to `uncorrected`.
+    /// Time from the planned send to the echo. In a closed loop equal to `uncorrected`.
     pub corrected: Latency,
     /// Time from the actual send to the echo: the server's part. It includes the time in which a message was
     /// due and no connection was open. In a closed loop its `hdr` is `null`, because `corrected` holds the
@@ -525,8 +533,8 @@ pub struct Latencies {
     /// Time from the planned to the actual send, without the time in which no connection was open: the
     /// generator's part. Empty in a closed loop.
     pub lag: Latency,
-    /// From the start of connecting to the end of the opening handshake, one sample per connection; where connections are
-    /// replaced during the load, of those opened in the window.
+    /// Time from the start of connecting to the end of the opening handshake, one sample per
+    /// connection; where connections are replaced during the load, of those opened in the window.
     pub connect: Latency,
     /// The part of `connect` until TCP had connected.
     #[serde(default)]
@@ -615,10 +623,11 @@ pub struct Server {
     /// The processor's cycles, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles_per_message: Option<f64>,
-    /// Why instructions and cycles are not known, in a line.
+    /// Reason why instructions and cycles are not known, in a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_counted: Option<String>,
-    /// What the server counted over its whole life, warm-up included (`--stats`); empty where it does not say.
+    /// Counters of the server over its whole life, warm-up included (`--stats`); empty where it
+    /// does not say.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
 }
@@ -638,7 +647,7 @@ impl Server {
     }
 }
 
-/// What a run cost the generator.
+/// Cost of a run for the generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
     /// Its engine, by name.
@@ -653,7 +662,7 @@ pub struct Client {
     /// Messages sent per `io_uring_enter`; `null` where the engine does not count.
     #[serde(default)]
     pub sent_per_enter: Option<f64>,
-    /// How an idle thread waits: `sleep` or `spin`.
+    /// Way in which an idle thread waits: `sleep` or `spin`.
     pub wait: String,
 }
 

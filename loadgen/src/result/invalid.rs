@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Run;
 
-/// What is behind one of [`Run::invalid_reasons`].
+/// Kind of one of [`Run::invalid_reasons`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InvalidKind {
@@ -54,7 +54,7 @@ pub enum InvalidKind {
 }
 
 impl InvalidKind {
-    /// Whether it is the server's doing, where the generator was in time.
+    /// Returns true where it is the server's doing, where the generator was in time.
     #[must_use]
     pub fn is_servers(self) -> bool {
         matches!(
@@ -74,7 +74,7 @@ impl InvalidKind {
         )
     }
 
-    /// Whether it is true of every run of these programs, whatever the load.
+    /// Returns true where it holds for every run of these programs, whatever the load.
     #[must_use]
     pub fn is_of_the_build(self) -> bool {
         matches!(self, Self::DebugGenerator | Self::DebugServer)
@@ -91,7 +91,7 @@ impl Run {
         self.invalid_reasons.push(reason.into());
     }
 
-    /// Why not, each reason with its kind.
+    /// Returns the reasons why the run is not valid, each with its kind.
     pub fn invalid(&self) -> impl Iterator<Item = (InvalidKind, &str)> {
         let kinds = self.invalid_kinds.iter().copied().chain(std::iter::repeat(InvalidKind::Unknown));
         kinds.zip(self.invalid_reasons.iter().map(String::as_str))

@@ -19,6 +19,7 @@ mod selection;
 mod store;
 mod summary;
 pub(crate) mod table;
+pub(crate) mod text_table;
 mod utc;
 
 pub(crate) use change::cautions;

@@ -127,7 +127,7 @@ type Break = fn(&mut Value);
 fn a_broken_document_is_refused() {
     let breaks: [(&str, Break); 13] = [
         ("a field is missing", |v| drop(v.as_object_mut().expect("object").remove("machine"))),
-        ("a higher schema", |v| v["schema"] = json!(2)),
+        ("a higher schema", |v| v["schema"] = json!(3)),
         ("a count is negative", |v| v["runs"][0]["received"] = json!(-1)),
         ("a count is no integer", |v| v["runs"][0]["errors"]["closed"] = json!(0.5)),
         ("a figure is null", |v| v["runs"][0]["rate_per_s"] = Value::Null),
@@ -156,6 +156,21 @@ fn each_run_is_a_line_of_a_stored_document() {
     assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
     let runs = json.lines().filter(|line| line.starts_with("    {\"scenario\":")).count();
     assert_eq!(runs, document.runs.len());
+}
+
+/// A session as it was stored under schema 1.
+#[test]
+fn schema_1_is_still_read() {
+    let document = parse(include_str!("schema_1.json"), Path::new("schema_1.json")).expect("it reads");
+    assert_eq!((document.schema, document.session.kind), (2, SessionKind::Count));
+    let [one, sixteen] = &document.scenarios[..] else { panic!("two scenarios") };
+    assert_eq!((one.generator.engine.as_deref(), one.parameters.pipeline), (Some("callgrind"), 1));
+    assert_eq!((sixteen.name.as_str(), sixteen.parameters.pipeline), ("hot-path-16", 16));
+    assert_ne!(one.hash, sixteen.hash);
+    assert_eq!(
+        complaints(&validator(), &serde_json::to_value(document).expect("JSON")),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

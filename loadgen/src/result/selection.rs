@@ -122,16 +122,19 @@ impl Store {
         Ok((found, unreadable))
     }
 
-    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that name alone, or else all
-    /// stored ones whose commit begins with it, that have it as tag or suite, or whose commit is what git makes of it; `last`
-    /// means all.
+    /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
+    /// name alone (which may lie below the root), or else all stored ones whose commit begins with
+    /// it, that have it as tag or suite, or whose commit is what git makes of it; `last` means all.
     ///
     /// # Errors
     /// [`SelectionError`].
     pub fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
         let path = Path::new(what);
-        if path.is_file() || what.ends_with(".json") {
-            return Ok(vec![Stored { path: path.to_owned(), document: Self::load(path)? }]);
+        let below = self.root().join(path);
+        let file = if !path.exists() && below.is_file() { below } else { path.to_owned() };
+        // A directory may have the name of a tag or a branch.
+        if file.exists() && !file.is_dir() || what.ends_with(".json") {
+            return Ok(vec![Stored { document: Self::load(&file)?, path: file }]);
         }
         // What was counted has no runs to compare or to draw: it is found by `history` and as a file.
         let find = |selection: &Selection| {
@@ -153,13 +156,20 @@ impl Store {
         }
         match commit_of(what) {
             Some(commit) => self.some(what, by_commit(&commit)?),
-            None => self.some(what, Vec::new()),
+            // Says that it is one.
+            None if file.is_dir() => {
+                Err(Self::load(&file).err().map_or_else(|| self.nothing(what), Into::into))
+            }
+            None => Err(self.nothing(what)),
         }
     }
 
     fn some(&self, what: &str, found: Vec<Stored>) -> Result<Vec<Stored>, SelectionError> {
-        let nothing = || SelectionError::Nothing { what: what.to_owned(), root: self.root().to_owned() };
-        if found.is_empty() { Err(nothing()) } else { Ok(found) }
+        if found.is_empty() { Err(self.nothing(what)) } else { Ok(found) }
+    }
+
+    fn nothing(&self, what: &str) -> SelectionError {
+        SelectionError::Nothing { what: what.to_owned(), root: self.root().to_owned() }
     }
 }
 

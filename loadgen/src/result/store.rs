@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::document::{Document, SCHEMA, Scenario};
 use super::migrate::migrate;
+use crate::regular;
 
 /// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or suite>.json`.
 ///
@@ -134,9 +135,10 @@ impl Store {
     /// Reads the document in the file at `path`.
     ///
     /// # Errors
-    /// When the file cannot be read, is truncated, is something else, or was written by a newer program.
+    /// When the file cannot be read, is no regular file, is truncated, has other content, or was
+    /// written by a newer program.
     pub fn load(path: &Path) -> Result<Document, StoreError> {
-        let text = fs::read_to_string(path).map_err(io_error("read", path))?;
+        let text = regular::text(path).map_err(io_error("read", path))?;
         parse(&text, path)
     }
 }

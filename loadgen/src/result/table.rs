@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::change::Change;
 use super::document::{Document, Run};
 use super::summary::Summary;
+use super::text_table::TextTable;
 
-/// The session as one table of at most 120 columns, with the reasons of invalid runs below it.
+/// The session as one table of at most `width` columns, with the reasons of invalid runs below it.
 #[must_use]
-pub fn summary_table(document: &Document) -> String {
-    let mut table = plain_table(&[
+pub fn summary_table(document: &Document, width: usize) -> String {
+    let header = [
         "\nscenario",
         "server\nengine",
         "\nmsg/s",
@@ -25,12 +24,13 @@ pub fn summary_table(document: &Document) -> String {
         "gen.\nus/msg",
         "gen.\nCPU %",
         "\nvalid",
-    ]);
+    ];
+    // Left out first: what is derived, then what is about the generator.
+    let mut table = TextTable::new(header, 2, [3, 5, 6, 11, 10, 9, 1, 4]);
     for summary in Summary::all(document) {
         table.add_row(row(&summary));
     }
-    align(&mut table, 2);
-    let mut text = table.trim_fmt();
+    let mut text = table.text(width);
     for reason in invalid_reasons(document) {
         text.push_str(&format!("\n{reason}"));
     }
@@ -97,7 +97,7 @@ pub(crate) fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Ve
 /// One line per invalid run and per interrupted session.
 fn invalid_reasons(document: &Document) -> Vec<String> {
     let of_runs = document.runs.iter().filter(|run| !run.valid).map(|run| {
-        format!("INVALID {} (round {}): {}", run.scenario, run.pair + 1, run.invalid_reasons.join(" "))
+        format!("INVALID {} (round {}): {}", run.scenario, run.pair + 1, run.invalid_reasons.join("; "))
     });
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
     let interrupted =
@@ -132,10 +132,11 @@ pub fn derived_lines(document: &Document) -> Vec<String> {
 
 /// The change since an earlier session, with what it cannot say.
 #[must_use]
-pub fn advisory(change: &Change) -> String {
+pub fn advisory(change: &Change, width: usize) -> String {
     let file = change.against.file_name().unwrap_or_default().to_string_lossy();
     let commit = change.commit.as_deref().unwrap_or("unknown").chars().take(12).collect::<String>();
-    let mut table = plain_table(&["scenario", "engine", "msg/s", "server CPU/msg", "p50", "p99"]);
+    let header = ["scenario", "engine", "msg/s", "server CPU/msg", "p50", "p99"];
+    let mut table = TextTable::new(header, 2, [1, 4]);
     for scenario in &change.scenarios {
         table.add_row(vec![
             short_name(&scenario.scenario).to_owned(),
@@ -146,9 +147,8 @@ pub fn advisory(change: &Change) -> String {
             optional(scenario.p99, 3),
         ]);
     }
-    align(&mut table, 2);
-    let mut text =
-        format!("ADVISORY: change against {file} (commit {commit}), as now / then\n{}\n", table.trim_fmt());
+    let table = table.text(width);
+    let mut text = format!("ADVISORY: change against {file} (commit {commit}), as now / then\n{table}\n");
     for caution in &change.cautions {
         text.push_str(caution);
         text.push('\n');
@@ -158,26 +158,6 @@ pub fn advisory(change: &Change) -> String {
          faster or slower, and nothing here can tell that from a change of the server.",
     );
     text
-}
-
-/// A table without lines around its cells, to be copied into text.
-pub(crate) fn plain_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    // The table is as wide as it is: wrapped figures are worse than a wrapped terminal line.
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.to_vec());
-    table
-}
-
-/// Names to the left, figures to the right; one blank to the left of each and one between columns.
-pub(crate) fn align(table: &mut Table, names: usize) {
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding(if index == 0 { (0, 1) } else { (1, 1) });
-        if index >= names {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
 }
 
 pub(crate) fn us(ns: f64) -> f64 {
@@ -241,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_per_scenario() {
-        let text = summary_table(&example::document());
+        let text = summary_table(&example::document(), 120);
         let line = text.lines().find(|line| line.starts_with("echo")).expect("a line for echo");
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(&cells[..7], ["echo", "uring", "100,000", "3.2", "4.00", "0.20", "0.030"]);
@@ -250,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_table_fits_120_columns() {
+    fn the_widest_table_fits_any_width() {
         let mut document = example::document();
         document.scenarios[0].server.engine = Some("tokio-uring".into());
         document.scenarios[1].name = "tcp-pipeline".into();
@@ -260,9 +240,13 @@ mod tests {
         run.client.cpu_utilisation = vec![1.0];
         let server = run.server.as_mut().expect("present");
         (server.cpu_ns_per_message, server.user_ns_per_message) = (1_234_567.0, Some(123_456.0));
-        let text = summary_table(&document);
-        let widest = text.lines().map(str::len).max().expect("has lines");
-        assert!(widest <= 120, "{widest} columns:\n{text}");
+        for width in [120, 80, 60, 40] {
+            let text = summary_table(&document, width);
+            let widest = text.lines().map(|line| line.chars().count()).max().expect("has lines");
+            assert!(widest <= width, "{widest} columns:\n{text}");
+            assert_eq!(text.contains("not shown in"), width < 120, "{text}");
+            assert!(text.contains("12,345,678") && text.contains("yes"), "{text}");
+        }
     }
 
     #[test]
@@ -272,7 +256,7 @@ mod tests {
         document.runs[1].invalid_reasons = vec!["The generator was the limit.".into()];
         document.session.marks = vec!["io_uring was refused.".into()];
         document.session.interrupted = true;
-        let text = summary_table(&document);
+        let text = summary_table(&document, 120);
         assert!(text.contains("INVALID tcp (round 1): The generator was the limit."), "{text}");
         assert!(text.contains("NOTE: io_uring was refused."), "{text}");
         assert!(text.contains("INTERRUPTED"), "{text}");
@@ -299,7 +283,7 @@ mod tests {
     fn the_change_is_headed_advisory_and_says_why() {
         let path = Path::new("m/20260301T093000Z-abcdef012345-quick.json");
         let change = change_between(path, &example::document(), &example::document()).expect("comparable");
-        let text = advisory(&change);
+        let text = advisory(&change, 80);
         assert!(text.starts_with(
             "ADVISORY: change against 20260301T093000Z-abcdef012345-quick.json (commit abcdef012345), as now / then"
         ));

@@ -41,6 +41,7 @@ pub use plan::{
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
 pub use rehearsal::{Counted, News, Rehearsal};
+pub(crate) use validity::wrong_echoes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -62,6 +62,9 @@ pub struct Snapshot {
 
 /// Who is told, and who may end a run early. Called on the thread that called [`execute`](super::execute).
 pub trait Progress {
+    /// Before a session, or a run of its own: about how long all of it takes.
+    fn expect(&mut self, _total: Duration) {}
+
     /// At every change of phase, and about ten times a second between.
     fn tick(&mut self, at: &Snapshot);
 

@@ -118,8 +118,7 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     let lost = lost - lost_with_connection;
     let wrong = tally.integrity.faults() - lost - unsolicited;
     if wrong > 0 {
-        let echoes = if wrong == 1 { "echo was" } else { "echoes were" };
-        verdict.doubt(InvalidKind::WrongEchoes, format!("{wrong} {echoes} not what was sent"));
+        verdict.doubt(InvalidKind::WrongEchoes, wrong_echoes(wrong));
     }
     if lost > 0 {
         verdict.doubt(
@@ -346,6 +345,15 @@ fn high(histogram: &Histogram<u64>) -> Duration {
 /// To microseconds: nobody needs more of a span that is said in a sentence.
 fn rounded(span: Duration) -> Duration {
     Duration::from_micros(span.as_micros() as u64)
+}
+
+/// Returns the reason why a run with so many wrong echoes is not valid.
+pub(crate) fn wrong_echoes(count: u64) -> String {
+    if count == 1 {
+        "1 echo was not what was sent".to_owned()
+    } else {
+        format!("{count} echoes were not what was sent")
+    }
 }
 
 #[cfg(test)]

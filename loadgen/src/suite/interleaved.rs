@@ -15,9 +15,11 @@ use super::setup::{Ground, Setup};
 use super::side_by_side::{promises_table, side_by_side_table};
 use super::trial::{Trial, any_spec, trials};
 use super::{PROMISES, SuiteError};
+use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Notes, Repeats};
 use crate::machine::Machine;
+use crate::result::table::count;
 use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Utc};
 use crate::run::{Plan, Progress, Wait, execute};
 use crate::subject::{Subject, Tool};
@@ -80,14 +82,14 @@ impl Options {
 
 /// What an interleaved session shows.
 #[must_use]
-pub fn text(document: &Document) -> String {
+pub fn text(document: &Document, width: usize) -> String {
     match document.session.suite.as_deref() {
-        Some(PEERS) => peers_text(document),
+        Some(PEERS) => peers_text(document, width),
         Some(ENGINES) => {
-            let promises = promises_table(document, PROMISES).map(|table| format!("\n\n{table}"));
-            side_by_side_table(document) + &promises.unwrap_or_default()
+            let promises = promises_table(document, PROMISES, width).map(|table| format!("\n\n{table}"));
+            side_by_side_table(document, width) + &promises.unwrap_or_default()
         }
-        _ => side_by_side_table(document),
+        _ => side_by_side_table(document, width),
     }
 }
 
@@ -150,22 +152,33 @@ impl<'a> Session<'a> {
 
     /// Says what is about to happen and how long it takes.
     pub(super) fn announce(&self, notes: Notes<'_>) {
-        let Options { suite, rounds, warmup, measure, .. } = self.options;
-        let runs: usize = self.rows.iter().map(|row| row.cells.len()).sum();
-        let run = *warmup + *measure + AROUND_A_RUN;
-        let trials = A_TRIAL * u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
-        let total = trials + run * u32::try_from(runs).unwrap_or(u32::MAX) * *rounds;
+        let Options { suite, rounds, .. } = self.options;
+        let runs = self.runs_of_a_round();
         notes(&format!(
-            "suite {suite}: {} scenarios on {} arms, {runs} runs a round, {rounds} rounds, about {:.0} minutes",
-            self.rows.len(),
+            "suite {suite}: {} on {} arms, {} a round, {}, about {}",
+            count(self.rows.len() as u64, "scenario"),
             self.arms.iter().filter(|arm| arm.left_out.is_none()).count(),
-            (total.as_secs_f64() / 60.0).ceil(),
+            count(runs as u64, "run"),
+            count((*rounds).into(), "round"),
+            about(self.duration()),
         ));
         notes(&match &self.places {
             Some(places) => format!("server on CPU {}, generator on CPU {}", places.server, places.client),
             None => "nothing pinned".to_owned(),
         });
         self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
+    }
+
+    fn runs_of_a_round(&self) -> usize {
+        self.rows.iter().map(|row| row.cells.len()).sum()
+    }
+
+    /// Returns about how long the session takes.
+    fn duration(&self) -> Duration {
+        let Options { rounds, warmup, measure, .. } = self.options;
+        let run = *warmup + *measure + AROUND_A_RUN;
+        let trials = A_TRIAL * u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
+        trials + run * u32::try_from(self.runs_of_a_round()).unwrap_or(u32::MAX) * *rounds
     }
 
     /// Makes every run. What the user ends early is a session of what was measured until then.
@@ -177,6 +190,7 @@ impl<'a> Session<'a> {
         notes: Notes<'_>,
     ) -> Result<Measured, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
+        progress.expect(self.duration());
         let mut trials = Repeats::new(execute, self.trials.len(), name);
         let mut interrupted = self.make_trials(&mut trials, progress, notes);
         let cells: usize = self.rows.iter().map(|row| row.cells.len()).sum();

@@ -156,8 +156,8 @@ impl Options {
 
 /// Returns the table of a session without arms.
 #[must_use]
-pub fn text(document: &Document) -> String {
-    let table = [summary_table(document)].into_iter().chain(repeated_runs(document));
+pub fn text(document: &Document, width: usize) -> String {
+    let table = [summary_table(document, width)].into_iter().chain(repeated_runs(document));
     let parts = [table.collect::<Vec<_>>(), derived_lines(document)];
     let parts = parts.into_iter().filter(|lines| !lines.is_empty());
     parts.map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n")
@@ -167,11 +167,11 @@ pub fn text(document: &Document) -> String {
 ///
 /// # Errors
 /// Fails where the folder cannot be read.
-pub fn change_text(store: &Store, document: &Document) -> Result<String, StoreError> {
+pub fn change_text(store: &Store, document: &Document, width: usize) -> Result<String, StoreError> {
     let (change, unreadable) = store.change_of(document)?;
     let mut lines: Vec<String> = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
     lines.push(match change {
-        Some(change) => advisory(&change),
+        Some(change) => advisory(&change, width),
         None => "No earlier valid session of this machine has these scenarios: nothing to compare with."
             .to_owned(),
     });
@@ -216,9 +216,9 @@ mod tests {
     fn repeated_runs_are_named_below_the_table() {
         let mut document = example::document();
         document.runs.iter_mut().for_each(|run| run.repeated.clear());
-        assert!(!text(&document).contains("REPEATED"));
+        assert!(!text(&document, 120).contains("REPEATED"));
         document.runs[0].repeated = vec!["the machine stood still for 1 s".to_owned(); 2];
-        let text = text(&document);
+        let text = text(&document, 120);
         assert!(
             text.contains("\nREPEATED echo: the machine stood still for 1 s (and 1 like it)\n"),
             "{text}"

@@ -4,7 +4,8 @@ use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
 use crate::load::Payload;
-use crate::result::table::{align, grouped, latency, optional, plain_table, repeated_runs, us};
+use crate::result::table::{count, grouped, latency, optional, repeated_runs, us};
+use crate::result::text_table::TextTable;
 use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 
 use super::scenarios::{AT_A_RATE, MOSTLY_IDLE};
@@ -20,16 +21,16 @@ or show a better one: scripts/peers.sh --server NAME=COMMAND; scripts/peers/READ
 /// Rows below a header: in the terminal or in Markdown.
 struct Grid {
     header: Vec<String>,
+    /// Columns that a narrow terminal does without, the least important first.
+    optional: Vec<usize>,
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    fn plain(self) -> String {
-        let header: Vec<&str> = self.header.iter().map(String::as_str).collect();
-        let mut table = plain_table(&header);
-        table.add_rows(self.rows);
-        align(&mut table, 1);
-        table.trim_fmt()
+    fn plain(self, width: usize) -> String {
+        let mut table = TextTable::new(self.header, 1, self.optional);
+        self.rows.into_iter().for_each(|row| table.add_row(row));
+        table.text(width)
     }
 
     fn markdown(self) -> String {
@@ -44,13 +45,13 @@ impl Grid {
 
 /// What a session of other people's servers prints.
 #[must_use]
-pub fn peers_text(document: &Document) -> String {
+pub fn peers_text(document: &Document, width: usize) -> String {
     let Some(first) = first(document) else { return String::new() };
     let of_scenario = |scenario: &Scenario| {
-        format!("{}\n{}", about(scenario), scenario_grid(document, scenario, first).plain())
+        format!("{}\n{}", about(scenario), scenario_grid(document, scenario, first).plain(width))
     };
     let mut parts: Vec<String> = document.scenarios.iter().map(of_scenario).collect();
-    parts.push(format!("all of them: {}\n{}", legend(first), summary_grid(document, first).plain()));
+    parts.push(format!("all of them: {}\n{}", legend(first), summary_grid(document, first).plain(width)));
     parts.push(remarks(document).join("\n"));
     parts.push(BIAS.to_owned());
     parts.join("\n\n")
@@ -95,8 +96,8 @@ fn about(scenario: &Scenario) -> String {
         0 => String::new(),
         idle => format!(", beside {idle} idle connections"),
     };
-    let plural = if load.connections == 1 { "" } else { "s" };
-    format!("{}: {} connection{plural}{rate}, {size} of {kind}{idle}", scenario.name, load.connections)
+    let connections = count(load.connections.into(), "connection");
+    format!("{}: {connections}{rate}, {size} of {kind}{idle}", scenario.name)
 }
 
 fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid {
@@ -109,6 +110,7 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
         header.push("bytes\n/conn".to_owned());
     }
     let columns = header.len();
+    let narrow = vec![6, 4, 2];
     let row = |arm: &Arm| {
         let runs = runs_of(document, &scenario.name, &arm.name);
         let costed: Vec<&Run> = runs.iter().copied().filter(|run| is_costed(run)).collect();
@@ -146,7 +148,7 @@ fn scenario_grid(document: &Document, scenario: &Scenario, first: &str) -> Grid 
         }
         row
     };
-    Grid { rows: document.arms.iter().map(row).collect(), header }
+    Grid { rows: document.arms.iter().map(row).collect(), header, optional: narrow }
 }
 
 /// Whether what a message costs the server is known: also where it could have done more than the generator asked for.
@@ -205,6 +207,11 @@ fn summary_grid(document: &Document, first: &str) -> Grid {
     }
     header.push("\nbattery".to_owned());
     let columns = header.len();
+    let at = |name: &str| header.iter().position(|cell| cell == name);
+    let times = |cell: &String| cell.ends_with("x CPU");
+    let of_scenarios = (1..columns).rev().filter(|&column| times(&header[column]));
+    let figures = ["\np99.9", "\np50", "echo\nus/msg"].into_iter().filter_map(at);
+    let narrow = figures.chain(of_scenarios).chain(at("\nbattery")).collect();
     let row = |arm: &Arm| {
         let mut row = vec![arm.name.clone()];
         if arm.left_out.is_some() {
@@ -232,7 +239,7 @@ fn summary_grid(document: &Document, first: &str) -> Grid {
         row.push(arm.conformance.map_or("-".to_owned(), counted));
         row
     };
-    Grid { rows: document.arms.iter().map(row).collect(), header }
+    Grid { rows: document.arms.iter().map(row).collect(), header, optional: narrow }
 }
 
 /// The scenario whose rate and cost are shown over all.
@@ -267,8 +274,12 @@ fn remarks(document: &Document) -> Vec<String> {
             if rounds == 1 { "round" } else { "interleaved rounds" }
         ),
         format!(
-            "{}, {} cores ({}), Linux {}, {}",
-            machine.cpu, machine.cores, machine.virtualisation, machine.kernel, document.session.start
+            "{}, {} ({}), Linux {}, {}",
+            machine.cpu,
+            count(machine.cores.into(), "core"),
+            machine.virtualisation,
+            machine.kernel,
+            document.session.start
         ),
     ];
     let versions: Vec<String> = document
@@ -302,8 +313,12 @@ fn invalid(document: &Document) -> Vec<String> {
             let runs = runs_of(document, &scenario.name, &arm.name);
             let bad: Vec<&&Run> = runs.iter().filter(|run| !run.valid && !is_limited(run)).collect();
             if let Some(reason) = bad.iter().find_map(|run| run.invalid_reasons.first()) {
-                let (count, of, name) = (bad.len(), runs.len(), &scenario.name);
-                lines.push(format!("INVALID: {} in {count} of {of} rounds of {name}: {reason}.", arm.name));
+                let (bad, of, name) = (bad.len(), runs.len() as u64, &scenario.name);
+                lines.push(format!(
+                    "INVALID: {} in {bad} of {} of {name}: {reason}.",
+                    arm.name,
+                    count(of, "round")
+                ));
             }
         }
     }
@@ -361,7 +376,7 @@ mod tests {
 
     #[test]
     fn every_server_has_a_line_in_every_table_whatever_became_of_it() {
-        let text = peers_text(&document(1.25, 6));
+        let text = peers_text(&document(1.25, 6), 120);
         for (name, times) in [("\nsparring ", 4), ("\nws ", 4), ("\nslow ", 4), ("\nbun ", 4)] {
             assert_eq!(text.matches(name).count(), times, "{name} in\n{text}");
         }
@@ -382,8 +397,23 @@ mod tests {
     }
 
     #[test]
+    fn tables_fit_80_columns() {
+        let mut document = document(1.25, 6);
+        let long = "a-server-with-a-long-name";
+        document.arms[1].name = long.to_owned();
+        document.runs.iter_mut().filter(|run| run.arm == "ws").for_each(|run| run.arm = long.to_owned());
+        document.runs.iter_mut().for_each(|run| run.rate_per_s *= 1e4);
+        let text = peers_text(&document, 80);
+        let rows =
+            text.lines().filter(|line| ["sparring ", long, "server "].iter().any(|s| line.starts_with(s)));
+        let rows: Vec<&str> = rows.collect();
+        assert!(rows.len() >= 12 && rows.iter().all(|row| row.chars().count() <= 80), "{text}");
+        assert!(text.contains("not shown in 80 columns: p99.9"), "{text}");
+    }
+
+    #[test]
     fn the_table_over_all_has_multiples_memory_and_the_battery() {
-        let text = peers_text(&document(1.25, 6));
+        let text = peers_text(&document(1.25, 6), 120);
         let ws = line(&text, "ws ");
         assert_eq!((ws[3], ws[4], ws.last()), ("1.25", "1.25", Some(&"259/53/14/0")));
         assert_eq!(ws[ws.len() - 2], "1,250");
@@ -395,12 +425,12 @@ mod tests {
 
     #[test]
     fn a_multiple_says_how_certain_it_is() {
-        assert!(peers_text(&document(1.25, 2)).contains("1.25 ?"));
+        assert!(peers_text(&document(1.25, 2), 120).contains("1.25 ?"));
         let mut even = document(1.0, 8);
         for run in even.runs.iter_mut().filter(|run| run.arm == "ws" && run.pair % 2 == 0) {
             run.server.as_mut().expect("known").cpu_ns_per_message *= 1.1;
         }
-        let text = peers_text(&even);
+        let text = peers_text(&even, 120);
         assert!(line(&text, "ws ").contains(&"~"), "{text}");
     }
 
@@ -411,13 +441,13 @@ mod tests {
             run.rate_per_s = 47_000.0;
             run.invalidate(InvalidKind::BusyGenerator, "the generator was the limit");
         }
-        let text = peers_text(&document);
+        let text = peers_text(&document, 120);
         assert!(text.contains(">47,000") && text.contains("limited: the generator"), "{text}");
         assert!(!text.contains("INVALID: sparring"), "{text}");
         assert_eq!((line(&text, "ws ")[3], line(&text, "sparring ")[1]), ("1.25", "-"));
         // With anything else wrong it does not.
         document.runs[0].invalidate(InvalidKind::Standstill, "the machine stood still");
-        assert!(peers_text(&document).contains("INVALID: sparring in 1 of 6 rounds of echo"));
+        assert!(peers_text(&document, 120).contains("INVALID: sparring in 1 of 6 rounds of echo"));
     }
 
     #[test]
@@ -425,7 +455,7 @@ mod tests {
         let mut document = document(1.25, 6);
         document.runs.retain(|run| run.arm != "sparring");
         document.arms[0].left_out = Some("io_uring is not available".to_owned());
-        let text = peers_text(&document);
+        let text = peers_text(&document, 120);
         assert!(text.contains("/ ws's (95 %)"), "{text}");
         assert_eq!(line(&text, "ws ")[3], "1");
     }
@@ -460,6 +490,6 @@ mod tests {
     fn a_session_of_nothing_has_no_table() {
         let mut document = document(1.0, 1);
         document.arms.clear();
-        assert_eq!((peers_text(&document), peers_markdown(&document)), (String::new(), String::new()));
+        assert_eq!((peers_text(&document, 120), peers_markdown(&document)), (String::new(), String::new()));
     }
 }

@@ -8,10 +8,12 @@ use super::places::Places;
 use super::scenarios::{Spec, Suite};
 use super::setup::{Ground, Setup};
 use super::{Options, SuiteError};
+use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
 use crate::load::Transport;
 use crate::machine::Machine;
+use crate::result::table::count;
 use crate::result::{Document, Run, SCHEMA, SessionKind, Utc};
 use crate::run::{Plan, Progress};
 use crate::spawn::Spawn;
@@ -72,18 +74,19 @@ impl Session {
             None => "nothing pinned".to_owned(),
         };
         notes(&format!(
-            "suite {suite}: {} scenarios, {runs} runs, about {}",
-            self.plans.len(),
-            self.duration(runs)
+            "suite {suite}: {}, {}, about {}",
+            count(self.plans.len() as u64, "scenario"),
+            count(runs as u64, "run"),
+            about(self.duration())
         ));
         notes(&format!("engine {}, {places}", self.engine.name()));
         self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
     }
 
-    fn duration(&self, runs: usize) -> String {
+    /// Returns about how long the session takes.
+    fn duration(&self) -> Duration {
         let run = self.suite.warmup() + self.suite.measure() + AROUND_A_RUN;
-        let seconds = (run * u32::try_from(runs).unwrap_or(u32::MAX)).as_secs_f64().ceil();
-        if seconds < 90.0 { format!("{seconds} seconds") } else { format!("{:.0} minutes", seconds / 60.0) }
+        run * u32::try_from(self.plans.len()).unwrap_or(u32::MAX) * self.suite.rounds()
     }
 
     /// Makes every run, round by round: a slow stretch of the machine then falls on all scenarios and not on one.
@@ -95,6 +98,7 @@ impl Session {
         notes: Notes<'_>,
     ) -> Result<Measured, SuiteError> {
         let (start, began) = (Utc::now(), Instant::now());
+        progress.expect(self.duration());
         let Made { runs, interrupted, marks, fault } = self.make_runs(execute, progress, notes);
         if runs.is_empty() {
             return Err(fault.map_or(SuiteError::Interrupted, SuiteError::Fault));
@@ -433,7 +437,7 @@ mod tests {
     fn full_announces_its_duration() {
         let session = Session::prepare(&options(Suite::Full), &roomy(), &everything_works).expect("prepared");
         let notes = announced(&session);
-        assert!(notes.starts_with("suite full: 16 scenarios, 48 runs, about 5 minutes"), "{notes}");
+        assert!(notes.starts_with("suite full: 16 scenarios, 48 runs, about 5 min"), "{notes}");
     }
 
     #[test]

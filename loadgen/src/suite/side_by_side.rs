@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comfy_table::Table;
-
 use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::{Estimate, ratio_of_pairs};
-use crate::result::table::{align, grouped, latency, optional, plain_table, repeated_runs, us};
+use crate::result::table::{count, grouped, latency, optional, repeated_runs, us};
+use crate::result::text_table::TextTable;
 use crate::result::{Document, Run, Scenario, Summary};
 
 /// A figure that the project promises: in `scenario`, `arm` takes at most `at_most` of what `against` takes.
@@ -77,7 +76,7 @@ pub(super) fn ratio_where(
 
 /// Every scenario's arms below each other, with what must be known of the session below the table.
 #[must_use]
-pub fn side_by_side_table(document: &Document) -> String {
+pub fn side_by_side_table(document: &Document, width: usize) -> String {
     let names: Vec<&str> =
         document.arms.iter().filter(|arm| arm.left_out.is_none()).map(|arm| arm.name.as_str()).collect();
     let Some(first) = names.first() else { return String::new() };
@@ -94,12 +93,11 @@ pub fn side_by_side_table(document: &Document) -> String {
         over_first("server CPU"),
         over_first("p50"),
     ];
-    let mut table = plain_table(&header.each_ref().map(String::as_str));
+    let mut table = TextTable::new(header, 2, [4, 7, 9, 6, 3]);
     for scenario in &document.scenarios {
         add_rows(&mut table, document, scenario, &names);
     }
-    align(&mut table, 2);
-    let mut text = table.trim_fmt();
+    let mut text = table.text(width);
     for line in remarks(document) {
         text.push('\n');
         text.push_str(&line);
@@ -107,7 +105,7 @@ pub fn side_by_side_table(document: &Document) -> String {
     text
 }
 
-fn add_rows(table: &mut Table, document: &Document, scenario: &Scenario, names: &[&str]) {
+fn add_rows(table: &mut TextTable, document: &Document, scenario: &Scenario, names: &[&str]) {
     let mut shown = scenario.name.as_str();
     for (index, name) in names.iter().enumerate() {
         let Some(summary) = Summary::of(scenario, &runs_of(document, &scenario.name, name)) else {
@@ -144,13 +142,14 @@ pub(super) fn shown_ratio(estimate: Estimate) -> String {
 fn remarks(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let how = format!(
-        "{rounds} rounds. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
-         taken\nwithin each round, and their interval holds the true one with 95 %."
+        "{}. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
+         taken\nwithin each round, and their interval holds the true one with 95 %.",
+        count(rounds.into(), "round")
     );
     let few = (rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned());
     let mut invalid: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| !run.valid) {
-        let cells = invalid.entry(run.invalid_reasons.join(" ")).or_default();
+        let cells = invalid.entry(run.invalid_reasons.join("; ")).or_default();
         cells.insert(format!("{} on {}", run.scenario, run.arm));
     }
     let invalid = invalid.into_iter().map(|(reasons, cells)| {
@@ -165,9 +164,9 @@ fn remarks(document: &Document) -> Vec<String> {
 
 /// How the promises fare; `None` where the session has none of them.
 #[must_use]
-pub fn promises_table(document: &Document, promises: &[Promise]) -> Option<String> {
-    let mut table = plain_table(&["promised", "of", "scenario", "at most", "measured (95 %)", ""]);
-    let mut rows = 0;
+pub fn promises_table(document: &Document, promises: &[Promise], width: usize) -> Option<String> {
+    let header = ["promised", "of", "scenario", "at most", "measured (95 %)", ""];
+    let mut table = TextTable::new(header, 3, [3]);
     for promise in promises {
         let Some(scenario) = document.scenarios.iter().find(|s| s.name == promise.scenario) else {
             continue;
@@ -175,7 +174,6 @@ pub fn promises_table(document: &Document, promises: &[Promise]) -> Option<Strin
         let Some(estimate) = ratio(document, scenario, promise.metric, promise.arm, promise.against) else {
             continue;
         };
-        rows += 1;
         table.add_row([
             format!("{} / {}", promise.arm, promise.against),
             promise.metric.name().to_owned(),
@@ -185,8 +183,7 @@ pub fn promises_table(document: &Document, promises: &[Promise]) -> Option<Strin
             promise.fate(&estimate).word().to_owned(),
         ]);
     }
-    align(&mut table, 3);
-    (rows > 0).then(|| table.trim_fmt())
+    (!table.is_empty()).then(|| table.text(width))
 }
 
 impl Promise {
@@ -256,14 +253,14 @@ mod tests {
         let estimate =
             ratio(&document, &document.scenarios[0], Metric::ServerCpu, "slow", "quick").expect("a pair");
         assert_eq!(estimate.interval, None);
-        let text = side_by_side_table(&document);
+        let text = side_by_side_table(&document, 120);
         assert_eq!(
             text.matches("INVALID: The generator was the limit. (echo on quick, echo on slow)").count(),
             1,
             "{text}"
         );
         document.runs.iter_mut().for_each(|run| run.valid = false);
-        assert!(side_by_side_table(&document).contains("slow INVALID"));
+        assert!(side_by_side_table(&document, 120).contains("slow INVALID"));
     }
 
     #[test]
@@ -276,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_line_for_each_arm_and_fits_120_columns() {
+    fn the_table_has_a_line_for_each_arm_and_fits_the_width() {
         let mut document = document(1.25, 10);
         document.arms[1].name = "tokio-uring-16ch".to_owned();
         document.scenarios[0].name = "tcp-pipeline".to_owned();
@@ -287,7 +284,7 @@ mod tests {
                 run.arm = "tokio-uring-16ch".to_owned();
             }
         }
-        let text = side_by_side_table(&document);
+        let text = side_by_side_table(&document, 120);
         let lines: Vec<&str> = text.lines().collect();
         assert!(
             lines[2].starts_with("tcp-pipeline  quick ")
@@ -295,12 +292,16 @@ mod tests {
         );
         assert!(lines.iter().all(|line| line.len() <= 120), "{text}");
         assert!(text.contains("10 rounds"), "{text}");
+        let text = side_by_side_table(&document, 80);
+        let (table, _) = text.split_once("10 rounds").expect("remarks");
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert!(table.contains("/ quick's (95 %)") && table.contains("not shown in 80 columns"), "{table}");
     }
 
     #[test]
     fn a_promise_is_kept_missed_or_open() {
         let word = |document: &Document, at_most| {
-            let text = promises_table(document, &[promise(at_most)]).expect("measured");
+            let text = promises_table(document, &[promise(at_most)], 80).expect("measured");
             text.lines().last().and_then(|line| line.split_whitespace().last()).expect("a word").to_owned()
         };
         let ten = document(1.25, 10);
@@ -311,14 +312,14 @@ mod tests {
             ("open".to_owned(), "open".to_owned())
         );
         let elsewhere = Promise { scenario: "text", ..promise(1.0) };
-        assert_eq!(promises_table(&ten, &[elsewhere]), None);
+        assert_eq!(promises_table(&ten, &[elsewhere], 80), None);
     }
 
     #[test]
     fn a_session_ended_early_says_so() {
         let mut document = document(1.25, 2);
         document.session.interrupted = true;
-        let text = side_by_side_table(&document);
+        let text = side_by_side_table(&document, 120);
         assert!(text.contains("INTERRUPTED") && text.contains("Six rounds"), "{text}");
     }
 }

@@ -33,3 +33,24 @@ fn wrong_usage_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("--root /no/such/folder"));
 }
+
+/// No machine has it, and the kernel's type for sets of processors does.
+const ABSENT: &str = "1023";
+
+#[test]
+fn processors_outside_of_the_mask_are_refused_and_the_allowed_named() {
+    for arguments in [
+        &["doctor", "--watch", "0", "--cpus", ABSENT][..],
+        &["doctor", "--watch", "0", "--spawn-cpus", ABSENT],
+        &["run", "ws://127.0.0.1:1/", "--cpus", ABSENT],
+        &["run", "ws://127.0.0.1:{port}/", "--spawn", "true", "--spawn-cpus", ABSENT],
+        &["duel", "true {port}", "true {port}", "--spawn-cpus", ABSENT],
+        &["aa", "true {port}", "--cpus", ABSENT],
+    ] {
+        let output = output(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let (said, flag) = (text(&output.stderr), arguments[arguments.len() - 2]);
+        let expected = format!("{flag}: processor 1023 is not among those this process may use (");
+        assert!(said.contains(&expected), "{arguments:?}: {said}");
+    }
+}

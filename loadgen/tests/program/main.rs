@@ -10,6 +10,7 @@ mod ends;
 mod files;
 mod goals;
 mod selfcheck;
+mod stored;
 mod terminal;
 
 use std::path::PathBuf;

@@ -32,6 +32,8 @@ fn behind(starter: &[&str], arguments: &[&str]) -> Option<Child> {
             "/dev/null",
         ])
         .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .env_remove("COLUMNS")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -74,7 +76,7 @@ fn the_view_is_live_and_leaves_nothing_but_the_table() {
     let Some(mut child) = on_terminal(&words) else { return };
     let (written, screen) = seen(&mut child);
     exit_code(&mut child);
-    for part in ["warm-up", "measure", "4 connections", "errors", "latency  p50", "█"] {
+    for part in ["warm-up", "measure", "4 connections", "errors", "latency  p50", "█", " s left"] {
         assert!(written.contains(part), "{part} was never shown:\n{written}");
     }
     assert!(screen.contains("rate ") && screen.contains("generator"), "{screen}");
@@ -82,6 +84,24 @@ fn the_view_is_live_and_leaves_nothing_but_the_table() {
         assert!(!screen.contains(part), "{part} is left:\n{screen}");
     }
     assert!(!written.contains("\u{1b}[?25l"), "the cursor is never hidden");
+    assert!(!written.contains("0/0"), "nothing is shown before something is known:\n{written}");
+    let invalid = if cfg!(debug_assertions) { "\u{1b}[31mINVALID\u{1b}[0m" } else { "" };
+    assert!(written.contains(invalid), "{written}");
+}
+
+#[test]
+fn a_dumb_terminal_gets_no_view_and_no_colour() {
+    let server = Echo::ws(Fault::None);
+    let url = server.ws_url();
+    let words = ["run", &url, "-c", "4", "-d", "300ms", "-w", "0", "--engine", "epoll"];
+    for variable in ["TERM=dumb", "NO_COLOR=1"] {
+        let Some(mut child) = behind(&["env", variable], &words) else { return };
+        let (written, screen) = seen(&mut child);
+        exit_code(&mut child);
+        assert!(screen.contains("rate ") && !written.contains("\u{1b}[31m"), "{variable}: {written}");
+        assert_eq!(written.contains("measure"), variable == "NO_COLOR=1", "{written}");
+        assert!(variable != "TERM=dumb" || !written.contains('\u{1b}'), "{written}");
+    }
 }
 
 #[test]
@@ -92,10 +112,10 @@ fn a_quiet_run_shows_nothing_but_why_it_is_not_valid() {
     else {
         return;
     };
-    let (written, _) = seen(&mut child);
+    let (written, screen) = seen(&mut child);
     // A debug build measures nothing, and says so.
     let expected = if cfg!(debug_assertions) { "sparring-loadgen: INVALID: " } else { "" };
-    assert!(written.starts_with(expected) && written.lines().count() <= 1, "{written}");
+    assert!(screen.starts_with(expected) && written.lines().count() <= 1, "{written}");
 }
 
 /// As with `sparring-loadgen run ... &`, or behind timeout(1): the kernel stops a process that is not in the foreground when it

@@ -332,7 +332,7 @@ fn a_server_that_does_not_start_is_told_with_its_last_words() {
     let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "sleep 3600", "--spawn-timeout", "200ms"];
     assert_fails(&words, 1, &["does not accept", "--spawn-timeout"]);
     let words = ["run", SPAWNED, "--engine", "epoll", "--spawn", "true", "--spawn-cpus", "1000"];
-    assert_fails(&words, 1, &["--spawn-cpus"]);
+    assert_fails(&words, 2, &["--spawn-cpus: processor 1000 is not among those"]);
 }
 
 #[test]
