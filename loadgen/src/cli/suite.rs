@@ -251,7 +251,7 @@ impl SuiteArguments {
             return Err(Failure::Usage(format!("--scenarios: unknown scenario `{unknown}`: of {names}")));
         }
         if !self.scenarios.is_empty() {
-            specs.retain(|spec| self.scenarios.iter().any(|name| *name == spec.name));
+            specs.retain(|spec| self.scenarios.contains(&spec.name));
         }
         Ok(specs)
     }

@@ -4,8 +4,8 @@
 //! of its share of the connections. A message goes through `outgoing` (built from `payload`) and `ledger` (entered as
 //! sent), and its echo through `check`, `ledger` and `tally`. When it is over, `assemble` makes of it what is stored.
 //!
-//! In a closed loop every connection keeps [`Plan::pipeline`] messages outstanding. All places that become free in one turn
-//! of the engine are filled in one send for each connection. In an open loop ([`Plan::rate_per_s`]) messages leave when the
+//! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages outstanding. All places that become free in one turn
+//! of the engine are filled in one send for each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave when the
 //! `schedule` says, however many are outstanding, and latency runs from the planned time.
 //!
 //! Sent is a message at the clock read just before the turn's sends leave, received at the clock read with which the turn

@@ -114,7 +114,7 @@ impl Session {
             interrupted,
             marks: self.marks,
         };
-        let scenarios = self.plans.iter().map(|plan| plan.stored_scenario()).collect();
+        let scenarios = self.plans.iter().map(Plan::stored_scenario).collect();
         let tool = Tool::this(self.engine.name());
         let subject = self.subject;
         let arms = Vec::new();

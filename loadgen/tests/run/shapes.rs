@@ -152,7 +152,7 @@ fn the_opening_handshake_says_what_it_is_told() {
 #[test]
 fn connections_are_begun_no_faster_than_asked() {
     let change = |plan: &mut Plan| {
-        (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2)
+        (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2);
     };
     on_every_engine(change, |_, run, _| assert!(run.phases.connect >= 195_000_000, "{}", run.phases.connect));
 }
