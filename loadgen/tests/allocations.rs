@@ -127,7 +127,7 @@ fn the_generator_allocates_nothing_in_steady_state() {
         let text = |plan: &mut Plan| plan.load.payload = Payload::TextMixed;
         assert_steady(&Echo::ws(Fault::Trickle).ws_url(), engine, text, "single bytes");
         let spanning = |plan: &mut Plan| {
-            (plan.load.message_bytes, plan.load.payload) = (5000.into(), Payload::TextMixed)
+            (plan.load.message_bytes, plan.load.payload) = (5000.into(), Payload::TextMixed);
         };
         assert_steady(&Echo::ws(Fault::None).ws_url(), engine, spanning, "messages longer than a buffer");
         let large = |plan: &mut Plan| (plan.load.message_bytes, plan.load.pipeline) = ((64 << 10).into(), 1);
