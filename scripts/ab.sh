@@ -20,8 +20,8 @@ usage: scripts/ab.sh REV_A REV_B [--scenario NAME]... [--pairs N] [--duration TI
   --results DIR        where the sessions are stored (default: bench-results)
 
 The flags are checked before a server is built. Both servers are built in release profile, by commit and once: they are
-kept beside the build, in ab/COMMIT, and one that the build folder has of the same commit is taken from there. The
-generator is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler; no root.
+kept beside the build, in ab/COMMIT. The commit that is checked out is built in the build folder itself, so that what it
+has is not built again. The generator is this checkout's for both sides. Needs git, a Rust toolchain and a C compiler; no root.
 
   scripts/ab.sh main .                                        did my changes make it slower?
   scripts/ab.sh v1 v2 --scenario echo --scenario pipeline
@@ -106,11 +106,16 @@ command -v git >/dev/null || fail "needs git"
 command -v cargo >/dev/null || fail "needs a Rust toolchain: scripts/bench.sh says how to install one"
 git rev-parse --git-dir >/dev/null 2>&1 || fail "this is no git checkout: there are no revisions to compare"
 
+# Whether the sources of the server are those of the commit that is checked out.
+is_clean() {
+    [ -z "$(git status --porcelain -- engine protocol server Cargo.toml Cargo.lock rust-toolchain.toml .cargo)" ]
+}
+
 # The commit that a revision names. Of the working tree it is empty where the sources differ from their commit.
 commit_of() {
     if [ "$1" = . ]; then
-        [ -n "$(git status --porcelain -- engine protocol server Cargo.toml Cargo.lock)" ] || git rev-parse HEAD
-        return
+        is_clean && git rev-parse HEAD
+        return 0
     fi
     git rev-parse --verify --quiet --end-of-options "$1^{commit}" ||
         fail "git knows no revision \`$1\`; in a shallow clone: git fetch --unshallow"
@@ -123,16 +128,6 @@ build_here() {
     mkdir -p -- "$into"
     cp -- "$3/release/$name" "$into/$name.partial"
     mv -- "$into/$name.partial" "$into/$name"
-}
-
-# take_built COMMIT: copies the server of the build folder where it was built from that very commit.
-take_built() {
-    local built=$target/release/sparring-server facts
-    facts=$("$built" --version --verbose 2>/dev/null) || return 1
-    [[ "$facts" == *"commit: $1"* && "$facts" == *"dirty: false"* && "$facts" == *"profile: release"* ]] || return 1
-    mkdir -p -- "$cache/$1"
-    cp -- "$built" "$cache/$1/sparring-server.partial"
-    mv -- "$cache/$1/sparring-server.partial" "$cache/$1/sparring-server"
 }
 
 worktree=""
@@ -153,7 +148,14 @@ server_of() {
         return
     fi
     server=$cache/$commit/sparring-server
-    if [ -x "$server" ] || take_built "$commit"; then
+    if [ -x "$server" ]; then
+        return
+    fi
+    if [ "$commit" = "$(git rev-parse HEAD)" ] && is_clean; then
+        # cargo decides whether what stands in the build folder is of these sources and flags.
+        echo "building the server of $revision (${commit:0:12}), which is checked out ..."
+        build_here sparring-server "$cache/$commit" "$target" ||
+            fail "$revision (${commit:0:12}) does not build; the compiler's output is above"
         return
     fi
     echo "building the server of $revision (${commit:0:12}) ..."

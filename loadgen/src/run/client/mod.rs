@@ -33,7 +33,7 @@ use crate::opening::{Failures, Opening};
 use ending::describe;
 use opening::Attempt;
 use receiving::Echo;
-use sending::Downtime;
+use sending::{Downtime, NextWrite};
 use watch::Watch;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
@@ -71,8 +71,8 @@ struct Link {
     unwritten: u64,
     /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
-    /// Stands in the list of those that have messages to be written.
-    is_writing: bool,
+    /// The next attempt to write messages that have not been handed to the engine.
+    next_write: NextWrite,
     /// It has done its part; when it is gone, another takes its place.
     is_retired: bool,
     /// When its time is over.
@@ -103,7 +103,7 @@ impl Link {
             left: u32::MAX,
             unwritten: 0,
             is_dirty: false,
-            is_writing: false,
+            next_write: NextWrite::None,
             is_retired: false,
             ends_at: Nanos::NEVER,
             ping_at: Nanos::NEVER,
@@ -188,9 +188,12 @@ pub struct Client {
     links: Vec<Link>,
     /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
     dirty: Vec<u32>,
-    /// Links with messages to be written when those before have left, and the time of the next attempt.
-    writing: Vec<u32>,
-    write_at: Nanos,
+    /// Links with messages to be written in the next turn.
+    next_turn: Vec<u32>,
+    /// Links with messages to be written when the unsent bytes before them have left.
+    held_back: Vec<u32>,
+    /// The time to look at the latter again.
+    write_again_at: Nanos,
     /// In an open loop what is to be sent when, once the load has begun.
     schedule: Option<Schedule>,
     outgoing: Outgoing,
@@ -259,8 +262,9 @@ impl Client {
             reports,
             links: links.collect(),
             dirty: Vec::with_capacity(lot.count() as usize),
-            writing: Vec::new(),
-            write_at: Nanos::NEVER,
+            next_turn: Vec::new(),
+            held_back: Vec::new(),
+            write_again_at: Nanos::NEVER,
             schedule: None,
             outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
@@ -323,7 +327,7 @@ impl Client {
             self.tally.forget_opened();
         }
         self.begin_watch();
-        self.wake_to_look(w);
+        self.wake_at(Nanos::NEVER, w);
         let window = &self.shared.window;
         let load = &self.shared.load;
         match load.rate_per_s {
@@ -456,9 +460,7 @@ impl Handler for Client {
 
     fn drained(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
         self.begin_turn(out.now());
-        if let Stage::Open = self.links[c.link as usize].stage {
-            self.write(c.link, out);
-        }
+        self.write_in_this_turn(c.link);
     }
 
     fn deadline(&mut self, _: ConnId, c: &mut Conn, out: &mut Output<'_>) {
@@ -484,7 +486,7 @@ impl Handler for Client {
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
         // In an open loop, the next due message may set an earlier alarm after this.
-        self.wake_to_look(w);
+        self.wake_at(Nanos::NEVER, w);
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
@@ -511,7 +513,7 @@ impl Handler for Client {
         self.begin_turn(w.now());
         self.handle_gone();
         self.reopen(w);
-        if !self.writing.is_empty() {
+        if self.has_to_write() {
             self.write_on(w);
         }
         match self.doing {

@@ -12,9 +12,22 @@ use super::{Client, Doing, SENDS_PER_ENTER, Stage};
 /// be a load of its own.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Time after which unwritten messages are looked at again where nothing could be written. The engine reports earlier
-/// that a slow server has taken everything.
+/// Time after which a connection whose unsent bytes left no room is looked at again. Nearly always the engine
+/// reports earlier that they have left. It does not where they were written in one turn, and left in it.
 const WRITE_AGAIN: Duration = Duration::from_millis(10);
+
+/// The next attempt to write the unwritten messages of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NextWrite {
+    /// There are none.
+    #[default]
+    None,
+    /// In the next turn: the kernel may take at once what has just been written, and then the engine has
+    /// nothing to report.
+    NextTurn,
+    /// When the engine reports that the unsent bytes have left ([`drained`](engine::Handler::drained)).
+    Drained,
+}
 
 /// Periods in which messages were due and no connection was open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,8 +78,8 @@ impl Client {
         }
         dirty.clear();
         self.dirty = dirty;
-        if self.write_at != Nanos::NEVER {
-            self.wake_at(self.write_at, w);
+        if self.write_at() != Nanos::NEVER {
+            self.wake_at(Nanos::NEVER, w);
         }
     }
 
@@ -84,34 +97,62 @@ impl Client {
 
     #[cold]
     fn write_later(&mut self, link: u32, has_written: bool) {
-        let state = &mut self.links[link as usize];
-        if !state.is_writing {
-            state.is_writing = true;
-            self.writing.push(link);
+        let next = &mut self.links[link as usize].next_write;
+        match (*next, has_written) {
+            (NextWrite::NextTurn, _) | (NextWrite::Drained, false) => {}
+            (_, true) => {
+                *next = NextWrite::NextTurn;
+                self.next_turn.push(link);
+            }
+            (NextWrite::None, false) => {
+                *next = NextWrite::Drained;
+                self.held_back.push(link);
+                self.write_again_at = self.write_again_at.min(self.now + WRITE_AGAIN);
+            }
         }
-        // The kernel may take at once what has just been written: then the engine has nothing to report.
-        let again = if has_written { self.now } else { self.now + WRITE_AGAIN };
-        self.write_at = self.write_at.min(again);
+    }
+
+    /// Writes more in this turn where the engine held bytes back and has reported that they have left.
+    pub(super) fn write_in_this_turn(&mut self, link: u32) {
+        let next = &mut self.links[link as usize].next_write;
+        if *next == NextWrite::Drained {
+            *next = NextWrite::NextTurn;
+            self.next_turn.push(link);
+        }
+    }
+
+    /// Returns the time of the next attempt to write.
+    fn write_at(&self) -> Nanos {
+        if self.next_turn.is_empty() { self.write_again_at } else { self.now }
+    }
+
+    /// Returns true where messages are to be written in this turn.
+    #[inline]
+    pub(super) fn has_to_write(&self) -> bool {
+        !self.next_turn.is_empty() || self.now >= self.write_again_at
     }
 
     /// Goes on with the messages that have not been written. None follows a Close.
     #[cold]
     pub(super) fn write_on(&mut self, w: &mut Worker<'_, Self>) {
-        self.write_at = Nanos::NEVER;
-        let count = self.writing.len();
+        if self.now >= self.write_again_at {
+            self.write_again_at = Nanos::NEVER;
+            for link in std::mem::take(&mut self.held_back) {
+                self.write_in_this_turn(link);
+            }
+        }
+        let count = self.next_turn.len();
         for index in 0..count {
-            let link = self.writing[index];
+            let link = self.next_turn[index];
             let state = &mut self.links[link as usize];
-            state.is_writing = false;
+            state.next_write = NextWrite::None;
             if let (Stage::Open, Some(id)) = (&state.stage, state.id) {
                 // Lists the connection again where something is left.
                 w.with(id, |_, out| self.write(link, out));
             }
         }
-        self.writing.drain(..count);
-        if self.write_at != Nanos::NEVER {
-            self.wake_at(self.write_at, w);
-        }
+        self.next_turn.drain(..count);
+        self.wake_at(Nanos::NEVER, w);
     }
 
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
@@ -248,7 +289,7 @@ impl Client {
         if self.budget == 0 {
             self.end_limited_load();
         }
-        self.wake_to_look(w);
+        self.wake_at(Nanos::NEVER, w);
         self.count_rest();
         self.report(Report::LoadEnded);
     }
@@ -272,8 +313,10 @@ impl Client {
         }
     }
 
+    /// Sets the alarm to `at`, or to an earlier time at which something else is due.
     pub(super) fn wake_at(&mut self, at: Nanos, w: &mut Worker<'_, Self>) {
         let look = self.watch.next.unwrap_or(Nanos::NEVER);
-        w.set_alarm(Some(at.min(self.next_reopening()).min(look).min(self.write_at)));
+        let first = at.min(self.next_reopening()).min(look).min(self.write_at());
+        w.set_alarm((first != Nanos::NEVER).then_some(first));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use engine::{Nanos, Worker};
+use engine::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Client, Doing};
@@ -54,11 +54,6 @@ impl Client {
         if self.now >= end {
             self.end_window(end);
         }
-    }
-
-    /// Sets the alarm for the next check, if there is one.
-    pub(super) fn wake_to_look(&self, w: &mut Worker<'_, Self>) {
-        w.set_alarm(self.watch.next);
     }
 
     fn look_at_own_time(&mut self) {
