@@ -1,15 +1,16 @@
 //! Reading of files that the user names.
 //!
-//! A FIFO blocks whoever opens it until somebody writes, a device may never end, and some act when
-//! they are opened. So the file is opened without blocking, and what was opened is examined:
-//! between two looks at a name it may become another file.
+//! A FIFO blocks its reader until somebody writes, a device may never end, and some devices act
+//! when they are opened: a watchdog is armed. So the name is resolved without opening the file
+//! (`O_PATH`), and what it leads to is examined. The same file is then opened through its
+//! descriptor, since the name may lead to another one by then.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, OFlags, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open as open_with};
 
 /// Largest file that is read: a session has a few MiB, the recording of a long proof some 100 MiB.
 const MAX_BYTES: u64 = 1 << 30;
@@ -23,14 +24,8 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 }
 
 fn open_up_to(path: &Path, most: u64) -> io::Result<File> {
-    // The standard library adds O_CLOEXEC.
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let opened = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => refused("a socket"),
-        _ => error,
-    })?;
-    let found = fstat(&file)?;
+    let resolved = open_with(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let found = fstat(&resolved)?;
     match FileType::from_raw_mode(found.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(refused("a directory")),
@@ -44,7 +39,7 @@ fn open_up_to(path: &Path, most: u64) -> io::Result<File> {
         let text = format!("it has {} MiB, and at most {} are read", size >> 20, most >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
-    Ok(file)
+    File::open(format!("/proc/self/fd/{}", resolved.as_raw_fd()))
 }
 
 /// Reads the text of the regular file at `path`.
@@ -68,7 +63,8 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
-    use rustix::fs::{CWD, Mode, mkfifoat};
+    use rustix::fs::{CWD, inotify, mkfifoat};
+    use rustix::io::{Errno, read};
 
     use super::*;
 
@@ -110,6 +106,23 @@ mod tests {
             assert!(error.contains(&format!("it is {kind}, and only regular files")), "{error}");
         }
         assert_eq!(text(&folder.0.join("none")).expect_err("missing").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn opens_nothing_but_regular_files() {
+        let folder = Folder::new("opened");
+        let (fifo, file) = (folder.0.join("fifo"), folder.0.join("file"));
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).expect("made");
+        fs::write(&file, "text").expect("written");
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let watch = inotify::init(flags).expect("an inotify instance");
+        let opens = |path: &Path| {
+            inotify::add_watch(&watch, path, inotify::WatchFlags::OPEN).expect("watched");
+            let _ = text(path);
+            read(&watch, &mut [0; 256])
+        };
+        assert_eq!(opens(&fifo), Err(Errno::AGAIN));
+        assert!(opens(&file).is_ok_and(|bytes| bytes > 0));
     }
 
     #[test]
