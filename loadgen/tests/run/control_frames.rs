@@ -33,8 +33,9 @@ fn read_frame(stream: &mut impl Read, head: &mut Vec<u8>) -> io::Result<Opcode> 
     Ok(header.opcode)
 }
 
-/// Answers the opening handshake, waits for the first byte of the first message, and then sends `frame`. Returns the
-/// number of messages before the answer with opcode `answer`, and the rest of the stream after it where it is a Close.
+/// Answers the opening handshake, waits for the first byte of the first message, and then sends
+/// `frame`. Returns the number of messages before the answer with opcode `answer`, and the rest of
+/// the stream after it where it is a Close.
 fn messages_before(stream: &mut (impl Read + Write), frame: &[u8], answer: Opcode) -> io::Result<(u32, u64)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -56,8 +57,22 @@ fn messages_before(stream: &mut (impl Read + Write), frame: &[u8], answer: Opcod
             _ => {}
         }
     }
-    let rest = if answer == Opcode::Close { io::copy(stream, &mut io::sink()).unwrap_or(0) } else { 0 };
+    let rest = if answer == Opcode::Close { bytes_until_the_end(stream) } else { 0 };
     Ok((messages, rest))
+}
+
+/// Returns the number of bytes until the stream ends, be it with an error: a reset does not unsend
+/// them.
+fn bytes_until_the_end(stream: &mut impl Read) -> u64 {
+    let (mut buffer, mut bytes) = ([0; 4096], 0);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return bytes,
+            Ok(read) => bytes += read as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return bytes,
+        }
+    }
 }
 
 fn identity() -> Arc<ServerConfig> {
@@ -67,7 +82,8 @@ fn identity() -> Arc<ServerConfig> {
     Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("its key"))
 }
 
-/// Has a generator with one connection send `depth` messages of `len` bytes at once to such a server.
+/// Has a generator with one connection send `depth` messages of `len` bytes at once to such a
+/// server.
 fn meet(
     engine: EngineKind,
     tls: Option<&Arc<ServerConfig>>,
@@ -99,6 +115,18 @@ fn meet(
     drop(listener);
     generator.join().expect("the generator ends");
     seen.expect("an answer")
+}
+
+#[test]
+fn bytes_before_a_read_error_count() {
+    struct Reset(u8);
+    impl Read for Reset {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            if self.0 <= 2 { Ok(5) } else { Err(io::ErrorKind::ConnectionReset.into()) }
+        }
+    }
+    assert_eq!(bytes_until_the_end(&mut Reset(0)), 10);
 }
 
 #[test]
