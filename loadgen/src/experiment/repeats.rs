@@ -325,6 +325,7 @@ fn is_hopeless(error: &RunError) -> bool {
         | RunError::Descriptors { .. }
         | RunError::Ports { .. }
         | RunError::SourceFamily { .. }
+        | RunError::SourceLink { .. }
         | RunError::SourceAddress { .. }
         | RunError::Trust(_)
         | RunError::Pin { .. }

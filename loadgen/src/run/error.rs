@@ -1,4 +1,4 @@
-//! Why a run has no result.
+//! Reasons why a run has no result.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,17 +25,17 @@ pub enum RunError {
     Resolve {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
     /// More connections than descriptors.
     #[error(
-        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with `ulimit -n {needed}` (the \
-         hard limit too), or lower -c",
+        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with \
+         `ulimit -n {needed}` (the hard limit too), or lower -c",
         count(*connections, "connection")
     )]
     Descriptors {
-        /// How many are needed in all.
+        /// Number of all descriptors that are needed.
         needed: u64,
         /// Connections asked for.
         connections: u64,
@@ -44,9 +44,10 @@ pub enum RunError {
     },
     /// More connections than one address has ports.
     #[error(
-        "{connections} connections to one address need as many local ports, but there are {ports} for each source \
-         address of {sources} (net.ipv4.ip_local_port_range): name more of them with --source-ip (127.0.0.1-127.0.0.9 on \
-         loopback), `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
+        "{connections} connections to one address need as many local ports, but there are {ports} for \
+         each source address of {sources} (net.ipv4.ip_local_port_range): name more of them with \
+         --source-ip (127.0.0.1-127.0.0.9 on loopback), \
+         `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
     )]
     Ports {
         /// Connections asked for.
@@ -58,9 +59,21 @@ pub enum RunError {
     },
     /// An address to connect from that is of the other family.
     #[error(
-        "--source-ip {source_ip}: {to} cannot be reached from there (IPv4 and IPv6 do not mix, and a link-local address reaches its own link alone)"
+        "--source-ip {source_ip} cannot reach {to}: IPv4 and IPv6 do not mix; name a source address \
+         of the server's family"
     )]
     SourceFamily {
+        /// The address.
+        source_ip: IpAddr,
+        /// The server's.
+        to: SocketAddr,
+    },
+    /// A link-local address to connect from, and a server whose link is not known.
+    #[error(
+        "--source-ip {source_ip} cannot reach {to}: a link-local address reaches its own link alone; \
+         name the server's link-local address and its zone in the URL, as in ws://[fe80::1%25eth0]:9001/"
+    )]
+    SourceLink {
         /// The address.
         source_ip: IpAddr,
         /// The server's.
@@ -71,7 +84,7 @@ pub enum RunError {
     SourceAddress {
         /// The address.
         source_ip: IpAddr,
-        /// What bind(2) said.
+        /// The error of bind(2).
         source: io::Error,
     },
     /// Nobody can be trusted.
@@ -82,7 +95,7 @@ pub enum RunError {
     Pin {
         /// The processor.
         cpu: usize,
-        /// What sched_setaffinity(2) said.
+        /// The error of sched_setaffinity(2).
         source: io::Error,
     },
     /// The server of `--spawn` did not start, or is not what is listening.
@@ -106,7 +119,7 @@ pub enum RunError {
     Handshake {
         /// The URL.
         url: String,
-        /// What was wrong with the answer.
+        /// The fault of the answer.
         detail: String,
         /// Connections that were open by then.
         open: u64,
@@ -116,7 +129,7 @@ pub enum RunError {
     /// The server of `--spawn` ended by itself.
     #[error("the server ended during the run ({status}){said}")]
     ServerEnded {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// Its last words on standard error, ready to be appended.
         said: LastWords,
@@ -149,7 +162,7 @@ pub enum RunError {
     /// Every connection was lost.
     #[error("the server closed {}: {cause}{said}", all_connections(*connections))]
     AllClosed {
-        /// How many there were.
+        /// Number of all connections.
         connections: u32,
         /// The last one's cause.
         cause: String,
@@ -165,7 +178,7 @@ pub enum RunError {
     StoppedAnswering {
         /// Messages sent and not back.
         outstanding: u64,
-        /// How long nothing came.
+        /// Time without an echo.
         after: Duration,
         /// The spawned server's last words on standard error, ready to be appended.
         said: LastWords,
@@ -184,7 +197,7 @@ pub enum RunError {
     System {
         /// The call and its object.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
 }

@@ -29,8 +29,8 @@ pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunErro
     Ok(addresses)
 }
 
-/// Returns true where a connection from one to the other is possible: both are of the same family, and where the
-/// source is link-local, the destination lies on a known link.
+/// Returns true where a connection from one to the other is possible: both are of the same family,
+/// and where the source is link-local, the destination lies on a known link.
 fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
     match (from, to) {
         (IpAddr::V4(_), SocketAddr::V4(_)) => true,
@@ -43,10 +43,12 @@ fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
     let lonely =
         plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
-    match lonely {
-        Some(&source_ip) => Err(RunError::SourceFamily { source_ip, to: addresses[0] }),
-        None => Ok(()),
-    }
+    let Some(&source_ip) = lonely else { return Ok(()) };
+    // A source that reaches no address of its own family is link-local.
+    Err(match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
+        Some(&to) => RunError::SourceLink { source_ip, to },
+        None => RunError::SourceFamily { source_ip, to: addresses[0] },
+    })
 }
 
 /// Raises the limits and checks that they are enough.
@@ -209,7 +211,11 @@ mod tests {
             plan.placement.source_ips = vec!["fe80::2".parse().expect("address")];
             resolve(&plan, 7).map(|_| ()).map_err(|error| error.to_string())
         };
-        assert!(error("ws://[::1]/").is_err_and(|error| error.contains("its own link")));
+        let refused = error("ws://[::1]/").expect_err("no zone");
+        assert!(refused.contains("its own link") && refused.contains("%25eth0"), "{refused}");
+        assert!(!refused.contains("do not mix"), "{refused}");
+        let refused = error("ws://127.0.0.1/").expect_err("another family");
+        assert!(refused.contains("do not mix") && !refused.contains("link-local"), "{refused}");
         // The first interface of every network namespace is lo.
         assert_eq!(error("ws://[fe80::1%25lo]/"), Ok(()));
     }
