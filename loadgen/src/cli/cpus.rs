@@ -1,6 +1,10 @@
 //! Lists of processors on the command line.
 
+use std::io;
+use std::thread;
+
 use engine::affinity;
+use rustix::thread::CpuSet;
 
 use super::Failure;
 
@@ -23,8 +27,26 @@ pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) 
     )))
 }
 
-/// Fails where a flag lists a processor that this process may not use.
+/// Fails where a flag lists a processor that the kernel does not give to a thread of this process.
 pub(super) fn check_own_cpus(lists: [(&str, Option<&CpuList>); 2]) -> Result<(), Failure> {
-    let allowed = affinity::allowed().map_err(|error| Failure::Error(format!("--cpus: {error}")))?;
-    lists.into_iter().try_for_each(|(flag, list)| check_cpus(flag, list, &allowed))
+    for (flag, list) in lists {
+        let Some(CpuList(cpus)) = list else { continue };
+        let failed = |error| Failure::Error(format!("{flag}: cannot start a thread: {error}"));
+        if assignable(cpus.clone()).map_err(failed)?.len() < cpus.len() {
+            let allowed = assignable((0..CpuSet::MAX_CPU).collect()).map_err(failed)?;
+            check_cpus(flag, list, &allowed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the processors to which the kernel lets a thread of this process be moved.
+///
+/// The mask does not say that. A process may leave the mask that taskset(1) gave it, but not its
+/// control group's processors. So a thread of its own tries: the kernel refuses others with EINVAL.
+fn assignable(cpus: Vec<usize>) -> io::Result<Vec<usize>> {
+    let is_given =
+        |cpu: &usize| !affinity::pin(*cpu).is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+    let probe = thread::Builder::new().spawn(move || cpus.into_iter().filter(is_given).collect())?;
+    probe.join().map_err(|_| io::Error::other("the thread panicked"))
 }

@@ -1,13 +1,13 @@
-//! `sparring-loadgen doctor`: what would spoil a measurement here.
+//! `sparring-loadgen doctor`: reports what would invalidate a measurement on this machine.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::cpus::{CpuList, check_cpus, cpu_list};
+use super::cpus::{CpuList, check_cpus, check_own_cpus, cpu_list};
 use super::{Failure, OUTPUT, print_line, print_plain, terminal};
 use crate::doctor::{self, Finding, Intent, Severity, examine};
 use crate::load::value::time;
@@ -16,8 +16,8 @@ use crate::result::text_table::wrapped;
 
 const EXAMPLES: &str = "\
 Examples:
-  sparring-loadgen doctor                            what is known without knowing what is to be measured
-  sparring-loadgen doctor -c 20000                   and whether so many connections are possible
+  sparring-loadgen doctor                            without the load that is to be measured
+  sparring-loadgen doctor -c 20000                   and whether 20,000 connections are possible
   sparring-loadgen doctor --cpus 2,3 --spawn-cpus 0,1
                                                      and whether generator and server are apart
   sparring-loadgen doctor --json | jq .findings
@@ -26,7 +26,8 @@ Severities: SPOILS: what is measured now is not to be trusted, or cannot be done
 worse, or limits what can be measured. unknown: the kernel does not tell. fine. Nothing is ever changed: the
 commands are for you to read, and to run.
 
-Exit status: 0 nothing spoils a measurement (there may be hints); 1 something does, or an error; 2 wrong usage.";
+Exit status: 0 nothing invalidates a measurement (there may be hints); 1 something does, or an error; \
+2 wrong usage.";
 
 /// Changes nothing.
 #[derive(Debug, Args)]
@@ -44,7 +45,7 @@ pub(super) struct DoctorArguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     spawn_cpus: Option<CpuList>,
 
-    /// How long to watch what else is going on.
+    /// Time for which to watch other activity.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1s")]
     watch: Duration,
 
@@ -61,11 +62,11 @@ pub(super) struct DoctorArguments {
     quiet: bool,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     schema: u32,
-    /// Whether anything spoils a measurement.
+    /// True where something invalidates a measurement.
     spoiled: bool,
     findings: &'a [Finding],
 }
@@ -88,11 +89,7 @@ impl DoctorArguments {
                 self.root.display()
             )));
         }
-        let allowed = doctor::allowed(&self.root);
-        if !allowed.is_empty() {
-            check_cpus("--cpus", self.cpus.as_ref(), &allowed)?;
-            check_cpus("--spawn-cpus", self.spawn_cpus.as_ref(), &allowed)?;
-        }
+        self.check_processors()?;
         let findings = examine(&self.root, self.watch, &intent);
         let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);
         if self.json {
@@ -103,6 +100,19 @@ impl DoctorArguments {
             print_line(&table(&findings, self.quiet, terminal::width()))?;
         }
         Ok(u8::from(spoiled))
+    }
+
+    /// Checks that the processors may be used. Of another machine the mask is all that is known.
+    fn check_processors(&self) -> Result<(), Failure> {
+        let lists = [("--cpus", self.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())];
+        if self.root == Path::new("/") {
+            return check_own_cpus(lists);
+        }
+        let allowed = doctor::allowed(&self.root);
+        if allowed.is_empty() {
+            return Ok(());
+        }
+        lists.into_iter().try_for_each(|(flag, list)| check_cpus(flag, list, &allowed))
     }
 }
 
@@ -130,9 +140,9 @@ fn summary(findings: &[Finding]) -> String {
     let (spoils, hints, unknown) =
         (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
     let verdict = match spoils {
-        0 => "Nothing found that spoils a measurement",
-        1 => "1 finding spoils a measurement",
-        _ => return format!("{spoils} findings spoil a measurement; {}", rest(hints, unknown)),
+        0 => "Nothing found that invalidates a measurement",
+        1 => "1 finding invalidates a measurement",
+        _ => return format!("{spoils} findings invalidate a measurement; {}", rest(hints, unknown)),
     };
     format!("{verdict}; {}", rest(hints, unknown))
 }
@@ -159,7 +169,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 6);
         assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
-        assert_eq!(lines[5], "1 finding spoils a measurement; 0 hints, 1 unknown");
+        assert_eq!(lines[5], "1 finding invalidates a measurement; 0 hints, 1 unknown");
         assert_eq!(table(&findings, true, 80).lines().count(), 5);
         let long = Finding { why: "word ".repeat(40), ..finding(Severity::Spoils) };
         assert!(table(&[long], false, 80).lines().all(|line| line.len() <= 80));

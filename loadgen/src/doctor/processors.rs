@@ -31,7 +31,9 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
             "--cpus and --spawn-cpus without a processor in common",
         ));
     }
-    match allowed.len() {
+    let chosen = |cpus: &Vec<usize>| if cpus.is_empty() { allowed.clone() } else { cpus.clone() };
+    let (ours, servers) = (chosen(&evidence.intent.cpus), chosen(&evidence.intent.server_cpus));
+    match ours.into_iter().chain(servers).collect::<BTreeSet<_>>().len() {
         0 => None,
         1 => Some(Finding::spoils(
             seen,

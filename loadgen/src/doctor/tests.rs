@@ -216,6 +216,14 @@ fn processors_that_are_shared() {
         server_cpus: servers.to_vec(),
         ..Intent::default()
     };
+    let beyond = after_with("beyond", "processors", &[one], &both(&[], &[0]));
+    assert_found(&beyond, Fine, "1 processor (1)", "");
+    assert_found(
+        &after_with("alone", "processors", &[one], &both(&[], &[1])),
+        Spoils,
+        "1 processor",
+        "taskset",
+    );
     let found = after_with("same", "processors", &[], &both(&[0, 1], &[1]));
     assert_found(&found, Spoils, "share 1", "--spawn-cpus");
     let siblings = |cpu: usize| format!("{CPU}/cpu{cpu}/topology/thread_siblings_list");

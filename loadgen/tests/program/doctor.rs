@@ -1,10 +1,14 @@
+use std::thread;
+
+use engine::affinity;
+
 use super::{output, text};
 
 /// Debug builds spoil every measurement.
 const SPOILED: bool = cfg!(debug_assertions);
 
 #[test]
-fn the_table_names_every_check_and_the_exit_code_says_whether_one_spoils() {
+fn the_table_names_every_check_and_sets_the_exit_code() {
     let output = output(&["doctor", "--watch", "10ms"]);
     let table = text(&output.stdout);
     let spoils = table.lines().filter(|line| line.starts_with("SPOILS")).count();
@@ -38,7 +42,7 @@ fn wrong_usage_is_named() {
 const ABSENT: &str = "1023";
 
 #[test]
-fn processors_outside_of_the_mask_are_refused_and_the_allowed_named() {
+fn absent_processors_are_refused_and_the_allowed_named() {
     for arguments in [
         &["doctor", "--watch", "0", "--cpus", ABSENT][..],
         &["doctor", "--watch", "0", "--spawn-cpus", ABSENT],
@@ -52,5 +56,33 @@ fn processors_outside_of_the_mask_are_refused_and_the_allowed_named() {
         let (said, flag) = (text(&output.stderr), arguments[arguments.len() - 2]);
         let expected = format!("{flag}: processor 1023 is not among those this process may use (");
         assert!(said.contains(&expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn processors_beyond_the_mask_are_taken_within_the_cpuset() {
+    let cpus = affinity::allowed().expect("a mask");
+    let [first, .., last] = cpus[..] else {
+        println!("skipped: there is only one processor");
+        return;
+    };
+    let (first, last) = (first.to_string(), last.to_string());
+    let commands = [
+        vec!["doctor", "--watch", "0", "--cpus", &last, "--spawn-cpus", &first],
+        vec!["run", "ws://127.0.0.1:{port}/", "--spawn", "true", "--spawn-cpus", &first],
+        vec!["run", "ws://127.0.0.1:1/", "--cpus", &first],
+    ];
+    // The programs inherit the mask of the thread that starts them.
+    let narrowed = thread::scope(|scope| {
+        let start = || {
+            affinity::pin(*cpus.last().expect("two")).expect("allowed");
+            commands.iter().map(|arguments| output(arguments)).collect::<Vec<_>>()
+        };
+        scope.spawn(start).join().expect("no panic")
+    });
+    for (output, arguments) in narrowed.iter().zip(&commands) {
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_ne!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(!said.contains("have to share it"), "{arguments:?}: {said}");
     }
 }
