@@ -1,4 +1,4 @@
-//! The flags that make a plan, which every command that carries out runs has.
+//! The flags of a plan, for every command that carries out runs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ pub(super) struct PlanArguments {
 /// The server and the opening handshake, apart from the URL.
 #[derive(Debug, Args)]
 struct TargetArguments {
-    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. Fields that the handshake
-    /// itself has come from the URL, --subprotocol, and RFC 6455.
+    /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. The
+    /// handshake's own fields come from the URL, --subprotocol, and RFC 6455.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
     header: Vec<(String, String)>,
 
@@ -47,49 +47,53 @@ struct TargetArguments {
     #[command(flatten)]
     tls: TlsArguments,
 
-    /// How long it may take until it accepts [default: 20s].
+    /// Longest time until the server accepts connections [default: 20s].
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
     spawn_timeout: Option<Duration>,
 }
 
-/// Whose certificates are accepted.
+/// The certificates to accept.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TlsArguments {
-    /// Trust the certificates in this file, PEM, in place of the system's authorities: those of authorities, or the
-    /// server's own.
+    /// Trust the certificates in this file, PEM, in place of the system's authorities: those of
+    /// authorities, or the server's own.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
     ca: Option<PathBuf>,
 
-    /// Take any certificate, unread: whoever answers is believed to be the server.
+    /// Accept any certificate unchecked: the server's identity is not verified.
     #[arg(long, help_heading = TLS)]
     insecure: bool,
 }
 
-/// The place of the generator.
+/// The placement of the generator.
 #[derive(Debug, Args)]
 pub(super) struct PlacementArguments {
     /// Worker threads.
     #[arg(short, long, value_name = "N", default_value_t = 1, help_heading = WORKERS)]
     pub(super) threads: u32,
 
-    /// Processors of the worker threads, one each [default: the last ones allowed, away from --spawn-cpus].
+    /// Processors of the worker threads, one each [default: the last ones allowed, away from
+    /// --spawn-cpus].
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     pub(super) cpus: Option<CpuList>,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    /// The event loop: auto takes uring where the kernel allows it, else epoll. A named engine
+    /// never falls back.
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
     pub(super) engine: EngineChoice,
 
-    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control
+    /// [default: the kernel's].
     #[arg(long, value_name = "NAME", help_heading = WORKERS)]
     congestion: Option<Congestion>,
 
-    /// How a thread waits: sleep costs nothing and wakes late, spin is exact and takes a whole processor [default: spin in an
-    /// open loop against --spawn-cpus on other cores, else sleep].
+    /// Waiting of a thread: sleep costs nothing and wakes late, spin is exact and takes a whole
+    /// processor [default: spin in an open loop against --spawn-cpus on other cores, else sleep].
     #[arg(long, value_enum, value_name = "spin|sleep", hide_possible_values = true, help_heading = WORKERS)]
     wait: Option<Wait>,
 
-    /// Addresses to connect from, in turn: 127.0.0.1,127.0.0.5-127.0.0.9. Each has as many ports as there are.
+    /// Addresses to connect from, in turn: 127.0.0.1,127.0.0.5-127.0.0.9. Each has the whole range
+    /// of local ports.
     #[arg(long, value_name = "LIST", value_parser = addresses, help_heading = CONNECTIONS)]
     source_ip: Option<Addresses>,
 }
@@ -99,8 +103,8 @@ pub(super) struct PlacementArguments {
 struct Addresses(Vec<IpAddr>);
 
 impl PlanArguments {
-    /// Returns the plan against `url`, driven by `engine`, not yet checked; without a server to start. Its name is that
-    /// of the scenario, if one was named.
+    /// Returns the plan against `url`, driven by `engine`, not yet checked and without a server to
+    /// start. Its name is that of the scenario, if one was named.
     pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Result<Plan, Failure> {
         let load = &self.load.load;
         if let Some(name) = &self.load.scenario
@@ -120,12 +124,12 @@ impl PlanArguments {
         })
     }
 
-    /// Returns the protocol of the scenario; that of WebSocket where none was named.
+    /// Returns the protocol of the scenario; `ws` where none was named.
     pub(super) fn transport(&self) -> Transport {
         self.load.load.transport
     }
 
-    /// Returns true where it was typed how long a server may take to start.
+    /// Returns true where `--spawn-timeout` was typed.
     pub(super) fn has_spawn_timeout(&self) -> bool {
         self.target.spawn_timeout.is_some()
     }
@@ -168,7 +172,9 @@ impl PlacementArguments {
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("a name, a colon and a value are needed")?;
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("expected a name, a colon and a value, as in 'Authorization: Bearer x'")?;
     let (name, value) = (name.trim(), value.trim());
     match OF_THE_HANDSHAKE.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
         Some((own, instead)) => Err(format!("the handshake writes {own} itself: {instead}")),
@@ -176,7 +182,8 @@ fn header(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Fields that the opening handshake writes, or that would change what it asks for, and what to use instead.
+/// Fields that the opening handshake writes or that would change its meaning, with what to use
+/// instead.
 const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
     ("Host", "it is the host of the URL; /etc/hosts leads a name to another address"),
     ("Upgrade", "it is always websocket; tcp:// in the URL sends raw bytes without a handshake"),
@@ -189,7 +196,7 @@ const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
     ("Transfer-Encoding", "the request has no body; --fragments N splits messages"),
 ];
 
-/// Addresses in a list, at most: more are a slip of the pen.
+/// Most addresses of a range. More are a mistyped value.
 const MAX_ADDRESSES: u128 = 65_536;
 
 fn addresses(text: &str) -> Result<Addresses, String> {
@@ -199,13 +206,20 @@ fn addresses(text: &str) -> Result<Addresses, String> {
         let parse = |text: &str| {
             text.trim().parse::<IpAddr>().map_err(|_| match text.contains('%') {
                 true => format!(
-                    "`{text}` has a zone: that of the URL holds here too, as in ws://[fe80::1%25eth0]/"
+                    "`{text}` is not a valid address: it has a zone. Name the zone in the URL, \
+                     as in ws://[fe80::1%25eth0]/"
                 ),
-                false => format!("`{text}` is no address, as in 127.0.0.1-127.0.0.9"),
+                false => format!(
+                    "`{text}` is not a valid address: expected an IPv4 or IPv6 address, or a range, \
+                     as in 127.0.0.1-127.0.0.9"
+                ),
             })
         };
         all.extend(range(parse(first)?, parse(last)?).ok_or_else(|| {
-            format!("`{part}` is no range of addresses: it goes up, in one family, {MAX_ADDRESSES} at most")
+            format!(
+                "`{part}` is not a valid range: expected ascending addresses of one family, at most \
+                 {MAX_ADDRESSES}, as in 127.0.0.1-127.0.0.9"
+            )
         })?);
     }
     Ok(Addresses(all))
@@ -243,6 +257,8 @@ mod tests {
         for text in ["", "localhost", "127.0.0.2-127.0.0.1", "127.0.0.1-::1", "10.0.0.0-11.0.0.0"] {
             assert!(addresses(text).is_err(), "{text}");
         }
+        let error = addresses("localhost").expect_err("a name");
+        assert!(error.starts_with("`localhost` is not a valid address: expected"), "{error}");
         assert!(addresses("fe80::1%eth0").expect_err("a zone").contains("URL"));
     }
 
@@ -253,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_the_handshake_is_answered_with_what_to_use() {
+    fn a_header_of_the_handshake_has_a_hint() {
         for (own, instead) in OF_THE_HANDSHAKE {
             let error = header(&format!("{}: x", own.to_ascii_lowercase())).expect_err(own);
             assert!(error.contains(own) && error.contains(instead), "{error}");

@@ -13,7 +13,7 @@ use super::{Catalogue, LOAD, Load, MESSAGES, Payload};
 /// Longest window of a run that ends by the number of its messages, unless -d says otherwise.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A load as flags give it: that of `--scenario`, or the default, with the flags that were typed.
+/// A load from a command line: that of `--scenario`, or the default, changed by the typed flags.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadArguments {
     /// The load.
@@ -24,7 +24,7 @@ pub(crate) struct LoadArguments {
     typed: Vec<String>,
 }
 
-/// Flags that are not fields of a load, but say something about fields.
+/// Flags that are not fields of a load, but set fields.
 #[derive(Debug, Args)]
 struct Shorthands {
     /// A load of the catalogue by its name (`sparring-loadgen scenarios`); other flags change it.
@@ -35,7 +35,7 @@ struct Shorthands {
     #[arg(long, value_name = "FILE", help_heading = LOAD)]
     catalogue: Option<PathBuf>,
 
-    /// Open loop: so many messages a second on each connection.
+    /// Open loop: messages a second on each connection.
     #[arg(long, value_name = "RATE", value_parser = rate, conflicts_with = "rate_per_s", help_heading = LOAD)]
     rate_per_connection: Option<f64>,
 
@@ -47,7 +47,7 @@ struct Shorthands {
     #[arg(long, help_heading = MESSAGES)]
     binary: bool,
 
-    /// What text is made of: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
+    /// Content of text messages: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
     #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
     text_kind: Option<TextKind>,
 }
@@ -80,7 +80,7 @@ impl Shorthands {
 }
 
 impl LoadArguments {
-    /// Returns the first typed flag that concerns an open loop alone.
+    /// Returns the first typed flag that only an open loop has.
     pub(crate) fn of_open_loop(&self) -> Option<&'static str> {
         let flags = [("arrival", "--arrival"), ("max_outstanding", "--max-outstanding")];
         flags.into_iter().find(|(id, _)| self.is_typed(id)).map(|(_, flag)| flag)
@@ -112,7 +112,7 @@ impl FromArgMatches for LoadArguments {
             let is_typed = matches.value_source(id) == Some(ValueSource::CommandLine);
             if is_typed { &mut ids } else { &mut defaults }.push(id.to_owned());
         }
-        // A default must not replace what the scenario says.
+        // A default must not replace a value of the scenario.
         for id in &defaults {
             typed.try_clear_id(id).map_err(|error| Error::raw(ErrorKind::InvalidValue, error))?;
         }
@@ -191,9 +191,9 @@ mod tests {
     fn every_flag_reaches_the_load() {
         let all = load(
             "-c 9 --pipeline 4 -R 50k --arrival burst:8 --max-outstanding 9 -n 1000 -d 3s -w 0 --settle 1ms \
-             --payload-size-list 64:9,4096:1 --text-kind ascii --fragments 3 --mask fixed --no-verify --seed 7 --idle 7 \
-             --connect-rate 10k --ping-interval 1s --messages-per-connection 10 --channel-lifetime 5s --reconnect \
-             --connect-timeout 2s --timeout 1s",
+             --payload-size-list 64:9,4096:1 --text-kind ascii --fragments 3 --mask fixed --no-verify \
+             --seed 7 --idle 7 --connect-rate 10k --ping-interval 1s --messages-per-connection 10 \
+             --channel-lifetime 5s --reconnect --connect-timeout 2s --timeout 1s",
         );
         let expected = Load {
             transport: all.transport,

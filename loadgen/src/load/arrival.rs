@@ -1,4 +1,4 @@
-//! How the messages of an open loop are spread over time.
+//! Arrival: the spread of an open loop's messages over time.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -6,16 +6,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How the planned times of sending follow each other, at a given rate. Written `constant`, `poisson`, `burst:16`.
+/// Pattern of the planned times at a given rate. Written `constant`, `poisson`, `burst:16`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Arrival {
-    /// At even distances.
+    /// Even intervals.
     #[default]
     Constant,
-    /// At exponentially distributed distances, as independent users come.
+    /// Exponentially distributed intervals, as of independent users.
     Poisson,
-    /// So many at the same instant, then none until as many are due again.
+    /// This number of messages at the same instant, then none until as many are due again.
     Burst(NonZeroU32),
 }
 
@@ -38,7 +38,11 @@ impl FromStr for Arrival {
             "poisson" => Ok(Self::Poisson),
             _ => {
                 let size = text.strip_prefix("burst:").and_then(|size| size.parse().ok());
-                let wrong = || format!("unknown arrival `{text}`: one of constant, poisson, burst:N");
+                let wrong = || {
+                    format!(
+                        "`{text}` is not a valid arrival: expected constant, poisson or burst:N, as in burst:16"
+                    )
+                };
                 size.map(Self::Burst).ok_or_else(wrong)
             }
         }
@@ -64,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_arrivals_are_read_back() {
         for text in ["constant", "poisson", "burst:16"] {
             assert_eq!(text.parse::<Arrival>().map(|arrival| arrival.to_string()).as_deref(), Ok(text));
         }

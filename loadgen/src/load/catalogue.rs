@@ -1,4 +1,4 @@
-//! Loads that have a name.
+//! The catalogue of scenarios.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,9 @@ pub struct Scenario {
     /// Former names, which stored sessions may have.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// One line about it.
+    /// Its description, one line.
     pub description: String,
-    /// The load. A field that a catalogue does not give has the default of its flag.
+    /// The load. A field that a catalogue leaves out has the default of its flag.
     pub load: Load,
 }
 
@@ -51,21 +51,21 @@ pub enum CatalogueError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with its line.
+        /// The fault, with its line.
         cause: String,
     },
     /// No scenario has this name.
     #[error("scenario `{name}` is unknown{}: `sparring-loadgen scenarios` lists all",
             nearest.as_ref().map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default())]
     Unknown {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
         /// The most similar name, if one is similar.
         nearest: Option<String>,
     },
 }
 
-/// The form of a file.
+/// The contents of a catalogue file.
 #[derive(Deserialize)]
 struct File {
     scenario: Vec<Scenario>,
@@ -78,7 +78,8 @@ impl Catalogue {
         &BUILT_IN
     }
 
-    /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same name.
+    /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same
+    /// name.
     ///
     /// # Errors
     ///
@@ -133,7 +134,8 @@ impl Catalogue {
         })
     }
 
-    /// Returns the present name of a scenario that may have a former one. `@engine` behind it is kept.
+    /// Returns the present name of a scenario that may have a former one. `@engine` behind it is
+    /// kept.
     #[must_use]
     pub fn present_name(&self, name: &str) -> String {
         let (base, rest) = name.split_at(name.find('@').unwrap_or(name.len()));
@@ -167,7 +169,8 @@ mod tests {
         Catalogue::parse(text, Path::new("my.toml")).map_err(|error| error.to_string())
     }
 
-    /// Bytes of a client's frame for a payload: header, masking key, payload (RFC 6455 section 5.2).
+    /// Bytes of a client's frame for a payload: header, masking key, payload (RFC 6455 section
+    /// 5.2).
     const fn client_frame_bytes(payload: usize) -> usize {
         let header = match payload {
             0..=125 => 6,
@@ -227,7 +230,8 @@ mod tests {
     #[test]
     fn own_scenarios_join_and_replace() {
         let own = parse(
-            "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\nload = { message_bytes = \"2KiB\", lifetime_ns = \"5s\" }",
+            "[[scenario]]\nname = \"mine\"\ndescription = \"b\"\n\
+             load = { message_bytes = \"2KiB\", lifetime_ns = \"5s\" }",
         )
         .expect("a catalogue");
         let load = &own.find("mine").expect("own").load;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mask {
-    /// A fresh one for each frame.
+    /// A fresh key for each frame.
     #[default]
     Random,
-    /// The same one for all.
+    /// One key for all frames.
     Fixed,
 }
 

@@ -1,7 +1,7 @@
 //! The traffic of a run as one value.
 //!
-//! A [`Load`] is what flags parse into, what the catalogue names, what the client carries out, and what a document
-//! stores as `parameters`. A field is written down once, here.
+//! Flags parse into a [`Load`], the catalogue names loads, the client carries one out, and a
+//! document stores it as `parameters`. A field is written down once, here.
 
 mod arguments;
 mod arrival;
@@ -29,9 +29,10 @@ const MESSAGES: &str = "Messages";
 pub(crate) const CONNECTIONS: &str = "Connections";
 const LIMITS: &str = "Limits";
 
-/// Everything that defines the traffic of a run: not where it goes, nor which processors serve and generate it.
+/// Everything that defines the traffic of a run. The target and the placement are not part of it.
 ///
-/// Adding a field: give it its flag and its default here, and a line in `bench-results/schema.json`.
+/// Adding a field: give it its flag and its default here, and a line in
+/// `bench-results/schema.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default)]
 pub struct Load {
@@ -43,54 +44,58 @@ pub struct Load {
     #[arg(short, long, value_name = "N", value_parser = small_count, default_value = "64", help_heading = LOAD)]
     pub connections: u32,
 
-    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not bound by it.
+    /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not
+    /// bound by it.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = LOAD)]
     pub pipeline: u32,
 
-    /// Open loop: so many messages a second over all connections, as planned beforehand, whatever comes back. 500, 50k,
-    /// 50/1s, 200/100ms.
+    /// Open loop: messages a second over all connections, sent at planned times, whatever comes
+    /// back. 500, 50k, 50/1s, 200/100ms.
     #[arg(short = 'R', long = "rate", value_name = "RATE", value_parser = rate, help_heading = LOAD)]
     pub rate_per_s: Option<f64>,
 
-    /// How the planned messages follow each other: at even distances, as independent users, or N at the same instant.
+    /// Spread of the planned messages: at even intervals, as of independent users, or N at the same
+    /// instant.
     #[arg(long, value_name = "constant|poisson|burst:N", default_value = "constant", help_heading = LOAD)]
     pub arrival: Arrival,
 
-    /// Messages outstanding on a connection of an open loop, at most; reaching it makes the run invalid.
+    /// Most messages outstanding on a connection of an open loop. Reaching it makes the run
+    /// invalid.
     #[arg(long, value_name = "N", value_parser = small_count, default_value = "4096", help_heading = LOAD)]
     pub max_outstanding: u32,
 
-    /// Send so many messages in all, then end; -d is then the longest it may take [default: 1h], and -w is 0.
+    /// Messages to send in all; the run then ends. -d is its longest window [default: 1h], and -w
+    /// is 0.
     #[arg(short = 'n', long, value_name = "N", value_parser = count, help_heading = LOAD)]
     pub messages: Option<u64>,
 
-    /// How long to measure.
+    /// Measured time.
     #[serde(rename = "measure_ns", with = "span")]
     #[arg(short = 'd', long = "duration", value_name = "TIME", value_parser = time, default_value = "10s",
           help_heading = LOAD)]
     pub measure: Duration,
 
-    /// Load before that which does not count.
+    /// Warm-up: load before the measured time, which does not count.
     #[serde(rename = "warmup_ns", with = "span")]
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = LOAD)]
     pub warmup: Duration,
 
-    /// Rest between connecting and the first message.
+    /// Pause between connecting and the first message.
     #[serde(rename = "settle_ns", with = "span")]
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "100ms", help_heading = LOAD)]
     pub settle: Duration,
 
-    /// Bytes of each message; over tcp:// the raw bytes sent and expected back. Several sizes and how often each comes: as
-    /// in 64:9,4096:1.
+    /// Bytes of each message; over tcp:// the raw bytes sent and expected back. Several sizes have
+    /// weights, as in 64:9,4096:1.
     #[arg(short = 's', long = "size", visible_alias = "payload-size-list", value_name = "SIZE",
           default_value = "32", help_heading = MESSAGES)]
     pub message_bytes: Sizes,
 
-    /// The content of messages, set by --text, --binary and --text-kind. Over `tcp` it is bytes in any case.
+    /// Content of messages, set by --text, --binary and --text-kind. Over `tcp` it is always bytes.
     #[arg(skip = Payload::Binary)]
     pub payload: Payload,
 
-    /// Send each message in so many frames.
+    /// Frames of each message.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
     pub fragments: u32,
 
@@ -99,46 +104,51 @@ pub struct Load {
           help_heading = MESSAGES)]
     pub mask: Mask,
 
-    /// Count echoes without looking at what is in them.
+    /// Count echoes without checking their content.
     #[arg(long = "no-verify", action = clap::ArgAction::SetFalse, help_heading = MESSAGES)]
     pub verify: bool,
 
-    /// Payloads, masking keys (a fresh one for each frame) and nonces derive from it.
+    /// Seed of payloads, masking keys and handshake keys.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = MESSAGES)]
     pub seed: u64,
 
-    /// Further connections, which only stay open.
+    /// Further connections that stay open without messages.
     #[arg(long, value_name = "N", value_parser = small_count, default_value = "0", help_heading = CONNECTIONS)]
     pub idle: u32,
 
-    /// Begin so many connections a second at most (500, 10k, 50/100ms) [default: 256 at the same time on each thread].
+    /// Most connections to begin in a second (500, 10k, 50/100ms) [default: 256 at the same time on
+    /// each thread].
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTIONS)]
     pub connect_rate: Option<f64>,
 
-    /// Every connection, idle or not, sends a ping so often.
+    /// Time between the pings of each connection, idle or not.
     #[serde(rename = "ping_interval_ns", with = "span::option")]
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
     pub ping_interval: Option<Duration>,
 
-    /// Close a connection after so many messages, when all are back, and open another in its place.
+    /// Messages of a connection. When all are back it is closed, and another is opened in its
+    /// place.
     #[arg(long, value_name = "N", help_heading = CONNECTIONS)]
     pub messages_per_connection: Option<u32>,
 
-    /// Close a connection after so long, when all messages are back, and open another in its place.
+    /// Lifetime of a connection. It is then closed when all messages are back, and another is
+    /// opened in its place.
     #[serde(rename = "lifetime_ns", with = "span::option")]
     #[arg(long = "channel-lifetime", value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
     pub lifetime: Option<Duration>,
 
-    /// Open lost connections again, after pauses that grow from 0.1 s to 5 s while attempts fail. They count as errors.
+    /// Open lost connections again, after pauses that grow from 0.1 s to 5 s while attempts fail.
+    /// They count as errors.
     #[arg(long, help_heading = CONNECTIONS)]
     pub reconnect: bool,
 
-    /// For connecting, and again for the handshakes.
+    /// Longest time for connecting, and again for the handshakes.
     #[serde(rename = "connect_timeout_ns", with = "span")]
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", help_heading = LIMITS)]
     pub connect_timeout: Duration,
 
-    /// Longest time without any echo; then the server counts as dead. The run waits as long for the last echoes.
+    /// Longest time without any echo; then the server counts as dead. The run waits as long for the
+    /// last echoes.
     #[serde(rename = "answer_timeout_ns", with = "span")]
     #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
     pub answer_timeout: Duration,
@@ -155,8 +165,8 @@ impl Default for Load {
 }
 
 impl Load {
-    /// Returns the measured window. A limited number of messages at even intervals has a window of its own:
-    /// the time that they are planned to take.
+    /// Returns the measured window. For a limited number of messages at even intervals it is the
+    /// time that they are planned to take.
     #[must_use]
     pub fn window(&self) -> Duration {
         match (self.messages, self.rate_per_s) {
@@ -173,9 +183,9 @@ impl Load {
         self.messages_per_connection.is_some() || self.lifetime.is_some()
     }
 
-    /// Returns true where the number of messages is limited and does not determine the window, which then
-    /// ends with the last echo. That is so in a closed loop, and where the plan does not reach that number at
-    /// an even interval from its beginning.
+    /// Returns true where the number of messages is limited and the window ends with the last echo.
+    /// That is so in a closed loop. It is also so where the plan does not reach that number at an
+    /// even interval from its beginning.
     pub(crate) fn ends_with_last_echo(&self) -> bool {
         let Some(messages) = self.messages else { return false };
         self.rate_per_s.is_none()
@@ -194,13 +204,13 @@ impl Load {
         }
     }
 
-    /// Returns the number of all connections, with those that only stay open.
+    /// Returns the number of all connections, idle ones included.
     #[must_use]
     pub fn all_connections(&self) -> u64 {
         u64::from(self.connections) + u64::from(self.idle)
     }
 
-    /// Returns true where `other` is the same traffic, at whatever length it is measured.
+    /// Returns true where `other` is the same traffic, whatever its warm-up and measured time.
     #[must_use]
     pub fn is_same_traffic(&self, other: &Self) -> bool {
         *self == Self { warmup: self.warmup, measure: self.measure, ..other.clone() }

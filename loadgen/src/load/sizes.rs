@@ -1,4 +1,4 @@
-//! Sizes of messages and how often each comes.
+//! Sizes of messages, with weights.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,8 @@ use super::value::size;
 
 /// The sizes of a load's messages, bytes: the payload over `ws`, everything over `tcp`.
 ///
-/// Written as one size (`4096`, `64KiB`), or as sizes with weights (`64:9,4096:1`). There is always at least one.
+/// Written as one size (`4096`, `64KiB`), or as sizes with weights (`64:9,4096:1`). There is always
+/// at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes(Vec<(usize, u32)>);
 
@@ -41,14 +42,14 @@ impl Sizes {
 }
 
 impl From<usize> for Sizes {
-    /// Returns the sizes of messages that all have the same.
+    /// Returns one size for all messages.
     fn from(bytes: usize) -> Self {
         Self(vec![(bytes, 1)])
     }
 }
 
 impl<const N: usize> From<[usize; N]> for Sizes {
-    /// Returns sizes that come equally often.
+    /// Returns sizes of equal weight.
     fn from(sizes: [usize; N]) -> Self {
         Self(sizes.map(|bytes| (bytes, 1)).to_vec())
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 use super::value::time;
 
-/// Most nanoseconds of a time; it is more than a century.
+/// Longest time in nanoseconds: more than a century.
 const MOST_NS: u64 = u64::MAX >> 2;
 
 #[derive(Deserialize)]
@@ -21,7 +21,9 @@ impl Span {
     fn duration<E: Error>(self) -> Result<Duration, E> {
         match self {
             Self::Nanoseconds(nanoseconds) if nanoseconds <= MOST_NS => Ok(Duration::from_nanos(nanoseconds)),
-            Self::Nanoseconds(nanoseconds) => Err(E::custom(format!("{nanoseconds} ns is too long a time"))),
+            Self::Nanoseconds(nanoseconds) => {
+                Err(E::custom(format!("{nanoseconds} ns is not a valid time: expected at most {MOST_NS}")))
+            }
             Self::Text(text) => time(&text).map_err(E::custom),
         }
     }
@@ -35,7 +37,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Span::deserialize(deserializer)?.duration()
 }
 
-/// The same for a time that may be absent.
+/// Times that may be absent.
 pub(super) mod option {
     use super::{Deserialize, Deserializer, Duration, Serializer, Span};
 

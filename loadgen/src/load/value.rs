@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Beyond this a time is a slip of the pen, and sums of it with a clock might not fit.
+/// Longest time of a flag. A longer one is a mistyped value, and its sum with a clock might
+/// overflow.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
     let span = span.map_err(|error| format!("{error}, as in 500ms or 10s"))?;
-    if span > MAX_TIME { Err("at most 100days".to_owned()) } else { Ok(span) }
+    if span > MAX_TIME { Err("expected at most 100days".to_owned()) } else { Ok(span) }
 }
 
-/// Messages a second: `50`, `50k`, `1.5M`, or so many in a time, as in `50/1s` and `200/100ms`.
+/// Reads a rate a second: `50`, `50k`, `1.5M`, or a number in a time, as in `50/1s` and
+/// `200/100ms`.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let (count, span) = match text.split_once('/') {
         Some((count, span)) => (count, time(span)?),
@@ -21,15 +23,15 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     };
     let (digits, unit) = with_unit(count);
     let number = digits.parse::<f64>().ok().filter(|number| number.is_finite());
-    let number = number.ok_or("a rate is needed, as in 500, 50k, 50/1s or 200/100ms")?;
+    let number = number.ok_or("expected a number, as in 500, 50k, 50/1s or 200/100ms")?;
     if span.is_zero() {
-        Err("so many in no time is no rate".to_owned())
+        Err("the time of a rate is 0: expected a longer one, as in 50/1s".to_owned())
     } else {
         Ok(number * unit as f64 / span.as_secs_f64())
     }
 }
 
-/// The digits of a number and what its unit stands for: `k` for thousands, `M` for millions.
+/// Splits a number into its digits and the factor of its unit: `k` for thousands, `M` for millions.
 fn with_unit(text: &str) -> (&str, u64) {
     match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
@@ -38,20 +40,20 @@ fn with_unit(text: &str) -> (&str, u64) {
     }
 }
 
-/// A number of things: `500`, `50k`, `2M`.
+/// Reads a count: `500`, `50k`, `2M`.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     let (digits, unit) = with_unit(text);
     let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    number.ok_or_else(|| "a number is needed, as in 500, 50k or 2M".to_owned())
+    number.ok_or_else(|| "expected a number, as in 500, 50k or 2M".to_owned())
 }
 
-/// The same, of things of which there are fewer.
+/// Reads a [`count`] that fits a `u32`.
 pub(crate) fn small_count(text: &str) -> Result<u32, String> {
-    u32::try_from(count(text)?).map_err(|_| format!("at most {}", u32::MAX))
+    u32::try_from(count(text)?).map_err(|_| format!("expected at most {}", u32::MAX))
 }
 
 pub(crate) fn size(text: &str) -> Result<usize, String> {
-    let size = text.parse::<ByteSize>().map_err(|_| "a size is needed, as in 4096 or 64KiB".to_owned())?;
+    let size = text.parse::<ByteSize>().map_err(|_| "expected a size, as in 4096 or 64KiB".to_owned())?;
     usize::try_from(size.as_u64()).map_err(|error| error.to_string())
 }
 
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_things_have_units_too() {
+    fn counts_have_units() {
         for (text, number) in [("500", 500), ("50k", 50_000), ("2M", 2_000_000)] {
             assert_eq!(count(text), Ok(number), "{text}");
         }

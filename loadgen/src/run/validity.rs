@@ -215,7 +215,8 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     verdict.doubt(
         InvalidKind::CutTail,
         format!(
-            "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
+            "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
+             in a closed loop they send nothing meanwhile, and the percentiles are those of the others",
             share(waiting, plan.load.connections.into(), "waiting"),
             rounded(p99)
         ),
