@@ -5,7 +5,7 @@ use engine::EngineKind;
 
 use super::keep::{keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, spoiled_runs};
+use super::pairs::{PairsArguments, run_notes};
 use super::terminal::Terminal;
 use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
 use crate::compare::noise::{MIN_RECORDED, of_session};
@@ -33,11 +33,11 @@ pub(super) struct AaArguments {
     #[arg(value_name = "COMMAND")]
     command: String,
 
-    /// How many pairs to record.
+    /// Pairs to record.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(8..=1000))]
     pairs: u32,
 
-    /// The noise shown is that of duels of so many pairs.
+    /// Pairs of the duels whose noise is shown.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(8..=1000))]
     duel_pairs: u32,
 
@@ -64,7 +64,7 @@ impl AaArguments {
         let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
         let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
-        lines.extend(spoiled_runs(&document));
+        lines.extend(run_notes(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         if fewest < MIN_RECORDED {

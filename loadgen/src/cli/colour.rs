@@ -1,4 +1,4 @@
-//! Colour of the words that a reader looks for, on a terminal.
+//! Colour of verdicts and problems in the texts on a terminal.
 //!
 //! The texts themselves have none, so that what is stored, piped or compared is the same
 //! everywhere. Whether a stream takes colour is for `anstream` to decide: a terminal that is not
@@ -23,18 +23,18 @@ fn style(word: &str) -> Option<Style> {
     }
 }
 
-/// Returns the text with its words of weight in colour.
-pub(super) fn painted(text: &str) -> String {
-    let mut painted = String::with_capacity(text.len());
+/// Returns the text with its verdicts and problems in colour.
+pub(super) fn highlight(text: &str) -> String {
+    let mut highlighted = String::with_capacity(text.len());
     for piece in text.split_inclusive(|c: char| !c.is_ascii_alphabetic()) {
         let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
         let Some(style) = style(word) else {
-            painted.push_str(piece);
+            highlighted.push_str(piece);
             continue;
         };
-        let _ = write!(painted, "{style}{word}{style:#}{}", &piece[word.len()..]);
+        let _ = write!(highlighted, "{style}{word}{style:#}{}", &piece[word.len()..]);
     }
-    painted
+    highlighted
 }
 
 /// Returns true where standard error takes colour.
@@ -47,17 +47,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_weight_have_a_colour_and_others_none() {
-        assert_eq!(painted("INVALID: no"), "\u{1b}[1m\u{1b}[31mINVALID\u{1b}[0m: no");
-        assert_eq!(painted("p  improved"), "p  \u{1b}[32mimproved\u{1b}[0m");
+    fn verdicts_have_a_colour_and_other_words_none() {
+        assert_eq!(highlight("INVALID: no"), "\u{1b}[1m\u{1b}[31mINVALID\u{1b}[0m: no");
+        assert_eq!(highlight("p  improved"), "p  \u{1b}[32mimproved\u{1b}[0m");
         for text in ["unchanged, met, all as sent", "NOTE: INVALIDATED", "disregressed", ""] {
-            assert_eq!(painted(text), text);
+            assert_eq!(highlight(text), text);
         }
     }
 
     #[test]
     fn nothing_else_is_changed() {
         let text = "B against A: REGRESSED (echo µs)\n  INVALID: …\n";
-        assert_eq!(anstream::adapter::strip_str(&painted(text)).to_string(), text);
+        assert_eq!(anstream::adapter::strip_str(&highlight(text)).to_string(), text);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct CompareArguments {
     /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest that compares.
     base: String,
 
-    /// The same for the other side; without it BASE must be an interleaved session.
+    /// The other side, named like BASE. Without it BASE must be an interleaved session.
     new: Option<String>,
 
     /// Compare what does not compare: other machines, builds, scenarios or engines. Says so.
@@ -130,8 +130,8 @@ pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Compari
     Ok(Comparison::of_arms(document, &|scenario, metric| thresholds(scenario, metric)))
 }
 
-/// What an interleaved session concluded when it was made, against the thresholds it had then; one that has no verdict is
-/// judged now.
+/// Returns the stored conclusion of an interleaved session, against the thresholds of its time. A
+/// session without a verdict is judged now.
 pub(super) fn concluded(results: &Path, document: &Document) -> Result<Comparison, Failure> {
     match Conclusion::stored(document) {
         Some(conclusion) => Ok(conclusion.comparison()),
@@ -139,7 +139,8 @@ pub(super) fn concluded(results: &Path, document: &Document) -> Result<Compariso
     }
 }
 
-/// What a metric must change by on the machine of `document`, whose noise may be among the stored results.
+/// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the stored
+/// results.
 pub(super) fn thresholds(
     results: &Path,
     document: &Document,

@@ -90,7 +90,8 @@ impl CountArguments {
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(&self.program)
             .args([reads, frames, PAYLOAD].map(|number| number.to_string()))
-            // What every CPU of the last ten years has, and valgrind knows: counts compare between machines too.
+            // Every CPU of the last ten years has it, and valgrind knows it: counts compare between
+            // machines too.
             .env("SPARRING_KERNEL", "avx2")
             .stdin(Stdio::null())
             .output()

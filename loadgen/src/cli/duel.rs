@@ -6,7 +6,7 @@ use engine::EngineKind;
 use super::compare::noises;
 use super::keep::{cannot_print, keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, spoiled_runs};
+use super::pairs::{PairsArguments, run_notes};
 use super::terminal::Terminal;
 use super::{
     Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, print, start_log, terminal,
@@ -49,7 +49,7 @@ pub(super) struct DuelArguments {
     #[arg(value_name = "COMMAND B")]
     b: String,
 
-    /// How many pairs.
+    /// Pairs of runs.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
 
@@ -159,7 +159,7 @@ impl DuelArguments {
             Some((_, file)) => format!("noise of this machine: {file}"),
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
         });
-        lines.extend(spoiled_runs(&document));
+        lines.extend(run_notes(&document));
         (document, comparison, lines.join("\n"))
     }
 
@@ -181,7 +181,7 @@ impl DuelArguments {
     }
 }
 
-/// Whether the same metric of the same scenario regressed in both.
+/// Returns true where the same metric of the same scenario regressed in both.
 fn confirmed(first: &Comparison, second: &Comparison) -> bool {
     let regressed = |comparison: &Comparison| {
         let worse =

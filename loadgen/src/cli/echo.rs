@@ -58,7 +58,7 @@ fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
 }
 
 impl EchoArguments {
-    /// What was typed, as the client understands it. The engine is not settled yet: `engine` stands for it.
+    /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
     fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let plan = Plan {
             repeat: self.repeat.clone(),
@@ -90,7 +90,7 @@ impl EchoArguments {
     }
 }
 
-/// How a connection ended, in a line.
+/// Returns a line about the end of a connection.
 fn line(visit: &Visit) -> String {
     let number = visit.number.map(|number| format!("{number}: ")).unwrap_or_default();
     let messages = if visit.messages == 1 { "message" } else { "messages" };

@@ -16,24 +16,26 @@ use crate::threshold::{Judgement, Threshold};
 /// Heading of these flags.
 const GOALS: &str = "Goals";
 
-/// What has to be reached.
+/// The goals of a run.
 #[derive(Debug, Default, Args)]
 pub(super) struct GoalArguments {
-    /// What the run has to reach, else the exit status is 10: pN, mean, max (of the latency), rate, errors, server-cpu (per
-    /// message) or rss, with <, <=, > or >=. Repeatable: each has to hold.
+    /// A goal of the run, else the exit status is 10: pN, mean, max (of the latency), rate, errors,
+    /// server-cpu (per message) or rss, with <, <=, > or >=. Repeatable: each has to hold.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS)]
     threshold: Vec<Threshold>,
 
     /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials, confirm at full length.
     /// Repeatable: all have to hold.
-    #[arg(long, value_name = "'p99<2ms'", conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"], help_heading = GOALS)]
+    #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS,
+          conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"])]
     find_rate: Vec<Threshold>,
 
     /// Rates between which --find-rate searches [default: what -d can judge, up to what the generator can send].
     #[arg(long, value_name = "LOW..HIGH", value_parser = rates, requires = "find_rate", help_heading = GOALS)]
     rate_range: Option<(f64, f64)>,
 
-    /// How long a short trial of --find-rate measures; a low rate takes longer, until its sample can be judged, up to -d.
+    /// Measured time of a short trial of --find-rate. A low rate takes longer, until its sample can be
+    /// judged, up to -d.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", requires = "find_rate", help_heading = GOALS)]
     trial: Duration,
 }
@@ -48,10 +50,10 @@ fn rates(text: &str) -> Result<(f64, f64), String> {
     }
 }
 
-/// What the stored document says of thresholds and of a search.
+/// Outcome of thresholds and of a search, for the stored document.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct GoalReport {
-    /// Whether everything was reached.
+    /// True where everything was reached.
     pub(super) met: bool,
     /// The thresholds against the run, or against the confirmation of a search.
     pub(super) thresholds: Vec<Judgement>,
@@ -61,17 +63,17 @@ pub(super) struct GoalReport {
 }
 
 impl GoalArguments {
-    /// Whether a rate is searched.
+    /// Returns true where a rate is searched.
     pub(super) fn is_search(&self) -> bool {
         !self.find_rate.is_empty()
     }
 
-    /// Whether there is anything to reach.
+    /// Returns true where there is no goal.
     pub(super) fn is_empty(&self) -> bool {
         self.threshold.is_empty() && self.find_rate.is_empty()
     }
 
-    /// Whether the goals can be judged at all.
+    /// Checks that the goals can be judged.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Failure> {
         let all = || self.threshold.iter().chain(&self.find_rate);
         if let Some(threshold) =
@@ -156,7 +158,8 @@ pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
     if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
 }
 
-/// What a trial shows that had no result: a server that gives up under load has missed, anything else ends the search.
+/// Returns the outcome of a trial without a result. A server that gives up under load has missed; any
+/// other error ends the search.
 pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
     match error {
         RunError::LostEarly { .. }
@@ -258,7 +261,7 @@ mod tests {
         assert_eq!(outcome(&run(), &judged(false)), Outcome::Missed("t: 5ms".into()));
         let debug = with(&[(InvalidKind::DebugGenerator, "build it with --release")]);
         assert_eq!(outcome(&debug, &judged(true)), Outcome::Met);
-        // What a sentence names is not who was the limit.
+        // The words of a reason do not decide who was the limit.
         let late = (InvalidKind::LateSends, "the generator sent late to the server");
         assert_eq!(outcome(&with(&[late]), &judged(true)), Outcome::GeneratorLimit(late.1.into()));
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");

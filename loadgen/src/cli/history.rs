@@ -43,7 +43,7 @@ pub(super) struct HistoryArguments {
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     branch: String,
 
-    /// Of which machine (an id, or its beginning) [default: this one].
+    /// The machine: its id, or the beginning of that [default: this one].
     #[arg(long, value_name = "ID")]
     machine: Option<String>,
 
@@ -126,7 +126,7 @@ impl HistoryArguments {
             let own = document.scenarios.iter().find(|scenario| scenario.name == self.scenario);
             own.map(|scenario| scenario.hash.clone())
         };
-        // What the newest session measured is what the name means now.
+        // The newest session has the present meaning of the name.
         let newest = placed.last().and_then(|(_, document)| hash(document));
         let all = placed.len();
         placed.retain(|(_, document)| hash(document) == newest);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_stand_in_the_order_of_the_branch_and_not_of_their_time() {
+    fn sessions_are_in_the_order_of_the_branch() {
         let found = [
             session("cccccccccccc", 1, 3.0),
             session("aaaaaaaaaaaa", 2, 1.0),

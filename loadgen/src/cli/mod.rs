@@ -8,8 +8,8 @@ mod cpus;
 mod doctor;
 mod duel;
 mod echo;
+mod foreign_flags;
 mod goal;
-mod habits;
 mod history;
 mod html;
 mod keep;
@@ -66,9 +66,9 @@ const LIMITS: &str = "Limits";
 const OUTPUT: &str = "Output";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was missed, or no rate \
-meets it; 13 the measurement is invalid (see run --help); 130, 143, 129 ended by SIGINT (Ctrl-C), SIGTERM, SIGHUP, with the \
-result of what was measured.";
+Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usage; 10 a threshold was \
+missed, or no rate meets it; 13 the measurement is invalid (see run --help); 130, 143, 129 ended by \
+SIGINT (Ctrl-C), SIGTERM, SIGHUP, with the result of what was measured.";
 
 /// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
 #[derive(Debug, Parser)]
@@ -136,7 +136,7 @@ enum Command {
     },
 }
 
-/// Why a command ends with another exit code than 0, and has not printed why itself.
+/// Reason for an exit code other than 0 that the command has not printed itself.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// Exit code 2.
@@ -169,10 +169,10 @@ const INTERRUPTED: u8 = 130;
 /// The whole program. A wrong command line ends it with 2.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments =
-        Arguments::try_parse().unwrap_or_else(|error| habits::explain(error, std::env::args_os()).exit());
+    let arguments = Arguments::try_parse()
+        .unwrap_or_else(|error| foreign_flags::explain(error, std::env::args_os()).exit());
     if arguments.version {
-        // Who has closed the pipe, as `grep -q` does, has read enough.
+        // A reader that has closed the pipe, as `grep -q` does, has read enough.
         let _ = print_plain(&if arguments.verbose { version::facts() } else { version::line() });
         return ExitCode::SUCCESS;
     }
@@ -217,12 +217,12 @@ fn catch_signals() -> Result<Interrupt, Failure> {
     Interrupt::catch().map_err(|error| Failure::Error(format!("cannot catch signals: {error}")))
 }
 
-/// A line or several on standard output.
+/// Prints lines on standard output, in colour where that takes it.
 fn print_line(text: &str) -> Result<(), Failure> {
     print(text, false).map_err(|error| Failure::Error(format!("cannot print: {error}")))
 }
 
-/// The same for programs to read: never in colour.
+/// Prints lines that programs read on standard output, never in colour.
 fn print_plain(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if !is_gone(&error) => Err(Failure::Error(format!("cannot print: {error}"))),
@@ -230,15 +230,16 @@ fn print_plain(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A line on standard error. Where nobody reads that, there is nobody to tell.
+/// Prints a line on standard error. An error is ignored, since there is no other place to report
+/// it.
 fn say(line: &str) {
-    let _ = writeln!(anstream::stderr(), "{}", colour::painted(line));
+    let _ = writeln!(anstream::stderr(), "{}", colour::highlight(line));
 }
 
 /// Prints the table to the stream that the document does not use. A closed pipe (`| head`) or a closed
 /// terminal is no error, so that the rest is not lost.
 fn print(text: &str, to_error: bool) -> io::Result<()> {
-    let text = colour::painted(text);
+    let text = colour::highlight(text);
     let printed = if to_error {
         writeln!(anstream::stderr(), "{text}")
     } else {

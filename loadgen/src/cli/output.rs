@@ -14,7 +14,7 @@ use super::{Failure, OUTPUT};
 use crate::export::{csv, hgrm, interval_log};
 use crate::result::{Document, Run};
 
-/// What is shown, and files beside the document.
+/// The figures to show, and the files beside the document.
 #[derive(Debug, Default, Args)]
 pub(super) struct OutputArguments {
     /// Percentiles of the latency to show, as in 50,99,99.9. One that the sample does not carry (a hundred samples above it) is
@@ -83,7 +83,7 @@ impl Output {
         }
     }
 
-    /// Whether standard output belongs to it alone.
+    /// Returns true where standard output belongs to it alone.
     pub(super) fn is_standard(&self) -> bool {
         matches!(self, Self::Standard)
     }
@@ -193,7 +193,7 @@ impl Files {
         [&self.json, &self.csv, &self.hdr_log, &self.hgrm].into_iter().flatten()
     }
 
-    /// Whether standard output belongs to one of them alone.
+    /// Returns true where standard output belongs to one of them alone.
     pub(super) fn have_standard_output(&self) -> bool {
         self.places().any(|place| place.output.is_standard())
     }

@@ -1,4 +1,4 @@
-//! What `duel` and `aa` share: the flags of a session of pairs, and its making.
+//! The flags and the making of a session of pairs, for `duel` and `aa`.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ pub(super) struct PairsArguments {
 }
 
 impl PairsArguments {
-    /// What was typed, as a session. The engine is not settled yet: `engine` stands for it.
+    /// Returns the session that was typed, with `engine` as its engine, since that is not settled yet.
     pub(super) fn options(
         &self,
         kind: SessionKind,
@@ -166,7 +166,7 @@ impl PairsArguments {
             }
         };
         let made = duel::measure(options, machine, &execute, terminal, &mut notes);
-        terminal.clear();
+        terminal.close();
         made.map_err(|error| match error {
             DuelError::Interrupted => Failure::Run(crate::run::RunError::Interrupted),
             error => Failure::Error(error.to_string()),
@@ -204,8 +204,8 @@ fn announce(options: &Options) {
     options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
 }
 
-/// Returns the reasons why runs of a session are not valid or were repeated, and its other notes.
-pub(super) fn spoiled_runs(document: &Document) -> Vec<String> {
+/// Returns a session's notes: reasons of invalid and of repeated runs, and its marks.
+pub(super) fn run_notes(document: &Document) -> Vec<String> {
     let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
     let invalid = invalid.into_iter().map(|reason| format!("INVALID {reason}"));
     let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
@@ -228,7 +228,7 @@ mod tests {
             ];
         }
         assert_eq!(
-            spoiled_runs(&document),
+            run_notes(&document),
             [
                 "INVALID echo A: 0 of 64 were lost (and 2 like it)",
                 "INVALID echo A: the generator did not run for 0.5ms (and 2 like it)",
@@ -239,7 +239,7 @@ mod tests {
         document.runs.iter_mut().for_each(|run| run.valid = true);
         document.runs[1].repeated = vec!["the server waited 9.1 % of it".to_owned(); 2];
         assert_eq!(
-            spoiled_runs(&document),
+            run_notes(&document),
             ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]
         );
     }

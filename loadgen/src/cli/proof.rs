@@ -89,7 +89,8 @@ impl ProofArguments {
             .collect()
     }
 
-    /// Those a duel of so many pairs has. Looked up once: finding the noise of a machine draws thousands of duels.
+    /// Returns the thresholds of a duel with this number of pairs. They are looked up once: the noise
+    /// of a machine takes thousands of drawn duels.
     fn thresholds(
         &self,
         first: Option<&Document>,

@@ -10,7 +10,7 @@ use crate::result::{
 };
 use crate::run::Plan;
 
-/// From so many connections on the growth of the server's memory is theirs.
+/// Fewest connections with which the growth of the server's memory is theirs.
 const MANY_CONNECTIONS: u32 = 1000;
 
 /// Returns the figures of one run in a dozen lines of at most `width` columns, and its notes as
@@ -131,7 +131,7 @@ fn parts(run: &Run, percentiles: &[f64]) -> Vec<String> {
     lines
 }
 
-/// Whether a reader would wonder: some figure is a tenth apart or more.
+/// Returns true where some figure is more than a tenth apart, so that a reader would wonder.
 fn differ(a: &Latency, b: &Latency) -> bool {
     let figures = |latency: &Latency| [latency.p50, latency.p99, latency.p99_9, Some(latency.max)];
     let is_apart = |(a, b): (Option<u64>, Option<u64>)| match (a, b) {
@@ -339,7 +339,7 @@ fn server_cost(plan: &Plan, server: &Server) -> String {
     text
 }
 
-/// What the processor counted, or why it did not.
+/// Returns the counts of the processor, or the reason why there are none.
 fn counters(server: &Server) -> Option<String> {
     let (instructions, cycles) = (server.instructions_per_message, server.cycles_per_message);
     let counted = instructions.zip(cycles).map(|(instructions, cycles)| {
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_that_were_asked_for_are_shown_or_said_to_be_missing() {
+    fn chosen_percentiles_are_shown_or_named_as_missing() {
         let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).expect("bounds");
         (1..=1000).for_each(|ns| histogram.record(ns).expect("in range"));
         let shown = latency(&Latency::of(&histogram), &[25.0, 87.5, 99.9]);

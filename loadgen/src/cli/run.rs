@@ -100,7 +100,7 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    /// What was typed, as a run understands it. The engine is not settled yet: `engine` stands for it.
+    /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
     pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
         let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
         let mut plan = self.plan.plan(self.url.clone(), engine)?;
@@ -155,7 +155,7 @@ impl RunArguments {
         } else {
             self.single(&plan, &mut terminal)
         };
-        terminal.clear();
+        terminal.close();
         let made = made?;
         // A failure here does not prevent the remaining outputs of the result.
         let document = files.write_document(&self.document(&made, start, began.elapsed()));
@@ -212,7 +212,7 @@ impl RunArguments {
             Ok(outcome)
         });
         let found = match found {
-            // What was measured until then is the result.
+            // The result has everything that was measured until then.
             Err(Failure::Run(failure)) if !runs.is_empty() => {
                 return Ok(Made { runs, seconds, error: Some(failure), goals: None });
             }
@@ -298,7 +298,8 @@ impl Made {
         scenarios
     }
 
-    /// What is not as it should be, a line each, for those who see no table: an exit status alone says too little.
+    /// Returns the problems of the run, a line each, for a quiet run: an exit status alone says too
+    /// little.
     fn complaints(&self) -> Vec<String> {
         let invalid = self.runs.last().filter(|(_, run)| !run.valid);
         let invalid = invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
@@ -376,8 +377,9 @@ mod tests {
 
     #[test]
     fn flags_reach_the_plan() {
-        let line = "wss://h:{port}/x -t 3 --cpus 4-6 --spawn-cpus 0,1 --tag name --congestion reno --wait spin \
-                    --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b --origin http://o --insecure -R 50k";
+        let line = "wss://h:{port}/x -t 3 --cpus 4-6 --spawn-cpus 0,1 --tag name --congestion reno \
+                    --wait spin --source-ip 127.0.0.1-127.0.0.3 --subprotocol a --subprotocol b \
+                    --origin http://o --insecure -R 50k";
         let words = line.split_ascii_whitespace();
         let words = words.chain(["--spawn", "server -p {port}", "--header", "X-A: b"]).collect::<Vec<_>>();
         let Plan { scenario, load, target, placement, .. } = plan(&words).expect("flags");

@@ -118,7 +118,7 @@ impl SelfcheckArguments {
         let checks = Check::value_variants().iter();
         for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
             let text = self.make(*check, &stall, &mut report, &mut terminal);
-            terminal.clear();
+            terminal.erase();
             self.print(&text.map_err(failure)?)?;
         }
         if self.json {

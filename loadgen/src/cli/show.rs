@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::pairs::spoiled_runs;
+use super::pairs::run_notes;
 use super::selection::SelectionArguments;
 use super::{Failure, compare, print_line, print_plain, terminal};
 use crate::compare::table::{self, percent};
@@ -22,14 +22,15 @@ Examples:
   sparring-loadgen show a1b2c3d               the newest of a commit
   sparring-loadgen show result.json           a file, wherever it lies";
 
-/// What a session measured, where, and of what.
+/// Prints a session: its figures, machine and subjects.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ShowArguments {
     /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
     what: String,
 
-    /// Of other people's servers side by side (suite `peers`): the table over all scenarios as Markdown, and nothing else.
+    /// The table over all scenarios as Markdown, and nothing else, of other people's servers side by
+    /// side (suite `peers`).
     #[arg(long)]
     markdown: bool,
 
@@ -68,7 +69,7 @@ fn text(results: &Path, stored: &Stored, width: usize) -> Result<String, Failure
     match document.session.kind {
         SessionKind::Ab => {
             lines.push(table::text(&compare::concluded(results, document)?, width));
-            lines.extend(spoiled_runs(document));
+            lines.extend(run_notes(document));
         }
         SessionKind::Aa => lines.push(noise_table(document, width)),
         SessionKind::Count => lines.extend(document.counts.iter().map(|count| {

@@ -22,7 +22,7 @@ use crate::load::value::time;
 
 const SIDE_BY_SIDE: &str = "Side by side (engines, arms, peers)";
 
-/// Of a run in an interleaved session: short, because more rounds tell more than longer runs.
+/// Times of a run in an interleaved session: short, because more rounds tell more than longer runs.
 const WARMUP: Duration = Duration::from_millis(300);
 const MEASURE: Duration = Duration::from_millis(1200);
 
@@ -40,7 +40,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{SUITE_EXAMPLES}{EXIT_STATUS}"))]
 pub(super) struct SuiteArguments {
-    /// What is run: smoke takes seconds, quick about a minute, the others say beforehand.
+    /// The suite: smoke takes seconds, quick about a minute, the others say beforehand.
     #[arg(value_enum)]
     suite: SuiteName,
 
@@ -73,7 +73,7 @@ pub(super) struct SuiteArguments {
     #[arg(long, value_name = "NAME")]
     congestion: Option<Congestion>,
 
-    /// How often each arm runs each scenario [default: 10].
+    /// Rounds: runs of each arm in each scenario [default: 10].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = SIDE_BY_SIDE)]
     rounds: Option<u32>,
 
@@ -93,11 +93,12 @@ pub(super) struct SuiteArguments {
     #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SIDE_BY_SIDE)]
     versions: Vec<(String, String)>,
 
-    /// What scripts/conformance.sh counted of an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED. Repeatable.
+    /// Counts of scripts/conformance.sh for an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED.
+    /// Repeatable.
     #[arg(long, value_name = "NAME=COUNTS", value_parser = suite::counts, help_heading = SIDE_BY_SIDE)]
     conformance: Vec<(String, Conformance)>,
 
-    /// How long each run measures [default: 1200ms].
+    /// Measured time of each run [default: 1200ms].
     #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = SIDE_BY_SIDE)]
     duration: Option<Duration>,
 
@@ -140,7 +141,7 @@ impl SuiteArguments {
         store.check(&machine.id)?;
         let mut view = Terminal::new(catch_signals()?, self.quiet);
         let measured = session.measure(machine, &mut view);
-        view.clear();
+        view.close();
         let measured = measured?;
         let document = &measured.document;
         keep(document, Some(&self.results), None, &session.text(document, terminal::width()), false)?;
@@ -286,7 +287,7 @@ impl SuiteArguments {
     }
 }
 
-/// What a command line asks for.
+/// The session that a command line asks for.
 #[derive(Debug)]
 enum Session {
     /// Our server through a fixed suite.

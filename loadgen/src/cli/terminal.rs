@@ -32,8 +32,8 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
 /// Columns of the small histogram.
 const HISTOGRAM_WIDTH: usize = 30;
-/// Longest time that a panic waits until the view is cleared.
-const CLEARING: Duration = Duration::from_millis(500);
+/// Longest time that a panic waits until the view is closed.
+const CLOSING: Duration = Duration::from_millis(500);
 /// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -91,8 +91,8 @@ impl fmt::Debug for View {
 const TO_END: &str = "\u{1b}[J";
 
 impl View {
-    /// Returns what moves the cursor to the first row of the view, in a terminal of so many
-    /// columns: a narrower one has broken long lines.
+    /// Returns the sequence that moves the cursor to the first row of the view, in a terminal of
+    /// `columns`. A narrower terminal has broken long lines.
     fn to_first_row(&self, columns: usize) -> String {
         let rows = |line: &String| line.chars().count().div_ceil(columns.max(1)).max(1);
         match self.lines.iter().map(rows).sum::<usize>() {
@@ -102,7 +102,7 @@ impl View {
         }
     }
 
-    /// Returns what shows the lines from the first column on.
+    /// Returns the text that shows the lines from the first column on.
     fn shown(&self) -> String {
         self.lines.join("\u{1b}[K\r\n") + TO_END
     }
@@ -129,6 +129,21 @@ impl View {
         }
         self.modes = Some(modes);
     }
+
+    fn restore_modes(&mut self) {
+        if let Some(modes) = self.modes.take()
+            && is_in_foreground()
+        {
+            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &modes);
+        }
+    }
+
+    fn erase(&mut self) {
+        let first = self.to_first_row(screen_width());
+        if !mem::take(&mut self.lines).is_empty() {
+            self.write(&(first + TO_END));
+        }
+    }
 }
 
 impl Screen {
@@ -148,15 +163,19 @@ impl Screen {
         self.lock().terminal.is_none()
     }
 
-    /// Shows `text` in place of what is shown.
+    /// Shows `text` in place of what is shown. Nothing is shown once the view is closed.
     fn draw(&self, text: &str) {
         let (mut view, columns) = (self.lock(), screen_width());
+        if view.terminal.is_none() {
+            return;
+        }
         view.silence_echo();
         let first = view.to_first_row(columns);
         // Behind the last column a terminal may or may not begin another row.
         let most = columns.saturating_sub(1).max(1);
         view.lines = text.lines().map(|line| line.chars().take(most).collect()).collect();
-        // Erased rows do not remember that they were parts of one line, and stay rows in a wider terminal.
+        // Erased rows do not remember that they were parts of one line, and stay rows in a wider
+        // terminal.
         let erased = if view.columns == columns { "" } else { TO_END };
         view.columns = columns;
         let shown = view.shown();
@@ -169,28 +188,23 @@ impl Screen {
         if view.terminal.is_none() {
             return say(line);
         }
-        let line = if colour::is_on_standard_error() { colour::painted(line) } else { line.to_owned() };
+        let line = if colour::is_on_standard_error() { colour::highlight(line) } else { line.to_owned() };
         let (first, shown) = (view.to_first_row(screen_width()), view.shown());
         view.write(&format!("{first}{TO_END}{line}\r\n{shown}"));
     }
 
     /// Takes the view off the terminal until something is drawn again.
     fn erase(&self) {
-        let mut view = self.lock();
-        let first = view.to_first_row(screen_width());
-        if !mem::take(&mut view.lines).is_empty() {
-            view.write(&(first + TO_END));
-        }
+        self.lock().erase();
     }
 
-    /// Leaves the terminal as it was before.
-    fn clear(&self) {
-        self.erase();
-        if let Some(modes) = self.lock().modes.take()
-            && is_in_foreground()
-        {
-            let _ = tcsetattr(io::stderr(), OptionalActions::Now, &modes);
-        }
+    /// Ends the view: leaves the terminal as it was before, and keeps other threads from drawing
+    /// again.
+    fn close(&self) {
+        let mut view = self.lock();
+        view.erase();
+        view.restore_modes();
+        view.terminal = None;
     }
 }
 
@@ -243,7 +257,7 @@ impl Interrupt {
                 let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
                 if caught.wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
                     ending.store(true, Ordering::Relaxed);
-                    caught.screen.clear();
+                    caught.screen.close();
                     low_level::exit(128 + signal);
                 }
             }
@@ -288,7 +302,7 @@ impl Terminal {
         }
         let screen = interrupt.screen.clone();
         if !screen.is_hidden() {
-            clear_on_panic(screen.clone());
+            close_on_panic(screen.clone());
         }
         Self {
             interrupt,
@@ -302,9 +316,14 @@ impl Terminal {
         }
     }
 
-    /// Takes the view off the terminal.
-    pub(super) fn clear(&self) {
-        self.screen.clear();
+    /// Takes the view off the terminal until the next tick.
+    pub(super) fn erase(&self) {
+        self.screen.erase();
+    }
+
+    /// Ends the view.
+    pub(super) fn close(&self) {
+        self.screen.close();
     }
 
     /// Prints above the view, or where there is none on standard error alone.
@@ -335,21 +354,21 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.clear();
+        self.close();
     }
 }
 
 /// In a release a panic aborts, and nothing is dropped: what is on the terminal must go before its message comes.
-fn clear_on_panic(screen: Screen) {
+fn close_on_panic(screen: Screen) {
     let message = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         // Bounded, for the thread that panics may hold the view.
-        let (screen, (done, cleared)) = (screen.clone(), mpsc::channel());
+        let (screen, (done, closed)) = (screen.clone(), mpsc::channel());
         thread::spawn(move || {
-            screen.clear();
+            screen.close();
             done.send(())
         });
-        let _ = cleared.recv_timeout(CLEARING);
+        let _ = closed.recv_timeout(CLOSING);
         message(info);
     }));
 }
@@ -416,7 +435,7 @@ fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -
     }
 }
 
-/// A bar of which this share is full; of no number, and beyond 1, all of it.
+/// Returns a bar of which this share is full; all of it beyond 1 and for NaN.
 fn bar(share: f64) -> String {
     let full = ((share.min(1.0) * BAR_WIDTH as f64) as usize).min(BAR_WIDTH);
     "█".repeat(full) + &"░".repeat(BAR_WIDTH - full)
@@ -501,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn the_view_has_rate_errors_connections_and_the_shape_of_latency() {
+    fn the_view_has_rate_errors_connections_and_latency() {
         let screen = InMemoryTerm::new(24, 100);
         let mut terminal = on(&screen);
         terminal.second(&histogram(&[(100_000, 20_000), (400_000, 500), (2_000_000, 5)]));
@@ -515,7 +534,7 @@ mod tests {
         }
         assert_eq!(seen.lines().count(), 4, "{seen}");
         assert!(seen.lines().all(|line| line.chars().count() <= 64), "{seen}");
-        terminal.clear();
+        terminal.close();
         assert_eq!(screen.contents(), "");
     }
 
@@ -550,8 +569,23 @@ mod tests {
         terminal.say("another");
         terminal.screen.draw("three");
         assert_eq!(screen.contents(), "a line\nanother\nthree");
-        terminal.clear();
+        terminal.close();
         assert_eq!(screen.contents(), "a line\nanother");
+    }
+
+    #[test]
+    fn a_closed_view_is_not_drawn_again() {
+        let screen = InMemoryTerm::new(24, 100);
+        let terminal = on(&screen);
+        terminal.screen.draw("one");
+        terminal.erase();
+        assert_eq!(screen.contents(), "");
+        terminal.screen.draw("two");
+        assert_eq!(screen.contents(), "two");
+        terminal.close();
+        terminal.screen.draw("three");
+        assert_eq!(screen.contents(), "");
+        assert!(terminal.screen.lock().lines.is_empty());
     }
 
     #[test]
@@ -566,18 +600,21 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_clears_the_view_before_it_speaks() {
+    fn a_panic_closes_the_view_before_its_message() {
         let screen = InMemoryTerm::new(24, 100);
         let mut terminal = on(&screen);
         let seen = screen.clone();
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |_| seen.write_line("the message").expect("in memory")));
-        clear_on_panic(terminal.interrupt.screen.clone());
+        close_on_panic(terminal.interrupt.screen.clone());
         terminal.tick(&snapshot(Phase::Measure));
         assert!(screen.contents().contains("msg/s"));
         let ended = panic::catch_unwind(|| panic!("as the test wants it"));
         panic::set_hook(before);
         assert!(ended.is_err());
+        assert_eq!(screen.contents(), "the message");
+        // In a release other threads may run until the process is aborted.
+        terminal.tick(&snapshot(Phase::Measure));
         assert_eq!(screen.contents(), "the message");
     }
 

@@ -1,4 +1,4 @@
-//! What this binary is.
+//! Identity of this binary.
 
 use std::fmt::Write as _;
 

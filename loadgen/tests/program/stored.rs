@@ -138,7 +138,7 @@ fn a_pipe_has_no_colour_unless_it_is_forced() {
     assert!(!piped(&compare, None).contains('\u{1b}'));
     let forced = piped(&compare, Some(("CLICOLOR_FORCE", "1")));
     assert!(forced.contains("\u{1b}[33mADVISORY\u{1b}[0m"), "{forced}");
-    // What programs read has none in any case.
+    // Output for programs never has colour.
     let json = piped(&["doctor", "--json", "--watch", "0"], Some(("CLICOLOR_FORCE", "1")));
     assert!(!json.contains('\u{1b}'), "{json}");
 }

@@ -18,7 +18,7 @@ fn on_terminal(arguments: &[&str]) -> Option<Child> {
     behind(&[], arguments)
 }
 
-/// The same, started by another program.
+/// The program on a terminal, started by another program.
 fn behind(starter: &[&str], arguments: &[&str]) -> Option<Child> {
     let words = [starter, &[env!("CARGO_BIN_EXE_sparring-loadgen")], arguments].concat();
     let command = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");

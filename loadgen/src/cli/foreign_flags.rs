@@ -1,4 +1,4 @@
-//! Flags and arguments of other load generators, each answered with what it is here.
+//! Hints for the flags and arguments of other load generators.
 
 use std::ffi::OsString;
 
@@ -8,119 +8,137 @@ use clap::{CommandFactory, Error};
 use super::Arguments;
 use crate::url::Url;
 
-/// A flag of other programs (wrk, oha, k6, hyperfine, tcpkali, curl).
-struct Habit {
+/// A flag of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and its equivalent here.
+struct ForeignFlag {
+    /// Its spellings.
     flags: &'static [&'static str],
-    /// Commands where it makes sense.
+    /// Commands that have the equivalent.
     commands: &'static [&'static str],
-    /// What to write instead.
+    /// The text that names the equivalent.
     hint: &'static str,
 }
 
 const LOADS: &[&str] = &["run", "duel", "aa"];
 const CLIENTS: &[&str] = &["run", "duel", "aa", "echo"];
 
-/// Short flags come with a value in the same word too (`-z10s`, `-z=10s`), long ones with `=`.
-const HABITS: &[Habit] = &[
-    Habit { flags: &["-H", "--headers"], commands: LOADS, hint: "a header is --header 'NAME: VALUE'" },
-    Habit {
+/// All known flags. A short one may have its value in the same word (`-z10s`, `-z=10s`), a long one
+/// behind `=`.
+const FOREIGN_FLAGS: &[ForeignFlag] = &[
+    ForeignFlag { flags: &["-H", "--headers"], commands: LOADS, hint: "a header is --header 'NAME: VALUE'" },
+    ForeignFlag {
         flags: &["-z", "--test-time"],
         commands: LOADS,
         hint: "the time to measure is -d TIME, as in -d 10s",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-T"],
         commands: LOADS,
         hint: "the time to measure is -d TIME; the longest wait for an echo is --timeout TIME",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-m", "--message", "--body", "--data"],
         commands: LOADS,
         hint: "messages are generated: -s SIZE is their length, --text makes them text, --seed N varies them",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--message-size", "--payload-size", "--bytes"],
         commands: LOADS,
         hint: "the length of a message is -s SIZE, as in -s 4KiB",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-k", "--insecure-skip-tls-verify", "--no-check-certificate"],
         commands: CLIENTS,
         hint: "any certificate is taken with --insecure",
     },
-    Habit { flags: &["--cacert"], commands: CLIENTS, hint: "certificates to trust are --ca FILE" },
-    Habit {
+    ForeignFlag { flags: &["--cacert"], commands: CLIENTS, hint: "certificates to trust are --ca FILE" },
+    ForeignFlag {
         flags: &["-E", "--cert", "--key"],
         commands: CLIENTS,
         hint: "client certificates are not supported",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-o", "--output", "--out", "--export-json", "--summary-export"],
         commands: LOADS,
         hint: "the result goes to a file with --json FILE",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-u", "--vus", "--users", "--clients", "--concurrency"],
         commands: LOADS,
         hint: "the number of connections is -c N",
     },
-    Habit {
+    ForeignFlag {
         flags: &["-i", "--iterations", "--requests", "--count"],
         commands: LOADS,
         hint: "the number of messages is -n N",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--runs", "--repeat"],
         commands: &["run"],
-        hint: "a run is made once; `duel` and `aa` repeat runs in pairs",
+        hint: "`run` measures once; `duel` and `aa` measure in pairs of runs",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--runs", "--repeat"],
         commands: &["duel", "aa"],
         hint: "the number of pairs is --pairs N",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--rps", "--qps", "-r", "--message-rate"],
         commands: LOADS,
         hint: "messages a second over all connections are -R RATE, as in -R 1000",
     },
-    Habit { flags: &["-p", "--pipelining", "--depth"], commands: LOADS, hint: "the depth is --pipeline N" },
-    Habit {
+    ForeignFlag {
+        flags: &["-p", "--pipelining", "--depth"],
+        commands: LOADS,
+        hint: "the depth is --pipeline N",
+    },
+    ForeignFlag {
         flags: &["--stages", "--ramp-up", "--connections-per-second"],
         commands: LOADS,
         hint: "connections open as fast as they can, or at --connect-rate RATE",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--disable-keepalive"],
         commands: LOADS,
         hint: "a connection for each message is --messages-per-connection 1",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--latency", "--latencies"],
         commands: &["run"],
         hint: "latencies are always shown; --percentiles LIST chooses which",
     },
-    Habit { flags: &["--no-tui", "--silent"], commands: CLIENTS, hint: "only errors are shown with -q" },
-    Habit {
+    ForeignFlag {
+        flags: &["--no-tui", "--silent"],
+        commands: CLIENTS,
+        hint: "only errors are shown with -q",
+    },
+    ForeignFlag {
         flags: &["--protocols", "--protocol"],
         commands: LOADS,
         hint: "a subprotocol is --subprotocol NAME",
     },
-    Habit {
+    ForeignFlag {
         flags: &["--resolve", "--connect-to", "--host"],
         commands: LOADS,
         hint: "the URL names the host; /etc/hosts leads its name to another address",
     },
-    Habit { flags: &["--ws", "--websocket"], commands: LOADS, hint: "ws:// in the URL asks for a WebSocket" },
-    Habit { flags: &["--url"], commands: &["run", "echo"], hint: "the URL stands alone, without a flag" },
+    ForeignFlag {
+        flags: &["--ws", "--websocket"],
+        commands: LOADS,
+        hint: "ws:// in the URL asks for a WebSocket",
+    },
+    ForeignFlag {
+        flags: &["--url"],
+        commands: &["run", "echo"],
+        hint: "the URL stands alone, without a flag",
+    },
 ];
 
-/// Here it is a flag without a value (`-q 1000` of oha).
+/// The flag of oha for a rate (`-q 1000`); here it takes no value.
 const QUIET: &str = "-q";
 const QUIET_HINT: &str =
     "-q shows only errors; messages a second over all connections are -R RATE, as in -R 1000";
 
-/// Adds what to write instead to an error of the command line, where that is known.
+/// Adds a hint to an error of the command line, where one is known.
 pub(super) fn explain(mut error: Error, words: impl Iterator<Item = OsString>) -> Error {
     let words: Vec<String> = words.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let Some(hint) = hint(&error, &words) {
@@ -137,7 +155,9 @@ fn hint(error: &Error, words: &[String]) -> Option<String> {
         let is_of_the_command =
             matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
         return (is_of_the_command && words.iter().any(|word| is_target(word)))
-            .then(|| format!("a command comes first: sparring-loadgen run {}", words.join(" ")));
+            .then(|| shlex::try_join(words.iter().map(String::as_str)).ok())
+            .flatten()
+            .map(|line| format!("a command comes first: sparring-loadgen run {line}"));
     };
     let kind = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
@@ -152,11 +172,12 @@ fn hint(error: &Error, words: &[String]) -> Option<String> {
         return None;
     }
     let flag = wrong.split([' ', '=']).next()?;
-    let is_meant = |habit: &&Habit| habit.flags.contains(&flag) && habit.commands.contains(&command.as_str());
-    HABITS.iter().find(is_meant).map(|habit| habit.hint.to_owned())
+    let is_meant =
+        |known: &&ForeignFlag| known.flags.contains(&flag) && known.commands.contains(&command.as_str());
+    FOREIGN_FLAGS.iter().find(is_meant).map(|known| known.hint.to_owned())
 }
 
-/// Returns true where a number behind -q, in a word of its own or not, makes an argument wrong.
+/// Returns true where the wrong argument is a number behind -q, in a word of its own or not.
 fn is_quiet_with_a_rate(wrong: &str, words: &[String]) -> bool {
     let is_rate = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
     let behind =
@@ -176,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns what is said about a wrong command line.
+    /// Returns the error text of a wrong command line.
     fn said(words: &[&str]) -> String {
         let words = ["sparring-loadgen"].iter().chain(words);
         let error = Arguments::try_parse_from(words.clone()).expect_err("a wrong command line");
@@ -193,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn every_habit_is_answered_in_all_its_forms() {
-        for habit in HABITS {
+    fn every_foreign_flag_has_its_hint_in_all_forms() {
+        for known in FOREIGN_FLAGS {
             for (name, flag) in
-                habit.commands.iter().flat_map(|name| habit.flags.iter().map(move |f| (*name, *f)))
+                known.commands.iter().flat_map(|name| known.flags.iter().map(move |f| (*name, *f)))
             {
                 let forms = match flag.starts_with("--") {
                     true => vec![vec![flag.to_owned(), "1".to_owned()], vec![format!("{flag}=1")]],
@@ -209,7 +230,7 @@ mod tests {
                 for form in forms.into_iter().chain([vec![flag.to_owned()]]) {
                     let words = command(name).into_iter().chain(form.iter().map(String::as_str));
                     let text = said(&words.collect::<Vec<_>>());
-                    assert!(text.contains(&format!("tip: {}", habit.hint)), "{name} {form:?}: {text}");
+                    assert!(text.contains(&format!("tip: {}", known.hint)), "{name} {form:?}: {text}");
                     assert_eq!(text.matches("tip:").count(), 1, "{text}");
                 }
             }
@@ -219,9 +240,9 @@ mod tests {
     #[test]
     fn every_hint_names_flags_of_its_command() {
         let commands = Arguments::command();
-        let quiet = Habit { flags: &[], commands: LOADS, hint: QUIET_HINT };
-        for habit in HABITS.iter().chain([&quiet]) {
-            for name in habit.commands {
+        let quiet = ForeignFlag { flags: &[], commands: LOADS, hint: QUIET_HINT };
+        for known in FOREIGN_FLAGS.iter().chain([&quiet]) {
+            for name in known.commands {
                 let command = commands.find_subcommand(name).expect(name);
                 let has = |flag: &str| {
                     command.get_arguments().any(|argument| {
@@ -229,15 +250,15 @@ mod tests {
                             || argument.get_short().is_some_and(|short| flag == format!("-{short}"))
                     })
                 };
-                let named = habit.hint.split([' ', ';', ',', ':']).filter(|word| word.starts_with('-'));
-                named.for_each(|flag| assert!(has(flag), "{name} has no {flag}: {}", habit.hint));
-                habit.flags.iter().for_each(|flag| assert!(!has(flag), "{name} has {flag}"));
+                let named = known.hint.split([' ', ';', ',', ':']).filter(|word| word.starts_with('-'));
+                named.for_each(|flag| assert!(has(flag), "{name} has no {flag}: {}", known.hint));
+                known.flags.iter().for_each(|flag| assert!(!has(flag), "{name} has {flag}"));
             }
         }
     }
 
     #[test]
-    fn a_rate_behind_q_is_answered() {
+    fn a_rate_behind_q_has_a_hint() {
         for words in [
             &["run", "ws://h/", "-q", "1000"][..],
             &["run", "-q", "1000", "ws://h/"],
@@ -250,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_in_place_of_a_command_is_answered() {
+    fn a_url_in_place_of_a_command_has_a_hint() {
         for words in [
             &["ws://127.0.0.1:9001/"][..],
             &["wss://h/", "-c", "8"],
@@ -262,6 +283,11 @@ mod tests {
             assert!(said(words).contains(&meant), "{words:?}: {}", said(words));
         }
         assert!(!said(&["runn"]).contains("comes first"));
+        let words = ["ws://h/?a=1&b=2", "--header", "X-A: it's b"];
+        let text = said(&words);
+        let line = text.lines().find_map(|line| line.split_once("comes first: sparring-loadgen run "));
+        let line = line.expect("a hint").1;
+        assert_eq!(shlex::split(line).expect("a line for a shell"), words, "{line}");
     }
 
     #[test]
