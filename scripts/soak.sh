@@ -17,7 +17,8 @@ turn, median of the rounds), that a victim from another address is served within
 health is answered, that memory and descriptors come back to their bounds, that the log has no escape sequence, and that
 the server ends in order.
 
-  --seconds N     how long the hostile clients work at each engine with each scheme (default 30; the whole takes about three times that)
+  --seconds N     how long the hostile clients work at each engine with each scheme (default 30;
+                  the whole takes about three times that)
   --engines LIST  such as uring,epoll (default: all that work here)
   --schemes LIST  ws, wss, or both (default: ws,wss)
   --programs DIR  where the two binaries are (default: builds them)
