@@ -238,9 +238,6 @@ mod tests {
         );
         document.runs.iter_mut().for_each(|run| run.valid = true);
         document.runs[1].repeated = vec!["the server waited 9.1 % of it".to_owned(); 2];
-        assert_eq!(
-            run_notes(&document),
-            ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]
-        );
+        assert_eq!(run_notes(&document), ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]);
     }
 }
