@@ -139,8 +139,8 @@ pub(super) fn concluded(results: &Path, document: &Document) -> Result<Compariso
     }
 }
 
-/// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the stored
-/// results.
+/// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the
+/// stored results.
 pub(super) fn thresholds(
     results: &Path,
     document: &Document,

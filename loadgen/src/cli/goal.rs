@@ -34,8 +34,8 @@ pub(super) struct GoalArguments {
     #[arg(long, value_name = "LOW..HIGH", value_parser = rates, requires = "find_rate", help_heading = GOALS)]
     rate_range: Option<(f64, f64)>,
 
-    /// Measured time of a short trial of --find-rate. A low rate takes longer, until its sample can be
-    /// judged, up to -d.
+    /// Measured time of a short trial of --find-rate. A low rate takes longer, until its sample can
+    /// be judged, up to -d.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", requires = "find_rate", help_heading = GOALS)]
     trial: Duration,
 }
@@ -158,8 +158,8 @@ pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
     if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
 }
 
-/// Returns the outcome of a trial without a result. A server that gives up under load has missed; any
-/// other error ends the search.
+/// Returns the outcome of a trial without a result. A server that gives up under load has missed;
+/// any other error ends the search.
 pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
     match error {
         RunError::LostEarly { .. }

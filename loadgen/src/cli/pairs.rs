@@ -68,7 +68,8 @@ pub(super) struct PairsArguments {
 }
 
 impl PairsArguments {
-    /// Returns the session that was typed, with `engine` as its engine, since that is not settled yet.
+    /// Returns the session that was typed, with `engine` as its engine, since that is not settled
+    /// yet.
     pub(super) fn options(
         &self,
         kind: SessionKind,

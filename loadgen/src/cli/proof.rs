@@ -89,8 +89,8 @@ impl ProofArguments {
             .collect()
     }
 
-    /// Returns the thresholds of a duel with this number of pairs. They are looked up once: the noise
-    /// of a machine takes thousands of drawn duels.
+    /// Returns the thresholds of a duel with this number of pairs. They are looked up once: the
+    /// noise of a machine takes thousands of drawn duels.
     fn thresholds(
         &self,
         first: Option<&Document>,

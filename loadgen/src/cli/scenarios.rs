@@ -17,7 +17,8 @@ A file has a table for each scenario; a key of `load` that it leaves out has the
   [[scenario]]
   name = \"chat\"
   description = \"short text on many connections\"
-  load = { connections = 2000, message_bytes = \"64:9,4096:1\", payload = \"text-mixed\", rate_per_s = 20000.0 }
+  load = { connections = 2000, message_bytes = \"64:9,4096:1\", payload = \"text-mixed\", \
+rate_per_s = 20000.0 }
 
 The load of a stored session has the same keys (`parameters`).";
 

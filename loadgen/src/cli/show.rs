@@ -29,8 +29,8 @@ pub(super) struct ShowArguments {
     /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
     what: String,
 
-    /// The table over all scenarios as Markdown, and nothing else, of other people's servers side by
-    /// side (suite `peers`).
+    /// The table over all scenarios as Markdown, and nothing else, of other people's servers side
+    /// by side (suite `peers`).
     #[arg(long)]
     markdown: bool,
 

@@ -40,7 +40,8 @@ impl FromStr for Arrival {
                 let size = text.strip_prefix("burst:").and_then(|size| size.parse().ok());
                 let wrong = || {
                     format!(
-                        "`{text}` is not a valid arrival: expected constant, poisson or burst:N, as in burst:16"
+                        "`{text}` is not a valid arrival: expected constant, poisson or burst:N, \
+                         as in burst:16"
                     )
                 };
                 size.map(Self::Burst).ok_or_else(wrong)

@@ -41,7 +41,8 @@ pub struct Load {
     pub transport: Transport,
 
     /// Connections, over all threads.
-    #[arg(short, long, value_name = "N", value_parser = small_count, default_value = "64", help_heading = LOAD)]
+    #[arg(short, long, value_name = "N", value_parser = small_count, default_value = "64",
+          help_heading = LOAD)]
     pub connections: u32,
 
     /// Messages kept outstanding on each connection of a closed loop; an open loop (-R) is not
@@ -100,8 +101,8 @@ pub struct Load {
     pub fragments: u32,
 
     /// Masking keys: a fresh one for each frame, or the same for all.
-    #[arg(long, value_enum, value_name = "random|fixed", default_value = "random", hide_possible_values = true,
-          help_heading = MESSAGES)]
+    #[arg(long, value_enum, value_name = "random|fixed", default_value = "random",
+          hide_possible_values = true, help_heading = MESSAGES)]
     pub mask: Mask,
 
     /// Count echoes without checking their content.
@@ -113,7 +114,8 @@ pub struct Load {
     pub seed: u64,
 
     /// Further connections that stay open without messages.
-    #[arg(long, value_name = "N", value_parser = small_count, default_value = "0", help_heading = CONNECTIONS)]
+    #[arg(long, value_name = "N", value_parser = small_count, default_value = "0",
+          help_heading = CONNECTIONS)]
     pub idle: u32,
 
     /// Most connections to begin in a second (500, 10k, 50/100ms) [default: 256 at the same time on
@@ -150,7 +152,8 @@ pub struct Load {
     /// Longest time without any echo; then the server counts as dead. The run waits as long for the
     /// last echoes.
     #[serde(rename = "answer_timeout_ns", with = "span")]
-    #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s", help_heading = LIMITS)]
+    #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s",
+          help_heading = LIMITS)]
     pub answer_timeout: Duration,
 }
 
