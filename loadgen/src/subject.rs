@@ -1,7 +1,9 @@
 //! What was measured and what measured it: the server's and the generator's identity in a result.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -139,6 +141,63 @@ pub fn without_directories(words: &[String]) -> String {
     reduced.collect::<Vec<_>>().join(" ")
 }
 
+/// Returns the words of a command as they may be stored: enough to repeat it, and nothing that tells where somebody keeps
+/// things, which hosts there are, or what lets somebody in.
+#[must_use]
+pub fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut stored: Vec<String> = Vec::new();
+    for word in words {
+        let word = word.to_string_lossy();
+        let is_field = stored.last().is_some_and(|last| last == "--header");
+        stored.push(match word.strip_prefix("--header=") {
+            Some(field) => format!("--header={}", without_value(field)),
+            None if is_field => without_value(&word),
+            None => reduced(&word),
+        });
+    }
+    stored
+}
+
+/// Returns a field of the handshake with its name alone.
+fn without_value(field: &str) -> String {
+    format!("{}: ...", field.split(':').next().unwrap_or_default())
+}
+
+/// Returns a word of a command, or a whole command in one word, without directories, host names and queries.
+fn reduced(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if let Some((name, value)) = word.split_once('=')
+        && name.chars().all(plain)
+    {
+        // --flag=VALUE, or NAME=COMMAND.
+        return format!("{name}={}", reduced(value));
+    }
+    let words = shlex::split(word).filter(|_| word.contains(char::is_whitespace)).unwrap_or_default();
+    let words: Vec<String> = words.iter().map(|word| reduced_word(word)).collect();
+    let command = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
+    if command.is_empty() { reduced_word(word) } else { command }
+}
+
+fn reduced_word(word: &str) -> String {
+    match (word.find("://"), word.find('=')) {
+        (Some(scheme), equals) if equals.is_none_or(|equals| equals > scheme) => reduced_url(word, scheme),
+        (_, Some(equals)) => format!("{}{}", &word[..=equals], reduced_word(&word[equals + 1..])),
+        _ => file_name(word).to_owned(),
+    }
+}
+
+/// Returns a URL without user, host name, query and fragment. Addresses stay, as the results have them anyway.
+fn reduced_url(url: &str, scheme: usize) -> String {
+    let (scheme, rest) = url.split_at(scheme + "://".len());
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let colon = place.rfind(':').filter(|&colon| !place[colon..].contains(']'));
+    let (host, port) = place.split_at(colon.unwrap_or(place.len()));
+    let is_address = host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() || host == "localhost";
+    format!("{scheme}{}{port}{path}", if is_address { host } else { "HOST" })
+}
+
 /// The last component of an absolute path, or of one relative to the current or home directory; any other word as it is.
 fn file_name(word: &str) -> &str {
     let is_path = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
@@ -215,5 +274,48 @@ mod tests {
         assert_eq!(file_hash(&path).expect("readable"), "ba7816bf8f01");
         std::fs::remove_file(&path).expect("own file");
         assert!(file_hash(&path).is_err());
+    }
+
+    #[test]
+    fn a_stored_command_can_be_repeated_and_tells_nothing_else() {
+        let stored = |words: &[&str]| argv(words.iter().map(OsString::from));
+        let run = stored(&[
+            "/home/somebody/bin/sparring-loadgen",
+            "run",
+            "ws://{port}.example.org:9001/chat?token=secret",
+            "--header",
+            "Authorization: Bearer secret",
+            "--header=Cookie: secret",
+            "--spawn=/home/somebody/sparring-server --listen 127.0.0.1:{port}",
+            "-R",
+            "50k",
+        ]);
+        assert_eq!(
+            run,
+            [
+                "sparring-loadgen",
+                "run",
+                "ws://HOST:9001/chat",
+                "--header",
+                "Authorization: ...",
+                "--header=Cookie: ...",
+                "--spawn=sparring-server --listen '127.0.0.1:{port}'",
+                "-R",
+                "50k"
+            ]
+        );
+        let duel = stored(&[
+            "duel",
+            "'/a b/server' {port}",
+            "--url=ws://127.0.0.1:{port}/",
+            "--arm",
+            "x=/b/y {port}",
+        ]);
+        assert_eq!(
+            duel,
+            ["duel", "server '{port}'", "--url=ws://127.0.0.1:{port}/", "--arm", "x=y '{port}'"]
+        );
+        assert_eq!(stored(&["ws://user:word@[::1]:80/"]), ["ws://[::1]:80/"]);
+        assert_eq!(stored(&["ws://name"]), ["ws://HOST"]);
     }
 }

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use clap::Args;
 use super::{Failure, print_line};
 use crate::load::Load;
 use crate::machine::Machine;
-use crate::result::{Count, Document, SCHEMA, Scenario, Session, SessionKind, Setting, Store, Utc};
+use crate::result::{Count, Document, Scenario, Session, SessionKind, Setting, Start, Store};
 use crate::subject::{Subject, Tool, file_hash};
 
 const EXAMPLES: &str = "\
@@ -53,7 +52,7 @@ pub(super) struct CountArguments {
 
 impl CountArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let (start, began) = (Utc::now(), Instant::now());
+        let start = Start::now();
         let mut counts = Vec::new();
         for frames in FRAMES {
             let count = Count {
@@ -70,8 +69,7 @@ impl CountArguments {
             ))?;
             counts.push(count);
         }
-        let duration_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let document = self.document(start, duration_ns, counts);
+        let document = self.document(start, counts);
         let path =
             Store::new(&self.results).save(&document).map_err(|error| Failure::Error(error.to_string()))?;
         print_line(&format!("stored: {}", path.display()))?;
@@ -103,27 +101,17 @@ impl CountArguments {
         })
     }
 
-    fn document(&self, start: Utc, duration_ns: u64, counts: Vec<Count>) -> Document {
+    fn document(&self, start: Start, counts: Vec<Count>) -> Document {
+        let session = Session {
+            suite: Some("instructions".to_owned()),
+            tag: self.tag.clone(),
+            ..Session::new(SessionKind::Count, start)
+        };
         Document {
-            schema: SCHEMA,
-            tool: Tool::this("callgrind"),
             subject: subject(&self.program),
-            arms: Vec::new(),
-            machine: Machine::here(),
-            session: Session {
-                kind: SessionKind::Count,
-                suite: Some("instructions".to_owned()),
-                tag: self.tag.clone(),
-                start,
-                duration_ns,
-                order: "single".to_owned(),
-                interrupted: false,
-                marks: Vec::new(),
-            },
             scenarios: FRAMES.map(scenario).to_vec(),
-            runs: Vec::new(),
             counts,
-            verdict: None,
+            ..Document::new(session, "callgrind", Machine::here())
         }
     }
 }

@@ -1,18 +1,17 @@
 //! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and written of the run.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use engine::{EngineChoice, EngineKind};
 use hdrhistogram::Histogram;
 
 use crate::machine::Machine;
-use crate::result::{Document, InvalidKind, Run, SCHEMA, Scenario, Session, SessionKind, Utc};
+use crate::result::{Document, InvalidKind, Run, Scenario, Session, SessionKind, Start};
 use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::search;
 use crate::spawn::{Spawn, SpawnError};
-use crate::subject::{Subject, Tool};
+use crate::subject::Subject;
 use crate::url::Url;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
@@ -149,7 +148,7 @@ impl RunArguments {
             say(&format!("engine {engine}: {why}"));
         }
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
-        let (start, began) = (Utc::now(), Instant::now());
+        let start = Start::now();
         let made = if self.goals.is_search() {
             self.search(&plan, &mut terminal)
         } else {
@@ -158,7 +157,7 @@ impl RunArguments {
         terminal.close();
         let made = made?;
         // A failure here does not prevent the remaining outputs of the result.
-        let document = files.write_document(&self.document(&made, start, began.elapsed()));
+        let document = files.write_document(&self.document(&made, start));
         let written = made.runs.last().map_or(Ok(()), |(_, run)| files.write_run(run, &made.seconds));
         let printed = self.print(&made, files.have_standard_output());
         document.and(written).and(printed)?;
@@ -237,31 +236,25 @@ impl RunArguments {
         last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
     }
 
-    fn document(&self, made: &Made, start: Utc, took: Duration) -> Document {
+    fn document(&self, made: &Made, start: Start) -> Document {
         let last = made.runs.last();
         let words = self.spawn_words();
         let engine = last.and_then(|(_, run)| run.server.as_ref()?.engine.clone());
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
+        let session = Session {
+            tag: self.tag.clone(),
+            order: if self.goals.is_search() { "search" } else { "single" }.to_owned(),
+            interrupted: made.is_interrupted() || last.is_some_and(|(_, run)| run.interrupted),
+            marks: debug.into_iter().collect(),
+            ..Session::new(SessionKind::Single, start)
+        };
+        let engine_of_generator = last.map_or("", |(plan, _)| plan.placement.engine.name());
         Document {
-            schema: SCHEMA,
-            tool: Tool::this(last.map_or("", |(plan, _)| plan.placement.engine.name())),
             subject: Subject { engine, ..Subject::of_command(&words) },
-            arms: Vec::new(),
-            machine: Machine::here(),
-            session: Session {
-                kind: SessionKind::Single,
-                suite: None,
-                tag: self.tag.clone(),
-                start,
-                duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-                order: if self.goals.is_search() { "search" } else { "single" }.to_owned(),
-                interrupted: made.is_interrupted() || last.is_some_and(|(_, run)| run.interrupted),
-                marks: debug.into_iter().collect(),
-            },
             scenarios: made.scenarios(),
             runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
-            counts: Vec::new(),
             verdict: made.goals.as_ref().and_then(|goals| serde_json::to_value(goals).ok()),
+            ..Document::new(session, engine_of_generator, Machine::here())
         }
     }
 

@@ -108,6 +108,7 @@ fn head(stored: &Stored) -> Vec<String> {
             tool.engine
         ),
     ];
+    lines.extend(session.command().map(|command| format!("  command    {command}")));
     match arms.as_slice() {
         [] => lines.push(format!("  server     {}", of_subject(subject))),
         arms => {

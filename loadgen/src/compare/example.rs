@@ -10,6 +10,7 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
     document.session.kind = SessionKind::Ab;
     document.session.suite = None;
     document.session.order = "abba".to_owned();
+    document.session.argv = ["sparring-loadgen", "duel", "a {port}", "b {port}"].map(str::to_owned).to_vec();
     let subject = document.subject.clone();
     document.arms =
         SIDES.map(|name| Arm { name: name.to_owned(), subject: subject.clone(), ..Arm::default() }).to_vec();

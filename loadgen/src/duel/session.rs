@@ -6,9 +6,9 @@ use super::{DuelError, Fixed, Options, about, calibration};
 use crate::compare::sides::SIDES;
 use crate::experiment::{Cell, Execute, Notes, Repeats, Session};
 use crate::machine::Machine;
-use crate::result::{Arm, Document, Run, SCHEMA, Utc};
+use crate::result::{Arm, Document, Run, Start};
 use crate::run::{Plan, Progress};
-use crate::subject::{Subject, Tool};
+use crate::subject::Subject;
 
 /// Starting the server, connecting, draining and ending it, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(300);
@@ -35,7 +35,7 @@ pub fn measure(
     progress: &mut dyn Progress,
     notes: Notes<'_>,
 ) -> Result<Session, DuelError> {
-    let (start, began) = (Utc::now(), Instant::now());
+    let start = Start::now();
     let subjects = options.servers.each_ref().map(|server| Subject::of_command(&server.command));
     progress.expect(options.duration());
     let repeats = Repeats::new(execute, options.runs() as usize, name);
@@ -53,26 +53,19 @@ pub fn measure(
         let subject = Subject { engine, ..subject };
         arms.push(Arm { name: (*name).to_owned(), subject, ..Arm::default() });
     }
+    let session = crate::result::Session {
+        tag: options.tag.clone(),
+        order: "abba".to_owned(),
+        interrupted,
+        marks: options.marks.iter().cloned().chain(repeats.marks).collect(),
+        ..crate::result::Session::new(options.kind, start)
+    };
     let document = Document {
-        schema: SCHEMA,
-        tool: Tool::this(options.load.placement.engine.name()),
         subject: arms[1].subject.clone(),
         arms,
-        machine,
-        session: crate::result::Session {
-            kind: options.kind,
-            suite: None,
-            tag: options.tag.clone(),
-            start,
-            duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            order: "abba".to_owned(),
-            interrupted,
-            marks: options.marks.iter().cloned().chain(repeats.marks).collect(),
-        },
         scenarios: loads.iter().map(Plan::stored_scenario).collect(),
         runs,
-        counts: Vec::new(),
-        verdict: None,
+        ..Document::new(session, options.load.placement.engine.name(), machine)
     };
     Ok(Session { document, fault: repeats.fault })
 }

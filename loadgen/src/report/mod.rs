@@ -4,7 +4,6 @@ mod charts;
 mod svg;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::compare::table::{figure, headline, percent};
 use crate::compare::{Comparison, Judgement, ThresholdSource, Verdict};
@@ -359,44 +358,10 @@ fn reproduce(sessions: &[Stored]) -> String {
 }
 
 fn command(document: &Document) -> String {
-    let Some(load) = document.scenarios.first().map(|scenario| &scenario.parameters) else {
-        return String::new();
-    };
-    let kind = match load.payload {
-        Payload::Binary => "",
-        Payload::TextAscii => " --text-kind ascii",
-        Payload::TextMixed => " --text",
-    };
-    let fixed = document.scenarios.iter().find_map(|scenario| scenario.parameters.rate_per_s);
-    let rate = fixed.map(|rate| format!(" -R {rate}")).unwrap_or_default();
-    let seconds = |span: Duration| format!("{}ms", span.as_millis());
-    let flags = format!(
-        "-c {} --pipeline {} -s {}{kind}{rate} -d {} -w {}",
-        load.connections,
-        load.pipeline,
-        load.message_bytes,
-        seconds(load.measure),
-        seconds(load.warmup)
-    );
-    let pairs = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
-    let name = |subject: &Subject| subject.command.clone().unwrap_or_else(|| "SERVER".to_owned());
-    match (document.arms.as_slice(), document.session.suite.as_deref()) {
-        ([a, b], _) => {
-            format!(
-                "sparring-loadgen duel '{}' '{}' --pairs {pairs} {flags}",
-                name(&a.subject),
-                name(&b.subject)
-            )
-        }
-        (_, Some("engines")) => format!("scripts/engines.sh --rounds {pairs}"),
-        ([], Some(suite)) => format!("scripts/bench.sh {suite}"),
-        (arms, Some(suite)) => {
-            let arms: Vec<String> =
-                arms.iter().map(|arm| format!("--arm '{}={}'", arm.name, name(&arm.subject))).collect();
-            format!("sparring-loadgen suite {suite} --rounds {pairs} {}", arms.join(" "))
-        }
-        _ => format!("sparring-loadgen run URL {flags} --spawn '{}'", name(&document.subject)),
-    }
+    document
+        .session
+        .command()
+        .unwrap_or_else(|| "not recorded: an earlier build measured this session".to_owned())
 }
 
 /// A scenario's name as part of a file's.
@@ -433,7 +398,9 @@ mod tests {
             &main[..200]
         );
         assert!(
-            html.contains("Machine") && html.contains("AMD EPYC") && html.contains("sparring-loadgen duel")
+            html.contains("Machine")
+                && html.contains("AMD EPYC")
+                && html.contains("sparring-loadgen duel &#39;a {port}&#39;")
         );
     }
 

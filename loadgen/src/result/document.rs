@@ -4,6 +4,7 @@
 //! carried by the sample", never zero.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use super::latency::Latency;
 use super::utc::Utc;
 use crate::load::{Load, Transport};
 use crate::machine::Machine;
-use crate::subject::{Subject, Tool};
+use crate::subject::{self, Subject, Tool};
 
 /// The version of the document this program writes, and the highest it reads.
 ///
@@ -71,32 +72,62 @@ impl Document {
         Ok(json)
     }
 
-    /// The document of one run on this machine; `subject` is the default where the server is not known.
+    /// Returns the document of a session on `machine`, without scenarios, runs and subject. `engine` is the
+    /// generator's.
     #[must_use]
-    pub fn single(scenario: Scenario, run: Run, tool: Tool, subject: Subject, machine: Machine) -> Self {
-        let phases = run.phases;
-        let session = Session {
-            kind: SessionKind::Single,
-            suite: None,
-            tag: None,
-            start: run.start,
-            duration_ns: phases.connect + phases.settle + phases.warmup + phases.measure + phases.drain,
-            order: "single".to_owned(),
-            interrupted: run.interrupted,
-            marks: Vec::new(),
-        };
+    pub fn new(session: Session, engine: &str, machine: Machine) -> Self {
         Self {
             schema: SCHEMA,
-            tool,
-            subject,
+            tool: Tool::this(engine),
+            subject: Subject::default(),
             arms: Vec::new(),
             machine,
             session,
-            scenarios: vec![scenario],
-            runs: vec![run],
+            scenarios: Vec::new(),
+            runs: Vec::new(),
             counts: Vec::new(),
             verdict: None,
         }
+    }
+}
+
+impl Session {
+    /// Returns a session of this process that has lasted since `start`, with one run after the other.
+    #[must_use]
+    pub fn new(kind: SessionKind, start: Start) -> Self {
+        Self {
+            kind,
+            argv: subject::argv(std::env::args_os()),
+            suite: None,
+            tag: None,
+            start: start.at,
+            duration_ns: u64::try_from(start.since.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            order: "single".to_owned(),
+            interrupted: false,
+            marks: Vec::new(),
+        }
+    }
+
+    /// Returns the command that made it, quoted for a shell; `None` where it is not recorded.
+    #[must_use]
+    pub fn command(&self) -> Option<String> {
+        let words = self.argv.iter().map(String::as_str);
+        shlex::try_join(words).ok().filter(|command| !command.is_empty())
+    }
+}
+
+/// Beginning of a session, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    at: Utc,
+    since: Instant,
+}
+
+impl Start {
+    /// Returns the present time.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { at: Utc::now(), since: Instant::now() }
     }
 }
 
@@ -143,6 +174,10 @@ pub struct Conformance {
 pub struct Session {
     /// Kind of command that made it.
     pub kind: SessionKind,
+    /// Words of the command that made it, for repeating it. Directories, host names, the values of handshake fields
+    /// and the queries of URLs are left out. Empty where an earlier build wrote the document.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
     /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`], and what was counted where it is
     /// [`SessionKind::Count`].
     #[serde(default)]

@@ -83,6 +83,7 @@ fn machine() -> Machine {
 fn session() -> Session {
     Session {
         kind: SessionKind::Suite,
+        argv: ["sparring-loadgen", "suite", "quick"].map(str::to_owned).to_vec(),
         suite: Some("quick".into()),
         tag: None,
         start: Utc::from_unix_ms(START),

@@ -28,7 +28,7 @@ pub(crate) use document::short_hash;
 pub use document::{
     Arm, Censored, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
     Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
-    SessionKind, Setting, Standstill,
+    SessionKind, Setting, Standstill, Start,
 };
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};

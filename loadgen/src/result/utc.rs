@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 /// A point in time, to the millisecond: `2026-03-01T09:30:00.123Z` in documents.
@@ -34,21 +35,17 @@ impl Utc {
         UNIX_EPOCH + Duration::from_millis(self.unix_ms)
     }
 
-    /// For file names: `20260301T093000Z`. Sorts by time.
+    /// Returns the point for file names: `20260301T093000Z`. Sorts by time.
     #[must_use]
     pub fn compact(self) -> String {
-        let (year, month, day) = civil(self.unix_ms / 86_400_000);
-        let (hour, minute, second) = clock(self.unix_ms);
-        format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+        let text = format_rfc3339_seconds(self.system_time()).to_string();
+        text.replace(['-', ':'], "")
     }
 }
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil(self.unix_ms / 86_400_000);
-        let (hour, minute, second) = clock(self.unix_ms);
-        let ms = self.unix_ms % 1000;
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+        format_rfc3339_millis(self.system_time()).fmt(f)
     }
 }
 
@@ -69,66 +66,14 @@ impl TryFrom<String> for Utc {
 impl FromStr for Utc {
     type Err = String;
 
+    /// Reads what `Display` writes, and nothing more lenient.
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text).ok_or_else(|| format!("`{text}` is not a time such as 2026-03-01T09:30:00.123Z"))
+        let point = parse_rfc3339(text).ok().and_then(|point| point.duration_since(UNIX_EPOCH).ok());
+        let utc = point.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Self::from_unix_ms);
+        utc.filter(|utc| utc.to_string() == text).ok_or_else(|| {
+            format!("`{text}` is not a valid time: expected one such as 2026-03-01T09:30:00.123Z")
+        })
     }
-}
-
-/// The inverse of `Display`, and nothing more lenient.
-fn parse(text: &str) -> Option<Utc> {
-    let bytes = text.as_bytes();
-    let shape = b"0000-00-00T00:00:00.000Z";
-    let fits = bytes.len() == shape.len()
-        && bytes.iter().zip(shape).all(|(b, s)| if *s == b'0' { b.is_ascii_digit() } else { b == s });
-    if !fits {
-        return None;
-    }
-    let number = |range: std::ops::Range<usize>| text[range].parse::<u64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second, ms) = (number(11..13)?, number(14..16)?, number(17..19)?, number(20..23)?);
-    if year < 1970
-        || !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
-        return None;
-    }
-    let days = days_since_epoch(year, month, day);
-    Some(Utc::from_unix_ms(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + ms))
-}
-
-fn clock(unix_ms: u64) -> (u64, u64, u64) {
-    let seconds = unix_ms / 1000 % 86_400;
-    (seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// Year, month and day of the `days`-th day after 1970-01-01.
-///
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`: years begin in March, so that
-/// the leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`civil`], from the same source.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let y = year - u64::from(month <= 2);
-    let era = y / 400;
-    let year_of_era = y % 400;
-    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Several arms side by side: every round runs each scenario on each arm, one right after the other, so that what the
 //! machine does meanwhile falls on all arms alike.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::EngineKind;
 
@@ -20,9 +20,9 @@ use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Notes, Repeats};
 use crate::machine::Machine;
 use crate::result::table::count;
-use crate::result::{self, Document, Run, SCHEMA, Scenario, SessionKind, Utc};
+use crate::result::{self, Document, Run, Scenario, SessionKind, Start};
 use crate::run::{Plan, Progress, Wait, execute};
-use crate::subject::{Subject, Tool};
+use crate::subject::Subject;
 
 /// What an interleaved session is to do.
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
         progress: &mut dyn Progress,
         notes: Notes<'_>,
     ) -> Result<Measured, SuiteError> {
-        let (start, began) = (Utc::now(), Instant::now());
+        let start = Start::now();
         progress.expect(self.duration());
         let mut trials = Repeats::new(execute, self.trials.len(), name);
         let mut interrupted = self.make_trials(&mut trials, progress, notes);
@@ -205,33 +205,25 @@ impl<'a> Session<'a> {
         }
         self.marks.extend(repeats.marks);
         let session = result::Session {
-            kind: SessionKind::Suite,
             suite: Some(self.options.suite.to_owned()),
             tag: self.options.setup.tag.clone(),
-            start,
-            duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
             order: "rounds of arms, rotated".to_owned(),
             interrupted,
             marks: self.marks,
+            ..result::Session::new(SessionKind::Suite, start)
         };
         let scenarios = self.rows.iter().filter_map(scenario).collect();
         // Among other people's servers ours is the one that is known.
         let present = || self.arms.iter().filter(|arm| arm.left_out.is_none());
         let known = present().rfind(|arm| arm.subject.commit.is_some()).or_else(|| present().next_back());
         let subject = known.map(|arm| arm.subject.clone()).unwrap_or_default();
-        let tool = Tool::this(self.engine.name());
-        let (arms, runs, verdict) = (self.arms, self.runs, None);
+        let (arms, runs) = (self.arms, self.runs);
         let document = Document {
-            schema: SCHEMA,
-            tool,
             subject,
             arms,
-            machine,
-            session,
             scenarios,
             runs,
-            counts: Vec::new(),
-            verdict,
+            ..Document::new(session, self.engine.name(), machine)
         };
         Ok(Measured { document, fault: repeats.fault })
     }

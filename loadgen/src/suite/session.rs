@@ -1,6 +1,6 @@
 //! A session of a suite: its scenarios settled for this machine, then run round by round.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::{EngineError, EngineKind};
 
@@ -14,10 +14,10 @@ use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
 use crate::load::Transport;
 use crate::machine::Machine;
 use crate::result::table::count;
-use crate::result::{Document, Run, SCHEMA, SessionKind, Utc};
+use crate::result::{Document, Run, SessionKind, Start};
 use crate::run::{Plan, Progress};
 use crate::spawn::Spawn;
-use crate::subject::{Subject, Tool};
+use crate::subject::Subject;
 use crate::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Starting the server, connecting, settling and ending it, per run: for the announcement alone.
@@ -97,7 +97,7 @@ impl Session {
         progress: &mut dyn Progress,
         notes: Notes<'_>,
     ) -> Result<Measured, SuiteError> {
-        let (start, began) = (Utc::now(), Instant::now());
+        let start = Start::now();
         progress.expect(self.duration());
         let Made { runs, interrupted, marks, fault } = self.make_runs(execute, progress, notes);
         if runs.is_empty() {
@@ -105,31 +105,17 @@ impl Session {
         }
         self.marks.extend(marks);
         let session = crate::result::Session {
-            kind: SessionKind::Suite,
             suite: Some(self.suite.name().to_owned()),
             tag: self.tag,
-            start,
-            duration_ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
             order: "rounds".to_owned(),
             interrupted,
             marks: self.marks,
+            ..crate::result::Session::new(SessionKind::Suite, start)
         };
         let scenarios = self.plans.iter().map(Plan::stored_scenario).collect();
-        let tool = Tool::this(self.engine.name());
         let subject = self.subject;
-        let arms = Vec::new();
-        let document = Document {
-            schema: SCHEMA,
-            tool,
-            subject,
-            arms,
-            machine,
-            session,
-            scenarios,
-            runs,
-            counts: Vec::new(),
-            verdict: None,
-        };
+        let document =
+            Document { subject, scenarios, runs, ..Document::new(session, self.engine.name(), machine) };
         Ok(Measured { document, fault })
     }
 
