@@ -4,7 +4,6 @@
 //! measures nothing: it is the strict other end for a server under test.
 #![forbid(unsafe_code)]
 
-mod cgroup;
 pub mod cli;
 pub mod compare;
 pub mod doctor;
@@ -12,20 +11,12 @@ pub mod duel;
 pub mod echo;
 pub mod experiment;
 pub mod export;
+pub mod goal;
+pub mod host;
 pub mod load;
-pub mod machine;
-mod opening;
-mod perf;
-mod procfs;
-mod regular;
 pub mod report;
 pub mod result;
 pub mod run;
-pub mod search;
 pub mod selfcheck;
-pub mod spawn;
-pub mod subject;
 pub mod suite;
-pub mod threshold;
-pub mod trust;
-pub mod url;
+pub mod target;

@@ -10,7 +10,7 @@ use super::terminal::Terminal;
 use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
 use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::SessionKind;
 use crate::result::table::count;
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Failure, print_line};
+use crate::host::machine::Machine;
 use crate::load::Load;
-use crate::machine::Machine;
 use crate::result::{Count, Document, Scenario, Session, SessionKind, Setting, Start, Store};
-use crate::subject::{Subject, Tool, file_hash};
+use crate::target::subject::{Subject, Tool, file_hash};
 
 const EXAMPLES: &str = "\
 Example:

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::compare::noise::Noises;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::{Document, SessionKind};
 
 const EXAMPLES: &str = "\

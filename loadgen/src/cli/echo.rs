@@ -11,7 +11,7 @@ use super::plan::TlsArguments;
 use super::{Failure, LIMITS, WORKERS, start_log};
 use crate::echo::{EchoError, Plan, Visit, execute};
 use crate::load::value::time;
-use crate::url::Url;
+use crate::target::url::Url;
 
 const EXAMPLES: &str = "\
 Examples:

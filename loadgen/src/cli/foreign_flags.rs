@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Error};
 
 use super::Arguments;
-use crate::url::Url;
+use crate::target::url::Url;
 
 /// A flag of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and its equivalent here.
 struct ForeignFlag {

@@ -6,12 +6,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, report};
+use crate::goal::search::{Found, Outcome, Range};
+use crate::goal::threshold::{Judgement, Threshold};
 use crate::load::value::{rate, time};
 use crate::result::table::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::{MAX_RATE, Plan, RunError};
-use crate::search::{Found, Outcome, Range};
-use crate::threshold::{Judgement, Threshold};
 
 /// Heading of these flags.
 const GOALS: &str = "Goals";

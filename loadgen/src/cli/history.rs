@@ -10,7 +10,7 @@ use super::{Failure, print_line, say, terminal};
 use crate::compare::sides::newer_side;
 use crate::compare::table::{figure, percent};
 use crate::compare::{Metric, sides::is_sound};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::report::history_chart;
 use crate::result::table::count;
 use crate::result::text_table::TextTable;

@@ -78,7 +78,7 @@ fn kind(document: &Document) -> String {
 
 /// `abcdef012345`, `A..B` of a comparison, with a plus where there were changes beside the commit.
 fn commits(document: &Document) -> String {
-    let short = |subject: &crate::subject::Subject| {
+    let short = |subject: &crate::target::subject::Subject| {
         let commit = subject.commit.as_deref().map_or("-", |commit| commit.get(..12).unwrap_or(commit));
         format!("{commit}{}", if subject.dirty == Some(true) { "+" } else { "" })
     };

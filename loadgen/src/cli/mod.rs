@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use tracing_subscriber::EnvFilter;
 
 use crate::run::RunError;
-use crate::spawn;
+use crate::target::spawn;
 
 use aa::AaArguments;
 use compare::CompareArguments;

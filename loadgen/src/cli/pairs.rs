@@ -12,14 +12,14 @@ use super::terminal::Terminal;
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
 use crate::duel::{self, DuelError, Fixed, Options, about};
 use crate::experiment::Session;
+use crate::host::machine::Machine;
 use crate::load::Transport;
-use crate::machine::Machine;
 use crate::result::table::{count, reasons, repeated_runs};
 use crate::result::{Document, SessionKind, Store};
 use crate::run::{Plan, execute};
-use crate::spawn::Spawn;
 use crate::suite::Places;
-use crate::url::Url;
+use crate::target::spawn::Spawn;
+use crate::target::url::Url;
 
 /// The folder of results where nothing else is said, if there is one.
 const RESULTS: &str = "bench-results";

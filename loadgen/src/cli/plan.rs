@@ -13,8 +13,8 @@ use super::{Failure, SERVER, TLS, WORKERS};
 use crate::load::value::time;
 use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
 use crate::run::{Placement, Plan, Target, Wait};
-use crate::trust::Trust;
-use crate::url::Url;
+use crate::target::trust::Trust;
+use crate::target::url::Url;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArguments {
@@ -245,7 +245,7 @@ fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::opening::Ask;
+    use crate::target::opening::Ask;
 
     #[test]
     fn lists_of_addresses_have_ranges() {

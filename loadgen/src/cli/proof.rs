@@ -10,7 +10,7 @@ use super::{Failure, MISSED, OUTPUT, print, terminal};
 use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Recording, Share};
 use crate::compare::table::percent;
 use crate::compare::{Metric, Threshold, ThresholdSource};
-use crate::regular;
+use crate::host::regular;
 use crate::result::table::count;
 use crate::result::text_table::TextTable;
 use crate::result::{Document, Scenario, parse};

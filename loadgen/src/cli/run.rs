@@ -6,13 +6,13 @@ use clap::Args;
 use engine::{EngineChoice, EngineKind};
 use hdrhistogram::Histogram;
 
-use crate::machine::Machine;
+use crate::goal::search;
+use crate::host::machine::Machine;
 use crate::result::{Document, InvalidKind, Run, Scenario, Session, SessionKind, Start};
 use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
-use crate::search;
-use crate::spawn::{Spawn, SpawnError};
-use crate::subject::Subject;
-use crate::url::Url;
+use crate::target::spawn::{Spawn, SpawnError};
+use crate::target::subject::Subject;
+use crate::target::url::Url;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::goal::{self, GoalArguments, GoalReport};
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
     use crate::load::Transport;
     use crate::run::Wait;
-    use crate::trust::Trust;
+    use crate::target::trust::Trust;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
         let words = ["sparring-loadgen", "run"].iter().chain(arguments);

@@ -14,7 +14,7 @@ use crate::result::table::grouped;
 use crate::selfcheck::{
     Case, Finding, Judgement, Quantile, Report, SelfcheckError, Spread, Stall, StallCheck, own_server,
 };
-use crate::spawn::Spawn;
+use crate::target::spawn::Spawn;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -12,8 +12,8 @@ use crate::compare::{Metric, noise::Noise};
 use crate::result::table::count;
 use crate::result::text_table::{TextTable, wrapped};
 use crate::result::{Document, SessionKind, Stored};
-use crate::subject::Subject;
 use crate::suite::{self, interleaved, peers_markdown};
+use crate::target::subject::Subject;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,7 +8,7 @@ use engine::EngineKind;
 use engine::socket::Congestion;
 
 use crate::experiment;
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::{Conformance, Document, Store};
 use crate::run::{Progress, RunError};
 use crate::suite::{

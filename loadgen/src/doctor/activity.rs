@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::system::{System, field};
-use crate::cgroup::{Version, own_groups};
+use crate::host::cgroup::{Version, own_groups};
 
 /// Ticks of `/proc/stat` and `/proc/PID/stat` in a second (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -18,7 +18,7 @@ pub use session::measure;
 use crate::experiment::Fault;
 use crate::result::SessionKind;
 use crate::run::Plan;
-use crate::spawn::Spawn;
+use crate::target::spawn::Spawn;
 
 /// What a session of pairs is to do.
 #[derive(Debug, Clone)]

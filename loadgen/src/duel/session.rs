@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::{DuelError, Fixed, Options, about, calibration};
 use crate::compare::sides::SIDES;
 use crate::experiment::{Cell, Execute, Notes, Repeats, Session};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::{Arm, Document, Run, Start};
 use crate::run::{Plan, Progress};
-use crate::subject::Subject;
+use crate::target::subject::Subject;
 
 /// Starting the server, connecting, draining and ending it, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(300);
@@ -196,7 +196,7 @@ mod tests {
     use crate::compare::sides::default_thresholds;
     use crate::result::{Disturbance, InvalidKind, SessionKind, example};
     use crate::run::{RunError, Silent, Snapshot};
-    use crate::spawn::Spawn;
+    use crate::target::spawn::Spawn;
 
     fn options(pairs: u32, fixed: Fixed) -> Options {
         let server = |name: &str| Spawn::parse(&format!("/nonexistent/{name} {{port}}")).expect("a command");

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::disturbance;
 use crate::result::{InvalidKind, Run};
 use crate::run::{Plan, Progress, RunError, wrong_echoes};
-use crate::spawn::SpawnError;
+use crate::target::spawn::SpawnError;
 
 /// Function that carries out a run. Tests replace it by a quicker one.
 pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
     use crate::result::{Disturbance, example};
     use crate::run::Silent;
-    use crate::spawn::{LastWords, Spawn};
+    use crate::target::spawn::{LastWords, Spawn};
 
     /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]

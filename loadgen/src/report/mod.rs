@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 
 use crate::compare::table::{figure, headline, percent};
 use crate::compare::{Comparison, Judgement, ThresholdSource, Verdict};
+use crate::host::machine::Machine;
 use crate::load::Load;
 use crate::load::{Payload, Transport};
-use crate::machine::Machine;
 use crate::result::table::count;
 use crate::result::{Document, Run, Stored};
-use crate::subject::Subject;
+use crate::target::subject::Subject;
 
 use svg::{COLOURS, escape};
 

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::host::machine::Machine;
 use crate::load::{Load, Transport};
-use crate::machine::Machine;
-use crate::subject::{self, Subject, Tool};
+use crate::target::subject::{self, Subject, Tool};
 
 /// The version of the document this program writes, and the highest it reads.
 ///

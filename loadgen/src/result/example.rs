@@ -12,9 +12,9 @@ use super::document::{
 };
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::host::machine::{Limits, Machine};
 use crate::load::{Load, Transport};
-use crate::machine::{Limits, Machine};
-use crate::subject::{Subject, Tool};
+use crate::target::subject::{Subject, Tool};
 
 /// 2026-03-01T09:30:00Z.
 const START: u64 = 1_772_357_400_000;

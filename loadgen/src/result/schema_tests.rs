@@ -48,7 +48,7 @@ fn arms_have_names() {
 #[test]
 fn a_result_without_a_known_server_is_valid() {
     let mut document = example::document();
-    document.subject = crate::subject::Subject::default();
+    document.subject = crate::target::subject::Subject::default();
     document.runs[0].server = None;
     document.runs[1].invalidate(InvalidKind::BusyGenerator, "The generator was the limit.");
     let value = serde_json::to_value(document).expect("the document is JSON");

@@ -182,7 +182,8 @@ pub fn commit_of(revision: &str) -> Option<String> {
         .stderr(Stdio::null())
         .output();
     let said = asked.ok().filter(|output| output.status.success())?.stdout;
-    Some(String::from_utf8_lossy(&said).trim().to_owned()).filter(|commit| crate::subject::is_commit(commit))
+    Some(String::from_utf8_lossy(&said).trim().to_owned())
+        .filter(|commit| crate::target::subject::is_commit(commit))
 }
 
 #[cfg(test)]
@@ -273,7 +274,7 @@ mod tests {
         duel.session.kind = SessionKind::Ab;
         let mut before = duel.subject.clone();
         before.commit = Some("aaaaaaaaaaaa".into());
-        let arm = |name: &str, subject: &crate::subject::Subject| Arm {
+        let arm = |name: &str, subject: &crate::target::subject::Subject| Arm {
             name: name.into(),
             subject: subject.clone(),
             ..Arm::default()

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::document::{Document, SCHEMA, Scenario};
 use super::migrate::migrate;
-use crate::regular;
+use crate::host::regular;
 
 /// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or suite>.json`.
 ///

@@ -206,9 +206,9 @@ mod tests {
     use engine::{Counters, EngineKind};
 
     use super::*;
-    use crate::procfs::{CpuSpent, Memory};
+    use crate::host::procfs::{CpuSpent, Memory};
     use crate::result::{CostSource, Phases};
-    use crate::spawn::Spawn;
+    use crate::target::spawn::Spawn;
 
     fn measured(window: Duration) -> Measured {
         let mut tally = Tally::new(3, false);

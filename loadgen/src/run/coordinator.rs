@@ -14,10 +14,10 @@ use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
-use crate::perf::Counting;
-use crate::procfs::{self, CpuSpent, CpuUsage, Memory};
+use crate::host::perf::Counting;
+use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
-use crate::spawn::{LastWords, Server};
+use crate::target::spawn::{LastWords, Server};
 
 /// A time of so many seconds, or the longest that makes sense.
 fn bounded(seconds: f64) -> Duration {

@@ -11,8 +11,8 @@ use thiserror::Error;
 use super::plan::PlanError;
 use crate::result::InvalidKind;
 use crate::result::table::count;
-use crate::spawn::{LastWords, SpawnError};
-use crate::trust::TrustError;
+use crate::target::spawn::{LastWords, SpawnError};
+use crate::target::trust::TrustError;
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]

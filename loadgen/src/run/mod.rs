@@ -52,8 +52,8 @@ use hdrhistogram::Histogram;
 
 use crate::load::Transport;
 use crate::result::{Run, Utc};
-use crate::spawn::{Server, SpawnError};
-use crate::url::Port;
+use crate::target::spawn::{Server, SpawnError};
+use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;

@@ -9,12 +9,12 @@ use engine::socket::Congestion;
 use thiserror::Error;
 
 use crate::load::{Load, Mask, Transport};
-use crate::opening::Ask;
 use crate::result::table::count;
 use crate::result::{Scenario, Setting};
-use crate::spawn::Spawn;
-use crate::trust::Trust;
-use crate::url::{Port, Url};
+use crate::target::opening::Ask;
+use crate::target::spawn::Spawn;
+use crate::target::trust::Trust;
+use crate::target::url::{Port, Url};
 
 /// The longest message that is sent, in bytes: a turn's output must fit in memory several times over.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;

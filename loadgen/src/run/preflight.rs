@@ -8,8 +8,8 @@ use engine::{affinity, socket};
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
-use crate::spawn::inherited_limits;
-use crate::url;
+use crate::target::spawn::inherited_limits;
+use crate::target::url;
 
 /// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
 const PER_THREAD: u64 = 8;

@@ -12,7 +12,7 @@ use super::payload::Content;
 use super::schedule::Lot;
 use super::tally::Interval;
 use crate::load::Load;
-use crate::opening::Ask;
+use crate::target::opening::Ask;
 
 /// What the coordinator tells a worker, as bits of a wake.
 pub(crate) mod orders {

@@ -27,8 +27,8 @@ use super::coordinator::Measured;
 use super::error::share;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
+use crate::host::procfs::{CpuSpent, Disagreement};
 use crate::load::Arrival;
-use crate::procfs::{CpuSpent, Disagreement};
 use crate::result::table::count;
 use crate::result::{Integrity, InvalidKind};
 
@@ -365,7 +365,7 @@ mod tests {
     use super::super::ledger::Times;
     use super::super::pace::Pace;
     use super::*;
-    use crate::procfs::Memory;
+    use crate::host::procfs::Memory;
     use crate::result::Phases;
 
     const WINDOW: Duration = Duration::from_secs(1);

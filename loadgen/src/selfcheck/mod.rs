@@ -19,8 +19,8 @@ use thiserror::Error;
 
 use crate::result::HistogramError;
 use crate::run::RunError;
-use crate::spawn::{Spawn, SpawnError};
-use crate::url::UrlError;
+use crate::target::spawn::{Spawn, SpawnError};
+use crate::target::url::UrlError;
 
 pub use cases::{Case, Judgement};
 pub use server::{COMMAND as SERVER, serve};

@@ -18,7 +18,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{MYSELF, nanos};
-use crate::url::PORT_PLACEHOLDER;
+use crate::target::url::PORT_PLACEHOLDER;
 
 /// Name of the hidden subcommand.
 pub const COMMAND: &str = "selfcheck-server";

@@ -18,8 +18,8 @@ use serde::Serialize;
 use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
 use crate::result::{HistogramError, Latency};
 use crate::run::{Phase, Plan, Progress, Snapshot, execute};
-use crate::spawn::{Server, Spawn};
-use crate::url::Url;
+use crate::target::spawn::{Server, Spawn};
+use crate::target::url::Url;
 
 /// Settings of the check.
 #[derive(Clone, Debug)]

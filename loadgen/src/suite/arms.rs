@@ -6,8 +6,8 @@ use engine::EngineKind;
 
 use super::scenarios::Spec;
 use crate::result::Conformance;
-use crate::spawn::Spawn;
-use crate::url::PORT_PLACEHOLDER;
+use crate::target::spawn::Spawn;
+use crate::target::url::PORT_PLACEHOLDER;
 
 /// One side.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use super::{PROMISES, SuiteError};
 use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Notes, Repeats};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::table::count;
 use crate::result::{self, Document, Run, Scenario, SessionKind, Start};
 use crate::run::{Plan, Progress, Wait, execute};
-use crate::subject::Subject;
+use crate::target::subject::Subject;
 
 /// What an interleaved session is to do.
 #[derive(Debug, Clone)]
@@ -435,8 +435,8 @@ mod tests {
     use super::*;
     use crate::result::example;
     use crate::run::{RunError, Silent};
-    use crate::spawn::{LastWords, SpawnError};
     use crate::suite::Checkout;
+    use crate::target::spawn::{LastWords, SpawnError};
 
     fn options() -> Options {
         Options {

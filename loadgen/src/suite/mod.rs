@@ -28,7 +28,7 @@ pub use setup::{Checkout, Setup};
 pub use side_by_side::{Promise, promises_table, side_by_side_table};
 
 use crate::experiment::{self, Fault, Notes};
-use crate::machine::Machine;
+use crate::host::machine::Machine;
 use crate::result::table::repeated_runs;
 use crate::result::{Document, Scenario, Store, StoreError, advisory, derived_lines, summary_table};
 use crate::run::{Progress, execute};

@@ -11,14 +11,14 @@ use super::{Options, SuiteError};
 use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
+use crate::host::machine::Machine;
 use crate::load::Transport;
-use crate::machine::Machine;
 use crate::result::table::count;
 use crate::result::{Document, Run, SessionKind, Start};
 use crate::run::{Plan, Progress};
-use crate::spawn::Spawn;
-use crate::subject::Subject;
-use crate::url::{PORT_PLACEHOLDER, Port, Url};
+use crate::target::spawn::Spawn;
+use crate::target::subject::Subject;
+use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Starting the server, connecting, settling and ending it, per run: for the announcement alone.
 pub(super) const AROUND_A_RUN: Duration = Duration::from_millis(400);
@@ -289,8 +289,8 @@ mod tests {
     use super::*;
     use crate::result::{InvalidKind, Scenario, example};
     use crate::run::{RunError, Silent};
-    use crate::spawn::{LastWords, SpawnError};
     use crate::suite::Checkout;
+    use crate::target::spawn::{LastWords, SpawnError};
 
     fn options(suite: Suite) -> Options {
         let setup = Setup {

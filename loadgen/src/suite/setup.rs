@@ -8,7 +8,7 @@ use engine::socket::Congestion;
 use super::SuiteError;
 use super::places::Places;
 use super::session::Probe;
-use crate::subject::is_commit;
+use crate::target::subject::is_commit;
 
 /// What every session is given, whichever its suite.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::EngineKind;
 use loadgen::load::{Arrival, Payload};
 use loadgen::result::{Integrity, InvalidKind, Latencies, Run};
-use loadgen::trust::Trust;
+use loadgen::target::trust::Trust;
 
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};

@@ -7,7 +7,7 @@ use std::thread;
 
 use engine::EngineKind;
 use loadgen::run::{Silent, execute};
-use loadgen::trust::Trust;
+use loadgen::target::trust::Trust;
 use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, Opcode};
 use rustls::pki_types::PrivateKeyDer;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use engine::EngineKind;
 use loadgen::echo;
 use loadgen::run::Plan;
-use loadgen::trust::Trust;
+use loadgen::target::trust::Trust;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

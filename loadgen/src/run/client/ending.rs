@@ -11,8 +11,8 @@ use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
 use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
 use crate::load::Transport;
-use crate::opening::quoted;
-use crate::trust::explain;
+use crate::target::opening::quoted;
+use crate::target::trust::explain;
 
 impl Client {
     /// The run needs no connection any more: what fails now is no error.

@@ -29,7 +29,7 @@ use super::schedule::{Lot, Schedule};
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::load::Transport;
-use crate::opening::{Failures, Opening};
+use crate::target::opening::{Failures, Opening};
 use ending::describe;
 use opening::Attempt;
 use receiving::Echo;

@@ -8,8 +8,8 @@ use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
 use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
-use crate::opening::{Failures, Opening, describe_failures};
-use crate::url;
+use crate::target::opening::{Failures, Opening, describe_failures};
+use crate::target::url;
 
 /// Time after which a lost connection is reopened. It doubles with each further failed attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(100);

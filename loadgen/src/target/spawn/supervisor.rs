@@ -31,8 +31,8 @@ use rustix::process::{
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::LOOK_EVERY;
-use crate::cgroup::Cgroup;
-use crate::procfs;
+use crate::host::cgroup::Cgroup;
+use crate::host::procfs;
 
 /// Name of the hidden subcommand that becomes the supervisor, and the server.
 pub const GUARD: &str = "spawn-guard";

@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::procfs::Times;
+use crate::host::procfs::Times;
 use crate::result::CostSource;
 
 /// Beginning of a group's name. The number of the process that made it follows.

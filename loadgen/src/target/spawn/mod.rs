@@ -23,11 +23,11 @@ use protocol::handshake::{HeadLimits, client as handshake};
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
-use crate::cgroup::Cgroup;
+use crate::host::cgroup::Cgroup;
+use crate::host::procfs::{self, CpuUsage};
 use crate::load::Transport;
-use crate::procfs::{self, CpuUsage};
-use crate::trust::probe;
-use crate::url::{PORT_PLACEHOLDER, Port, Url};
+use crate::target::trust::probe;
+use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 pub(crate) use supervisor::inherited_limits;
 pub use supervisor::{GUARD, guard};

@@ -22,9 +22,9 @@ use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 use thiserror::Error;
 
 use crate::load::Transport;
-use crate::opening::{Ask, Failures, Opening, describe_failures, quoted};
-use crate::trust::{Trust, TrustError, explain};
-use crate::url::{Port, Url};
+use crate::target::opening::{Ask, Failures, Opening, describe_failures, quoted};
+use crate::target::trust::{Trust, TrustError, explain};
+use crate::target::url::{Port, Url};
 
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::regular;
+use crate::host::regular;
 
 /// The generator that made a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

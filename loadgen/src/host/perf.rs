@@ -6,7 +6,7 @@ use perf_event::events::{Event, Hardware};
 use perf_event::{Builder, Counter};
 use rustix::io::Errno;
 
-use crate::procfs;
+use crate::host::procfs;
 
 /// Counts what processes do from now on, their threads and those that they start.
 #[derive(Debug)]
