@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use engine::socket::Congestion;
+use engine::socket::{Congestion, url_authority};
 use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
@@ -539,7 +539,7 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
         eprintln!("self-signed certificate, SHA-256 fingerprint {fingerprint}");
     }
     if let Some(address) = server.admin() {
-        eprintln!("admin at http://{address}/: metrics, healthz, readyz");
+        eprintln!("admin at http://{}/: metrics, healthz, readyz", url_authority(address));
     }
     server.announcements().for_each(|line| say(&line));
     let stats = server.wait()?;

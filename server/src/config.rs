@@ -7,11 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-use engine::socket::Congestion;
+use engine::socket::{Congestion, interface_index, url_authority};
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
-use rustix::net::{AddressFamily, SocketType, netdevice};
 
 pub use crate::admission::{Admission, Origins};
 pub use crate::burn::Burn;
@@ -68,7 +67,7 @@ impl Scheme {
     #[must_use]
     pub fn url(self, address: SocketAddr) -> String {
         let path = if self == Self::Tcp { "" } else { "/" };
-        format!("{}://{address}{path}", self.name())
+        format!("{}://{}{path}", self.name(), url_authority(address))
     }
 }
 
@@ -263,7 +262,7 @@ impl ListenAddress {
     /// [`ServeError::Resolve`], [`ServeError::Zone`].
     pub fn resolve(&self, flag: &'static str) -> Result<SocketAddr, ServeError> {
         if let Some((address, zone)) = self.zoned() {
-            let index = interface(zone).map_err(|source| ServeError::Zone {
+            let index = interface_index(zone).map_err(|source| ServeError::Zone {
                 flag,
                 listen: self.to_string(),
                 zone: zone.to_owned(),
@@ -310,18 +309,6 @@ impl ListenAddress {
             "--listen {host}:{port} covers {bound} alone: for {other} give --listen {other} beside it"
         ))
     }
-}
-
-/// Returns the index of the interface that a zone names or counts. In URLs the `%` before it may be written `%25`
-/// (RFC 6874).
-fn interface(zone: &str) -> io::Result<u32> {
-    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None)?;
-    let index = |zone: &str| match zone.parse() {
-        Ok(index) => netdevice::index_to_name(&socket, index).map(|_| index),
-        Err(_) => netdevice::name_to_index(&socket, zone),
-    };
-    let found = index(zone).or_else(|error| zone.strip_prefix("25").map_or(Err(error), index));
-    Ok(found?)
 }
 
 /// Workers that cannot be placed.
@@ -404,6 +391,7 @@ mod tests {
         assert_eq!(resolve(&format!("[fe80::1%{}]:5", address.scope_id())).expect("its number"), by_name);
         assert_eq!(resolve("ws://[fe80::1%25lo]:5/").expect("as in URLs"), by_name);
         // An announced URL can be given again.
+        assert_eq!(Scheme::Ws.url(by_name), "ws://[fe80::1%25lo]:5/");
         assert_eq!(resolve(&Scheme::Ws.url(by_name)).expect("a URL"), by_name);
         for text in ["[fe80::1%no-such]:5", "[fe80::1%4000000000]:5", "[fe80::1%]:5"] {
             let zone = text.split(['%', ']']).nth(1).expect("a zone");
