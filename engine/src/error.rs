@@ -56,13 +56,13 @@ pub enum EngineError {
     },
     /// The limit on open files is spent.
     #[error(
-        "too few file descriptors for {wanted} {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
-         (LimitNOFILE= in a unit), or ask for fewer"
+        "too few file descriptors for {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
+         (LimitNOFILE= in a unit), or ask for fewer connections"
     )]
     Descriptors {
-        /// How many were wanted.
+        /// Limit that suffices.
         wanted: u64,
-        /// What for.
+        /// Object that needs the descriptors.
         what: &'static str,
         /// The soft limit.
         limit: u64,
@@ -81,5 +81,21 @@ impl EngineError {
     /// Shorthand for `map_err`.
     pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { what, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_descriptors_come_with_a_limit_that_suffices() {
+        let error = EngineError::Descriptors { wanted: 1040, what: "the tokio-uring runtime", limit: 1024 };
+        assert!(
+            error.to_string().starts_with(
+                "too few file descriptors for the tokio-uring runtime (limit 1024): raise it with `ulimit -n 1040`"
+            ),
+            "{error}"
+        );
     }
 }
