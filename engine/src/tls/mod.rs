@@ -13,6 +13,7 @@
 //! Connections of plain listeners pass through with one branch to a call.
 
 mod config;
+mod der;
 mod error;
 mod identity;
 mod key_file;
