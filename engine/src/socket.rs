@@ -69,11 +69,12 @@ fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Returns the index of the interface that is the zone of an IPv6 address (RFC 4007 11). `zone` is the
-/// text behind the `%`: a name, or a number.
+/// Returns the index of the interface that is the zone of an IPv6 address (RFC 4007 11). `zone` is
+/// the text behind the `%`: a name, or a number.
 ///
-/// A URL has `%25` in place of the `%` (RFC 6874), but many people write `%` there too. So the text is first
-/// taken as it is. Only where no interface has that name or number, a leading `25` is the rest of a `%25`.
+/// A URL has `%25` in place of the `%` (RFC 6874), but many people write `%` there too. So the text
+/// is first taken as it is. Only where no interface has that name or number, a leading `25` is the
+/// rest of a `%25`.
 /// [`url_authority`] writes zones that this rule reads back.
 ///
 /// # Errors
@@ -120,8 +121,8 @@ fn zone_index<E>(zone: &str, index_of: impl Fn(&str) -> Result<u32, E>) -> Resul
     })
 }
 
-/// Returns the zone with its encoded `%`: the interface's name, or its index where the name could be read
-/// as another interface, or is not plain.
+/// Returns the zone with its encoded `%`: the interface's name, or its index where the name could
+/// be read as another interface, or is not plain.
 fn url_zone<E>(index: u32, name: Option<String>, index_of: impl Fn(&str) -> Result<u32, E>) -> String {
     let is_plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     let by_name = name.filter(is_plain).map(|name| format!("25{name}"));

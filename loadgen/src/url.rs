@@ -20,8 +20,8 @@ pub struct Url {
     pub transport: Transport,
     /// Host name or address, an IPv6 address without its brackets and its zone.
     pub host: String,
-    /// Zone of an IPv6 address, as it was written behind the `%`: the interface that leads there, see
-    /// [`socket::interface_index`]. Only this machine needs it, so no request has it.
+    /// Zone of an IPv6 address, as it was written behind the `%`: the interface that leads there
+    /// (see [`socket::interface_index`]). Only this machine needs it, so no request has it.
     pub zone: Option<String>,
     /// The port.
     pub port: Port,
@@ -198,8 +198,8 @@ impl FromStr for Url {
     }
 }
 
-/// Returns a source address with any port. One that is link-local lies on the link of the destination,
-/// which has this scope.
+/// Returns a source address with any port. One that is link-local lies on the link of the
+/// destination, which has this scope.
 pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, scope).into(),
@@ -207,7 +207,8 @@ pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     }
 }
 
-/// Returns the end of the error for `text`, which has none of the schemes: the URL that was probably meant.
+/// Returns the end of the error for `text`, which has none of the schemes: the URL that was
+/// probably meant.
 fn scheme_hint(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let scheme = match scheme.to_ascii_lowercase().as_str() {
