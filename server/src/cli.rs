@@ -55,8 +55,8 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one.
-    /// A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
+    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a
+    /// free one. A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 
@@ -105,7 +105,8 @@ struct Arguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     cpus: Option<CpuList>,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back [default: auto].
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never
+    /// falls back [default: auto].
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
     engine: Option<EngineChoice>,
 
