@@ -1,11 +1,12 @@
-//! Passes to the program what it was built from, for `--version`: commit, local changes, profile, compiler.
+//! Passes the program's commit, local changes, profile and compiler to it, for `--version`.
 
 use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// What a program of this workspace is built from, seen from its crate: a change makes the build dirty.
-/// The rest, such as documents and the index of git, changes no program, so that it starts no build either.
+/// Sources of a program of this workspace, seen from its crate: a change makes the build dirty.
+/// Other files, such as documents and the index of git, change no program, so that they start no
+/// build either.
 const SOURCES: [&str; 9] = [
     "build.rs",
     "Cargo.toml",
@@ -38,7 +39,8 @@ fn tell(name: &str, value: &str) {
     println!("cargo::rustc-env={name}={value}");
 }
 
-/// What a command prints, `None` where it cannot be run or fails: sources may come without git.
+/// Returns the output of a command, `None` where it cannot be run or fails: sources may come
+/// without git.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -55,7 +57,8 @@ fn profile() -> Option<String> {
 /// Runs this script again when the commit or a source has changed.
 fn watch() {
     let branch = output("git", &["symbolic-ref", "--quiet", "HEAD"]);
-    // The reflog of HEAD changes with every commit. Where none is kept, the branch does, loose or packed.
+    // The reflog of HEAD changes with every commit. Where none is kept, the branch does, loose or
+    // packed.
     for part in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
         // cargo takes a file that is missing for a changed one.
         match output("git", &["rev-parse", "--git-path", part]) {

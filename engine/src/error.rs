@@ -1,4 +1,4 @@
-//! Why an engine does not start, with the remedy.
+//! Reasons why an engine does not start, with the remedies.
 
 use std::io;
 
@@ -56,13 +56,13 @@ pub enum EngineError {
     },
     /// The limit on open files is spent.
     #[error(
-        "too few file descriptors for {wanted} {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
-         (LimitNOFILE= in a unit), or ask for fewer"
+        "too few file descriptors for {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
+         (LimitNOFILE= in a unit), or ask for fewer connections"
     )]
     Descriptors {
-        /// How many were wanted.
+        /// Limit that suffices.
         wanted: u64,
-        /// What for.
+        /// Object that needs the descriptors.
         what: &'static str,
         /// The soft limit.
         limit: u64,
@@ -72,7 +72,7 @@ pub enum EngineError {
     System {
         /// The call and its object.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -81,5 +81,18 @@ impl EngineError {
     /// Shorthand for `map_err`.
     pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { what, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_descriptors_come_with_a_limit_that_suffices() {
+        let error = EngineError::Descriptors { wanted: 1040, what: "the tokio-uring runtime", limit: 1024 };
+        let said = error.to_string();
+        assert!(said.starts_with("too few file descriptors for the tokio-uring runtime (limit 1024): "));
+        assert!(said.contains("`ulimit -n 1040`"), "{said}");
     }
 }

@@ -44,9 +44,9 @@ pub use kind::{EngineChoice, EngineKind, UnknownEngine};
 pub use output::{Commands, Output, Record, Segment};
 pub use pool::BufferPool;
 pub use remote::{Inbox, Remote, remote};
-pub use rustls;
 pub use time::{Nanos, process_cpu_time};
 pub use worker::{Worker, WorkerCore};
+pub use {rustls, webpki};
 
 /// Drives one worker on the calling thread until the handler calls [`Worker::stop`].
 ///

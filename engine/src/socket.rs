@@ -1,13 +1,13 @@
-//! Listening sockets, congestion control, limits of descriptors.
+//! Listening sockets, zones of addresses, congestion control, limits of descriptors.
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Length of the kernel's queue of connections not yet accepted; it takes `net.core.somaxconn` where that is less.
@@ -67,6 +67,68 @@ fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::net::bind(&socket, &addr)?;
     Ok(socket.into())
+}
+
+/// Returns the index of the interface that is the zone of an IPv6 address (RFC 4007 11). `zone` is
+/// the text behind the `%`: a name, or a number.
+///
+/// A URL has `%25` in place of the `%` (RFC 6874), but many people write `%` there too. So the text
+/// is first taken as it is. Only where no interface has that name or number, a leading `25` is the
+/// rest of a `%25`.
+/// [`url_authority`] writes zones that this rule reads back.
+///
+/// # Errors
+///
+/// Fails with the kernel's error where there is no such interface.
+pub fn interface_index(zone: &str) -> io::Result<u32> {
+    let socket = interfaces()?;
+    Ok(zone_index(zone, |text| index_of(&socket, text))?)
+}
+
+/// Returns an address as URLs have it: `127.0.0.1:9001`, `[::1]:9001`, `[fe80::1%25eth0]:9001`.
+#[must_use]
+pub fn url_authority(address: SocketAddr) -> String {
+    let SocketAddr::V6(v6) = address else { return address.to_string() };
+    if v6.scope_id() == 0 {
+        return address.to_string();
+    }
+    let zone = interfaces().map_or_else(
+        |_| format!("25{}", v6.scope_id()),
+        |socket| {
+            let name = netdevice::index_to_name(&socket, v6.scope_id()).ok();
+            url_zone(v6.scope_id(), name, |text| index_of(&socket, text))
+        },
+    );
+    format!("[{}%{zone}]:{}", v6.ip(), v6.port())
+}
+
+/// Returns the socket that the kernel is asked through about interfaces.
+fn interfaces() -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+}
+
+fn index_of(socket: &OwnedFd, text: &str) -> rustix::io::Result<u32> {
+    match text.parse() {
+        Ok(index) => netdevice::index_to_name(socket, index).map(|_| index),
+        Err(_) => netdevice::name_to_index(socket, text),
+    }
+}
+
+fn zone_index<E>(zone: &str, index_of: impl Fn(&str) -> Result<u32, E>) -> Result<u32, E> {
+    index_of(zone).or_else(|error| match zone.strip_prefix("25") {
+        Some(decoded) if !decoded.is_empty() => index_of(decoded),
+        _ => Err(error),
+    })
+}
+
+/// Returns the zone with its encoded `%`: the interface's name, or its index where the name could
+/// be read as another interface, or is not plain.
+fn url_zone<E>(index: u32, name: Option<String>, index_of: impl Fn(&str) -> Result<u32, E>) -> String {
+    let is_plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let by_name = name.filter(is_plain).map(|name| format!("25{name}"));
+    by_name
+        .filter(|zone| zone_index(zone, index_of).is_ok_and(|found| found == index))
+        .unwrap_or_else(|| format!("25{index}"))
 }
 
 /// A congestion control of the kernel's (`TCP_CONGESTION`, tcp(7)) that this process may use: parsing tries it on a socket.
@@ -186,6 +248,62 @@ mod tests {
         assert!(sockets.iter().all(|s| s.local_addr().is_ok_and(|a| a == addr)));
         let taken = listen(addr, 1).expect_err("the port is in use");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Returns an index as the kernel does where the interfaces have these names and indices.
+    fn lookup<'a>(interfaces: &'a [(&'a str, u32)]) -> impl Fn(&str) -> Result<u32, ()> + Copy + 'a {
+        move |text| {
+            let number: Option<u32> = text.parse().ok();
+            let is_meant = |&&(name, index): &&(&str, u32)| number.map_or(name == text, |n| n == index);
+            interfaces.iter().find(is_meant).map(|&(_, index)| index).ok_or(())
+        }
+    }
+
+    #[test]
+    fn a_zone_is_first_taken_as_it_is_written() {
+        let interfaces = [("lo", 1), ("eth0", 2), ("25x", 25), ("far", 251)];
+        let index = |zone| zone_index(zone, lookup(&interfaces));
+        for (zone, expected) in [
+            ("lo", 1),
+            ("25lo", 1),
+            ("2", 2),
+            ("252", 2),
+            ("25", 25),
+            ("25x", 25),
+            ("251", 251),
+            ("25251", 251),
+            ("25far", 251),
+        ] {
+            assert_eq!(index(zone), Ok(expected), "{zone}");
+        }
+        for zone in ["", "no-such", "25no-such", "3", "253"] {
+            assert_eq!(index(zone), Err(()), "{zone}");
+        }
+    }
+
+    #[test]
+    fn a_zone_in_a_url_leads_back_to_its_interface() {
+        let interfaces =
+            [("lo", 1), ("eth0", 2), ("7", 3), ("x", 25), ("25x", 26), ("a]b", 27), ("far", 251)];
+        for (name, index) in interfaces {
+            let zone = url_zone(index, Some(name.to_owned()), lookup(&interfaces));
+            assert_eq!(zone_index(&zone, lookup(&interfaces)), Ok(index), "{name}: {zone}");
+            assert!(zone.starts_with("25") && !zone.contains(']'), "{name}: {zone}");
+        }
+        assert_eq!(url_zone(1, Some("lo".to_owned()), lookup(&interfaces)), "25lo");
+        assert_eq!(url_zone(9, None, lookup(&interfaces)), "259");
+    }
+
+    #[test]
+    fn only_zones_change_an_address_in_a_url() {
+        let authority = |text: &str| url_authority(text.parse().expect("an address"));
+        for text in ["127.0.0.1:9001", "[::1]:9001", "[fe80::1]:9001"] {
+            assert_eq!(authority(text), text);
+        }
+        // The first interface of every network namespace is lo.
+        assert_eq!(authority("[fe80::1%1]:9001"), "[fe80::1%25lo]:9001");
+        assert_eq!(authority("[fe80::1%4000000000]:9001"), "[fe80::1%254000000000]:9001");
+        assert_eq!(interface_index("lo").expect("loopback"), 1);
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! Which right requests become WebSockets: paths, Origins, subprotocols.
+//! Admission of valid requests: paths, Origins, subprotocols.
 
 use std::net::SocketAddr;
 
 use protocol::handshake::server::{Accepted, Refusal};
 
-/// Whose pages may connect. A request without an Origin comes from no browser's page and is always let in (RFC 6455 10.2).
+/// Pages that may connect. A request without an Origin comes from no browser's page and is always
+/// admitted (RFC 6455 10.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// On listeners that programs of this host can reach under a loopback address only the server's own page, as any page in a
-    /// browser could drive the server otherwise; on others every page.
+    /// On listeners that programs of this host can reach under a loopback address only the server's
+    /// own page, as any page in a browser could drive the server otherwise; on others every page.
     #[default]
     Guarded,
     /// Every page.
@@ -27,7 +28,7 @@ impl Origins {
     }
 }
 
-/// Whether a listener is reached by programs of this host under a loopback address.
+/// Returns true where programs of this host reach the listener under a loopback address.
 pub(crate) fn is_on_loopback(listener: SocketAddr) -> bool {
     let address = listener.ip().to_canonical();
     address.is_loopback() || address.is_unspecified()
@@ -38,14 +39,21 @@ pub(crate) fn is_on_loopback(listener: SocketAddr) -> bool {
 enum Ownership {
     /// It came from there.
     Own,
-    /// It came from the same host, and the request names no port, as proxies forward it that drop the port.
+    /// It came from another port than the default one of the same host, and the request names no
+    /// port: a proxy may have dropped it.
     PortMissing,
     Foreign,
 }
 
-/// Compares a page's Origin with the host and port that it now connects to. A page is the server's own only where that host
-/// is given as an address or as `localhost`: any other name may have been pointed here by whoever owns it (DNS rebinding).
-/// A missing port is never taken for the Origin's: other programs of the host have pages at other ports.
+/// Compares a page's Origin with the host and port that it now connects to. A page is the server's
+/// own only where that host is given as an address or as `localhost`. Any other name may have been
+/// pointed here by whoever owns it (DNS rebinding).
+///
+/// A Host without a port equals an Origin without a port, and no other one. Browsers leave the
+/// default port out of both, so this is the page of a server at port 80, or of a proxy that ends
+/// TLS at port 443. A proxy at another port that drops the port looks the same to the server. Then
+/// pages at the host's default ports count as its own, and the proxy's pages do not. So a proxy has
+/// to forward the Host with its port.
 fn is_own_page(origin: &str, host: &str) -> Ownership {
     let (authority, default_port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
         (Some(authority), _) => (authority, "80"),
@@ -57,13 +65,13 @@ fn is_own_page(origin: &str, host: &str) -> Ownership {
     let is_fixed = address.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok();
     let (origin_name, origin_port) = split_port(authority);
     if !is_fixed || !origin_name.eq_ignore_ascii_case(name) {
-        Ownership::Foreign
-    } else if origin_port.unwrap_or(default_port) == port.unwrap_or(default_port) {
-        Ownership::Own
-    } else if port.is_none() {
-        Ownership::PortMissing
-    } else {
-        Ownership::Foreign
+        return Ownership::Foreign;
+    }
+    match (origin_port, port) {
+        (None, None) => Ownership::Own,
+        (Some(_), None) => Ownership::PortMissing,
+        (origin_port, Some(port)) if origin_port.unwrap_or(default_port) == port => Ownership::Own,
+        _ => Ownership::Foreign,
     }
 }
 
@@ -73,14 +81,15 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     split.map_or((authority, None), |(host, port)| (host, Some(port)))
 }
 
-/// Which right requests are let in, and what is agreed with them.
+/// Requirements of valid requests, and the subprotocols that are agreed with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// The only path, without a query; `None`: every path.
     pub path: Option<String>,
-    /// Whose pages.
+    /// Pages that may connect.
     pub origins: Origins,
-    /// Subprotocols that may be agreed on. A client that offers none of them gets none and may go (RFC 6455 4.2.2).
+    /// Subprotocols that may be agreed on. A client that offers none of them gets none and may go
+    /// (RFC 6455 4.2.2).
     pub subprotocols: Vec<String>,
 }
 
@@ -121,13 +130,15 @@ impl Declined {
         } else {
             ""
         };
-        // A remedy is there to be copied: it is whole, and has no character that a shell expands.
+        // A remedy is there to be copied: it is whole, and has nothing that a shell expands. The
+        // quotes are for the brackets of an IPv6 address.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
         let is_whole = said == origin;
-        let value = if is_whole && said.chars().all(is_plain) { &said } else { "URL" };
+        let value =
+            if is_whole && said.chars().all(is_plain) { format!("'{said}'") } else { "URL".to_owned() };
         let detail = format!(
-            "pages of the Origin \"{said}\" may not connect to the Host \"{}\": {forward}start the server with --origin \
-             {value}",
+            "pages of the Origin \"{said}\" may not connect to the Host \"{}\": {forward}start the server \
+             with --origin {value}",
             escaped(host)
         );
         Self { refusal: Refusal::forbidden_origin(), said: Some(said), detail: Some(detail) }
@@ -183,6 +194,9 @@ mod tests {
             ("http://[::1]:9001", "[::1]:9001"),
             ("http://[::1]", "[::1]"),
             ("http://192.0.2.7", "192.0.2.7"),
+            ("http://localhost", "localhost"),
+            // A proxy ends TLS at its default port.
+            ("https://localhost", "localhost"),
             ("http://localhost", "localhost:80"),
             ("https://localhost", "localhost:443"),
         ] {
@@ -206,34 +220,38 @@ mod tests {
 
     /// A page of another program at another port of the host looks the same, so it is not let in.
     #[test]
-    fn a_missing_port_is_told_and_not_let_in() {
+    fn a_host_without_a_port_equals_no_origin_with_one() {
         for (origin, host) in [
             ("http://localhost:8080", "localhost"),
             ("https://[::1]:8443", "[::1]"),
+            // No browser sends a default port.
             ("http://127.0.0.1:80", "127.0.0.1"),
+            ("https://localhost:443", "localhost"),
         ] {
-            let is_default = origin.ends_with(":80");
-            let expected = if is_default { Ownership::Own } else { Ownership::PortMissing };
-            assert_eq!(is_own_page(origin, host), expected, "{origin} at {host}");
-            assert_eq!(Origins::Guarded.allow(origin, host, true), is_default);
+            assert_eq!(is_own_page(origin, host), Ownership::PortMissing, "{origin} at {host}");
+            assert!(!Origins::Guarded.allow(origin, host, true));
         }
         let detail = |origin, host| Declined::forbidden_origin(origin, host, true).detail().to_owned();
         let missing = detail("http://localhost:8080", "localhost");
         assert!(
-            missing.contains("$http_host") && missing.ends_with("--origin http://localhost:8080"),
+            missing.contains("$http_host") && missing.ends_with("--origin 'http://localhost:8080'"),
             "{missing}"
         );
         let foreign = detail("https://echo.example", "127.0.0.1:9001");
         assert!(
-            !foreign.contains("$http_host") && foreign.ends_with("--origin https://echo.example"),
+            !foreign.contains("$http_host") && foreign.ends_with("--origin 'https://echo.example'"),
             "{foreign}"
         );
     }
 
     #[test]
     fn a_remedy_holds_nothing_that_a_shell_expands() {
-        let declined = Declined::forbidden_origin("http://$(reboot)", "localhost:1", true);
-        assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
+        for expanded in ["http://$(reboot)", "http://a'b"] {
+            let declined = Declined::forbidden_origin(expanded, "localhost:1", true);
+            assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
+        }
+        let brackets = Declined::forbidden_origin("http://[::1]:9001", "localhost:1", true);
+        assert!(brackets.detail().ends_with("--origin 'http://[::1]:9001'"), "{}", brackets.detail());
         let long = Declined::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
         assert!(long.detail().len() < 1000 && long.detail().ends_with("--origin URL"), "{}", long.detail());
         let response = String::from_utf8(long.response()).expect("text");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use engine::socket::Congestion;
+use engine::socket::{Congestion, url_authority};
 use engine::{EngineChoice, EngineKind, SendCompletions, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
@@ -55,8 +55,8 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a free one.
-    /// A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
+    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a
+    /// free one. A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 
@@ -105,7 +105,8 @@ struct Arguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     cpus: Option<CpuList>,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back [default: auto].
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never
+    /// falls back [default: auto].
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
     engine: Option<EngineChoice>,
 
@@ -539,7 +540,7 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
         eprintln!("self-signed certificate, SHA-256 fingerprint {fingerprint}");
     }
     if let Some(address) = server.admin() {
-        eprintln!("admin at http://{address}/: metrics, healthz, readyz");
+        eprintln!("admin at http://{}/: metrics, healthz, readyz", url_authority(address));
     }
     server.announcements().for_each(|line| say(&line));
     let stats = server.wait()?;

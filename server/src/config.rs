@@ -1,4 +1,4 @@
-//! What the server is to do, whoever asks: the command line's meaning without its form.
+//! Settings of the server, whoever sets them: the command line's meaning without its form.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,11 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-use engine::socket::Congestion;
+use engine::socket::{Congestion, interface_index, url_authority};
 use engine::{EngineChoice, Spin, UringConfig, affinity};
 use protocol::Limits;
 use protocol::handshake::HeadLimits;
-use rustix::net::{AddressFamily, SocketType, netdevice};
 
 pub use crate::admission::{Admission, Origins};
 pub use crate::burn::Burn;
@@ -21,7 +20,7 @@ pub use crate::gate::AddressLimits;
 pub use crate::rate::{Rate, RatePolicy, Rates};
 pub use crate::tls::Identity;
 
-/// What is echoed.
+/// Protocol of a listener's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// WebSocket messages.
@@ -31,7 +30,7 @@ pub enum Protocol {
     Tcp,
 }
 
-/// What a listener's URL begins with.
+/// Scheme of a listener's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// WebSocket.
@@ -45,7 +44,7 @@ pub enum Scheme {
 impl Scheme {
     const ALL: [Self; 3] = [Self::Ws, Self::Wss, Self::Tcp];
 
-    /// As it stands before the `://`.
+    /// Returns the text before the `://`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,7 +54,7 @@ impl Scheme {
         }
     }
 
-    /// What is echoed under it.
+    /// Protocol of the connections under it.
     #[must_use]
     pub fn protocol(self) -> Protocol {
         match self {
@@ -64,11 +63,11 @@ impl Scheme {
         }
     }
 
-    /// The URL under which a listener is reached.
+    /// Returns the URL under which a listener is reached.
     #[must_use]
     pub fn url(self, address: SocketAddr) -> String {
         let path = if self == Self::Tcp { "" } else { "/" };
-        format!("{}://{address}{path}", self.name())
+        format!("{}://{}{path}", self.name(), url_authority(address))
     }
 }
 
@@ -83,7 +82,7 @@ impl Protocol {
     }
 }
 
-/// What a worker's WebSocket echo holds its connections to.
+/// Settings of a worker's WebSocket echo.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Sizes of messages.
@@ -92,7 +91,7 @@ pub struct Rules {
     pub head: HeadLimits,
     /// Paths, Origins, subprotocols.
     pub admission: Admission,
-    /// What each WebSocket may send.
+    /// Rates that a WebSocket may not exceed.
     pub rates: Rates,
     /// A connection whose opening handshake takes longer is dropped; zero: never.
     pub handshake_timeout: Duration,
@@ -100,7 +99,7 @@ pub struct Rules {
     pub message_timeout: Duration,
     /// Silent connections.
     pub heartbeat: Heartbeat,
-    /// What each message costs beyond its echo; `None`: nothing.
+    /// Cost of each message beyond its echo; `None`: nothing.
     pub burn: Option<Burn>,
 }
 
@@ -137,11 +136,11 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// Connections open at once in the process, more are answered with 503; `None`: what the limit on open files leaves.
     pub max_connections: Option<u64>,
-    /// What each address may have of them.
+    /// Limits of each address.
     pub address_limits: AddressLimits,
     /// Unsent bytes of a connection above which its reads pause.
     pub high_water: usize,
-    /// Whether idle workers spin.
+    /// Spinning of idle workers.
     pub spin: Spin,
     /// Congestion control of the connections; `None`: the kernel's default.
     pub congestion: Option<Congestion>,
@@ -151,11 +150,11 @@ pub struct Config {
     pub receive_buffer: usize,
     /// A connection whose other end takes nothing for this long while bytes wait for it is dropped; zero: never.
     pub write_timeout: Duration,
-    /// How long a connection that the server has closed may take to close in turn.
+    /// Time that a connection may take to close after the server has closed it.
     pub close_timeout: Duration,
-    /// How long a drain waits for the other ends; zero: as long as it takes.
+    /// Time that a drain waits for the other ends; zero: as long as it takes.
     pub drain_timeout: Duration,
-    /// Where metrics and health are told; `None`: nowhere.
+    /// Address of metrics and health checks; `None`: none.
     pub admin: Option<ListenAddress>,
 }
 
@@ -188,7 +187,7 @@ impl Default for Config {
 /// An address as `--listen` takes it: `host:port` or a URL without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
-    /// What stands before the `://`, if anything does.
+    /// Scheme, where one is given.
     pub scheme: Option<Scheme>,
     /// Name or address, IPv6 without brackets.
     pub host: String,
@@ -250,7 +249,7 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Whether its connections are TLS.
+    /// Returns true where its connections are TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.scheme == Some(Scheme::Wss)
@@ -263,7 +262,7 @@ impl ListenAddress {
     /// [`ServeError::Resolve`], [`ServeError::Zone`].
     pub fn resolve(&self, flag: &'static str) -> Result<SocketAddr, ServeError> {
         if let Some((address, zone)) = self.zoned() {
-            let index = interface(zone).map_err(|source| ServeError::Zone {
+            let index = interface_index(zone).map_err(|source| ServeError::Zone {
                 flag,
                 listen: self.to_string(),
                 zone: zone.to_owned(),
@@ -307,21 +306,9 @@ impl ListenAddress {
         }
         let other = all.map(|address| SocketAddr::new(address.ip(), port)).find(|other| *other != bound)?;
         Some(format!(
-            "--listen {host}:{port} covers {bound} alone: for {other} give --listen {other} beside it"
+            "--listen {host}:{port} covers {bound} alone: for {other} give --listen '{other}' beside it"
         ))
     }
-}
-
-/// Returns the index of the interface that a zone names or counts. In URLs the `%` before it may be written `%25`
-/// (RFC 6874).
-fn interface(zone: &str) -> io::Result<u32> {
-    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None)?;
-    let index = |zone: &str| match zone.parse() {
-        Ok(index) => netdevice::index_to_name(&socket, index).map(|_| index),
-        Err(_) => netdevice::name_to_index(&socket, zone),
-    };
-    let found = index(zone).or_else(|error| zone.strip_prefix("25").map_or(Err(error), index));
-    Ok(found?)
 }
 
 /// Workers that cannot be placed.
@@ -332,7 +319,7 @@ pub enum PlacementError {
     NotAllowed {
         /// The one asked for.
         cpu: usize,
-        /// Those allowed.
+        /// The allowed processors.
         allowed: Vec<usize>,
     },
 }
@@ -385,9 +372,12 @@ mod tests {
         };
         let both = ["127.0.0.1:0", "[::1]:0"];
         let hint = missing("localhost:0", "127.0.0.1:5", &both).expect("::1 is not covered");
-        assert!(hint.contains("covers 127.0.0.1:5 alone") && hint.contains("--listen [::1]:5"), "{hint}");
+        assert!(
+            hint.contains("covers 127.0.0.1:5 alone") && hint.contains("--listen '[::1]:5' beside"),
+            "{hint}"
+        );
         let hint = missing("localhost:0", "[::1]:5", &both).expect("127.0.0.1 is not covered");
-        assert!(hint.contains("--listen 127.0.0.1:5"), "{hint}");
+        assert!(hint.contains("--listen '127.0.0.1:5' beside"), "{hint}");
         let hint = missing("[::]:0", "[::]:5", &["[::]:0"]).expect("IPv4 is not covered");
         assert!(hint.contains("IPv6 alone") && hint.contains("--listen 0.0.0.0:5"), "{hint}");
         assert_eq!(missing("127.0.0.1:0", "127.0.0.1:5", &["127.0.0.1:0"]), None);
@@ -404,6 +394,7 @@ mod tests {
         assert_eq!(resolve(&format!("[fe80::1%{}]:5", address.scope_id())).expect("its number"), by_name);
         assert_eq!(resolve("ws://[fe80::1%25lo]:5/").expect("as in URLs"), by_name);
         // An announced URL can be given again.
+        assert_eq!(Scheme::Ws.url(by_name), "ws://[fe80::1%25lo]:5/");
         assert_eq!(resolve(&Scheme::Ws.url(by_name)).expect("a URL"), by_name);
         for text in ["[fe80::1%no-such]:5", "[fe80::1%4000000000]:5", "[fe80::1%]:5"] {
             let zone = text.split(['%', ']']).nth(1).expect("a zone");

@@ -1,4 +1,4 @@
-//! Why the server does not run, with the remedy.
+//! Reasons why the server does not run, with the remedies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ pub enum ServeError {
     /// A name given to `--listen` or `--admin` has no address.
     #[error("cannot resolve `{host}` of {flag} ({source}): check the name, or give an address")]
     Resolve {
-        /// Where the name was given.
+        /// Flag that has the name.
         flag: &'static str,
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// The zone of an IPv6 address is no interface.
@@ -30,7 +30,7 @@ pub enum ServeError {
         "`{zone}` in {listen} of {flag} names no interface of this host ({source}): choose one of `ip link`"
     )]
     Zone {
-        /// Where the address was given.
+        /// Flag that has the address.
         flag: &'static str,
         /// The address.
         listen: String,
@@ -42,19 +42,20 @@ pub enum ServeError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address} of {flag} ({source}): {remedy}")]
     Listen {
-        /// Where the address was given.
+        /// Flag that has the address.
         flag: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
-        /// What to do about it.
+        /// The remedy.
         remedy: &'static str,
     },
     /// More connections are asked for than the limit on open files allows.
     #[error(
-        "too few file descriptors for {connections} (limit {limit}, of which the server itself needs {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer \
-         with --max-connections",
+        "too few file descriptors for {connections} (limit {limit}, of which the server itself needs \
+         {reserve}): raise it with `ulimit -n {needed}` (LimitNOFILE= in a unit), or ask for fewer with \
+         --max-connections",
         connections = counted(*wanted, "connection"),
         needed = wanted.saturating_add(*reserve)
     )]
@@ -88,9 +89,9 @@ pub enum ServeError {
     /// A system call that the start cannot do without.
     #[error("{what}: {source}")]
     System {
-        /// What was attempted.
+        /// The call and its object.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A worker panicked; its message is on standard error.

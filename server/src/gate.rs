@@ -50,16 +50,16 @@ impl From<LimitReached> for Declined {
             LimitReached::OfServer(max) => {
                 let most = counted(max as u64, "open connection");
                 let detail = format!(
-                    "this server allows {most} in all, and there are as many: close some, or raise --max-connections (by \
-                     default it is what the limit on open files allows)"
+                    "this server allows {most} in all, and there are as many: close some, or raise \
+                     --max-connections (by default it is what the limit on open files allows)"
                 );
                 Self::with_detail(Refusal::too_many_connections(), detail)
             }
             LimitReached::OfAddress(max) => {
                 let most = counted(u64::from(max), "open connection");
                 let detail = format!(
-                    "this server allows {most} from one address (--max-connections-per-ip {max}), and there are as many: close \
-                     some, or raise that limit"
+                    "this server allows {most} from one address (--max-connections-per-ip {max}), and there \
+                     are as many: close some, or raise that limit"
                 );
                 Self::with_detail(Refusal::too_many_from_address(), detail)
             }
@@ -67,8 +67,8 @@ impl From<LimitReached> for Declined {
                 let rate = rate.count();
                 let most = counted(rate, "new connection");
                 let detail = format!(
-                    "this server allows {most} a second from one address (--connect-rate-per-ip {rate}): connect more slowly, \
-                     or raise that limit"
+                    "this server allows {most} a second from one address (--connect-rate-per-ip {rate}): \
+                     connect more slowly, or raise that limit"
                 );
                 Self::with_detail(Refusal::connecting_too_fast(), detail)
             }
@@ -76,8 +76,9 @@ impl From<LimitReached> for Declined {
     }
 }
 
-/// Client for which limits apply: an IPv4 address, or an IPv6 /64, which belongs to one site (RFC 6177). All hosts of a
-/// link share the /64 of link-local addresses, so these count each for themselves, with their interface.
+/// Client for which limits apply: an IPv4 address, or an IPv6 /64, which belongs to one site (RFC
+/// 6177). All hosts of a link share the /64 of link-local addresses, so these count each for
+/// themselves, with their interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Customer {
     V4([u8; 4]),

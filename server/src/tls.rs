@@ -1,4 +1,4 @@
-//! What the server shows to clients of wss:// listeners: a certificate with its key.
+//! Certificate and key that the server shows to clients of wss:// listeners.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use engine::tls::{NamedFile, read_identity, server_config};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use sha2::{Digest, Sha256};
 
-/// Where certificate and key come from.
+/// Source of the certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// Two files in PEM; see [`read_identity`].
@@ -34,9 +34,20 @@ pub enum IdentityError {
     /// The files cannot be used.
     #[error(transparent)]
     Files(#[from] engine::tls::IdentityError),
-    /// TLS cannot be set up with them.
-    #[error("TLS cannot be set up with this certificate and key: {0}")]
-    Library(#[from] rustls::Error),
+    /// The files are valid, and still TLS cannot be set up with them.
+    #[error(
+        "cannot set up TLS with {} of --tls-cert and {} of --tls-key ({source}): create both anew, or use \
+         --tls-self-signed",
+        certificate.display(), key.display()
+    )]
+    Library {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// The library's error.
+        source: rustls::Error,
+    },
     /// No certificate could be made.
     #[error("cannot make a certificate ({0}): give one with --tls-cert and --tls-key")]
     SelfSigned(String),
@@ -59,12 +70,16 @@ impl Identity {
 }
 
 fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
-    let certificate = NamedFile { flag: "--tls-cert", path: certificate };
-    let (chain, secret) = read_identity(certificate, NamedFile { flag: "--tls-key", path: key })?;
-    Ok(loaded(chain, secret)?)
+    let named = NamedFile { flag: "--tls-cert", path: certificate };
+    let (chain, secret) = read_identity(named, NamedFile { flag: "--tls-key", path: key })?;
+    loaded(chain, secret).map_err(|source| IdentityError::Library {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
 }
 
-/// How long a certificate of our own counts, and for how long it has counted already: clocks differ.
+/// Validity of a certificate of our own from now on, and before now: clocks differ.
 const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const ALREADY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -109,6 +124,21 @@ mod tests {
         let (one, other) = (identity.load().expect("one"), identity.load().expect("another"));
         assert_eq!(one.fingerprint.len(), 32 * 3 - 1);
         assert_ne!(one.fingerprint, other.fingerprint);
+    }
+
+    #[test]
+    fn an_error_of_the_library_comes_with_a_remedy() {
+        let error = IdentityError::Library {
+            certificate: "a.pem".into(),
+            key: "b.pem".into(),
+            source: rustls::Error::FailedToGetRandomBytes,
+        };
+        let said = error.to_string();
+        for part in
+            ["a.pem of --tls-cert", "b.pem of --tls-key", "random", ": create both", "--tls-self-signed"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
     }
 
     #[test]

@@ -195,6 +195,9 @@ fn listens_on_link_local_addresses_with_their_interface() {
     let log = std::fs::File::create(&path).expect("a file");
     let listen = format!("[{address}%{name}]:0");
     let server = Program::start_logging(&["--listen", &listen], &["--threads", "1"], log);
+    // A URL has an encoded percent sign (RFC 6874).
+    let url = format!("listening on ws://[{address}%25{name}]:");
+    assert!(server.lines[0].starts_with(&url), "{}", server.lines[0]);
     let mut open = server.open();
     open.write_all(&frame(1, b"hello")).expect("frame");
     expect(&mut open, b"\x81\x05hello");

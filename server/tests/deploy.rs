@@ -96,6 +96,18 @@ fn examples_take_the_default_load_at_once() {
     }
 }
 
+/// nginx opens fewer connections than its configuration says where descriptors are missing.
+#[test]
+fn nginx_has_a_descriptor_for_each_connection() {
+    let text = std::fs::read_to_string(format!("{DEPLOY}/nginx.conf")).expect("the configuration");
+    let number = |directive: &str| -> u32 {
+        let words = text.lines().filter_map(|line| line.trim().strip_suffix(';')?.split_once(' '));
+        let found = words.into_iter().find(|(name, _)| *name == directive).map(|(_, value)| value.parse());
+        found.unwrap_or_else(|| panic!("no {directive}")).expect("a number")
+    };
+    assert!(number("worker_rlimit_nofile") > number("worker_connections"));
+}
+
 /// The profile is what container engines read, and io_uring is in it.
 #[test]
 fn the_profile_allows_io_uring_and_no_more_than_needed() {

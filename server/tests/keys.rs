@@ -1,4 +1,5 @@
-//! Certificates and keys as people have them: what cannot be used is named, with the command that converts it.
+//! Certificates and keys as people have them: what cannot be used is named, with the command that
+//! converts it.
 
 mod program;
 

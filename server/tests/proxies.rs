@@ -1,4 +1,5 @@
-//! The server behind nginx and HAProxy with the configurations of scripts/deploy, and under a load balancer's probes.
+//! The server behind nginx and HAProxy with the configurations of scripts/deploy, and under a load
+//! balancer's probes.
 
 mod program;
 
@@ -190,7 +191,8 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).expect("a log")
 }
 
-/// Waits until the proxy answers with the health of its server. Returns false where the proxy has ended.
+/// Waits until the proxy answers with the health of its server. Returns false where the proxy has
+/// ended.
 fn is_up(proxy: &mut Child, address: SocketAddr) -> bool {
     let end = Instant::now() + LONG;
     while Instant::now() < end {
@@ -227,7 +229,8 @@ fn answer(stream: &mut TcpStream) -> (String, String) {
     (head, content)
 }
 
-/// The page, the echo, the Origin check and the health check, and nothing in the log but the one refusal.
+/// The page, the echo, the Origin check and the health check, and nothing in the log but the one
+/// refusal.
 fn serves_behind(kind: Kind) {
     if !kind.is_here() {
         return;
@@ -241,10 +244,10 @@ fn serves_behind(kind: Kind) {
     assert!(!site.log().contains("refused"), "{}", site.log());
     let (head, text) = answer(&mut site.upgrade("https://evil.example"));
     assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
-    assert!(text.contains("--origin https://evil.example"), "{text}");
+    assert!(text.contains("--origin 'https://evil.example'"), "{text}");
     let refused = site.log().matches("refused").count();
     assert_eq!(refused, 1, "{}", site.log());
-    assert!(site.log().contains("--origin https://evil.example"), "{}", site.log());
+    assert!(site.log().contains("--origin 'https://evil.example'"), "{}", site.log());
     // The health check finds that the server has gone.
     let server = site.server.take().expect("the server");
     server.signal(Signal::TERM);
@@ -288,7 +291,7 @@ fn says_what_to_do_where_nginx_changes_the_host() {
     {
         let site = Site::start(Kind::Nginx, "host", &[], |text| text.replace("$http_host", host));
         let (head, text) = answer(&mut site.upgrade(&site.url()));
-        let flag = format!("--origin {}", site.url());
+        let flag = format!("--origin '{}'", site.url());
         assert!(head.starts_with("HTTP/1.1 403 "), "{host}: {head}");
         assert!(text.contains(says) && text.contains(&flag), "{host}: {text}");
         assert!(site.log().contains(says) && site.log().contains(&flag), "{host}: {}", site.log());
@@ -297,7 +300,9 @@ fn says_what_to_do_where_nginx_changes_the_host() {
     let site = Site::start(Kind::Nginx, "upgrade", &[], without_upgrade);
     let (_, text) = answer(&mut site.upgrade(&site.url()));
     assert!(text.contains("has to forward Upgrade and Connection"), "{text}");
-    let old = Site::start(Kind::Nginx, "old", &[], |text| text.replace("proxy_http_version 1.1;", ""));
+    let old = Site::start(Kind::Nginx, "old", &[], |text| {
+        text.replace("proxy_http_version 1.1;", "proxy_http_version 1.0;")
+    });
     let (_, text) = answer(&mut old.upgrade(&old.url()));
     assert!(text.contains("proxy_http_version 1.1"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What each end of a TLS connection brings along.
+//! Settings of each end of a TLS connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +10,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    ServerConfig, SignatureScheme, SupportedCipherSuite,
+    AlertDescription, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme, SupportedCipherSuite,
 };
 
-/// Which connections of a worker are TLS, and how.
+use super::error::webpki_error;
+
+/// TLS of a worker's connections.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// Of each listener, in the order of [`Config::listeners`](crate::Config::listeners); what is not there is plain.
+    /// The server's side of each listener, in the order of
+    /// [`Config::listeners`](crate::Config::listeners). Listeners without one are plain.
     pub listeners: Vec<Option<Arc<ServerConfig>>>,
-    /// What connections made by [`Worker::connect`](crate::Worker::connect) trust; `None`: they are plain.
+    /// The client's side of connections made by [`Worker::connect`](crate::Worker::connect);
+    /// `None`: they are plain.
     pub connects: Option<TlsClient>,
     /// The answer to a client that does not speak TLS, sent as it is before the connection is closed.
     pub answer_to_plain: Vec<u8>,
@@ -46,7 +50,8 @@ impl TlsClient {
         Ok(Self { config: config(trust, certificate.clone())?, server, certificate })
     }
 
-    /// Returns true where `alert` is the answer of a server that has asked for a client certificate and got none.
+    /// Returns true where `alert` is the answer of a server that has asked for a client certificate
+    /// and got none.
     pub(super) fn misses_certificate(&self, alert: AlertDescription) -> bool {
         // Before TLS 1.3 there is no alert of its own, and servers choose among these.
         alert == AlertDescription::CertificateRequired
@@ -62,15 +67,16 @@ impl TlsClient {
     }
 }
 
-/// Whose certificates a client takes.
+/// Certificates that a client accepts.
 #[derive(Debug)]
 pub enum Trust {
-    /// Those that lead to one of these.
+    /// Certificates that lead to one of these authorities.
     Roots(RootCertStore),
-    /// Those that lead to one of these, and these themselves: a self-signed certificate is often an authority's
-    /// (CA:TRUE) as well.
+    /// Certificates that lead to one of these, and these themselves: a self-signed certificate is
+    /// often an authority's (CA:TRUE) as well.
     Certificates(Vec<CertificateDer<'static>>),
-    /// Anybody's, of whatever kind. What is sent is still encrypted, but nobody knows to whom.
+    /// All certificates, of whatever kind. The traffic is still encrypted, but nobody knows for
+    /// whom.
     Anybody,
 }
 
@@ -99,8 +105,8 @@ pub fn server_config(
 ///
 /// # Errors
 ///
-/// When one of [`Trust::Certificates`] cannot be an authority's, or there is none, or when the library's own settings do
-/// not go together.
+/// When one of [`Trust::Certificates`] cannot be an authority's, or there is none, or when the
+/// library's own settings do not go together.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     config(trust, Arc::default())
 }
@@ -131,7 +137,8 @@ fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
     provider
 }
 
-/// Answers a server's request for a client certificate: there is none. It notes that one was asked for.
+/// Answers a server's request for a client certificate: there is none. It notes that one was asked
+/// for.
 #[derive(Debug, Default)]
 struct NoClientCertificate {
     is_wanted: AtomicBool,
@@ -148,7 +155,7 @@ impl ResolvesClientCert for NoClientCertificate {
     }
 }
 
-/// Takes the certificates that lead to one of those given, and those given themselves.
+/// Accepts the given certificates, and certificates that lead to one of them.
 #[derive(Debug)]
 struct AcceptGivenCertificates {
     given: Vec<CertificateDer<'static>>,
@@ -164,12 +171,6 @@ impl AcceptGivenCertificates {
     }
 }
 
-/// Returns true where a certificate was rejected for nothing but being an authority's. The library checks how long it
-/// is valid before that.
-fn is_only_an_authority(error: &CertificateError) -> bool {
-    format!("{error:?}").contains("CaUsedAsEndEntity")
-}
-
 impl ServerCertVerifier for AcceptGivenCertificates {
     fn verify_server_cert(
         &self,
@@ -180,8 +181,11 @@ impl ServerCertVerifier for AcceptGivenCertificates {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.chains.verify_server_cert(certificate, intermediates, server, ocsp, now) {
+            // It was rejected for nothing but being an authority's: the library checks how long it
+            // is valid before that.
             Err(Error::InvalidCertificate(error))
-                if is_only_an_authority(&error) && self.given.iter().any(|given| given == certificate) =>
+                if webpki_error(&error) == Some(&webpki::Error::CaUsedAsEndEntity)
+                    && self.given.iter().any(|given| given == certificate) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, server)?;
                 Ok(ServerCertVerified::assertion())
@@ -221,9 +225,10 @@ const UNVERIFIED_SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_SHA1_Legacy,
 ];
 
-/// Takes every certificate. The handshake's signatures are not verified either: a certificate of another version, or
-/// with a key that is too short or of another kind, could not be read. Whoever wants to be taken for the server makes a
-/// certificate of its own, so that its signature proves nothing.
+/// Accepts every certificate. The handshake's signatures are not verified either: a certificate of
+/// another version, or with a key that is too short or of another kind, could not be read. Whoever
+/// wants to be taken for the server makes a certificate of its own, so that its signature proves
+/// nothing.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Vec<SignatureScheme>);
 
@@ -265,6 +270,26 @@ impl ServerCertVerifier for AcceptAnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The library that rustls was built with has to be the one whose errors are read here.
+    #[test]
+    fn only_a_given_authority_is_accepted_as_a_server() {
+        let authority = || {
+            let mut params = rcgen::CertificateParams::new(vec!["h".to_owned()]).expect("a name");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let key = rcgen::KeyPair::generate().expect("a key");
+            params.self_signed(&key).expect("a certificate").der().clone()
+        };
+        let (given, other) = (authority(), authority());
+        let verifier = AcceptGivenCertificates::new(vec![given.clone()], Arc::new(ring::default_provider()))
+            .expect("one");
+        let verify = |certificate: &CertificateDer<'_>, name: &'static str| {
+            let server = ServerName::try_from(name).expect("a name");
+            verifier.verify_server_cert(certificate, &[], &server, &[], UnixTime::now()).map(|_| ())
+        };
+        assert_eq!(verify(&given, "h"), Ok(()));
+        assert!(verify(&given, "i").is_err() && verify(&other, "h").is_err());
+    }
 
     #[test]
     fn the_fastest_suite_of_each_version_comes_first() {

@@ -1,6 +1,8 @@
-//! What can be wrong with a TLS connection.
+//! Faults of a TLS connection.
 
-/// Why a connection ended that was to be secured, or was.
+use rustls::{CertificateError, OtherError};
+
+/// Reason why a connection ended that was to be secured, or was.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum TlsError {
     /// The first bytes are not those of a TLS record.
@@ -21,4 +23,43 @@ pub enum TlsError {
     /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
     #[error("TLS: {0}")]
     Protocol(#[from] rustls::Error),
+}
+
+/// Returns the error of the library below rustls that checks certificates, where rustls has none of
+/// its own.
+#[must_use]
+pub fn webpki_error(error: &CertificateError) -> Option<&webpki::Error> {
+    match error {
+        CertificateError::Other(OtherError(source)) => source.downcast_ref(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Error of another kind that reads like one of the library's.
+    #[derive(Debug)]
+    struct CaUsedAsEndEntity;
+
+    impl fmt::Display for CaUsedAsEndEntity {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("CaUsedAsEndEntity")
+        }
+    }
+
+    impl std::error::Error for CaUsedAsEndEntity {}
+
+    #[test]
+    fn a_certificate_error_is_known_by_its_type() {
+        let library = OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity));
+        assert_eq!(webpki_error(&CertificateError::Other(library)), Some(&webpki::Error::CaUsedAsEndEntity));
+        let look_alike = OtherError(Arc::new(CaUsedAsEndEntity));
+        assert_eq!(webpki_error(&CertificateError::Other(look_alike)), None);
+        assert_eq!(webpki_error(&CertificateError::Expired), None);
+    }
 }

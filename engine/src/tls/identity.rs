@@ -1,4 +1,5 @@
-//! Certificate chain and private key from two PEM files, and what to do about files that hold something else.
+//! Certificate chain and private key from two PEM files, and the remedy for files that hold
+//! something else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub enum IdentityError {
         path: PathBuf,
         /// The file's content.
         found: String,
-        /// What to do about it, with a command where one helps.
+        /// The remedy, with a command where one helps.
         remedy: String,
     },
     /// Each file holds what the other should.
@@ -74,12 +75,13 @@ pub enum IdentityError {
         key_flag: &'static str,
         /// The key's file.
         key: PathBuf,
-        /// What to do about it.
+        /// The remedy.
         remedy: String,
     },
 }
 
-/// Reads a certificate chain and its private key from PEM files, and checks that they can be used together.
+/// Reads a certificate chain and its private key from PEM files, and checks that they can be used
+/// together.
 ///
 /// # Errors
 ///
@@ -156,8 +158,8 @@ fn pair_remedy(
     match (1..chain.len()).find(is_of) {
         Some(n) => format!("it belongs to certificate {} of that file, which has to come first", n + 1),
         None => format!(
-            "give the two that were made together, the certificate of this end first in its file; `openssl x509 -in {} \
-             -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",
+            "give the two that were made together, the certificate of this end first in its file; `openssl \
+             x509 -in {} -noout -pubkey` and `openssl pkey -in {} -pubout` print the same for a pair",
             key_file::quoted(certificate_path),
             key_file::quoted(key_path)
         ),

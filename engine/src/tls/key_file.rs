@@ -5,7 +5,9 @@ use std::path::Path;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{CertificateError, Error};
 
-/// Content of an unusable file, and what to do about it.
+use super::der::{Der, Kind};
+
+/// Content of an unusable file, and the remedy.
 #[derive(Debug)]
 pub(super) struct Diagnosis {
     pub(super) found: String,
@@ -35,8 +37,6 @@ pub(super) fn quoted(path: &Path) -> String {
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | '@' | ',' | ':');
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
-
-// ---- PEM
 
 /// Label of each PEM section.
 fn labels(bytes: &[u8]) -> Vec<String> {
@@ -104,8 +104,8 @@ pub(super) fn no_private_key(bytes: &[u8], path: &Path) -> Diagnosis {
         Some(Der::Key) => diagnosis("a private key in DER", convert("openssl pkey -inform DER")),
         Some(Der::EncryptedKey) => {
             let remedy = format!(
-                "decrypt and convert it with `openssl pkcs8 -inform DER -in {file} -out key.pem`, which asks for its \
-                 password"
+                "decrypt and convert it with `openssl pkcs8 -inform DER -in {file} -out key.pem`, which asks \
+                 for its password"
             );
             diagnosis("an encrypted private key in DER", remedy)
         }
@@ -191,8 +191,8 @@ pub(super) fn no_certificate(bytes: &[u8], path: &Path) -> Diagnosis {
 /// Remedy for a certificate that cannot be read or has an old version.
 pub(super) fn unusable_certificate(error: &CertificateError, key: &Path) -> Diagnosis {
     let remedy = format!(
-        "a certificate of X.509 version 3 is needed, as `openssl req -x509 -key {} -subj /CN=localhost -addext \
-         subjectAltName=DNS:localhost -out certificate.pem` makes one",
+        "a certificate of X.509 version 3 is needed, as `openssl req -x509 -key {} -subj /CN=localhost \
+         -addext subjectAltName=DNS:localhost -out certificate.pem` makes one",
         quoted(key)
     );
     diagnosis(format!("a certificate that cannot be used ({error})"), remedy)
@@ -205,15 +205,16 @@ pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) 
         Kind::ExplicitCurve => diagnosis(
             "a key that spells its curve out in place of naming it",
             format!(
-                "name the curve with `openssl pkey -in {file} -ec_param_enc named_curve -out key.pem`, and create the \
-                 certificate anew"
+                "name the curve with `openssl pkey -in {file} -ec_param_enc named_curve -out key.pem`, and \
+                 create the certificate anew"
             ),
         ),
         Kind::Unsupported(found) => diagnosis(found, no_conversion()),
         Kind::Supported(kind) => diagnosis(
             format!("{kind} that cannot be used ({error})"),
             format!(
-                "`openssl pkey -in {file} -noout -check` checks it, and `openssl pkey -in {file} -out key.pem` writes it anew"
+                "`openssl pkey -in {file} -noout -check` checks it, and `openssl pkey -in {file} -out \
+                 key.pem` writes it anew"
             ),
         ),
         Kind::Unknown => diagnosis(
@@ -223,191 +224,82 @@ pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) 
     }
 }
 
-// ---- DER
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const CONTEXT_0: u8 = 0xA0;
-
-/// Takes one element off the front: its tag and its content. An indefinite length, as some PKCS #12 files
-/// have, reaches to the end.
-fn take<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
-    let (&[tag, first], rest) = bytes.split_first_chunk()?;
-    let (length, rest) = match first {
-        0x80 => (rest.len(), rest),
-        0..=0x7F => (usize::from(first), rest),
-        _ => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7F))?;
-            let digits = digits.iter().try_fold(0usize, |length, &byte| {
-                length.checked_mul(256).map(|length| length | usize::from(byte))
-            });
-            (digits?, rest)
-        }
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    *bytes = rest;
-    Some((tag, content))
-}
-
-fn take_tagged<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
-    take(bytes).filter(|(found, _)| *found == tag).map(|(_, content)| content)
-}
-
-/// Content of a binary file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Der {
-    Key,
-    EncryptedKey,
-    DsaKey,
-    PublicKey,
-    Certificate,
-    Request,
-    Pkcs7,
-    Pkcs12,
-}
-
-impl Der {
-    /// Tells the structures apart by their first elements.
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let mut file = bytes;
-        let mut body = take_tagged(&mut file, SEQUENCE)?;
-        match (take(&mut body)?, take(&mut body)) {
-            // RFC 7292 4.
-            ((INTEGER, [3]), Some((SEQUENCE, _))) => Some(Self::Pkcs12),
-            // RFC 5958 2 and RFC 5915 3.
-            ((INTEGER, [0 | 1]), Some((SEQUENCE | OCTET_STRING, _))) => Some(Self::Key),
-            // RFC 8017 A.1.2 has eight numbers after the version, a DSA key five.
-            ((INTEGER, [0]), Some((INTEGER, _))) => {
-                let more = std::iter::from_fn(|| take_tagged(&mut body, INTEGER)).count();
-                Some(if more == 4 { Self::DsaKey } else { Self::Key })
-            }
-            ((OBJECT, _), _) => Some(Self::Pkcs7),
-            ((SEQUENCE, mut inner), Some((second, _))) => match (take(&mut inner)?, second) {
-                ((OBJECT, _), OCTET_STRING) => Some(Self::EncryptedKey),
-                ((OBJECT, _), BIT_STRING) => Some(Self::PublicKey),
-                ((CONTEXT_0, _), _) => Some(Self::Certificate),
-                // A subject follows the version of a request (RFC 2986 4.1), an algorithm the number of a certificate.
-                ((INTEGER, _), _) => {
-                    let subject = take_tagged(&mut inner, SEQUENCE)?;
-                    let is_request = subject.first().is_none_or(|&tag| tag == SET);
-                    Some(if is_request { Self::Request } else { Self::Certificate })
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
-/// Kind of a private key, for messages.
-#[derive(Debug)]
-enum Kind {
-    /// The library supports keys of this kind, so this one is damaged or incomplete.
-    Supported(&'static str),
-    /// No support.
-    Unsupported(String),
-    /// The parameters of its curve in place of the curve's name.
-    ExplicitCurve,
-    Unknown,
-}
-
-/// Algorithms of keys that are not supported, by the DER of their object identifiers.
-const UNSUPPORTED: &[(&[u8], &str)] = &[
-    (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A], "an RSA key for PSS signatures alone"),
-    (&[0x2A, 0x86, 0x48, 0xCE, 0x38, 0x04, 0x01], "a DSA key"),
-    (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x03, 0x01], "a Diffie-Hellman key"),
-    (&[0x2B, 0x65, 0x6E], "an X25519 key, which cannot sign"),
-    (&[0x2B, 0x65, 0x6F], "an X448 key, which cannot sign"),
-    (&[0x2B, 0x65, 0x71], "an Ed448 key"),
-];
-
-const RSA: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01];
-const EC: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01];
-const ED25519: &[u8] = &[0x2B, 0x65, 0x70];
-const P256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
-const P384: &[u8] = &[0x2B, 0x81, 0x04, 0x00, 0x22];
-
-/// Names of curves that are not supported.
-const CURVES: &[(&[u8], &str)] = &[
-    (&[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x01], "prime192v1 (P-192)"),
-    (&[0x2B, 0x81, 0x04, 0x00, 0x21], "secp224r1 (P-224)"),
-    (&[0x2B, 0x81, 0x04, 0x00, 0x23], "secp521r1 (P-521)"),
-    (&[0x2B, 0x81, 0x04, 0x00, 0x0A], "secp256k1"),
-    (&[0x2B, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x07], "brainpoolP256r1"),
-    (&[0x2B, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x0B], "brainpoolP384r1"),
-    (&[0x2B, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x0D], "brainpoolP512r1"),
-    (&[0x2A, 0x81, 0x1C, 0xCF, 0x55, 0x01, 0x82, 0x2D], "SM2"),
-];
-
-impl Kind {
-    fn of(key: &PrivateKeyDer<'_>) -> Self {
-        let kind = match key {
-            PrivateKeyDer::Pkcs1(key) => Self::of_rsa(key.secret_pkcs1_der()),
-            PrivateKeyDer::Sec1(key) => Self::of_sec1(key.secret_sec1_der()),
-            PrivateKeyDer::Pkcs8(key) => Self::of_pkcs8(key.secret_pkcs8_der()),
-            _ => None,
-        };
-        kind.unwrap_or(Self::Unknown)
+    fn pem(label: &str) -> Vec<u8> {
+        format!("text before it\n-----BEGIN {label}-----\r\nAAAA\n-----END {label}-----\n").into_bytes()
     }
 
-    fn of_pkcs8(mut der: &[u8]) -> Option<Self> {
-        let mut body = take_tagged(&mut der, SEQUENCE)?;
-        take_tagged(&mut body, INTEGER)?;
-        let mut algorithm = take_tagged(&mut body, SEQUENCE)?;
-        let name = take_tagged(&mut algorithm, OBJECT)?;
-        match name {
-            RSA => Self::of_rsa(take_tagged(&mut body, OCTET_STRING)?),
-            EC => Some(Self::of_curve(take(&mut algorithm)?)),
-            ED25519 => Some(Self::Supported("an Ed25519 key")),
-            _ => {
-                let (_, text) = UNSUPPORTED.iter().find(|(known, _)| *known == name)?;
-                Some(Self::Unsupported((*text).to_owned()))
-            }
+    #[test]
+    fn sections_of_other_kinds_are_named_in_place_of_a_key() {
+        for (label, found, remedy) in [
+            ("ENCRYPTED PRIVATE KEY", "an encrypted private key", "`openssl pkey -in k.pem"),
+            ("DSA PRIVATE KEY", "a DSA key", "genpkey"),
+            ("OPENSSH PRIVATE KEY", "a key in the format of OpenSSH", "genpkey"),
+            ("PRIVATE KEY", "a damaged private key in PEM", "`openssl pkey -in k.pem -noout`"),
+            ("EC PRIVATE KEY", "a damaged private key in PEM", "every line"),
+            ("CERTIFICATE", "a certificate and no private key", "belongs to it"),
+            ("NEW CERTIFICATE REQUEST", "a certificate request and no private key", "belongs to it"),
+            ("RSA PUBLIC KEY", "a public key alone", "belongs to it"),
+            ("EC PARAMETERS", "parameters alone and no private key", "genpkey"),
+            ("X509 CRL", "`X509 CRL` and no private key", "genpkey"),
+        ] {
+            let Diagnosis { found: said, remedy: to_do } = no_private_key(&pem(label), Path::new("k.pem"));
+            assert_eq!(said, found);
+            assert!(to_do.contains(remedy), "{label}: {to_do}");
+        }
+        let legacy = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n";
+        assert_eq!(no_private_key(legacy, Path::new("k.pem")).found, "an encrypted private key");
+    }
+
+    #[test]
+    fn sections_of_other_kinds_are_named_in_place_of_a_certificate() {
+        for (label, found, remedy) in [
+            ("CERTIFICATE", "a damaged certificate in PEM", "`openssl x509 -in c.pem -noout`"),
+            ("TRUSTED CERTIFICATE", "a certificate in a form of openssl's own", "`openssl x509 -in c.pem"),
+            ("CERTIFICATE REQUEST", "a certificate request, which nobody has signed", "sign it"),
+            ("PKCS7", "certificates in PKCS #7", "`openssl pkcs7 -print_certs -in c.pem"),
+            ("PRIVATE KEY", "a private key and no certificate", "belongs to it"),
+            ("PUBLIC KEY", "a public key and no certificate", "belongs to it"),
+            ("X509 CRL", "`X509 CRL` and no certificate", "BEGIN CERTIFICATE"),
+        ] {
+            let Diagnosis { found: said, remedy: to_do } = no_certificate(&pem(label), Path::new("c.pem"));
+            assert_eq!(said, found);
+            assert!(to_do.contains(remedy), "{label}: {to_do}");
         }
     }
 
-    fn of_sec1(mut der: &[u8]) -> Option<Self> {
-        let mut body = take_tagged(&mut der, SEQUENCE)?;
-        take_tagged(&mut body, INTEGER)?;
-        take_tagged(&mut body, OCTET_STRING)?;
-        let mut parameters = take_tagged(&mut body, CONTEXT_0)?;
-        Some(Self::of_curve(take(&mut parameters)?))
+    #[test]
+    fn binary_files_come_with_the_command_that_converts_them() {
+        let path = Path::new("it's a.der");
+        let key = no_private_key(include_bytes!("fixtures/pkcs8-p256.der"), path);
+        assert_eq!(key.found, "a private key in DER");
+        let command = r"`openssl pkey -inform DER -in 'it'\''s a.der' -out key.pem`";
+        assert!(key.remedy.contains(command), "{}", key.remedy);
+        let container = no_private_key(include_bytes!("fixtures/pkcs12.der"), path);
+        assert_eq!(container.found, "a PKCS #12 container");
+        let certificate = no_certificate(include_bytes!("fixtures/certificate.der"), path);
+        assert_eq!(certificate.found, "a certificate in DER");
+        let exchanged = no_certificate(include_bytes!("fixtures/pkcs8-p256.der"), path);
+        assert_eq!(exchanged.found, "a private key in DER and no certificate");
     }
 
-    fn of_curve((tag, content): (u8, &[u8])) -> Self {
-        match (tag, content) {
-            (SEQUENCE, _) => Self::ExplicitCurve,
-            (OBJECT, P256 | P384) => Self::Supported("an ECDSA key"),
-            (_, name) => {
-                let known = CURVES.iter().find(|(known, _)| *known == name);
-                let name = known.map_or("another curve than P-256 and P-384", |(_, name)| name);
-                Self::Unsupported(format!("an ECDSA key on {name}"))
-            }
-        }
+    #[test]
+    fn text_without_a_section_is_told_from_nothing() {
+        let found = |bytes: &[u8]| no_private_key(bytes, Path::new("k")).found;
+        assert_eq!(found(b""), "nothing");
+        assert_eq!(found(b"hello\n"), "neither PEM nor DER");
+        let indented = "PEM whose lines begin with something else";
+        assert_eq!(found(b"  -----BEGIN PRIVATE KEY-----\n"), indented);
+        let wide: Vec<u8> = "-----BEGIN PRIVATE KEY-----".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(found(&wide), indented);
     }
 
-    /// RFC 8017 A.1.2. The library signs with 2048 to 4096 bits, and with exponents from 65537.
-    fn of_rsa(mut der: &[u8]) -> Option<Self> {
-        let mut body = take_tagged(&mut der, SEQUENCE)?;
-        take_tagged(&mut body, INTEGER)?;
-        let bits = bits(take_tagged(&mut body, INTEGER)?);
-        let exponent_bits = self::bits(take_tagged(&mut body, INTEGER)?);
-        Some(if !(2048..=4096).contains(&bits) {
-            Self::Unsupported(format!("an RSA key of {bits} bits, and 2048 to 4096 are supported"))
-        } else if !(17..=33).contains(&exponent_bits) {
-            Self::Unsupported("an RSA key with a public exponent other than 65537".to_owned())
-        } else {
-            Self::Supported("an RSA key")
-        })
+    #[test]
+    fn a_label_from_a_file_is_escaped_and_cut() {
+        let said = no_certificate(&pem(&format!("\u{1b}[31m{}", "A".repeat(1000))), Path::new("c")).found;
+        assert!(said.starts_with("`\\u{1b}[31mAAA") && said.len() < 80, "{said}");
     }
-}
-
-/// Length of a positive number without leading zeros.
-fn bits(number: &[u8]) -> usize {
-    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-    number[zeros..].first().map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
 }

@@ -13,6 +13,7 @@
 //! Connections of plain listeners pass through with one branch to a call.
 
 mod config;
+mod der;
 mod error;
 mod identity;
 mod key_file;
@@ -26,7 +27,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
 pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
-pub use error::TlsError;
+pub use error::{TlsError, webpki_error};
 pub use identity::{IdentityError, NamedFile, read_identity};
 
 use self::session::{Held, Session, Side, Stage};

@@ -142,7 +142,11 @@ fn setup_error(source: io::Error, sq_entries: u32, cq_entries: u32) -> EngineErr
         }
         Some(libc::EMFILE) => {
             let limit = limit(Resource::Nofile);
-            EngineError::Descriptors { wanted: limit.saturating_add(16), what: "a runtime", limit }
+            EngineError::Descriptors {
+                wanted: limit.saturating_add(16),
+                what: "the tokio-uring runtime",
+                limit,
+            }
         }
         // The raw engine's probe knows what stands behind a refusal.
         _ => match crate::uring::probe() {

@@ -78,7 +78,7 @@ impl KernelRing {
             match source.raw_os_error() {
                 Some(libc::EMFILE) => EngineError::Descriptors {
                     wanted: u64::from(wanted),
-                    what: "connections of a worker",
+                    what: "the table of a worker's connections",
                     limit: setup::file_limit(),
                 },
                 _ => refused("table of direct descriptors")(source),

@@ -100,7 +100,8 @@ pub(super) fn explain(source: io::Error) -> EngineError {
             None => EngineError::Refused { call: "io_uring_setup", source },
         },
         Some(libc::EMFILE | libc::ENFILE) => {
-            EngineError::Descriptors { wanted: 1, what: "io_uring instance", limit: file_limit() }
+            let limit = file_limit();
+            EngineError::Descriptors { wanted: limit.saturating_add(16), what: "an io_uring instance", limit }
         }
         Some(libc::EINVAL) => too_old().unwrap_or(EngineError::System { what: "io_uring_setup", source }),
         _ => EngineError::System { what: "io_uring_setup", source },

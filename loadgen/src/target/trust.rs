@@ -1,4 +1,4 @@
-//! Whose certificates a client of wss:// takes, and what to do about one that it does not take.
+//! Certificates that a client of wss:// accepts, and the remedy for one that it rejects.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,31 @@ use std::time::Duration;
 use engine::rustls::pki_types::pem::{self, PemObject};
 use engine::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use engine::rustls::{CertificateError, Error, InvalidMessage, RootCertStore};
-use engine::tls::{self, TlsClient, TlsError, TlsSettings};
+use engine::tls::{self, TlsClient, TlsError, TlsSettings, webpki_error};
+use engine::webpki;
 use thiserror::Error;
 
-/// Whose certificates are taken.
+/// Certificates that a client accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Those of the authorities that this system knows.
+    /// Certificates of the authorities that this system knows.
     #[default]
     System,
-    /// Those of the authorities in this file, PEM, and those in it themselves, and no others.
+    /// Certificates in this PEM file, and certificates of authorities in it, and no others.
     Authorities(PathBuf),
-    /// Anybody's.
+    /// All certificates.
     Anybody,
 }
 
-/// Why nobody can be trusted.
+/// An error because of which nobody can be trusted.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// The file cannot be read.
-    #[error("cannot read {} of --ca: {source}", path.display())]
+    #[error("cannot read {} of --ca ({source}): give a file that this user may read", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The file has no certificate that could be an authority's.
@@ -43,7 +44,7 @@ pub enum TrustError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The file's fault.
         cause: String,
     },
     /// The system has no authorities.
@@ -55,7 +56,7 @@ pub enum TrustError {
     #[error("`{0}` is no name that a certificate could bear: wss:// needs a host name or an address")]
     Name(String),
     /// The library's own settings do not go together.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS ({0}): this is a fault of this program, use ws:// until it is fixed")]
     Library(#[from] Error),
 }
 
@@ -121,15 +122,15 @@ fn unusable(path: &Path, cause: String) -> TrustError {
     TrustError::Content { path: path.to_owned(), cause }
 }
 
-/// Why TLS failed and, where there is one, what to do about it.
+/// Returns the reason why TLS failed and, where there is one, the remedy.
 pub(crate) fn explain(error: &TlsError) -> String {
     match error {
         TlsError::NotTls => {
             "the server does not speak TLS at this port: use ws://, or its port for wss://".to_owned()
         }
         TlsError::CertificateWanted => {
-            "the server wants a client certificate, and this generator has none to show: there is no flag for one. Use a \
-             port or a server setting that asks for none"
+            "the server wants a client certificate, and this generator has none to show: there is no flag \
+             for one. Use a port or a server setting that asks for none"
                 .to_owned()
         }
         TlsError::Unfinished => "the server closed the connection in the TLS handshake".to_owned(),
@@ -151,8 +152,8 @@ fn untrusted(error: &CertificateError) -> String {
         NotValidYetContext, UnknownIssuer,
     };
     let cause = match error {
-        // A bad signature: it names an authority that is known here, and whose key did not sign it. Two that were made by the
-        // same program often bear the same name.
+        // A bad signature: it names an authority that is known here, and whose key did not sign it.
+        // Two authorities that were made by the same program often bear the same name.
         UnknownIssuer | BadSignature => {
             return "the server's certificate was not issued by an authority known here: give the authority's with \
                     --ca FILE, or take anybody's with --insecure"
@@ -160,8 +161,8 @@ fn untrusted(error: &CertificateError) -> String {
         }
         NotValidForNameContext { presented, .. } => {
             if presented.is_empty() {
-                return "the server's certificate names no host: make it with one (`openssl req -x509 ... -addext \
-                        subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
+                return "the server's certificate names no host: make it with one (`openssl req -x509 ... \
+                        -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
                     .to_owned();
             }
             return format!(
@@ -176,14 +177,15 @@ fn untrusted(error: &CertificateError) -> String {
         NotValidYetContext { time, not_before } => format!("is valid only in {}", days(*time, *not_before)),
         NotValidYet => "is not valid yet".to_owned(),
         // What `openssl req -x509` makes when it is not told otherwise.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            return "the server's certificate is an authority's (CA:TRUE), which is a server's only where it is known \
-                    itself: give that certificate with --ca FILE, or take any with --insecure"
+        other if webpki_error(other) == Some(&webpki::Error::CaUsedAsEndEntity) => {
+            return "the server's certificate is an authority's (CA:TRUE), which is a server's only where it \
+                    is known itself: give that certificate with --ca FILE, or take any with --insecure"
                 .to_owned();
         }
-        other if format!("{other:?}").contains("UnsupportedCertVersion") => {
-            return "the server's certificate is older than X.509 version 3 and names no host: make one that does (`openssl \
-                    req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
+        other if webpki_error(other) == Some(&webpki::Error::UnsupportedCertVersion) => {
+            return "the server's certificate is older than X.509 version 3 and names no host: make one that \
+                    does (`openssl req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take \
+                    any with --insecure"
                 .to_owned();
         }
         other => {
@@ -195,7 +197,7 @@ fn untrusted(error: &CertificateError) -> String {
     )
 }
 
-/// From one to the other, coarsely.
+/// Returns the time between the two, in whole days where it is more than one.
 fn days(from: UnixTime, to: UnixTime) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = to.as_secs().saturating_sub(from.as_secs());
@@ -203,7 +205,8 @@ fn days(from: UnixTime, to: UnixTime) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// A blocking TLS client over `stream` that trusts anybody: to see whether somebody is there.
+/// Returns a blocking TLS client over `stream` that trusts anybody: to see whether somebody is
+/// there.
 pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,

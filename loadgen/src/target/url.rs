@@ -5,8 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
-use rustix::net::netdevice::{index_to_name, name_to_index};
-use rustix::net::{AddressFamily, SocketType};
+use engine::socket;
 use thiserror::Error;
 
 use crate::load::Transport;
@@ -17,12 +16,12 @@ pub const PORT_PLACEHOLDER: &str = "{port}";
 /// A URL that this generator can drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// What is spoken.
+    /// Protocol on the connections.
     pub transport: Transport,
     /// Host name or address, an IPv6 address without its brackets and its zone.
     pub host: String,
-    /// Zone of an IPv6 address (RFC 6874): name or number of the interface that leads there. Only this machine needs
-    /// it, so no request has it.
+    /// Zone of an IPv6 address, as it was written behind the `%`: the interface that leads there
+    /// (see [`socket::interface_index`]). Only this machine needs it, so no request has it.
     pub zone: Option<String>,
     /// The port.
     pub port: Port,
@@ -39,43 +38,44 @@ pub enum Port {
     Chosen,
 }
 
-/// Why a text is no such URL.
+/// A text that is not a valid [`Url`].
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
     /// None of the schemes.
-    #[error("`{text}` is no WebSocket URL: {}", scheme_hint(.text))]
+    #[error("`{text}` is not a valid URL: expected ws://, wss:// or tcp://{}", scheme_hint(.text))]
     Scheme {
         /// The text.
         text: String,
     },
     /// Nothing between the slashes.
-    #[error("no host in `{0}`")]
+    #[error("`{0}` is not a valid URL: it has no host, expected one as in ws://127.0.0.1:9001/")]
     NoHost(String),
-    /// The port is no number of a port.
-    #[error("`{0}` is no port: 1 to 65535, or {PORT_PLACEHOLDER} together with --spawn")]
+    /// The port is not a port's number.
+    #[error("`{0}` is not a valid port: expected 1 to 65535, or {PORT_PLACEHOLDER} together with --spawn")]
     Port(String),
     /// A raw TCP service has no default port.
-    #[error("tcp:// needs a port: tcp://{0}:PORT")]
+    #[error("`tcp://{0}` is not a valid URL: raw TCP has no default port, expected tcp://{0}:PORT")]
     NoPort(String),
     /// Raw TCP has no request that a path could stand in.
-    #[error("tcp:// takes no path: `{0}`")]
+    #[error("`{0}` is not a valid URL: raw TCP has no paths, expected tcp://HOST:PORT")]
     Path(String),
     /// A user name before the host.
-    #[error("user information before the host is not supported: `{0}`")]
+    #[error("`{0}` is not a valid URL: user information is not supported, leave out the part up to the @")]
     UserInfo(String),
     /// RFC 6455 3: a fragment must not be used.
-    #[error("a WebSocket URL has no fragment (`#`): `{0}`")]
+    #[error("`{0}` is not a valid URL: WebSocket has no fragments, leave out the part from the # on")]
     Fragment(String),
     /// Brackets without an IPv6 address in them.
-    #[error("`[{0}]` is no IPv6 address")]
+    #[error("`[{0}]` is not a valid host: expected an IPv6 address in the brackets, as in [::1]")]
     Ipv6(String),
     /// A link-local address exists on every link.
     #[error(
-        "`[{0}]` is link-local and needs the interface that leads there, as in [{0}%25eth0] (`ip link` lists them)"
+        "`[{0}]` is not a valid host: a link-local address needs the interface that leads there, as in \
+         [{0}%25eth0] (`ip link` lists them)"
     )]
     NoZone(String),
     /// A byte that would break the request line.
-    #[error("`{0}` has characters that must be percent-encoded")]
+    #[error("`{0}` is not a valid URL: percent-encode spaces, control characters and all that is not ASCII")]
     Character(String),
 }
 
@@ -100,20 +100,19 @@ impl Url {
         }
     }
 
-    /// The number of the zone's interface; 0 without a zone.
+    /// Returns the index of the zone's interface, 0 without a zone.
     ///
     /// # Errors
     ///
     /// Names an interface that does not exist.
     pub(crate) fn scope(&self) -> io::Result<u32> {
         let Some(zone) = &self.zone else { return Ok(0) };
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-        let index = match zone.parse() {
-            Ok(index) => index_to_name(&socket, index).map(|_| index),
-            Err(_) => name_to_index(&socket, zone),
-        };
-        index.map_err(|_| {
-            io::Error::other(format!("this machine has no network interface `{zone}` (`ip link` lists them)"))
+        socket::interface_index(zone).map_err(|error| {
+            io::Error::other(format!(
+                "the zone of `[{}%{zone}]` is no network interface of this machine ({error}): choose one of \
+                 `ip link`",
+                self.host
+            ))
         })
     }
 
@@ -146,7 +145,7 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.zone {
-            Some(zone) => write!(f, "{}://[{}%25{zone}]", self.transport.scheme(), self.host)?,
+            Some(zone) => write!(f, "{}://[{}%{zone}]", self.transport.scheme(), self.host)?,
             None => write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?,
         }
         match self.port {
@@ -199,8 +198,8 @@ impl FromStr for Url {
     }
 }
 
-/// Returns a source address with any port. One that is link-local lies on the link of the destination, which has this
-/// scope.
+/// Returns a source address with any port. One that is link-local lies on the link of the
+/// destination, which has this scope.
 pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, scope).into(),
@@ -208,19 +207,19 @@ pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     }
 }
 
-/// What to write in place of `text`, which has none of the schemes.
+/// Returns the end of the error for `text`, which has none of the schemes: the URL that was
+/// probably meant.
 fn scheme_hint(text: &str) -> String {
-    let schemes = "it begins with ws://, wss:// for TLS, or tcp:// for raw bytes";
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "" | "http" => "ws",
         "https" => "wss",
-        _ => return schemes.to_owned(),
+        _ => return String::new(),
     };
     // A path where it is missing: for the eye, a URL ends with one.
     let slash = if rest.contains(['/', '?']) { "" } else { "/" };
     let meant = format!("{scheme}://{rest}{slash}");
-    if meant.parse::<Url>().is_ok() { format!("{schemes}, as in {meant}") } else { schemes.to_owned() }
+    if meant.parse::<Url>().is_ok() { format!(", as in {meant}") } else { String::new() }
 }
 
 /// RFC 6455 3.
@@ -232,7 +231,7 @@ fn default_port(transport: Transport) -> Option<u16> {
     }
 }
 
-/// Host without brackets, its zone, and the text behind the colon.
+/// Splits into the host without brackets, its zone, and the text behind the colon.
 fn split_authority(authority: &str) -> Result<(String, Option<String>, Option<&str>), UrlError> {
     let Some(bracketed) = authority.strip_prefix('[') else {
         return Ok(match authority.split_once(':') {
@@ -242,10 +241,7 @@ fn split_authority(authority: &str) -> Result<(String, Option<String>, Option<&s
     };
     let (address, after) = bracketed.split_once(']').ok_or_else(|| UrlError::Ipv6(bracketed.to_owned()))?;
     let (host, zone) = match address.split_once('%') {
-        // The percent sign is itself encoded in a URL (RFC 6874), and typed as it is by most.
-        Some((host, zone)) => {
-            (host, Some(zone.strip_prefix("25").filter(|zone| !zone.is_empty()).unwrap_or(zone)))
-        }
+        Some((host, zone)) => (host, Some(zone)),
         None => (address, None),
     };
     let no_address = || UrlError::Ipv6(address.to_owned());
@@ -330,22 +326,22 @@ mod tests {
 
     #[test]
     fn a_zone_scopes_the_address_and_no_request() {
-        for text in ["ws://[fe80::1%25lo]:9001/a", "ws://[fe80::1%lo]:9001/a"] {
-            let read = url(text);
-            assert_eq!((read.host.as_str(), read.zone.as_deref()), ("fe80::1", Some("lo")));
-            assert_eq!(read.host_field(), "[fe80::1]:9001");
-            assert_eq!(read.to_string(), "ws://[fe80::1%25lo]:9001/a");
-            assert_eq!(url(&read.to_string()), read);
+        for zone in ["25lo", "lo", "251", "25251"] {
+            let text = format!("ws://[fe80::1%{zone}]:9001/a");
+            let read = url(&text);
+            assert_eq!((read.host.as_str(), read.zone.as_deref()), ("fe80::1", Some(zone)));
+            assert_eq!((read.host_field(), read.to_string()), ("[fe80::1]:9001".into(), text));
         }
         // The first interface of every network namespace is lo.
-        for zone in ["lo", "1"] {
-            let addresses = url(&format!("ws://[fe80::1%25{zone}]/")).resolve(7).expect("an address");
+        for zone in ["25lo", "lo", "1"] {
+            let addresses = url(&format!("ws://[fe80::1%{zone}]/")).resolve(7).expect("an address");
             let [SocketAddr::V6(address)] = addresses[..] else { panic!("{addresses:?}") };
             assert_eq!((address.scope_id(), address.port()), (1, 7));
         }
-        for zone in ["none0", "4000000000", "99999999999"] {
-            let error = url(&format!("ws://[fe80::1%25{zone}]/")).resolve(7).expect_err("no interface");
-            assert!(error.to_string().contains(&format!("`{zone}`")), "{error}");
+        for zone in ["25none0", "none0", "254000000000", "2599999999999"] {
+            let error = url(&format!("ws://[fe80::1%{zone}]/")).resolve(7).expect_err("no interface");
+            let said = error.to_string();
+            assert!(said.contains(&format!("`[fe80::1%{zone}]`")) && said.contains("`ip link`"), "{said}");
         }
         assert_eq!(error("ws://[fe80::1]/"), UrlError::NoZone("fe80::1".into()));
         assert!(error("ws://[fe80::1]/").to_string().contains("[fe80::1%25eth0]"));
@@ -372,9 +368,14 @@ mod tests {
         ] {
             assert!(error(text).to_string().ends_with(&format!("as in {meant}")), "{}", error(text));
         }
+        let said = error("localhost").to_string();
+        assert_eq!(
+            said,
+            "`localhost` is not a valid URL: expected ws://, wss:// or tcp://, as in ws://localhost/"
+        );
         for text in ["ftp://h/", "", "a b", "ws:/h", "fe80::1"] {
             let said = error(text).to_string();
-            assert!(said.contains("ws://, wss://") && !said.contains("as in"), "{said}");
+            assert!(said.ends_with("expected ws://, wss:// or tcp://"), "{said}");
         }
     }
 

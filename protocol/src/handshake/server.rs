@@ -370,12 +370,23 @@ impl Refusal {
     const METHOD_NOT_ALLOWED: Refusal =
         refusal(405, "method-not-allowed", "RFC 6455 4.1", "an opening handshake is a GET");
     const TARGET_TOO_LONG: Refusal = refusal(414, "target-too-long", "RFC 9110 15.5.15", "the request target is too long");
-    const NO_UPGRADE: Refusal = refusal(426, "no-upgrade", "RFC 6455 4.2.1", "this is a WebSocket endpoint, and the request asks for no upgrade: a proxy in between has to forward Upgrade and Connection");
+    const NO_UPGRADE: Refusal = refusal(
+        426,
+        "no-upgrade",
+        "RFC 6455 4.2.1",
+        "this is a WebSocket endpoint, and the request asks for no upgrade: a proxy in between has to \
+         forward Upgrade and Connection",
+    );
     const WEBSOCKET_VERSION: Refusal =
         refusal(426, "websocket-version", "RFC 6455 4.4", "only version 13 of the WebSocket protocol is spoken here");
     const HEAD_TOO_LONG: Refusal = refusal(431, "head-too-long", "RFC 6585 5", "the request head is too long");
     const TOO_MANY_FIELDS: Refusal = refusal(431, "too-many-fields", "RFC 6585 5", "too many header fields");
-    const VERSION_NOT_SUPPORTED: Refusal = refusal(505, "http-version", "RFC 6455 4.1", "only HTTP/1.1 is spoken here: have the client or proxy use it (nginx: proxy_http_version 1.1)");
+    const VERSION_NOT_SUPPORTED: Refusal = refusal(
+        505,
+        "http-version",
+        "RFC 6455 4.1",
+        "only HTTP/1.1 is spoken here: have the client or proxy use it (nginx: proxy_http_version 1.1)",
+    );
 }
 
 impl Refusal {
@@ -477,8 +488,8 @@ impl Refusal {
         self.response_with(self.detail)
     }
 
-    /// The HTTP answer, complete, with `detail` as its content. The caller escapes and bounds what comes from
-    /// the client.
+    /// The HTTP answer, complete, with `detail` as its content. The caller escapes and bounds what
+    /// comes from the client.
     pub fn response_with(&self, detail: &str) -> Vec<u8> {
         let content = format!("{detail}\n");
         format!(

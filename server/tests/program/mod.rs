@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
+use server::config::ListenAddress;
 
 /// Longer than anything here takes on the slowest machine: only a hang reaches it.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -95,7 +96,8 @@ impl Program {
         let url = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
         let url = url.unwrap_or_else(|| panic!("unexpected line: {line}"));
         let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
-        authority.expect("a URL").parse().expect("an address")
+        let address: ListenAddress = authority.expect("a URL").parse().expect("an address");
+        address.resolve("the line").expect("its interface")
     }
 
     /// A TCP connection that cannot hang a test.
