@@ -4,6 +4,7 @@
 //! everywhere. Whether a stream takes colour is for `anstream` to decide: a terminal that is not
 //! `dumb`, unless NO_COLOR is set; always with CLICOLOR_FORCE.
 
+use std::env;
 use std::fmt::Write as _;
 use std::io;
 
@@ -20,6 +21,15 @@ fn style(word: &str) -> Option<Style> {
         "INCONCLUSIVE" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY" | "limited" => Some(DOUBTFUL),
         "IMPROVED" | "improved" => Some(GOOD),
         _ => None,
+    }
+}
+
+/// Leaves a dumb terminal without colour, which `anstream` would give it where CI is set.
+pub(super) fn choose() {
+    let is_dumb = env::var_os("TERM").is_some_and(|name| name == "dumb");
+    let is_forced = env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    if is_dumb && !is_forced {
+        ColorChoice::Never.write_global();
     }
 }
 

@@ -169,6 +169,7 @@ const INTERRUPTED: u8 = 130;
 /// The whole program. A wrong command line ends it with 2.
 #[must_use]
 pub fn main() -> ExitCode {
+    colour::choose();
     let arguments = Arguments::try_parse()
         .unwrap_or_else(|error| foreign_flags::explain(error, std::env::args_os()).exit());
     if arguments.version {
