@@ -39,7 +39,7 @@ pub(super) struct ConformanceArguments {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     patience: Duration,
 
-    /// Print only the cases that are not OK.
+    /// Print only the cases that are neither OK nor skipped.
     #[arg(long)]
     failures: bool,
 }
@@ -54,15 +54,18 @@ impl ConformanceArguments {
             print_line(&table.text(terminal::width()))?;
         }
         print_line(&format!("\n{}: {}", self.url, summary(&results)))?;
-        let is_fine = |result: &CaseResult| matches!(result.verdict, Verdict::Ok | Verdict::Skipped);
         Ok(u8::from(!results.iter().all(is_fine)))
     }
+}
+
+fn is_fine(result: &CaseResult) -> bool {
+    matches!(result.verdict, Verdict::Ok | Verdict::Skipped)
 }
 
 fn table(results: &[CaseResult], only_failures: bool) -> TextTable {
     let header = ["id", "verdict", "seen", "expected", "sent", "section"];
     let mut table = TextTable::new(header, header.len(), [5, 4, 3]);
-    for result in results.iter().filter(|result| !only_failures || result.verdict != Verdict::Ok) {
+    for result in results.iter().filter(|result| !only_failures || !is_fine(result)) {
         let CaseResult { id, sent, expected, seen, verdict, section } = result;
         let cells = [id.as_str(), verdict.name(), seen, expected, sent, section];
         table.add_row(cells.map(str::to_owned));

@@ -44,9 +44,9 @@ impl ControlConnection {
         self.sent += 1;
         let message = format!("control {:06}", self.sent);
         self.stream.write_all(&frame(TEXT, message.as_bytes()))?;
-        let mut got = [0; 18];
+        let mut got = [0; 16];
         self.stream.read_exact(&mut got)?;
-        match got[..2] == [0x81, 16] && got[2..] == *message.as_bytes() {
+        match got[..2] == [0x81, 14] && got[2..] == *message.as_bytes() {
             true => Ok(()),
             false => Err(io::Error::other(format!("{} for {message}", got.escape_ascii()))),
         }
