@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod compare;
+pub mod conformance;
 pub mod doctor;
 pub mod duel;
 pub mod echo;

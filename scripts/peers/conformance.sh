@@ -10,7 +10,7 @@ usage: scripts/peers/conformance.sh [SERVER]...
           sockudo-b, wtx, ws, bun, websockets-py; default: all of them
 
 Installs what can be had below target/peers (crates, npm packages, a Python environment; nothing on the system is changed),
-starts each echo server on a free loopback port, runs scripts/conformance.sh against it, stops it, and prints one Markdown
+starts each echo server on a free loopback port, runs `sparring-loadgen conformance` against it, stops it, and prints one Markdown
 table: how many of the battery's cases are OK, lax, wrong, broken and skipped. What cannot be had is named as skipped. The
 full tables and what the servers say are stored in target/peers/reports; what was judged before is not judged again.
 
@@ -64,7 +64,6 @@ title() {
 
 ours_fine=yes
 scripts/bench.sh build >&2
-build_battery
 row server version OK lax wrong broken skipped
 row --- --- ---: ---: ---: ---: ---:
 for name in "${servers[@]}"; do

@@ -195,27 +195,15 @@ free_port() {
     echo "$port"
 }
 
-battery=""
-build_battery() {
-    [ -z "$battery" ] || return 0
-    progress "building the conformance battery"
-    local said
-    said=$(cargo test --locked -p sparring-server --test conformance --no-run 2>&1) || {
-        printf '%s\n' "$said" >&2
-        return 1
-    }
-    battery=$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$said")
-}
-
 # judge NAME: runs the battery against the server that `prepare` has made; sets `counts` (OK LAX WRONG BROKEN SKIPPED), to
 # nothing where that fails. What was judged before, by the same battery, is not judged again.
 judge() {
     local name=$1 key word judged=$reports/$1.counts
     counts=()
-    build_battery
     key=$({
         printf '%s\n' "$version" "${command[@]}"
-        for word in "$battery" "${command[@]}"; do
+        cat loadgen/src/conformance/*.rs
+        for word in "${command[@]}"; do
             [ ! -f "$word" ] || cat "$word"
         done
     } | sha256sum | cut -c 1-16)
@@ -229,7 +217,8 @@ judge() {
     fi
     progress "$name $version: the battery"
     # Not all OK is a finding here, no error.
-    timeout "$battery_seconds" scripts/conformance.sh "$url/" >"$reports/$name.txt" || true
+    COLUMNS=200 timeout "$battery_seconds" "$build_folder/release/sparring-loadgen" conformance "$url/" \
+        >"$reports/$name.txt" || true
     stop_server
     read -ra counts <<<"$(sed -n "s|^$url/: [0-9]* cases: ||p" "$reports/$name.txt" | tr -dc '0-9 \n')"
     if [ ${#counts[@]} -ne 5 ]; then

@@ -3,6 +3,7 @@
 mod aa;
 mod colour;
 mod compare;
+mod conformance;
 mod count;
 mod cpus;
 mod doctor;
@@ -42,6 +43,7 @@ use crate::target::spawn;
 
 use aa::AaArguments;
 use compare::CompareArguments;
+use conformance::ConformanceArguments;
 use count::CountArguments;
 use doctor::DoctorArguments;
 use duel::DuelArguments;
@@ -100,6 +102,8 @@ enum Command {
     Scenarios(ScenariosArguments),
     /// Measure our own server with a fixed set of scenarios and store the session (what scripts/bench.sh calls).
     Suite(SuiteArguments),
+    /// Run the conformance battery against any WebSocket echo server.
+    Conformance(ConformanceArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
     Echo(EchoArguments),
     /// Report everything on this machine that would invalidate a measurement, and the command that
@@ -180,6 +184,7 @@ pub fn main() -> ExitCode {
     let ended = match &arguments.command {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Scenarios(scenarios)) => scenarios.execute(),
+        Some(Command::Conformance(conformance)) => conformance.execute(),
         Some(Command::Suite(suite)) => suite.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),

@@ -93,7 +93,7 @@ pub(super) struct SuiteArguments {
     #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SIDE_BY_SIDE)]
     versions: Vec<(String, String)>,
 
-    /// Counts of scripts/conformance.sh for an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED.
+    /// Counts of `sparring-loadgen conformance` for an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED.
     /// Repeatable.
     #[arg(long, value_name = "NAME=COUNTS", value_parser = suite::counts, help_heading = SIDE_BY_SIDE)]
     conformance: Vec<(String, Conformance)>,

@@ -146,7 +146,7 @@ pub struct Arm {
     /// The version of somebody else's server, as whoever set it up tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Verdicts about the server's answers to hostile and unusual input (`scripts/conformance.sh`).
+    /// Verdicts about the server's answers to hostile and unusual input (`sparring-loadgen conformance`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformance: Option<Conformance>,
     /// Reason why it has no runs: it cannot be had, or does not echo right.

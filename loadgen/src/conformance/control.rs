@@ -6,24 +6,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::playground::Target;
-use crate::wire::{TEXT, frame, open};
+use super::servers::Target;
+use super::wire::{TEXT, frame, open};
 
-pub(crate) struct Bystander {
+pub(super) struct ControlConnection {
     stream: TcpStream,
     sent: u32,
 }
 
-impl Bystander {
+impl ControlConnection {
     /// Opens one and sees it echo.
-    pub(crate) fn open(target: &Target) -> io::Result<Self> {
-        let mut bystander = Self { stream: open(target)?, sent: 0 };
-        bystander.echo()?;
-        Ok(bystander)
+    pub(super) fn open(target: &Target) -> io::Result<Self> {
+        let mut control = Self { stream: open(target)?, sent: 0 };
+        control.echo()?;
+        Ok(control)
     }
 
     /// Echoes while `case` runs, and once more when it is done.
-    pub(crate) fn during<T>(mut self, case: impl FnOnce() -> T) -> (T, io::Result<()>) {
+    pub(super) fn during<T>(mut self, case: impl FnOnce() -> T) -> (T, io::Result<()>) {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let echoing = scope.spawn(|| {
@@ -42,11 +42,11 @@ impl Bystander {
 
     fn echo(&mut self) -> io::Result<()> {
         self.sent += 1;
-        let message = format!("bystander {:06}", self.sent);
+        let message = format!("control {:06}", self.sent);
         self.stream.write_all(&frame(TEXT, message.as_bytes()))?;
-        let mut got = [0; 18];
+        let mut got = [0; 16];
         self.stream.read_exact(&mut got)?;
-        match got[..2] == [0x81, 16] && got[2..] == *message.as_bytes() {
+        match got[..2] == [0x81, 14] && got[2..] == *message.as_bytes() {
             true => Ok(()),
             false => Err(io::Error::other(format!("{} for {message}", got.escape_ascii()))),
         }

@@ -2,50 +2,51 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::bystander::Bystander;
-use crate::observe::{Answer, End, Frame, Seen, describe_replies, observe_answer, observe_frames};
-use crate::playground::{On, Playground, Target};
-use crate::wire::{self, PING, frame};
+use super::control::ControlConnection;
+use super::observe::{Answer, End, Frame, Seen, describe_replies, observe_answer, observe_frames};
+use super::servers::{Servers, Target, Variant};
+use super::wire::{self, PING, frame};
 
 /// Cases that run at once.
 const SIDE_BY_SIDE: usize = 16;
 
 /// Asks whether the connection is still open; its pong says yes.
-pub(crate) const PROBE: &[u8] = b"still open?";
+pub(super) const PROBE: &[u8] = b"still open?";
 
+/// Verdict on what a server did in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// As the RFC asks.
     Ok,
     /// Tolerated, dropped without a code, or refused in another way than the most exact one.
     Lax,
     /// Another answer than the right one.
     Wrong,
-    /// The server ended, or the bystander was hurt.
+    /// The server ended, or the control connection was disturbed.
     Broken,
     /// The case needs limits that only our server's flags set.
     Skipped,
 }
 
 #[derive(Clone)]
-pub(crate) struct Case {
-    pub(crate) id: String,
-    pub(crate) sent: String,
-    pub(crate) section: &'static str,
-    pub(crate) on: On,
+pub(super) struct Case {
+    pub(super) id: String,
+    pub(super) sent: String,
+    pub(super) section: &'static str,
+    pub(super) on: Variant,
     /// Measures something that other cases would disturb.
-    pub(crate) alone: bool,
-    pub(crate) check: Check,
+    pub(super) alone: bool,
+    pub(super) check: Check,
 }
 
 #[derive(Clone)]
-pub(crate) enum Check {
+pub(super) enum Check {
     /// The first bytes of a connection, in these writes.
     Request(Vec<Vec<u8>>, Answer),
     /// What follows a handshake, in these writes: the data and control frames that come back, and the end.
@@ -55,14 +56,31 @@ pub(crate) enum Check {
 }
 
 /// Verdict and what was seen.
-pub(crate) type Outcome = (Verdict, String);
+pub(super) type Outcome = (Verdict, String);
+
+impl Verdict {
+    /// All of them, the best first.
+    pub const ALL: [Self; 5] = [Self::Ok, Self::Lax, Self::Wrong, Self::Broken, Self::Skipped];
+
+    /// Returns its word in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Lax => "lax",
+            Self::Wrong => "wrong",
+            Self::Broken => "broken",
+            Self::Skipped => "skipped",
+        }
+    }
+}
 
 impl Case {
     fn new(id: impl Into<String>, sent: impl Into<String>, section: &'static str, check: Check) -> Self {
-        Self { id: id.into(), sent: sent.into(), section, on: On::Usual, alone: false, check }
+        Self { id: id.into(), sent: sent.into(), section, on: Variant::Default, alone: false, check }
     }
 
-    pub(crate) fn request(
+    pub(super) fn request(
         id: &str,
         sent: &str,
         section: &'static str,
@@ -72,7 +90,7 @@ impl Case {
         Self::new(id, sent, section, Check::Request(vec![bytes], answer))
     }
 
-    pub(crate) fn frames(
+    pub(super) fn frames(
         id: impl Into<String>,
         sent: impl Into<String>,
         section: &'static str,
@@ -84,7 +102,7 @@ impl Case {
         Self::new(id, sent, section, Check::Frames(vec![bytes], replies, end))
     }
 
-    pub(crate) fn scenario(
+    pub(super) fn scenario(
         id: &str,
         sent: &str,
         section: &'static str,
@@ -94,25 +112,25 @@ impl Case {
         Self::new(id, sent, section, Check::Scenario(expected, run))
     }
 
-    pub(crate) fn on(mut self, on: On) -> Self {
+    pub(super) fn on(mut self, on: Variant) -> Self {
         self.on = on;
         self
     }
 
-    pub(crate) fn alone(mut self) -> Self {
+    pub(super) fn alone(mut self) -> Self {
         self.alone = true;
         self
     }
 
     /// The same bytes in writes of `len` bytes.
-    pub(crate) fn in_writes_of(mut self, len: usize) -> Self {
+    pub(super) fn in_writes_of(mut self, len: usize) -> Self {
         if let Check::Request(writes, _) | Check::Frames(writes, ..) = &mut self.check {
             *writes = writes.concat().chunks(len).map(<[u8]>::to_vec).collect();
         }
         self
     }
 
-    pub(crate) fn expected(&self) -> String {
+    pub(super) fn expected(&self) -> String {
         match &self.check {
             Check::Request(_, answer) => answer.to_string(),
             Check::Frames(_, replies, end) if replies.is_empty() => end.to_string(),
@@ -190,50 +208,58 @@ fn exchange(
     })
 }
 
-pub(crate) struct Result {
-    pub(crate) id: String,
-    pub(crate) sent: String,
-    pub(crate) expected: String,
-    pub(crate) seen: String,
-    pub(crate) verdict: Verdict,
-    pub(crate) section: &'static str,
+/// Result of a case.
+#[derive(Clone, Debug)]
+pub struct CaseResult {
+    /// Name of the case.
+    pub id: String,
+    /// What was sent, in words.
+    pub sent: String,
+    /// What the RFC asks for, in words.
+    pub expected: String,
+    /// What came back, in words.
+    pub seen: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Section of the RFC.
+    pub section: &'static str,
 }
 
 /// Runs the cases, many at once, those that measure one after the other at the end.
-pub(crate) fn run_all(cases: &[Case], playground: &Playground) -> Vec<Result> {
+pub(super) fn run_all(cases: &[Case], servers: &Servers) -> Vec<CaseResult> {
     let results = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     let take = |alone: bool| {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             if case.alone == alone {
-                let result = run(case, playground);
-                results.lock().expect("no panic").push(result);
+                let result = run(case, servers);
+                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
             }
         }
     };
     thread::scope(|scope| (0..SIDE_BY_SIDE).for_each(|_| drop(scope.spawn(|| take(false)))));
     next.store(0, Ordering::Relaxed);
     take(true);
-    let mut results = results.into_inner().expect("no panic");
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|result| cases.iter().position(|case| case.id == result.id));
     results
 }
 
-fn run(case: &Case, playground: &Playground) -> Result {
-    let (verdict, seen) = match Target::of(playground, case.on) {
+fn run(case: &Case, servers: &Servers) -> CaseResult {
+    let (verdict, seen) = match Target::of(servers, case.on) {
         None => (Verdict::Skipped, "needs our server's flags".into()),
-        Some(target) => with_bystander(case, &target),
+        Some(target) => with_control_connection(case, &target),
     };
     let Case { id, sent, section, .. } = case;
-    Result { id: id.clone(), sent: sent.clone(), expected: case.expected(), seen, verdict, section }
+    CaseResult { id: id.clone(), sent: sent.clone(), expected: case.expected(), seen, verdict, section }
 }
 
-fn with_bystander(case: &Case, target: &Target) -> Outcome {
-    match Bystander::open(target) {
-        Err(error) => (Verdict::Broken, format!("no bystander: {error}")),
-        Ok(bystander) => match bystander.during(|| case.run(target)) {
+fn with_control_connection(case: &Case, target: &Target) -> Outcome {
+    match ControlConnection::open(target) {
+        Err(error) => (Verdict::Broken, format!("no control connection: {error}")),
+        Ok(control) => match control.during(|| case.run(target)) {
             (outcome, Ok(())) => outcome,
-            ((_, seen), Err(error)) => (Verdict::Broken, format!("{seen}; bystander: {error}")),
+            ((_, seen), Err(error)) => (Verdict::Broken, format!("{seen}; control connection: {error}")),
         },
     }
 }

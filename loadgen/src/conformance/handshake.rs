@@ -1,9 +1,9 @@
 //! The opening handshake (RFC 6455 4.2, RFC 9112).
 
-use crate::case::Case;
-use crate::observe::Answer;
-use crate::playground::{ORIGIN, On, PATH, Playground};
-use crate::wire::{BINARY, KEY, TEXT, frame};
+use super::case::Case;
+use super::observe::Answer;
+use super::servers::{ORIGIN, PATH, Servers, Variant};
+use super::wire::{BINARY, KEY, TEXT, frame};
 
 const CLOSES: &[(&str, &str)] = &[("Connection", "close")];
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET"), ("Connection", "close")];
@@ -17,12 +17,12 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(playground: &Playground) -> Self {
+    fn new(servers: &Servers) -> Self {
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Self {
-            line: format!("GET {} HTTP/1.1", playground.path),
+            line: format!("GET {} HTTP/1.1", servers.path),
             fields: vec![
-                field("Host", &playground.host),
+                field("Host", &servers.host),
                 field("Upgrade", "websocket"),
                 field("Connection", "Upgrade"),
                 field("Sec-WebSocket-Key", KEY),
@@ -72,21 +72,21 @@ impl Draft {
     }
 }
 
-pub(crate) fn cases(playground: &Playground) -> Vec<Case> {
-    let draft = Draft::new(playground);
+pub(super) fn cases(servers: &Servers) -> Vec<Case> {
+    let draft = Draft::new(servers);
     [
-        accepted(&draft, playground),
+        accepted(&draft, servers),
         spellings(&draft),
         with_frames(&draft),
         http_refusals(&draft),
         malformed_fields(&draft),
-        websocket_refusals(&draft, playground),
+        websocket_refusals(&draft, servers),
         offers(&draft),
-        sizes(&draft, &playground.path),
+        sizes(&draft, &servers.path),
         other_protocols(),
         deadlines(&draft),
         admission(&draft),
-        guarded(&draft, playground),
+        guarded(&draft, servers),
     ]
     .concat()
 }
@@ -99,8 +99,8 @@ fn bad(id: &str, sent: &str, section: &'static str, bytes: Vec<u8>) -> Case {
     Case::request(id, sent, section, bytes, Answer::Status(400, CLOSES))
 }
 
-fn accepted(d: &Draft, playground: &Playground) -> Vec<Case> {
-    let Playground { host, path, .. } = playground;
+fn accepted(d: &Draft, servers: &Servers) -> Vec<Case> {
+    let Servers { host, path, .. } = servers;
     let line = |target: &str| d.clone().line(&format!("GET {target} HTTP/1.1")).bytes();
     let query = if path.contains('?') { format!("{path}&a=b") } else { format!("{path}?a=b&c=%20") };
     vec![
@@ -355,13 +355,13 @@ fn malformed_fields(d: &Draft) -> Vec<Case> {
     ]
 }
 
-fn websocket_refusals(d: &Draft, playground: &Playground) -> Vec<Case> {
+fn websocket_refusals(d: &Draft, servers: &Servers) -> Vec<Case> {
     let upgrade = |id: &str, sent: &str, draft: Draft| {
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::Status(426, VERSION))
     };
     let no_websocket = |id: &str, sent: &str, draft: Draft| {
         // At the path of our own servers is no page.
-        let is_ours = playground.pid().is_some();
+        let is_ours = servers.pid().is_some();
         let answer = if is_ours { Answer::Status(426, VERSION) } else { Answer::StatusOrPage(426, VERSION) };
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), answer)
     };
@@ -483,16 +483,17 @@ fn offers(d: &Draft) -> Vec<Case> {
 }
 
 /// What any page in a browser could do to a server of its own machine.
-fn guarded(d: &Draft, playground: &Playground) -> Vec<Case> {
-    let host = &playground.host;
+fn guarded(d: &Draft, servers: &Servers) -> Vec<Case> {
+    let host = &servers.host;
     let from = |origin: &str| d.clone().with("Origin", origin).bytes();
     let own = from(&format!("http://{host}"));
     let refused = |id: &str, sent: &str, bytes| {
-        Case::request(id, sent, "RFC 6455 10.2", bytes, Answer::Status(403, CLOSES)).on(On::Policed)
+        Case::request(id, sent, "RFC 6455 10.2", bytes, Answer::Status(403, CLOSES))
+            .on(Variant::MessagePolicy)
     };
     let rebound = d.clone().set("Host", "evil.example").with("Origin", "http://evil.example").bytes();
     vec![
-        opens("hs-guard-own", "the server's own Origin", "RFC 6455 10.2", own).on(On::Policed),
+        opens("hs-guard-own", "the server's own Origin", "RFC 6455 10.2", own).on(Variant::MessagePolicy),
         refused("hs-guard-foreign", "a foreign Origin on loopback", from("http://evil.example")),
         refused("hs-guard-port", "another port of the same host", from("http://127.0.0.1:1")),
         refused("hs-guard-null", "Origin: null on loopback", from("null")),
@@ -548,11 +549,11 @@ fn deadlines(d: &Draft) -> Vec<Case> {
     let nearly = d.bytes()[..d.bytes().len() - 1].to_vec();
     vec![
         Case::request("hs-late-half", "half a request, then nothing", "RFC 9110 15.5.9", half, late.clone())
-            .on(On::Hurried),
+            .on(Variant::ShortDeadlines),
         Case::request("hs-late-last", "all but the last byte, then nothing", "RFC 9110 15.5.9", nearly, late)
-            .on(On::Hurried),
+            .on(Variant::ShortDeadlines),
         Case::request("hs-late-empty", "nothing at all", "RFC 9112 9.5", Vec::new(), Answer::Drop)
-            .on(On::Hurried),
+            .on(Variant::ShortDeadlines),
     ]
 }
 
@@ -560,10 +561,12 @@ fn admission(d: &Draft) -> Vec<Case> {
     let d = d.clone().line(&format!("GET {PATH} HTTP/1.1"));
     let line = |target: &str| d.clone().line(&format!("GET {target} HTTP/1.1"));
     let from = |origin: &str| d.clone().with("Origin", origin);
-    let fine = |id, sent, draft: Draft| opens(id, sent, "RFC 6455 4.2.2", draft.bytes()).on(On::Choosy);
+    let fine =
+        |id, sent, draft: Draft| opens(id, sent, "RFC 6455 4.2.2", draft.bytes()).on(Variant::Restricted);
     let refused = |id, sent, status, draft: Draft| {
         let section = if status == 403 { "RFC 6455 10.2" } else { "RFC 6455 4.2.2" };
-        Case::request(id, sent, section, draft.bytes(), Answer::Status(status, CLOSES)).on(On::Choosy)
+        Case::request(id, sent, section, draft.bytes(), Answer::Status(status, CLOSES))
+            .on(Variant::Restricted)
     };
     vec![
         fine("hs-path", "the path that is served", d.clone()),

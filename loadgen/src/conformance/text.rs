@@ -1,12 +1,12 @@
 //! Text is UTF-8 (RFC 6455 5.6, 8.1; RFC 3629).
 
-use crate::case::Case;
-use crate::observe::End;
-use crate::wire::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, raw};
+use super::case::Case;
+use super::observe::End;
+use super::wire::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, raw};
 
 const SECTION: &str = "RFC 6455 8.1";
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     [valid(), split(), invalid(), early()].concat()
 }
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 
-use crate::case::{Case, Outcome, Verdict};
-use crate::observe::{End, observe_frames};
-use crate::playground::Target;
-use crate::wire::{self, BINARY, FIN, PING, TEXT, frame, raw};
+use super::case::{Case, Outcome, Verdict};
+use super::observe::{End, observe_frames};
+use super::servers::Target;
+use super::wire::{self, BINARY, FIN, PING, TEXT, frame, raw};
 
 /// Echoes that a peer leaves unread.
 const UNREAD: u64 = 64 << 20;
@@ -30,7 +30,7 @@ const STUCK: Duration = Duration::from_millis(500);
 
 const CONNECTIONS: usize = 100;
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let case = |id, sent, expected, run| Case::scenario(id, sent, "RFC 6455 10.4", expected, run);
     vec![
         case(
@@ -216,7 +216,7 @@ fn echo_of(mut stream: &TcpStream, message: &[u8]) -> Outcome {
     let seen = observe_frames(stream, Vec::new(), &mut |came| {
         if came == 1 {
             // A server that has gone is seen by the read that follows.
-            let _ = stream.write_all(&frame(PING, crate::case::PROBE));
+            let _ = stream.write_all(&frame(PING, super::case::PROBE));
         }
     });
     End::Open.judge(&[(TEXT, message.to_vec())], &seen)

@@ -4,15 +4,15 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 
-use crate::case::{Outcome, PROBE, Verdict};
-use crate::wire::{ACCEPT, CLOSE, FIN, PONG};
+use super::case::{Outcome, PROBE, Verdict};
+use super::wire::{ACCEPT, CLOSE, FIN, PONG};
 
 /// Opcode, or whole first byte where it is one that was seen, and payload.
-pub(crate) type Frame = (u8, Vec<u8>);
+pub(super) type Frame = (u8, Vec<u8>);
 
 /// How what was seen ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Last {
+pub(super) enum Last {
     /// The probe was answered.
     Open,
     /// The server ended the TCP connection in order.
@@ -24,17 +24,17 @@ pub(crate) enum Last {
 
 /// Everything the server sent.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// An HTTP answer, with its content where it refuses.
-    pub(crate) head: Vec<u8>,
+    pub(super) head: Vec<u8>,
     /// First byte and payload of each whole frame.
-    pub(crate) frames: Vec<Frame>,
-    pub(crate) last: Last,
+    pub(super) frames: Vec<Frame>,
+    pub(super) last: Last,
 }
 
 /// How a case after the handshake is to end. After a Close the server ends TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(super) enum End {
     /// The connection goes on.
     Open,
     /// A Close with this code and any reason.
@@ -47,7 +47,7 @@ pub(crate) enum End {
 
 /// What a request is to get.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
+pub(super) enum Answer {
     /// 101 with the right fields, these frames, and an open connection.
     Opens(Vec<Frame>),
     /// This status with these fields, then the end of TCP.
@@ -62,7 +62,7 @@ pub(crate) enum Answer {
 }
 
 /// Reads frames until the probe's pong or the end. `came` learns before each how many have come.
-pub(crate) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut dyn FnMut(usize)) -> Seen {
+pub(super) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut dyn FnMut(usize)) -> Seen {
     let mut frames = Vec::new();
     let last = loop {
         came(frames.len());
@@ -76,7 +76,7 @@ pub(crate) fn observe_frames(mut stream: &TcpStream, head: Vec<u8>, came: &mut d
 }
 
 /// Reads an HTTP answer; after a 101 frames, else content.
-pub(crate) fn observe_answer(mut stream: &TcpStream, answer: &Answer, came: &mut dyn FnMut(usize)) -> Seen {
+pub(super) fn observe_answer(mut stream: &TcpStream, answer: &Answer, came: &mut dyn FnMut(usize)) -> Seen {
     let mut head = Vec::new();
     let mut byte = [0];
     let last = loop {
@@ -166,7 +166,7 @@ fn describe(frames: &[Frame]) -> String {
 }
 
 /// Expected replies in words.
-pub(crate) fn describe_replies(replies: &[Frame]) -> String {
+pub(super) fn describe_replies(replies: &[Frame]) -> String {
     describe(&replies.iter().map(|(opcode, payload)| (FIN | opcode, payload.clone())).collect::<Vec<_>>())
 }
 
@@ -201,7 +201,7 @@ impl fmt::Display for End {
 
 impl End {
     /// `replies`: opcode and payload of the unfragmented frames that must come before the end.
-    pub(crate) fn judge(&self, replies: &[Frame], seen: &Seen) -> Outcome {
+    pub(super) fn judge(&self, replies: &[Frame], seen: &Seen) -> Outcome {
         (self.verdict(replies, seen), seen.to_string())
     }
 
@@ -276,7 +276,7 @@ impl fmt::Display for Answer {
 
 impl Answer {
     /// `request`: what was sent.
-    pub(crate) fn judge(&self, request: &[u8], seen: &Seen) -> Outcome {
+    pub(super) fn judge(&self, request: &[u8], seen: &Seen) -> Outcome {
         match self {
             Self::Opens(replies) => match wrong_field(request, &seen.head) {
                 Some(reason) => (Verdict::Wrong, format!("{seen}: {reason}")),

@@ -14,7 +14,7 @@ use engine::tls::{Trust, client_config};
 
 /// Where plain connections are relayed to `server`, for as long as the process lives. Whose certificate it shows does not
 /// matter here.
-pub(crate) fn relay(server: SocketAddr, name: &str) -> io::Result<SocketAddr> {
+pub(super) fn relay(server: SocketAddr, name: &str) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let here = listener.local_addr()?;
     let config = client_config(Trust::Anybody).map_err(io::Error::other)?;

@@ -5,15 +5,15 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Outcome, Verdict};
-use crate::observe::{End, Last, observe_frames};
-use crate::playground::Target;
-use crate::wire::{self, BINARY, CLOSE, PING, TEXT, close, frame, raw};
+use super::case::{Case, Outcome, Verdict};
+use super::observe::{End, Last, observe_frames};
+use super::servers::Target;
+use super::wire::{self, BINARY, CLOSE, PING, TEXT, close, frame, raw};
 
 /// Longer than any reasonable server reads from a peer that it has closed.
 const LINGER_AT_MOST: Duration = Duration::from_secs(15);
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     [answered(), refused(), order(), scenarios()].concat()
 }
 

@@ -1,13 +1,13 @@
 //! Frames and messages (RFC 6455 5).
 
-use crate::case::Case;
-use crate::observe::End;
-use crate::playground::On;
-use crate::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, header, masked_by, raw};
+use super::case::Case;
+use super::observe::End;
+use super::servers::Variant;
+use super::wire::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, frame, header, masked_by, raw};
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
 
-pub(crate) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     [echoes(), fragments(), cuts(), control(), bits(), masks(), lengths(), sequence(), limits(), deadlines()]
         .concat()
 }
@@ -329,7 +329,7 @@ fn sequence() -> Vec<Case> {
 
 fn limits() -> Vec<Case> {
     let small = |id, sent, bytes, replies: &[(u8, &[u8])], end| {
-        Case::frames(id, sent, "RFC 6455 10.4", bytes, replies, end).on(On::Small)
+        Case::frames(id, sent, "RFC 6455 10.4", bytes, replies, end).on(Variant::Small)
     };
     let flood = |n: usize, payload: &[u8], fin: bool| -> Vec<u8> {
         let piece = |k: usize| {
@@ -405,7 +405,7 @@ fn limits() -> Vec<Case> {
 
 fn deadlines() -> Vec<Case> {
     let late = |id, sent, bytes| {
-        Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1001)).on(On::Hurried)
+        Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1001)).on(Variant::ShortDeadlines)
     };
     vec![
         late("late-header", "half a header, then nothing", vec![0x81]),
@@ -422,5 +422,5 @@ fn deadlines() -> Vec<Case> {
 
 /// The other deadline: not of silence, but of what was begun.
 fn unfinished(id: &str, sent: &str, bytes: Vec<u8>) -> Case {
-    Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1008)).on(On::Policed)
+    Case::frames(id, sent, "RFC 6455 7.4.1", bytes, &[], End::Close(1008)).on(Variant::MessagePolicy)
 }
