@@ -28,7 +28,8 @@ Some cases send 64 MiB. Test only servers that are yours.
 
 Exit status: 0 all OK (or skipped); 1 not all OK; 2 wrong usage, or nothing answers.";
 
-/// Sends some 350 usual, unusual and hostile inputs and prints for each what is expected and what is seen.
+/// Sends some 350 usual, unusual and hostile inputs and prints for each what is expected and what
+/// is seen.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConformanceArguments {

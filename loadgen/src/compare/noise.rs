@@ -1,4 +1,5 @@
-//! What a machine does to two identical servers: recorded by `aa`, used as the floor of every threshold.
+//! What a machine does to two identical servers: recorded by `aa`, used as the floor of every
+//! threshold.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +60,11 @@ fn of_metric(document: &Document, scenario: &Scenario, metric: Metric, duel_pair
     })
 }
 
-/// The 95th percentile of the absolute estimate over duels of `pairs` pairs drawn from `logs` with replacement.
+/// The 95th percentile of the absolute estimate over duels of `pairs` pairs drawn from `logs` with
+/// replacement.
 ///
-/// Both sides were the same, so each log-ratio might as well have come out with the other sign: signs are drawn too.
+/// Both sides were the same, so each log-ratio might as well have come out with the other sign:
+/// signs are drawn too.
 fn resampled(logs: &[f64], pairs: usize) -> f64 {
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let mut estimates: Vec<f64> = (0..RESAMPLES)
@@ -74,7 +77,8 @@ fn resampled(logs: &[f64], pairs: usize) -> f64 {
     estimates[(RESAMPLES as f64 * SHARE).ceil() as usize - 1]
 }
 
-/// splitmix64 (Steele, Lea, Flood, OOPSLA 2014): with a fixed seed, so that a stored session always says the same.
+/// splitmix64 (Steele, Lea, Flood, OOPSLA 2014): with a fixed seed, so that a stored session always
+/// says the same.
 pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
@@ -100,7 +104,8 @@ pub struct Noises {
 }
 
 impl Noises {
-    /// Out of the sessions of one machine, oldest first, with their files' names; those that recorded no noise are left out.
+    /// Out of the sessions of one machine, oldest first, with their files' names; those that
+    /// recorded no noise are left out.
     #[must_use]
     pub fn among(sessions: impl IntoIterator<Item = (String, Document)>) -> Self {
         let recorded =
@@ -110,7 +115,8 @@ impl Noises {
         Self { sessions }
     }
 
-    /// The noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and the file it comes from.
+    /// The noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and the
+    /// file it comes from.
     #[must_use]
     pub fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
         self.sessions.iter().find_map(|(file, document)| {
@@ -122,8 +128,8 @@ impl Noises {
     }
 }
 
-/// Returns true where the noise of one scenario is that of the other. The exact fixed rate follows the server's capacity,
-/// and the server's settings may be known in one of them alone.
+/// Returns true where the noise of one scenario is that of the other. The exact fixed rate follows
+/// the server's capacity, and the server's settings may be known in one of them alone.
 fn is_like(one: &Scenario, other: &Scenario) -> bool {
     let essence = |scenario: &Scenario| {
         let load = &scenario.parameters;

@@ -1,8 +1,10 @@
-//! The conformance battery: what an echo server answers to usual, unusual and hostile input, seen from outside.
+//! The conformance battery: what an echo server answers to usual, unusual and hostile input, seen
+//! from outside.
 //!
-//! Raw sockets, frames built by hand, no WebSocket library. Every case has a control connection, which must go on echoing
-//! during the case and after it. The tests of our server run all cases against it on every engine, with the limits of
-//! [`FLAGS`], and want every verdict to be [`Verdict::Ok`].
+//! Raw sockets, frames built by hand, no WebSocket library. Every case has a control connection,
+//! which must go on echoing during the case and after it. The tests of our server run all cases
+//! against it on every engine, with the limits of [`FLAGS`], and want every verdict to be
+//! [`Verdict::Ok`].
 
 mod case;
 mod close;
@@ -32,7 +34,8 @@ pub fn run_handshakes(servers: &Servers) -> Vec<CaseResult> {
     case::run_all(&handshake::cases(servers), servers)
 }
 
-/// Returns the number of results with each verdict: `123 cases: 119 OK, 4 lax, ...`, all of them named.
+/// Returns the number of results with each verdict: `123 cases: 119 OK, 4 lax, ...`, all of them
+/// named.
 #[must_use]
 pub fn summary(results: &[CaseResult]) -> String {
     let count = |verdict| results.iter().filter(|result| result.verdict == verdict).count();

@@ -16,7 +16,8 @@ pub(super) const ORIGIN: &str = "http://good.example";
 
 /// Flags of the five variants of our server, in the order of [`Servers::own`].
 ///
-/// A connection that is silent has a second, which is more than a control connection pauses on a busy machine.
+/// A connection that is silent has a second, which is more than a control connection pauses on a
+/// busy machine.
 pub const FLAGS: [&[&str]; 5] = [
     &[],
     &["--max-message", "64KiB", "--max-fragments", "100"],
@@ -75,8 +76,8 @@ pub enum ConformanceError {
 }
 
 impl Servers {
-    /// Returns five of our servers, started with [`FLAGS`]. `pid` is the process of the first one. Over `wss` each is
-    /// reached by a relay that adds TLS.
+    /// Returns five of our servers, started with [`FLAGS`]. `pid` is the process of the first one.
+    /// Over `wss` each is reached by a relay that adds TLS.
     ///
     /// # Errors
     ///
@@ -94,7 +95,8 @@ impl Servers {
         Ok(Self { host, path: "/echo".into(), patience, behind_tls, addresses, pid: Some(pid) })
     }
 
-    /// Returns a running server that accepts connections at `url`. It has `patience` for each answer.
+    /// Returns a running server that accepts connections at `url`. It has `patience` for each
+    /// answer.
     ///
     /// # Errors
     ///

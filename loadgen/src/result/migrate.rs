@@ -6,8 +6,8 @@ use crate::load::Catalogue;
 
 /// Brings a document of schema 1 to schema 2.
 ///
-/// Schema 1 kept the settings of both ends among the `parameters` of a load, sizes with weights beside their mean, and
-/// had other names for some scenarios.
+/// Schema 1 kept the settings of both ends among the `parameters` of a load, sizes with weights
+/// beside their mean, and had other names for some scenarios.
 pub(super) fn migrate(document: &mut Value) {
     if document.get("schema").and_then(Value::as_u64) != Some(1) {
         return;

@@ -221,8 +221,8 @@ fn all_connections(connections: u32) -> String {
 }
 
 impl RunError {
-    /// Returns the error as one line that may be stored. It leaves out the output of the server, which may
-    /// name private paths and hosts.
+    /// Returns the error as one line that may be stored. It leaves out the output of the server,
+    /// which may name private paths and hosts.
     #[must_use]
     pub fn summary(&self) -> String {
         let text = self.to_string();
@@ -230,8 +230,8 @@ impl RunError {
         line.split("; the last it wrote").next().unwrap_or_default().to_owned()
     }
 
-    /// Returns true where a run with a begun load ends with what was measured until then, because the server
-    /// or an engine ended it.
+    /// Returns true where a run with a begun load ends with what was measured until then, because
+    /// the server or an engine ended it.
     pub(super) fn has_result(&self) -> bool {
         self.kind().is_some()
     }

@@ -8,13 +8,14 @@ use super::payload::{Content, STAMP};
 use super::random::Random;
 use crate::load::{Mask, Transport};
 
-/// From this length on a message goes out in a buffer of its own: what the kernel does not take at once is then kept
-/// without being copied.
+/// From this length on a message goes out in a buffer of its own: what the kernel does not take at
+/// once is then kept without being copied.
 const OWNED_FROM: usize = 16 << 10;
 
-/// Unsent bytes of a connection from which on no further message is written to it. A message is built only when the
-/// ones before it have mostly left. Pongs and pings therefore wait for these bytes and for one message, not for a
-/// whole pipeline. The engines send as much of a backlog at once.
+/// Unsent bytes of a connection from which on no further message is written to it. A message is
+/// built only when the ones before it have mostly left. Pongs and pings therefore wait for these
+/// bytes and for one message, not for a whole pipeline. The engines send as much of a backlog at
+/// once.
 const MOST_UNSENT: usize = 256 << 10;
 
 /// How messages go out.
@@ -26,8 +27,8 @@ pub(crate) struct Framing {
     pub(crate) mask: Mask,
 }
 
-/// Builds one worker's messages. Over `ws` each frame is masked with a key of its own, fresh from the seeded sequence
-/// (RFC 6455 5.3), or all with the same one.
+/// Builds one worker's messages. Over `ws` each frame is masked with a key of its own, fresh from
+/// the seeded sequence (RFC 6455 5.3), or all with the same one.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     random: Random,
@@ -70,8 +71,8 @@ impl Outgoing {
         Self { random, framing, fixed_key, heads }
     }
 
-    /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns the first message
-    /// that is left.
+    /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns
+    /// the first message that is left.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -136,14 +137,15 @@ impl Outgoing {
         put(body, rest, key);
     }
 
-    /// Writes the header with a key to the front of `frame`; returns the key, or `None` where nothing is masked.
+    /// Writes the header with a key to the front of `frame`; returns the key, or `None` where
+    /// nothing is masked.
     #[inline]
     fn begin(&mut self, class: usize, frame: &mut [u8]) -> Option<MaskingKey> {
         let head = self.heads[class];
         let key_at = head.len.checked_sub(4)?;
         let key = self.key();
-        // As many bytes as the longest header has, where there is room: a copy of a length known beforehand is two moves
-        // and no call. The payload overwrites what is too much.
+        // As many bytes as the longest header has, where there is room: a copy of a length known
+        // beforehand is two moves and no call. The payload overwrites what is too much.
         match frame.first_chunk_mut::<{ Header::MAX_LEN }>() {
             Some(longest) => *longest = head.bytes,
             None => frame[..head.len].copy_from_slice(&head.bytes[..head.len]),

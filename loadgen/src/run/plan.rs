@@ -16,7 +16,8 @@ use crate::target::spawn::Spawn;
 use crate::target::trust::Trust;
 use crate::target::url::{Port, Url};
 
-/// The longest message that is sent, in bytes: a turn's output must fit in memory several times over.
+/// The longest message that is sent, in bytes: a turn's output must fit in memory several times
+/// over.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// The deepest pipeline, in messages per connection.
 pub const MAX_PIPELINE: u32 = 65_536;
@@ -24,12 +25,14 @@ pub const MAX_PIPELINE: u32 = 65_536;
 pub const MAX_OUTSTANDING: u32 = 1 << 20;
 /// The most frames of a message: what servers take by default.
 pub const MAX_FRAGMENTS: u32 = 262_144;
-/// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which holds them in memory.
+/// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which
+/// holds them in memory.
 pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// The most connections of one run: what the worker's tables number.
 pub const MAX_CONNECTIONS: u32 = 1 << 24;
 
-/// The highest rate of an open loop, in messages a second: beyond it they would be due at distances of less than a nanosecond.
+/// The highest rate of an open loop, in messages a second: beyond it they would be due at distances
+/// of less than a nanosecond.
 pub const MAX_RATE: f64 = 1e9;
 
 /// How a thread of the generator waits when it has nothing to do.
@@ -97,9 +100,11 @@ pub struct Placement {
     pub engine: EngineKind,
     /// Worker threads.
     pub threads: u32,
-    /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away from the server's.
+    /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away
+    /// from the server's.
     pub cpus: Vec<usize>,
-    /// The way in which threads wait. `None`: the most exact one that takes no processor from the server.
+    /// The way in which threads wait. `None`: the most exact one that takes no processor from the
+    /// server.
     pub wait: Option<Wait>,
     /// Congestion control of the connections; `None`: the kernel's default.
     pub congestion: Option<Congestion>,
@@ -300,7 +305,8 @@ impl Plan {
         }
     }
 
-    /// Returns the plan's scenario as it is stored: the load, and what else decides whether results compare.
+    /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
+    /// compare.
     #[must_use]
     pub fn stored_scenario(&self) -> Scenario {
         let generator = Setting {

@@ -33,21 +33,22 @@ pub(crate) enum Report {
     Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
-    /// A connection cannot be opened at any address. Holds the addresses that were tried, and the errors of
-    /// the kernel.
+    /// A connection cannot be opened at any address. Holds the addresses that were tried, and the
+    /// errors of the kernel.
     ConnectFailed(String),
     /// The opening handshake of a connection failed.
     HandshakeFailed(String),
     /// A connection was lost before the load began. Holds the reason.
     LostEarly(String),
-    /// A connection was closed as soon as it was open, for the first time in the run. Holds the reason. The
-    /// connection is reopened.
+    /// A connection was closed as soon as it was open, for the first time in the run. Holds the
+    /// reason. The connection is reopened.
     LostAtOnce(String),
     /// All attempts to open a connection before the load have failed since then. Holds the reason.
     GaveUp { since: Nanos, why: String },
     /// All its connections are gone; why the last one went.
     Deserted(String),
-    /// Nothing more is sent. The window has ended, or all messages of a run with a limited number are sent.
+    /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
+    /// are sent.
     LoadEnded,
     /// All outstanding messages are back, after the load has ended.
     Drained,
@@ -57,8 +58,9 @@ pub(crate) enum Report {
     Unpinned { cpu: usize, source: std::io::Error },
 }
 
-/// The measured window, in the engines' time. Set by the coordinator before the load begins; the end moves when the user
-/// interrupts. Workers look once per turn: the same turn is never half inside.
+/// The measured window, in the engines' time. Set by the coordinator before the load begins; the
+/// end moves when the user interrupts. Workers look once per turn: the same turn is never half
+/// inside.
 #[derive(Debug)]
 pub(crate) struct Window {
     epoch: AtomicU64,
@@ -135,8 +137,8 @@ impl Position {
     }
 }
 
-/// A worker's totals, for the coordinator to look at while the run lasts: each on a cache line of its worker's own, written
-/// once per turn.
+/// A worker's totals, for the coordinator to look at while the run lasts: each on a cache line of
+/// its worker's own, written once per turn.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Gauges {
@@ -145,10 +147,11 @@ pub(crate) struct Gauges {
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
-    /// Time since which every attempt to open a connection has failed, and the reason of the last failure;
-    /// `None` while one succeeds.
+    /// Time since which every attempt to open a connection has failed, and the reason of the last
+    /// failure; `None` while one succeeds.
     failing: Mutex<Option<(Nanos, String)>>,
-    /// The last whole second of the window and its latencies, where there were any: written once a second.
+    /// The last whole second of the window and its latencies, where there were any: written once a
+    /// second.
     last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
 }
 
@@ -201,8 +204,8 @@ pub(crate) struct Shared {
     pub(crate) content: Content,
     /// Worker threads.
     pub(crate) threads: u32,
-    /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the kernel's
-    /// choice.
+    /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the
+    /// kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     /// Entries of each worker's series.
     pub(crate) seconds: u32,
@@ -228,8 +231,8 @@ impl Shared {
         self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
     }
 
-    /// Returns the number of messages that ends the window. Where the plan has it at even intervals, the window is as
-    /// long as they take, and the number limits nothing.
+    /// Returns the number of messages that ends the window. Where the plan has it at even
+    /// intervals, the window is as long as they take, and the number limits nothing.
     pub(crate) fn limited_messages(&self) -> Option<u64> {
         self.load.messages.filter(|_| self.load.ends_with_last_echo())
     }
@@ -250,15 +253,15 @@ impl Shared {
         (!used.is_empty()).then(|| used.join(", "))
     }
 
-    /// Returns the time since which opening connections has failed on every worker, and the reason; `None`
-    /// while it succeeds on one of them.
+    /// Returns the time since which opening connections has failed on every worker, and the reason;
+    /// `None` while it succeeds on one of them.
     pub(crate) fn all_failing(&self) -> Option<(Nanos, String)> {
         let failing: Option<Vec<_>> = self.gauges.iter().map(Gauges::failing).collect();
         failing?.into_iter().max_by_key(|(since, _)| *since)
     }
 
-    /// Returns the time since which opening connections has failed on a worker, and the reason, for the
-    /// worker that has failed longest.
+    /// Returns the time since which opening connections has failed on a worker, and the reason, for
+    /// the worker that has failed longest.
     pub(crate) fn any_failing(&self) -> Option<(Nanos, String)> {
         self.gauges.iter().filter_map(Gauges::failing).min_by_key(|(since, _)| *since)
     }

@@ -59,8 +59,9 @@ const SIDE_BY_SIDE: [&str; 11] = [
     "rate-64x1",
 ];
 
-/// Scenarios of other people's servers: capacity with small and large messages, few and many connections; latencies at a
-/// rate that most of them keep; memory, beside the latency of a single message.
+/// Scenarios of other people's servers: capacity with small and large messages, few and many
+/// connections; latencies at a rate that most of them keep; memory, beside the latency of a single
+/// message.
 const PEERS: [&str; 7] = ["echo", "pipeline", "text", "large", "echo-512x1", AT_A_RATE, MOSTLY_IDLE];
 
 /// The scenario among those of the peers whose latencies are shown.

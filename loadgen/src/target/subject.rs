@@ -21,15 +21,18 @@ pub struct Tool {
     pub version: String,
     /// The commit it was built from; `null` where it was not built in a checkout.
     pub commit: Option<String>,
-    /// First twelve hexadecimal digits of the SHA-256 of its executable: two builds of one commit may differ.
+    /// First twelve hexadecimal digits of the SHA-256 of its executable: two builds of one commit
+    /// may differ.
     pub binary_hash: Option<String>,
     /// Its engine, by name.
     pub engine: String,
-    /// Cargo profile it was built with, such as `release`; `debug` never measures without saying so.
+    /// Cargo profile it was built with, such as `release`; `debug` never measures without saying
+    /// so.
     pub build: String,
 }
 
-/// The server that was measured. Every field is `null` where it is not known, as for a server on another machine.
+/// The server that was measured. Every field is `null` where it is not known, as for a server on
+/// another machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// The command that started it, its program reduced to the file name.
@@ -40,7 +43,8 @@ pub struct Subject {
     pub dirty: Option<bool>,
     /// First twelve hexadecimal digits of the SHA-256 of its executable.
     pub binary_hash: Option<String>,
-    /// The engine a session measures by default; a scenario that names another says so in its parameters.
+    /// The engine a session measures by default; a scenario that names another says so in its
+    /// parameters.
     pub engine: Option<String>,
     /// Cargo profile it was built with.
     pub build: Option<String>,
@@ -64,8 +68,8 @@ impl Tool {
 }
 
 impl Subject {
-    /// What can be told about the server that `words` start: its command, its executable and, where it is our own server,
-    /// what it says of itself.
+    /// What can be told about the server that `words` start: its command, its executable and, where
+    /// it is our own server, what it says of itself.
     #[must_use]
     pub fn of_command(words: &[String]) -> Self {
         let program = words.first().and_then(|word| find_program(word));
@@ -131,7 +135,8 @@ pub fn file_hash(path: &Path) -> io::Result<String> {
     Ok(digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A command line without the directories of its words: they tell where somebody keeps things, not what was run.
+/// A command line without the directories of its words: they tell where somebody keeps things, not
+/// what was run.
 #[must_use]
 pub fn without_directories(words: &[String]) -> String {
     let reduced = words.iter().map(|word| match word.split_once('=') {
@@ -141,8 +146,8 @@ pub fn without_directories(words: &[String]) -> String {
     reduced.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the words of a command as they may be stored: enough to repeat it, and nothing that tells where somebody keeps
-/// things, which hosts there are, or what lets somebody in.
+/// Returns the words of a command as they may be stored: enough to repeat it, and nothing that
+/// tells where somebody keeps things, which hosts there are, or what lets somebody in.
 #[must_use]
 pub fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut stored: Vec<String> = Vec::new();
@@ -163,7 +168,8 @@ fn without_value(field: &str) -> String {
     format!("{}: ...", field.split(':').next().unwrap_or_default())
 }
 
-/// Returns a word of a command, or a whole command in one word, without directories, host names and queries.
+/// Returns a word of a command, or a whole command in one word, without directories, host names and
+/// queries.
 fn reduced(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if let Some((name, value)) = word.split_once('=')
@@ -186,7 +192,8 @@ fn reduced_word(word: &str) -> String {
     }
 }
 
-/// Returns a URL without user, host name, query and fragment. Addresses stay, as the results have them anyway.
+/// Returns a URL without user, host name, query and fragment. Addresses stay, as the results have
+/// them anyway.
 fn reduced_url(url: &str, scheme: usize) -> String {
     let (scheme, rest) = url.split_at(scheme + "://".len());
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -198,7 +205,8 @@ fn reduced_url(url: &str, scheme: usize) -> String {
     format!("{scheme}{}{port}{path}", if is_address { host } else { "HOST" })
 }
 
-/// The last component of an absolute path, or of one relative to the current or home directory; any other word as it is.
+/// The last component of an absolute path, or of one relative to the current or home directory; any
+/// other word as it is.
 fn file_name(word: &str) -> &str {
     let is_path = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
     if !is_path {

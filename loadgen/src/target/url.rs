@@ -89,7 +89,8 @@ impl Url {
         }
     }
 
-    /// The value of the Host field: the port is left out where it is the scheme's default (RFC 6455 4.1).
+    /// The value of the Host field: the port is left out where it is the scheme's default (RFC 6455
+    /// 4.1).
     #[must_use]
     pub fn host_field(&self) -> String {
         let host = self.bracketed_host();

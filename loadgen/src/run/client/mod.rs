@@ -1,7 +1,8 @@
 //! One worker's connections: the handler that the engine drives.
 //!
-//! `opening`, `receiving`, `sending` and `ending` handle the four events of a connection. `watch` checks the
-//! worker's own time. This module has their shared state and the callbacks of the engine.
+//! `opening`, `receiving`, `sending` and `ending` handle the four events of a connection. `watch`
+//! checks the worker's own time. This module has their shared state and the callbacks of the
+//! engine.
 
 mod ending;
 mod opening;
@@ -36,11 +37,11 @@ use receiving::Echo;
 use sending::{Downtime, NextWrite};
 use watch::Watch;
 
-/// Connections of one worker being opened at the same time: enough to hide the round trips, few enough for the queue of any
-/// listener.
+/// Connections of one worker being opened at the same time: enough to hide the round trips, few
+/// enough for the queue of any listener.
 const CONNECTING_AT_ONCE: usize = 256;
-/// Messages that one enter carries in an open loop. They leave one after another, and all count as sent just before it: more
-/// of them would make the last one's time a lie.
+/// Messages that one enter carries in an open loop. They leave one after another, and all count as
+/// sent just before it: more of them would make the last one's time a lie.
 const SENDS_PER_ENTER: u32 = 16;
 /// How long the other end may take to close after our Close.
 const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
@@ -67,7 +68,8 @@ struct Link {
     arriving: Arriving,
     /// Messages that this connection may still send.
     left: u32,
-    /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are on their way.
+    /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are
+    /// on their way.
     unwritten: u64,
     /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
@@ -117,8 +119,8 @@ impl Link {
         }
     }
 
-    /// Returns true where the open connection counts as a success: it has lived for a while, or an echo has
-    /// come.
+    /// Returns true where the open connection counts as a success: it has lived for a while, or an
+    /// echo has come.
     fn has_lived(&self, now: Nanos) -> bool {
         now.since(self.opened_at) >= LIVED
             || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())
@@ -162,7 +164,8 @@ pub(crate) struct Times {
     pub(crate) secured: Nanos,
 }
 
-/// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the ledger).
+/// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the
+/// ledger).
 const _: () = assert!(size_of::<Link>() <= 256);
 
 /// What the worker is about.
@@ -220,8 +223,8 @@ pub struct Client {
     retries: BinaryHeap<Reverse<(Nanos, u32)>>,
     /// Random spread of these times.
     jitter: Random,
-    /// Echoes received by the time at which attempts to open began to fail on all connections; `None` while
-    /// one succeeds.
+    /// Echoes received by the time at which attempts to open began to fail on all connections;
+    /// `None` while one succeeds.
     failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
@@ -333,7 +336,8 @@ impl Client {
         match load.rate_per_s {
             None => (0..self.lot.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
-                // A stream of its own, apart from the keys': the plan does not depend on what is sent.
+                // A stream of its own, apart from the keys': the plan does not depend on what is
+                // sent.
                 let random = Random::new(load.seed, u64::MAX - self.worker as u64);
                 let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.lot, random);
                 self.schedule = Some(schedule);

@@ -8,12 +8,13 @@ use super::super::ledger::{Slot, Times};
 use super::super::shared::{Position, Report};
 use super::{Client, Doing, SENDS_PER_ENTER, Stage};
 
-/// Time after the window in which a worker of an open loop may send what was due in it. A longer time would
-/// be a load of its own.
+/// Time after the window in which a worker of an open loop may send what was due in it. A longer
+/// time would be a load of its own.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// Time after which a connection whose unsent bytes left no room is looked at again. Nearly always the engine
-/// reports earlier that they have left. It does not where they were written in one turn, and left in it.
+/// Time after which a connection whose unsent bytes left no room is looked at again. Nearly always
+/// the engine reports earlier that they have left. It does not where they were written in one turn,
+/// and left in it.
 const WRITE_AGAIN: Duration = Duration::from_millis(10);
 
 /// The next attempt to write the unwritten messages of a connection.
@@ -22,10 +23,11 @@ pub(super) enum NextWrite {
     /// There are none.
     #[default]
     None,
-    /// In the next turn: the kernel may take at once what has just been written, and then the engine has
-    /// nothing to report.
+    /// In the next turn: the kernel may take at once what has just been written, and then the
+    /// engine has nothing to report.
     NextTurn,
-    /// When the engine reports that the unsent bytes have left ([`drained`](engine::Handler::drained)).
+    /// When the engine reports that the unsent bytes have left
+    /// ([`drained`](engine::Handler::drained)).
     Drained,
 }
 
@@ -83,7 +85,8 @@ impl Client {
         }
     }
 
-    /// Writes the messages of a connection that count as sent, as far as the unsent bytes before them allow.
+    /// Writes the messages of a connection that count as sent, as far as the unsent bytes before
+    /// them allow.
     #[inline]
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
@@ -112,7 +115,8 @@ impl Client {
         }
     }
 
-    /// Writes more in this turn where the engine held bytes back and has reported that they have left.
+    /// Writes more in this turn where the engine held bytes back and has reported that they have
+    /// left.
     pub(super) fn write_in_this_turn(&mut self, link: u32) {
         let next = &mut self.links[link as usize].next_write;
         if *next == NextWrite::Drained {
@@ -189,7 +193,8 @@ impl Client {
 
     // The open loop.
 
-    /// Sends what is due, [`SENDS_PER_ENTER`] messages at most, and has the worker come back for the next.
+    /// Sends what is due, [`SENDS_PER_ENTER`] messages at most, and has the worker come back for
+    /// the next.
     ///
     /// What is late goes out as soon as it can, in the order of the plan, with its planned time.
     pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
@@ -208,8 +213,8 @@ impl Client {
             }
             let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
             self.downtime.end(now);
-            // The server caused the time without an open connection, so it does not count as lag: the message
-            // counts as sent that much earlier.
+            // The server caused the time without an open connection, so it does not count as lag:
+            // the message counts as sent that much earlier.
             let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
             if !self.send_one(link, Times { due, sent }, position, w) {
                 // The engine knows that the connection has ended, and reports it later.
@@ -219,8 +224,8 @@ impl Client {
         self.wake_at(now, w);
     }
 
-    /// Sends the message that is due, and goes on to the next one. Returns false where the connection takes no
-    /// messages any more.
+    /// Sends the message that is due, and goes on to the next one. Returns false where the
+    /// connection takes no messages any more.
     fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
         let Some(id) = self.links[link as usize].id else { return false };
         let sent = w.with(id, |_, out| {
@@ -247,7 +252,8 @@ impl Client {
         true
     }
 
-    /// The connection a message goes to: the planned one, or the next that is open and has room; `None` where there is none.
+    /// The connection a message goes to: the planned one, or the next that is open and has room;
+    /// `None` where there is none.
     fn with_room(&mut self, planned: u32) -> Option<u32> {
         let (before, after) = (0..planned, planned..self.lot.count());
         after.chain(before).find(|&link| {
@@ -270,8 +276,8 @@ impl Client {
         }
     }
 
-    /// Waits until the next echo or connection makes room, where all connections are full or gone. After the
-    /// window there is no wait.
+    /// Waits until the next echo or connection makes room, where all connections are full or gone.
+    /// After the window there is no wait.
     fn wait_for_room(&mut self, now: Nanos, position: Position, w: &mut Worker<'_, Self>) {
         if position == Position::After {
             return self.end_load(w);
