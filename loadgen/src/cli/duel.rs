@@ -9,18 +9,21 @@ use super::output::Output;
 use super::pairs::{PairsArguments, run_notes};
 use super::terminal::Terminal;
 use super::{
-    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, print, start_log, terminal,
+    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, SERVER, catch_signals, print, start_log, terminal,
 };
 use crate::compare::noise::Noises;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
+use crate::duel::{Options, Side};
 use crate::host::machine::Machine;
 use crate::result::{Document, SessionKind};
+use crate::suite::arm_name;
+use crate::target::subject::is_commit;
 
 const EXAMPLES: &str = "\
 Examples:
   sparring-loadgen duel 'old/sparring-server --listen 127.0.0.1:{port}' \\
                         'new/sparring-server --listen 127.0.0.1:{port}'
-  sparring-loadgen duel 'node a.js {port}' 'node b.js {port}' --scenario pipeline -d 5s -w 1s
+  sparring-loadgen duel 'node a.js {port}' 'node b.js {port}' --name-a ws-8.17 --name-b ws-8.18 --scenario pipeline
   sparring-loadgen duel 'a {port}' 'b {port}' -R 50k --pairs 20 --confirm
 
 Every run has a freshly started server; the order is A B, B A, A B, ...; each pair runs saturated (throughput, server CPU
@@ -49,6 +52,9 @@ pub(super) struct DuelArguments {
     #[arg(value_name = "COMMAND B")]
     b: String,
 
+    #[command(flatten)]
+    sides: SideArguments,
+
     /// Pairs of runs.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
@@ -73,6 +79,61 @@ pub(super) struct DuelArguments {
     session: PairsArguments,
 }
 
+/// Names of the sides, and what is known of their servers.
+#[derive(Debug, Args)]
+struct SideArguments {
+    /// A name for side A in tables, pages and results.
+    #[arg(long, value_name = "NAME", value_parser = arm_name, default_value = "A", help_heading = SERVER)]
+    name_a: String,
+
+    /// A name for side B.
+    #[arg(long, value_name = "NAME", value_parser = arm_name, default_value = "B", help_heading = SERVER)]
+    name_b: String,
+
+    /// The version of the server of side A, for the result.
+    #[arg(long, value_name = "VERSION", help_heading = SERVER)]
+    version_a: Option<String>,
+
+    /// The version of the server of side B.
+    #[arg(long, value_name = "VERSION", help_heading = SERVER)]
+    version_b: Option<String>,
+
+    /// The commit that the server of side A was built from [default: what our own server says].
+    #[arg(long, value_name = "HASH", value_parser = commit, help_heading = SERVER)]
+    commit_a: Option<String>,
+
+    /// The commit that the server of side B was built from.
+    #[arg(long, value_name = "HASH", value_parser = commit, help_heading = SERVER)]
+    commit_b: Option<String>,
+}
+
+impl SideArguments {
+    fn sides(&self) -> Result<[Side; 2], Failure> {
+        if self.name_a == self.name_b {
+            return Err(Failure::Usage(format!(
+                "--name-a and --name-b are both `{}`: give two",
+                self.name_a
+            )));
+        }
+        let side = |name: &String, version: &Option<String>, commit: &Option<String>| Side {
+            name: name.clone(),
+            version: version.clone(),
+            commit: commit.clone(),
+        };
+        Ok([
+            side(&self.name_a, &self.version_a, &self.commit_a),
+            side(&self.name_b, &self.version_b, &self.commit_b),
+        ])
+    }
+}
+
+fn commit(text: &str) -> Result<String, String> {
+    match is_commit(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a commit's hash is needed, 7 to 64 hexadecimal digits".to_owned()),
+    }
+}
+
 fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
     let (metric, percent) = text.split_once('=').ok_or("METRIC=PERCENT is needed, as in server-cpu=3%")?;
     let number =
@@ -86,7 +147,11 @@ fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
 
 impl DuelArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let options = |engine| self.session.options(SessionKind::Ab, [&self.a, &self.b], self.pairs, engine);
+        let sides = self.sides.sides()?;
+        let options = |engine| {
+            let options = self.session.options(SessionKind::Ab, [&self.a, &self.b], self.pairs, engine)?;
+            Ok::<_, Failure>(Options { sides: sides.clone(), ..options })
+        };
         let checked = options(EngineKind::Uring)?;
         if self.session.is_only_checked(&checked) {
             return Ok(0);
@@ -200,7 +265,7 @@ mod tests {
     use super::*;
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
-    use crate::duel::{Fixed, Options};
+    use crate::duel::Fixed;
     use crate::load::Payload;
 
     fn typed(more: &[&str]) -> Result<DuelArguments, String> {
@@ -233,6 +298,28 @@ mod tests {
         );
         assert_eq!((options.servers[0].cpus.as_slice(), options.load.load.rate_per_s), (&[0][..], None));
         assert_eq!((options.load.scenario.as_str(), options.tag.as_deref()), ("x", Some("x")));
+    }
+
+    #[test]
+    fn sides_have_names_and_what_is_known_of_them() {
+        let named = [
+            "--name-a",
+            "ws-8.17",
+            "--name-b=ws-8.18",
+            "--version-b",
+            "8.18.0",
+            "--commit-a",
+            "0123456789ab",
+        ];
+        let sides = typed(&named).expect("flags").sides.sides().expect("two names");
+        assert_eq!(sides.each_ref().map(|side| side.name.as_str()), ["ws-8.17", "ws-8.18"]);
+        assert_eq!(
+            (sides[1].version.as_deref(), sides[0].commit.as_deref()),
+            (Some("8.18.0"), Some("0123456789ab"))
+        );
+        let same = typed(&["--name-a", "x", "--name-b", "x"]).expect("flags").sides.sides();
+        assert!(same.is_err_and(|error| error.to_string().contains("both `x`")));
+        assert!(typed(&["--name-a", "a b"]).is_err() && typed(&["--commit-b", "main"]).is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::output::{Output, open_output};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
-use crate::duel::{self, DuelError, Fixed, Options, about};
+use crate::compare::sides::SIDES;
+use crate::duel::{self, DuelError, Fixed, Options, Side, about};
 use crate::experiment::Session;
 use crate::host::machine::Machine;
 use crate::load::Transport;
@@ -86,7 +87,7 @@ impl PairsArguments {
         };
         let (cpus, marks) = self.places(&mut load);
         let mut servers = Vec::new();
-        for (side, command) in ["A", "B"].iter().zip(commands) {
+        for (side, command) in SIDES.iter().zip(commands) {
             let spawn = Spawn::parse(command).map_err(|_| {
                 Failure::Usage(format!(
                     "command {side} `{command}` is no command: it is empty, or a quote is not closed"
@@ -102,7 +103,8 @@ impl PairsArguments {
             plan.load.rate_per_s = fixed_rate;
         });
         first.check().map_err(|error| usage(&error))?;
-        Ok(Options { kind, servers: [a, b], load, fixed, pairs, tag: self.tag.clone(), marks })
+        let sides = SIDES.map(|name| Side { name: name.to_owned(), ..Side::default() });
+        Ok(Options { kind, servers: [a, b], sides, load, fixed, pairs, tag: self.tag.clone(), marks })
     }
 
     fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {

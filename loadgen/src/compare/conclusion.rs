@@ -3,13 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::noise::Noise;
-use super::sides::Comparison;
+use super::sides::{Comparison, default_sides};
 use super::verdict::{Judgement, Verdict};
 use crate::result::Document;
 
 /// The `verdict` of a stored session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
+    /// Names of the sides: the second was compared with the first.
+    #[serde(default = "default_sides")]
+    pub sides: [String; 2],
     /// The worst of the judged metrics; `null` where none was judged.
     #[serde(default)]
     pub overall: Option<Verdict>,
@@ -32,6 +35,7 @@ impl Conclusion {
     #[must_use]
     pub fn of(comparison: &Comparison) -> Self {
         Self {
+            sides: comparison.sides.clone(),
             overall: comparison.overall(),
             interleaved: comparison.interleaved,
             judgements: comparison.judgements.clone(),
@@ -52,6 +56,7 @@ impl Conclusion {
     #[must_use]
     pub fn comparison(&self) -> Comparison {
         Comparison {
+            sides: self.sides.clone(),
             interleaved: self.interleaved,
             judgements: self.judgements.clone(),
             left_out: self.notes.clone(),
@@ -61,7 +66,7 @@ impl Conclusion {
     /// Returns the conclusion of recorded noise.
     #[must_use]
     pub fn of_noise(noise: Vec<Noise>) -> Self {
-        Self { interleaved: true, noise, ..Self::default() }
+        Self { sides: default_sides(), interleaved: true, noise, ..Self::default() }
     }
 
     /// Returns the value that a document has.

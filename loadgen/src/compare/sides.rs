@@ -9,12 +9,27 @@ use crate::load::Load;
 use crate::result::table::count;
 use crate::result::{Document, Run, Scenario, median};
 
-/// The names of the two sides of a duel, as runs carry them.
+/// Names of the two sides of a duel that has no others, as runs carry them.
 pub const SIDES: [&str; 2] = ["A", "B"];
+
+/// Returns the default names of two sides.
+pub(super) fn default_sides() -> [String; 2] {
+    SIDES.map(str::to_owned)
+}
+
+/// Returns the names of a document's two sides; the default names where it has not two.
+fn names_of(document: &Document) -> [String; 2] {
+    match &document.arms[..] {
+        [a, b] => [a.name.clone(), b.name.clone()],
+        _ => default_sides(),
+    }
+}
 
 /// Two sides compared: every metric that both have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
+    /// Names of the sides: the second is compared with the first.
+    pub sides: [String; 2],
     /// True where the runs of both sides alternated. Otherwise every verdict is advisory.
     pub interleaved: bool,
     /// The judged metrics of all scenarios, then the others.
@@ -65,7 +80,7 @@ impl Comparison {
                 collected.take(scenario, metric, sides, thresholds);
             }
         }
-        collected.judge(true)
+        Self { sides: names_of(document), ..collected.judge(true) }
     }
 
     /// The session `new` against the session `base`: scenarios of the same name, runs not paired.
@@ -136,9 +151,10 @@ pub fn newer_side(document: &Document) -> impl Iterator<Item = &Run> {
 /// The pairs of `scenario` both of whose runs are sound, in their order, and the number of complete pairs that are not.
 #[must_use]
 pub fn pairs<'a>(document: &'a Document, scenario: &str) -> (Vec<(&'a Run, &'a Run)>, usize) {
+    let names = names_of(document);
     let mut sides: BTreeMap<u32, [Option<&Run>; 2]> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| run.scenario == scenario) {
-        if let Some(side) = SIDES.iter().position(|name| *name == run.arm) {
+        if let Some(side) = names.iter().position(|name| *name == run.arm) {
             sides.entry(run.pair).or_default()[side] = Some(run);
         }
     }
@@ -195,7 +211,7 @@ impl Collected {
     fn judge(self, interleaved: bool) -> Comparison {
         let mut judgements = judge(self.gates);
         judgements.extend(self.shown.into_iter().map(show));
-        Comparison { interleaved, judgements, left_out: self.left_out }
+        Comparison { sides: default_sides(), interleaved, judgements, left_out: self.left_out }
     }
 }
 

@@ -27,10 +27,11 @@ pub fn text(comparison: &Comparison, width: usize) -> String {
 #[must_use]
 pub fn headline(comparison: &Comparison) -> String {
     let advisory = if comparison.interleaved { "" } else { "ADVISORY: " };
+    let [a, b] = &comparison.sides;
     let Some(overall) = comparison.overall() else {
-        return format!("{advisory}B against A: nothing was judged");
+        return format!("{advisory}{b} against {a}: nothing was judged");
     };
-    let mut line = format!("{advisory}B against A: {}", overall.name().to_uppercase());
+    let mut line = format!("{advisory}{b} against {a}: {}", overall.name().to_uppercase());
     if matches!(overall, Verdict::Improved | Verdict::Regressed) {
         line.push_str(&format!(" ({})", named(comparison, overall)));
     }
@@ -65,8 +66,8 @@ fn settle(comparison: &Comparison) -> String {
 
 fn table(comparison: &Comparison, width: usize) -> String {
     let unit = if comparison.interleaved { "pairs" } else { "runs" };
-    let header =
-        ["scenario", "metric", "A", "B", "change", "95 % interval", unit, "p", "threshold", "verdict"];
+    let [a, b] = comparison.sides.each_ref().map(String::as_str);
+    let header = ["scenario", "metric", a, b, "change", "95 % interval", unit, "p", "threshold", "verdict"];
     let mut table = TextTable::new(header, 2, [7, 6, 8, 2, 3, 5]);
     for judgement in &comparison.judgements {
         table.add_row(row(judgement));

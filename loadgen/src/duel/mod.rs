@@ -27,6 +27,8 @@ pub struct Options {
     pub kind: SessionKind,
     /// The servers A and B.
     pub servers: [Spawn; 2],
+    /// Their names, and what the caller knows of them.
+    pub sides: [Side; 2],
     /// The load that saturates; its `rate_per_s`, `spawn`, `arm` and `pair` are not looked at.
     pub load: Plan,
     /// The runs at a fixed rate.
@@ -37,6 +39,17 @@ pub struct Options {
     pub tag: Option<String>,
     /// What a reader must know, found out before.
     pub marks: Vec<String>,
+}
+
+/// Name of a side, and what the caller knows of its server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Side {
+    /// Name in tables and results.
+    pub name: String,
+    /// Version of somebody else's server.
+    pub version: Option<String>,
+    /// Commit that the server was built from; `None`: what it says itself.
+    pub commit: Option<String>,
 }
 
 /// At which rate latencies are measured.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DuelError, Fixed, Options, about, calibration};
+use super::{DuelError, Fixed, Options, Side, about, calibration};
 use crate::compare::sides::SIDES;
 use crate::experiment::{Cell, Execute, Notes, Repeats, Session};
 use crate::host::machine::Machine;
@@ -47,14 +47,15 @@ pub fn measure(
         return Err(repeats.fault.map_or(DuelError::Interrupted, DuelError::Fault));
     }
     let mut arms = Vec::new();
-    for (name, subject) in SIDES.iter().zip(subjects) {
+    for (side, subject) in options.sides.iter().zip(subjects) {
+        let Side { name, version, commit } = side.clone();
         let engine =
-            runs.iter().find(|run| run.arm == *name).and_then(|run| run.server.as_ref()?.engine.clone());
-        let subject = Subject { engine, ..subject };
-        arms.push(Arm { name: (*name).to_owned(), subject, ..Arm::default() });
+            runs.iter().find(|run| run.arm == name).and_then(|run| run.server.as_ref()?.engine.clone());
+        let subject = Subject { engine, commit: commit.or(subject.commit), ..subject };
+        arms.push(Arm { name, subject, version, ..Arm::default() });
     }
     let session = crate::result::Session {
-        tag: options.tag.clone(),
+        tag: options.tag.clone().or_else(|| named(&options.sides)),
         order: "abba".to_owned(),
         interrupted,
         marks: options.marks.iter().cloned().chain(repeats.marks).collect(),
@@ -68,6 +69,12 @@ pub fn measure(
         ..Document::new(session, options.load.placement.engine.name(), machine)
     };
     Ok(Session { document, fault: repeats.fault })
+}
+
+/// Returns a tag of the names of both sides, where they have others than the default.
+fn named([a, b]: &[Side; 2]) -> Option<String> {
+    let is_default = [&a.name, &b.name] == SIDES;
+    (!is_default).then(|| format!("{}-against-{}", b.name, a.name))
 }
 
 /// Returns true unless a replacement would be no better: every run of a debug build is invalid.
@@ -116,14 +123,17 @@ impl Pairs<'_> {
             return Err(self.repeats.fault.take().map_or(DuelError::NoCapacity, DuelError::Fault));
         };
         let rate = calibration::rate(run.rate_per_s).ok_or(DuelError::NoCapacity)?;
-        (self.notes)(&format!("side A did {:.0} msg/s: latencies are measured at {rate:.0}", run.rate_per_s));
+        (self.notes)(&format!(
+            "side {} did {:.0} msg/s: latencies are measured at {rate:.0}",
+            run.arm, run.rate_per_s
+        ));
         Ok(rate)
     }
 
     fn cell(&self, load: &Plan, side: usize) -> Cell {
         let spawn = Some(self.options.servers[side].clone());
         let plan = load.clone().with(|plan| {
-            plan.arm = SIDES[side].to_owned();
+            plan.arm.clone_from(&self.options.sides[side].name);
             plan.target.spawn = spawn;
         });
         Cell::new(plan, self.subjects[side].build.as_deref())
@@ -176,7 +186,7 @@ impl Pairs<'_> {
             let cpu = run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1000.0);
             Some(format!("{name} {:.0} msg/s {cpu:.3} us/msg", run.rate_per_s))
         };
-        let sides: Vec<String> = SIDES.iter().filter_map(|name| side(name)).collect();
+        let sides: Vec<String> = self.options.sides.iter().filter_map(|one| side(&one.name)).collect();
         let of_pair = || self.runs.iter().filter(|run| run.pair == pair);
         let count =
             |count: usize, word: &str| if count > 0 { format!("  {count} {word}") } else { String::new() };
@@ -192,8 +202,8 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::compare::Comparison;
     use crate::compare::sides::default_thresholds;
+    use crate::compare::{Comparison, table};
     use crate::result::{Disturbance, InvalidKind, SessionKind, example};
     use crate::run::{RunError, Silent, Snapshot};
     use crate::target::spawn::Spawn;
@@ -202,6 +212,7 @@ mod tests {
         let server = |name: &str| Spawn::parse(&format!("/nonexistent/{name} {{port}}")).expect("a command");
         let url = "ws://127.0.0.1:{port}/".parse().expect("url");
         Options {
+            sides: SIDES.map(|name| Side { name: name.to_owned(), ..Side::default() }),
             kind: SessionKind::Ab,
             servers: [server("old"), server("new")],
             load: Plan::new(url, engine::EngineKind::Epoll).with(|plan| plan.scenario = "echo".into()),
@@ -260,6 +271,21 @@ mod tests {
         assert_eq!(document.arms[0].subject.command.as_deref(), Some("old {port}"));
         assert_eq!(document.subject, document.arms[1].subject);
         assert_eq!((document.session.order.as_str(), document.session.interrupted), ("abba", false));
+    }
+
+    #[test]
+    fn named_sides_are_told_apart() {
+        let mut named = options(2, Fixed::Off);
+        (named.sides[0].name, named.sides[1].name) = ("old".to_owned(), "new".to_owned());
+        named.sides[1].commit = Some("0123456789ab".to_owned());
+        named.tag = None;
+        let document = made(&named, &instant, &mut Silent).expect("a session");
+        let order: Vec<&str> = document.runs.iter().map(|run| run.arm.as_str()).collect();
+        assert_eq!(order, ["old", "new", "new", "old"]);
+        assert_eq!(document.session.tag.as_deref(), Some("new-against-old"));
+        assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
+        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        assert!(table::text(&comparison, 80).starts_with("new against old: "));
     }
 
     #[test]

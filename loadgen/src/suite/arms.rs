@@ -121,11 +121,20 @@ impl FromStr for Arm {
 /// [`ArmError::Form`], [`ArmError::Name`].
 pub fn named(text: &str) -> Result<(String, &str), ArmError> {
     let (name, said) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
+    Ok((arm_name(name)?, said))
+}
+
+/// Checks a name of an arm.
+///
+/// # Errors
+///
+/// Fails with [`ArmError::Name`] where it does not fit tables.
+pub fn arm_name(name: &str) -> Result<String, ArmError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !(1..=16).contains(&name.len()) || !name.chars().all(plain) {
         return Err(ArmError::Name(name.to_owned()));
     }
-    Ok((name.to_owned(), said))
+    Ok(name.to_owned())
 }
 
 /// `NAME=OK,LAX,WRONG,BROKEN,SKIPPED`: what the conformance battery counted.

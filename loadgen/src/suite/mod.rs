@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use engine::{EngineError, EngineKind};
 use thiserror::Error;
 
-pub use arms::{Arm, ArmError, Served, counts, named};
+pub use arms::{Arm, ArmError, Served, arm_name, counts, named};
 pub use check::complaints;
 pub use peers::{peers_markdown, peers_text};
 pub use places::Places;
