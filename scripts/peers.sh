@@ -136,7 +136,6 @@ if [ "$readme" != no ]; then
     write_readme "$readme"
     exit 0
 fi
-[ "$with_battery" = no ] || build_battery
 
 arms=()
 for name in "${servers[@]}"; do

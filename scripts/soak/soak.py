@@ -144,7 +144,7 @@ class Victim(threading.Thread):
     """A client from another address, and one of the admin listener: measures how long each has to wait."""
 
     def __init__(self, server):
-        super().__init__()
+        super().__init__(daemon=True)
         self.server, self.waits, self.health, self.failures, self.is_over = server, [], [], [], threading.Event()
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if server.scheme == 'wss' else None
         if self.tls:

@@ -36,8 +36,10 @@ pub(super) fn choose() {
 /// Returns the text with its verdicts and problems in colour.
 pub(super) fn highlight(text: &str) -> String {
     let mut highlighted = String::with_capacity(text.len());
-    for piece in text.split_inclusive(|c: char| !c.is_ascii_alphabetic()) {
-        let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphabetic());
+    // A name such as `echo-ws-limited` is one word.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    for piece in text.split_inclusive(|c: char| !is_part(c)) {
+        let word = piece.trim_end_matches(|c: char| !is_part(c));
         let Some(style) = style(word) else {
             highlighted.push_str(piece);
             continue;
@@ -60,7 +62,9 @@ mod tests {
     fn verdicts_have_a_colour_and_other_words_none() {
         assert_eq!(highlight("INVALID: no"), "\u{1b}[1m\u{1b}[31mINVALID\u{1b}[0m: no");
         assert_eq!(highlight("p  improved"), "p  \u{1b}[32mimproved\u{1b}[0m");
-        for text in ["unchanged, met, all as sent", "NOTE: INVALIDATED", "disregressed", ""] {
+        for text in
+            ["unchanged, met, all as sent", "NOTE: INVALIDATED", "disregressed", "echo-ws-limited", ""]
+        {
             assert_eq!(highlight(text), text);
         }
     }

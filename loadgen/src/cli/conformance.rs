@@ -47,6 +47,9 @@ pub(super) struct ConformanceArguments {
 
 impl ConformanceArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
+        if self.patience.is_zero() {
+            return Err(Failure::Usage("--patience must be longer than zero".to_owned()));
+        }
         engine::socket::raise_file_limit();
         let servers = Servers::foreign(&self.url, self.patience);
         let results = run(&servers.map_err(|error| Failure::Usage(error.to_string()))?);

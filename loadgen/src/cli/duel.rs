@@ -130,7 +130,7 @@ impl SideArguments {
 fn commit(text: &str) -> Result<String, String> {
     match is_commit(text) {
         true => Ok(text.to_owned()),
-        false => Err("a commit's hash is needed, 7 to 64 hexadecimal digits".to_owned()),
+        false => Err(format!("`{text}` is not a valid commit: expected 7 to 64 hexadecimal digits")),
     }
 }
 

@@ -86,6 +86,11 @@ impl GoalArguments {
             let why = "limits no rate: something that grows with the load must stay below a limit";
             return Err(Failure::Usage(format!("--find-rate {threshold} {why}")));
         }
+        if self.is_search() && plan.load.messages.is_some() {
+            let why =
+                "cannot search with a limited number of messages: leave -n out, or choose another scenario";
+            return Err(Failure::Usage(format!("--find-rate {why}")));
+        }
         if self.trial.is_zero() {
             return Err(Failure::Usage("--trial must be longer than zero".to_owned()));
         }

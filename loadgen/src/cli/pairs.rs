@@ -80,7 +80,18 @@ impl PairsArguments {
     ) -> Result<Options, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
         let mut load = self.plan(engine)?;
-        let fixed = match (self.saturation_only, load.load.rate_per_s.take()) {
+        let rate = load.load.rate_per_s.take();
+        if rate.is_some() && self.plan.load.has_scenarios_rate() {
+            if self.saturation_only {
+                return Err(Failure::Usage(format!(
+                    "--saturation-only leaves nothing of scenario `{}`, which is about a fixed rate: choose another",
+                    load.scenario
+                )));
+            }
+            // The saturating half is another load than the scenario.
+            load.scenario.push_str("-saturated");
+        }
+        let fixed = match (self.saturation_only, rate) {
             (true, _) => Fixed::Off,
             (false, Some(rate)) => Fixed::Rate(rate),
             (false, None) => Fixed::Calibrated,

@@ -108,7 +108,8 @@ impl PlanArguments {
     pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Result<Plan, Failure> {
         let load = &self.load.load;
         if let Some(name) = &self.load.scenario
-            && load.transport.is_websocket() != url.transport.is_websocket()
+            && (load.transport.is_websocket() != url.transport.is_websocket()
+                || (load.transport == Transport::Wss && url.transport != Transport::Wss))
         {
             let scheme = load.transport.scheme();
             return Err(Failure::Usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));

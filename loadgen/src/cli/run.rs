@@ -104,7 +104,8 @@ impl RunArguments {
         let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
         let mut plan = self.plan.plan(self.url.clone(), engine)?;
         plan.target.spawn = spawn.map_err(|error| Failure::Usage(error.to_string()))?;
-        if let Some(tag) = &self.tag {
+        // A scenario keeps its name, so that its results compare whatever their tags.
+        if let Some(tag) = self.tag.as_ref().filter(|_| self.plan.load.scenario.is_none()) {
             plan.scenario.clone_from(tag);
         }
         plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;

@@ -132,8 +132,8 @@ impl Noises {
 /// the server's capacity, and the server's settings may be known in one of them alone.
 fn is_like(one: &Scenario, other: &Scenario) -> bool {
     let essence = |scenario: &Scenario| {
-        let load = &scenario.parameters;
-        let load = Load { rate_per_s: load.rate_per_s.map(|_| 0.0), seed: 0, ..load.clone() };
+        let load = scenario.parameters.canonical();
+        let load = Load { rate_per_s: load.rate_per_s.map(|_| 0.0), seed: 0, ..load };
         let server = Setting { engine: None, threads: None, ..scenario.server.clone() };
         (load, scenario.generator.clone(), server)
     };

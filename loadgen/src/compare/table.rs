@@ -130,8 +130,9 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         let unit = if comparison.interleaved { "valid pairs" } else { "valid runs of each" };
         remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
+    let [a, b] = &comparison.sides;
     remarks.push(format!(
-        "change: B / A, Hodges-Lehmann; p: {}, Holm over the {} judged; `shown`: never judged",
+        "change: {b} / {a}, Hodges-Lehmann; p: {}, Holm over the {} judged; `shown`: never judged",
         if comparison.interleaved { "exact signed ranks over pairs" } else { "Mann-Whitney, not paired" },
         judged().count(),
     ));

@@ -107,8 +107,16 @@ impl Servers {
         }
         let Port::Number(port) = url.port else { return Err(ConformanceError::NoPort(url.clone())) };
         let reach = || {
-            let address = url.resolve(port)?.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
-            TcpStream::connect_timeout(&address, patience)?;
+            let mut last = io::ErrorKind::NotFound.into();
+            let connects = |address: &SocketAddr| match TcpStream::connect_timeout(address, patience) {
+                Ok(_) => true,
+                Err(error) => {
+                    last = error;
+                    false
+                }
+            };
+            let found = url.resolve(port)?.into_iter().find(connects);
+            let Some(address) = found else { return Err(last) };
             let behind_tls = url.transport == Transport::Wss;
             Ok((if behind_tls { relay(address, &url.host)? } else { address }, behind_tls))
         };

@@ -22,6 +22,7 @@ pub(crate) struct LoadArguments {
     pub(crate) scenario: Option<String>,
     /// Ids of the flags that were typed.
     typed: Vec<String>,
+    has_typed_rate: bool,
 }
 
 /// Flags that are not fields of a load, but set fields.
@@ -59,14 +60,17 @@ enum TextKind {
 }
 
 impl Shorthands {
-    /// Returns the load that the typed flags change.
-    fn preset(&self) -> Result<Load, Error> {
+    /// Returns the name of the scenario, if one was named, and the load that the typed flags change.
+    fn preset(&self) -> Result<(Option<String>, Load), Error> {
         let refused =
             |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, error.to_string());
         let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(|error| refused(&error))?;
         match &self.scenario {
-            Some(name) => Ok(catalogue.find(name).map_err(|error| refused(&error))?.load.clone()),
-            None => Ok(Load::default()),
+            Some(name) => {
+                let scenario = catalogue.find(name).map_err(|error| refused(&error))?;
+                Ok((Some(scenario.name.clone()), scenario.load.clone()))
+            }
+            None => Ok((None, Load::default())),
         }
     }
 
@@ -84,6 +88,11 @@ impl LoadArguments {
     pub(crate) fn of_open_loop(&self) -> Option<&'static str> {
         let flags = [("arrival", "--arrival"), ("max_outstanding", "--max-outstanding")];
         flags.into_iter().find(|(id, _)| self.is_typed(id)).map(|(_, flag)| flag)
+    }
+
+    /// Returns true where the rate is that of the scenario.
+    pub(crate) fn has_scenarios_rate(&self) -> bool {
+        self.load.rate_per_s.is_some() && self.scenario.is_some() && !self.has_typed_rate
     }
 
     fn is_typed(&self, id: &str) -> bool {
@@ -104,7 +113,7 @@ impl Args for LoadArguments {
 impl FromArgMatches for LoadArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let shorthands = Shorthands::from_arg_matches(matches)?;
-        let mut load = shorthands.preset()?;
+        let (scenario, mut load) = shorthands.preset()?;
         let mut typed = matches.clone();
         let flags = Load::augment_args(Command::new("load"));
         let (mut ids, mut defaults) = (Vec::new(), Vec::new());
@@ -121,7 +130,9 @@ impl FromArgMatches for LoadArguments {
             load.rate_per_s = Some(each * f64::from(load.connections));
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
-        let arguments = Self { load, scenario: shorthands.scenario, typed: ids };
+        let has_typed_rate =
+            shorthands.rate_per_connection.is_some() || ids.iter().any(|id| id == "rate_per_s");
+        let arguments = Self { load, scenario, typed: ids, has_typed_rate };
         Ok(arguments.with_limited_messages())
     }
 
@@ -134,11 +145,12 @@ impl FromArgMatches for LoadArguments {
 impl LoadArguments {
     /// Applies the defaults of a run that ends by the number of its messages.
     fn with_limited_messages(mut self) -> Self {
-        if self.is_typed("messages") {
-            if !self.is_typed("measure") {
+        let usual = Load::default();
+        if self.load.messages.is_some() {
+            if !self.is_typed("measure") && self.load.measure == usual.measure {
                 self.load.measure = LONGEST;
             }
-            if !self.is_typed("warmup") {
+            if !self.is_typed("warmup") && self.load.warmup == usual.warmup {
                 self.load.warmup = Duration::ZERO;
             }
         }
@@ -188,6 +200,13 @@ mod tests {
     }
 
     #[test]
+    fn former_names_become_present_ones() {
+        let name = |line| parse(line).expect("a scenario").scenario;
+        assert_eq!(name("--scenario echo-ws-pipe").as_deref(), Some("echo-ws-pipeline"));
+        assert_eq!(name(""), None);
+    }
+
+    #[test]
     fn every_flag_reaches_the_load() {
         let all = load(
             "-c 9 --pipeline 4 -R 50k --arrival burst:8 --max-outstanding 9 -n 1000 -d 3s -w 0 --settle 1ms \
@@ -220,6 +239,7 @@ mod tests {
             reconnect: true,
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(1),
+            unknown: Default::default(),
         };
         assert_eq!(all, expected);
         assert_eq!(load("-c 8 --rate-per-connection 200/100ms").rate_per_s, Some(16e3));

@@ -103,6 +103,7 @@ impl Catalogue {
         let File { scenario: scenarios } =
             serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
                 .map_err(|error| invalid(error.to_string()))?;
+        unknown.extend(scenarios.iter().flat_map(|scenario| scenario.load.unknown.keys().cloned()));
         if let Some(key) = unknown.first() {
             return Err(invalid(format!("the key `{}` is unknown{}", key, suggestion_for_key(key))));
         }
@@ -134,11 +135,12 @@ impl Catalogue {
         })
     }
 
-    /// Returns the present name of a scenario that may have a former one. `@engine` behind it is
-    /// kept.
+    /// Returns the present name of a scenario that may have a former one. `@engine` or `-fixed`
+    /// behind it is kept.
     #[must_use]
     pub fn present_name(&self, name: &str) -> String {
-        let (base, rest) = name.split_at(name.find('@').unwrap_or(name.len()));
+        let fixed = name.strip_suffix("-fixed").map(str::len);
+        let (base, rest) = name.split_at(name.find('@').or(fixed).unwrap_or(name.len()));
         let present = self.find(base).map_or(base, |scenario| scenario.name.as_str());
         format!("{present}{rest}")
     }
@@ -212,6 +214,7 @@ mod tests {
         assert_eq!(catalogue.find("echo-ws-pipe").expect("an alias").name, "echo-ws-pipeline");
         assert_eq!(catalogue.present_name("echo-ws-10"), "echo-ws-limited");
         assert_eq!(catalogue.present_name("echo@epoll"), "echo@epoll");
+        assert_eq!(catalogue.present_name("echo-ws-10-fixed"), "echo-ws-limited-fixed");
         assert_eq!(catalogue.present_name("mine"), "mine");
     }
 

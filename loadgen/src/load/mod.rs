@@ -11,6 +11,7 @@ mod sizes;
 mod span;
 pub(crate) mod value;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, FromArgMatches};
@@ -155,6 +156,11 @@ pub struct Load {
     #[arg(long = "timeout", value_name = "TIME", value_parser = time, default_value = "5s",
           help_heading = LIMITS)]
     pub answer_timeout: Duration,
+
+    /// Fields of a later version, which keep results with them apart from others.
+    #[serde(flatten)]
+    #[arg(skip)]
+    pub(crate) unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for Load {
@@ -213,10 +219,20 @@ impl Load {
         u64::from(self.connections) + u64::from(self.idle)
     }
 
-    /// Returns true where `other` is the same traffic, whatever its warm-up and measured time.
-    #[must_use]
-    pub fn is_same_traffic(&self, other: &Self) -> bool {
-        *self == Self { warmup: self.warmup, measure: self.measure, ..other.clone() }
+    /// Returns the load with defaults for what does not matter in it: a closed loop has no arrival,
+    /// an open loop no pipeline, and timeouts change no successful run. Results compare where this
+    /// is equal.
+    pub(crate) fn canonical(&self) -> Self {
+        let usual = Self::default();
+        let load = Self {
+            connect_timeout: usual.connect_timeout,
+            answer_timeout: usual.answer_timeout,
+            ..self.clone()
+        };
+        match load.rate_per_s {
+            Some(_) => Self { pipeline: usual.pipeline, ..load },
+            None => Self { arrival: usual.arrival, max_outstanding: usual.max_outstanding, ..load },
+        }
     }
 }
 
@@ -231,6 +247,23 @@ mod tests {
         assert_eq!((load.message_bytes.to_string().as_str(), load.payload), ("32", Payload::Binary));
         assert!(load.verify && !load.reconnect);
         assert_eq!((load.warmup.as_secs(), load.measure.as_secs(), load.settle.as_millis()), (2, 10, 100));
+    }
+
+    #[test]
+    fn fields_without_effect_keep_no_results_apart() {
+        let closed = Load::default();
+        let same = Load {
+            arrival: "poisson".parse().expect("an arrival"),
+            max_outstanding: 9,
+            answer_timeout: Duration::from_secs(30),
+            ..closed.clone()
+        };
+        assert_eq!(same.canonical(), closed.canonical());
+        let open = |pipeline| Load { rate_per_s: Some(5e3), pipeline, ..closed.clone() };
+        assert_eq!(open(1).canonical(), open(16).canonical());
+        assert_ne!(open(1).canonical(), closed.canonical());
+        let later: Load = serde_json::from_value(serde_json::json!({ "compression": true })).expect("a load");
+        assert_ne!(later.canonical(), closed.canonical());
     }
 
     #[test]

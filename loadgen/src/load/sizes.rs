@@ -92,7 +92,7 @@ impl Serialize for Sizes {
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a size is needed: bytes, 64KiB, or several as in 64:9,4096:1")]
+        #[serde(untagged, expecting = "expected a size: bytes, 64KiB, or several as in 64:9,4096:1")]
         enum Written {
             Bytes(usize),
             Text(String),

@@ -11,7 +11,7 @@ use super::value::time;
 const MOST_NS: u64 = u64::MAX >> 2;
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a time is needed: nanoseconds, or a number with a unit as in 1500ms")]
+#[serde(untagged, expecting = "expected a time: nanoseconds, or a number with a unit as in 1500ms")]
 enum Span {
     Nanoseconds(u64),
     Text(String),

@@ -213,9 +213,10 @@ fn judgements(comparison: &Comparison) -> String {
     let judged = judged.len();
     let test =
         if comparison.interleaved { "exact signed ranks over pairs" } else { "Mann-Whitney, not paired" };
+    let [a, b] = comparison.sides.each_ref().map(|name| escape(name));
     let _ = writeln!(
         text,
-        "<p class=\"soft\">change: B / A, Hodges-Lehmann. p: {test}, Holm over the {judged} judged. Threshold with *: twice this \
+        "<p class=\"soft\">change: {b} / {a}, Hodges-Lehmann. p: {test}, Holm over the {judged} judged. Threshold with *: twice this \
          machine's noise between identical servers.</p>"
     );
     text

@@ -174,8 +174,9 @@ pub struct Conformance {
 pub struct Session {
     /// Kind of command that made it.
     pub kind: SessionKind,
-    /// Words of the command that made it, for repeating it. Directories, host names, the values of handshake fields
-    /// and the queries of URLs are left out. Empty where an earlier build wrote the document.
+    /// Words of the command that made it, for repeating it. Directories, host names and queries of
+    /// URLs, values of handshake fields, and subprotocols are left out. Empty where an earlier build
+    /// wrote the document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
     /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`], and what was counted where it is
@@ -273,7 +274,7 @@ impl Scenario {
     /// with sorted keys.
     pub(crate) fn rehash(&mut self) {
         // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
-        let values = (&self.parameters, &self.generator, &self.server);
+        let values = (self.parameters.canonical(), &self.generator, &self.server);
         let canonical = serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
         self.hash = short_hash(canonical.as_bytes());
     }
@@ -291,8 +292,7 @@ pub(crate) fn short_hash(bytes: &[u8]) -> String {
 pub struct Run {
     /// [`Scenario::name`].
     pub scenario: String,
-    /// Side of a comparison: `A` or `B` in a duel, the name of one of [`Document::arms`] in an
-    /// interleaved session; `A` where there is one side.
+    /// Side of a comparison, the name of one of [`Document::arms`]; `A` where there is one side.
     pub arm: String,
     /// The pair or the round it belongs to, from 0.
     pub pair: u32,

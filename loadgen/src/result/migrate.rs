@@ -25,6 +25,13 @@ pub(super) fn migrate(document: &mut Value) {
             rename(entry, "scenario");
         }
     }
+    if let Some(verdict) = document.get_mut("verdict") {
+        for list in ["judgements", "noise"] {
+            for entry in entries(verdict, list) {
+                rename(entry, "scenario");
+            }
+        }
+    }
 }
 
 fn entries<'a>(document: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
@@ -77,9 +84,11 @@ mod tests {
                 "mask_keys_per_connection": 1
             }}],
             "runs": [{ "scenario": "echo-ws-10" }, { "scenario": "echo@epoll" }],
+            "verdict": { "judgements": [{ "scenario": "echo-ws-10-fixed" }] },
         });
         migrate(&mut document);
         assert_eq!(document["schema"], 2);
+        assert_eq!(document["verdict"]["judgements"][0]["scenario"], "echo-ws-limited-fixed");
         assert_eq!(
             (&document["runs"][0]["scenario"], &document["runs"][1]["scenario"]),
             (&json!("echo-ws-limited"), &json!("echo@epoll"))

@@ -76,7 +76,8 @@ impl Subject {
         let own =
             program.as_deref().filter(|path| path.file_name().is_some_and(|name| name == "sparring-server"));
         Self {
-            command: (!words.is_empty()).then(|| without_directories(words)),
+            command: (!words.is_empty())
+                .then(|| words.iter().map(|word| reduced(word)).collect::<Vec<_>>().join(" ")),
             binary_hash: program.as_deref().and_then(|path| file_hash(path).ok()),
             ..own.map(ask).unwrap_or_default()
         }
@@ -135,29 +136,22 @@ pub fn file_hash(path: &Path) -> io::Result<String> {
     Ok(digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A command line without the directories of its words: they tell where somebody keeps things, not
-/// what was run.
-#[must_use]
-pub fn without_directories(words: &[String]) -> String {
-    let reduced = words.iter().map(|word| match word.split_once('=') {
-        Some((flag, value)) if flag.starts_with('-') => format!("{flag}={}", file_name(value)),
-        _ => file_name(word).to_owned(),
-    });
-    reduced.collect::<Vec<_>>().join(" ")
-}
-
-/// Returns the words of a command as they may be stored: enough to repeat it, and nothing that
-/// tells where somebody keeps things, which hosts there are, or what lets somebody in.
+/// Returns the words of a command as they may be stored, enough to repeat it. Directories are left
+/// out, host names and queries of URLs, values of handshake fields, and subprotocols. Other
+/// arguments of a server's command are stored as they are.
 #[must_use]
 pub fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut stored: Vec<String> = Vec::new();
     for word in words {
         let word = word.to_string_lossy();
-        let is_field = stored.last().is_some_and(|last| last == "--header");
-        stored.push(match word.strip_prefix("--header=") {
-            Some(field) => format!("--header={}", without_value(field)),
-            None if is_field => without_value(&word),
-            None => reduced(&word),
+        let flag = stored.last().map(String::as_str);
+        stored.push(match (flag, word.split_once('=')) {
+            (Some("--header"), _) => without_value(&word),
+            // Often a token.
+            (Some("--subprotocol"), _) => "...".to_owned(),
+            (_, Some(("--header", field))) => format!("--header={}", without_value(field)),
+            (_, Some(("--subprotocol", _))) => "--subprotocol=...".to_owned(),
+            _ => reduced(&word),
         });
     }
     stored
@@ -179,7 +173,11 @@ fn reduced(word: &str) -> String {
         return format!("{name}={}", reduced(value));
     }
     let words = shlex::split(word).filter(|_| word.contains(char::is_whitespace)).unwrap_or_default();
-    let words: Vec<String> = words.iter().map(|word| reduced_word(word)).collect();
+    let words: Vec<String> = words
+        .iter()
+        // A shell's command has words in a word, and so may a path.
+        .map(|inner| if inner == word || is_path(inner) { reduced_word(inner) } else { reduced(inner) })
+        .collect();
     let command = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
     if command.is_empty() { reduced_word(word) } else { command }
 }
@@ -208,11 +206,14 @@ fn reduced_url(url: &str, scheme: usize) -> String {
 /// The last component of an absolute path, or of one relative to the current or home directory; any
 /// other word as it is.
 fn file_name(word: &str) -> &str {
-    let is_path = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
-    if !is_path {
+    if !is_path(word) {
         return word;
     }
     word.trim_end_matches('/').rsplit('/').next().unwrap_or(word)
+}
+
+fn is_path(word: &str) -> bool {
+    ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start))
 }
 
 #[cfg(test)]
@@ -224,15 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn directories_of_a_command_are_left_out() {
-        let line =
-            words("/home/somebody/bin/sparring-server --listen 127.0.0.1:0 --key=/home/somebody/key.pem");
-        assert_eq!(without_directories(&line), "sparring-server --listen 127.0.0.1:0 --key=key.pem");
-        assert_eq!(
-            without_directories(&words("./target/release/server --url ws://h/p")),
-            "server --url ws://h/p"
-        );
-        assert_eq!(without_directories(&words("../x/server ~/y/z/")), "server z");
+    fn a_servers_command_is_stored_without_directories_and_hosts() {
+        let command = |line: &str| Subject::of_command(&words(line)).command.expect("a command");
+        let line = "/home/somebody/bin/server --listen 127.0.0.1:0 --key=/home/somebody/key.pem";
+        assert_eq!(command(line), "server --listen 127.0.0.1:0 --key=key.pem");
+        assert_eq!(command("./target/release/server --to ws://u:pw@h/p?token=x"), "server --to ws://HOST/p");
+        assert_eq!(command("../x/server ~/y/z/"), "server z");
     }
 
     #[test]
@@ -323,6 +321,9 @@ mod tests {
             duel,
             ["duel", "server '{port}'", "--url=ws://127.0.0.1:{port}/", "--arm", "x=y '{port}'"]
         );
+        let nested =
+            stored(&["sh -c 'cd /home/me && ./server ws://u:pw@h/ {port}'", "--subprotocol", "token"]);
+        assert_eq!(nested, ["sh -c \"cd me '&&' server ws://HOST/ '{port}'\"", "--subprotocol", "..."]);
         assert_eq!(stored(&["ws://user:word@[::1]:80/"]), ["ws://[::1]:80/"]);
         assert_eq!(stored(&["ws://name"]), ["ws://HOST"]);
     }

@@ -114,7 +114,8 @@ fn assert_costs_its_work(way: &str, output: &Output) -> Server {
     let run = document(output).runs.remove(0);
     let server = run.server.expect("its cost");
     let share = server.cpu_ns_per_message / BURN.as_nanos() as f64;
-    assert!((0.99..1.1).contains(&share), "{way}: {share} of the work, by {:?}", server.cost_source);
+    // Within the tenth that is promised: at the borders of the window a part of a message is missing.
+    assert!((0.9..1.1).contains(&share), "{way}: {share} of the work, by {:?}", server.cost_source);
     assert!(!run.notes.iter().any(|note| note.contains("/proc/PID/stat")), "{way}: {:?}", run.notes);
     server
 }
