@@ -22,7 +22,6 @@ pub(crate) struct LoadArguments {
     pub(crate) scenario: Option<String>,
     /// Ids of the flags that were typed.
     typed: Vec<String>,
-    has_typed_rate: bool,
 }
 
 /// Flags that are not fields of a load, but set fields.
@@ -92,7 +91,8 @@ impl LoadArguments {
 
     /// Returns true where the rate is that of the scenario.
     pub(crate) fn has_scenarios_rate(&self) -> bool {
-        self.load.rate_per_s.is_some() && self.scenario.is_some() && !self.has_typed_rate
+        let is_typed = self.is_typed("rate_per_s") || self.is_typed("rate_per_connection");
+        self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed
     }
 
     fn is_typed(&self, id: &str) -> bool {
@@ -128,11 +128,10 @@ impl FromArgMatches for LoadArguments {
         load.update_from_arg_matches(&typed)?;
         if let Some(each) = shorthands.rate_per_connection {
             load.rate_per_s = Some(each * f64::from(load.connections));
+            ids.push("rate_per_connection".to_owned());
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
-        let has_typed_rate =
-            shorthands.rate_per_connection.is_some() || ids.iter().any(|id| id == "rate_per_s");
-        let arguments = Self { load, scenario, typed: ids, has_typed_rate };
+        let arguments = Self { load, scenario, typed: ids };
         Ok(arguments.with_limited_messages())
     }
 
@@ -197,6 +196,20 @@ mod tests {
         };
         assert_eq!(times("-n 5"), (0, 3600));
         assert_eq!(times("-n 5 -d 3s -w 2s"), (2, 3));
+    }
+
+    #[test]
+    fn a_typed_rate_is_not_the_scenarios() {
+        let has = |line| parse(line).expect("flags").has_scenarios_rate();
+        assert!(has("--scenario rate-20k") && has("--scenario rate-20k -c 9"));
+        for line in [
+            "-R 5k",
+            "--scenario echo",
+            "--scenario rate-20k -R 5k",
+            "--scenario rate-20k --rate-per-connection 5",
+        ] {
+            assert!(!has(line), "{line}");
+        }
     }
 
     #[test]
