@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT ADMIN-PORT SECONDS
+"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT ADMIN-PORT SECONDS SHARE
+
+SHARE divides their number and multiplies the rest between two of them: 1 is a flood.
 
 Prints one line of JSON: how often each kind did what it does. A connection that the server ends is what most of them want;
 one that it should not have ended is counted as a surprise.
@@ -255,7 +257,7 @@ async def endless(peer):
             await asyncio.sleep(0.05)
             peer.reader._transport.pause_reading()
             peer.reader._buffer.clear()
-    surprise('endless', 'the connection is still open')
+    surprise("endless", "the connection is still open")
 
 
 async def silent(peer):
@@ -263,8 +265,8 @@ async def silent(peer):
     await peer.until_the_end()
 
 
-# One address has far more of them than the server lets in.
-CROWD, CROWD_FROM = 600, ('127.0.0.9', 0)
+# One address has more of them than the server admits.
+CROWD_ADMITTED, CROWD_REFUSED, CROWD_FROM = 400, 200, ('127.0.0.9', 0)
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
 KINDS = {
     churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
@@ -292,16 +294,17 @@ async def main():
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address, admin = (sys.argv[2], int(sys.argv[3])), (sys.argv[2], int(sys.argv[4]))
     end = time.monotonic() + float(sys.argv[5])
-    tls, share = None, 1
+    tls, share = None, int(sys.argv[6])
     if sys.argv[1] == 'wss':
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        # TLS costs these clients far more than the server, whose processors they share: fewer of them, less often.
-        share = 4
+        # TLS costs these clients far more than the server: fewer of them, less often.
+        share *= 4
     at_work = [(kind, share * rest, tls) for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))]
     at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
     tasks = [keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work]
-    tasks += [keep_at_it(silent, 1, address, None, end, CROWD_FROM) for _ in range(CROWD)]
+    crowd = CROWD_ADMITTED + max(1, CROWD_REFUSED // int(sys.argv[6]))
+    tasks += [keep_at_it(silent, 1, address, None, end, CROWD_FROM) for _ in range(crowd)]
     tasks += [keep_at_it(silent, 0.1, admin, None, end) for _ in range(8)]
     await asyncio.gather(*tasks)
     print(json.dumps(done))
