@@ -8,7 +8,6 @@ pub mod cli;
 pub mod compare;
 pub mod conformance;
 pub mod doctor;
-pub mod duel;
 pub mod echo;
 pub mod experiment;
 pub mod export;

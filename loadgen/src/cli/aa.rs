@@ -1,17 +1,17 @@
 //! `sparring-loadgen aa`: what this machine does to two identical servers.
 
 use clap::Args;
-use engine::EngineKind;
 
 use super::keep::{keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, run_notes};
+use super::pairs::{PairsArguments, arm_of, run_notes};
 use super::terminal::Terminal;
 use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
+use crate::compare::Conclusion;
 use crate::compare::noise::{MIN_RECORDED, of_session};
-use crate::compare::{Conclusion, sides};
+use crate::compare::sides::{self, SIDES};
 use crate::host::machine::Machine;
-use crate::result::SessionKind;
+use crate::result::Show;
 use crate::result::table::count;
 
 const EXAMPLES: &str = "\
@@ -42,25 +42,24 @@ pub(super) struct AaArguments {
     duel_pairs: u32,
 
     #[command(flatten)]
-    session: PairsArguments,
+    pairs_arguments: PairsArguments,
 }
 
 impl AaArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let commands = [self.command.as_str(); 2];
-        let options = |engine| self.session.options(SessionKind::Aa, commands, self.pairs, engine);
-        let checked = options(EngineKind::Uring)?;
-        if self.session.is_only_checked(&checked) {
-            return Ok(0);
+        let arms = SIDES.map(|name| arm_of(name, &self.command));
+        let arms = arms.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (experiment, setup) = self.pairs_arguments.experiment(Show::Noise, arms, self.pairs)?;
+        let arguments = &self.pairs_arguments.session;
+        let machine = Machine::here();
+        if arguments.dry_run {
+            return arguments.announce(&experiment, &setup, &machine).map(|()| 0);
         }
         start_log();
-        let (engine, _) =
-            self.session.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        let machine = Machine::here();
-        self.session.check(&machine)?;
-        let mut output = self.session.output()?;
-        let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
-        let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
+        self.pairs_arguments.check(&machine)?;
+        let mut output = arguments.output()?;
+        let mut terminal = Terminal::new(catch_signals()?, arguments.quiet);
+        let session = arguments.make(&experiment, &setup, machine, &mut terminal)?;
         let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
         let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
@@ -74,7 +73,8 @@ impl AaArguments {
             ));
         }
         let to_error = output.as_ref().is_some_and(Output::is_standard);
-        keep(&document, self.session.results(), output.as_mut(), &lines.join("\n"), to_error)?;
+        let stored = keep(&document, arguments.results(false), output.as_mut(), &lines.join("\n"), to_error)?;
+        arguments.replace(stored.as_ref())?;
         no_fault(session.fault)?;
         Ok(match (document.session.interrupted, fewest < MIN_RECORDED) {
             (true, _) => INTERRUPTED,

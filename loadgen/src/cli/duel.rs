@@ -1,22 +1,21 @@
 //! `sparring-loadgen duel`: two servers in interleaved pairs, and a verdict.
 
 use clap::Args;
-use engine::EngineKind;
 
 use super::compare::noises;
 use super::keep::{cannot_print, keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, run_notes};
+use super::pairs::{PairsArguments, arm_of, run_notes};
 use super::terminal::Terminal;
 use super::{
     Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, SERVER, catch_signals, print, start_log, terminal,
 };
 use crate::compare::noise::Noises;
+use crate::compare::sides::SIDES;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
-use crate::duel::{Options, Side};
+use crate::experiment::{Arm, Experiment, Setup, arm_name};
 use crate::host::machine::Machine;
-use crate::result::{Document, SessionKind};
-use crate::suite::arm_name;
+use crate::result::{Document, Show};
 use crate::target::subject::is_commit;
 
 const EXAMPLES: &str = "\
@@ -76,7 +75,7 @@ pub(super) struct DuelArguments {
     only: Vec<Metric>,
 
     #[command(flatten)]
-    session: PairsArguments,
+    pairs_arguments: PairsArguments,
 }
 
 /// Names of the sides, and what is known of their servers.
@@ -108,22 +107,26 @@ struct SideArguments {
 }
 
 impl SideArguments {
-    fn sides(&self) -> Result<[Side; 2], Failure> {
+    /// Returns the arms of two commands.
+    fn arms(&self, commands: [&str; 2]) -> Result<Vec<Arm>, Failure> {
         if self.name_a == self.name_b {
             return Err(Failure::Usage(format!(
                 "--name-a and --name-b are both `{}`: give two",
                 self.name_a
             )));
         }
-        let side = |name: &String, version: &Option<String>, commit: &Option<String>| Side {
-            name: name.clone(),
-            version: version.clone(),
-            commit: commit.clone(),
-        };
-        Ok([
-            side(&self.name_a, &self.version_a, &self.commit_a),
-            side(&self.name_b, &self.version_b, &self.commit_b),
+        let (version_a, version_b) = (self.version_a.clone(), self.version_b.clone());
+        let (commit_a, commit_b) = (self.commit_a.clone(), self.commit_b.clone());
+        Ok(vec![
+            Arm { version: version_a, commit: commit_a, ..arm_of(&self.name_a, commands[0])? },
+            Arm { version: version_b, commit: commit_b, ..arm_of(&self.name_b, commands[1])? },
         ])
+    }
+
+    /// Returns a tag of the names of both sides, where they are not the default ones.
+    fn tag(&self) -> Option<String> {
+        let is_default = [self.name_a.as_str(), self.name_b.as_str()] == SIDES;
+        (!is_default).then(|| format!("{}-against-{}", self.name_b, self.name_a))
     }
 }
 
@@ -146,41 +149,42 @@ fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
 }
 
 impl DuelArguments {
+    fn experiment(&self) -> Result<(Experiment, Setup), Failure> {
+        let arms = self.sides.arms([&self.a, &self.b])?;
+        let (experiment, mut setup) = self.pairs_arguments.experiment(Show::Verdict, arms, self.pairs)?;
+        setup.tag = setup.tag.or_else(|| self.sides.tag());
+        Ok((experiment, setup))
+    }
+
     pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let sides = self.sides.sides()?;
-        let options = |engine| {
-            let options = self.session.options(SessionKind::Ab, [&self.a, &self.b], self.pairs, engine)?;
-            Ok::<_, Failure>(Options { sides: sides.clone(), ..options })
-        };
-        let checked = options(EngineKind::Uring)?;
-        if self.session.is_only_checked(&checked) {
-            return Ok(0);
+        let (experiment, setup) = self.experiment()?;
+        let session = &self.pairs_arguments.session;
+        let machine = Machine::here();
+        if session.dry_run {
+            return session.announce(&experiment, &setup, &machine).map(|()| 0);
         }
         start_log();
-        let (engine, _) =
-            self.session.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        let options = options(engine)?;
-        let machine = Machine::here();
-        self.session.check(&machine)?;
-        let noises = match self.session.results() {
+        self.pairs_arguments.check(&machine)?;
+        let results = session.results(false);
+        let noises = match results {
             Some(results) => noises(results, &machine.id)?,
             None => Noises::default(),
         };
-        let mut output = self.session.output()?;
-        let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
-        let results = self.session.results();
-        let session = self.session.make(&options, machine.clone(), &mut terminal)?;
-        let (document, comparison, text) = self.conclude(session.document, None, &noises);
+        let mut output = session.output()?;
+        let mut terminal = Terminal::new(catch_signals()?, session.quiet);
+        let made = session.make(&experiment, &setup, machine.clone(), &mut terminal)?;
+        let (document, comparison, text) = self.conclude(made.document, None, &noises);
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         let stored = keep(&document, results, output.as_mut(), &text, to_error)?;
-        no_fault(session.fault)?;
+        session.replace(stored.as_ref())?;
+        no_fault(made.fault)?;
         let code = self.exit_code(&document, &comparison);
         if code != REGRESSED || !self.confirm {
             return Ok(code);
         }
         let tell = |text: &str| print(text, to_error).map_err(cannot_print);
         tell("\nregressed: a second session has to confirm it\n")?;
-        let again = self.session.make(&options, machine, &mut terminal)?;
+        let again = session.make_again(&experiment, &setup, machine, &mut terminal)?;
         let first = stored.map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
         let (document, second, text) = self.conclude(again.document, Some(&first), &noises);
         keep(&document, results, None, &text, to_error)?;
@@ -265,7 +269,6 @@ mod tests {
     use super::*;
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
-    use crate::duel::Fixed;
     use crate::load::Payload;
 
     fn typed(more: &[&str]) -> Result<DuelArguments, String> {
@@ -277,32 +280,27 @@ mod tests {
         }
     }
 
-    fn options(more: &[&str]) -> Result<Options, String> {
-        let typed = typed(more)?;
-        typed
-            .session
-            .options(SessionKind::Ab, [&typed.a, &typed.b], typed.pairs, EngineKind::Epoll)
-            .map_err(|error| error.to_string())
+    fn experiment(more: &[&str]) -> Result<(Experiment, Setup), String> {
+        typed(more)?.experiment().map_err(|error| error.to_string())
     }
 
     #[test]
     fn flags_reach_the_session() {
-        let plain = options(&[]).expect("two commands are enough");
-        assert_eq!((plain.pairs, plain.fixed, plain.load.load.connections), (10, Fixed::Calibrated, 64));
-        assert_eq!(plain.servers[1].command, ["b", "{port}"]);
-        let options = options(&["--pairs", "8", "-R", "5k", "-c", "9", "--spawn-cpus", "0", "--tag", "x"])
-            .expect("flags");
-        assert_eq!(
-            (options.pairs, options.fixed, options.load.load.connections),
-            (8, Fixed::Rate(5000.0), 9)
-        );
-        assert_eq!((options.servers[0].cpus.as_slice(), options.load.load.rate_per_s), (&[0][..], None));
-        assert_eq!((options.load.scenario.as_str(), options.tag.as_deref()), ("x", Some("x")));
+        let (plain, _) = experiment(&[]).expect("two commands are enough");
+        assert_eq!((plain.rounds, plain.scenarios[0].load.connections), (10, 64));
+        assert_eq!(plain.scenarios[1].share_of_capacity, Some(0.5));
+        assert_eq!(plain.arms[1].command.as_ref().expect("a command"), &["b", "{port}"]);
+        let words = ["--pairs", "8", "-R", "5k", "-c", "9", "--spawn-cpus", "0", "--tag", "x"];
+        let (duel, setup) = experiment(&words).expect("flags");
+        assert_eq!((duel.rounds, duel.scenarios[0].load.connections), (8, 9));
+        let rates: Vec<_> = duel.scenarios.iter().map(|scenario| scenario.load.rate_per_s).collect();
+        assert_eq!((rates, setup.server_cpus), (vec![None, Some(5000.0)], vec![0]));
+        assert_eq!((duel.scenarios[1].name.as_str(), setup.tag.as_deref()), ("x-fixed", Some("x")));
     }
 
     #[test]
-    fn sides_have_names_and_what_is_known_of_them() {
-        let named = [
+    fn arms_have_names_versions_and_commits() {
+        let words = [
             "--name-a",
             "ws-8.17",
             "--name-b=ws-8.18",
@@ -311,14 +309,13 @@ mod tests {
             "--commit-a",
             "0123456789ab",
         ];
-        let sides = typed(&named).expect("flags").sides.sides().expect("two names");
-        assert_eq!(sides.each_ref().map(|side| side.name.as_str()), ["ws-8.17", "ws-8.18"]);
-        assert_eq!(
-            (sides[1].version.as_deref(), sides[0].commit.as_deref()),
-            (Some("8.18.0"), Some("0123456789ab"))
-        );
-        let same = typed(&["--name-a", "x", "--name-b", "x"]).expect("flags").sides.sides();
-        assert!(same.is_err_and(|error| error.to_string().contains("both `x`")));
+        let (duel, setup) = experiment(&words).expect("two names");
+        let [a, b] = &duel.arms[..] else { panic!("{:?}", duel.arms) };
+        assert_eq!((a.name.as_str(), b.name.as_str()), ("ws-8.17", "ws-8.18"));
+        assert_eq!((b.version.as_deref(), a.commit.as_deref()), (Some("8.18.0"), Some("0123456789ab")));
+        assert_eq!(setup.tag.as_deref(), Some("ws-8.18-against-ws-8.17"));
+        let same = experiment(&["--name-a", "x", "--name-b", "x"]);
+        assert!(same.is_err_and(|error| error.contains("both `x`")));
         assert!(typed(&["--name-a", "a b"]).is_err() && typed(&["--commit-b", "main"]).is_err());
     }
 
@@ -331,13 +328,12 @@ mod tests {
 
     #[test]
     fn a_scenario_is_a_load_by_name() {
-        let load = options(&["--scenario", "text", "--saturation-only"]).expect("known");
-        assert_eq!(
-            (load.load.load.message_bytes, load.load.load.payload, load.fixed),
-            (1024.into(), Payload::TextMixed, Fixed::Off)
-        );
-        assert_eq!(load.load.scenario, "text");
-        assert_eq!(options(&["--scenario", "tcp"]).expect("known").load.load.message_bytes, 38.into());
+        let (duel, _) = experiment(&["--scenario", "text", "--saturation-only"]).expect("known");
+        let [text] = &duel.scenarios[..] else { panic!("{:?}", duel.scenarios) };
+        assert_eq!((&text.load.message_bytes, text.load.payload), (&1024.into(), Payload::TextMixed));
+        assert_eq!(text.name, "text");
+        let (tcp, _) = experiment(&["--scenario", "tcp"]).expect("known");
+        assert_eq!(tcp.scenarios[0].load.message_bytes, 38.into());
     }
 
     #[test]
@@ -351,7 +347,7 @@ mod tests {
             (&["--threshold", "p99=-1%"], "above 0"),
             (&["-c", "0"], "-c"),
         ] {
-            let error = options(flags).expect_err(named);
+            let error = experiment(flags).expect_err(named);
             assert!(error.contains(named), "{flags:?}: {error}");
         }
     }

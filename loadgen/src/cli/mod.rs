@@ -9,6 +9,7 @@ mod cpus;
 mod doctor;
 mod duel;
 mod echo;
+mod experiment;
 mod foreign_flags;
 mod goal;
 mod history;
@@ -24,8 +25,8 @@ mod run;
 mod scenarios;
 mod selection;
 mod selfcheck;
+mod session;
 mod show;
-mod suite;
 mod terminal;
 mod version;
 
@@ -48,6 +49,7 @@ use count::CountArguments;
 use doctor::DoctorArguments;
 use duel::DuelArguments;
 use echo::EchoArguments;
+use experiment::ExperimentArguments;
 use history::HistoryArguments;
 use html::ReportArguments;
 use list::ListArguments;
@@ -56,7 +58,6 @@ use run::RunArguments;
 use scenarios::ScenariosArguments;
 use selfcheck::SelfcheckArguments;
 use show::ShowArguments;
-use suite::SuiteArguments;
 use terminal::Interrupt;
 
 // Headings of flags that several commands have.
@@ -98,10 +99,11 @@ struct Arguments {
 enum Command {
     /// Drive one server with one load and print what was measured.
     Run(Box<RunArguments>),
-    /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and suites.
+    /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and experiments.
     Scenarios(ScenariosArguments),
-    /// Measure our own server with a fixed set of scenarios and store the session (what scripts/bench.sh calls).
-    Suite(SuiteArguments),
+    /// Run an experiment: servers x scenarios x rounds, by its name or from a file, and store the session.
+    #[command(alias = "suite")]
+    Experiment(Box<ExperimentArguments>),
     /// Run the conformance battery against any WebSocket echo server.
     Conformance(ConformanceArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
@@ -185,7 +187,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => run.execute(),
         Some(Command::Scenarios(scenarios)) => scenarios.execute(),
         Some(Command::Conformance(conformance)) => conformance.execute(),
-        Some(Command::Suite(suite)) => suite.execute(),
+        Some(Command::Experiment(experiment)) => experiment.execute(),
         Some(Command::Echo(echo)) => echo.execute(),
         Some(Command::Doctor(doctor)) => doctor.execute(),
         Some(Command::Selfcheck(selfcheck)) => selfcheck.execute(),

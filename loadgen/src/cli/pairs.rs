@@ -1,29 +1,22 @@
 //! The flags and the making of a session of pairs, for `duel` and `aa`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use engine::EngineKind;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
-use super::output::{Output, open_output};
 use super::plan::PlanArguments;
-use super::terminal::Terminal;
-use super::{Failure, LOAD, OUTPUT, SERVER, say};
-use crate::compare::sides::SIDES;
-use crate::duel::{self, DuelError, Fixed, Options, Side, about};
-use crate::experiment::Session;
+use super::session::SessionArguments;
+use super::{Failure, LOAD, SERVER};
+use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup};
 use crate::host::machine::Machine;
-use crate::load::Transport;
-use crate::result::table::{count, reasons, repeated_runs};
-use crate::result::{Document, SessionKind, Store};
-use crate::run::{Plan, execute};
-use crate::suite::Places;
+use crate::load::{Load, Transport};
+use crate::result::table::{reasons, repeated_runs};
+use crate::result::{Document, Show, Store};
+use crate::run::Plan;
 use crate::target::spawn::Spawn;
 use crate::target::url::Url;
-
-/// The folder of results where nothing else is said, if there is one.
-const RESULTS: &str = "bench-results";
 
 /// Times take units (500ms, 10s), sizes too (4096, 64KiB).
 #[derive(Debug, Args)]
@@ -43,79 +36,70 @@ pub(super) struct PairsArguments {
     #[command(flatten)]
     pub(super) plan: PlanArguments,
 
-    /// Store the session in this folder [default: bench-results, where there is one].
-    #[arg(long, value_name = "DIR", conflicts_with = "no_store", help_heading = OUTPUT)]
-    results: Option<PathBuf>,
-
-    /// Do not store it.
-    #[arg(long, help_heading = OUTPUT)]
-    no_store: bool,
-
-    /// Write the session as JSON too; - is standard output, which then has nothing else.
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
-    json: Option<PathBuf>,
-
-    /// A name for the session.
-    #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
-    tag: Option<String>,
-
-    /// Neither progress nor notes: the result alone.
-    #[arg(short, long, help_heading = OUTPUT)]
-    pub(super) quiet: bool,
-
-    /// Check the flags, print what would be measured and how long it takes, and start nothing.
-    #[arg(long, help_heading = OUTPUT)]
-    dry_run: bool,
+    #[command(flatten)]
+    pub(super) session: SessionArguments,
 }
 
 impl PairsArguments {
-    /// Returns the session that was typed, with `engine` as its engine, since that is not settled
-    /// yet.
-    pub(super) fn options(
+    /// Returns the experiment that was typed: `arms` under a load that saturates (throughput, server
+    /// CPU and memory are judged) and at a fixed rate (latencies).
+    pub(super) fn experiment(
         &self,
-        kind: SessionKind,
-        commands: [&str; 2],
+        show: Show,
+        arms: Vec<Arm>,
         pairs: u32,
-        engine: EngineKind,
-    ) -> Result<Options, Failure> {
+    ) -> Result<(Experiment, Setup), Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
-        let mut load = self.plan(engine)?;
-        let rate = load.load.rate_per_s.take();
+        let (engine, _) = self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let mut plan = self.plan(engine)?;
+        let rate = plan.load.rate_per_s.take();
+        let mut name = plan.scenario.clone();
         if rate.is_some() && self.plan.load.has_scenarios_rate() {
             if self.saturation_only {
                 return Err(Failure::Usage(format!(
-                    "--saturation-only leaves nothing of scenario `{}`, which is about a fixed rate: choose another",
-                    load.scenario
+                    "--saturation-only leaves nothing of scenario `{name}`, which is about a fixed rate: choose another"
                 )));
             }
             // The saturating half is another load than the scenario.
-            load.scenario.push_str("-saturated");
+            name.push_str("-saturated");
         }
-        let fixed = match (self.saturation_only, rate) {
-            (true, _) => Fixed::Off,
-            (false, Some(rate)) => Fixed::Rate(rate),
-            (false, None) => Fixed::Calibrated,
+        let saturating = Scenario::new(&name, plan.load.clone());
+        let mut scenarios = vec![saturating];
+        if !self.saturation_only {
+            let load = Load { rate_per_s: rate, ..plan.load.clone() };
+            let share_of_capacity = rate.is_none().then_some(SHARE_OF_CAPACITY);
+            scenarios.push(Scenario { share_of_capacity, ..Scenario::new(format!("{name}-fixed"), load) });
+        }
+        let experiment = Experiment {
+            name: if show == Show::Noise { "aa" } else { "duel" }.to_owned(),
+            description: "two servers in interleaved pairs".to_owned(),
+            arms,
+            scenarios,
+            rounds: pairs,
+            show,
+            try_echoes: false,
+            spin: false,
+            promises: Vec::new(),
         };
-        let (cpus, marks) = self.places(&mut load);
-        let mut servers = Vec::new();
-        for (side, command) in SIDES.iter().zip(commands) {
-            let spawn = Spawn::parse(command).map_err(|_| {
-                Failure::Usage(format!(
-                    "command {side} `{command}` is no command: it is empty, or a quote is not closed"
-                ))
-            })?;
-            servers.push(Spawn { cpus: cpus.clone(), ..spawn });
+        let mut setup = Setup::new(PathBuf::new(), engine);
+        if let Some(list) = &self.spawn_cpus {
+            (setup.server_cpus, setup.marks) = (list.0.clone(), Vec::new());
+        } else if plan.placement.cpus.is_empty() && plan.placement.threads == 1 {
+            plan.placement.cpus = std::mem::take(&mut setup.plan.placement.cpus);
+        } else {
+            (setup.server_cpus, setup.marks) = (Vec::new(), Vec::new());
         }
-        let [a, b]: [Spawn; 2] = servers.try_into().map_err(|_| usage(&"two servers are needed"))?;
-        // As every run will be.
-        let fixed_rate = if let Fixed::Rate(rate) = fixed { Some(rate) } else { None };
-        let first = load.clone().with(|plan| {
-            plan.target.spawn = Some(a.clone());
-            plan.load.rate_per_s = fixed_rate;
+        setup.tag.clone_from(&self.session.tag);
+        (setup.plan, setup.has_url) = (plan, true);
+        setup.check(&experiment.arms)?;
+        // As the last run will be.
+        let last = experiment.scenarios.last().into_iter().flat_map(|scenario| {
+            experiment.arms.iter().map(|arm| setup.plan_of(scenario, arm, false, false))
         });
-        first.check().map_err(|error| usage(&error))?;
-        let sides = SIDES.map(|name| Side { name: name.to_owned(), ..Side::default() });
-        Ok(Options { kind, servers: [a, b], sides, load, fixed, pairs, tag: self.tag.clone(), marks })
+        for plan in last {
+            plan.check().map_err(|error| usage(&error))?;
+        }
+        Ok((experiment, setup))
     }
 
     fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
@@ -126,65 +110,8 @@ impl PairsArguments {
         };
         let default = || default.parse::<Url>().map_err(|error| Failure::Usage(error.to_string()));
         let plan = self.plan.plan(self.url.clone().map_or_else(default, Ok)?, engine)?;
-        let scenario = self.plan.load.scenario.clone().or_else(|| self.tag.clone());
+        let scenario = self.plan.load.scenario.clone().or_else(|| self.session.tag.clone());
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
-    }
-
-    /// The servers' processors, and what to say about them; gives the generator its own.
-    fn places(&self, load: &mut Plan) -> (Vec<usize>, Vec<String>) {
-        if let Some(list) = &self.spawn_cpus {
-            return (list.0.clone(), Vec::new());
-        }
-        match Places::here() {
-            Some(places) if load.placement.cpus.is_empty() && load.placement.threads == 1 => {
-                load.placement.cpus = vec![places.client];
-                (vec![places.server], places.mark.into_iter().collect())
-            }
-            _ => (Vec::new(), Vec::new()),
-        }
-    }
-
-    /// The folder to store in, and to look for the machine's noise in.
-    pub(super) fn results(&self) -> Option<&Path> {
-        let default = Path::new(RESULTS);
-        let folder = self.results.as_deref().or_else(|| default.is_dir().then_some(default));
-        folder.filter(|_| !self.no_store)
-    }
-
-    pub(super) fn output(&self) -> Result<Option<Output>, Failure> {
-        self.json.as_deref().map(open_output).transpose()
-    }
-
-    /// Returns true for a dry run, after printing what the session would measure.
-    pub(super) fn is_only_checked(&self, options: &Options) -> bool {
-        if self.dry_run && !self.quiet {
-            announce(options);
-        }
-        self.dry_run
-    }
-
-    /// Makes a session; `terminal` shows each of its runs.
-    pub(super) fn make(
-        &self,
-        options: &Options,
-        machine: Machine,
-        terminal: &mut Terminal,
-    ) -> Result<Session, Failure> {
-        if !self.quiet {
-            announce(options);
-        }
-        let notes = terminal.notes();
-        let mut notes = |line: &str| {
-            if !self.quiet {
-                notes(line);
-            }
-        };
-        let made = duel::measure(options, machine, &execute, terminal, &mut notes);
-        terminal.close();
-        made.map_err(|error| match error {
-            DuelError::Interrupted => Failure::Run(crate::run::RunError::Interrupted),
-            error => Failure::Error(error.to_string()),
-        })
     }
 
     /// Checks that the processors may be used and that the session can be stored, before anything
@@ -194,28 +121,19 @@ impl PairsArguments {
             ("--cpus", self.plan.placement.cpus.as_ref()),
             ("--spawn-cpus", self.spawn_cpus.as_ref()),
         ])?;
-        self.results().map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
+        let folder = self.session.results(false);
+        folder.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
     }
 }
 
-/// Prints what is measured and how long it takes.
-fn announce(options: &Options) {
-    let phases = match options.fixed {
-        Fixed::Off => "saturated",
-        Fixed::Rate(_) | Fixed::Calibrated => "saturated and at a fixed rate",
-    };
-    let cpus = |cpus: &[usize]| match cpus {
-        [] => "no particular CPU".to_owned(),
-        cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
-    };
-    say(&format!(
-        "{}, each {phases}, a fresh server for every run: about {}",
-        count(options.pairs.into(), "pair"),
-        about(options.duration())
-    ));
-    let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.placement.cpus));
-    say(&format!("servers on {servers}, generator on {generator}"));
-    options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
+/// Returns an arm of a server's command. `{port}` may be missing where the URL names a port.
+pub(super) fn arm_of(name: &str, command: &str) -> Result<Arm, Failure> {
+    let spawn = Spawn::parse(command).map_err(|_| {
+        Failure::Usage(format!(
+            "command {name} `{command}` is not valid: it is empty, or a quote is not closed"
+        ))
+    })?;
+    Ok(Arm { command: Some(spawn.command), ..Arm::own(name) })
 }
 
 /// Returns a session's notes: reasons of invalid and of repeated runs, and its marks.

@@ -12,7 +12,7 @@ use crate::compare::{Metric, noise::Noise};
 use crate::result::table::count;
 use crate::result::text_table::{TextTable, wrapped};
 use crate::result::{Document, SessionKind, Stored};
-use crate::suite::{self, interleaved, peers_markdown};
+use crate::suite::{self, peers_markdown};
 use crate::target::subject::Subject;
 
 const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ impl ShowArguments {
 
 fn markdown(stored: &Stored) -> Result<String, Failure> {
     let document = &stored.document;
-    if document.session.suite.as_deref() != Some(interleaved::PEERS) {
+    if suite::show_of(document) != crate::result::Show::Peers {
         let file = stored.path.display();
         return Err(Failure::Usage(format!(
             "--markdown is for sessions of scripts/peers.sh, which {file} is not"
@@ -75,7 +75,6 @@ fn text(results: &Path, stored: &Stored, width: usize) -> Result<String, Failure
         SessionKind::Count => lines.extend(document.counts.iter().map(|count| {
             format!("{}: {:.1} {} per message", count.scenario, count.per_message, count.counter)
         })),
-        SessionKind::Suite if !document.arms.is_empty() => lines.push(interleaved::text(document, width)),
         SessionKind::Single | SessionKind::Suite => lines.push(suite::text(document, width)),
     }
     Ok(lines.join("\n"))
@@ -211,7 +210,7 @@ mod tests {
         }
         let text =
             text(Path::new("/nonexistent"), &Stored { path: "f.json".into(), document }, 80).expect("shown");
-        assert!(text.contains("/ epoll's (95 %)") && text.contains("\nuring / epoll "), "{text}");
+        assert!(text.contains("/ epoll's (95 %)") && text.contains("uring / epoll"), "{text}");
         assert!(text.contains("MISSED"), "{text}");
     }
 }

@@ -21,9 +21,8 @@ use signal_hook::{flag, low_level};
 
 use super::report::span;
 use super::{colour, say};
-use crate::duel::about;
 use crate::result::percentile;
-use crate::result::table::{count, grouped};
+use crate::result::table::{about, count, grouped};
 use crate::result::text_table::USUAL_WIDTH;
 use crate::run::{Phase, Progress, Snapshot};
 

@@ -8,6 +8,7 @@ mod conclusion;
 pub(crate) mod example;
 mod metric;
 pub mod noise;
+mod promise;
 pub mod proof;
 pub mod sessions;
 pub mod sides;
@@ -17,6 +18,7 @@ mod verdict;
 
 pub use conclusion::Conclusion;
 pub use metric::Metric;
+pub use promise::{Over, Promise, PromiseOutcome};
 pub use sides::Comparison;
 pub use verdict::{
     Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,

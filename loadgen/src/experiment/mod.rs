@@ -1,20 +1,130 @@
-//! Common parts of all experiments, whatever their order: carrying out and repeating runs.
+//! Experiments: servers x scenarios x rounds, carried out by one runner.
+//!
+//! A round runs every scenario once on every arm, one arm right after the other, so that a slow
+//! stretch of the machine falls on all arms alike. The arm that begins changes from round to round:
+//! with two arms the order is A B, B A, A B. Every run has a freshly started server, because
+//! processes differ more from each other than the seconds within one.
 
+mod arm;
+mod calibration;
+mod check;
 mod disturbance;
+mod file;
+mod places;
 mod repeats;
+mod runner;
+mod scenario;
+mod setup;
+mod trial;
 
+use serde::Serialize;
+
+use crate::compare::Promise;
+use crate::result::{Document, ExperimentRecord, Show, short_hash};
+
+pub use arm::{Arm, ArmError, Takes, arm_name, counts, named};
+pub use calibration::SHARE_OF_CAPACITY;
+pub use check::complaints;
 pub use disturbance::{MOST_STOLEN, MOST_WAITED};
+pub use file::{ExperimentError, built_in, built_in_names};
+pub use places::Places;
 pub(crate) use repeats::{Cell, Repeats};
 pub use repeats::{Execute, Fault, Notes};
+pub use runner::{Runner, RunnerError};
+pub use scenario::Scenario;
+pub use setup::{Checkout, Setup, SetupError, settle_engine};
 
-use crate::result::Document;
+/// Everything that defines what an experiment measures, and what is judged and shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Experiment {
+    /// Its name, which the stored session has.
+    pub name: String,
+    /// Its description, one line.
+    pub description: String,
+    /// The servers. Where there are several, the others are compared with the first.
+    pub arms: Vec<Arm>,
+    /// The loads, in the order in which a round runs them.
+    pub scenarios: Vec<Scenario>,
+    /// Runs of each arm in each scenario.
+    pub rounds: u32,
+    /// What is judged and shown.
+    pub show: Show,
+    /// True where a server that is not ours must echo messages of many lengths before it is measured.
+    pub try_echoes: bool,
+    /// True where the generator spins in scenarios about latency. The time that a sleeping thread
+    /// needs to wake would be part of every latency, and hide the difference of the arms.
+    pub spin: bool,
+    /// Figures that are held to a limit.
+    pub promises: Vec<Promise>,
+}
+
+impl Experiment {
+    /// Returns true where the session is judged pair by pair, so that rounds with a run that cannot
+    /// be used are replaced.
+    #[must_use]
+    pub fn is_of_pairs(&self) -> bool {
+        matches!(self.show, Show::Verdict | Show::Noise)
+    }
+
+    /// Returns the number of runs, without repeats.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        let of = |scenario: &Scenario| self.arms.iter().filter(|arm| arm.takes(scenario)).count();
+        self.scenarios.iter().map(of).sum::<usize>() * self.rounds as usize
+    }
+
+    /// Returns the facts that the stored session has: the hash is the same for the same experiment.
+    #[must_use]
+    pub fn record(&self) -> ExperimentRecord {
+        // Serialising plain values does not fail.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        let (hash, promises) = (short_hash(json.as_bytes()), self.promises.clone());
+        ExperimentRecord { hash, rounds: self.rounds, show: self.show, promises }
+    }
+}
 
 /// Result of an experiment.
 #[derive(Debug)]
 pub struct Session {
     /// Document to store.
     pub document: Document,
-    /// The first fault of a server for which its figures must not be trusted. The command then ends with an
-    /// error.
+    /// The first fault of a server for which its figures must not be trusted. The command then ends
+    /// with an error.
     pub fault: Option<Fault>,
+}
+
+/// State in which a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Complete, and every scenario has a valid run.
+    Fine,
+    /// A server failed, or an experiment about correctness found a fault.
+    Failed,
+    /// Complete, but a scenario has no valid run.
+    Invalid,
+    /// The user ended it; the finished runs are stored.
+    Interrupted,
+}
+
+impl Outcome {
+    /// Returns the outcome of `session`. Wrong echoes are an error in any case.
+    #[must_use]
+    pub fn of(session: &Session) -> Self {
+        let Document { scenarios, runs, session: stored, .. } = &session.document;
+        let is_of_correctness =
+            stored.experiment.as_ref().is_some_and(|record| record.show == Show::Correctness);
+        let has_valid_run = |name: &str| runs.iter().any(|run| run.scenario == name && run.valid);
+        if session.fault.is_some() {
+            Self::Failed
+        } else if stored.interrupted {
+            Self::Interrupted
+        } else if is_of_correctness {
+            // A very short load on a busy machine may well be invalid as a measurement.
+            if complaints(&session.document).is_empty() { Self::Fine } else { Self::Failed }
+        } else if scenarios.iter().all(|scenario| has_valid_run(&scenario.name)) {
+            Self::Fine
+        } else {
+            Self::Invalid
+        }
+    }
 }

@@ -85,15 +85,26 @@ impl Catalogue {
     ///
     /// Fails where the file cannot be read, has a key that is not known, or a name twice.
     pub fn with(file: Option<&Path>) -> Result<Self, CatalogueError> {
-        let mut catalogue = Self::built_in().clone();
-        let Some(path) = file else { return Ok(catalogue) };
+        let Some(path) = file else { return Ok(Self::built_in().clone()) };
         let text = fs::read_to_string(path)
             .map_err(|source| CatalogueError::Unreadable { path: path.to_owned(), source })?;
-        for scenario in Self::parse(&text, path)?.scenarios {
-            catalogue.scenarios.retain(|known| known.name != scenario.name);
-            catalogue.scenarios.push(scenario);
+        let own = Self::parse(&text, path)?.scenarios;
+        let invalid = |cause| CatalogueError::Invalid { path: path.to_owned(), cause };
+        Self::built_in().clone().joined_with(own).map_err(invalid)
+    }
+
+    /// Returns the catalogue with further scenarios, which replace those of the same name.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a sentence where a load has a key that is not known, or a name comes twice.
+    pub fn joined_with(mut self, own: Vec<Scenario>) -> Result<Self, String> {
+        check(&own)?;
+        for scenario in own {
+            self.scenarios.retain(|known| known.name != scenario.name);
+            self.scenarios.push(scenario);
         }
-        Ok(catalogue)
+        Ok(self)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, CatalogueError> {
@@ -103,15 +114,10 @@ impl Catalogue {
         let File { scenario: scenarios } =
             serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
                 .map_err(|error| invalid(error.to_string()))?;
-        unknown.extend(scenarios.iter().flat_map(|scenario| scenario.load.unknown.keys().cloned()));
         if let Some(key) = unknown.first() {
-            return Err(invalid(format!("the key `{}` is unknown{}", key, suggestion_for_key(key))));
+            return Err(invalid(unknown_key(key)));
         }
-        for (at, scenario) in scenarios.iter().enumerate() {
-            if scenarios[..at].iter().any(|other| other.name == scenario.name) {
-                return Err(invalid(format!("two scenarios have the name `{}`", scenario.name)));
-            }
-        }
+        check(&scenarios).map_err(invalid)?;
         Ok(Self { scenarios })
     }
 
@@ -153,13 +159,26 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
-/// Returns a hint for an unknown key of a load; empty where no key is similar.
-fn suggestion_for_key(path: &str) -> String {
+/// Checks that loads have no unknown key and that names are unique.
+fn check(scenarios: &[Scenario]) -> Result<(), String> {
+    if let Some(key) = scenarios.iter().find_map(|scenario| scenario.load.unknown.keys().next()) {
+        return Err(unknown_key(key));
+    }
+    let is_second = |at: &usize| scenarios[..*at].iter().any(|other| other.name == scenarios[*at].name);
+    match (0..scenarios.len()).find(is_second) {
+        Some(at) => Err(format!("two scenarios have the name `{}`", scenarios[at].name)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the sentence about an unknown key, with the most similar one if one is similar.
+fn unknown_key(path: &str) -> String {
     let key = path.rsplit('.').next().unwrap_or(path);
     let known = serde_json::to_value(Load::default()).unwrap_or_default();
     let known = known.as_object().map(|load| load.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let known = known.iter().map(String::as_str).chain(["name", "aliases", "description", "load"]);
-    nearest(key, known).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
+    let hint = nearest(key, known).map(|nearest| format!(", did you mean `{nearest}`"));
+    format!("the key `{path}` is unknown{}", hint.unwrap_or_default())
 }
 
 #[cfg(test)]

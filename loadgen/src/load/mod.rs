@@ -5,10 +5,10 @@
 
 mod arguments;
 mod arrival;
-mod catalogue;
+pub mod catalogue;
 mod kinds;
 mod sizes;
-mod span;
+pub(crate) mod span;
 pub(crate) mod value;
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use arguments::LoadArguments;
 pub use arrival::Arrival;
-pub use catalogue::{Catalogue, CatalogueError, Scenario};
+pub use catalogue::{Catalogue, CatalogueError};
 pub use kinds::{Mask, Payload, Transport};
 pub use sizes::Sizes;
 use value::{count, rate, small_count, time};

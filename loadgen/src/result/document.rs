@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::experiment::ExperimentRecord;
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::utc::Utc;
@@ -99,6 +100,7 @@ impl Session {
             kind,
             argv: subject::argv(std::env::args_os()),
             suite: None,
+            experiment: None,
             tag: None,
             start: start.at,
             duration_ns: u64::try_from(start.since.elapsed().as_nanos()).unwrap_or(u64::MAX),
@@ -170,7 +172,7 @@ pub struct Conformance {
 }
 
 /// The command that made the runs of a document, and their order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// Kind of command that made it.
     pub kind: SessionKind,
@@ -183,6 +185,9 @@ pub struct Session {
     /// [`SessionKind::Count`].
     #[serde(default)]
     pub suite: Option<String>,
+    /// The experiment; `None` for a command that is none, and in sessions of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<ExperimentRecord>,
     /// The name the user gave with `--tag`.
     #[serde(default)]
     pub tag: Option<String>,

@@ -84,6 +84,7 @@ fn session() -> Session {
     Session {
         kind: SessionKind::Suite,
         argv: ["sparring-loadgen", "suite", "quick"].map(str::to_owned).to_vec(),
+        experiment: None,
         suite: Some("quick".into()),
         tag: None,
         start: Utc::from_unix_ms(START),

@@ -10,6 +10,7 @@ mod change;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
+mod experiment;
 mod invalid;
 mod latency;
 mod migrate;
@@ -30,6 +31,7 @@ pub use document::{
     Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
     SessionKind, Setting, Standstill, Start,
 };
+pub use experiment::{ExperimentRecord, Show};
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
 pub use selection::{Selection, SelectionError, Stored, commit_of};

@@ -1,6 +1,7 @@
 //! Results as text for people: one table a session, the ratios derived from it, the change since the last one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::change::Change;
 use super::document::{Document, Run};
@@ -191,6 +192,13 @@ pub(crate) fn grouped(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Returns a span for people, rounded to seconds or minutes.
+#[must_use]
+pub(crate) fn about(span: Duration) -> String {
+    let seconds = span.as_secs_f64().ceil();
+    if seconds < 90.0 { format!("{seconds} s") } else { format!("{:.0} min", seconds / 60.0) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use engine::EngineKind;
 use engine::socket::Congestion;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::load::{Load, Mask, Transport};
@@ -36,7 +37,8 @@ pub const MAX_CONNECTIONS: u32 = 1 << 24;
 pub const MAX_RATE: f64 = 1e9;
 
 /// How a thread of the generator waits when it has nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Wait {
     /// Blocks in the kernel: costs nothing, and wakes some 10 to 100 us late.
     Sleep,

@@ -8,8 +8,8 @@ use crate::result::table::{count, grouped, latency, optional, repeated_runs, us}
 use crate::result::text_table::TextTable;
 use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 
-use super::scenarios::{AT_A_RATE, MOSTLY_IDLE};
 use super::side_by_side::{ratio_where, runs_of, shown_ratio};
+use super::{AT_A_RATE, MOSTLY_IDLE};
 
 /// What a reader must know of whoever made the table.
 const BIAS: &str = "\

@@ -2,38 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::compare::Metric;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::{Estimate, ratio_of_pairs};
+use crate::compare::{Metric, Promise};
+use crate::experiment::{Experiment, built_in};
 use crate::result::table::{count, grouped, latency, optional, repeated_runs, us};
 use crate::result::text_table::TextTable;
 use crate::result::{Document, Run, Scenario, Summary};
-
-/// A figure that the project promises: in `scenario`, `arm` takes at most `at_most` of what `against` takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Promise {
-    /// The scenario.
-    pub scenario: &'static str,
-    /// What is promised something of.
-    pub metric: Metric,
-    /// Whose figure.
-    pub arm: &'static str,
-    /// Divided by whose.
-    pub against: &'static str,
-    /// The limit of that ratio.
-    pub at_most: f64,
-}
-
-/// How a promise fares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// The whole interval lies within it.
-    Kept,
-    /// The whole interval lies beyond it.
-    Missed,
-    /// The interval is too wide: more rounds.
-    Open,
-}
 
 /// The runs of one arm of one scenario.
 pub(super) fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> Vec<&'a Run> {
@@ -102,7 +77,8 @@ pub fn side_by_side_table(document: &Document, width: usize) -> String {
         text.push('\n');
         text.push_str(&line);
     }
-    text
+    let promises = promises_table(document, width).map(|table| format!("\n\n{table}"));
+    text + &promises.unwrap_or_default()
 }
 
 fn add_rows(table: &mut TextTable, document: &Document, scenario: &Scenario, names: &[&str]) {
@@ -162,54 +138,39 @@ fn remarks(document: &Document) -> Vec<String> {
     [how].into_iter().chain(few).chain(invalid).chain(repeated).chain(marks).chain(interrupted).collect()
 }
 
-/// How the promises fare; `None` where the session has none of them.
+/// Returns the promises of a session. An earlier build stored the name of the suite alone.
+fn promises_of(document: &Document) -> Vec<Promise> {
+    if let Some(record) = &document.session.experiment {
+        return record.promises.clone();
+    }
+    let of_name = |one: &Experiment| Some(&one.name) == document.session.suite.as_ref();
+    built_in().into_iter().find(of_name).map(|one| one.promises).unwrap_or_default()
+}
+
+/// Returns the promises of a session and their outcome; `None` where it has none.
 #[must_use]
-pub fn promises_table(document: &Document, promises: &[Promise], width: usize) -> Option<String> {
-    let header = ["promised", "of", "scenario", "at most", "measured (95 %)", ""];
-    let mut table = TextTable::new(header, 3, [3]);
-    for promise in promises {
-        let Some(scenario) = document.scenarios.iter().find(|s| s.name == promise.scenario) else {
-            continue;
-        };
-        let Some(estimate) = ratio(document, scenario, promise.metric, promise.arm, promise.against) else {
-            continue;
-        };
-        table.add_row([
-            format!("{} / {}", promise.arm, promise.against),
-            promise.metric.name().to_owned(),
-            promise.scenario.to_owned(),
-            format!("{:.2}", promise.at_most),
+pub fn promises_table(document: &Document, width: usize) -> Option<String> {
+    let promises = promises_of(document);
+    let mut table = TextTable::new(["figure", "scenario", "at most", "measured (95 %)", ""], 2, [2]);
+    for promise in &promises {
+        let Some(estimate) = promise.estimate(document) else { continue };
+        let row = [
+            promise.figure(),
+            promise.scenario.clone(),
+            promise.at_most.map_or_else(String::new, |limit| format!("{limit:.2}")),
             shown_ratio(estimate),
-            promise.fate(&estimate).word().to_owned(),
-        ]);
+            promise.outcome(&estimate).name().to_owned(),
+        ];
+        table.add_row(row);
     }
     (!table.is_empty()).then(|| table.text(width))
-}
-
-impl Promise {
-    fn fate(&self, estimate: &Estimate) -> Fate {
-        match estimate.interval {
-            Some((_, high)) if high <= self.at_most => Fate::Kept,
-            Some((low, _)) if low > self.at_most => Fate::Missed,
-            _ => Fate::Open,
-        }
-    }
-}
-
-impl Fate {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Missed => "MISSED",
-            Self::Open => "open",
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Arm, example};
+    use crate::compare::Over;
+    use crate::result::{Arm, ExperimentRecord, Show, example};
 
     /// Ten rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than that.
     fn document(factor: f64, rounds: u32) -> Document {
@@ -230,7 +191,17 @@ mod tests {
     }
 
     fn promise(at_most: f64) -> Promise {
-        Promise { scenario: "echo", metric: Metric::ServerCpu, arm: "quick", against: "slow", at_most }
+        let over = Some(Over { arm: Some("slow".to_owned()), ..Over::default() });
+        let (scenario, arm) = ("echo".to_owned(), Some("quick".to_owned()));
+        Promise { scenario, arm, metric: Metric::ServerCpu, over, at_most: Some(at_most) }
+    }
+
+    fn promised(document: &Document, promise: Promise) -> Option<String> {
+        let mut document = document.clone();
+        let promises = vec![promise];
+        let record = ExperimentRecord { hash: String::new(), rounds: 10, show: Show::Arms, promises };
+        document.session.experiment = Some(record);
+        promises_table(&document, 80)
     }
 
     #[test]
@@ -301,7 +272,7 @@ mod tests {
     #[test]
     fn a_promise_is_kept_missed_or_open() {
         let word = |document: &Document, at_most| {
-            let text = promises_table(document, &[promise(at_most)], 80).expect("measured");
+            let text = promised(document, promise(at_most)).expect("measured");
             text.lines().last().and_then(|line| line.split_whitespace().last()).expect("a word").to_owned()
         };
         let ten = document(1.25, 10);
@@ -311,8 +282,8 @@ mod tests {
             (word(&ten, 0.797), word(&document(1.25, 3), 0.81)),
             ("open".to_owned(), "open".to_owned())
         );
-        let elsewhere = Promise { scenario: "text", ..promise(1.0) };
-        assert_eq!(promises_table(&ten, &[elsewhere], 80), None);
+        let elsewhere = Promise { scenario: "text".to_owned(), ..promise(1.0) };
+        assert_eq!(promised(&ten, elsewhere), None);
     }
 
     #[test]

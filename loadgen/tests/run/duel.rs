@@ -46,8 +46,8 @@ fn a_duel_is_judged_printed_and_stored() {
     // Two pairs decide nothing; a debug build, or a blink on a busy machine, measures nothing.
     assert!(matches!(output.status.code(), Some(0 | 13)), "{table}{notes}");
     assert!(table.contains("B against A: ") && table.contains("stored in "), "{table}");
-    assert!(notes.starts_with("2 pairs, each saturated, a fresh server for every run: about "), "{notes}");
-    assert!(notes.contains("pair 1/2  A ") && notes.contains(" left"), "{notes}");
+    assert!(notes.starts_with("duel: 1 scenario on 2 arms, 2 rounds, 4 runs, about "), "{notes}");
+    assert!(notes.contains("[1/2] trial            A ") && notes.contains(" left"), "{notes}");
     let stored = files(&folder);
     assert_eq!(stored.len(), 1, "{stored:?}");
     let json: serde_json::Value =
@@ -69,7 +69,11 @@ fn a_dry_run_checks_the_flags_and_starts_nothing() {
     let dry = |more: &[&str]| output(&duel(&server, &server, &folder, &[&["--dry-run"], more].concat()));
     let fine = dry(&["--pairs", "2"]);
     assert_eq!(fine.status.code(), Some(0));
-    assert!(text(&fine.stderr).starts_with("2 pairs, each saturated, "), "{}", text(&fine.stderr));
+    assert!(
+        text(&fine.stderr).starts_with("duel: 1 scenario on 2 arms, 2 rounds, 4 runs"),
+        "{}",
+        text(&fine.stderr)
+    );
     for wrong in [&["--scenario", "nosuch"][..], &["--pairs", "0"], &["-R", "5k"]] {
         assert_eq!(dry(wrong).status.code(), Some(2), "{wrong:?}");
     }
@@ -82,18 +86,18 @@ fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
     let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
-    fails("/no/such/server", &good, &["side A, pair 1: ", "cannot run `/no/such/server`"]);
+    fails("/no/such/server", &good, &["arm A, round 1: ", "cannot run `/no/such/server`"]);
     fails(
         "sh -c 'echo my reasons >&2; exit 4'",
         &good,
-        &["side A, pair 1: ", "exit status: 4", "my reasons"],
+        &["arm A, round 1: ", "exit status: 4", "my reasons"],
     );
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}/", taken.local_addr().expect("its address"));
     assert_fails(
         &duel(&good, &good, &folder, &["-q", "--url", &url]),
         1,
-        &["side A, pair 1: ", "already listens"],
+        &["arm A, round 1: ", "already listens"],
     );
     assert_eq!(files(&folder), Vec::<PathBuf>::new(), "nothing was measured");
     fs::remove_dir_all(&folder).expect("our own folder");
@@ -121,11 +125,11 @@ fn what_was_measured_beside_a_broken_server_is_stored() {
         let output = output(&duel(&good, &bad, &folder, &["--pairs", "2"]));
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("side B, pair 1: ") && said.contains(part), "{said}");
+        assert!(said.contains("arm B, round 1: ") && said.contains(part), "{said}");
         let document = stored(&folder);
         assert!(document.runs.iter().any(|run| run.arm == "A"));
         let marks = &document.session.marks;
-        assert!(marks.iter().any(|mark| mark.starts_with("load, side B, pair 1: ")), "{marks:?}");
+        assert!(marks.iter().any(|mark| mark.starts_with("load, arm B, round 1: ")), "{marks:?}");
         fs::remove_dir_all(&folder).expect("our own folder");
     }
 }
@@ -177,7 +181,7 @@ fn results_that_cannot_be_stored_are_refused_before_measuring() {
     assert_fails(&duel(&server, &server, results, &[]), 1, &["cannot create /proc/none"]);
     let arms = [format!("--arm=a={server}"), format!("--arm=b={server}")];
     assert_fails(
-        &["suite", "arms", &arms[0], &arms[1], "--results", "/proc/none"],
+        &["experiment", "arms", &arms[0], &arms[1], "--results", "/proc/none"],
         1,
         &["cannot create /proc/none"],
     );
@@ -194,8 +198,11 @@ fn an_arm_that_cannot_be_run_is_named_and_the_others_are_stored() {
     ];
     let short = ["--scenarios=echo", "--rounds=1", "-d=60ms", "-w=10ms", "--engine=epoll"];
     let results = format!("--results={}", folder.display());
-    let words: Vec<&str> =
-        ["suite", "arms", &results].into_iter().chain(arms.iter().map(String::as_str)).chain(short).collect();
+    let words: Vec<&str> = ["experiment", "arms", &results]
+        .into_iter()
+        .chain(arms.iter().map(String::as_str))
+        .chain(short)
+        .collect();
     let output = output(&words);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -203,6 +210,42 @@ fn an_arm_that_cannot_be_run_is_named_and_the_others_are_stored() {
     let document = stored(&folder);
     assert_eq!(document.runs.len(), 2);
     assert!(document.arms[2].left_out.is_some());
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn an_interrupted_experiment_is_gone_on_with() {
+    let folder = scratch("resume");
+    let server = server_command("none");
+    let arms = [format!("--arm=one={server}"), format!("--arm=two={server}")];
+    let results = format!("--results={}", folder.display());
+    let short = ["--scenarios=echo", "--rounds=6", "-d=200ms", "-w=10ms", "--engine=epoll"];
+    let words: Vec<&str> =
+        ["experiment", "arms", &results, &arms[0], &arms[1]].into_iter().chain(short).collect();
+    let mut child = loadgen(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut notes = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.starts_with("[2/") {
+        line.clear();
+        assert_ne!(notes.read_line(&mut line).expect("text"), 0, "it ended by itself");
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).expect("our own child");
+    let mut rest = String::new();
+    notes.read_to_string(&mut rest).expect("text");
+    assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(130), "{rest}");
+    let cut = stored(&folder);
+    assert!(cut.session.interrupted && cut.runs.len() < 12);
+    let file = files(&folder).remove(0);
+    let resume = format!("--resume={}", file.display());
+    let other = [&words[..], &[&resume, "--rounds=7"]].concat();
+    assert_eq!(output(&other).status.code(), Some(2), "--rounds twice");
+    let ended = output(&[&words[..], &[&resume]].concat());
+    let said = text(&ended.stderr);
+    assert!(matches!(ended.status.code(), Some(0 | 13)), "{said}");
+    let whole = stored(&folder);
+    assert_eq!((whole.runs.len(), whole.session.interrupted), (12, false));
+    assert_eq!(whole.runs[..cut.runs.len() - 1], cut.runs[..cut.runs.len() - 1]);
+    assert_eq!(whole.session.start, cut.session.start);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
@@ -236,7 +279,7 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
             .expect("runs");
         let mut notes = BufReader::new(child.stderr.take().expect("piped"));
         let mut line = String::new();
-        while !line.starts_with("pair 2/") {
+        while !line.starts_with("[3/") {
             line.clear();
             assert_ne!(notes.read_line(&mut line).expect("text"), 0, "it ended by itself");
         }
@@ -253,7 +296,6 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
         assert!(table.starts_with("INTERRUPTED: the verdict so far\n"), "{table}");
         let document = stored(&folder);
         assert!(document.session.interrupted && document.runs.len() >= 4);
-        assert!(document.runs.len().is_multiple_of(2));
         fs::remove_dir_all(&folder).expect("our own folder");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::scenarios::Spec;
 use crate::load::Payload;
 use crate::run::Plan;
 
@@ -51,9 +50,4 @@ pub(super) fn trials(plan: &Plan) -> [Trial; 3] {
         trial("text in fragments, up to 1 MiB", fragmented),
         trial("16 MiB", largest.with(|plan| plan.load.payload = Payload::Binary)),
     ]
-}
-
-/// The scenario whose plans trials are made from: which one does not matter.
-pub(super) fn any_spec() -> Spec {
-    Spec::peers().swap_remove(0)
 }

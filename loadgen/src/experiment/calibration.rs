@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::session::run_duration;
 use crate::run::Plan;
 
-/// Of the baseline's capacity: busy enough for queues to show, and far enough from the edge that neither a few percent less
+/// Usual share of the capacity: busy enough for queues to show, and far enough from the edge that neither a few percent less
 /// capacity nor a moment of standstill make an overload.
 ///
 /// After a standstill everything that was due comes late until the backlog is gone: the higher the rate, the longer. On a
@@ -13,23 +12,19 @@ use crate::run::Plan;
 /// was not kept), 11 of 22 at 0.5; the median latency was the same, 24 us.
 pub const SHARE_OF_CAPACITY: f64 = 0.5;
 
-/// What the capacity is measured with: the load itself, but shorter.
-pub(super) fn plan(load: &Plan) -> Plan {
-    let longest = Duration::from_secs(3);
-    load.clone().with(|plan| {
-        plan.load.measure = load.load.measure.min(longest);
-        plan.load.warmup = load.load.warmup.min(Duration::from_secs(1));
+/// Returns the plan that measures the capacity: the load as a closed loop, but shorter.
+pub(super) fn plan(fixed: &Plan) -> Plan {
+    fixed.clone().with(|plan| {
+        plan.load.rate_per_s = None;
+        plan.load.measure = plan.load.measure.min(Duration::from_secs(3));
+        plan.load.warmup = plan.load.warmup.min(Duration::from_secs(1));
     })
 }
 
-pub(super) fn duration(load: &Plan) -> Duration {
-    run_duration(&plan(load))
-}
-
-/// The rate for a capacity, rounded down to two digits: a short run does not know more, and a round number is the same again
-/// next time.
-pub(super) fn rate(capacity: f64) -> Option<f64> {
-    let rate = capacity * SHARE_OF_CAPACITY;
+/// Returns the rate for a share of a capacity, rounded down to two digits: a short run does not know
+/// more, and a round number is the same again next time. `None` below one message a second.
+pub(super) fn rate(capacity: f64, share: f64) -> Option<f64> {
+    let rate = capacity * share;
     if rate < 1.0 || !rate.is_finite() {
         return None;
     }
@@ -43,11 +38,11 @@ mod tests {
 
     #[test]
     fn the_rate_is_a_round_share_of_the_capacity() {
-        assert_eq!(rate(275_084.0), Some(130_000.0));
-        assert_eq!(rate(4_196_234.0), Some(2_000_000.0));
-        assert_eq!(rate(100.0), Some(50.0));
-        assert_eq!(rate(9.0), Some(4.0));
-        assert_eq!((rate(0.0), rate(f64::NAN)), (None, None));
+        assert_eq!(rate(275_084.0, SHARE_OF_CAPACITY), Some(130_000.0));
+        assert_eq!(rate(4_196_234.0, 0.5), Some(2_000_000.0));
+        assert_eq!(rate(100.0, 0.5), Some(50.0));
+        assert_eq!(rate(9.0, 0.5), Some(4.0));
+        assert_eq!((rate(0.0, 0.5), rate(f64::NAN, 0.5)), (None, None));
     }
 
     #[test]

@@ -1,0 +1,363 @@
+//! `sparring-loadgen experiment`: servers x scenarios x rounds, from a file or by name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use engine::EngineKind;
+use engine::socket::Congestion;
+
+use super::keep::{keep, no_fault};
+use super::output::Output;
+use super::session::SessionArguments;
+use super::terminal::{self, Terminal};
+use super::{EXIT_STATUS, Failure, INTERRUPTED, INVALID, SERVER, catch_signals, print_line, start_log};
+use crate::experiment::{
+    self, Arm, ArmError, Checkout, Experiment, ExperimentError, Outcome, Setup, SetupError, complaints,
+    counts, named, settle_engine,
+};
+use crate::host::machine::Machine;
+use crate::load::Catalogue;
+use crate::load::catalogue::nearest;
+use crate::load::value::time;
+use crate::result::{Conformance, Show, Store};
+use crate::suite;
+
+const EXPERIMENT: &str = "Experiment";
+
+const EXAMPLES: &str = "\
+Experiments that come with the program:
+  smoke     our server, the main scenarios for a moment: correctness alone
+  quick     our server, the main scenarios in six short rounds: about a minute
+  full      our server, all scenarios in ten short rounds: some minutes
+  engines   our server on each engine, side by side
+  arms      every --arm side by side
+  peers     every --arm in the scenarios of scripts/peers.sh, with a table for each scenario
+
+Examples:
+  sparring-loadgen experiment quick
+  sparring-loadgen experiment engines --rounds 2
+  sparring-loadgen experiment arms --scenarios echo,pipeline \\
+      --arm 'ours=sparring-server --listen 127.0.0.1:{port} --threads 1' \\
+      --arm 'theirs=node server.js {port}'            any WebSocket echo servers
+  sparring-loadgen experiment scripts/experiments/tls.toml
+  sparring-loadgen experiment engines --resume bench-results/ID/FILE.json
+  scripts/peers.sh                                    well-known servers, installed and set beside ours
+
+";
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}{EXIT_STATUS}"))]
+pub(super) struct ExperimentArguments {
+    /// The experiment: its name, or the path of a file (scripts/README.md has the format).
+    #[arg(value_name = "NAME|FILE")]
+    experiment: String,
+
+    /// Rounds: runs of each arm in each scenario [default: the experiment's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = EXPERIMENT)]
+    rounds: Option<u32>,
+
+    /// Scenarios, by their names and separated by commas [default: all of the experiment].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = EXPERIMENT)]
+    scenarios: Vec<String>,
+
+    /// Measured time of each run [default: the experiment's].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = EXPERIMENT)]
+    duration: Option<Duration>,
+
+    /// Load before that which does not count [default: the experiment's].
+    #[arg(short, long, value_name = "TIME", value_parser = time, help_heading = EXPERIMENT)]
+    warmup: Option<Duration>,
+
+    /// A file of further scenarios, which replace built-in ones of the same name.
+    #[arg(long, value_name = "FILE", help_heading = EXPERIMENT)]
+    catalogue: Option<PathBuf>,
+
+    /// A further server: any command, {port} where its port goes. Repeatable; the first arm is the
+    /// reference.
+    #[arg(long = "arm", value_name = "NAME=COMMAND", help_heading = SERVER)]
+    arms: Vec<Arm>,
+
+    /// A server that cannot be had here, and why: the result names it. Repeatable.
+    #[arg(long, value_name = "NAME=WHY", value_parser = Arm::absent, help_heading = SERVER)]
+    absent: Vec<Arm>,
+
+    /// The version of an arm's server, for the result. Repeatable.
+    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SERVER)]
+    versions: Vec<(String, String)>,
+
+    /// Counts of `sparring-loadgen conformance` for an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED.
+    /// Repeatable.
+    #[arg(long, value_name = "NAME=COUNTS", value_parser = counts, help_heading = SERVER)]
+    conformance: Vec<(String, Conformance)>,
+
+    /// The executable of our server [default: sparring-server beside this program].
+    #[arg(long, value_name = "PATH", help_heading = SERVER)]
+    server: Option<PathBuf>,
+
+    /// The commit our server was built from [default: what it says itself].
+    #[arg(long, value_name = "HASH", help_heading = SERVER)]
+    commit: Option<String>,
+
+    /// The source had changes beside that commit.
+    #[arg(long, requires = "commit", help_heading = SERVER)]
+    dirty: bool,
+
+    /// The engine of the generator, and of our server where neither arm nor scenario names one
+    /// [default: uring, or epoll where io_uring is refused].
+    #[arg(long, value_name = "uring|tokio-uring|epoll")]
+    engine: Option<EngineKind>,
+
+    /// Congestion control of both sides, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<Congestion>,
+
+    #[command(flatten)]
+    session: SessionArguments,
+}
+
+fn version_of(text: &str) -> Result<(String, String), ArmError> {
+    named(text).map(|(name, version)| (name, version.to_owned()))
+}
+
+impl ExperimentArguments {
+    pub(super) fn execute(&self) -> Result<u8, Failure> {
+        let experiment = self.experiment()?;
+        let setup = self.setup()?;
+        setup.check(&experiment.arms).map_err(experiment::RunnerError::from)?;
+        let machine = Machine::here();
+        if self.session.dry_run {
+            return self.session.announce(&experiment, &setup, &machine).map(|()| 0);
+        }
+        start_log();
+        let results = self.session.results(true);
+        results.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id))?;
+        let mut output = self.session.output()?;
+        let mut view = Terminal::new(catch_signals()?, self.session.quiet);
+        let measured = self.session.make(&experiment, &setup, machine, &mut view)?;
+        let document = &measured.document;
+        let text = suite::text(document, terminal::width());
+        let to_error = output.as_ref().is_some_and(Output::is_standard);
+        let stored = keep(document, results, output.as_mut(), &text, to_error)?;
+        self.session.replace(stored.as_ref())?;
+        if let (Show::Figures, Some(results), false) = (experiment.show, results, to_error) {
+            let store = Store::new(results);
+            print_line(&format!("\n{}", suite::change_text(&store, document, terminal::width())?))?;
+        }
+        let outcome = Outcome::of(&measured);
+        if experiment.show == Show::Correctness && outcome == Outcome::Failed {
+            for complaint in complaints(document) {
+                print_line(&format!("FAILED {complaint}"))?;
+            }
+        }
+        no_fault(measured.fault)?;
+        Ok(match outcome {
+            Outcome::Fine => 0,
+            Outcome::Failed => 1,
+            Outcome::Invalid => INVALID,
+            Outcome::Interrupted => INTERRUPTED,
+        })
+    }
+
+    /// Returns the experiment after the changes of the flags.
+    fn experiment(&self) -> Result<Experiment, Failure> {
+        let catalogue = Catalogue::with(self.catalogue.as_deref());
+        let catalogue = catalogue.map_err(|error| Failure::Usage(format!("--catalogue: {error}")))?;
+        let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
+        experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
+        if experiment.arms.len() > 1 && experiment.show.is_of_our_server() {
+            experiment.show = Show::Arms;
+        }
+        self.add_facts(&mut experiment.arms)?;
+        if !experiment.show.is_of_our_server()
+            && experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < 2
+        {
+            return Err(Failure::Usage("--arm: at least two arms can be compared".to_owned()));
+        }
+        self.choose_scenarios(&mut experiment)?;
+        experiment.rounds = self.rounds.unwrap_or(experiment.rounds);
+        for scenario in &mut experiment.scenarios {
+            scenario.load.warmup = self.warmup.unwrap_or(scenario.load.warmup);
+            scenario.load.measure = self.duration.unwrap_or(scenario.load.measure);
+        }
+        if self.duration.is_some_and(|duration| duration.is_zero()) {
+            return Err(Failure::Usage("--duration must be longer than zero".to_owned()));
+        }
+        experiment.check().map_err(|fault| Failure::Usage(format!("--arm: {fault}")))?;
+        Ok(experiment)
+    }
+
+    /// Adds versions and counts to the arms that they name.
+    fn add_facts(&self, arms: &mut [Arm]) -> Result<(), Failure> {
+        let find = |arms: &mut [Arm], flag: &str, name: &str| {
+            let at = arms.iter().position(|arm| arm.name == name);
+            at.ok_or_else(|| Failure::Usage(format!("{flag}: no arm has the name `{name}`")))
+        };
+        for (name, version) in &self.versions {
+            let at = find(arms, "--version-of", name)?;
+            arms[at].version = Some(version.clone()).filter(|version| !version.is_empty());
+        }
+        for (name, counts) in &self.conformance {
+            let at = find(arms, "--conformance", name)?;
+            arms[at].conformance = Some(*counts);
+        }
+        Ok(())
+    }
+
+    /// Keeps the scenarios that were asked for and that enough arms take, in the usual order.
+    fn choose_scenarios(&self, experiment: &mut Experiment) -> Result<(), Failure> {
+        let Experiment { arms, scenarios, promises, .. } = experiment;
+        let needed = arms.len().min(2);
+        scenarios.retain(|scenario| arms.iter().filter(|arm| arm.takes(scenario)).count() >= needed);
+        let names: Vec<String> = scenarios.iter().map(experiment::Scenario::full_name).collect();
+        if let Some(unknown) = self.scenarios.iter().find(|name| !names.contains(name)) {
+            let nearest = nearest(unknown, names.iter().map(String::as_str));
+            let hint = nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
+            return Err(Failure::Usage(format!(
+                "--scenarios: `{unknown}` is not a scenario of these arms{hint}: expected some of {}",
+                names.join(", ")
+            )));
+        }
+        if !self.scenarios.is_empty() {
+            scenarios.retain(|scenario| self.scenarios.contains(&scenario.full_name()));
+            let is_left = |name: Option<&str>| {
+                name.is_none_or(|name| scenarios.iter().any(|scenario| scenario.full_name() == name))
+            };
+            promises.retain(|promise| promise.scenarios().into_iter().all(is_left));
+        }
+        Ok(())
+    }
+
+    fn setup(&self) -> Result<Setup, Failure> {
+        let settled = settle_engine(self.engine, &EngineKind::probe);
+        let (engine, mark) = settled.map_err(experiment::RunnerError::from)?;
+        let beside = || std::env::current_exe().map(|path| path.with_file_name("sparring-server"));
+        let server = self.server.clone().map_or_else(beside, Ok);
+        let server = server.map_err(|error| Failure::Error(format!("--server: {error}")))?;
+        let mut setup = Setup::new(server, engine);
+        setup.plan.placement.congestion.clone_from(&self.congestion);
+        setup.checkout = self.commit.clone().map(|commit| Checkout { commit, dirty: self.dirty });
+        setup.tag.clone_from(&self.session.tag);
+        setup.marks.extend(mark);
+        Ok(setup)
+    }
+}
+
+impl From<ExperimentError> for Failure {
+    fn from(error: ExperimentError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        experiment::RunnerError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+
+    fn arguments(arguments: &[&str]) -> Result<Box<ExperimentArguments>, String> {
+        let words = ["sparring-loadgen", "experiment"].iter().chain(arguments);
+        let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Some(Command::Experiment(experiment)) = parsed.command else { return Err("another".to_owned()) };
+        Ok(experiment)
+    }
+
+    fn experiment(words: &[&str]) -> Result<Experiment, String> {
+        arguments(words)?.experiment().map_err(|error| error.to_string())
+    }
+
+    fn names(experiment: &Experiment) -> (Vec<String>, Vec<String>) {
+        let arms = experiment.arms.iter().map(|arm| arm.name.clone()).collect();
+        (arms, experiment.scenarios.iter().map(|scenario| scenario.name.clone()).collect())
+    }
+
+    #[test]
+    fn every_flag_changes_the_experiment() {
+        let words = [
+            "engines",
+            "--rounds=2",
+            "--scenarios=pipeline,echo",
+            "--arm=theirs=node {port}",
+            "-d=2s",
+            "-w=0",
+        ];
+        let changed = experiment(&words).expect("flags");
+        let (arms, scenarios) = names(&changed);
+        assert_eq!(arms.last().map(String::as_str), Some("theirs"));
+        assert_eq!(scenarios, ["echo", "pipeline"]);
+        let load = &changed.scenarios[0].load;
+        assert_eq!((changed.rounds, load.measure.as_secs(), load.warmup), (2, 2, Duration::ZERO));
+        assert!(changed.promises.iter().all(|promise| scenarios.contains(&promise.scenario)));
+        assert_eq!(changed.promises.len(), 4);
+        let setup = arguments(&["quick", "--engine=epoll", "--congestion=reno", "--tag=t"]);
+        let setup = setup.expect("flags").setup().expect("a setup");
+        assert_eq!((setup.server_engine, setup.tag.as_deref()), (EngineKind::Epoll, Some("t")));
+        assert_eq!(setup.plan.placement.congestion.map(|name| name.to_string()).as_deref(), Some("reno"));
+    }
+
+    #[test]
+    fn the_former_name_of_the_command_works() {
+        let parsed = Arguments::try_parse_from(["sparring-loadgen", "suite", "quick"]).expect("parsed");
+        assert!(matches!(parsed.command, Some(Command::Experiment(_))));
+    }
+
+    #[test]
+    fn other_peoples_servers_are_not_asked_for_raw_bytes() {
+        let two = ["--arm=a=x {port}", "--arm=b=y {port}"];
+        let arms = experiment(&[&["arms"], &two[..]].concat()).expect("two arms");
+        assert!(names(&arms).1.iter().all(|name| !name.starts_with("tcp")));
+        let error = experiment(&["arms", two[0], two[1], "--scenarios=tcp"]).expect_err("raw bytes");
+        assert!(error.contains("`tcp`") && error.contains("pipeline"), "{error}");
+    }
+
+    #[test]
+    fn facts_about_peers_reach_their_arms() {
+        let peers = experiment(&[
+            "peers",
+            "--arm=ours=x {port}",
+            "--arm=ws=y {port}",
+            "--absent=bun=npm is not installed",
+            "--version-of=ws=8.23.0",
+            "--conformance=ws=259,53,14,0,26",
+        ])
+        .expect("peers");
+        assert_eq!(names(&peers).0, ["ours", "ws", "bun"]);
+        let ws = &peers.arms[1];
+        assert_eq!((ws.version.as_deref(), ws.conformance.map(|c| c.wrong)), (Some("8.23.0"), Some(14)));
+    }
+
+    #[test]
+    fn an_arm_beside_our_server_makes_a_comparison() {
+        let both = experiment(&["quick", "--arm=theirs=x {port}"]).expect("two arms");
+        assert_eq!((both.show, names(&both).0), (Show::Arms, vec!["A".to_owned(), "theirs".to_owned()]));
+    }
+
+    #[test]
+    fn unusable_flags_are_named() {
+        for (words, named) in [
+            (&["engines", "--rounds=0"][..], "--rounds"),
+            (&["engines", "--scenarios=ecko"], "did you mean `echo`"),
+            (&["engines", "--arm=x"], "NAME=COMMAND"),
+            (&["engines", "--arm=epoll=x {port}"], "`epoll`"),
+            (&["engines", "-d=0"], "--duration"),
+            (&["arms"], "--arm"),
+            (&["arms", "--arm=one=x {port}"], "two arms"),
+            (&["peers", "--arm=one=x {port}", "--absent=two=gone"], "two arms"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--version-of=c=1"], "`c`"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--conformance=a=1,2"], "SKIPPED"),
+            (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--scenarios=rate-1x1"], "rate-20k"),
+            (&["quik"], "did you mean `quick`"),
+            (&["quick", "--catalogue=/no/such"], "--catalogue"),
+        ] {
+            let error = experiment(words).expect_err(named);
+            assert!(error.contains(named), "{words:?}: {error}");
+        }
+    }
+}

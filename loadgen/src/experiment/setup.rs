@@ -1,0 +1,242 @@
+//! What an experiment is given beside its definition: servers, processors, and names for the result.
+
+use std::path::PathBuf;
+
+use engine::{EngineError, EngineKind};
+use thiserror::Error;
+
+use super::places::Places;
+use super::{Arm, Scenario};
+use crate::load::Transport;
+use crate::run::{Plan, Wait};
+use crate::target::spawn::Spawn;
+use crate::target::subject::{Subject, is_commit};
+use crate::target::trust::Trust;
+use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
+
+/// Everything that an experiment is given on this machine.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Executable of our own server.
+    pub server: PathBuf,
+    /// Engine of our own server, where neither arm nor scenario names one.
+    pub server_engine: EngineKind,
+    /// Source that our own server was built from; `None`: the server is asked.
+    pub checkout: Option<Checkout>,
+    /// A name for the session.
+    pub tag: Option<String>,
+    /// Target and placement of every run. Its load and labels are replaced.
+    pub plan: Plan,
+    /// True where the URL of `plan` was typed. Otherwise the protocol of the scenario decides.
+    pub has_url: bool,
+    /// Processors of the servers; empty: not pinned.
+    pub server_cpus: Vec<usize>,
+    /// True where server and generator have cores of their own.
+    pub is_apart: bool,
+    /// Notes for the reader of the session, one sentence each.
+    pub marks: Vec<String>,
+}
+
+/// The state of the source that a server was built from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkout {
+    /// The commit.
+    pub commit: String,
+    /// True where there were changes beside it.
+    pub dirty: bool,
+}
+
+/// Reason why nothing can be measured.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A flag that cannot be used.
+    #[error("{flag} `{value}` is not valid: {reason}")]
+    Usage {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+        /// What is expected.
+        reason: &'static str,
+    },
+    /// There is no server to measure.
+    #[error("no server at {}: build it with `cargo build --release`, or name it with --server", .0.display())]
+    NoServer(PathBuf),
+}
+
+/// Function that tells whether an engine works here.
+pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
+
+/// Returns the engine to use, and a note where it is not the usual one. An engine that was asked for
+/// by name never falls back.
+///
+/// # Errors
+///
+/// Fails where the engine that was asked for does not work here.
+pub fn settle_engine(
+    asked: Option<EngineKind>,
+    probe: Probe<'_>,
+) -> Result<(EngineKind, Option<String>), EngineError> {
+    match (asked, probe(asked.unwrap_or(EngineKind::Uring))) {
+        (asked, Ok(())) => Ok((asked.unwrap_or(EngineKind::Uring), None)),
+        (Some(_), Err(error)) => Err(error),
+        (None, Err(error)) => {
+            Ok((EngineKind::Epoll, Some(format!("io_uring is not available, this ran on epoll. {error}"))))
+        }
+    }
+}
+
+impl Setup {
+    /// Returns the setup of our own server at `server`, driven by `engine`, on the best processors
+    /// of this machine.
+    #[must_use]
+    pub fn new(server: PathBuf, engine: EngineKind) -> Self {
+        let places = Places::here();
+        let mut plan = Plan::new(url(Transport::Ws), engine);
+        plan.placement.cpus = places.iter().map(|places| places.client).collect();
+        Self {
+            server,
+            server_engine: engine,
+            checkout: None,
+            tag: None,
+            plan,
+            has_url: false,
+            server_cpus: places.iter().map(|places| places.server).collect(),
+            is_apart: places.as_ref().is_some_and(|places| places.mark.is_none()),
+            marks: places.and_then(|places| places.mark).into_iter().collect(),
+        }
+    }
+
+    /// Checks everything that can be checked before anything runs.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a [`SetupError`].
+    pub fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
+        let usage =
+            |flag, value: &str, reason| Err(SetupError::Usage { flag, value: value.to_owned(), reason });
+        if let Some(tag) = &self.tag {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if tag.is_empty() || tag.len() > 40 || !tag.chars().all(is_plain) {
+                return usage("--tag", tag, "expected 1 to 40 letters, digits, dots, hyphens or underscores");
+            }
+        }
+        if let Some(Checkout { commit, .. }) = &self.checkout
+            && !is_commit(commit)
+        {
+            return usage("--commit", commit, "expected the hash of a commit, 7 to 64 hexadecimal digits");
+        }
+        if arms.iter().any(Arm::is_own) && !self.server.is_file() {
+            return Err(SetupError::NoServer(self.server.clone()));
+        }
+        Ok(())
+    }
+
+    /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our server
+    /// are part of the scenario; with several they are what the arms differ in.
+    pub(crate) fn plan_of(&self, scenario: &Scenario, arm: &Arm, is_only: bool, spins: bool) -> Plan {
+        let transport = scenario.load.transport;
+        let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
+        let spawn = Spawn { command: self.words(scenario, arm), cpus: self.server_cpus.clone() };
+        self.plan.clone().with(|plan| {
+            plan.scenario = scenario.full_name();
+            plan.arm = arm.name.clone();
+            plan.load = scenario.load.clone();
+            if !self.has_url {
+                plan.target.url = url(transport);
+            }
+            if arm.is_own() && transport == Transport::Wss {
+                plan.target.trust = Trust::Anybody;
+            }
+            plan.target.spawn = Some(spawn);
+            let spins = spins && scenario.is_about_latency() && self.is_apart;
+            plan.placement.wait = arm.wait.or(plan.placement.wait).or(spins.then_some(Wait::Spin));
+            if arm.is_own() && is_only {
+                plan.target.known.engine = Some(engine.name().to_owned());
+                plan.target.known.threads = Some(1);
+                plan.target.known.congestion = plan.placement.congestion.as_ref().map(ToString::to_string);
+            }
+        })
+    }
+
+    /// Returns the words of the command that serves a scenario on an arm. Those of our own server
+    /// name everything that matters, so that nothing is left to a default that may change.
+    pub(super) fn words(&self, scenario: &Scenario, arm: &Arm) -> Vec<String> {
+        if !arm.is_own() {
+            return arm.command.clone().unwrap_or_default();
+        }
+        let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
+        let (protocol, tls): (_, &[&str]) = match scenario.load.transport {
+            Transport::Ws => ("ws", &[]),
+            Transport::Wss => ("ws", &["--tls-self-signed"]),
+            Transport::Tcp => ("tcp", &[]),
+        };
+        let listen = match scenario.load.transport {
+            Transport::Wss => format!("wss://127.0.0.1:{PORT_PLACEHOLDER}"),
+            Transport::Ws | Transport::Tcp => format!("127.0.0.1:{PORT_PLACEHOLDER}"),
+        };
+        let mut words = vec![self.server.to_string_lossy().into_owned()];
+        words.extend(["--listen", &listen, "--threads", "1"].map(str::to_owned));
+        words.extend(["--engine", engine.name(), "--protocol", protocol, "--stats"].map(str::to_owned));
+        // Nothing but the load is to happen on the connections.
+        words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
+        words.extend(tls.iter().map(|word| (*word).to_owned()));
+        if let Some(congestion) = &self.plan.placement.congestion {
+            words.extend(["--congestion".to_owned(), congestion.to_string()]);
+        }
+        words.extend(arm.flags.iter().cloned());
+        words
+    }
+
+    /// Returns the facts about the server of an arm, as it serves `scenario`.
+    pub(super) fn subject(&self, scenario: &Scenario, arm: &Arm) -> Subject {
+        let asked = Subject::of_command(&self.words(scenario, arm));
+        if !arm.is_own() {
+            return Subject { commit: arm.commit.clone().or(asked.commit), ..asked };
+        }
+        let engine = Some(arm.engine.unwrap_or(self.server_engine).name().to_owned());
+        let commit = self.checkout.as_ref().map(|checkout| checkout.commit.clone()).or(asked.commit);
+        let dirty = self.checkout.as_ref().map(|checkout| checkout.dirty).or(asked.dirty);
+        Subject { engine, commit, dirty, ..asked }
+    }
+}
+
+/// Returns the address that servers of a protocol listen at.
+fn url(transport: Transport) -> Url {
+    let target = if transport.is_websocket() { "/" } else { "" };
+    Url { transport, host: "127.0.0.1".to_owned(), zone: None, port: Port::Chosen, target: target.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unusable_flags_are_named() {
+        let server = std::env::current_exe().expect("a test has a path");
+        let setup = Setup::new(server, EngineKind::Epoll);
+        let ours = [Arm::own("A")];
+        assert!(setup.check(&ours).is_ok());
+        for tag in ["", "a b", "../x", &"x".repeat(41)] {
+            let error =
+                Setup { tag: Some(tag.to_owned()), ..setup.clone() }.check(&ours).expect_err("refused");
+            assert!(error.to_string().starts_with("--tag"), "{error}");
+        }
+        let checkout = Some(Checkout { commit: "main".into(), dirty: false });
+        let error = Setup { checkout, ..setup.clone() }.check(&ours).expect_err("refused");
+        assert!(error.to_string().starts_with("--commit `main`"), "{error}");
+        let missing = Setup { server: "/no/such/server".into(), ..setup };
+        let text = missing.check(&ours).expect_err("refused").to_string();
+        assert!(text.contains("/no/such/server") && text.contains("cargo build"), "{text}");
+        assert!(missing.check(&["x=x {port}".parse().expect("an arm")]).is_ok());
+    }
+
+    #[test]
+    fn an_engine_asked_for_by_name_never_falls_back() {
+        let only_epoll = |kind| if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) };
+        assert!(settle_engine(Some(EngineKind::Uring), &only_epoll).is_err());
+        let (engine, mark) = settle_engine(None, &only_epoll).expect("falls back");
+        assert_eq!(engine, EngineKind::Epoll);
+        assert!(mark.is_some_and(|mark| mark.starts_with("io_uring is not available")));
+    }
+}

@@ -1,0 +1,65 @@
+//! The experiment of a session, as far as a reader of the session needs it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Run;
+use crate::compare::Promise;
+
+/// Facts about the experiment that made a session. Its name is `suite`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentRecord {
+    /// Hash of everything that defines it: the same for the same experiment.
+    pub hash: String,
+    /// Runs of each arm in each scenario that were asked for.
+    pub rounds: u32,
+    /// What is judged and shown.
+    pub show: Show,
+    /// Figures that are held to a limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<Promise>,
+}
+
+/// What a session is about: which tables show it and what is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Show {
+    /// The figures of each scenario, and the change since the last session.
+    #[default]
+    Figures,
+    /// Whether every echo is right, at any speed.
+    Correctness,
+    /// The arms of each scenario side by side, with ratios to the first, and promises.
+    Arms,
+    /// A table for each scenario, and one over all of them.
+    Peers,
+    /// A verdict for each metric of the second arm against the first.
+    Verdict,
+    /// The noise of the machine: both arms are the same server.
+    Noise,
+}
+
+impl Show {
+    /// Returns true where an experiment without arms is about our own server.
+    #[must_use]
+    pub fn is_of_our_server(self) -> bool {
+        matches!(self, Self::Figures | Self::Correctness)
+    }
+}
+
+impl Run {
+    /// Returns the run for a session of many: histograms at two digits, of connecting the figures
+    /// alone, and no seconds, of which there are hardly any.
+    #[must_use]
+    pub fn compact(mut self) -> Self {
+        let latencies = &mut self.latency_ns;
+        latencies.connect.hdr = None;
+        (latencies.tcp_connect, latencies.handshake) = (None, None);
+        for latency in [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag] {
+            if let Ok(coarse) = latency.coarsened() {
+                *latency = coarse;
+            }
+        }
+        self.series.clear();
+        self
+    }
+}
