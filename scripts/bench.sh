@@ -1,22 +1,29 @@
 #!/usr/bin/env bash
-# Builds server and generator, runs a suite of scenarios, stores the result and prints its table.
+# Builds server and generator, runs an experiment, stores the result and prints its table.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/bench.sh [quick|full|smoke|build] [--tag NAME] [--engine uring|epoll] [--congestion NAME] [--results DIR]
+usage: scripts/bench.sh [quick|full|smoke|build] [--rounds N] [--scenarios A,B] [--tag NAME] [--engine uring|epoll]
+                        [--arm NAME=COMMAND]... [--duration TIME] [--warmup TIME] [--congestion NAME] [--results DIR]
+                        [--resume FILE]
        scripts/engines.sh [...]            the engines side by side; it has a help of its own
        scripts/peers.sh [...]              other people's servers beside ours; it has one too
 
-  quick   the main scenarios once, about a minute (the default)
-  full    all scenarios three times, some minutes (printed before it starts)
-  smoke   the main scenarios for a blink: checks that everything works, not how fast
+  quick   the main scenarios in six short rounds, about a minute of measuring (the default)
+  full    all scenarios in ten short rounds, some minutes (printed before it starts)
+  smoke   the main scenarios for a moment: checks that everything works, not how fast
   build   checks and builds what a session needs, and measures nothing
 
-  --tag NAME      a name for the session, part of its file's name
-  --engine NAME   drive by this engine; default: uring, or epoll (and said so) where io_uring is refused
-  --congestion NAME   congestion control of every connection; default: the kernel's
-  --results DIR   where to store; default: bench-results (smoke: smoke-results beside the build)
+  --rounds N           runs of each scenario; six are the fewest that bound an interval
+  --scenarios A,B      these scenarios alone
+  --tag NAME           a name for the session, part of its file's name
+  --engine NAME        engine of both sides; default: uring, or epoll (and said so) where io_uring is refused
+  --arm NAME=COMMAND   another server beside ours; {port} in the command is where its port goes
+  --duration TIME, --warmup TIME   times of each run; sessions of other times do not compare
+  --congestion NAME    congestion control of every connection; default: the kernel's
+  --results DIR        where to store; default: bench-results (smoke: smoke-results beside the build)
+  --resume FILE        go on with an interrupted session of the same flags
 
 Works from any directory and needs no root; only a Rust toolchain and a C compiler.
 A run that failed, is invalid or was disturbed is repeated: at most twice, and in a session at most half of the runs
@@ -119,7 +126,6 @@ describe_checkout() {
 suite=""
 results=""
 passed_on=()
-side_by_side=()
 while [ $# -gt 0 ]; do
     case "$1" in
     -h | --help)
@@ -130,14 +136,13 @@ while [ $# -gt 0 ]; do
         [ -z "$suite" ] || usage_error "one suite at a time: $suite or $1"
         suite=$1
         ;;
-    --tag | --engine | --congestion | --results)
+    --rounds | --scenarios | --tag | --engine | --arm | --duration | --warmup | --congestion | --results | --resume)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
-        if [ "$1" = --results ]; then results=$(realpath -m -- "$2"); else passed_on+=("$1" "$2"); fi
-        shift
-        ;;
-    --rounds | --scenarios | --arm | --duration | --warmup)
-        [ $# -ge 2 ] || usage_error "$1 needs a value"
-        side_by_side+=("$1" "$2")
+        case $1 in
+        --results) results=$(realpath -m -- "$2") ;;
+        --resume) passed_on+=(--resume "$(realpath -m -- "$2")") ;;
+        *) passed_on+=("$1" "$2") ;;
+        esac
         shift
         ;;
     *)
@@ -147,7 +152,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 suite=${suite:-quick}
-[ "$suite" = engines ] || [ ${#side_by_side[@]} -eq 0 ] || usage_error "${side_by_side[0]} is for scripts/engines.sh alone"
 
 root=$(cd -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")/.." && pwd)
 cd -- "$root"
@@ -170,5 +174,6 @@ checkout=()
 describe_checkout
 
 programs=$CARGO_TARGET_DIR/$profile
-exec "$programs/sparring-loadgen" suite "$suite" --server "$programs/sparring-server" --results "$results" \
-    "${checkout[@]}" "${passed_on[@]}" "${side_by_side[@]}"
+experiment=("$programs/sparring-loadgen" experiment "$suite" --server "$programs/sparring-server" --results "$results")
+experiment+=("${checkout[@]}" "${passed_on[@]}")
+exec "${experiment[@]}"

@@ -159,4 +159,4 @@ if [ "$prepare_only" = yes ]; then
     exit 0
 fi
 [ ${#rounds[@]} -eq 0 ] || pace[1]=${rounds[1]}
-exec "$generator" suite peers --results "$results" "${pace[@]}" ${scenarios:+--scenarios "$scenarios"} "${arms[@]}" "${passed_on[@]}"
+exec "$generator" experiment peers --results "$results" "${pace[@]}" ${scenarios:+--scenarios "$scenarios"} "${arms[@]}" "${passed_on[@]}"

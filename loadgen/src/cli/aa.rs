@@ -2,17 +2,11 @@
 
 use clap::Args;
 
-use super::keep::{keep, no_fault};
-use super::output::Output;
-use super::pairs::{PairsArguments, arm_of, run_notes};
-use super::terminal::Terminal;
-use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
-use crate::compare::Conclusion;
-use crate::compare::noise::{MIN_RECORDED, of_session};
-use crate::compare::sides::{self, SIDES};
-use crate::host::machine::Machine;
+use super::Failure;
+use super::judge::{DUEL_PAIRS, JudgeArguments};
+use super::pairs::{PairsArguments, arm_of};
+use crate::compare::sides::SIDES;
 use crate::result::Show;
-use crate::result::table::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +32,7 @@ pub(super) struct AaArguments {
     pairs: u32,
 
     /// Pairs of the duels whose noise is shown.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(8..=1000))]
+    #[arg(long, value_name = "N", default_value_t = DUEL_PAIRS, value_parser = clap::value_parser!(u32).range(8..=1000))]
     duel_pairs: u32,
 
     #[command(flatten)]
@@ -50,36 +44,7 @@ impl AaArguments {
         let arms = SIDES.map(|name| arm_of(name, &self.command));
         let arms = arms.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (experiment, setup) = self.pairs_arguments.experiment(Show::Noise, arms, self.pairs)?;
-        let arguments = &self.pairs_arguments.session;
-        let machine = Machine::here();
-        if arguments.dry_run {
-            return arguments.announce(&experiment, &setup, &machine).map(|()| 0);
-        }
-        start_log();
-        self.pairs_arguments.check(&machine)?;
-        let mut output = arguments.output()?;
-        let mut terminal = Terminal::new(catch_signals()?, arguments.quiet);
-        let session = arguments.make(&experiment, &setup, machine, &mut terminal)?;
-        let mut document = session.document;
-        document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
-        let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
-        lines.extend(run_notes(&document));
-        let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
-        let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
-        if fewest < MIN_RECORDED {
-            lines.push(format!(
-                "only {}: noise needs at least {MIN_RECORDED}",
-                count(fewest as u64, "valid pair")
-            ));
-        }
-        let to_error = output.as_ref().is_some_and(Output::is_standard);
-        let stored = keep(&document, arguments.results(false), output.as_mut(), &lines.join("\n"), to_error)?;
-        arguments.replace(stored.as_ref())?;
-        no_fault(session.fault)?;
-        Ok(match (document.session.interrupted, fewest < MIN_RECORDED) {
-            (true, _) => INTERRUPTED,
-            (false, true) => INVALID,
-            (false, false) => 0,
-        })
+        let judge = JudgeArguments::default();
+        self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs)
     }
 }

@@ -2,20 +2,12 @@
 
 use clap::Args;
 
-use super::compare::noises;
-use super::keep::{cannot_print, keep, no_fault};
-use super::output::Output;
-use super::pairs::{PairsArguments, arm_of, run_notes};
-use super::terminal::Terminal;
-use super::{
-    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, SERVER, catch_signals, print, start_log, terminal,
-};
-use crate::compare::noise::Noises;
+use super::judge::{DUEL_PAIRS, JudgeArguments};
+use super::pairs::{PairsArguments, arm_of};
+use super::{Failure, SERVER};
 use crate::compare::sides::SIDES;
-use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
 use crate::experiment::{Arm, Experiment, Setup, arm_name};
-use crate::host::machine::Machine;
-use crate::result::{Document, Show};
+use crate::result::Show;
 use crate::target::subject::is_commit;
 
 const EXAMPLES: &str = "\
@@ -58,21 +50,8 @@ pub(super) struct DuelArguments {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: u32,
 
-    /// Repeat a regression in a second session, and exit with 11 only where that finds it too.
-    #[arg(long)]
-    confirm: bool,
-
-    /// Exit with 12 where nothing can be said.
-    #[arg(long)]
-    fail_inconclusive: bool,
-
-    /// Another threshold, as in server-cpu=3% (throughput, server-cpu, memory, p50, p99). May be repeated.
-    #[arg(long, value_name = "METRIC=PERCENT", value_parser = given_threshold)]
-    threshold: Vec<(Metric, f64)>,
-
-    /// Judge this metric alone, and show the others; what a bisection looks for. May be repeated.
-    #[arg(long, value_name = "METRIC")]
-    only: Vec<Metric>,
+    #[command(flatten)]
+    judge: JudgeArguments,
 
     #[command(flatten)]
     pairs_arguments: PairsArguments,
@@ -137,17 +116,6 @@ fn commit(text: &str) -> Result<String, String> {
     }
 }
 
-fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
-    let (metric, percent) = text.split_once('=').ok_or("METRIC=PERCENT is needed, as in server-cpu=3%")?;
-    let number =
-        percent.trim_end_matches('%').trim().parse::<f64>().map_err(|error| format!("{percent}: {error}"))?;
-    if number > 0.0 && number <= 100.0 {
-        Ok((metric.parse()?, number / 100.0))
-    } else {
-        Err("above 0, at most 100".into())
-    }
-}
-
 impl DuelArguments {
     fn experiment(&self) -> Result<(Experiment, Setup), Failure> {
         let arms = self.sides.arms([&self.a, &self.b])?;
@@ -158,107 +126,8 @@ impl DuelArguments {
 
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let (experiment, setup) = self.experiment()?;
-        let session = &self.pairs_arguments.session;
-        let machine = Machine::here();
-        if session.dry_run {
-            return session.announce(&experiment, &setup, &machine).map(|()| 0);
-        }
-        start_log();
-        self.pairs_arguments.check(&machine)?;
-        let results = session.results(false);
-        let noises = match results {
-            Some(results) => noises(results, &machine.id)?,
-            None => Noises::default(),
-        };
-        let mut output = session.output()?;
-        let mut terminal = Terminal::new(catch_signals()?, session.quiet);
-        let made = session.make(&experiment, &setup, machine.clone(), &mut terminal)?;
-        let (document, comparison, text) = self.conclude(made.document, None, &noises);
-        let to_error = output.as_ref().is_some_and(Output::is_standard);
-        let stored = keep(&document, results, output.as_mut(), &text, to_error)?;
-        session.replace(stored.as_ref())?;
-        no_fault(made.fault)?;
-        let code = self.exit_code(&document, &comparison);
-        if code != REGRESSED || !self.confirm {
-            return Ok(code);
-        }
-        let tell = |text: &str| print(text, to_error).map_err(cannot_print);
-        tell("\nregressed: a second session has to confirm it\n")?;
-        let again = session.make_again(&experiment, &setup, machine, &mut terminal)?;
-        let first = stored.map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
-        let (document, second, text) = self.conclude(again.document, Some(&first), &noises);
-        keep(&document, results, None, &text, to_error)?;
-        no_fault(again.fault)?;
-        let code = match self.exit_code(&document, &second) {
-            REGRESSED if !confirmed(&comparison, &second) => 0,
-            code => code,
-        };
-        let word = if code == REGRESSED { "CONFIRMED" } else { "NOT CONFIRMED" };
-        tell(&format!("{word} by a second session"))?;
-        Ok(code)
+        self.pairs_arguments.carry_out(&experiment, &setup, &self.judge, DUEL_PAIRS)
     }
-
-    /// Judges a session. Returns it with the text to print.
-    fn conclude(
-        &self,
-        mut document: Document,
-        repeats: Option<&str>,
-        noises: &Noises,
-    ) -> (Document, Comparison, String) {
-        let judged = if self.only.is_empty() { &Metric::ALL[..] } else { &self.only };
-        let comparison = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
-            if let Some((_, relative)) = self.threshold.iter().rfind(|(given, _)| *given == metric) {
-                return Threshold { relative: *relative, source: ThresholdSource::Given };
-            }
-            let noise = noises.find(scenario, metric, self.pairs as usize);
-            Threshold::of(metric, noise.map(|(noise, _)| noise.p95))
-        });
-        let mut conclusion = Conclusion::of(&comparison);
-        conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
-        document.verdict = conclusion.to_json();
-        let mut lines = vec![String::new(), table::text(&comparison, terminal::width())];
-        if document.session.interrupted {
-            lines[0] = "INTERRUPTED: the verdict so far".to_owned();
-        }
-        let noise = document
-            .scenarios
-            .iter()
-            .find_map(|scenario| noises.find(scenario, Metric::ServerCpu, MIN_PAIRS));
-        lines.push(match noise {
-            Some((_, file)) => format!("noise of this machine: {file}"),
-            None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
-        });
-        lines.extend(run_notes(&document));
-        (document, comparison, lines.join("\n"))
-    }
-
-    fn exit_code(&self, document: &Document, comparison: &Comparison) -> u8 {
-        if document.session.interrupted {
-            return INTERRUPTED;
-        }
-        // Enough pairs were made, and too few of them can be used; or none.
-        let sound = comparison.judgements.iter().map(|judgement| judgement.pairs).min().unwrap_or(0);
-        if sound == 0 || (sound < MIN_PAIRS && self.pairs as usize >= MIN_PAIRS) {
-            return INVALID;
-        }
-        match comparison.overall() {
-            None => INVALID,
-            Some(Verdict::Regressed) => REGRESSED,
-            Some(Verdict::Inconclusive) if self.fail_inconclusive => INCONCLUSIVE,
-            Some(_) => 0,
-        }
-    }
-}
-
-/// Returns true where the same metric of the same scenario regressed in both.
-fn confirmed(first: &Comparison, second: &Comparison) -> bool {
-    let regressed = |comparison: &Comparison| {
-        let worse =
-            comparison.judgements.iter().filter(|judgement| judgement.verdict == Some(Verdict::Regressed));
-        worse.map(|judgement| (judgement.scenario.clone(), judgement.metric)).collect::<Vec<_>>()
-    };
-    let first = regressed(first);
-    regressed(second).iter().any(|metric| first.contains(metric))
 }
 
 #[cfg(test)]
@@ -267,8 +136,6 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
-    use crate::compare::example::duel;
-    use crate::compare::sides::default_thresholds;
     use crate::load::Payload;
 
     fn typed(more: &[&str]) -> Result<DuelArguments, String> {
@@ -321,8 +188,7 @@ mod tests {
 
     #[test]
     fn metrics_to_judge_are_named() {
-        let only = typed(&["--only", "server-cpu", "--only", "p99"]).expect("metrics").only;
-        assert_eq!(only, [Metric::ServerCpu, Metric::P99]);
+        assert!(typed(&["--only", "server-cpu", "--only", "p99"]).is_ok());
         assert!(typed(&["--only", "speed"]).is_err_and(|error| error.contains("one of throughput")));
     }
 
@@ -350,36 +216,5 @@ mod tests {
             let error = experiment(flags).expect_err(named);
             assert!(error.contains(named), "{flags:?}: {error}");
         }
-    }
-
-    #[test]
-    fn the_exit_code_follows_from_the_verdict() {
-        let code = |flags: &[&str], document: &Document| {
-            let comparison = Comparison::of_arms(document, &default_thresholds);
-            typed(flags).expect("flags").exit_code(document, &comparison)
-        };
-        assert_eq!(code(&[], &duel(10, 1.0)), 0);
-        assert_eq!(code(&[], &duel(10, 1.1)), REGRESSED);
-        assert_eq!(code(&[], &duel(10, 0.9)), 0);
-        let few = ["--pairs", "3"];
-        assert_eq!(code(&few, &duel(3, 1.1)), 0);
-        assert_eq!(code(&["--pairs", "3", "--fail-inconclusive"], &duel(3, 1.1)), INCONCLUSIVE);
-        let mut broken = duel(10, 1.1);
-        broken.runs.iter_mut().skip(3).for_each(|run| run.valid = false);
-        assert_eq!(code(&[], &broken), INVALID);
-        let mut cut = duel(10, 1.1);
-        cut.session.interrupted = true;
-        assert_eq!(code(&[], &cut), INTERRUPTED);
-    }
-
-    #[test]
-    fn a_regression_is_confirmed_by_the_same_metric() {
-        let of = |document: &Document| Comparison::of_arms(document, &default_thresholds);
-        let slower = of(&duel(10, 1.1));
-        assert!(confirmed(&slower, &slower) && !confirmed(&slower, &of(&duel(10, 1.0))));
-        let mut other = duel(10, 1.0);
-        other.runs.iter_mut().filter(|run| run.arm == "B").for_each(|run| run.rate_per_s *= 0.9);
-        assert_eq!(of(&other).overall(), Some(Verdict::Regressed));
-        assert!(!confirmed(&slower, &of(&other)));
     }
 }

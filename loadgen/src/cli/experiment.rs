@@ -7,21 +7,17 @@ use clap::Args;
 use engine::EngineKind;
 use engine::socket::Congestion;
 
-use super::keep::{keep, no_fault};
-use super::output::Output;
+use super::judge::{DUEL_PAIRS, JudgeArguments, Making};
 use super::session::SessionArguments;
-use super::terminal::{self, Terminal};
-use super::{EXIT_STATUS, Failure, INTERRUPTED, INVALID, SERVER, catch_signals, print_line, start_log};
+use super::{EXIT_STATUS, Failure, SERVER};
 use crate::experiment::{
-    self, Arm, ArmError, Checkout, Experiment, ExperimentError, Outcome, Setup, SetupError, complaints,
-    counts, named, settle_engine,
+    self, Arm, ArmError, Checkout, Experiment, ExperimentError, Setup, SetupError, counts, named,
+    settle_engine,
 };
-use crate::host::machine::Machine;
 use crate::load::Catalogue;
 use crate::load::catalogue::nearest;
 use crate::load::value::time;
-use crate::result::{Conformance, Show, Store};
-use crate::suite;
+use crate::result::Conformance;
 
 const EXPERIMENT: &str = "Experiment";
 
@@ -113,6 +109,9 @@ pub(super) struct ExperimentArguments {
     congestion: Option<Congestion>,
 
     #[command(flatten)]
+    judge: JudgeArguments,
+
+    #[command(flatten)]
     session: SessionArguments,
 }
 
@@ -125,38 +124,10 @@ impl ExperimentArguments {
         let experiment = self.experiment()?;
         let setup = self.setup()?;
         setup.check(&experiment.arms).map_err(experiment::RunnerError::from)?;
-        let machine = Machine::here();
-        if self.session.dry_run {
-            return self.session.announce(&experiment, &setup, &machine).map(|()| 0);
-        }
-        start_log();
-        let results = self.session.results(true);
-        results.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id))?;
-        let mut output = self.session.output()?;
-        let mut view = Terminal::new(catch_signals()?, self.session.quiet);
-        let measured = self.session.make(&experiment, &setup, machine, &mut view)?;
-        let document = &measured.document;
-        let text = suite::text(document, terminal::width());
-        let to_error = output.as_ref().is_some_and(Output::is_standard);
-        let stored = keep(document, results, output.as_mut(), &text, to_error)?;
-        self.session.replace(stored.as_ref())?;
-        if let (Show::Figures, Some(results), false) = (experiment.show, results, to_error) {
-            let store = Store::new(results);
-            print_line(&format!("\n{}", suite::change_text(&store, document, terminal::width())?))?;
-        }
-        let outcome = Outcome::of(&measured);
-        if experiment.show == Show::Correctness && outcome == Outcome::Failed {
-            for complaint in complaints(document) {
-                print_line(&format!("FAILED {complaint}"))?;
-            }
-        }
-        no_fault(measured.fault)?;
-        Ok(match outcome {
-            Outcome::Fine => 0,
-            Outcome::Failed => 1,
-            Outcome::Invalid => INVALID,
-            Outcome::Interrupted => INTERRUPTED,
-        })
+        let (session, judge) = (&self.session, &self.judge);
+        let results = session.results(true);
+        let (experiment, setup) = (&experiment, &setup);
+        Making { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
     }
 
     /// Returns the experiment after the changes of the flags.
@@ -166,7 +137,7 @@ impl ExperimentArguments {
         let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
         if experiment.arms.len() > 1 && experiment.show.is_of_our_server() {
-            experiment.show = Show::Arms;
+            experiment.show = crate::result::Show::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
         if !experiment.show.is_of_our_server()
@@ -261,6 +232,7 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
+    use crate::result::Show;
 
     fn arguments(arguments: &[&str]) -> Result<Box<ExperimentArguments>, String> {
         let words = ["sparring-loadgen", "experiment"].iter().chain(arguments);

@@ -14,6 +14,7 @@ mod foreign_flags;
 mod goal;
 mod history;
 mod html;
+mod judge;
 mod keep;
 mod list;
 mod output;
@@ -127,7 +128,7 @@ enum Command {
     History(HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
     Report(ReportArguments),
-    /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/proof.py).
+    /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/experiments/proof.toml).
     Proof(ProofArguments),
     /// Check the generator itself: it must report servers with known faults, and a stall of its own.
     Selfcheck(SelfcheckArguments),

@@ -6,14 +6,14 @@ use clap::Args;
 use engine::EngineKind;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
+use super::judge::{JudgeArguments, Making};
 use super::plan::PlanArguments;
 use super::session::SessionArguments;
 use super::{Failure, LOAD, SERVER};
 use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup};
-use crate::host::machine::Machine;
 use crate::load::{Load, Transport};
 use crate::result::table::{reasons, repeated_runs};
-use crate::result::{Document, Show, Store};
+use crate::result::{Document, Show};
 use crate::run::Plan;
 use crate::target::spawn::Spawn;
 use crate::target::url::Url;
@@ -114,15 +114,20 @@ impl PairsArguments {
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
     }
 
-    /// Checks that the processors may be used and that the session can be stored, before anything
-    /// is measured.
-    pub(super) fn check(&self, machine: &Machine) -> Result<(), Failure> {
+    /// Checks that the processors may be used, then carries the experiment out. Returns the exit code.
+    pub(super) fn carry_out(
+        &self,
+        experiment: &Experiment,
+        setup: &Setup,
+        judge: &JudgeArguments,
+        duel_pairs: u32,
+    ) -> Result<u8, Failure> {
         check_own_cpus([
             ("--cpus", self.plan.placement.cpus.as_ref()),
             ("--spawn-cpus", self.spawn_cpus.as_ref()),
         ])?;
-        let folder = self.session.results(false);
-        folder.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id)).map_err(Failure::from)
+        let results = self.session.results(false);
+        Making { experiment, setup, session: &self.session, results, judge, duel_pairs }.carry_out()
     }
 }
 

@@ -16,9 +16,9 @@ use crate::result::text_table::TextTable;
 use crate::result::{Document, Scenario, parse};
 
 const EXAMPLES: &str = "\
-scripts/proof.py makes the recording: a file with a line for each session of two pairs, as `duel --json` writes it, with the
-tag `same` where both sides are the same server, and any other where side B is one slowed by a known amount
-(sparring-server --burn-per-message).
+The recording is a session of `experiment scripts/experiments/proof.toml`: a server beside itself (arm `same`) and beside
+servers that are slowed by a known amount (sparring-server --burn-per-message). --resume goes on with an interrupted one. A
+file with a session of two arms on each line, with the arm as its tag, is a recording, too.
 
 Its pairs are cut into blocks of --pairs, and each block is judged as a duel of so many pairs is, by the same code and
 against the same thresholds. Blocks that share no run are few and independent: their share has a binomial interval
@@ -32,7 +32,7 @@ servers called changed, or less than 95 % of slowdowns by twice the threshold fo
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ProofArguments {
-    /// The recording: a stored session on each line.
+    /// The recording: a stored session, or one on each line.
     file: PathBuf,
 
     /// Pairs of a block.
@@ -80,13 +80,14 @@ impl ProofArguments {
     fn sessions(&self) -> Result<Vec<Document>, Failure> {
         let text = regular::text(&self.file)
             .map_err(|error| Failure::Error(format!("cannot read {}: {error}", self.file.display())))?;
-        text.lines()
-            .enumerate()
-            .map(|(index, line)| {
-                parse(line, &self.file)
-                    .map_err(|error| Failure::Error(format!("line {}: {error}", index + 1)))
-            })
-            .collect()
+        // A stored session, or a session on each line.
+        if let Ok(session) = parse(&text, &self.file) {
+            return Ok(vec![session]);
+        }
+        let of_line = |(index, line): (usize, &str)| {
+            parse(line, &self.file).map_err(|error| Failure::Error(format!("line {}: {error}", index + 1)))
+        };
+        text.lines().enumerate().map(of_line).collect()
     }
 
     /// Returns the thresholds of a duel with this number of pairs. They are looked up once: the

@@ -35,10 +35,20 @@ pub enum Metric {
     Instructions,
     /// CPU of the generator per message, nanoseconds: changes of it are not the server's.
     GeneratorCpu,
+    /// Server CPU in user space per message, nanoseconds. Sampled by the timer tick, hence coarse.
+    ServerUser,
+    /// Median of the time from the planned to the actual send, nanoseconds.
+    LagP50,
+    /// Its 99th percentile.
+    LagP99,
+    /// Time until all connections were open, nanoseconds.
+    Opening,
+    /// Median of the TLS handshake, nanoseconds.
+    TlsHandshake,
 }
 
 impl Metric {
-    /// All, in the order in which they are shown.
+    /// Metrics of a comparison, in the order in which they are shown.
     pub const ALL: [Self; 11] = [
         Self::Throughput,
         Self::ServerCpu,
@@ -68,6 +78,11 @@ impl Metric {
             Self::Faults => "faults",
             Self::Instructions => "instructions",
             Self::GeneratorCpu => "generator-cpu",
+            Self::ServerUser => "server-user",
+            Self::LagP50 => "lag-p50",
+            Self::LagP99 => "lag-p99",
+            Self::Opening => "opening",
+            Self::TlsHandshake => "tls-handshake",
         }
     }
 
@@ -86,6 +101,11 @@ impl Metric {
             Self::Faults => "server page faults per message",
             Self::Instructions => "server instructions per message",
             Self::GeneratorCpu => "generator CPU, us per message",
+            Self::ServerUser => "server CPU in user space, us per message",
+            Self::LagP50 => "p50 of the lag, us",
+            Self::LagP99 => "p99 of the lag, us",
+            Self::Opening => "time until all connections were open, us",
+            Self::TlsHandshake => "p50 of the TLS handshake, us",
         }
     }
 
@@ -94,8 +114,14 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Throughput => "msg/s",
-            Self::ServerCpu | Self::GeneratorCpu => "us/msg",
-            Self::P50 | Self::P99 | Self::P99_9 => "us",
+            Self::ServerCpu | Self::GeneratorCpu | Self::ServerUser => "us/msg",
+            Self::P50
+            | Self::P99
+            | Self::P99_9
+            | Self::LagP50
+            | Self::LagP99
+            | Self::Opening
+            | Self::TlsHandshake => "us",
             Self::Memory => "B/conn",
             Self::Enters | Self::Switches | Self::Faults | Self::Instructions => "/msg",
         }
@@ -105,13 +131,13 @@ impl Metric {
     #[must_use]
     pub fn shown(self, value: f64) -> f64 {
         match self {
-            Self::ServerCpu | Self::P50 | Self::P99 | Self::P99_9 | Self::GeneratorCpu => value / 1000.0,
             Self::Throughput
             | Self::Memory
             | Self::Enters
             | Self::Switches
             | Self::Faults
             | Self::Instructions => value,
+            _ => value / 1000.0,
         }
     }
 
@@ -126,8 +152,10 @@ impl Metric {
     pub fn default_threshold(self) -> f64 {
         match self {
             Self::Throughput | Self::ServerCpu | Self::P50 | Self::Enters | Self::GeneratorCpu => 0.02,
-            Self::P99 | Self::Memory => 0.05,
-            Self::Switches | Self::P99_9 | Self::Faults => 0.10,
+            Self::P99 | Self::Memory | Self::Opening | Self::TlsHandshake => 0.05,
+            Self::ServerUser | Self::LagP50 | Self::LagP99 | Self::Switches | Self::P99_9 | Self::Faults => {
+                0.10
+            }
             Self::Instructions => 0.005,
         }
     }
@@ -141,12 +169,7 @@ impl Metric {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
             Self::P50 | Self::P99 => load.rate_per_s.is_some(),
-            Self::P99_9
-            | Self::Enters
-            | Self::Switches
-            | Self::Faults
-            | Self::Instructions
-            | Self::GeneratorCpu => false,
+            _ => false,
         }
     }
 
@@ -169,12 +192,18 @@ impl Metric {
             Self::Faults => run.server.as_ref()?.page_faults_per_message,
             Self::Instructions => run.server.as_ref()?.instructions_per_message,
             Self::GeneratorCpu => Some(run.client.cpu_ns_per_message),
+            Self::ServerUser => run.server.as_ref()?.user_ns_per_message,
+            Self::LagP50 => run.latency_ns.lag.p50.map(|ns| ns as f64),
+            Self::LagP99 => run.latency_ns.lag.p99.map(|ns| ns as f64),
+            Self::Opening => Some(run.phases.connect as f64),
+            Self::TlsHandshake => run.latency_ns.tls_handshake.as_ref()?.p50.map(|ns| ns as f64),
         }
     }
 }
 
 impl Metric {
     /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what is worse large.
+    /// Metrics outside [`Metric::ALL`] stay as they are.
     pub(super) fn worsen(self, run: &mut Run, factor: f64) {
         let scale = |value: &mut Option<u64>| *value = value.map(|ns| (ns as f64 * factor).round() as u64);
         let latency = &mut run.latency_ns.corrected;
@@ -206,7 +235,7 @@ impl Metric {
             (Self::Instructions, Some(server)) => {
                 server.instructions_per_message = server.instructions_per_message.map(|count| count * factor);
             }
-            (_, None) => {}
+            _ => {}
         }
     }
 }

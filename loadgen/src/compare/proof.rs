@@ -16,7 +16,7 @@ use super::noise::Draw;
 use super::sides::{Comparison, SIDES, Thresholds, is_sound};
 use super::statistics::binomial;
 use super::verdict::{Judgement, Threshold, Verdict};
-use crate::result::{Document, Run, Scenario};
+use crate::result::{Arm, Document, Run, Scenario};
 
 /// The share of slowdowns that must be found.
 pub const POWER: f64 = 0.95;
@@ -36,6 +36,28 @@ struct Group {
     /// A document without runs, for the pairs of a block.
     frame: Document,
     pairs: Vec<Pair>,
+}
+
+/// Returns a session of several arms as sessions of two: the first arm and each other one, whose name
+/// becomes the tag.
+fn of_two_arms(document: Document) -> Vec<Document> {
+    let [first, others @ ..] = &document.arms[..] else { return vec![document] };
+    if others.len() < 2 {
+        return vec![document];
+    }
+    let of = |other: &Arm| {
+        let mut pair = Document { runs: Vec::new(), ..document.clone() };
+        let names = [&first.name, &other.name];
+        for run in &document.runs {
+            let side = names.iter().position(|name| **name == run.arm);
+            pair.runs.extend(side.map(|side| Run { arm: SIDES[side].to_owned(), ..run.clone() }));
+        }
+        let side = |arm: &Arm, name: &str| Arm { name: name.to_owned(), ..arm.clone() };
+        pair.arms = vec![side(first, SIDES[0]), side(other, SIDES[1])];
+        pair.session.tag = Some(other.name.clone());
+        pair
+    };
+    others.iter().map(of).collect()
 }
 
 /// Recorded pairs.
@@ -167,6 +189,7 @@ impl Recording {
     /// # Errors
     /// Where they do not belong together, or none is of identical servers.
     pub fn of(sessions: Vec<Document>) -> Result<Self, RecordingError> {
+        let sessions: Vec<Document> = sessions.into_iter().flat_map(of_two_arms).collect();
         let first = sessions.first().ok_or(RecordingError::Nothing)?.clone();
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         let (mut same, mut spoiled, mut repeated, mut runs) = (Vec::new(), 0, 0, 0);

@@ -33,6 +33,11 @@ pub struct Arm {
     pub takes: Takes,
     /// The way in which the generator waits against this arm. `None`: as in the other arms.
     pub wait: Option<Wait>,
+    /// CPU time that our own server burns for each message, as a share of what a message costs the
+    /// first arm: a server that is slower by a known amount. A short run before the first round
+    /// measures that cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burn_share: Option<f64>,
     /// Version of somebody else's server, for the result.
     #[serde(skip)]
     pub version: Option<String>,

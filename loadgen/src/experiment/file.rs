@@ -25,7 +25,7 @@ const BUILT_IN: [(&str, &str); 6] = [
 ];
 
 /// Keys of an experiment file, of an arm and of a promise, for a hint where one is mistyped.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 25] = [
     "name",
     "description",
     "rounds",
@@ -44,14 +44,13 @@ const KEYS: [&str; 26] = [
     "flags",
     "takes",
     "wait",
+    "burn_share",
     "share_of_capacity",
     "metric",
     "over",
     "at_most",
-    "is",
     "aliases",
     "load",
-    "unit",
 ];
 
 /// Reason why an experiment cannot be used.
@@ -141,7 +140,7 @@ fn one() -> u32 {
 #[serde(untagged)]
 enum Entry {
     Name(String),
-    Share { scenario: String, share_of_capacity: f64 },
+    Share { scenario: String, name: Option<String>, share_of_capacity: f64 },
 }
 
 #[derive(Deserialize)]
@@ -155,6 +154,7 @@ struct ArmEntry {
     #[serde(default)]
     takes: Takes,
     wait: Option<Wait>,
+    burn_share: Option<f64>,
 }
 
 impl Experiment {
@@ -260,9 +260,9 @@ impl Experiment {
 
 impl Entry {
     fn scenario(self, catalogue: &Catalogue) -> Result<Scenario, String> {
-        let (name, share) = match self {
-            Self::Name(name) => (name, None),
-            Self::Share { scenario, share_of_capacity } => (scenario, Some(share_of_capacity)),
+        let (name, own_name, share) = match self {
+            Self::Name(name) => (name, None, None),
+            Self::Share { scenario, name, share_of_capacity } => (scenario, name, Some(share_of_capacity)),
         };
         let (base, engine) = name.split_once('@').map_or((name.as_str(), None), |(b, e)| (b, Some(e)));
         let found = catalogue.find(base).map_err(|error: CatalogueError| error.to_string())?;
@@ -274,7 +274,8 @@ impl Entry {
             }
         });
         let share_of_capacity = share.transpose()?;
-        let name = if share_of_capacity.is_some() { format!("{base}-fixed") } else { found.name.clone() };
+        let usual = if share_of_capacity.is_some() { format!("{base}-fixed") } else { found.name.clone() };
+        let name = own_name.unwrap_or(usual);
         Ok(Scenario { name, load: found.load.clone(), engine, share_of_capacity })
     }
 }
@@ -287,12 +288,16 @@ impl ArmEntry {
             (Some(command), _) => Arm::of_command(name.clone(), command).map_err(text)?,
             (None, absent) => Arm { absent, ..Arm::own(name.clone()) },
         };
-        if self.command.is_some() && (self.engine.is_some() || !self.flags.is_empty()) {
-            return Err(format!("arm `{name}` has a command: `engine` and `flags` are for our own server"));
+        let is_ours = self.engine.is_some() || !self.flags.is_empty() || self.burn_share.is_some();
+        if self.command.is_some() && is_ours {
+            return Err(format!(
+                "arm `{name}` has a command: `engine`, `flags` and `burn_share` are for our own server"
+            ));
         }
         let engine = self.engine.map(|engine| engine.parse::<EngineKind>()).transpose();
         let engine = engine.map_err(|error| format!("arm `{name}`: {error}"))?;
-        Ok(Arm { engine, flags: self.flags, takes: self.takes, wait: self.wait, ..base })
+        let Self { flags, takes, wait, burn_share, .. } = self;
+        Ok(Arm { engine, flags, takes, wait, burn_share, ..base })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::target::subject::Subject;
 const AROUND_A_RUN: Duration = Duration::from_millis(400);
 /// Time of a trial of an echo, with the start of its server: for the announcement alone.
 const A_TRIAL: Duration = Duration::from_millis(500);
+/// Flag of our own server that makes it slower.
+const BURN: &str = "--burn-per-message";
 /// Rounds of every four that may be replaced where they have a run that failed or is not valid.
 const REPLACED: u32 = 2;
 
@@ -178,11 +180,21 @@ impl<'a> Runner<'a> {
         if session.experiment.as_ref().map(|record| &record.hash) != Some(&self.experiment.record().hash) {
             return refuse("it is of another experiment, or of other flags");
         }
-        let before =
-            if arms.is_empty() { vec![subject] } else { arms.into_iter().map(|a| a.subject).collect() };
+        let before: Vec<Subject> =
+            if arms.is_empty() { vec![subject] } else { arms.into_iter().map(|arm| arm.subject).collect() };
         if !before.iter().map(|one| &one.binary_hash).eq(self.arms.iter().map(|arm| &arm.subject.binary_hash))
         {
             return refuse("a server was built anew since");
+        }
+        for (arm, subject) in self.experiment.arms.iter().zip(&before) {
+            if arm.burn_share.is_none() {
+                continue;
+            }
+            let command = subject.command.as_deref().unwrap_or_default();
+            let Some((_, burnt)) = command.split_once(&format!("{BURN} ")) else {
+                return refuse("it does not tell what its slowed servers burn");
+            };
+            self.burn(&arm.name, burnt);
         }
         for row in &mut self.rows {
             let name = row.scenario.full_name();
@@ -368,10 +380,12 @@ impl<'a> Runner<'a> {
         progress: &mut dyn Progress,
         notes: Notes<'_>,
     ) -> Result<(), RunnerError> {
-        for row in &mut self.rows {
-            let (Some(share), Some(first)) = (row.scenario.share_of_capacity, row.cells.first()) else {
-                continue;
-            };
+        let burns = |arm: &Arm| arm.burn_share.is_some();
+        let mut is_burn_known = self.resumed.is_some() || !self.experiment.arms.iter().any(burns);
+        for at in 0..self.rows.len() {
+            let Row { scenario, cells } = &self.rows[at];
+            let share = scenario.share_of_capacity;
+            let Some(first) = cells.first().filter(|_| share.is_some() || !is_burn_known) else { continue };
             let mut cell = Cell::new(calibration::plan(&first.plan), None);
             let arm = cell.plan.arm.clone();
             let made = repeats.make(&mut cell, 0, progress, notes);
@@ -381,13 +395,38 @@ impl<'a> Runner<'a> {
             let (Some(run), false) = (made.run, cell.is_given_up()) else {
                 return Err(repeats.fault.take().map_or(RunnerError::NoCapacity(arm), RunnerError::Fault));
             };
-            let Some(rate) = calibration::rate(run.rate_per_s, share) else {
-                return Err(RunnerError::NoCapacity(arm));
-            };
-            notes(&format!("arm {arm} did {:.0} msg/s: latencies are measured at {rate:.0}", run.rate_per_s));
-            row.cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
+            if let Some(share) = share {
+                let Some(rate) = calibration::rate(run.rate_per_s, share) else {
+                    return Err(RunnerError::NoCapacity(arm));
+                };
+                let did = run.rate_per_s;
+                notes(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
+                self.rows[at].cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
+            }
+            if let (false, Some(server)) = (is_burn_known, &run.server) {
+                let cost = server.cpu_ns_per_message;
+                for arm in self.experiment.arms.iter().filter(|arm| burns(arm)) {
+                    let burnt = format!("{:.2}ns", cost * arm.burn_share.unwrap_or_default());
+                    notes(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
+                    self.burn(&arm.name, &burnt);
+                }
+                is_burn_known = true;
+            }
         }
         Ok(())
+    }
+
+    /// Has the server of an arm burn CPU time for each message, as in `25ns`.
+    fn burn(&mut self, arm: &str, burnt: &str) {
+        let flags = [BURN.to_owned(), burnt.to_owned()];
+        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
+        for cell in cells.filter(|cell| cell.plan.arm == arm) {
+            cell.plan.target.spawn.iter_mut().for_each(|spawn| spawn.command.extend(flags.clone()));
+        }
+        let subjects = self.arms.iter_mut().filter(|one| one.name == arm);
+        for command in subjects.filter_map(|arm| arm.subject.command.as_mut()) {
+            *command += &format!(" {}", flags.join(" "));
+        }
     }
 
     /// Removes an arm from the rest of the session. Its finished runs are kept.
@@ -677,6 +716,25 @@ mod tests {
     }
 
     #[test]
+    fn every_experiment_of_the_scripts_can_be_carried_out() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/experiments");
+        let (setup, mut read) = (setup(), 0);
+        for entry in std::fs::read_dir(folder).expect("experiments") {
+            let path = entry.expect("an entry").path();
+            let file = path.to_str().expect("UTF-8");
+            let experiment = Experiment::read(file, crate::load::Catalogue::built_in()).expect(file);
+            assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(experiment.name.as_str()));
+            for plan in
+                runner(&experiment, &setup).rows.iter().flat_map(|row| &row.cells).map(|cell| &cell.plan)
+            {
+                plan.check().expect(file);
+            }
+            read += 1;
+        }
+        assert!(read >= 10, "{read}");
+    }
+
+    #[test]
     fn tls_is_served_with_a_certificate_that_the_generator_accepts() {
         let load = Load { transport: crate::load::Transport::Wss, ..Load::default() };
         let experiment = Experiment { scenarios: vec![Scenario::new("tls", load)], ..named("quick") };
@@ -825,6 +883,28 @@ mod tests {
         // 15,000 a second, of which half.
         assert_eq!(document.scenarios[1].parameters.rate_per_s, Some(7_500.0));
         assert_eq!(document.runs.len(), 4, "the calibration run is not stored");
+    }
+
+    #[test]
+    fn a_slowed_server_burns_a_share_of_the_cost_of_a_message() {
+        let mut slowed = Experiment { rounds: 2, ..named("quick") };
+        slowed.arms.push(Arm { burn_share: Some(0.04), ..Arm::own("slow") });
+        slowed.scenarios.truncate(2);
+        let setup = setup();
+        let cut = session_with(&slowed, &setup, &instant, &mut StopAfter(5)).expect("three runs").document;
+        // A message costs 4,000 ns in the calibration run, which is the first.
+        let command = cut.arms[1].subject.command.clone().expect("known");
+        assert!(command.ends_with(" --burn-per-message 160.00ns"), "{command}");
+        assert_eq!(cut.runs.len(), 3);
+        let burnt = |plan: &Plan, progress: &mut dyn Progress| {
+            let words = plan.target.spawn.as_ref().expect("a server").command.join(" ");
+            assert_eq!(words.contains("--burn-per-message 160.00ns"), plan.arm == "slow");
+            instant(plan, progress)
+        };
+        let resumed = runner(&slowed, &setup).resume(cut).expect("the same experiment");
+        let resumed =
+            resumed.measure(Machine::default(), &burnt, &mut Silent, &mut |_| {}).expect("measured");
+        assert_eq!(resumed.document.runs.len(), 8);
     }
 
     #[test]

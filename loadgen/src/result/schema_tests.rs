@@ -87,7 +87,7 @@ fn every_stored_result_is_valid_and_reads() {
         let files: Vec<PathBuf> = machines
             .filter_map(|machine| fs::read_dir(machine.path()).ok())
             .flat_map(|files| files.flatten().map(|file| file.path()))
-            // A folder beside them holds what `scripts/proof.py` recorded.
+            // A folder beside them holds a recording for `proof`.
             .filter(|file| !file.is_dir())
             .collect();
         println!("{} results in {}", files.len(), folder.display());
