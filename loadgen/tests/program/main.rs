@@ -11,6 +11,7 @@ mod files;
 mod goals;
 mod selfcheck;
 mod stored;
+mod tables;
 mod terminal;
 
 use std::path::PathBuf;
