@@ -11,7 +11,6 @@ pub mod doctor;
 pub mod duel;
 pub mod echo;
 pub mod experiment;
-pub mod export;
 pub mod goal;
 pub mod host;
 pub mod load;

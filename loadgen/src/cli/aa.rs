@@ -5,14 +5,15 @@ use engine::EngineKind;
 
 use super::keep::{keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, run_notes};
+use super::pairs::PairsArguments;
 use super::terminal::Terminal;
-use super::{Failure, INTERRUPTED, INVALID, catch_signals, show, start_log, terminal};
+use super::{Failure, INTERRUPTED, INVALID, catch_signals, start_log};
 use crate::compare::noise::{MIN_RECORDED, of_session};
 use crate::compare::{Conclusion, sides};
 use crate::host::machine::Machine;
+use crate::report::format::count;
+use crate::report::text::session as shown;
 use crate::result::SessionKind;
-use crate::result::table::count;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,18 +64,14 @@ impl AaArguments {
         let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
         let mut document = session.document;
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
-        let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
-        lines.extend(run_notes(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
-        if fewest < MIN_RECORDED {
-            lines.push(format!(
-                "only {}: noise needs at least {MIN_RECORDED}",
-                count(fewest as u64, "valid pair")
-            ));
-        }
+        let few = (fewest < MIN_RECORDED).then(|| {
+            format!("only {}: noise needs at least {MIN_RECORDED}", count(fewest as u64, "valid pair"))
+        });
+        let text = shown(&document, None).notes(few.into_iter().collect()).render(self.session.format());
         let to_error = output.as_ref().is_some_and(Output::is_standard);
-        keep(&document, self.session.results(), output.as_mut(), &lines.join("\n"), to_error)?;
+        keep(&document, self.session.results(), output.as_mut(), &text, to_error)?;
         no_fault(session.fault)?;
         Ok(match (document.session.interrupted, fewest < MIN_RECORDED) {
             (true, _) => INTERRUPTED,

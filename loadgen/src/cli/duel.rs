@@ -6,15 +6,17 @@ use engine::EngineKind;
 use super::compare::noises;
 use super::keep::{cannot_print, keep, no_fault};
 use super::output::Output;
-use super::pairs::{PairsArguments, run_notes};
+use super::pairs::PairsArguments;
 use super::terminal::Terminal;
 use super::{
-    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, SERVER, catch_signals, print, start_log, terminal,
+    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, SERVER, catch_signals, print, start_log,
 };
 use crate::compare::noise::Noises;
-use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, table};
+use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict};
 use crate::duel::{Options, Side};
 use crate::host::machine::Machine;
+use crate::report::Blocks;
+use crate::report::text::{comparison::comparison, notes};
 use crate::result::{Document, SessionKind};
 use crate::suite::arm_name;
 use crate::target::subject::is_commit;
@@ -202,30 +204,28 @@ impl DuelArguments {
         noises: &Noises,
     ) -> (Document, Comparison, String) {
         let judged = if self.only.is_empty() { &Metric::ALL[..] } else { &self.only };
-        let comparison = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
+        let compared = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
             if let Some((_, relative)) = self.threshold.iter().rfind(|(given, _)| *given == metric) {
                 return Threshold { relative: *relative, source: ThresholdSource::Given };
             }
             let noise = noises.find(scenario, metric, self.pairs as usize);
             Threshold::of(metric, noise.map(|(noise, _)| noise.p95))
         });
-        let mut conclusion = Conclusion::of(&comparison);
+        let mut conclusion = Conclusion::of(&compared);
         conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
         document.verdict = conclusion.to_json();
-        let mut lines = vec![String::new(), table::text(&comparison, terminal::width())];
-        if document.session.interrupted {
-            lines[0] = "INTERRUPTED: the verdict so far".to_owned();
-        }
         let noise = document
             .scenarios
             .iter()
             .find_map(|scenario| noises.find(scenario, Metric::ServerCpu, MIN_PAIRS));
-        lines.push(match noise {
+        let noise = match noise {
             Some((_, file)) => format!("noise of this machine: {file}"),
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
-        });
-        lines.extend(run_notes(&document));
-        (document, comparison, lines.join("\n"))
+        };
+        let cut = document.session.interrupted.then(|| "INTERRUPTED: the verdict so far".to_owned());
+        let blocks = Blocks::default().notes(cut.into_iter().collect()).then(comparison(&compared));
+        let text = blocks.notes(vec![noise]).notes(notes(&document)).render(self.session.format());
+        (document, compared, text)
     }
 
     fn exit_code(&self, document: &Document, comparison: &Comparison) -> u8 {

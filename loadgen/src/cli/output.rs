@@ -10,8 +10,9 @@ use hdrhistogram::Histogram;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::{Failure, OUTPUT};
-use crate::export::{csv, hgrm, interval_log};
+use super::{Failure, OUTPUT, print, print_plain, terminal};
+use crate::report::export::{csv, hgrm, interval_log};
+use crate::report::{Blocks, Format};
 use crate::result::{Document, Run};
 
 /// The figures to show, and the files beside the document.
@@ -33,6 +34,33 @@ pub(super) struct OutputArguments {
     /// Write the percentile distribution of the latency, in milliseconds, as the HdrHistogram tools plot it (.hgrm).
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) hgrm: Option<PathBuf>,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct FormatArguments {
+    /// Print Markdown in place of text for a terminal: every table, and all columns.
+    #[arg(long, help_heading = OUTPUT)]
+    markdown: bool,
+}
+
+impl FormatArguments {
+    pub(super) fn format(self) -> Format {
+        if self.markdown { Format::Markdown } else { Format::Terminal { width: terminal::width() } }
+    }
+
+    /// Prints blocks to the stream that no document uses.
+    pub(super) fn print(self, blocks: &Blocks, to_error: bool) -> Result<(), Failure> {
+        self.print_text(&blocks.render(self.format()), to_error)
+    }
+
+    /// Prints a text that has this format already. Markdown has no colour.
+    pub(super) fn print_text(self, text: &str, to_error: bool) -> Result<(), Failure> {
+        if self.markdown && !to_error {
+            return print_plain(text);
+        }
+        print(text, to_error).map_err(|error| Failure::Error(format!("cannot print: {error}")))
+    }
 }
 
 fn percent(text: &str) -> Result<f64, String> {

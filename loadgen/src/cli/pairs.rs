@@ -6,7 +6,7 @@ use clap::Args;
 use engine::EngineKind;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
-use super::output::{Output, open_output};
+use super::output::{FormatArguments, Output, open_output};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
 use super::{Failure, LOAD, OUTPUT, SERVER, say};
@@ -15,8 +15,9 @@ use crate::duel::{self, DuelError, Fixed, Options, Side, about};
 use crate::experiment::Session;
 use crate::host::machine::Machine;
 use crate::load::Transport;
-use crate::result::table::{count, reasons, repeated_runs};
-use crate::result::{Document, SessionKind, Store};
+use crate::report::Format;
+use crate::report::format::count;
+use crate::result::{SessionKind, Store};
 use crate::run::{Plan, execute};
 use crate::suite::Places;
 use crate::target::spawn::Spawn;
@@ -66,6 +67,9 @@ pub(super) struct PairsArguments {
     /// Check the flags, print what would be measured and how long it takes, and start nothing.
     #[arg(long, help_heading = OUTPUT)]
     dry_run: bool,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl PairsArguments {
@@ -151,6 +155,10 @@ impl PairsArguments {
         folder.filter(|_| !self.no_store)
     }
 
+    pub(super) fn format(&self) -> Format {
+        self.format.format()
+    }
+
     pub(super) fn output(&self) -> Result<Option<Output>, Failure> {
         self.json.as_deref().map(open_output).transpose()
     }
@@ -216,42 +224,4 @@ fn announce(options: &Options) {
     let (servers, generator) = (cpus(&options.servers[0].cpus), cpus(&options.load.placement.cpus));
     say(&format!("servers on {servers}, generator on {generator}"));
     options.marks.iter().for_each(|mark| say(&format!("NOTE: {mark}")));
-}
-
-/// Returns a session's notes: reasons of invalid and of repeated runs, and its marks.
-pub(super) fn run_notes(document: &Document) -> Vec<String> {
-    let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
-    let invalid = invalid.into_iter().map(|reason| format!("INVALID {reason}"));
-    let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
-    invalid.chain(repeated_runs(document)).chain(marks).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compare::example::duel;
-
-    #[test]
-    fn reasons_that_differ_in_their_figures_are_one() {
-        let mut document = duel(3, 1.0);
-        for (index, run) in document.runs.iter_mut().enumerate() {
-            (run.valid, run.repeated) = (false, Vec::new());
-            run.invalid_reasons = vec![
-                format!("the generator did not run for {index}.5ms"),
-                format!("{index} of 64 were lost"),
-            ];
-        }
-        assert_eq!(
-            run_notes(&document),
-            [
-                "INVALID echo A: 0 of 64 were lost (and 2 like it)",
-                "INVALID echo A: the generator did not run for 0.5ms (and 2 like it)",
-                "INVALID echo B: 1 of 64 were lost (and 2 like it)",
-                "INVALID echo B: the generator did not run for 1.5ms (and 2 like it)",
-            ]
-        );
-        document.runs.iter_mut().for_each(|run| run.valid = true);
-        document.runs[1].repeated = vec!["the server waited 9.1 % of it".to_owned(); 2];
-        assert_eq!(run_notes(&document), ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]);
-    }
 }

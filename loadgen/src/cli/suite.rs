@@ -9,6 +9,7 @@ use engine::socket::Congestion;
 
 use crate::experiment;
 use crate::host::machine::Machine;
+use crate::report::{Blocks, text};
 use crate::result::{Conformance, Document, Store};
 use crate::run::{Progress, RunError};
 use crate::suite::{
@@ -16,7 +17,8 @@ use crate::suite::{
 };
 
 use super::keep::{keep, no_fault};
-use super::terminal::{self, Terminal};
+use super::output::FormatArguments;
+use super::terminal::Terminal;
 use super::{EXIT_STATUS, Failure, catch_signals, print_line, start_log};
 use crate::load::value::time;
 
@@ -109,6 +111,9 @@ pub(super) struct SuiteArguments {
     /// No progress.
     #[arg(short, long)]
     quiet: bool,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -144,9 +149,11 @@ impl SuiteArguments {
         view.close();
         let measured = measured?;
         let document = &measured.document;
-        keep(document, Some(&self.results), None, &session.text(document, terminal::width()), false)?;
+        let text = text::session(document, None).render(self.format.format());
+        keep(document, Some(&self.results), None, &text, false)?;
         if matches!(session, Session::Own(_)) {
-            print_line(&format!("\n{}", suite::change_text(&store, document, terminal::width())?))?;
+            print_line("")?;
+            self.format.print(&change(&store, document)?, false)?;
         }
         let outcome = Outcome::of(&measured);
         if matches!(self.suite, SuiteName::Smoke) && outcome == Outcome::Failed {
@@ -312,13 +319,15 @@ impl Session {
             Self::SideBySide(options) => interleaved::measure(options, machine, progress, &mut notes),
         }
     }
+}
 
-    fn text(&self, document: &Document, width: usize) -> String {
-        match self {
-            Self::Own(_) => suite::text(document, width),
-            Self::SideBySide(_) => interleaved::text(document, width),
-        }
-    }
+/// Returns the change since the last session of this machine, after the session was stored.
+fn change(store: &Store, document: &Document) -> Result<Blocks, Failure> {
+    let (change, unreadable) = store.change_of(document)?;
+    let skipped = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
+    let none = "No earlier valid session of this machine has these scenarios: nothing to compare with.";
+    let none = || Blocks::default().notes(vec![none.to_owned()]);
+    Ok(Blocks::default().notes(skipped).then(change.as_ref().map_or_else(none, text::change)))
 }
 
 impl From<SuiteError> for Failure {

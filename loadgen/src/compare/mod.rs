@@ -8,15 +8,17 @@ mod conclusion;
 pub(crate) mod example;
 mod metric;
 pub mod noise;
+mod promises;
 pub mod proof;
+pub(crate) mod rounds;
 pub mod sessions;
 pub mod sides;
 pub mod statistics;
-pub mod table;
 mod verdict;
 
 pub use conclusion::Conclusion;
 pub use metric::Metric;
+pub(crate) use promises::PROMISES;
 pub use sides::Comparison;
 pub use verdict::{
     Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,

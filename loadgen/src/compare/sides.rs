@@ -6,7 +6,7 @@ use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
 use crate::load::Load;
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Document, Run, Scenario, median};
 
 /// Names of the two sides of a duel that has no others, as runs carry them.

@@ -202,8 +202,9 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::compare::Comparison;
     use crate::compare::sides::default_thresholds;
-    use crate::compare::{Comparison, table};
+    use crate::report::text::comparison::headline;
     use crate::result::{Disturbance, InvalidKind, SessionKind, example};
     use crate::run::{RunError, Silent, Snapshot};
     use crate::target::spawn::Spawn;
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(document.session.tag.as_deref(), Some("new-against-old"));
         assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
         let comparison = Comparison::of_arms(&document, &default_thresholds);
-        assert!(table::text(&comparison, 80).starts_with("new against old: "));
+        assert!(headline(&comparison).starts_with("new against old: "));
     }
 
     #[test]

@@ -18,8 +18,6 @@ mod schema_tests;
 mod selection;
 mod store;
 mod summary;
-pub(crate) mod table;
-pub(crate) mod text_table;
 mod utc;
 
 pub(crate) use change::cautions;
@@ -36,5 +34,4 @@ pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;
 pub(crate) use summary::median;
-pub use table::{advisory, derived_lines, summary_table};
 pub use utc::Utc;

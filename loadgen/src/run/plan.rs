@@ -9,7 +9,7 @@ use engine::socket::Congestion;
 use thiserror::Error;
 
 use crate::load::{Load, Mask, Transport};
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Scenario, Setting};
 use crate::target::opening::Ask;
 use crate::target::spawn::Spawn;

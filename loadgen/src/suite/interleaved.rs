@@ -5,21 +5,19 @@ use std::time::Duration;
 
 use engine::EngineKind;
 
+use super::SuiteError;
 use super::arms::{Arm, Served};
 use super::check::complaints_of;
-use super::peers::peers_text;
 use super::places::Places;
 use super::scenarios::Spec;
 use super::session::{AROUND_A_RUN, Probe, own_server, plan_of};
 use super::setup::{Ground, Setup};
-use super::side_by_side::{promises_table, side_by_side_table};
 use super::trial::{Trial, any_spec, trials};
-use super::{PROMISES, SuiteError};
 use crate::duel::about;
 use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Notes, Repeats};
 use crate::host::machine::Machine;
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{self, Document, Run, Scenario, SessionKind, Start};
 use crate::run::{Plan, Progress, Wait, execute};
 use crate::target::subject::Subject;
@@ -43,7 +41,7 @@ pub struct Options {
     pub setup: Setup,
 }
 
-/// The suite of our own engines, which are held to [`PROMISES`].
+/// The suite of our own engines, which are held to promises.
 pub const ENGINES: &str = "engines";
 /// The suite of other people's servers.
 pub const PEERS: &str = "peers";
@@ -77,19 +75,6 @@ impl Options {
             self.setup.check_server()?;
         }
         Ok(())
-    }
-}
-
-/// What an interleaved session shows.
-#[must_use]
-pub fn text(document: &Document, width: usize) -> String {
-    match document.session.suite.as_deref() {
-        Some(PEERS) => peers_text(document, width),
-        Some(ENGINES) => {
-            let promises = promises_table(document, PROMISES, width).map(|table| format!("\n\n{table}"));
-            side_by_side_table(document, width) + &promises.unwrap_or_default()
-        }
-        _ => side_by_side_table(document, width),
     }
 }
 

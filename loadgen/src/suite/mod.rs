@@ -4,13 +4,10 @@
 mod arms;
 mod check;
 pub mod interleaved;
-mod peers;
 mod places;
-mod promises;
 mod scenarios;
 mod session;
 mod setup;
-mod side_by_side;
 mod trial;
 
 use std::path::PathBuf;
@@ -20,17 +17,13 @@ use thiserror::Error;
 
 pub use arms::{Arm, ArmError, Served, arm_name, counts, named};
 pub use check::complaints;
-pub use peers::{peers_markdown, peers_text};
 pub use places::Places;
-pub use promises::PROMISES;
 pub use scenarios::{Spec, Suite};
 pub use setup::{Checkout, Setup};
-pub use side_by_side::{Promise, promises_table, side_by_side_table};
 
 use crate::experiment::{self, Fault, Notes};
 use crate::host::machine::Machine;
-use crate::result::table::repeated_runs;
-use crate::result::{Document, Scenario, Store, StoreError, advisory, derived_lines, summary_table};
+use crate::result::Scenario;
 use crate::run::{Progress, execute};
 use session::Session;
 
@@ -154,34 +147,10 @@ impl Options {
     }
 }
 
-/// Returns the table of a session without arms.
-#[must_use]
-pub fn text(document: &Document, width: usize) -> String {
-    let table = [summary_table(document, width)].into_iter().chain(repeated_runs(document));
-    let parts = [table.collect::<Vec<_>>(), derived_lines(document)];
-    let parts = parts.into_iter().filter(|lines| !lines.is_empty());
-    parts.map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n")
-}
-
-/// Returns the change since the last session of this machine, after the session was stored.
-///
-/// # Errors
-/// Fails where the folder cannot be read.
-pub fn change_text(store: &Store, document: &Document, width: usize) -> Result<String, StoreError> {
-    let (change, unreadable) = store.change_of(document)?;
-    let mut lines: Vec<String> = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
-    lines.push(match change {
-        Some(change) => advisory(&change, width),
-        None => "No earlier valid session of this machine has these scenarios: nothing to compare with."
-            .to_owned(),
-    });
-    Ok(lines.join("\n"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::example;
+    use crate::result::{Document, example};
 
     fn outcome(document: &Document) -> Outcome {
         Outcome::of(&experiment::Session { document: document.clone(), fault: None })
@@ -210,19 +179,6 @@ mod tests {
         document.session.interrupted = true;
         let fault = Some(Fault { run: "echo".to_owned(), reason: "why".to_owned() });
         assert_eq!(Outcome::of(&experiment::Session { document, fault }), Outcome::Failed);
-    }
-
-    #[test]
-    fn repeated_runs_are_named_below_the_table() {
-        let mut document = example::document();
-        document.runs.iter_mut().for_each(|run| run.repeated.clear());
-        assert!(!text(&document, 120).contains("REPEATED"));
-        document.runs[0].repeated = vec!["the machine stood still for 1 s".to_owned(); 2];
-        let text = text(&document, 120);
-        assert!(
-            text.contains("\nREPEATED echo: the machine stood still for 1 s (and 1 like it)\n"),
-            "{text}"
-        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::experiment::Session as Measured;
 use crate::experiment::{Cell, Execute, Fault, Notes, Repeats};
 use crate::host::machine::Machine;
 use crate::load::Transport;
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Document, Run, SessionKind, Start};
 use crate::run::{Plan, Progress};
 use crate::target::spawn::Spawn;
