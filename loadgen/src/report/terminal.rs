@@ -11,24 +11,27 @@ const SHORTEST_NAME: usize = 8;
 /// Marks a name that was cut.
 const CUT: char = '…';
 
-/// Columns before the text of a field.
-const INDENT: usize = 13;
+/// Columns of a label.
+const LABEL: usize = 10;
 
 /// Returns a block in at most `width` columns. Sentences of notes are never broken, so that they can be searched for.
 pub(super) fn block(block: &Block, width: usize) -> String {
     match block {
         Block::Title(title) => wrapped_figures(title, width, 2),
-        Block::Fields(fields) => fields.iter().map(|one| field(one, width)).collect::<Vec<_>>().join("\n"),
+        Block::Fields(fields) => {
+            let label = fields.iter().map(|field| field.label.chars().count()).fold(LABEL, usize::max);
+            fields.iter().map(|one| field(one, label, width)).collect::<Vec<_>>().join("\n")
+        }
         Block::Table(table) => text(table, width),
         Block::Legend(lines) | Block::Notes(lines) => lines.join("\n"),
     }
 }
 
-fn field(Field { label, text }: &Field, width: usize) -> String {
-    let line = format!("  {label:<10} {text}");
-    let broken = wrapped_figures(line.trim_end(), width, INDENT);
+fn field(Field { label, text }: &Field, columns: usize, width: usize) -> String {
+    let (line, indent) = (format!("  {label:<columns$} {text}"), columns + 3);
+    let broken = wrapped_figures(line.trim_end(), width, indent);
     // Words without figures have no better place to break.
-    if width_of(&broken) <= width { broken } else { wrapped(line.trim_end(), width, INDENT) }
+    if width_of(&broken) <= width { broken } else { wrapped(line.trim_end(), width, indent) }
 }
 
 /// Returns a table without lines around its cells, to be copied into text. Where it is wider than `width` it has fewer

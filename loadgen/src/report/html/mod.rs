@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::format::{count, figure, tone};
 use super::text::comparison::{headline, remarks, table};
-use super::text::{load, notes, session, sessions};
+use super::text::{notes, sessions};
 use super::{Block, Blocks, Table};
 use crate::compare::{Comparison, Judgement, Verdict};
 use crate::load::Load;
@@ -119,10 +119,11 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
             }
             body {
                 main {
-                    (verdict(&title, comparison, &sides))
+                    (verdict(&title, comparison, sessions, &sides))
                     @if let Some(comparison) = comparison { (judgements(comparison)) }
                     @for caution in cautions { p.note { (caution) } }
                     @for stored in sessions { (figures(stored, sessions.len() > 1, comparison.is_some())) }
+                    h2 { "Charts" }
                     @for (name, load, charts) in &drawn { (scenario(name, load, charts)) }
                     h2 { "Sessions, and how to repeat them" }
                     @for stored in sessions {
@@ -141,21 +142,27 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
 }
 
 /// The verdict in a box, the first thing on the page, and which colour is which server of which file.
-fn verdict(title: &str, comparison: Option<&Comparison>, sides: &[Side<'_>]) -> Markup {
+fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
     let class = comparison.and_then(Comparison::overall).map_or("", Verdict::name);
+    let origin = |stored: &Stored| {
+        let (measured, runs) =
+            (stored.document.session.start, count(stored.document.runs.len() as u64, "run"));
+        html! { span.soft { " " (runs) ", measured " (measured) ", " (file_of(stored)) } }
+    };
+    // Where there are more, their commands are below.
+    let has_commands = sides.len() <= 2;
     html! {
         div class={ "verdict " (class) } {
             h1 { (title) }
             @for (index, side) in sides.iter().enumerate() {
-                p {
+                div.side {
                     span.key style={ "background: var(--s" (index % svg::SIDES) ")" } {}
-                    b { (side.name) } " " code { (sessions::server(side.subject)) }
-                    span.soft {
-                        " " (count(side.runs.len() as u64, "run")) ", "
-                        (side.session.document.session.start) ", " (file_of(side.session))
-                    }
+                    b { (side.name) }
+                    @if has_commands { " " code { (sessions::server(side.subject)) } br; }
+                    @if sessions.len() > 1 { (origin(side.session)) }
                 }
             }
+            @if let [one] = sessions { p { (origin(one)) } }
         }
     }
 }
@@ -184,7 +191,7 @@ fn judgements(comparison: &Comparison) -> Markup {
 fn figures(stored: &Stored, is_one_of_many: bool, has_comparison: bool) -> Markup {
     let shown = match has_comparison {
         true => Blocks::default().notes(notes(&stored.document)),
-        false => session(&stored.document, None),
+        false => sessions::leading(&stored.document),
     };
     html! {
         @if is_one_of_many && !has_comparison { h2 { (file_of(stored)) } }
@@ -196,13 +203,15 @@ fn figures(stored: &Stored, is_one_of_many: bool, has_comparison: bool) -> Marku
 fn scenario(name: &str, load: &Load, charts: &[Named]) -> Markup {
     let (open, folded): (Vec<&Named>, Vec<&Named>) = charts.iter().partition(|named| named.leads);
     let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
+    let measured = load.measure.as_secs_f64();
+    let about = html! { b { (name) } ": " (sessions::load(load)) "; " (measured) " s measured" };
     html! {
-        h2 { (name) }
-        p.soft { (self::load(load)) "; " (load.measure.as_secs_f64()) " s measured" }
-        @if !open.is_empty() { (drawn(&open)) }
+        @if !open.is_empty() { p { (about) } (drawn(&open)) }
         @if !folded.is_empty() {
             details {
-                summary { (count(folded.len() as u64, if open.is_empty() { "chart" } else { "further chart" })) }
+                summary {
+                    @if open.is_empty() { (about) } @else { (count(folded.len() as u64, "further chart")) }
+                }
                 (drawn(&folded))
             }
         }
@@ -365,7 +374,7 @@ mod tests {
             document: example::document(),
         });
         let html = page(&sessions, None, &[]).html;
-        let (head, _) = html.split_once("</div>").expect("the box");
+        let (head, _) = html.split_once("<table").expect("the box comes first");
         for part in ["20260301T000000Z-quick.json", "20260302T000000Z-quick.json", "2026-03-01T09:30"] {
             assert!(head.contains(part), "{part} not in {head}");
         }

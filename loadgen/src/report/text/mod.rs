@@ -21,4 +21,4 @@ pub(crate) use noise::noise;
 pub(crate) use notes::notes;
 pub(crate) use peers::over_all;
 pub(crate) use run::run;
-pub(crate) use sessions::{load, session, stored};
+pub(crate) use sessions::{session, stored};

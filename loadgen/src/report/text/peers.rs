@@ -17,14 +17,13 @@ every other library. One machine, loopback, one core for the server and one for 
 libraries' examples, with the fastest build that we found documented; their authors may tune them better. Add a server,
 or show a better one: scripts/peers.sh --server NAME=COMMAND; scripts/peers/README.md says how to correct one of these.";
 
-/// Returns a table for each scenario and the table over all of them.
-pub(super) fn peers(document: &Document) -> Blocks {
+/// Returns a table for each scenario.
+pub(super) fn each(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
-    let each = document.scenarios.iter().fold(Blocks::default(), |blocks, scenario| {
+    document.scenarios.iter().fold(Blocks::default(), |blocks, scenario| {
         let about = format!("{}: {}", scenario.name, load(&scenario.parameters));
         blocks.title(about).table(scenario_table(document, scenario, first))
-    });
-    each.title("all of them").then(over_all(document))
+    })
 }
 
 /// Returns the table over all scenarios, with the versions, what is not valid, and whose comparison it is.
@@ -274,7 +273,7 @@ mod tests {
     const MOSTLY_IDLE: &str = "idle-4000";
 
     fn peers_text(document: &Document, width: usize) -> String {
-        peers(document).render(Format::Terminal { width })
+        each(document).then(over_all(document)).render(Format::Terminal { width })
     }
 
     fn peers_markdown(document: &Document) -> String {

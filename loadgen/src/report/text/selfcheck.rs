@@ -38,7 +38,7 @@ fn quantile(quantile: &Quantile) -> Field {
         span(expected),
         span(uncorrected)
     );
-    Field::new(&format!("  p{:.0}", q * 100.0), text)
+    Field::new(format!("  p{:.0}", q * 100.0), text)
 }
 
 /// Returns what a known fault was reported as.

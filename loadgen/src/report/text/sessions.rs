@@ -12,16 +12,30 @@ use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has two.
 pub(crate) fn session(document: &Document, comparison: Option<&Comparison>) -> Blocks {
-    let is_peers = document.session.suite.as_deref() == Some("peers");
     match document.session.kind {
         SessionKind::Ab => comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document)),
         SessionKind::Aa => noise(document).notes(notes(document)),
         SessionKind::Count => Blocks::default().table(counts(document)),
         SessionKind::Single => run(document, &[]),
         SessionKind::Suite if document.arms.is_empty() => summary::summary(document),
-        SessionKind::Suite if is_peers => peers::peers(document),
+        SessionKind::Suite if is_peers(document) => {
+            peers::each(document).title("all of them").then(peers::over_all(document))
+        }
         SessionKind::Suite => side_by_side::side_by_side(document),
     }
+}
+
+/// Returns a session with its most telling table first, for a page that is read from its top.
+pub(crate) fn leading(document: &Document) -> Blocks {
+    if is_peers(document) {
+        peers::over_all(document).then(peers::each(document))
+    } else {
+        session(document, None)
+    }
+}
+
+fn is_peers(document: &Document) -> bool {
+    document.session.suite.as_deref() == Some("peers")
 }
 
 /// Returns a stored session with its file and what is known of its servers and its machine.
