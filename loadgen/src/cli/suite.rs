@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use engine::EngineKind;
 use engine::socket::Congestion;
 
+use crate::compare::sessions::last_change;
 use crate::experiment;
 use crate::host::machine::Machine;
 use crate::report::{Blocks, text};
@@ -323,11 +324,11 @@ impl Session {
 
 /// Returns the change since the last session of this machine, after the session was stored.
 fn change(store: &Store, document: &Document) -> Result<Blocks, Failure> {
-    let (change, unreadable) = store.change_of(document)?;
+    let (change, unreadable) = last_change(store, document)?;
     let skipped = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
     let none = "No earlier valid session of this machine has these scenarios: nothing to compare with.";
     let none = || Blocks::default().notes(vec![none.to_owned()]);
-    Ok(Blocks::default().notes(skipped).then(change.as_ref().map_or_else(none, text::change)))
+    Ok(Blocks::default().notes(skipped).then(change.as_ref().map_or_else(none, text::since)))
 }
 
 impl From<SuiteError> for Failure {

@@ -1,13 +1,11 @@
 //! The charts of a scenario.
 
-use hdrhistogram::Histogram;
-
 use super::svg::{Chart, Scale};
 use super::{Side, SideRuns};
 use crate::compare::{Metric, sides::is_sound};
 use crate::load::Load;
 use crate::report::format::figure;
-use crate::result::{Second, median, percentile};
+use crate::result::{Merged, Run, Second, median};
 
 /// A chart and the name of its file.
 pub(super) struct Named {
@@ -86,23 +84,12 @@ fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 }
 
 /// Nines and microseconds of the merged runs, as far as the sample carries them.
-fn curve(runs: &[&crate::result::Run]) -> Vec<(f64, f64)> {
-    let mut merged: Option<Histogram<u64>> = None;
-    for run in runs.iter().filter(|run| is_sound(run)) {
-        let Ok(Some(histogram)) = run.latency_ns.corrected.histogram() else { continue };
-        match &mut merged {
-            None => merged = Some(histogram),
-            Some(sum) => {
-                if sum.add(&histogram).is_err() {
-                    return Vec::new();
-                }
-            }
-        }
-    }
-    let Some(merged) = merged else { return Vec::new() };
+fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
+    let sound: Vec<&Run> = runs.iter().copied().filter(|run| is_sound(run)).collect();
+    let merged = Merged::of(&sound);
     let steps = (0..=320).map(|step| f64::from(step) / 40.0);
     steps
-        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .map_while(|nines| Some((nines, merged.percentile(1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
         .collect()
 }
 
@@ -117,7 +104,7 @@ fn share(nines: f64) -> String {
 
 /// Echoes of each second of each run.
 fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
-    let points = |run: &crate::result::Run| -> Vec<(f64, f64)> {
+    let points = |run: &Run| -> Vec<(f64, f64)> {
         let rate = |second: &Second| {
             let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
             (f64::from(second.second), second.received as f64 / span_s)

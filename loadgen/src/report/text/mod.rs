@@ -16,7 +16,7 @@ pub(crate) mod sessions;
 mod side_by_side;
 mod summary;
 
-pub(crate) use change::change;
+pub(crate) use change::since;
 pub(crate) use noise::noise;
 pub(crate) use notes::notes;
 pub(crate) use peers::over_all;

@@ -2,11 +2,12 @@
 
 use super::notes::notes_where;
 use super::sessions::load;
+use super::side_by_side::{figures, first, header, relative};
 use crate::compare::Metric;
-use crate::compare::rounds::{ratio, runs_of};
+use crate::compare::rounds::runs_of;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
-use crate::report::format::{self, count, grouped, latency, optional, us};
+use crate::report::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 
@@ -29,91 +30,29 @@ pub(super) fn each(document: &Document) -> Blocks {
 /// Returns the table over all scenarios, with the versions, what is not valid, and whose comparison it is.
 pub(crate) fn over_all(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
-    let mut notes = remarks(document);
+    let mut notes = origin(document);
+    notes.extend(remarks(document));
     notes.extend([String::new(), BIAS.to_owned()]);
     Blocks::default().table(summary_table(document, first)).legend(legend(document, first)).notes(notes)
 }
 
-/// What the others are set against: the first server that took part.
-fn first(document: &Document) -> Option<&str> {
-    document.arms.iter().find(|arm| arm.left_out.is_none()).map(|arm| arm.name.as_str())
-}
-
 fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Table {
-    let with_memory = scenario.parameters.idle > 0;
-    let mut header: Vec<String> =
-        ["\nserver", "\nmsg/s", "server\nus/msg"].into_iter().map(str::to_owned).collect();
-    header.push(format!("server CPU\n/ {first}'s (95 %)"));
-    header.extend(["p50\nus", "p99\nus", "p99.9\nus", "valid\nrounds"].map(str::to_owned));
-    if with_memory {
-        header.push("bytes\n/conn".to_owned());
-    }
+    let is_idle = scenario.parameters.idle > 0;
+    let mut header = header(&["server"], first);
+    header.extend(is_idle.then(|| "bytes\n/conn".to_owned()));
     let columns = header.len();
-    let row = |arm: &Arm| {
-        let runs = runs_of(document, &scenario.name, &arm.name);
-        let costed: Vec<&Run> = runs.iter().copied().filter(|run| is_costed(run)).collect();
-        let shown = if costed.is_empty() { &runs } else { &costed };
-        let Some(summary) = Summary::of(scenario, shown) else {
-            let why = if arm.left_out.is_some() { "left out" } else { "no run" };
-            let mut row = vec![arm.name.clone(), why.to_owned()];
-            row.resize(columns, String::new());
-            return row;
-        };
-        let sound = runs.iter().filter(|run| is_sound(run)).count();
-        let mut row = vec![
-            arm.name.clone(),
-            if sound == 0 && !costed.is_empty() {
-                format!(">{}", grouped(summary.rate_per_s))
-            } else {
-                grouped(summary.rate_per_s)
-            },
-            optional(summary.server_cpu_ns.map(us), 2),
-            relative(document, scenario, &arm.name, first).map_or("-".to_owned(), |ratio| match ratio {
-                Relative::Itself => "1".to_owned(),
-                Relative::Other(estimate) => format::ratio(estimate),
-            }),
-            latency(summary.p50),
-            latency(summary.p99),
-            latency(summary.p99_9),
-            match (sound, costed.is_empty()) {
-                (0, true) => "INVALID".to_owned(),
-                (0, false) => "limited".to_owned(),
-                _ => format!("{sound} of {}", runs.len()),
-            },
-        ];
-        if with_memory {
-            row.push(memory(scenario, &runs));
+    let mut table = Table::new(header, 1, [3, 8, 6, 4, 2]);
+    for arm in &document.arms {
+        let why = || vec![if arm.left_out.is_some() { "left out" } else { "no run" }.to_owned()];
+        let mut row = vec![arm.name.clone()];
+        row.extend(figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why));
+        if is_idle && row.len() + 1 == columns {
+            row.push(memory(scenario, &runs_of(document, &scenario.name, &arm.name)));
         }
-        row
-    };
-    let rows: Vec<_> = document.arms.iter().map(row).collect();
-    let mut table = Table::new(header, 1, [6, 4, 2]);
-    rows.into_iter().for_each(|row| table.add_row(row));
-    table
-}
-
-/// Whether what a message costs the server is known: also where it could have done more than the generator asked for.
-fn is_costed(run: &Run) -> bool {
-    is_sound(run) || (!run.interrupted && is_limited(run))
-}
-
-/// Whether the generator was the limit, and nothing else is wrong.
-fn is_limited(run: &Run) -> bool {
-    !run.valid && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
-}
-
-/// A server's CPU per message relative to the first one's.
-enum Relative {
-    Itself,
-    Other(Estimate),
-}
-
-fn relative(document: &Document, scenario: &Scenario, arm: &str, first: &str) -> Option<Relative> {
-    if arm == first {
-        let runs = runs_of(document, &scenario.name, arm);
-        return runs.iter().any(|run| is_costed(run)).then_some(Relative::Itself);
+        row.resize(columns, String::new());
+        table.add_row(row);
     }
-    ratio(document, scenario, Metric::ServerCpu, [arm, first], is_costed).map(Relative::Other)
+    table
 }
 
 /// Growth of the server's memory for each connection, bytes.
@@ -177,18 +116,22 @@ fn summary_table(document: &Document, first: &str) -> Table {
             row.push("left out".to_owned());
             row.resize(columns - 1, String::new());
         } else {
-            let figures = |scenario: &Scenario| {
+            let summary = |scenario: &Scenario| {
                 let runs = runs_of(document, &scenario.name, &arm.name);
                 Summary::of(scenario, &runs).filter(|summary| summary.valid)
             };
             if let Some(echo) = echo {
-                let summary = figures(echo);
+                let summary = summary(echo);
                 row.push(summary.as_ref().map_or("-".to_owned(), |summary| grouped(summary.rate_per_s)));
                 row.push(optional(summary.and_then(|summary| summary.server_cpu_ns).map(us), 2));
             }
-            row.extend(closed.iter().map(|scenario| multiple(document, scenario, &arm.name, first)));
+            let multiple = |scenario: &&Scenario| {
+                let arms = [arm.name.as_str(), first];
+                relative(document, scenario, Metric::ServerCpu, arms, is_costed, certainty)
+            };
+            row.extend(closed.iter().map(multiple));
             if let Some(scenario) = at_a_rate {
-                let percentiles = figures(scenario).map_or([None; 3], |s| [s.p50, s.p99, s.p99_9]);
+                let percentiles = summary(scenario).map_or([None; 3], |s| [s.p50, s.p99, s.p99_9]);
                 row.extend(percentiles.map(latency));
             }
             if let Some(scenario) = mostly_idle {
@@ -207,16 +150,12 @@ fn summary_table(document: &Document, first: &str) -> Table {
 /// The scenario whose rate and cost are shown over all.
 const ECHO: &str = "echo";
 
-/// How many times the first one's CPU per message, and whether that is certain.
-fn multiple(document: &Document, scenario: &Scenario, arm: &str, first: &str) -> String {
-    match relative(document, scenario, arm, first) {
-        None => "-".to_owned(),
-        Some(Relative::Itself) => "1".to_owned(),
-        Some(Relative::Other(Estimate { shift, interval, .. })) => match interval {
-            None => format!("{shift:.2} ?"),
-            Some((low, high)) if low <= 1.0 && high >= 1.0 => format!("{shift:.2} ~"),
-            Some(_) => format!("{shift:.2}"),
-        },
+/// A multiple, and whether it is certain.
+fn certainty(Estimate { shift, interval, .. }: Estimate) -> String {
+    match interval {
+        None => format!("{shift:.2} ?"),
+        Some((low, high)) if low <= 1.0 && high >= 1.0 => format!("{shift:.2} ~"),
+        Some(_) => format!("{shift:.2}"),
     }
 }
 
@@ -225,8 +164,8 @@ fn counted(counts: Conformance) -> String {
     format!("{ok}/{lax}/{wrong}/{broken}")
 }
 
-/// What a reader of the tables must know.
-fn remarks(document: &Document) -> Vec<String> {
+/// How the figures were made, where, and of which versions.
+fn origin(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let machine = &document.machine;
     let mut lines = vec![
@@ -253,13 +192,28 @@ fn remarks(document: &Document) -> Vec<String> {
     for (index, few) in versions.chunks(4).enumerate() {
         lines.push(format!("{}{}", if index == 0 { "versions: " } else { "    " }, few.join(", ")));
     }
-    if document.runs.iter().any(is_limited) {
-        lines.push(
-            "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned(),
-        );
-    }
-    lines.extend(notes_where(document, |run| !run.valid && !is_limited(run)));
     lines
+}
+
+/// Returns true where the cost of a message is known, also of a server that could have done more than was asked for.
+fn is_costed(run: &Run) -> bool {
+    is_sound(run) || (!run.interrupted && is_limited(run))
+}
+
+/// Returns true where the generator was the limit, and nothing else is wrong.
+fn is_limited(run: &Run) -> bool {
+    !run.valid
+        && !run.invalid_kinds.is_empty()
+        && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
+}
+
+/// What a reader of the tables must know of the runs.
+fn remarks(document: &Document) -> Vec<String> {
+    let limited = document.runs.iter().any(is_limited).then(|| {
+        "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned()
+    });
+    let notes = notes_where(document, |run| !run.valid && !is_limited(run));
+    limited.into_iter().chain(notes).collect()
 }
 
 #[cfg(test)]
@@ -356,7 +310,7 @@ mod tests {
             text.lines().filter(|line| ["sparring ", long, "server "].iter().any(|s| line.starts_with(s)));
         let rows: Vec<&str> = rows.collect();
         assert!(rows.len() >= 12 && rows.iter().all(|row| row.chars().count() <= 80), "{text}");
-        assert!(text.contains("not shown in 80 columns: p99.9"), "{text}");
+        assert!(text.contains("not shown in 80 columns: enters /msg"), "{text}");
     }
 
     #[test]

@@ -29,8 +29,7 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     let trials = if document.runs.len() > 1 { trials.table(summary::table(document)) } else { trials };
     trials
         .title(heading(scenario, run))
-        .fields(figures(&scenario.parameters, run, percentiles))
-        .fields(goals(document))
+        .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
         .notes(remarks(run))
 }
 
@@ -53,7 +52,7 @@ fn goals(document: &Document) -> Vec<Field> {
     let stored = document.verdict.clone().map(serde_json::from_value::<GoalReport>);
     let Some(Ok(goals)) = stored else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
-        line("threshold", format!("{} {}", if each.met { "met:" } else { "MISSED:" }, each.text))
+        line("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
     });
     let found = goals.find_rate.iter().map(|found| {
         let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));

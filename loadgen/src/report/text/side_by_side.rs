@@ -3,67 +3,84 @@
 use super::notes::notes;
 use crate::compare::rounds::{ratio, runs_of};
 use crate::compare::sides::is_sound;
+use crate::compare::statistics::Estimate;
 use crate::compare::{Metric, PROMISES};
 use crate::report::format::{self, count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
-use crate::result::{Document, Scenario, Summary};
+use crate::result::{Document, Run, Scenario, Summary};
 
 /// Returns every scenario's arms below each other, and which promises are kept where the session has those arms.
 pub(super) fn side_by_side(document: &Document) -> Blocks {
-    Blocks::default()
-        .table(table(document))
-        .legend(legend(document))
-        .notes(notes(document))
-        .table(promises(document))
-}
-
-fn table(document: &Document) -> Table {
-    let present = document.arms.iter().filter(|arm| arm.left_out.is_none());
-    let names: Vec<&str> = present.map(|arm| arm.name.as_str()).collect();
-    let over_first = |what: &str| format!("{what}\n/ {}'s (95 %)", names.first().unwrap_or(&""));
-    let header = [
-        "\nscenario".to_owned(),
-        "\narm".to_owned(),
-        "\nmsg/s".to_owned(),
-        "server\nus/msg".to_owned(),
-        "enters\n/msg".to_owned(),
-        "p50\nus".to_owned(),
-        "p99\nus".to_owned(),
-        "p99.9\nus".to_owned(),
-        over_first("server CPU"),
-        over_first("p50"),
-    ];
-    let mut table = Table::new(header, 2, [4, 7, 9, 6, 3]);
+    let Some(first) = first(document) else { return Blocks::default() };
+    let mut table = Table::new(header(&["scenario", "arm"], first), 2, [4, 7, 9, 6, 3]);
     for scenario in &document.scenarios {
-        add_rows(&mut table, document, scenario, &names);
+        let mut shown = scenario.name.as_str();
+        for arm in &document.arms {
+            let Some(figures) = figures(document, scenario, [&arm.name, first], is_sound) else { continue };
+            let names = [std::mem::take(&mut shown).to_owned(), arm.name.clone()];
+            table.add_row(names.into_iter().chain(figures).collect::<Vec<_>>());
+        }
     }
-    table
+    Blocks::default().table(table).legend(legend(document)).notes(notes(document)).table(promises(document))
 }
 
-fn add_rows(table: &mut Table, document: &Document, scenario: &Scenario, names: &[&str]) {
-    let mut shown = scenario.name.as_str();
-    for (index, name) in names.iter().enumerate() {
-        let Some(summary) = Summary::of(scenario, &runs_of(document, &scenario.name, name)) else {
-            continue;
-        };
-        let set_against_first = |metric| match index {
-            0 => "1".to_owned(),
-            _ => ratio(document, scenario, metric, [name, names[0]], is_sound)
-                .map_or("-".to_owned(), format::ratio),
-        };
-        table.add_row([
-            std::mem::take(&mut shown).to_owned(),
-            if summary.valid { (*name).to_owned() } else { format!("{name} INVALID") },
-            grouped(summary.rate_per_s),
-            optional(summary.server_cpu_ns.map(us), 2),
-            optional(summary.enters_per_message, 3),
-            latency(summary.p50),
-            latency(summary.p99),
-            latency(summary.p99_9),
-            set_against_first(Metric::ServerCpu),
-            set_against_first(Metric::P50),
-        ]);
-    }
+/// Returns what the others are set against: the first server that took part.
+pub(super) fn first(document: &Document) -> Option<&str> {
+    document.arms.iter().find(|arm| arm.left_out.is_none()).map(|arm| arm.name.as_str())
+}
+
+/// Returns the header of a table of arms: names, then the columns of [`figures`].
+pub(super) fn header(names: &[&str], first: &str) -> Vec<String> {
+    let figures =
+        ["\nmsg/s", "server\nus/msg", "enters\n/msg", "p50\nus", "p99\nus", "p99.9\nus"].map(str::to_owned);
+    let over_first = ["server CPU", "p50"].map(|what| format!("{what}\n/ {first}'s (95 %)"));
+    let names = names.iter().map(|name| format!("\n{name}"));
+    names.chain(figures).chain(over_first).chain(["valid\nrounds".to_owned()]).collect()
+}
+
+/// Returns the figures of an arm, and their ratios to the first one's; `None` where it has no run. Runs of which only the
+/// cost `counts` show that cost, and a bound of the rate.
+pub(super) fn figures(
+    document: &Document,
+    scenario: &Scenario,
+    [arm, first]: [&str; 2],
+    counts: fn(&Run) -> bool,
+) -> Option<Vec<String>> {
+    let runs = runs_of(document, &scenario.name, arm);
+    let costed: Vec<&Run> = runs.iter().copied().filter(|run| counts(run)).collect();
+    let summary = Summary::of(scenario, if costed.is_empty() { &runs } else { &costed })?;
+    let sound = runs.iter().filter(|run| is_sound(run)).count();
+    let (bound, validity) = match (sound, costed.is_empty()) {
+        (0, true) => ("", "INVALID".to_owned()),
+        (0, false) => (">", "limited".to_owned()),
+        _ => ("", format!("{sound} of {}", runs.len())),
+    };
+    let relative = |metric, counts| relative(document, scenario, metric, [arm, first], counts, format::ratio);
+    Some(vec![
+        format!("{bound}{}", grouped(summary.rate_per_s)),
+        optional(summary.server_cpu_ns.map(us), 2),
+        optional(summary.enters_per_message, 3),
+        latency(summary.p50),
+        latency(summary.p99),
+        latency(summary.p99_9),
+        relative(Metric::ServerCpu, counts),
+        relative(Metric::P50, is_sound),
+        validity,
+    ])
+}
+
+/// Returns the ratio of an arm to the first one, over the rounds in which both runs count.
+pub(super) fn relative(
+    document: &Document,
+    scenario: &Scenario,
+    metric: Metric,
+    [arm, first]: [&str; 2],
+    counts: fn(&Run) -> bool,
+    shown: fn(Estimate) -> String,
+) -> String {
+    let itself = || runs_of(document, &scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
+    let other = || ratio(document, scenario, metric, [arm, first], counts).map(shown);
+    if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
 }
 
 /// What the figures are.
@@ -116,7 +133,7 @@ mod tests {
             run.invalid_reasons = vec!["The generator was the limit.".to_owned()];
         }
         let text = text(&document, 120);
-        assert!(text.contains("slow INVALID"), "{text}");
+        assert!(text.lines().any(|line| line.contains(" slow ") && line.ends_with("INVALID")), "{text}");
         let note = "INVALID echo slow: The generator was the limit. (and 9 like it)";
         assert_eq!(text.matches(note).count(), 1, "{text}");
     }

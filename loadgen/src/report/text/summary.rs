@@ -62,7 +62,7 @@ fn validity(summary: &Summary) -> &'static str {
 }
 
 /// The scenario without `@engine`: the engine has a column of its own.
-pub(super) fn short_name(scenario: &str) -> &str {
+fn short_name(scenario: &str) -> &str {
     scenario.split_once('@').map_or(scenario, |(name, _)| name)
 }
 
