@@ -89,30 +89,14 @@ impl CompareArguments {
     }
 
     fn two(&self, base: &Stored, new: &Stored) -> Result<u8, Failure> {
-        let refusals = refusals(&base.document, &new.document);
-        if !refusals.is_empty() && !self.force {
-            let why = refusals.join(" ");
-            let (base, new) = (base.path.display(), new.path.display());
-            return Err(Failure::Error(format!(
-                "{base} and {new} do not compare. {why} --force compares them all the same"
-            )));
-        }
-        let thresholds = thresholds(&self.selection.results, &new.document)?;
-        let compared = Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
-            thresholds(scenario, metric)
-        });
+        let (compared, notes) = sessions(&self.selection.results, base, new, self.force)?;
         let side = |name: &String, stored: &Stored| {
             let measured = stored.document.session.start;
             Field::new(name, format!("{} ({measured})", stored.path.display()))
         };
         let [a, b] = &compared.sides;
-        let is_same = base.document == new.document;
-        let same = is_same.then(|| "A and B are the same session: every figure is equal".to_owned());
-        let forced = refusals.into_iter().map(|refusal| format!("FORCED: {refusal}"));
-        let cautions = cautions_between(&base.document, &new.document).into_iter();
-        let notes = same.into_iter().chain(forced).chain(cautions.map(|caution| format!("NOTE: {caution}")));
         let blocks = Blocks::default().fields(vec![side(a, base), side(b, new)]);
-        self.format.print(&blocks.then(comparison(&compared)).notes(notes.collect()), false)?;
+        self.format.print(&blocks.then(comparison(&compared)).notes(notes), false)?;
         Ok(0)
     }
 }
@@ -131,10 +115,35 @@ fn best(found: Vec<Stored>, new: &Stored) -> Result<Stored, Failure> {
     }
 }
 
+/// Compares two sessions, also those that do not compare where that is forced. Returns what must be known of it too.
+pub(super) fn sessions(
+    results: &Path,
+    base: &Stored,
+    new: &Stored,
+    is_forced: bool,
+) -> Result<(Comparison, Vec<String>), Failure> {
+    let refusals = refusals(&base.document, &new.document);
+    if !refusals.is_empty() && !is_forced {
+        let why = refusals.join(" ");
+        let (base, new) = (base.path.display(), new.path.display());
+        return Err(Failure::Error(format!(
+            "{base} and {new} do not compare. {why} --force compares them all the same"
+        )));
+    }
+    let thresholds = thresholds(results, &new.document)?;
+    let compared = Comparison::of_sessions(&base.document, &new.document, &thresholds);
+    let is_same = base.document == new.document;
+    let same = is_same.then(|| "A and B are the same session: every figure is equal".to_owned());
+    let forced = refusals.into_iter().map(|refusal| format!("FORCED: {refusal}"));
+    let cautions = cautions_between(&base.document, &new.document).into_iter();
+    let cautions = cautions.map(|caution| format!("NOTE: {caution}"));
+    Ok((compared, same.into_iter().chain(forced).chain(cautions).collect()))
+}
+
 /// The sides of an interleaved session against the thresholds of its machine.
 pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Comparison, Failure> {
     let thresholds = thresholds(results, document)?;
-    Ok(Comparison::of_arms(document, &|scenario, metric| thresholds(scenario, metric)))
+    Ok(Comparison::of_arms(document, &thresholds))
 }
 
 /// Returns the stored conclusion of an interleaved session, against the thresholds of its time. A
@@ -148,7 +157,7 @@ pub(super) fn concluded(results: &Path, document: &Document) -> Result<Compariso
 
 /// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the
 /// stored results.
-pub(super) fn thresholds(
+fn thresholds(
     results: &Path,
     document: &Document,
 ) -> Result<impl Fn(&Scenario, crate::compare::Metric) -> Threshold + use<>, Failure> {

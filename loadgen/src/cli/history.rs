@@ -10,7 +10,7 @@ use super::output::FormatArguments;
 use super::{Failure, say};
 use crate::compare::Metric;
 use crate::host::machine::Machine;
-use crate::report::text::history::History;
+use crate::report::text::history::{chart, history, points};
 use crate::result::{Selection, Store};
 
 const EXAMPLES: &str = "\
@@ -63,18 +63,17 @@ impl HistoryArguments {
         let selection = Selection { machine: Some(machine.clone()), scenario, ..Selection::default() };
         let (found, unreadable) = Store::new(&self.results).select(&selection)?;
         unreadable.iter().for_each(|error| say(&format!("sparring-loadgen: {error}")));
-        let log = log(&self.branch)?;
-        let history = History::new(&self.scenario, self.metric, &log, &found);
-        if history.is_empty() {
+        let (points, others) = points(&self.scenario, self.metric, &log(&self.branch)?, &found);
+        if points.is_empty() {
             let (scenario, branch, results) = (&self.scenario, &self.branch, self.results.display());
             return Err(Failure::Error(format!(
                 "no session of {scenario} by a commit of {branch} on machine {machine} in {results}; \
                  `sparring-loadgen list` shows what there is (--machine)"
             )));
         }
-        self.format.print(&history.blocks(&machine), false)?;
+        self.format.print(&history(&self.scenario, self.metric, &machine, &points, others), false)?;
         if let Some(path) = &self.svg {
-            fs::write(path, history.chart())
+            fs::write(path, chart(&self.scenario, self.metric, &points))
                 .map_err(|error| Failure::Error(format!("--svg {}: {error}", path.display())))?;
         }
         Ok(0)

@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::{Failure, compare, print_plain};
 use crate::compare::Comparison;
-use crate::compare::sessions::{cautions_between, refusals};
 use crate::report::html::page;
 use crate::result::{SessionKind, Store, Stored};
 
@@ -76,20 +75,7 @@ impl ReportArguments {
                 Ok((Some(comparison), Vec::new()))
             }
             [base, new] => {
-                let refusals = refusals(&base.document, &new.document);
-                if !refusals.is_empty() && !self.force {
-                    let why = refusals.join(" ");
-                    return Err(Failure::Error(format!(
-                        "the sessions do not compare. {why} --force makes the page all the same"
-                    )));
-                }
-                let thresholds = compare::thresholds(&self.results, &new.document)?;
-                let comparison =
-                    Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
-                        thresholds(scenario, metric)
-                    });
-                let forced = refusals.into_iter().map(|refusal| format!("Forced: {refusal}"));
-                let notes = forced.chain(cautions_between(&base.document, &new.document)).collect();
+                let (comparison, notes) = compare::sessions(&self.results, base, new, self.force)?;
                 Ok((Some(comparison), notes))
             }
             _ => Ok((None, Vec::new())),

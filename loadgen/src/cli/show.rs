@@ -87,10 +87,4 @@ mod tests {
         let summary = blocks(&["--summary"], peers).expect("a table").render(Format::Markdown);
         assert!(summary.starts_with("| server |"), "{summary}");
     }
-
-    #[test]
-    fn a_duel_is_shown_with_its_verdict() {
-        let shown = blocks(&[], duel(8, 1.25)).expect("shown").render(Format::Markdown);
-        assert!(shown.contains("### B against A: REGRESSED"), "{shown}");
-    }
 }

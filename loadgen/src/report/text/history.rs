@@ -2,14 +2,14 @@
 
 use crate::compare::Metric;
 use crate::compare::sides::{is_sound, newer_side};
-use crate::report::format::{change, count, figure};
+use crate::report::format::{change, commit, count, figure};
 use crate::report::html::history_chart;
 use crate::report::{Blocks, Table};
-use crate::result::{Document, Stored, median};
+use crate::result::{Count, Document, Stored, median};
 
 /// A session's figure and where its commit stands in the branch.
 #[derive(Debug, Clone, PartialEq)]
-struct Point {
+pub(crate) struct Point {
     /// From 0, the oldest commit that has a session.
     at: usize,
     commit: String,
@@ -20,53 +20,41 @@ struct Point {
     value: f64,
 }
 
-/// A figure of stored sessions, in the order of their commits.
-pub(crate) struct History<'a> {
-    scenario: &'a str,
+/// Returns a figure of stored sessions in the order of their commits, of which `others` have another scenario of this name.
+pub(crate) fn history(
+    scenario: &str,
     metric: Metric,
-    points: Vec<Point>,
-    /// Sessions that have another scenario of this name.
+    machine: &str,
+    points: &[Point],
     others: usize,
+) -> Blocks {
+    let sessions = count(others as u64, "session");
+    let left_out = format!("LEFT OUT: {sessions} whose scenario of this name has other parameters");
+    let what_it_is = if metric == Metric::Instructions {
+        "Counted, not measured: exact, where compiler and kernels of the CPU are the same"
+    } else {
+        "ADVISORY: sessions of different times; a step may be the machine's (`duel` decides)"
+    };
+    let notes = (others > 0).then_some(left_out).into_iter().chain([what_it_is.to_owned()]);
+    let title = format!("{scenario} {} ({}), machine {machine}", metric.name(), metric.unit());
+    Blocks::default().title(title).table(table(points)).notes(notes.collect())
 }
 
-impl<'a> History<'a> {
-    /// Returns the figures of the sessions `found` by the commits of `log` (hash and subject, oldest first).
-    pub(crate) fn new(scenario: &'a str, metric: Metric, log: &[(String, String)], found: &[Stored]) -> Self {
-        let (points, others) = points(scenario, metric, log, found);
-        Self { scenario, metric, points, others }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.points.is_empty()
-    }
-
-    /// Returns the table of a history on `machine`.
-    pub(crate) fn blocks(&self, machine: &str) -> Blocks {
-        let (name, unit) = (self.metric.name(), self.metric.unit());
-        let mut notes = Vec::new();
-        if self.others > 0 {
-            let sessions = count(self.others as u64, "session");
-            notes.push(format!("LEFT OUT: {sessions} whose scenario of this name has other parameters"));
-        }
-        notes.push(if self.metric == Metric::Instructions {
-            "Counted, not measured: exact, where compiler and kernels of the CPU are the same".to_owned()
-        } else {
-            "ADVISORY: sessions of different times; a step may be the machine's (`duel` decides)".to_owned()
-        });
-        let title = format!("{} {name} ({unit}), machine {machine}", self.scenario);
-        Blocks::default().title(title).table(table(&self.points)).notes(notes)
-    }
-
-    /// Returns the chart as an SVG file.
-    pub(crate) fn chart(&self) -> String {
-        let places: Vec<(usize, f64)> = self.points.iter().map(|point| (point.at, point.value)).collect();
-        let commits = self.points.last().map_or(0, |point| point.at + 1);
-        history_chart(&format!("{}: {}", self.scenario, self.metric.label()), commits, &places)
-    }
+/// Returns the figures as an SVG file.
+pub(crate) fn chart(scenario: &str, metric: Metric, points: &[Point]) -> String {
+    let places: Vec<(usize, f64)> = points.iter().map(|point| (point.at, point.value)).collect();
+    let commits = points.last().map_or(0, |point| point.at + 1);
+    history_chart(&format!("{scenario}: {}", metric.label()), commits, &places)
 }
 
-/// The figures of the sessions by commits of `log` (oldest first), and how many sessions were another scenario of that name.
-fn points(scenario: &str, metric: Metric, log: &[(String, String)], found: &[Stored]) -> (Vec<Point>, usize) {
+/// Returns the figures of the sessions by commits of `log` (hash and subject, oldest first), and how many sessions were
+/// another scenario of that name.
+pub(crate) fn points(
+    scenario: &str,
+    metric: Metric,
+    log: &[(String, String)],
+    found: &[Stored],
+) -> (Vec<Point>, usize) {
     let place = |document: &Document| {
         let commit = document.subject.commit.as_deref()?;
         log.iter().position(|(hash, _)| hash.starts_with(commit))
@@ -74,43 +62,32 @@ fn points(scenario: &str, metric: Metric, log: &[(String, String)], found: &[Sto
     let mut placed: Vec<(usize, &Document)> =
         found.iter().filter_map(|stored| Some((place(&stored.document)?, &stored.document))).collect();
     placed.sort_by_key(|(at, document)| (*at, document.session.start));
-    let hash = |document: &Document| {
-        let own = document.scenarios.iter().find(|one| one.name == scenario);
-        own.map(|one| one.hash.clone())
-    };
+    let own = |document: &'_ Document| document.scenarios.iter().find(|one| one.name == scenario).cloned();
+    let hash = |document: &Document| own(document).map(|one| one.hash);
     // The newest session has the present meaning of the name.
     let newest = placed.last().and_then(|(_, document)| hash(document));
     let all = placed.len();
     placed.retain(|(_, document)| hash(document) == newest);
     let others = all - placed.len();
     let first = placed.first().map_or(0, |(at, _)| *at);
-    let points =
-        placed.iter().filter_map(|(at, document)| point(scenario, metric, (*at, first), &log[*at], document));
-    (points.collect(), others)
-}
-
-fn point(
-    scenario: &str,
-    metric: Metric,
-    (at, first): (usize, usize),
-    (hash, subject): &(String, String),
-    document: &Document,
-) -> Option<Point> {
-    let load = &document.scenarios.iter().find(|one| one.name == scenario)?.parameters;
-    let runs = newer_side(document).filter(|run| run.scenario == scenario && is_sound(run));
-    let measured = runs.filter_map(|run| metric.of(run, load));
-    let counted = document.counts.iter().filter(|count| count.scenario == scenario);
-    let counted = counted.filter(|count| count.counter == metric.name()).map(|count| count.per_message);
-    let values: Vec<f64> = measured.chain(counted).collect();
-    let dirty = if document.subject.dirty == Some(true) { "+" } else { "" };
-    Some(Point {
-        at: at - first,
-        commit: format!("{}{dirty}", hash.get(..12).unwrap_or(hash)),
-        subject: subject.clone(),
-        start: document.session.start.to_string().chars().take(16).collect(),
-        runs: values.len(),
-        value: metric.shown(median(values)?),
-    })
+    let point = |(at, document): &(usize, &Document)| {
+        let load = own(document)?.parameters;
+        let runs = newer_side(document).filter(|run| run.scenario == scenario && is_sound(run));
+        let measured = runs.filter_map(|run| metric.of(run, &load));
+        let is_it = |count: &&Count| count.scenario == scenario && count.counter == metric.name();
+        let counted = document.counts.iter().filter(is_it).map(|count| count.per_message);
+        let values: Vec<f64> = measured.chain(counted).collect();
+        let ((hash, subject), dirty) = (&log[*at], document.subject.dirty == Some(true));
+        Some(Point {
+            at: at - first,
+            commit: commit(Some(hash)).to_owned() + if dirty { "+" } else { "" },
+            subject: subject.clone(),
+            start: document.session.start.to_string().chars().take(16).collect(),
+            runs: values.len(),
+            value: metric.shown(median(values)?),
+        })
+    };
+    (placed.iter().filter_map(point).collect(), others)
 }
 
 /// Characters of the plot beside the figures.

@@ -155,67 +155,46 @@ fn marked(latency: &Latency, percentiles: &[f64], censored: Option<Censored>) ->
         return "no samples".to_owned();
     }
     let mark = |q: f64| if censored.is_some_and(|censored| censored.bounds(q)) { ">=" } else { "" };
-    let mut text =
-        if percentiles.is_empty() { usual(latency, mark) } else { wanted(latency, percentiles, mark) };
     let all = mark(1.0);
-    let _ = write!(text, "max {all}{}  mean {all}{}", span(latency.max), span(latency.mean as u64));
-    text
+    let (max, mean) = (span(latency.max), span(latency.mean as u64));
+    let shown = if percentiles.is_empty() { usual(latency) } else { wanted(latency, percentiles) };
+    let each = shown.into_iter().map(|(percent, value)| match value {
+        Some(ns) => format!("p{percent} {}{}  ", mark(percent / 100.0), span(ns)),
+        None => format!("p{percent} (too few samples)  "),
+    });
+    each.collect::<String>() + &format!("max {all}{max}  mean {all}{mean}")
 }
 
-/// The percentiles that were asked for. One that the sample does not carry is said to be missing.
-fn wanted(latency: &Latency, percentiles: &[f64], mark: impl Fn(f64) -> &'static str) -> String {
+/// The percentiles that were asked for.
+fn wanted(latency: &Latency, percentiles: &[f64]) -> Vec<(f64, Option<u64>)> {
     let histogram = latency.histogram().ok().flatten();
-    percentiles.iter().fold(String::new(), |mut text, percent| {
-        let q = percent / 100.0;
-        let value = histogram.as_ref().and_then(|histogram| percentile(histogram, q));
-        let value =
-            value.map_or_else(|| "(too few samples)".to_owned(), |ns| format!("{}{}", mark(q), span(ns)));
-        let _ = write!(text, "p{percent} {value}  ");
-        text
-    })
+    let value = |percent: f64| percentile(histogram.as_ref()?, percent / 100.0);
+    percentiles.iter().map(|&percent| (percent, value(percent))).collect()
 }
 
-fn usual(latency: &Latency, mark: impl Fn(f64) -> &'static str) -> String {
-    let percentiles = [
-        ("p50", 0.5, latency.p50),
-        ("p90", 0.9, latency.p90),
-        ("p99", 0.99, latency.p99),
-        ("p99.9", 0.999, latency.p99_9),
-        ("p99.99", 0.9999, latency.p99_99),
-    ];
-    let shown = percentiles.iter().filter_map(|&(name, q, ns)| Some((name, mark(q), span(ns?))));
-    shown.map(|(name, mark, span)| format!("{name} {mark}{span}  ")).collect()
+/// The usual percentiles that the sample carries.
+fn usual(latency: &Latency) -> Vec<(f64, Option<u64>)> {
+    let Latency { p50, p90, p99, p99_9, p99_99, .. } = *latency;
+    let all = [(50.0, p50), (90.0, p90), (99.0, p99), (99.9, p99_9), (99.99, p99_99)];
+    all.into_iter().filter(|(_, value)| value.is_some()).collect()
 }
 
 /// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.
 fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
-    let mut lines = Vec::new();
-    if let Some(cycles) = run.cycles {
-        let text = format!(
-            "{} connections/s ({} closed and replaced)",
-            grouped(cycles.rate_per_s),
-            grouped(cycles.count as f64)
-        );
-        lines.push(line("cycles", text));
-    }
-    let has_tls = run.latency_ns.tls_handshake.is_some();
-    if run.cycles.is_some() || has_tls || load.connections >= MANY_CONNECTIONS {
-        let parts = [
-            ("  tcp", &run.latency_ns.tcp_connect),
-            ("  tls", &run.latency_ns.tls_handshake),
-            ("  upgrade", &run.latency_ns.handshake),
-        ];
-        lines.extend(
-            parts.iter().filter_map(|(name, part)| Some(line(name, latency(part.as_ref()?, percentiles)))),
-        );
-    }
-    lines.extend(run.pings.map(|pings| {
-        line(
-            "pings",
-            format!("{} sent, {} answered", grouped(pings.sent as f64), grouped(pings.answered as f64)),
-        )
-    }));
-    lines
+    let count = |n: u64| grouped(n as f64);
+    let cycles = run.cycles.map(|cycles| {
+        let (rate, all) = (grouped(cycles.rate_per_s), count(cycles.count));
+        line("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
+    });
+    let Latencies { tcp_connect, tls_handshake, handshake, .. } = &run.latency_ns;
+    let has_parts = cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
+    let parts = [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
+    let parts = parts.filter(|_| has_parts);
+    let parts = parts.filter_map(|(name, part)| Some(line(name, latency(part.as_ref()?, percentiles))));
+    let pings = run.pings.map(|pings| {
+        line("pings", format!("{} sent, {} answered", count(pings.sent), count(pings.answered)))
+    });
+    cycles.into_iter().chain(parts).chain(pings).collect()
 }
 
 fn echoes(load: &Load, faults: Integrity) -> String {
