@@ -14,7 +14,7 @@ pub mod experiment;
 pub mod goal;
 pub mod host;
 pub mod load;
-pub mod report;
+mod report;
 pub mod result;
 pub mod run;
 pub mod selfcheck;

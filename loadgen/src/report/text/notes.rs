@@ -1,6 +1,6 @@
 //! What a reader must know of a session before its figures are believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::result::{Document, Run};
 
@@ -21,25 +21,31 @@ pub(super) fn notes_where(document: &Document, is_named: impl Fn(&Run) -> bool) 
     invalid.chain(repeated).chain(marks).chain(interrupted).collect()
 }
 
-/// Returns each kind of reason once for each scenario and arm, in the words of its first run.
+/// Places of a reason that are named; the others are counted.
+const NAMED: usize = 4;
+
+/// Returns each kind of reason once, in the words of its first run, with the scenarios and arms that have it.
 fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
-    let mut reasons: BTreeMap<(&str, &str, &str), (&str, u32)> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, (&str, u32, BTreeSet<String>)> = BTreeMap::new();
     for run in &document.runs {
+        let arm = if document.arms.is_empty() { String::new() } else { format!(" {}", run.arm) };
         for reason in of(run) {
             // The figures in it differ from run to run.
-            let kind = reason
-                .split(|c: char| c.is_ascii_digit())
-                .find(|part| !part.trim().is_empty())
-                .unwrap_or(reason);
-            reasons.entry((&run.scenario, &run.arm, kind)).or_insert((reason, 0)).1 += 1;
+            let mut parts = reason.split(|c: char| c.is_ascii_digit());
+            let kind = parts.find(|part| !part.trim().is_empty()).unwrap_or(reason);
+            let (_, times, places) = reasons.entry(kind).or_insert((reason, 0, BTreeSet::new()));
+            *times += 1;
+            places.insert(format!("{}{arm}", run.scenario));
         }
     }
-    let lines = reasons.into_iter().map(|((scenario, arm, _), (reason, runs))| {
-        let more = if runs > 1 { format!(" (and {} like it)", runs - 1) } else { String::new() };
-        let arm = if document.arms.is_empty() { String::new() } else { format!(" {arm}") };
-        format!("{scenario}{arm}: {reason}{more}")
-    });
-    lines.collect()
+    let line = |(reason, times, places): (&str, u32, BTreeSet<String>)| {
+        let others = places.len().saturating_sub(NAMED);
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let places = places.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+        let more = if times > 1 { format!(" (and {} like it)", times - 1) } else { String::new() };
+        format!("{places}{others}: {reason}{more}")
+    };
+    reasons.into_values().map(line).collect()
 }
 
 #[cfg(test)]
@@ -60,10 +66,8 @@ mod tests {
         assert_eq!(
             notes(&document),
             [
-                "INVALID echo A: 0 of 64 were lost (and 2 like it)",
-                "INVALID echo A: the generator did not run for 0.5ms (and 2 like it)",
-                "INVALID echo B: 1 of 64 were lost (and 2 like it)",
-                "INVALID echo B: the generator did not run for 1.5ms (and 2 like it)",
+                "INVALID echo A, echo B: 0 of 64 were lost (and 5 like it)",
+                "INVALID echo A, echo B: the generator did not run for 0.5ms (and 5 like it)",
             ]
         );
         document.runs.iter_mut().for_each(|run| run.valid = true);
