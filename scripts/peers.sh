@@ -95,7 +95,7 @@ generator=$build_folder/release/sparring-loadgen
 write_readme() {
     local table file session=(last --tag peers)
     [ "$1" = last ] || session=("$1")
-    table=$("$generator" show "${session[@]}" --markdown --results "$results")
+    table=$("$generator" show "${session[@]}" --markdown --summary --results "$results")
     file=$("$generator" show "${session[@]}" --results "$results" | head -n 1)
     file=${file#"$root/"}
     {

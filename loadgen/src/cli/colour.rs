@@ -11,17 +11,18 @@ use std::io;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
+use crate::report::format::{Tone, tone};
+
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 const GOOD: Style = AnsiColor::Green.on_default();
 
 fn style(word: &str) -> Option<Style> {
-    match word {
-        "INVALID" | "REGRESSED" | "regressed" | "MISSED" | "FAILED" | "SPOILS" | "WRONG" | "NO" => Some(BAD),
-        "INCONCLUSIVE" | "INTERRUPTED" | "ENDED" | "FORCED" | "ADVISORY" | "limited" => Some(DOUBTFUL),
-        "IMPROVED" | "improved" => Some(GOOD),
-        _ => None,
-    }
+    tone(word).map(|tone| match tone {
+        Tone::Bad => BAD,
+        Tone::Doubtful => DOUBTFUL,
+        Tone::Good => GOOD,
+    })
 }
 
 /// Leaves a dumb terminal without colour, which `anstream` would give it where CI is set.

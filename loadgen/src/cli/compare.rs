@@ -4,11 +4,14 @@ use std::path::Path;
 
 use clap::Args;
 
+use super::output::FormatArguments;
 use super::selection::SelectionArguments;
-use super::{Failure, INVALID, REGRESSED, print_line, terminal};
+use super::{Failure, INVALID, REGRESSED};
 use crate::compare::noise::Noises;
 use crate::compare::sessions::{cautions_between, refusals};
-use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Threshold, Verdict, table};
+use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Threshold, Verdict};
+use crate::report::text::comparison::comparison;
+use crate::report::{Blocks, Field};
 use crate::result::{Document, Scenario, Selection, SessionKind, Store, Stored};
 
 const EXAMPLES: &str = "\
@@ -39,6 +42,9 @@ pub(super) struct CompareArguments {
 
     #[command(flatten)]
     selection: SelectionArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl CompareArguments {
@@ -72,10 +78,10 @@ impl CompareArguments {
                 "{path} is not an interleaved session: name a second one to compare it with"
             )));
         }
-        print_line(&format!("{}, interleaved\n", path.display()))?;
-        let comparison = interleaved(&self.selection.results, &document)?;
-        print_line(&table::text(&comparison, terminal::width()))?;
-        Ok(match comparison.overall() {
+        let compared = interleaved(&self.selection.results, &document)?;
+        let blocks = Blocks::default().title(format!("{}, interleaved", path.display()));
+        self.format.print(&blocks.then(comparison(&compared)), false)?;
+        Ok(match compared.overall() {
             None => INVALID,
             Some(Verdict::Regressed) => REGRESSED,
             Some(_) => 0,
@@ -83,29 +89,14 @@ impl CompareArguments {
     }
 
     fn two(&self, base: &Stored, new: &Stored) -> Result<u8, Failure> {
-        let refusals = refusals(&base.document, &new.document);
-        if !refusals.is_empty() && !self.force {
-            let why = refusals.join(" ");
-            let (base, new) = (base.path.display(), new.path.display());
-            return Err(Failure::Error(format!(
-                "{base} and {new} do not compare. {why} --force compares them all the same"
-            )));
-        }
-        print_line(&format!("A  {}\nB  {}\n", base.path.display(), new.path.display()))?;
-        let thresholds = thresholds(&self.selection.results, &new.document)?;
-        let comparison = Comparison::of_sessions(&base.document, &new.document, &|scenario, metric| {
-            thresholds(scenario, metric)
-        });
-        print_line(&table::text(&comparison, terminal::width()))?;
-        if base.document == new.document {
-            print_line("A and B are the same session: every figure is equal")?;
-        }
-        for refusal in refusals {
-            print_line(&format!("FORCED: {refusal}"))?;
-        }
-        for caution in cautions_between(&base.document, &new.document) {
-            print_line(&format!("NOTE: {caution}"))?;
-        }
+        let (compared, notes) = sessions(&self.selection.results, base, new, self.force)?;
+        let side = |name: &String, stored: &Stored| {
+            let measured = stored.document.session.start;
+            Field::new(name, format!("{} ({measured})", stored.path.display()))
+        };
+        let [a, b] = &compared.sides;
+        let blocks = Blocks::default().fields(vec![side(a, base), side(b, new)]);
+        self.format.print(&blocks.then(comparison(&compared)).notes(notes), false)?;
         Ok(0)
     }
 }
@@ -124,10 +115,35 @@ fn best(found: Vec<Stored>, new: &Stored) -> Result<Stored, Failure> {
     }
 }
 
+/// Compares two sessions, also those that do not compare where that is forced. Returns what must be known of it too.
+pub(super) fn sessions(
+    results: &Path,
+    base: &Stored,
+    new: &Stored,
+    is_forced: bool,
+) -> Result<(Comparison, Vec<String>), Failure> {
+    let refusals = refusals(&base.document, &new.document);
+    if !refusals.is_empty() && !is_forced {
+        let why = refusals.join(" ");
+        let (base, new) = (base.path.display(), new.path.display());
+        return Err(Failure::Error(format!(
+            "{base} and {new} do not compare. {why} --force compares them all the same"
+        )));
+    }
+    let thresholds = thresholds(results, &new.document)?;
+    let compared = Comparison::of_sessions(&base.document, &new.document, &thresholds);
+    let is_same = base.document == new.document;
+    let same = is_same.then(|| "A and B are the same session: every figure is equal".to_owned());
+    let forced = refusals.into_iter().map(|refusal| format!("FORCED: {refusal}"));
+    let cautions = cautions_between(&base.document, &new.document).into_iter();
+    let cautions = cautions.map(|caution| format!("NOTE: {caution}"));
+    Ok((compared, same.into_iter().chain(forced).chain(cautions).collect()))
+}
+
 /// The sides of an interleaved session against the thresholds of its machine.
 pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Comparison, Failure> {
     let thresholds = thresholds(results, document)?;
-    Ok(Comparison::of_arms(document, &|scenario, metric| thresholds(scenario, metric)))
+    Ok(Comparison::of_arms(document, &thresholds))
 }
 
 /// Returns the stored conclusion of an interleaved session, against the thresholds of its time. A
@@ -141,7 +157,7 @@ pub(super) fn concluded(results: &Path, document: &Document) -> Result<Compariso
 
 /// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the
 /// stored results.
-pub(super) fn thresholds(
+fn thresholds(
     results: &Path,
     document: &Document,
 ) -> Result<impl Fn(&Scenario, crate::compare::Metric) -> Threshold + use<>, Failure> {

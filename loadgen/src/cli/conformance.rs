@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::terminal;
-use super::{Failure, print_line};
-use crate::conformance::{CaseResult, Servers, Verdict, run, summary};
+use super::Failure;
+use super::output::FormatArguments;
+use crate::conformance::{CaseResult, Servers, Verdict, run};
 use crate::load::value::time;
-use crate::result::text_table::TextTable;
+use crate::report::text::conformance::cases;
 use crate::target::url::Url;
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,9 @@ pub(super) struct ConformanceArguments {
     /// Print only the cases that are neither OK nor skipped.
     #[arg(long)]
     failures: bool,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl ConformanceArguments {
@@ -53,26 +56,12 @@ impl ConformanceArguments {
         engine::socket::raise_file_limit();
         let servers = Servers::foreign(&self.url, self.patience);
         let results = run(&servers.map_err(|error| Failure::Usage(error.to_string()))?);
-        let table = table(&results, self.failures);
-        if !table.is_empty() {
-            print_line(&table.text(terminal::width()))?;
-        }
-        print_line(&format!("\n{}: {}", self.url, summary(&results)))?;
+        let is_shown = |result: &CaseResult| !self.failures || !is_fine(result);
+        self.format.print(&cases(&self.url, &results, is_shown), false)?;
         Ok(u8::from(!results.iter().all(is_fine)))
     }
 }
 
 fn is_fine(result: &CaseResult) -> bool {
     matches!(result.verdict, Verdict::Ok | Verdict::Skipped)
-}
-
-fn table(results: &[CaseResult], only_failures: bool) -> TextTable {
-    let header = ["id", "verdict", "seen", "expected", "sent", "section"];
-    let mut table = TextTable::new(header, header.len(), [5, 4, 3]);
-    for result in results.iter().filter(|result| !only_failures || !is_fine(result)) {
-        let CaseResult { id, sent, expected, seen, verdict, section } = result;
-        let cells = [id.as_str(), verdict.name(), seen, expected, sent, section];
-        table.add_row(cells.map(str::to_owned));
-    }
-    table
 }

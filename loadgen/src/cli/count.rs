@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, print_line};
+use super::Failure;
+use super::output::FormatArguments;
 use crate::host::machine::Machine;
 use crate::load::Load;
+use crate::report::text::session;
 use crate::result::{Count, Document, Scenario, Session, SessionKind, Setting, Start, Store};
 use crate::target::subject::{Subject, Tool, file_hash};
 
@@ -48,6 +50,9 @@ pub(super) struct CountArguments {
     /// A name for the session.
     #[arg(long, value_name = "NAME")]
     tag: Option<String>,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl CountArguments {
@@ -61,18 +66,13 @@ impl CountArguments {
                 per_message: self.per_message(frames)?,
                 messages: u64::from(MESSAGES[1] - MESSAGES[0]),
             };
-            let frames =
-                if frames == 1 { "alone in its read".to_owned() } else { format!("{frames} to a read") };
-            print_line(&format!(
-                "{:<12} {:>8.1} instructions for a message of {PAYLOAD} bytes, {frames}",
-                count.scenario, count.per_message
-            ))?;
             counts.push(count);
         }
         let document = self.document(start, counts);
         let path =
             Store::new(&self.results).save(&document).map_err(|error| Failure::Error(error.to_string()))?;
-        print_line(&format!("stored: {}", path.display()))?;
+        let stored = vec![format!("stored in {}", path.display())];
+        self.format.print(&session(&document, None).notes(stored), false)?;
         Ok(0)
     }
 

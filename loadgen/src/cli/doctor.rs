@@ -1,6 +1,5 @@
 //! `sparring-loadgen doctor`: reports what would invalidate a measurement on this machine.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,11 +7,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::cpus::{CpuList, check_cpus, check_own_cpus, cpu_list};
-use super::{Failure, OUTPUT, print_line, print_plain, terminal};
+use super::output::FormatArguments;
+use super::{Failure, OUTPUT, print_plain};
 use crate::doctor::{self, Finding, Intent, Severity, examine};
 use crate::load::value::time;
-use crate::result::table::count;
-use crate::result::text_table::wrapped;
+use crate::report::text::findings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,8 +53,11 @@ pub(super) struct DoctorArguments {
     root: PathBuf,
 
     /// One JSON object on standard output instead of the table.
-    #[arg(long, help_heading = OUTPUT)]
+    #[arg(long, conflicts_with = "markdown", help_heading = OUTPUT)]
     json: bool,
+
+    #[command(flatten)]
+    format: FormatArguments,
 
     /// Only what is not fine.
     #[arg(short, long, help_heading = OUTPUT)]
@@ -97,7 +99,8 @@ impl DoctorArguments {
             let text = serde_json::to_string_pretty(&report);
             print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
         } else {
-            print_line(&table(&findings, self.quiet, terminal::width()))?;
+            self.format
+                .print_text(&findings::findings(&findings, self.quiet, self.format.format()), false)?;
         }
         Ok(u8::from(spoiled))
     }
@@ -113,66 +116,5 @@ impl DoctorArguments {
             return Ok(());
         }
         lists.into_iter().try_for_each(|(flag, list)| check_cpus(flag, list, &allowed))
-    }
-}
-
-/// Columns before what was seen.
-const INDENT: usize = 22;
-
-/// The worst first; each with its reason and remedy where it has some. A remedy is not wrapped: it
-/// is a command to copy.
-fn table(findings: &[Finding], quiet: bool, width: usize) -> String {
-    let mut text = String::new();
-    for finding in findings.iter().filter(|finding| !(quiet && finding.severity == Severity::Fine)) {
-        let Finding { check, severity, seen, why, fix } = finding;
-        let seen = wrapped(&format!("{severity:<8} {check:<12} {seen}"), width, INDENT);
-        let _ = writeln!(text, "{seen}");
-        if !fix.is_empty() {
-            let _ = writeln!(text, "{}", wrapped(&format!("{:INDENT$}{why}", ""), width, INDENT));
-            let _ = writeln!(text, "{:INDENT$}fix: {fix}", "");
-        }
-    }
-    text + &summary(findings)
-}
-
-fn summary(findings: &[Finding]) -> String {
-    let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (spoils, hints, unknown) =
-        (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
-    let verdict = match spoils {
-        0 => "Nothing found that invalidates a measurement",
-        1 => "1 finding invalidates a measurement",
-        _ => return format!("{spoils} findings invalidate a measurement; {}", rest(hints, unknown)),
-    };
-    format!("{verdict}; {}", rest(hints, unknown))
-}
-
-fn rest(hints: usize, unknown: usize) -> String {
-    let hints = count(hints as u64, "hint");
-    if unknown == 0 { hints } else { format!("{hints}, {unknown} unknown") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(severity: Severity) -> Finding {
-        let has_more = severity >= Severity::Hint;
-        let text = |text: &str| if has_more { text.to_owned() } else { String::new() };
-        Finding { check: "c", severity, seen: "seen".to_owned(), why: text("why"), fix: text("do it") }
-    }
-
-    #[test]
-    fn the_table_has_remedies_where_there_are_some() {
-        let findings = [Severity::Spoils, Severity::Unknown, Severity::Fine].map(finding);
-        let text = table(&findings, false, 80);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 6);
-        assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
-        assert_eq!(lines[5], "1 finding invalidates a measurement; 0 hints, 1 unknown");
-        assert_eq!(table(&findings, true, 80).lines().count(), 5);
-        let long = Finding { why: "word ".repeat(40), ..finding(Severity::Spoils) };
-        assert!(table(&[long], false, 80).lines().all(|line| line.len() <= 80));
-        assert!(summary(&[finding(Severity::Hint)]).starts_with("Nothing found"));
     }
 }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::{Failure, report};
-use crate::goal::search::{Found, Outcome, Range};
+use super::Failure;
+use crate::goal::search::{Outcome, Range};
 use crate::goal::threshold::{Judgement, Threshold};
 use crate::load::value::{rate, time};
-use crate::result::table::grouped;
+use crate::report::format::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::{MAX_RATE, Plan, RunError};
 
@@ -48,18 +47,6 @@ fn rates(text: &str) -> Result<(f64, f64), String> {
             Err("the first rate must be more than 0 and not above the second, which may be 1000M".to_owned())
         }
     }
-}
-
-/// Outcome of thresholds and of a search, for the stored document.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct GoalReport {
-    /// True where everything was reached.
-    pub(super) met: bool,
-    /// The thresholds against the run, or against the confirmation of a search.
-    pub(super) thresholds: Vec<Judgement>,
-    /// The search, where there was one. Its trials stand for the document's runs, in the same order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) find_rate: Option<Found>,
 }
 
 impl GoalArguments {
@@ -190,18 +177,6 @@ pub(super) fn trial_line(
         Outcome::GeneratorLimit(why) => format!("generator limit: {why}"),
     };
     format!("{kind} {number}: {:>11} msg/s for {:.1} s: {shown}", grouped(rate), measure.as_secs_f64())
-}
-
-/// Thresholds and search as lines of the report.
-pub(super) fn lines(goals: &GoalReport) -> Vec<String> {
-    let judged = goals.thresholds.iter().map(|each| {
-        report::line("threshold", &format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
-    });
-    let found = goals.find_rate.iter().map(|found| {
-        let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
-        report::line("found", &format!("{rate}; {}", found.conclusion))
-    });
-    judged.chain(found).collect()
 }
 
 #[cfg(test)]

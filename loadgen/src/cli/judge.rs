@@ -7,21 +7,20 @@ use clap::Args;
 use super::compare::noises;
 use super::keep::{cannot_print, keep, no_fault};
 use super::output::Output;
-use super::pairs::run_notes;
 use super::session::SessionArguments;
-use super::terminal::{self, Terminal};
+use super::terminal::Terminal;
 use super::{
-    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, print, print_line, show, start_log,
+    Failure, INCONCLUSIVE, INTERRUPTED, INVALID, REGRESSED, catch_signals, print, print_line, start_log,
 };
 use crate::compare::noise::{MIN_RECORDED, Noises, of_session};
-use crate::compare::{
-    Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, sides, table,
-};
+use crate::compare::sessions::last_change;
+use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, sides};
 use crate::experiment::{Experiment, Outcome, Session, Setup, complaints};
 use crate::host::machine::Machine;
-use crate::result::table::count;
+use crate::report::Blocks;
+use crate::report::format::count;
+use crate::report::text::{self, comparison::comparison, notes::notes};
 use crate::result::{Document, Show, Store};
-use crate::suite;
 
 /// Pairs of the duels whose noise `aa` shows, where nothing else is said.
 pub(super) const DUEL_PAIRS: u32 = 10;
@@ -103,8 +102,8 @@ impl Making<'_> {
         let stored = keep(&first.document, results, output.as_mut(), &first.text, to_error)?;
         session.replace(stored.as_ref())?;
         if let (Show::Figures, Some(results), false) = (experiment.show, results, to_error) {
-            let change = suite::change_text(&Store::new(results), &first.document, terminal::width())?;
-            print_line(&format!("\n{change}"))?;
+            print_line("")?;
+            session.format.print(&change(&Store::new(results), &first.document)?, false)?;
         }
         no_fault(fault)?;
         if first.code != REGRESSED || !judge.confirm {
@@ -137,68 +136,83 @@ impl Making<'_> {
     fn verdict(&self, mut document: Document, repeats: Option<&str>, noises: &Noises) -> Concluded {
         let JudgeArguments { only, threshold, .. } = self.judge;
         let judged = if only.is_empty() { &Metric::ALL[..] } else { only };
-        let comparison = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
+        let compared = Comparison::of_arms_in(&document, judged, &|scenario, metric| {
             if let Some((_, relative)) = threshold.iter().rfind(|(given, _)| *given == metric) {
                 return Threshold { relative: *relative, source: ThresholdSource::Given };
             }
             let noise = noises.find(scenario, metric, self.experiment.rounds as usize);
             Threshold::of(metric, noise.map(|(noise, _)| noise.p95))
         });
-        let mut conclusion = Conclusion::of(&comparison);
+        let mut conclusion = Conclusion::of(&compared);
         conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
         document.verdict = conclusion.to_json();
-        let mut lines = vec![String::new(), table::text(&comparison, terminal::width())];
-        if document.session.interrupted {
-            lines[0] = "INTERRUPTED: the verdict so far".to_owned();
-        }
         let noise = document
             .scenarios
             .iter()
             .find_map(|scenario| noises.find(scenario, Metric::ServerCpu, MIN_PAIRS));
-        lines.push(match noise {
+        let noise = match noise {
             Some((_, file)) => format!("noise of this machine: {file}"),
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
-        });
-        lines.extend(run_notes(&document));
-        let code = self.judge.exit_code(&document, &comparison, self.experiment.rounds as usize);
-        Concluded { document, text: lines.join("\n"), comparison: Some(comparison), code }
+        };
+        let cut = document.session.interrupted.then(|| "INTERRUPTED: the verdict so far".to_owned());
+        let blocks = Blocks::default().notes(cut.into_iter().collect()).then(comparison(&compared));
+        let blocks = blocks.notes(vec![noise]).notes(notes(&document));
+        let code = self.judge.exit_code(&document, &compared, self.experiment.rounds as usize);
+        self.concluded(document, &blocks, Some(compared), code)
+    }
+
+    fn concluded(
+        &self,
+        document: Document,
+        blocks: &Blocks,
+        comparison: Option<Comparison>,
+        code: u8,
+    ) -> Concluded {
+        Concluded { document, text: blocks.render(self.session.format.format()), comparison, code }
     }
 
     fn noise(&self, mut document: Document) -> Concluded {
         document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
-        let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
-        lines.extend(run_notes(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
-        if fewest < MIN_RECORDED {
-            let pairs = count(fewest as u64, "valid pair");
-            lines.push(format!("only {pairs}: noise needs at least {MIN_RECORDED}"));
-        }
+        let few = (fewest < MIN_RECORDED).then(|| {
+            format!("only {}: noise needs at least {MIN_RECORDED}", count(fewest as u64, "valid pair"))
+        });
+        let blocks = text::session(&document, None).notes(few.into_iter().collect());
         let code = match (document.session.interrupted, fewest < MIN_RECORDED) {
             (true, _) => INTERRUPTED,
             (false, true) => INVALID,
             (false, false) => 0,
         };
-        Concluded { document, text: lines.join("\n"), comparison: None, code }
+        self.concluded(document, &blocks, None, code)
     }
 
     fn figures(&self, session: &Session) -> Concluded {
         let outcome = Outcome::of(session);
         let document = session.document.clone();
-        let mut text = suite::text(&document, terminal::width());
-        if self.experiment.show == Show::Correctness && outcome == Outcome::Failed {
-            for complaint in complaints(&document) {
-                text += &format!("\nFAILED {complaint}");
-            }
-        }
+        let is_failed = self.experiment.show == Show::Correctness && outcome == Outcome::Failed;
+        let faults = if is_failed { complaints(&document) } else { Vec::new() };
+        let faults = faults.into_iter().map(|complaint| format!("FAILED {complaint}")).collect();
+        let blocks = text::session(&document, None).notes(faults);
         let code = match outcome {
             Outcome::Fine => 0,
             Outcome::Failed => 1,
             Outcome::Invalid => INVALID,
             Outcome::Interrupted => INTERRUPTED,
         };
-        Concluded { document, text, comparison: None, code }
+        self.concluded(document, &blocks, None, code)
     }
+}
+
+/// Returns the change since the last session of this machine, after the session was stored.
+fn change(store: &Store, document: &Document) -> Result<Blocks, Failure> {
+    let (change, unreadable) = last_change(store, document)?;
+    let skipped = unreadable.iter().map(|error| format!("skipped: {error}")).collect();
+    let none = || {
+        let none = "No earlier valid session of this machine has these scenarios: nothing to compare with.";
+        Blocks::default().notes(vec![none.to_owned()])
+    };
+    Ok(Blocks::default().notes(skipped).then(change.as_ref().map_or_else(none, text::since)))
 }
 
 impl JudgeArguments {

@@ -10,8 +10,9 @@ use hdrhistogram::Histogram;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::{Failure, OUTPUT};
-use crate::export::{csv, hgrm, interval_log};
+use super::{Failure, OUTPUT, print, print_plain, terminal};
+use crate::report::export::{csv, hgrm, interval_log};
+use crate::report::{Blocks, Format};
 use crate::result::{Document, Run};
 
 /// The figures to show, and the files beside the document.
@@ -33,6 +34,33 @@ pub(super) struct OutputArguments {
     /// Write the percentile distribution of the latency, in milliseconds, as the HdrHistogram tools plot it (.hgrm).
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) hgrm: Option<PathBuf>,
+}
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct FormatArguments {
+    /// Print Markdown in place of text for a terminal: every table, and all columns.
+    #[arg(long, help_heading = OUTPUT)]
+    markdown: bool,
+}
+
+impl FormatArguments {
+    pub(super) fn format(self) -> Format {
+        if self.markdown { Format::Markdown } else { Format::Terminal { width: terminal::width() } }
+    }
+
+    /// Prints blocks to the stream that no document uses.
+    pub(super) fn print(self, blocks: &Blocks, to_error: bool) -> Result<(), Failure> {
+        self.print_text(&blocks.render(self.format()), to_error)
+    }
+
+    /// Prints a text that has this format already. Markdown has no colour.
+    pub(super) fn print_text(self, text: &str, to_error: bool) -> Result<(), Failure> {
+        if self.markdown && !to_error {
+            return print_plain(text);
+        }
+        print(text, to_error).map_err(|error| Failure::Error(format!("cannot print: {error}")))
+    }
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -131,27 +159,14 @@ struct Place {
 }
 
 impl Place {
-    fn open(flag: &'static str, path: Option<&Path>) -> Result<Option<Self>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        let output = Output::open(path)
-            .map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))?;
-        Ok(Some(Self { flag, path: path.to_owned(), output }))
-    }
-
-    fn write(&mut self, text: &[u8]) -> Result<(), Failure> {
-        let failed = |error| Failure::Error(format!("{} {}: {error}", self.flag, self.path.display()));
-        self.output.write_text(text).map_err(failed)
+    fn failed(&self, error: &dyn std::fmt::Display) -> String {
+        format!("{} {}: {error}", self.flag, self.path.display())
     }
 }
 
 /// Everything that is written of a run, opened before it begins.
 #[derive(Debug)]
-pub(super) struct Files {
-    json: Option<Place>,
-    csv: Option<Place>,
-    hdr_log: Option<Place>,
-    hgrm: Option<Place>,
-}
+pub(super) struct Files(Vec<Place>);
 
 impl Files {
     /// Opens all places.
@@ -162,58 +177,56 @@ impl Files {
             ("--hdr-log", files.hdr_log.as_deref()),
             ("--hgrm", files.hgrm.as_deref()),
         ];
-        let named: Vec<_> = wanted.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect();
-        for (index, (second, path)) in named.iter().enumerate() {
-            if let Some((first, _)) = named[..index].iter().find(|(_, before)| before == path)
-                && *path != Path::new("-")
+        let mut places: Vec<Place> = Vec::new();
+        for (flag, path) in wanted.into_iter().filter_map(|(flag, path)| Some((flag, path?.to_owned()))) {
+            if let Some(Place { flag: first, output, .. }) = places.iter().find(|before| before.path == path)
             {
-                return Err(Failure::Usage(format!(
-                    "{first} and {second} name the same file, {}",
-                    path.display()
-                )));
+                return Err(Failure::Usage(match output {
+                    Output::Standard => format!(
+                        "{first} - and {flag} - would be mixed up: only one of them can have standard output"
+                    ),
+                    _ => format!("{first} and {flag} name the same file, {}", path.display()),
+                }));
             }
+            let output = Output::open(&path)
+                .map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))?;
+            places.push(Place { flag, path, output });
         }
-        let opened = Self {
-            json: Place::open("--json", json)?,
-            csv: Place::open("--csv", files.csv.as_deref())?,
-            hdr_log: Place::open("--hdr-log", files.hdr_log.as_deref())?,
-            hgrm: Place::open("--hgrm", files.hgrm.as_deref())?,
-        };
-        let standard = opened.places().filter(|place| place.output.is_standard());
-        let flags: Vec<&str> = standard.map(|place| place.flag).collect();
-        if let [first, second, ..] = flags[..] {
-            return Err(Failure::Usage(format!(
-                "{first} - and {second} - would be mixed up: only one of them can have standard output"
-            )));
-        }
-        Ok(opened)
-    }
-
-    fn places(&self) -> impl Iterator<Item = &Place> {
-        [&self.json, &self.csv, &self.hdr_log, &self.hgrm].into_iter().flatten()
+        Ok(Self(places))
     }
 
     /// Returns true where standard output belongs to one of them alone.
     pub(super) fn have_standard_output(&self) -> bool {
-        self.places().any(|place| place.output.is_standard())
+        self.0.iter().any(|place| place.output.is_standard())
+    }
+
+    fn place(&mut self, flag: &str) -> Option<&mut Place> {
+        self.0.iter_mut().find(|place| place.flag == flag)
+    }
+
+    /// Writes a text where the flag was given.
+    fn write(&mut self, flag: &str, text: impl FnOnce() -> Result<Vec<u8>, String>) -> Result<(), Failure> {
+        let Some(place) = self.place(flag) else { return Ok(()) };
+        let written =
+            text().and_then(|text| place.output.write_text(&text).map_err(|error| error.to_string()));
+        written.map_err(|error| Failure::Error(place.failed(&error)))
     }
 
     /// Writes what is about one run, with the latencies of each of its seconds.
     pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> Result<(), Failure> {
         // A file that cannot be written does not keep the others from being written.
-        let csv = self.csv.as_mut().map_or(Ok(()), |place| place.write(csv(&run.series).as_bytes()));
-        let log = self.hdr_log.as_mut().map_or(Ok(()), |place| {
+        let csv = self.write("--csv", || Ok(csv(&run.series).into_bytes()));
+        let log = self.write("--hdr-log", || {
             let phases = run.phases;
             let before = Duration::from_nanos(phases.connect + phases.settle + phases.warmup);
             let window = Duration::from_nanos(phases.measure);
             let log = interval_log(run.start.system_time() + before, window, seconds);
-            place.write(&log.map_err(|error| Failure::Error(format!("--hdr-log: {error}")))?)
+            log.map_err(|error| error.to_string())
         });
-        let distribution = self.hgrm.as_mut().map_or(Ok(()), |place| {
-            let histogram = run.latency_ns.corrected.histogram();
-            let histogram = histogram.map_err(|error| Failure::Error(format!("--hgrm: {error}")))?;
+        let distribution = self.write("--hgrm", || {
+            let histogram = run.latency_ns.corrected.histogram().map_err(|error| error.to_string())?;
             let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
-            place.write(hgrm(&histogram.unwrap_or_else(empty)).as_bytes())
+            Ok(hgrm(&histogram.unwrap_or_else(empty)).into_bytes())
         });
         csv.and(log).and(distribution)
     }
@@ -221,14 +234,14 @@ impl Files {
     /// Writes the document. Where its file cannot be written any more, the document goes to standard output,
     /// so that no result is lost.
     pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
-        let Some(Place { flag, path, output }) = &mut self.json else { return Ok(()) };
-        let failed = |error: io::Error| format!("{flag} {}: {error}", path.display());
-        let Err(error) = output.write(document) else { return Ok(()) };
-        if output.is_standard() {
-            return Err(Failure::Error(failed(error)));
+        let Some(place) = self.place("--json") else { return Ok(()) };
+        let Err(error) = place.output.write(document) else { return Ok(()) };
+        let failed = place.failed(&error);
+        if place.output.is_standard() {
+            return Err(Failure::Error(failed));
         }
-        *output = Output::Standard;
-        output.write(document).map_err(|error| Failure::Error(failed(error)))?;
-        Err(Failure::Error(format!("{}; the result is on standard output", failed(error))))
+        place.output = Output::Standard;
+        place.output.write(document).map_err(|error| Failure::Error(place.failed(&error)))?;
+        Err(Failure::Error(format!("{failed}; the result is on standard output")))
     }
 }

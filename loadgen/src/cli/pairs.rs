@@ -12,8 +12,7 @@ use super::session::SessionArguments;
 use super::{Failure, LOAD, SERVER};
 use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup};
 use crate::load::{Load, Transport};
-use crate::result::table::{reasons, repeated_runs};
-use crate::result::{Document, Show};
+use crate::result::Show;
 use crate::run::Plan;
 use crate::target::spawn::Spawn;
 use crate::target::url::Url;
@@ -139,42 +138,4 @@ pub(super) fn arm_of(name: &str, command: &str) -> Result<Arm, Failure> {
         ))
     })?;
     Ok(Arm { command: Some(spawn.command), ..Arm::own(name) })
-}
-
-/// Returns a session's notes: reasons of invalid and of repeated runs, and its marks.
-pub(super) fn run_notes(document: &Document) -> Vec<String> {
-    let invalid = reasons(document, |run| if run.valid { &[] } else { &run.invalid_reasons });
-    let invalid = invalid.into_iter().map(|reason| format!("INVALID {reason}"));
-    let marks = document.session.marks.iter().map(|mark| format!("NOTE: {mark}"));
-    invalid.chain(repeated_runs(document)).chain(marks).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compare::example::duel;
-
-    #[test]
-    fn reasons_that_differ_in_their_figures_are_one() {
-        let mut document = duel(3, 1.0);
-        for (index, run) in document.runs.iter_mut().enumerate() {
-            (run.valid, run.repeated) = (false, Vec::new());
-            run.invalid_reasons = vec![
-                format!("the generator did not run for {index}.5ms"),
-                format!("{index} of 64 were lost"),
-            ];
-        }
-        assert_eq!(
-            run_notes(&document),
-            [
-                "INVALID echo A: 0 of 64 were lost (and 2 like it)",
-                "INVALID echo A: the generator did not run for 0.5ms (and 2 like it)",
-                "INVALID echo B: 1 of 64 were lost (and 2 like it)",
-                "INVALID echo B: the generator did not run for 1.5ms (and 2 like it)",
-            ]
-        );
-        document.runs.iter_mut().for_each(|run| run.valid = true);
-        document.runs[1].repeated = vec!["the server waited 9.1 % of it".to_owned(); 2];
-        assert_eq!(run_notes(&document), ["REPEATED echo B: the server waited 9.1 % of it (and 1 like it)"]);
-    }
 }

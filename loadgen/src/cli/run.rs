@@ -6,8 +6,9 @@ use clap::Args;
 use engine::{EngineChoice, EngineKind};
 use hdrhistogram::Histogram;
 
-use crate::goal::search;
+use crate::goal::{GoalReport, search};
 use crate::host::machine::Machine;
+use crate::report::text;
 use crate::result::{Document, InvalidKind, Run, Scenario, Session, SessionKind, Start};
 use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::target::spawn::{Spawn, SpawnError};
@@ -15,13 +16,12 @@ use crate::target::subject::Subject;
 use crate::target::url::Url;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
-use super::goal::{self, GoalArguments, GoalReport};
-use super::output::{Files, OutputArguments};
+use super::goal::{self, GoalArguments};
+use super::output::{Files, FormatArguments, OutputArguments};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
 use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, print, report, say,
-    start_log,
+    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, say, start_log,
 };
 
 // Paragraphs are one line each, for clap to wrap; commands are short enough for 80 columns.
@@ -84,6 +84,9 @@ pub(super) struct RunArguments {
 
     #[command(flatten)]
     output: OutputArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 
     /// A name for the result.
     #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
@@ -158,21 +161,21 @@ impl RunArguments {
         terminal.close();
         let made = made?;
         // A failure here does not prevent the remaining outputs of the result.
-        let document = files.write_document(&self.document(&made, start));
+        let document = self.document(&made, start);
+        let kept = files.write_document(&document);
         let written = made.runs.last().map_or(Ok(()), |(_, run)| files.write_run(run, &made.seconds));
-        let printed = self.print(&made, files.have_standard_output());
-        document.and(written).and(printed)?;
+        let printed = self.print(&made, &document, files.have_standard_output());
+        kept.and(written).and(printed)?;
         Ok(made.exit_code(self.allow_invalid))
     }
 
-    fn print(&self, made: &Made, to_error: bool) -> Result<(), Failure> {
+    fn print(&self, made: &Made, document: &Document, to_error: bool) -> Result<(), Failure> {
         let complain = |complaint: &String| say(&format!("sparring-loadgen: {complaint}"));
         if self.quiet {
             made.complaints().iter().for_each(complain);
             return Ok(());
         }
-        let printed = print(&self.report(made), to_error)
-            .map_err(|error| Failure::Error(format!("cannot print the table: {error}")));
+        let printed = self.format.print(&text::run(document, &self.output.percentiles), to_error);
         let error = made.error.iter().filter(|_| !made.is_interrupted());
         error.for_each(|error| complain(&error.to_string()));
         printed
@@ -226,15 +229,6 @@ impl RunArguments {
             error,
             goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }),
         })
-    }
-
-    fn report(&self, made: &Made) -> String {
-        let last = made
-            .runs
-            .last()
-            .map(|(plan, run)| report::report(plan, run, &self.output.percentiles, super::terminal::width()));
-        let goals = made.goals.iter().flat_map(goal::lines);
-        last.into_iter().chain(goals).collect::<Vec<_>>().join("\n")
     }
 
     fn document(&self, made: &Made, start: Start) -> Document {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, print_line};
+use super::Failure;
+use super::output::FormatArguments;
 use crate::load::Catalogue;
+use crate::report::text::list::scenarios;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,16 +31,16 @@ pub(super) struct ScenariosArguments {
     /// A file with more scenarios.
     #[arg(long, value_name = "FILE")]
     catalogue: Option<PathBuf>,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl ScenariosArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
         let catalogue = catalogue.map_err(|error| Failure::Usage(error.to_string()))?;
-        let width = catalogue.scenarios().iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-        for scenario in catalogue.scenarios() {
-            print_line(&format!("{:<width$}  {}", scenario.name, scenario.description))?;
-        }
+        self.format.print_text(&scenarios(&catalogue, self.format.format()), false)?;
         Ok(0)
     }
 }

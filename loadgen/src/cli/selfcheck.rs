@@ -6,14 +6,12 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use engine::EngineChoice;
 
-use super::report::{line, span};
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, print_plain, start_log};
 use crate::load::value::time;
-use crate::result::table::grouped;
-use crate::selfcheck::{
-    Case, Finding, Judgement, Quantile, Report, SelfcheckError, Spread, Stall, StallCheck, own_server,
-};
+use crate::report::text::selfcheck::{case, conclusion, heading, stall};
+use crate::report::{Blocks, Field, Format};
+use crate::selfcheck::{Case, Finding, Report, SelfcheckError, StallCheck, own_server};
 use crate::target::spawn::Spawn;
 
 const EXAMPLES: &str = "\
@@ -111,22 +109,24 @@ impl SelfcheckArguments {
         }
         start_log();
         let (engine, _) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
-        let stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
+        let check_stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
         let mut report = Report::begin();
-        self.print(&heading(&report))?;
+        self.print(heading(&report))?;
         let checks = Check::value_variants().iter();
         for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
-            let text = self.make(*check, &stall, &mut report, &mut terminal);
+            let text = self.make(*check, &check_stall, &mut report, &mut terminal);
             terminal.erase();
-            self.print(&text.map_err(failure)?)?;
+            self.print(text.map_err(failure)?)?;
         }
         if self.json {
             let text = serde_json::to_string_pretty(&report);
             print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
         }
         let finding = report.finding();
-        self.print(&["", conclusion(finding)].map(str::to_owned))?;
+        if !self.json && !self.quiet {
+            print_line(&format!("\n{}", conclusion(finding)))?;
+        }
         Ok(match finding {
             Finding::Right => 0,
             Finding::Wrong => 1,
@@ -138,22 +138,25 @@ impl SelfcheckArguments {
     fn make(
         &self,
         check: Check,
-        stall: &StallCheck,
+        check_stall: &StallCheck,
         report: &mut Report,
         terminal: &mut Terminal,
-    ) -> Result<Vec<String>, SelfcheckError> {
+    ) -> Result<Vec<Field>, SelfcheckError> {
         match check {
-            Check::Stall => Ok(stall_lines(report.stall.insert(stall.make(terminal)?))),
-            Check::Case(case) => {
-                report.cases.push(case.play(stall.engine, terminal)?);
-                Ok(report.cases.last().map(case_lines).unwrap_or_default())
+            Check::Stall => Ok(stall(report.stall.insert(check_stall.make(terminal)?))),
+            Check::Case(known) => {
+                report.cases.push(known.play(check_stall.engine, terminal)?);
+                Ok(report.cases.last().map(case).unwrap_or_default())
             }
         }
     }
 
-    /// Prints lines for people, where any are wanted.
-    fn print(&self, lines: &[String]) -> Result<(), Failure> {
-        if self.json || self.quiet { Ok(()) } else { print_line(&lines.join("\n")) }
+    /// Prints fields for people, where any are wanted.
+    fn print(&self, fields: Vec<Field>) -> Result<(), Failure> {
+        if self.json || self.quiet {
+            return Ok(());
+        }
+        print_line(&Blocks::default().fields(fields).render(Format::Terminal { width: terminal::width() }))
     }
 
     fn server(&self) -> Result<Spawn, Failure> {
@@ -167,67 +170,5 @@ fn failure(error: SelfcheckError) -> Failure {
         SelfcheckError::Times { .. } => Failure::Usage(error.to_string()),
         SelfcheckError::Run(error) => error.into(),
         error => Failure::Error(error.to_string()),
-    }
-}
-
-fn spread(Spread { p50, p99, max }: Spread) -> String {
-    format!("p50 {}  p99 {}  max {}", span(p50), span(p99), span(max))
-}
-
-fn heading(report: &Report) -> [String; 2] {
-    [
-        line("timer", &format!("a sleep of 1 ms ends late by {}", spread(report.timer_error_ns))),
-        line("clock", &format!("a look at it takes {:.0} ns", report.clock_ns)),
-    ]
-}
-
-fn stall_lines(stall: &Stall) -> Vec<String> {
-    let rate = grouped(stall.rate_per_s);
-    let stood = format!(
-        "the server stood still for {} of {} at {rate} msg/s",
-        span(stall.stall_ns),
-        span(stall.window_ns)
-    );
-    let mut lines = vec![
-        line("lag", &format!("at {rate} msg/s {}", spread(stall.lag_ns))),
-        line("stall", &format!("{}: {stood}", word(stall.finding()))),
-    ];
-    lines.extend(stall.quantiles.iter().map(quantile));
-    lines
-}
-
-fn quantile(quantile: &Quantile) -> String {
-    let Quantile { q, expected, corrected, uncorrected, finding } = *quantile;
-    let text = format!(
-        "{}: {} from the planned send, arithmetic says {}; {} from the actual send",
-        word(finding),
-        span(corrected),
-        span(expected),
-        span(uncorrected)
-    );
-    line(&format!("  p{:.0}", q * 100.0), &text)
-}
-
-fn case_lines(judgement: &Judgement) -> Vec<String> {
-    let Judgement { case, finding, observed, deviations, attempts, .. } = judgement;
-    let again = if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() };
-    let first = line(case.name(), &format!("{}: {observed}{again}", word(*finding)));
-    let others = deviations.iter().map(|deviation| line("", &format!("  {deviation}")));
-    [first].into_iter().chain(others).collect()
-}
-
-fn word(finding: Finding) -> &'static str {
-    match finding {
-        Finding::Right => "right",
-        Finding::Wrong => "WRONG",
-        Finding::Disturbed => "disturbed",
-    }
-}
-
-fn conclusion(finding: Finding) -> &'static str {
-    match finding {
-        Finding::Right => "The generator measures what it says.",
-        Finding::Wrong => "WRONG: the generator does not measure what it says here; please report this.",
-        Finding::Disturbed => "DISTURBED: the machine is too busy to tell; see sparring-loadgen doctor.",
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use engine::EngineKind;
 
-use super::output::{Output, open_output};
+use super::output::{FormatArguments, Output, open_output};
 use super::terminal::Terminal;
 use super::{Failure, OUTPUT, say};
 use crate::experiment::{Experiment, Runner, RunnerError, Session, Setup};
@@ -47,6 +47,9 @@ pub(super) struct SessionArguments {
     /// Check the flags, print what would be measured and how long it takes, and start nothing.
     #[arg(long, help_heading = OUTPUT)]
     pub(super) dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) format: FormatArguments,
 }
 
 impl SessionArguments {

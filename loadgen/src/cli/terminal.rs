@@ -19,11 +19,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use super::report::span;
 use super::{colour, say};
+use crate::report::format::{about, count, grouped, span};
+use crate::report::terminal::USUAL_WIDTH;
 use crate::result::percentile;
-use crate::result::table::{about, count, grouped};
-use crate::result::text_table::USUAL_WIDTH;
 use crate::run::{Phase, Progress, Snapshot};
 
 /// The rate shown is that of about the last second.

@@ -1,7 +1,7 @@
-//! A duel for tests: figures with a little spread, always the same.
+//! Sessions for tests: figures with a little spread, always the same.
 
 use super::sides::SIDES;
-use crate::result::{Arm, Document, SessionKind, example};
+use crate::result::{Arm, Document, Run, SessionKind, example};
 
 /// `pairs` pairs in ABBA order over the scenario `echo`; side B's server costs `factor` as much CPU.
 pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
@@ -31,5 +31,22 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
             document.runs.push(run);
         }
     }
+    document
+}
+
+/// Rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than that.
+pub(crate) fn rounds(factor: f64, rounds: u32) -> Document {
+    let mut document = example::document();
+    document.scenarios.truncate(1);
+    let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };
+    document.arms = vec![arm("quick"), arm("slow")];
+    let run = |pair: u32, arm: &str, factor: f64| {
+        let mut run = Run { pair, arm: arm.to_owned(), ..example::run("echo", 20_000) };
+        let cpu = 3000.0 * (1.0 + f64::from(pair)) * factor;
+        run.server.as_mut().expect("known").cpu_ns_per_message = cpu;
+        run
+    };
+    let round = |pair| [run(pair, "quick", 1.0), run(pair, "slow", factor * (1.0 + 0.001 * f64::from(pair)))];
+    document.runs = (0..rounds).flat_map(round).collect();
     document
 }

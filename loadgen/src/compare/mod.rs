@@ -10,10 +10,10 @@ mod metric;
 pub mod noise;
 mod promise;
 pub mod proof;
+pub(crate) mod rounds;
 pub mod sessions;
 pub mod sides;
 pub mod statistics;
-pub mod table;
 mod verdict;
 
 pub use conclusion::Conclusion;

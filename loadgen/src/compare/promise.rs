@@ -147,3 +147,56 @@ impl PromiseOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::rounds;
+    use crate::experiment::built_in;
+
+    fn promise(at_most: Option<f64>) -> Promise {
+        let over = Some(Over { arm: Some("slow".to_owned()), ..Over::default() });
+        let (scenario, arm) = ("echo".to_owned(), Some("quick".to_owned()));
+        Promise { scenario, arm, metric: Metric::ServerCpu, over, at_most }
+    }
+
+    #[test]
+    fn a_promise_is_kept_missed_open_or_reported() {
+        let outcome = |count: u32, at_most| {
+            let promise = promise(at_most);
+            let estimate = promise.estimate(&rounds(1.25, count)).expect("measured");
+            promise.outcome(&estimate).name()
+        };
+        assert_eq!(
+            [Some(0.81), Some(0.75), None].map(|limit| outcome(10, limit)),
+            ["kept", "MISSED", "reported"]
+        );
+        // The interval lies on both sides of the limit, or there is none.
+        assert_eq!([(10, 0.797), (3, 0.81)].map(|(n, limit)| outcome(n, Some(limit))), ["open"; 2]);
+    }
+
+    #[test]
+    fn a_figure_by_itself_has_the_unit_of_its_metric() {
+        let document = rounds(1.25, 10);
+        let alone = Promise { over: None, ..promise(Some(20.0)) };
+        let estimate = alone.estimate(&document).expect("measured");
+        // 3 to 30 us over ten rounds.
+        assert!((10.0..20.0).contains(&estimate.shift), "{estimate:?}");
+        assert_eq!(alone.figure(), "quick server-cpu, us/msg");
+        let elsewhere = Promise { scenario: "text".to_owned(), ..promise(None) };
+        assert_eq!(elsewhere.estimate(&document), None);
+    }
+
+    #[test]
+    fn built_in_promises_are_about_runs_that_are_made() {
+        for experiment in built_in() {
+            for promise in &experiment.promises {
+                let scenario = experiment.scenarios.iter().find(|one| one.full_name() == promise.scenario);
+                for name in promise.arms().into_iter().flatten() {
+                    let arm = experiment.arms.iter().find(|arm| arm.name == name).expect("an arm");
+                    assert!(arm.takes(scenario.expect("a scenario")), "{promise:?}");
+                }
+            }
+        }
+    }
+}

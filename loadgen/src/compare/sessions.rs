@@ -1,6 +1,57 @@
 //! Whether two stored sessions may be compared at all.
 
-use crate::result::{Document, Scenario, cautions};
+use super::sides::{Comparison, default_thresholds};
+use crate::result::{Document, Scenario, Store, StoreError, Stored};
+
+/// An earlier session, and what changed since.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// The earlier session, without scenarios that are others now.
+    pub(crate) earlier: Stored,
+    /// The newer session against it.
+    pub(crate) comparison: Comparison,
+    /// What else differs, as [`cautions_between`] tells it.
+    pub(crate) cautions: Vec<String>,
+}
+
+/// Returns the change of `newer` against the last session of its machine that has something comparable.
+///
+/// Files that cannot be read are skipped and returned beside, so that one damaged file does not hide the others.
+///
+/// # Errors
+/// Fails where the machine's folder cannot be read.
+pub(crate) fn last_change(
+    store: &Store,
+    newer: &Document,
+) -> Result<(Option<Change>, Vec<StoreError>), StoreError> {
+    let mut unreadable = Vec::new();
+    for path in store.sessions(&newer.machine.id)?.into_iter().rev() {
+        match Store::load(&path) {
+            Ok(document) if document.session.start < newer.session.start => {
+                if let Some(change) = change_between(Stored { path, document }, newer) {
+                    return Ok((Some(change), unreadable));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => unreadable.push(error),
+        }
+    }
+    Ok((None, unreadable))
+}
+
+/// `None` where no scenario compares.
+pub(crate) fn change_between(mut earlier: Stored, newer: &Document) -> Option<Change> {
+    let is_the_same = |before: &Scenario| {
+        newer.scenarios.iter().any(|after| (&after.name, &after.hash) == (&before.name, &before.hash))
+    };
+    earlier.document.scenarios.retain(is_the_same);
+    if !refusals(&earlier.document, newer).is_empty() {
+        return None;
+    }
+    let comparison = Comparison::of_sessions(&earlier.document, newer, &default_thresholds);
+    let cautions = cautions_between(&earlier.document, newer);
+    (!comparison.judgements.is_empty()).then_some(Change { earlier, comparison, cautions })
+}
 
 /// Why `new` does not compare with `base`, one sentence each; none where it does.
 #[must_use]
@@ -26,10 +77,24 @@ pub fn refusals(base: &Document, new: &Document) -> Vec<String> {
     refusals
 }
 
-/// What else differs and could be the reason of a change, one sentence each.
+/// Returns what else differs and could be the reason of a change, one sentence each.
 #[must_use]
-pub fn cautions_between(base: &Document, new: &Document) -> Vec<String> {
-    cautions(base, new)
+pub fn cautions_between(earlier: &Document, newer: &Document) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if earlier.machine.kernel != newer.machine.kernel {
+        let (was, is) = (&earlier.machine.kernel, &newer.machine.kernel);
+        cautions.push(format!("The kernel was another: {was}, now {is}."));
+    }
+    if earlier.tool.binary_hash != newer.tool.binary_hash {
+        cautions.push("The generator was another build; part of the change may be its own.".to_owned());
+    }
+    if earlier.subject.dirty == Some(true) {
+        cautions.push("The earlier session measured uncommitted changes.".to_owned());
+    }
+    for mark in &earlier.session.marks {
+        cautions.push(format!("The earlier session is marked: {mark}"));
+    }
+    cautions
 }
 
 fn shared_scenarios<'a>(base: &'a Document, new: &'a Document) -> Vec<(&'a Scenario, &'a Scenario)> {
@@ -71,7 +136,7 @@ fn differences(before: &Scenario, after: &Scenario) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::example;
+    use crate::result::{Utc, example};
 
     fn refused(change: impl Fn(&mut Document)) -> Vec<String> {
         let mut new = example::document();
@@ -105,5 +170,63 @@ mod tests {
         new.tool.binary_hash = None;
         assert!(refusals(&example::document(), &new).is_empty());
         assert!(cautions_between(&example::document(), &new)[0].contains("generator"));
+    }
+
+    fn stored(document: Document) -> Stored {
+        Stored { path: "f.json".into(), document }
+    }
+
+    fn later() -> Document {
+        let mut document = example::document();
+        document.session.start = Utc::from_unix_ms(1_800_000_000_000);
+        document.runs[0].rate_per_s *= 1.5;
+        document
+    }
+
+    #[test]
+    fn a_change_is_newer_over_earlier_where_the_scenario_is_the_same() {
+        let change = change_between(stored(example::document()), &later()).expect("comparable");
+        let first = &change.comparison.judgements[0];
+        assert_eq!((first.scenario.as_str(), first.metric.name()), ("echo", "throughput"));
+        assert!((first.ratio - 1.5).abs() < 1e-9 && change.cautions.is_empty(), "{change:?}");
+        let compares = |change: &dyn Fn(&mut Document)| {
+            let mut earlier = example::document();
+            change(&mut earlier);
+            change_between(stored(earlier), &later()).is_some()
+        };
+        assert!(compares(&|earlier| earlier.scenarios[0].hash = "other".into()));
+        assert!(!compares(&|earlier| earlier.machine.id = "other".into()));
+        assert!(!compares(&|earlier| earlier.subject.build = Some("ci".into())));
+        assert!(!compares(&|earlier| earlier.scenarios.iter_mut().for_each(|s| s.hash = "other".into())));
+        assert!(!compares(&|earlier| earlier.runs.iter_mut().for_each(|run| run.valid = false)));
+        assert!(!compares(&|earlier| earlier.runs.iter_mut().for_each(|run| run.interrupted = true)));
+    }
+
+    #[test]
+    fn other_possible_reasons_are_named() {
+        let mut earlier = example::document();
+        earlier.machine.kernel = "5.15".into();
+        earlier.tool.binary_hash = None;
+        earlier.subject.dirty = Some(true);
+        earlier.session.marks.push("server and generator shared a core.".into());
+        assert_eq!(cautions_between(&earlier, &later()).len(), 4);
+    }
+
+    #[test]
+    fn the_last_comparable_session_is_found_past_a_damaged_and_an_invalid_one() {
+        let folder = std::env::temp_dir().join(format!("sparring-change-{}", std::process::id()));
+        let store = Store::new(&folder);
+        let good = store.save(&example::document()).expect("stored");
+        let mut invalid = example::document();
+        invalid.session.start = Utc::from_unix_ms(1_790_000_000_000);
+        invalid.runs.iter_mut().for_each(|run| run.valid = false);
+        store.save(&invalid).expect("stored");
+        std::fs::write(folder.join("0123456789ab/20270101T000000Z-x-y.json"), "{").expect("written");
+        store.save(&later()).expect("stored");
+        let (change, unreadable) = last_change(&store, &later()).expect("readable folder");
+        std::fs::remove_dir_all(&folder).expect("own folder");
+        assert_eq!((change.expect("found").earlier.path, unreadable.len()), (good, 1));
+        let (change, unreadable) = last_change(&Store::new("/nonexistent"), &later()).expect("no folder");
+        assert!(change.is_none() && unreadable.is_empty(), "the first session has nothing to compare with");
     }
 }

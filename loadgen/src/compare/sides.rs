@@ -6,7 +6,7 @@ use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
 use crate::load::Load;
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Document, Run, Scenario, median};
 
 /// Names of the two sides of a duel that has no others, as runs carry them.
@@ -58,9 +58,20 @@ impl Comparison {
     /// all others are shown.
     #[must_use]
     pub fn of_arms_in(document: &Document, judged: &[Metric], thresholds: Thresholds<'_>) -> Self {
+        Self::of_two(document, names_of(document), judged, thresholds)
+    }
+
+    /// The second of two arms against the first, in a session that may have more of them.
+    #[must_use]
+    pub fn of_two(
+        document: &Document,
+        names: [String; 2],
+        judged: &[Metric],
+        thresholds: Thresholds<'_>,
+    ) -> Self {
         let mut collected = Collected { judged: judged.to_vec(), ..Collected::default() };
         for scenario in &document.scenarios {
-            let (pairs, spoiled) = pairs(document, &scenario.name);
+            let (pairs, spoiled) = pairs_of(document, &names, &scenario.name);
             if spoiled > 0 {
                 let (name, made) = (&scenario.name, count((pairs.len() + spoiled) as u64, "pair"));
                 collected
@@ -80,7 +91,7 @@ impl Comparison {
                 collected.take(scenario, metric, sides, thresholds);
             }
         }
-        Self { sides: names_of(document), ..collected.judge(true) }
+        Self { sides: names, ..collected.judge(true) }
     }
 
     /// The session `new` against the session `base`: scenarios of the same name, runs not paired.
@@ -151,7 +162,14 @@ pub fn newer_side(document: &Document) -> impl Iterator<Item = &Run> {
 /// The pairs of `scenario` both of whose runs are sound, in their order, and the number of complete pairs that are not.
 #[must_use]
 pub fn pairs<'a>(document: &'a Document, scenario: &str) -> (Vec<(&'a Run, &'a Run)>, usize) {
-    let names = names_of(document);
+    pairs_of(document, &names_of(document), scenario)
+}
+
+fn pairs_of<'a>(
+    document: &'a Document,
+    names: &[String; 2],
+    scenario: &str,
+) -> (Vec<(&'a Run, &'a Run)>, usize) {
     let mut sides: BTreeMap<u32, [Option<&Run>; 2]> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| run.scenario == scenario) {
         if let Some(side) = names.iter().position(|name| *name == run.arm) {

@@ -10,7 +10,7 @@ use super::setup::{Probe, SetupError};
 use super::trial::{Trial, trials};
 use super::{Arm, Cell, Execute, Experiment, Fault, Notes, Repeats, Scenario, Session, Setup, calibration};
 use crate::host::machine::Machine;
-use crate::result::table::{about, count};
+use crate::report::format::{about, count};
 use crate::result::{self, Document, Run, SessionKind, Show, Start};
 use crate::run::{Plan, Progress};
 use crate::target::subject::Subject;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Run;
+use super::{Document, Run, SessionKind};
 use crate::compare::Promise;
 
 /// Facts about the experiment that made a session. Its name is `suite`.
@@ -43,6 +43,27 @@ impl Show {
     #[must_use]
     pub fn is_of_our_server(self) -> bool {
         matches!(self, Self::Figures | Self::Correctness)
+    }
+}
+
+impl Document {
+    /// Returns what the session is about. An earlier build stored the name of the experiment alone.
+    #[must_use]
+    pub fn show(&self) -> Show {
+        let recorded = self.session.experiment.as_ref().map(|record| record.show);
+        recorded.unwrap_or(match (self.session.kind, self.session.suite.as_deref()) {
+            (SessionKind::Ab, _) => Show::Verdict,
+            (SessionKind::Aa, _) => Show::Noise,
+            (_, Some("peers")) => Show::Peers,
+            _ if !self.arms.is_empty() => Show::Arms,
+            _ => Show::Figures,
+        })
+    }
+
+    /// Returns the figures that are held to a limit.
+    #[must_use]
+    pub fn promises(&self) -> &[Promise] {
+        self.session.experiment.as_ref().map_or(&[], |record| &record.promises)
     }
 }
 

@@ -6,7 +6,6 @@
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
-mod change;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
@@ -19,12 +18,8 @@ mod schema_tests;
 mod selection;
 mod store;
 mod summary;
-pub(crate) mod table;
-pub(crate) mod text_table;
 mod utc;
 
-pub(crate) use change::cautions;
-pub use change::{Change, ScenarioChange, change_between};
 pub(crate) use document::short_hash;
 pub use document::{
     Arm, Censored, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
@@ -37,6 +32,5 @@ pub use latency::{HistogramError, Latency, percentile};
 pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;
-pub(crate) use summary::median;
-pub use table::{advisory, derived_lines, summary_table};
+pub(crate) use summary::{Merged, median};
 pub use utc::Utc;

@@ -89,10 +89,10 @@ fn engine_of(scenario: &Scenario) -> String {
 }
 
 /// The corrected latencies of several runs as one histogram: percentiles are never averaged.
-struct Merged(Option<Histogram<u64>>);
+pub(crate) struct Merged(Option<Histogram<u64>>);
 
 impl Merged {
-    fn of(runs: &[&Run]) -> Self {
+    pub(crate) fn of(runs: &[&Run]) -> Self {
         let mut merged: Option<Histogram<u64>> = None;
         for run in runs {
             // A run whose histogram cannot be read spoils the percentiles of the whole scenario: better none.
@@ -109,7 +109,7 @@ impl Merged {
         Self(merged)
     }
 
-    fn percentile(&self, q: f64) -> Option<u64> {
+    pub(crate) fn percentile(&self, q: f64) -> Option<u64> {
         percentile(self.0.as_ref()?, q)
     }
 }

@@ -9,8 +9,8 @@ use engine::EngineError;
 use thiserror::Error;
 
 use super::plan::PlanError;
+use crate::report::format::count;
 use crate::result::InvalidKind;
-use crate::result::table::count;
 use crate::target::spawn::{LastWords, SpawnError};
 use crate::target::trust::TrustError;
 

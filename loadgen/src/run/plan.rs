@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::load::{Load, Mask, Transport};
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Scenario, Setting};
 use crate::target::opening::Ask;
 use crate::target::spawn::Spawn;

@@ -29,7 +29,7 @@ use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
 use crate::host::procfs::{CpuSpent, Disagreement};
 use crate::load::Arrival;
-use crate::result::table::count;
+use crate::report::format::count;
 use crate::result::{Integrity, InvalidKind};
 
 /// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,

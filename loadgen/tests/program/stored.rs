@@ -120,6 +120,32 @@ fn every_table_fits_the_width_that_is_asked_for() {
     }
 }
 
+#[test]
+fn every_table_can_be_had_as_markdown() {
+    let session = session();
+    let path = session.to_str().expect("UTF-8");
+    let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
+    let machine = session.parent().and_then(Path::file_name).and_then(|id| id.to_str()).expect("UTF-8");
+    for arguments in [
+        &["show", path][..],
+        &["compare", path, path],
+        &["list", "--results", results],
+        &["scenarios"],
+        &["doctor", "--watch", "0"],
+        &["history", "echo", "server-cpu", "--results", results, "--machine", machine],
+    ] {
+        let printed = output(&[arguments, &["--markdown"]].concat());
+        let said = text(&printed.stdout);
+        if arguments[0] == "history" && printed.status.code() == Some(1) {
+            println!("skipped: git knows none of the commits here");
+            continue;
+        }
+        let rows = said.lines().filter(|line| line.starts_with("| ")).count();
+        let has_rule = said.lines().any(|line| line.starts_with("| ---"));
+        assert!(has_rule && rows > 2 && !said.contains("not shown in"), "{arguments:?}: {said}");
+    }
+}
+
 /// The program with a variable of the environment, its output going into a pipe.
 fn piped(arguments: &[&str], variable: Option<(&str, &str)>) -> String {
     let mut command: Command = loadgen(arguments);

@@ -165,7 +165,7 @@ fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "-R", "1k", "--json", "-", "--arrival", "poisson"]);
     let table = text(&output.stderr);
-    for part in ["1,000 msg/s planned (poisson)", "planned)", "server ", "lag ", "waits by sleeping"] {
+    for part in ["1,000 messages a second (poisson)", "planned)", "server ", "lag ", "waits by sleeping"] {
         assert!(table.contains(part), "{part} not in: {table}");
     }
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -437,7 +437,7 @@ fn stored_sessions_are_listed_shown_and_made_a_page_of() {
     let words =
         ["report", &file, "-o", page.to_str().expect("UTF-8"), "--svg", charts.to_str().expect("UTF-8")];
     assert_eq!(output(&words).status.code(), Some(0));
-    assert!(fs::read_to_string(&page).expect("written").starts_with("<!doctype html>"));
+    assert!(fs::read_to_string(&page).expect("written").starts_with("<!DOCTYPE html>"));
     assert!(files(&charts).len() >= 8);
     // A damaged file is named, and hides nothing.
     fs::write(machine.join("20260102T000000Z-x-quick.json"), "{").expect("written");

@@ -1,23 +1,25 @@
 //! The charts of a scenario.
 
-use hdrhistogram::Histogram;
-
 use super::svg::{Chart, Scale};
 use super::{Side, SideRuns};
-use crate::compare::table::figure;
 use crate::compare::{Metric, sides::is_sound};
 use crate::load::Load;
-use crate::result::{Second, median, percentile};
+use crate::report::format::figure;
+use crate::result::{Merged, Run, Second, median};
 
 /// A chart and the name of its file.
 pub(super) struct Named {
     pub(super) name: &'static str,
     pub(super) chart: Chart,
+    /// Shown at once: it is about what is judged, and has something to tell apart.
+    pub(super) leads: bool,
 }
 
 /// All charts of a scenario that its runs have something for.
 pub(super) fn of_scenario(load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
-    let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(|chart| Named { name, chart });
+    let repeats = runs.iter().any(|runs| runs.len() > 1);
+    let named = |name, leads| move |chart| Named { name, chart, leads };
+    let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(named(name, repeats));
     // At a fixed rate every run does the same; what differs is how long it takes.
     let first = match load.rate_per_s {
         None => dots(Metric::Throughput, "throughput"),
@@ -27,8 +29,8 @@ pub(super) fn of_scenario(load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]
     let charts = [
         first,
         dots(Metric::ServerCpu, "server-cpu"),
-        percentiles(&names, runs).map(|chart| Named { name: "percentiles", chart }),
-        series(&names, runs).map(|chart| Named { name: "series", chart }),
+        percentiles(&names, runs).map(named("percentiles", load.rate_per_s.is_some())),
+        series(&names, runs).map(named("series", false)),
     ];
     charts.into_iter().flatten().collect()
 }
@@ -82,23 +84,12 @@ fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 }
 
 /// Nines and microseconds of the merged runs, as far as the sample carries them.
-fn curve(runs: &[&crate::result::Run]) -> Vec<(f64, f64)> {
-    let mut merged: Option<Histogram<u64>> = None;
-    for run in runs.iter().filter(|run| is_sound(run)) {
-        let Ok(Some(histogram)) = run.latency_ns.corrected.histogram() else { continue };
-        match &mut merged {
-            None => merged = Some(histogram),
-            Some(sum) => {
-                if sum.add(&histogram).is_err() {
-                    return Vec::new();
-                }
-            }
-        }
-    }
-    let Some(merged) = merged else { return Vec::new() };
+fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
+    let sound: Vec<&Run> = runs.iter().copied().filter(|run| is_sound(run)).collect();
+    let merged = Merged::of(&sound);
     let steps = (0..=320).map(|step| f64::from(step) / 40.0);
     steps
-        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .map_while(|nines| Some((nines, merged.percentile(1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
         .collect()
 }
 
@@ -113,7 +104,7 @@ fn share(nines: f64) -> String {
 
 /// Echoes of each second of each run.
 fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
-    let points = |run: &crate::result::Run| -> Vec<(f64, f64)> {
+    let points = |run: &Run| -> Vec<(f64, f64)> {
         let rate = |second: &Second| {
             let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
             (f64::from(second.second), second.received as f64 / span_s)
@@ -142,7 +133,12 @@ fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
-    use crate::report::{runs_of, sides_of};
+    use crate::report::html::{runs_of, sides_of};
+    use crate::result::{Document, Stored};
+
+    fn stored(document: Document) -> [Stored; 1] {
+        [Stored { path: "f.json".into(), document }]
+    }
 
     #[test]
     fn nines_are_named_by_their_share() {
@@ -154,14 +150,14 @@ mod tests {
     fn every_run_is_a_dot_and_an_invalid_one_is_hollow() {
         let mut document = duel(8, 1.0);
         document.runs[0].valid = false;
-        let documents = [document];
-        let sides = sides_of(&documents);
+        let stored = stored(document);
+        let sides = sides_of(&stored);
         let runs = runs_of(&sides, "echo");
-        let load = &documents[0].scenarios[0].parameters;
+        let load = &stored[0].document.scenarios[0].parameters;
         let charts = of_scenario(load, &sides, &runs);
         let names: Vec<&str> = charts.iter().map(|chart| chart.name).collect();
         assert_eq!(names, ["throughput", "server-cpu", "percentiles", "series"]);
-        let svg = charts[0].chart.file();
+        let svg = charts[0].chart.file().into_string();
         assert_eq!(svg.matches("<circle").count(), 16);
         assert_eq!(svg.matches(" hollow\"").count(), 1);
     }
@@ -185,9 +181,10 @@ mod tests {
             run.server = None;
             run.latency_ns.corrected = crate::result::Latency::default();
         }
-        let documents = [document];
-        let sides = sides_of(&documents);
-        let charts = of_scenario(&documents[0].scenarios[0].parameters, &sides, &runs_of(&sides, "echo"));
+        let stored = stored(document);
+        let sides = sides_of(&stored);
+        let charts =
+            of_scenario(&stored[0].document.scenarios[0].parameters, &sides, &runs_of(&sides, "echo"));
         assert_eq!(charts.iter().map(|chart| chart.name).collect::<Vec<_>>(), ["throughput"]);
     }
 }

@@ -1,31 +1,22 @@
-//! A comparison as text for people.
+//! A comparison: its verdict, its metrics, and what is to be said about them.
 
-use super::MIN_PAIRS;
-use super::sides::Comparison;
-use super::verdict::{Judgement, ThresholdSource, Verdict};
-use crate::result::table::grouped;
-use crate::result::text_table::TextTable;
+use crate::compare::{Comparison, Judgement, MIN_PAIRS, Threshold, ThresholdSource, Verdict};
+use crate::report::format::{change, change_interval, figure, share};
+use crate::report::{Blocks, Table};
 
 /// So many metrics are named in the headline.
 const NAMED: usize = 3;
 
-/// The verdict in a line, the metrics as a table of at most `width` columns, and what is to be said
-/// about them.
-#[must_use]
-pub fn text(comparison: &Comparison, width: usize) -> String {
-    let mut lines = vec![headline(comparison)];
-    if comparison.judgements.is_empty() {
-        lines.extend(comparison.left_out.iter().map(|line| format!("LEFT OUT: {line}")));
-        return lines.join("\n");
-    }
-    lines.extend([String::new(), table(comparison, width)]);
-    lines.extend(remarks(comparison));
-    lines.join("\n")
+/// Returns the verdict, all metrics, and what the table does not say.
+pub(crate) fn comparison(comparison: &Comparison) -> Blocks {
+    Blocks::default()
+        .title(headline(comparison))
+        .table(table(comparison, |_| true))
+        .notes(remarks(comparison))
 }
 
 /// The verdict in a line: what it is, of which metrics, and what would settle it.
-#[must_use]
-pub fn headline(comparison: &Comparison) -> String {
+pub(crate) fn headline(comparison: &Comparison) -> String {
     let advisory = if comparison.interleaved { "" } else { "ADVISORY: " };
     let [a, b] = &comparison.sides;
     let Some(overall) = comparison.overall() else {
@@ -48,7 +39,7 @@ fn named(comparison: &Comparison, verdict: Verdict) -> String {
     let mut names: Vec<String> = all
         .iter()
         .take(NAMED)
-        .map(|j| format!("{} {} {}", j.scenario, j.metric.name(), percent(j.ratio)))
+        .map(|j| format!("{} {} {}", j.scenario, j.metric.name(), change(j.ratio)))
         .collect();
     if all.len() > NAMED {
         names.push(format!("{} more", all.len() - NAMED));
@@ -64,63 +55,49 @@ fn settle(comparison: &Comparison) -> String {
     }
 }
 
-fn table(comparison: &Comparison, width: usize) -> String {
-    let unit = if comparison.interleaved { "pairs" } else { "runs" };
-    let [a, b] = comparison.sides.each_ref().map(String::as_str);
-    let header = ["scenario", "metric", a, b, "change", "95 % interval", unit, "p", "threshold", "verdict"];
-    let mut table = TextTable::new(header, 2, [7, 6, 8, 2, 3, 5]);
-    for judgement in &comparison.judgements {
-        table.add_row(row(judgement));
-    }
-    table.text(width)
+/// The metrics that are wanted. What decides stands to the left: the rest may be beyond the edge of a phone.
+///
+/// The change is estimated over pairs, or over all runs of both sides. It may differ from the ratio of the medians, which
+/// is why each of them is named.
+pub(crate) fn table(comparison: &Comparison, is_wanted: impl Fn(&Judgement) -> bool) -> Table {
+    let (estimate, unit) =
+        if comparison.interleaved { ("paired\nchange", "pairs") } else { ("estimated\nchange", "runs") };
+    let [a, b] = comparison.sides.each_ref().map(|name| format!("{name}\nmedian"));
+    let [scenario, metric, verdict, interval, unit, p, threshold] =
+        ["scenario", "metric", "verdict", "95 % interval", unit, "p", "threshold"]
+            .map(|name| format!("\n{name}"));
+    let header = [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
+    let mut table = Table::new(header, 3, [8, 7, 9, 5, 6, 4]);
+    comparison.judgements.iter().filter(|one| is_wanted(one)).for_each(|one| table.add_row(row(one)));
+    table
 }
 
-fn row(judgement: &Judgement) -> Vec<String> {
+fn row(judgement: &Judgement) -> [String; 10] {
     let metric = judgement.metric;
-    vec![
+    [
         judgement.scenario.clone(),
         format!("{} {}", metric.name(), metric.unit()),
+        judgement.verdict.map_or("shown", Verdict::name).to_owned(),
+        change(judgement.ratio),
+        change_interval(judgement.interval),
         figure(metric.shown(judgement.a)),
         figure(metric.shown(judgement.b)),
-        percent(judgement.ratio),
-        judgement
-            .interval
-            .map_or_else(|| "-".to_owned(), |(low, high)| format!("{} to {}", percent(low), percent(high))),
         judgement.pairs.to_string(),
         format!("{:.3}", judgement.p_adjusted.unwrap_or(judgement.p)),
-        judgement.threshold.map_or_else(String::new, |threshold| {
-            let mark = if threshold.source == ThresholdSource::Noise { "*" } else { "" };
-            format!("{:.1} %{mark}", threshold.relative * 100.0)
-        }),
-        judgement.verdict.map_or("shown", Verdict::name).to_owned(),
+        judgement.threshold.map_or_else(String::new, threshold),
     ]
 }
 
-/// A ratio as a change: `+5.0 %`.
-#[must_use]
-pub fn percent(ratio: f64) -> String {
-    let change = (ratio - 1.0) * 100.0;
-    // What rounds to nothing has no sign.
-    if change.abs() < 0.05 { "0.0 %".to_owned() } else { format!("{change:+.1} %") }
-}
-
-/// A figure with the digits that mean something.
-#[must_use]
-pub fn figure(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        1000.0.. => grouped(value),
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        1.0.. => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
+/// A threshold, with a star where it comes from the machine's noise.
+pub(super) fn threshold(threshold: Threshold) -> String {
+    let mark = if threshold.source == ThresholdSource::Noise { "*" } else { "" };
+    share(threshold.relative, 1) + mark
 }
 
 /// What the table does not say.
-fn remarks(comparison: &Comparison) -> Vec<String> {
+pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     let judged = || comparison.judgements.iter().filter(|judgement| judgement.verdict.is_some());
-    let mut remarks = vec![String::new()];
+    let mut remarks = Vec::new();
     if judged().any(|judgement| judgement.threshold.is_some_and(|t| t.source == ThresholdSource::Noise)) {
         remarks
             .push("* twice this machine's noise between identical servers, as `aa` recorded it".to_owned());
@@ -131,12 +108,18 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
     let [a, b] = &comparison.sides;
-    remarks.push(format!(
-        "change: {b} / {a}, Hodges-Lehmann; p: {}, Holm over the {} judged; `shown`: never judged",
-        if comparison.interleaved { "exact signed ranks over pairs" } else { "Mann-Whitney, not paired" },
-        judged().count(),
-    ));
-    if !comparison.interleaved {
+    let (estimate, test) = if comparison.interleaved {
+        ("over pairs", "exact signed ranks over pairs")
+    } else {
+        ("over all runs of both", "Mann-Whitney, not paired")
+    };
+    if !comparison.judgements.is_empty() {
+        remarks.extend([
+            format!("change: {b} / {a}, estimated {estimate} (Hodges-Lehmann); it may differ from the ratio of the medians"),
+            format!("p: {test}, Holm over the {} judged; `shown`: never judged", judged().count()),
+        ]);
+    }
+    if !comparison.interleaved && !comparison.judgements.is_empty() {
         remarks.push(
             "Advisory because the sessions were not interleaved: the machine itself may have changed"
                 .to_owned(),
@@ -149,9 +132,14 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Metric;
     use crate::compare::example::duel;
     use crate::compare::sides::default_thresholds;
-    use crate::compare::{Metric, Threshold, sides};
+    use crate::report::Format;
+
+    fn text(compared: &Comparison, width: usize) -> String {
+        comparison(compared).render(Format::Terminal { width })
+    }
 
     fn of(pairs: u32, factor: f64) -> String {
         text(&Comparison::of_arms(&duel(pairs, factor), &default_thresholds), 120)
@@ -178,8 +166,8 @@ mod tests {
             run.scenario.clone_from(&document.scenarios[0].name);
             run.rate_per_s *= 1e5;
         }
-        let text = text(&Comparison::of_arms(&document, &default_thresholds), 80);
-        let (table, _) = text.split_once("\n\n").expect("a headline").1.split_once("\n\n").expect("remarks");
+        let text = super::tests::text(&Comparison::of_arms(&document, &default_thresholds), 80);
+        let (table, _) = text.split_once("\n\n").expect("remarks");
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
         assert!(table.contains("regressed") && table.contains("+6.2 %"), "{table}");
         assert!(table.contains("not shown in 80 columns: p, pairs, threshold"), "{table}");
@@ -198,21 +186,17 @@ mod tests {
     #[test]
     fn a_threshold_from_noise_is_marked_and_explained() {
         let noisy = |_: &crate::result::Scenario, metric: Metric| Threshold::of(metric, Some(0.1));
-        let text = text(&sides::Comparison::of_arms(&duel(10, 1.06), &noisy), 120);
+        let text = super::tests::text(&Comparison::of_arms(&duel(10, 1.06), &noisy), 120);
         assert!(text.starts_with("B against A: UNCHANGED\n"), "{text}");
         assert!(text.contains("20.0 %*") && text.contains("* twice this machine's noise"), "{text}");
     }
 
     #[test]
     fn unpaired_sessions_are_advisory() {
-        let text = text(&Comparison::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds), 120);
+        let text = super::tests::text(
+            &Comparison::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds),
+            120,
+        );
         assert!(text.starts_with("ADVISORY: ") && text.contains("not interleaved"), "{text}");
-    }
-
-    #[test]
-    fn figures_have_the_digits_that_mean_something() {
-        let shown = [0.0312, 3.456, 34.56, 345.6, 345_678.9].map(figure);
-        assert_eq!(shown, ["0.031", "3.46", "34.6", "346", "345,679"]);
-        assert_eq!((percent(1.05), percent(0.999)), ("+5.0 %".to_owned(), "-0.1 %".to_owned()));
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
+use maud::{Markup, PreEscaped, html};
+
 /// Size in user units: small, so that text stays readable where a phone shows it one to one.
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 260.0;
@@ -91,18 +93,18 @@ fn nice_step(least: f64) -> f64 {
 pub(super) struct Chart {
     x: Scale,
     y: Scale,
-    body: String,
+    body: Vec<Markup>,
     title: String,
 }
 
 impl Chart {
     /// Axes with their marks; `y` may be a scale without any.
     pub(super) fn new(title: &str, x_label: &str, x: Scale, y: Scale) -> Self {
-        let mut chart = Self { x, y, body: String::new(), title: title.to_owned() };
+        let mut chart = Self { x, y, body: Vec::new(), title: title.to_owned() };
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         for (at, label) in chart.x.ticks.clone() {
             let x = chart.at_x(at);
-            chart.put(&format!(r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#));
+            chart.body.push(html! { line.grid x1=(tenths(x)) y1=(TOP) x2=(tenths(x)) y2=(bottom) {} });
             // The last mark's label would be cut off by the edge.
             let half = 3.4 * label.chars().count() as f64;
             let anchor = if x + half > WIDTH { "end" } else { "middle" };
@@ -110,12 +112,12 @@ impl Chart {
         }
         for (at, label) in chart.y.ticks.clone() {
             let y = chart.at_y(at);
-            chart.put(&format!(r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#));
+            chart.body.push(html! { line.grid x1=(LEFT) y1=(tenths(y)) x2=(right) y2=(tenths(y)) {} });
             chart.text(LEFT - 6.0, y + 4.0, "end", &label);
         }
-        chart.put(&format!(r#"<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>"#));
+        chart.body.push(html! { path.axis d={ "M" (LEFT) " " (TOP) "V" (bottom) "H" (right) } {} });
         chart.text(f64::midpoint(LEFT, right), HEIGHT - 8.0, "middle", x_label);
-        chart.put(&format!(r#"<text class="title" x="4" y="16">{}</text>"#, escape(title)));
+        chart.body.push(html! { text.title x="4" y="16" { (title) } });
         chart
     }
 
@@ -127,14 +129,8 @@ impl Chart {
         HEIGHT - BOTTOM - self.y.place(value) * (HEIGHT - TOP - BOTTOM)
     }
 
-    fn put(&mut self, element: &str) {
-        self.body.push_str(element);
-        self.body.push('\n');
-    }
-
     fn text(&mut self, x: f64, y: f64, anchor: &str, text: &str) {
-        let text = escape(text);
-        self.put(&format!(r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#));
+        self.body.push(html! { text x=(tenths(x)) y=(tenths(y)) text-anchor=(anchor) { (text) } });
     }
 
     /// A line through `points`, in the colour of side number `side`; `faint` where it is one of many.
@@ -144,28 +140,24 @@ impl Chart {
             let command = if index == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{command}{:.1} {:.1}", self.at_x(x), self.at_y(y));
         }
-        let faint = if faint { " faint" } else { "" };
-        self.put(&format!(r#"<path class="line s{}{faint}" d="{path}"/>"#, side % SIDES));
+        let class = format!("line s{}{}", side % SIDES, if faint { " faint" } else { "" });
+        self.body.push(html! { path class=(class) d=(path) {} });
     }
 
     /// A dot that says what it is where a pointer rests on it; hollow where its run is not valid.
     pub(super) fn dot(&mut self, side: usize, (x, y): (f64, f64), sound: bool, says: &str) {
-        let (x, y, hollow) = (self.at_x(x), self.at_y(y), if sound { "" } else { " hollow" });
-        let says = escape(says);
-        self.put(&format!(
-            r#"<circle class="dot s{}{hollow}" cx="{x:.1}" cy="{y:.1}" r="4"><title>{says}</title></circle>"#,
-            side % SIDES
-        ));
+        let (x, y) = (tenths(self.at_x(x)), tenths(self.at_y(y)));
+        let class = format!("dot s{}{}", side % SIDES, if sound { "" } else { " hollow" });
+        self.body.push(html! { circle class=(class) cx=(x) cy=(y) r="4" { title { (says) } } });
     }
 
     /// Which colour is which side, in the upper right corner.
     pub(super) fn key(&mut self, names: &[String]) {
         let mut right = WIDTH - RIGHT;
         for (side, name) in names.iter().enumerate().rev() {
-            let (side, text) = (side % SIDES, escape(name));
-            self.put(&format!(
-                r#"<text class="k{side}" x="{right:.1}" y="16" text-anchor="end">{text}</text>"#
-            ));
+            let class = format!("k{}", side % SIDES);
+            self.body
+                .push(html! { text class=(class) x=(tenths(right)) y="16" text-anchor="end" { (name) } });
             // About the width of a letter at this size: the exact one is the reader's font's.
             right -= 8.0 * name.chars().count() as f64 + 10.0;
         }
@@ -177,45 +169,36 @@ impl Chart {
     }
 
     /// The chart as an element of a page.
-    pub(super) fn inline(&self) -> String {
-        self.document("")
+    pub(super) fn inline(&self) -> Markup {
+        self.document(html! {})
     }
 
     /// The chart as a file of its own.
-    pub(super) fn file(&self) -> String {
-        self.document(&format!(
-            "<style>{COLOURS}</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n"
-        ))
+    pub(super) fn file(&self) -> Markup {
+        self.document(html! {
+            style { (PreEscaped(COLOURS)) }
+            rect.paper width="100%" height="100%" {}
+        })
     }
 
-    fn document(&self, before: &str) -> String {
-        let title = escape(&self.title);
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{title}\">\n{before}{}</svg>\n",
-            self.body
-        )
+    fn document(&self, before: Markup) -> Markup {
+        html! {
+            svg.chart xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img"
+                aria-label=(self.title) {
+                (before)
+                @for element in &self.body { (element) }
+            }
+        }
     }
+}
+
+/// A place in user units, as exact as a screen shows it.
+fn tenths(place: f64) -> String {
+    format!("{place:.1}")
 }
 
 /// Colours there are; the sides beyond take them again.
 pub(super) const SIDES: usize = 6;
-
-/// Text as it may stand in HTML and SVG, in attributes too.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
 
 #[cfg(test)]
 mod tests {
@@ -253,8 +236,7 @@ mod tests {
 
     #[test]
     fn text_cannot_become_markup() {
-        assert_eq!(escape(r#"<a b="c">&'"#), "&lt;a b=&quot;c&quot;&gt;&amp;&#39;");
         let scale = || Scale::marked(0.0..=1.0, Vec::new());
-        assert!(!Chart::new("<script>", "<x>", scale(), scale()).file().contains("<script>"));
+        assert!(!Chart::new("<script>", "<x>", scale(), scale()).file().into_string().contains("<script>"));
     }
 }

@@ -11,8 +11,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// Returns the seconds of the measured window, from 0. The last one may have a shorter span. A cell is empty
 /// where the second does not carry the figure.
-#[must_use]
-pub fn csv(series: &[Second]) -> String {
+pub(crate) fn csv(series: &[Second]) -> String {
     let cell = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     series.iter().fold(HEADER.to_owned(), |mut text, entry| {
         let Second { second, sent, received, errors, p50, p99, max, span_ns } = *entry;

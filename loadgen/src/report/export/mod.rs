@@ -4,6 +4,6 @@ mod csv;
 mod hgrm;
 mod interval_log;
 
-pub use csv::csv;
-pub use hgrm::hgrm;
-pub use interval_log::{IntervalLogError, interval_log};
+pub(crate) use csv::csv;
+pub(crate) use hgrm::hgrm;
+pub(crate) use interval_log::interval_log;

@@ -10,8 +10,7 @@ const NS_PER_MS: f64 = 1e6;
 const TICKS_PER_HALF: u32 = 5;
 
 /// The distribution of `histogram` (nanoseconds), values in milliseconds.
-#[must_use]
-pub fn hgrm(histogram: &Histogram<u64>) -> String {
+pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
     let mut text =
         format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
     // Of an empty histogram the library tells the quantile 100 % alone, which says nothing.

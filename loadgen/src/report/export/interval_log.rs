@@ -13,14 +13,14 @@ const NS_PER_MS: f64 = 1e6;
 /// Why a log cannot be written.
 #[derive(Debug, Error)]
 #[error("cannot write a second's histogram: {0}")]
-pub struct IntervalLogError(String);
+pub(crate) struct IntervalLogError(String);
 
 /// Returns the log of a window that began at `start` and lasted for `window`. Entry k is the second k, and
 /// empty where no echo came in it. The last entry may be shorter than a second.
 ///
 /// # Errors
 /// When a histogram cannot be serialized: it then counts more than the format can hold.
-pub fn interval_log(
+pub(crate) fn interval_log(
     start: SystemTime,
     window: Duration,
     seconds: &[Option<Histogram<u32>>],

@@ -1,0 +1,389 @@
+//! Stored sessions as one page: self-contained, without scripts, for light and dark, readable on a phone.
+
+mod charts;
+mod svg;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::format::{count, figure, tone};
+use super::text::comparison::{headline, remarks, table};
+use super::text::{notes, sessions};
+use super::{Block, Blocks, Table};
+use crate::compare::{Comparison, Judgement, Verdict};
+use crate::load::Load;
+use crate::result::{Run, Stored};
+use crate::target::subject::Subject;
+use charts::Named;
+use svg::{COLOURS, Chart, Scale};
+
+/// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by the commit's place.
+pub(crate) fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]) -> String {
+    let places: Vec<(f64, f64)> = points.iter().map(|&(at, value)| (at as f64, value)).collect();
+    let x = Scale::marked(-0.5..=commits as f64 - 0.5, Vec::new());
+    let y = Scale::linear(points.iter().map(|(_, value)| *value), false, figure);
+    let mut chart = Chart::new(title, "commits, the newest to the right", x, y);
+    chart.line(0, &places, true);
+    for point in places {
+        chart.dot(0, point, true, &figure(point.1));
+    }
+    chart.file().into_string()
+}
+
+/// A page, and its charts as files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The whole page.
+    pub(crate) html: String,
+    /// Names and contents of the charts as SVG files.
+    pub(crate) charts: Vec<(String, String)>,
+}
+
+/// One side: a session's server, or one of the servers of a session.
+struct Side<'a> {
+    name: String,
+    /// The session it was measured in.
+    session: &'a Stored,
+    subject: &'a Subject,
+    runs: Vec<&'a Run>,
+}
+
+impl Side<'_> {
+    /// As it fits beside an axis.
+    fn short(&self) -> String {
+        self.name.chars().take(9).collect()
+    }
+}
+
+/// The runs of one side in one scenario.
+type SideRuns<'a> = Vec<&'a Run>;
+
+/// The sides of all sessions in their order.
+fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
+    let mut sides = Vec::new();
+    for (index, session) in sessions.iter().enumerate() {
+        let document = &session.document;
+        if document.arms.is_empty() {
+            // Two sessions are A and B, as in a duel; more are numbered.
+            let name = match (sessions.len(), index) {
+                (1, _) => "runs".to_owned(),
+                (2, 0) => "A".to_owned(),
+                (2, _) => "B".to_owned(),
+                _ => format!("{}", index + 1),
+            };
+            sides.push(Side {
+                name,
+                session,
+                subject: &document.subject,
+                runs: document.runs.iter().collect(),
+            });
+        }
+        for arm in &document.arms {
+            let name =
+                if sessions.len() == 1 { arm.name.clone() } else { format!("{} {}", index + 1, arm.name) };
+            let runs = document.runs.iter().filter(|run| run.arm == arm.name).collect();
+            sides.push(Side { name, session, subject: &arm.subject, runs });
+        }
+    }
+    sides
+}
+
+fn runs_of<'a>(sides: &[Side<'a>], scenario: &str) -> Vec<SideRuns<'a>> {
+    sides
+        .iter()
+        .map(|side| side.runs.iter().copied().filter(|run| run.scenario == scenario).collect())
+        .collect()
+}
+
+/// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there are two; `cautions` is
+/// what a reader must know of it.
+pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, cautions: &[String]) -> Page {
+    let sides = sides_of(sessions);
+    let title = match comparison {
+        Some(comparison) => headline(comparison),
+        None if sides.len() == 1 => "A measured session".to_owned(),
+        None => format!("{} measured servers", sides.len()),
+    };
+    let drawn: Vec<(&str, &Load, Vec<Named>)> = scenarios(sessions)
+        .into_iter()
+        .map(|(name, load)| (name, load, charts::of_scenario(load, &sides, &runs_of(&sides, name))))
+        .collect();
+    let html = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(COLOURS)) (PreEscaped(include_str!("page.css"))) }
+            }
+            body {
+                main {
+                    (verdict(&title, comparison, sessions, &sides))
+                    @if let Some(comparison) = comparison { (judgements(comparison)) }
+                    @for caution in cautions { p.note { (caution) } }
+                    @for stored in sessions { (figures(stored, sessions.len() > 1, comparison.is_some())) }
+                    h2 { "Charts" }
+                    @for (name, load, charts) in &drawn { (scenario(name, load, charts)) }
+                    h2 { "Sessions, and how to repeat them" }
+                    @for stored in sessions {
+                        h3 { (file_of(stored)) }
+                        (blocks(&Blocks::default().fields(sessions::fields(&stored.document))))
+                    }
+                }
+            }
+        }
+    };
+    let file = |name: &str, named: &Named| {
+        (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
+    };
+    let charts = drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
+    Page { charts: charts.collect(), html: html.into_string() }
+}
+
+/// The verdict in a box, the first thing on the page, and which colour is which server of which file.
+fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
+    let class = comparison.and_then(Comparison::overall).map_or("", Verdict::name);
+    let origin = |stored: &Stored| {
+        let (measured, runs) =
+            (stored.document.session.start, count(stored.document.runs.len() as u64, "run"));
+        html! { span.soft { " " (runs) ", measured " (measured) ", " (file_of(stored)) } }
+    };
+    // Where there are more, their commands are below.
+    let has_commands = sides.len() <= 2;
+    html! {
+        div class={ "verdict " (class) } {
+            h1 { (title) }
+            @for (index, side) in sides.iter().enumerate() {
+                div.side {
+                    span.key style={ "background: var(--s" (index % svg::SIDES) ")" } {}
+                    b { (side.name) }
+                    @if has_commands { " " code { (sessions::server(side.subject)) } br; }
+                    @if sessions.len() > 1 { (origin(side.session)) }
+                }
+            }
+            @if let [one] = sessions { p { (origin(one)) } }
+        }
+    }
+}
+
+fn file_of(stored: &Stored) -> String {
+    stored.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Judged metrics as a table, the others folded away below, in a softer colour.
+fn judgements(comparison: &Comparison) -> Markup {
+    let is_judged = |judgement: &Judgement| judgement.verdict.is_some();
+    let shown = comparison.judgements.iter().filter(|judgement| !is_judged(judgement)).count();
+    html! {
+        (blocks(&Blocks::default().table(table(comparison, is_judged))))
+        @if shown > 0 {
+            details {
+                summary { (shown) " further figures, shown and never judged" }
+                div.shown { (blocks(&Blocks::default().table(table(comparison, |one| !is_judged(one))))) }
+            }
+        }
+        @for remark in remarks(comparison) { p.soft { (remark) } }
+    }
+}
+
+/// What the command of a session shows. Where the page has a comparison its notes are enough.
+fn figures(stored: &Stored, is_one_of_many: bool, has_comparison: bool) -> Markup {
+    let shown = match has_comparison {
+        true => Blocks::default().notes(notes(&stored.document)),
+        false => sessions::leading(&stored.document),
+    };
+    html! {
+        @if is_one_of_many && !has_comparison { h2 { (file_of(stored)) } }
+        (blocks(&shown))
+    }
+}
+
+/// The charts of a scenario; those that say little are folded away.
+fn scenario(name: &str, load: &Load, charts: &[Named]) -> Markup {
+    let (open, folded): (Vec<&Named>, Vec<&Named>) = charts.iter().partition(|named| named.leads);
+    let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
+    let measured = load.measure.as_secs_f64();
+    let about = html! { b { (name) } ": " (sessions::load(load)) "; " (measured) " s measured" };
+    html! {
+        @if !open.is_empty() { p { (about) } (drawn(&open)) }
+        @if !folded.is_empty() {
+            details {
+                summary {
+                    @if open.is_empty() { (about) } @else { (count(folded.len() as u64, "further chart")) }
+                }
+                (drawn(&folded))
+            }
+        }
+    }
+}
+
+fn blocks(blocks: &Blocks) -> Markup {
+    html! {
+        @for block in &blocks.0 {
+            @match block {
+                Block::Title(title) => h3 { (title) },
+                Block::Fields(fields) => div.scroll {
+                    table.fields { @for field in fields { tr { td { (field.label) } td { (field.text) } } } }
+                },
+                Block::Table(table) => (cells(table)),
+                Block::Legend(lines) => p.soft { (lines.join(" ")) },
+                Block::Notes(notes) => @for note in notes { p.note { (note) } },
+            }
+        }
+    }
+}
+
+fn cells(table: &Table) -> Markup {
+    let side = |column: usize| if column < table.names { "" } else { "n" };
+    let class = |column: usize, cell: &str| {
+        let tone = tone(cell).map(|tone| format!("{tone:?}").to_lowercase()).unwrap_or_default();
+        format!("{} {tone}", side(column)).trim().to_owned()
+    };
+    html! {
+        div.scroll {
+            table {
+                tr { @for column in 0..table.header.len() { th class=(side(column)) { (table.title(column)) } } }
+                @for row in &table.rows {
+                    tr { @for (column, cell) in row.iter().enumerate() { td class=(class(column, cell)) { (cell) } } }
+                }
+            }
+        }
+    }
+}
+
+/// Every scenario once, in the order of the first session that has it.
+fn scenarios(sessions: &[Stored]) -> Vec<(&str, &Load)> {
+    let mut found: Vec<(&str, &Load)> = Vec::new();
+    for scenario in sessions.iter().flat_map(|stored| &stored.document.scenarios) {
+        if found.iter().all(|(name, _)| *name != scenario.name) {
+            found.push((&scenario.name, &scenario.parameters));
+        }
+    }
+    found
+}
+
+/// A scenario's name as part of a file's.
+fn file_name(scenario: &str) -> String {
+    scenario
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::compare::sides::default_thresholds;
+    use crate::result::{Document, example};
+
+    fn stored(document: Document) -> Stored {
+        Stored { path: "r/m/20260301T093000Z.json".into(), document }
+    }
+
+    fn of(document: Document) -> Page {
+        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        page(&[stored(document)], Some(&comparison), &[])
+    }
+
+    #[test]
+    fn the_verdict_comes_first() {
+        let html = of(duel(10, 1.1)).html;
+        let main = html.split_once("<main>").expect("a page").1.trim_start();
+        assert!(
+            main.starts_with("<div class=\"verdict regressed\"><h1>B against A: REGRESSED"),
+            "{}",
+            &main[..200]
+        );
+        assert!(html.contains("AMD EPYC") && html.contains("sparring-loadgen duel 'a {port}'"));
+    }
+
+    #[test]
+    fn what_is_not_judged_is_folded_away() {
+        let html = of(duel(10, 1.1)).html;
+        let (open, folded) = html.split_once("<details>").expect("something is shown alone");
+        assert!(open.contains(">server-cpu us/msg<") && !open.contains(">enters /msg<"));
+        let folded = folded.split_once("</details>").expect("closed").0;
+        assert!(open.contains("<td class=\"bad\">regressed</td>"), "{open}");
+        assert!(folded.contains(">enters /msg<") && !folded.contains("class=\"bad\""));
+    }
+
+    #[test]
+    fn a_page_needs_nothing_from_anywhere() {
+        let Page { html, charts } = of(duel(10, 1.1));
+        assert_eq!(
+            charts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["echo-throughput.svg", "echo-server-cpu.svg", "echo-percentiles.svg", "echo-series.svg"]
+        );
+        for text in charts.iter().map(|(_, svg)| svg).chain([&html]) {
+            let without_namespace = text.replace("http://www.w3.org/2000/svg", "");
+            for outside in ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"] {
+                assert!(!without_namespace.contains(outside), "{outside}");
+            }
+            assert!(text.contains("prefers-color-scheme: dark"));
+        }
+        assert!(html.contains("width=device-width"));
+    }
+
+    #[test]
+    fn names_out_of_a_file_cannot_become_markup() {
+        let mut document = duel(8, 1.0);
+        for name in ["<script>alert(1)</script>", "\"><img>"] {
+            document.arms[0].subject.command = Some(name.to_owned());
+            document.machine.cpu = name.to_owned();
+            document.session.marks = vec![name.to_owned()];
+            document.scenarios[0].name = name.to_owned();
+            document.runs.iter_mut().for_each(|run| run.scenario = name.to_owned());
+            let Page { html, charts } = of(document.clone());
+            assert!(!html.contains("<script") && !html.contains("<img"));
+            assert!(charts.iter().all(|(file, svg)| !file.contains(['<', '/']) && !svg.contains("<script")));
+        }
+    }
+
+    #[test]
+    fn one_session_and_many_have_pages_without_a_verdict() {
+        let one = page(&[stored(example::document())], None, &[]);
+        assert!(one.html.contains("<h1>A measured session</h1>") && one.charts.len() > 4);
+        let many = [example::document(), example::document(), duel(8, 1.0)].map(stored);
+        assert!(page(&many, None, &[]).html.contains("<h1>4 measured servers</h1>"));
+    }
+
+    #[test]
+    fn a_history_is_a_chart_with_a_dot_for_each_session() {
+        let svg = history_chart("a & b", 4, &[(0, 3.0), (1, 3.1), (1, 3.2), (3, 4.0)]);
+        assert_eq!(svg.matches("<circle").count(), 4);
+        assert!(svg.starts_with("<svg") && svg.contains("a &amp; b"));
+    }
+
+    #[test]
+    fn what_spoils_a_session_is_said() {
+        let mut document = duel(8, 1.0);
+        document.runs[0].valid = false;
+        document.runs[0].invalid_reasons = vec!["The generator was the limit.".into()];
+        document.session.interrupted = true;
+        let html = of(document).html;
+        assert!(html.contains("INVALID echo A: The generator was the limit."));
+        assert!(html.contains("INTERRUPTED"));
+    }
+
+    #[test]
+    fn each_side_has_its_file_and_date() {
+        let sessions = [1, 2].map(|day| Stored {
+            path: format!("r/m/2026030{day}T000000Z-quick.json").into(),
+            document: example::document(),
+        });
+        let html = page(&sessions, None, &[]).html;
+        let (head, _) = html.split_once("<table").expect("the box comes first");
+        for part in ["20260301T000000Z-quick.json", "20260302T000000Z-quick.json", "2026-03-01T09:30"] {
+            assert!(head.contains(part), "{part} not in {head}");
+        }
+    }
+
+    #[test]
+    fn a_session_without_a_verdict_leads_with_its_table() {
+        let html = page(&[stored(example::document())], None, &[]).html;
+        let table = html.find("<th class=\"n\">msg/s</th>").expect("a table");
+        assert!(html.find("<svg").is_none_or(|chart| table < chart), "{html}");
+    }
+}

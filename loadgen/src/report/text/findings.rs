@@ -1,0 +1,90 @@
+//! What `doctor` found.
+
+use std::fmt::Write as _;
+
+use crate::doctor::{Finding, Severity};
+use crate::report::format::count;
+use crate::report::terminal::wrapped;
+use crate::report::{Blocks, Format, Table};
+
+/// Columns before what was seen.
+const INDENT: usize = 22;
+
+/// Returns the findings, the worst first; each with its reason and remedy where it has some. With `quiet` those that are
+/// fine are left out.
+pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> String {
+    let is_shown = |finding: &&Finding| !(quiet && finding.severity == Severity::Fine);
+    let shown = findings.iter().filter(is_shown);
+    match format {
+        Format::Terminal { width } => {
+            shown.map(|finding| terminal(finding, width)).collect::<String>() + &summary(findings)
+        }
+        Format::Markdown => {
+            let header = ["severity", "check", "seen", "why", "fix"];
+            let mut table = Table::new(header, header.len(), []);
+            for Finding { check, severity, seen, why, fix } in shown {
+                table.add_row([&severity.to_string(), *check, seen, why, fix].map(ToOwned::to_owned));
+            }
+            Blocks::default().table(table).legend(vec![summary(findings)]).render(format)
+        }
+    }
+}
+
+/// A remedy is not wrapped: it is a command to copy.
+fn terminal(finding: &Finding, width: usize) -> String {
+    let Finding { check, severity, seen, why, fix } = finding;
+    let mut text = wrapped(&format!("{severity:<8} {check:<12} {seen}"), width, INDENT) + "\n";
+    if !fix.is_empty() {
+        let _ = writeln!(text, "{}", wrapped(&format!("{:INDENT$}{why}", ""), width, INDENT));
+        let _ = writeln!(text, "{:INDENT$}fix: {fix}", "");
+    }
+    text
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let number = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (spoils, hints, unknown) =
+        (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
+    let verdict = match spoils {
+        0 => "Nothing found that invalidates a measurement",
+        1 => "1 finding invalidates a measurement",
+        _ => return format!("{spoils} findings invalidate a measurement; {}", rest(hints, unknown)),
+    };
+    format!("{verdict}; {}", rest(hints, unknown))
+}
+
+fn rest(hints: usize, unknown: usize) -> String {
+    let hints = count(hints as u64, "hint");
+    if unknown == 0 { hints } else { format!("{hints}, {unknown} unknown") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(found: &[Finding], quiet: bool, width: usize) -> String {
+        findings(found, quiet, Format::Terminal { width })
+    }
+
+    fn finding(severity: Severity) -> Finding {
+        let has_more = severity >= Severity::Hint;
+        let text = |text: &str| if has_more { text.to_owned() } else { String::new() };
+        Finding { check: "c", severity, seen: "seen".to_owned(), why: text("why"), fix: text("do it") }
+    }
+
+    #[test]
+    fn the_table_has_remedies_where_there_are_some() {
+        let findings = [Severity::Spoils, Severity::Unknown, Severity::Fine].map(finding);
+        let text = table(&findings, false, 80);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert!(lines[0].starts_with("SPOILS   c") && lines[2].ends_with("fix: do it"), "{text}");
+        assert_eq!(lines[5], "1 finding invalidates a measurement; 0 hints, 1 unknown");
+        assert_eq!(table(&findings, true, 80).lines().count(), 5);
+        let long = Finding { why: "word ".repeat(40), ..finding(Severity::Spoils) };
+        assert!(table(&[long], false, 80).lines().all(|line| line.len() <= 80));
+        let markdown = super::findings(&findings, false, Format::Markdown);
+        assert!(markdown.contains("| SPOILS | c | seen | why | do it |"), "{markdown}");
+        assert!(summary(&[finding(Severity::Hint)]).starts_with("Nothing found"));
+    }
+}

@@ -1,0 +1,424 @@
+//! The figures of one run.
+
+use std::fmt::Write as _;
+
+use super::notes::notes;
+use super::sessions::load;
+use super::summary;
+use crate::goal::GoalReport;
+use crate::load::Load;
+use crate::report::format::{count, grouped, span};
+use crate::report::{Blocks, Field};
+use crate::result::Document;
+use crate::result::{
+    Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario, Server,
+    percentile,
+};
+
+/// Fewest connections with which the growth of the server's memory is theirs.
+const MANY_CONNECTIONS: u32 = 1000;
+
+/// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a search it is the last run,
+/// below a line for each trial. `percentiles` are those of the latency to show, 0 to 100; none: the usual ones.
+pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
+    let Some(run) = document.runs.last() else { return Blocks::default().notes(notes(document)) };
+    let Some(scenario) = document.scenarios.iter().find(|scenario| scenario.name == run.scenario) else {
+        return Blocks::default();
+    };
+    let trials = Blocks::default();
+    let trials = if document.runs.len() > 1 { trials.table(summary::table(document)) } else { trials };
+    trials
+        .title(heading(scenario, run))
+        .fields([figures(&scenario.parameters, run, percentiles), goals(document)].concat())
+        .notes(remarks(run))
+}
+
+/// What must be known of the figures.
+fn remarks(run: &Run) -> Vec<String> {
+    let interrupted = run
+        .interrupted
+        .then(|| "INTERRUPTED: the figures are those of the part that was measured".to_owned());
+    let ended = run.ended_early.as_ref().map(|EndedEarly { after_ns, cause }| {
+        let after = span(*after_ns);
+        format!("ENDED EARLY after {after} of load: {cause}; the figures are those of what was measured")
+    });
+    let notes = run.notes.iter().map(|note| format!("note: {note}"));
+    let invalid = run.invalid_reasons.iter().map(|reason| format!("INVALID: {reason}"));
+    interrupted.into_iter().chain(ended).chain(notes).chain(invalid).collect()
+}
+
+/// Thresholds and the search for a rate.
+fn goals(document: &Document) -> Vec<Field> {
+    let stored = document.verdict.clone().map(serde_json::from_value::<GoalReport>);
+    let Some(Ok(goals)) = stored else { return Vec::new() };
+    let judged = goals.thresholds.iter().map(|each| {
+        line("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
+    });
+    let found = goals.find_rate.iter().map(|found| {
+        let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
+        line("found", format!("{rate}; {}", found.conclusion))
+    });
+    judged.chain(found).collect()
+}
+
+fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
+    let mut lines = vec![line("rate", rate(load, run)), line("latency", bounded_latency(run, percentiles))];
+    if load.rate_per_s.is_some() {
+        lines.extend(parts(run, percentiles));
+    }
+    lines.extend([line("connect", connect(load, run))]);
+    lines.extend(opening(load, run, percentiles));
+    lines.extend([line("echoes", echoes(load, run.integrity)), line("errors", errors(run.errors))]);
+    lines.extend(run.messages.map(|messages| line("messages", outcomes(messages))));
+    lines.extend(run.outages.map(|outages| line("outages", outage(outages))));
+    lines.extend(run.server.as_ref().map(|server| line("server", server_cost(load, server))));
+    lines.extend(run.server.as_ref().and_then(counters));
+    lines.push(line("generator", generator(load, run)));
+    lines
+}
+
+fn line(label: &str, text: impl Into<String>) -> Field {
+    Field::new(label, text)
+}
+
+/// The connections' addresses and the load. The URL is not in the document, because it may name a host.
+fn heading(scenario: &Scenario, run: &Run) -> String {
+    let transport = scenario.parameters.transport.scheme();
+    let place =
+        run.address.as_ref().map_or(transport.to_owned(), |address| format!("{transport}://{address}"));
+    let threads = scenario.generator.threads.unwrap_or(1);
+    format!(
+        "{place}: {}, {}, engine {}, {}",
+        load(&scenario.parameters),
+        count(threads.into(), "thread"),
+        run.client.engine,
+        window(run.phases.measure),
+    )
+}
+
+/// Seconds; of a shorter one, as `-n` may end it, so much that it is not nothing.
+fn window(ns: u64) -> String {
+    if ns < 100_000_000 { span(ns) } else { format!("{:.1} s", ns as f64 / 1e9) }
+}
+
+fn rate(load: &Load, run: &Run) -> String {
+    let planned = match load.rate_per_s {
+        None => String::new(),
+        Some(_) => format!(" of {} planned", grouped(run.offered as f64)),
+    };
+    format!(
+        "{} msg/s, {:.1} MB/s each way ({} received{planned})",
+        grouped(run.rate_per_s),
+        run.bytes_per_s / 1e6,
+        grouped(run.received as f64),
+    )
+}
+
+/// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
+fn parts(run: &Run, percentiles: &[f64]) -> Vec<Field> {
+    let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
+    let part = |name, part| line(name, latency(part, percentiles));
+    let mut lines = vec![part("  server", uncorrected), part("  lag", lag)];
+    if differ(corrected, uncorrected) {
+        lines.push(line(
+            "",
+            "latency runs from the planned send to the echo: of that, server from the actual send, lag before it",
+        ));
+    }
+    lines
+}
+
+/// Returns true where some figure is more than a tenth apart, so that a reader would wonder.
+fn differ(a: &Latency, b: &Latency) -> bool {
+    let figures = |latency: &Latency| [latency.p50, latency.p99, latency.p99_9, Some(latency.max)];
+    let is_apart = |(a, b): (Option<u64>, Option<u64>)| match (a, b) {
+        (Some(a), Some(b)) => a.abs_diff(b) * 10 > a.max(b),
+        _ => false,
+    };
+    figures(a).into_iter().zip(figures(b)).any(is_apart)
+}
+
+/// Formats the latency of the run, with a mark at each figure that is a lower bound.
+fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
+    let text = marked(&run.latency_ns.corrected, percentiles, run.censored);
+    let Some(censored) = run.censored else { return text };
+    format!("{text}  (>=: {} had no echo)", count(censored.count, "message"))
+}
+
+/// Percentiles only where the sample carries them.
+fn latency(latency: &Latency, percentiles: &[f64]) -> String {
+    marked(latency, percentiles, None)
+}
+
+fn marked(latency: &Latency, percentiles: &[f64], censored: Option<Censored>) -> String {
+    if latency.count == 0 {
+        return "no samples".to_owned();
+    }
+    let mark = |q: f64| if censored.is_some_and(|censored| censored.bounds(q)) { ">=" } else { "" };
+    let all = mark(1.0);
+    let (max, mean) = (span(latency.max), span(latency.mean as u64));
+    let shown = if percentiles.is_empty() { usual(latency) } else { wanted(latency, percentiles) };
+    let each = shown.into_iter().map(|(percent, value)| match value {
+        Some(ns) => format!("p{percent} {}{}  ", mark(percent / 100.0), span(ns)),
+        None => format!("p{percent} (too few samples)  "),
+    });
+    each.collect::<String>() + &format!("max {all}{max}  mean {all}{mean}")
+}
+
+/// The percentiles that were asked for.
+fn wanted(latency: &Latency, percentiles: &[f64]) -> Vec<(f64, Option<u64>)> {
+    let histogram = latency.histogram().ok().flatten();
+    let value = |percent: f64| percentile(histogram.as_ref()?, percent / 100.0);
+    percentiles.iter().map(|&percent| (percent, value(percent))).collect()
+}
+
+/// The usual percentiles that the sample carries.
+fn usual(latency: &Latency) -> Vec<(f64, Option<u64>)> {
+    let Latency { p50, p90, p99, p99_9, p99_99, .. } = *latency;
+    let all = [(50.0, p50), (90.0, p90), (99.0, p99), (99.9, p99_9), (99.99, p99_99)];
+    all.into_iter().filter(|(_, value)| value.is_some()).collect()
+}
+
+/// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.
+fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
+    let count = |n: u64| grouped(n as f64);
+    let cycles = run.cycles.map(|cycles| {
+        let (rate, all) = (grouped(cycles.rate_per_s), count(cycles.count));
+        line("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
+    });
+    let Latencies { tcp_connect, tls_handshake, handshake, .. } = &run.latency_ns;
+    let has_parts = cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
+    let parts = [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
+    let parts = parts.filter(|_| has_parts);
+    let parts = parts.filter_map(|(name, part)| Some(line(name, latency(part.as_ref()?, percentiles))));
+    let pings = run.pings.map(|pings| {
+        line("pings", format!("{} sent, {} answered", count(pings.sent), count(pings.answered)))
+    });
+    cycles.into_iter().chain(parts).chain(pings).collect()
+}
+
+fn echoes(load: &Load, faults: Integrity) -> String {
+    if !load.verify && faults.total() == 0 {
+        return "counted, not looked at (--no-verify)".to_owned();
+    }
+    integrity(faults)
+}
+
+fn connect(load: &Load, run: &Run) -> String {
+    let each = &run.latency_ns.connect;
+    format!(
+        "{} open after {}; each {}",
+        count(load.all_connections(), "connection"),
+        span(run.phases.connect),
+        latency(each, &[])
+    )
+}
+
+fn integrity(integrity: Integrity) -> String {
+    let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
+        integrity;
+    listed(
+        "all as they were sent (every one checked)",
+        &[
+            (lost - lost_with_connection, "lost"),
+            (lost_with_connection, "lost with their connections"),
+            (duplicated, "duplicated"),
+            (reordered, "reordered"),
+            (corrupted, "corrupted"),
+            (wrong_opcode, "with the wrong opcode"),
+            (unsolicited, "that nobody asked for"),
+        ],
+    )
+}
+
+/// Formats the outcomes of all messages, warm-up and drain included. Both sums hold.
+fn outcomes(messages: Messages) -> String {
+    let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
+    let sum = |parts: &[(u64, &str)]| {
+        let some =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
+        some.collect::<Vec<_>>().join(" + ")
+    };
+    let mut text = format!("{} sent", grouped(sent as f64));
+    if not_sent > 0 {
+        text =
+            format!("{} planned = {text} + {} not sent", grouped(planned as f64), grouped(not_sent as f64));
+    }
+    let outcomes = [(echoed, "echoed"), (wrong, "wrong"), (lost, "lost"), (outstanding, "outstanding")];
+    if sent > 0 {
+        let separator = if not_sent > 0 { "; sent = " } else { " = " };
+        text += &format!("{separator}{}", sum(&outcomes));
+    }
+    text
+}
+
+fn outage(outages: Outages) -> String {
+    let Outages { total_ns, longest_ns, .. } = outages;
+    format!(
+        "a connection was being opened again {}: {} in all, {} at most",
+        count(outages.count, "time"),
+        span(total_ns),
+        span(longest_ns)
+    )
+}
+
+fn errors(errors: Errors) -> String {
+    let Errors { connect, handshake, protocol, closed, io, timeout } = errors;
+    listed(
+        "none",
+        &[
+            (connect, "not connected"),
+            (handshake, "handshakes failed"),
+            (protocol, "protocol errors"),
+            (closed, "closed by the server"),
+            (io, "failed reads or writes"),
+            (timeout, "timed out"),
+        ],
+    )
+}
+
+fn listed(none: &str, counts: &[(u64, &str)]) -> String {
+    let some =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
+    let some = some.collect::<Vec<_>>().join(", ");
+    if some.is_empty() { none.to_owned() } else { some }
+}
+
+fn server_cost(load: &Load, server: &Server) -> String {
+    let mut text = format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3);
+    if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
+        let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
+    }
+    if let Some(enters) = server.enters_per_message(load) {
+        let _ = write!(text, ", {enters:.3} enters per message");
+    }
+    if let Some(voluntary) = server.voluntary_switches_per_message
+        && let Some(involuntary) = server.involuntary_switches_per_message
+    {
+        let _ = write!(text, ", {:.3} context switches", voluntary + involuntary);
+    }
+    if let Some(faults) = server.page_faults_per_message {
+        let _ = write!(text, ", {faults:.4} page faults");
+    }
+    if let Some(rss) = server.rss_bytes {
+        let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
+    }
+    // With few connections the growth is that of a server that has begun to work.
+    if let Some(growth) = server.rss_bytes_per_connection.filter(|_| load.connections >= MANY_CONNECTIONS) {
+        let _ = write!(text, " ({} B for each connection)", grouped(growth));
+    }
+    if let Some(engine) = &server.engine {
+        let _ = write!(text, ", engine {engine}");
+    }
+    text
+}
+
+/// Returns the counts of the processor, or the reason why there are none.
+fn counters(server: &Server) -> Option<Field> {
+    let (instructions, cycles) = (server.instructions_per_message, server.cycles_per_message);
+    let counted = instructions.zip(cycles).map(|(instructions, cycles)| {
+        format!("{} instructions, {} cycles per message", grouped(instructions), grouped(cycles))
+    });
+    let why = server.not_counted.as_ref();
+    let text = counted.or_else(|| why.map(|why| format!("instructions and cycles not counted: {why}")));
+    text.map(|text| line("", text))
+}
+
+fn generator(load: &Load, run: &Run) -> String {
+    let client = &run.client;
+    let busy: Vec<String> =
+        client.cpu_utilisation.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
+    let mut text =
+        format!("{:.2} us CPU per message, threads busy {}", client.cpu_ns_per_message / 1e3, busy.join(" "));
+    if let Some(sent) = client.sent_per_enter {
+        let _ = write!(text, ", {sent:.1} sent per enter");
+    }
+    if load.rate_per_s.is_some() {
+        let _ = write!(text, ", waits by {}", if client.wait == "spin" { "spinning" } else { "sleeping" });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Format;
+    use crate::result::example;
+
+    #[test]
+    fn the_figures_fit_80_columns_and_sentences_are_whole() {
+        let mut document = example::document();
+        document.runs.truncate(1);
+        let load = &mut document.scenarios[0].parameters;
+        (load.connections, load.rate_per_s) = (1_000_000, Some(1e6));
+        let run = &mut document.runs[0];
+        run.rate_per_s = 12_345_678.0;
+        let sentence = "The generator was the limit. ".repeat(5);
+        run.invalid_reasons = vec![sentence.trim_end().to_owned()];
+        let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
+        assert!(text.contains(sentence.trim_end()), "{text}");
+        let mut figures = text.lines().filter(|line| !line.contains("INVALID"));
+        assert!(figures.all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("\n             mean 150 us"), "{text}");
+    }
+
+    #[test]
+    fn goals_are_shown_with_the_run() {
+        let mut document = example::document();
+        document.verdict = Some(serde_json::json!({
+            "met": false,
+            "thresholds": [{ "threshold": "p99<1ms", "value": 2e6, "met": false, "text": "p99<1ms: it is 2 ms" }],
+            "find_rate": { "rate_per_s": 5000.0, "conclusion": "p99 grows", "trials": [] },
+        }));
+        let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
+        assert!(
+            text.contains("  threshold  MISSED: p99<1ms: it is 2 ms\n  found      5,000 msg/s; p99 grows"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_what_happened_is_listed() {
+        assert_eq!(errors(Errors::default()), "none");
+        assert_eq!(
+            errors(Errors { closed: 2, timeout: 1, ..Errors::default() }),
+            "2 closed by the server, 1 timed out"
+        );
+        assert!(integrity(Integrity::default()).contains("every one checked"));
+        assert_eq!(integrity(Integrity { lost: 1500, ..Integrity::default() }), "1,500 lost");
+        let with_connection = Integrity { lost: 3, lost_with_connection: 3, ..Integrity::default() };
+        assert_eq!(integrity(with_connection), "3 lost with their connections");
+    }
+
+    #[test]
+    fn sums_of_messages_show_every_term_that_is_not_zero() {
+        let right = Messages { planned: 1200, sent: 1200, echoed: 1200, ..Messages::default() };
+        assert_eq!(outcomes(right), "1,200 sent = 1,200 echoed");
+        let broken =
+            Messages { planned: 9, not_sent: 2, sent: 7, echoed: 4, wrong: 1, lost: 1, outstanding: 1 };
+        assert_eq!(
+            outcomes(broken),
+            "9 planned = 7 sent + 2 not sent; sent = 4 echoed + 1 wrong + 1 lost + 1 outstanding"
+        );
+    }
+
+    #[test]
+    fn percentiles_that_the_sample_does_not_carry_are_not_shown() {
+        let few = Latency { count: 300, p50: Some(5_000), max: 9_000, mean: 5_500.0, ..Latency::default() };
+        assert_eq!(latency(&few, &[]), "p50 5.0 us  max 9.0 us  mean 5.5 us");
+        let censored = Some(Censored { count: 3, exact_up_to: 80.0 });
+        assert_eq!(marked(&few, &[], censored), "p50 5.0 us  max >=9.0 us  mean >=5.5 us");
+        assert_eq!(latency(&Latency::default(), &[]), "no samples");
+    }
+
+    #[test]
+    fn chosen_percentiles_are_shown_or_named_as_missing() {
+        let mut histogram = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 1_000_000, 3).expect("bounds");
+        (1..=1000).for_each(|ns| histogram.record(ns).expect("in range"));
+        let shown = latency(&Latency::of(&histogram), &[25.0, 87.5, 99.9]);
+        assert!(
+            shown.starts_with("p25 250 ns  p87.5 875 ns  p99.9 (too few samples)  max 1.0 us"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! The arms of an interleaved session: each one's figures, and their ratios to the first one's, round by round.
+
+use super::notes::notes;
+use super::promises::promises;
+use crate::compare::rounds::{ratio, runs_of};
+use crate::compare::sides::default_thresholds;
+use crate::compare::sides::is_sound;
+use crate::compare::statistics::Estimate;
+use crate::compare::{Comparison, Metric, Verdict};
+use crate::report::format::{self, count, grouped, latency, optional, us};
+use crate::report::{Blocks, Table};
+use crate::result::{Arm, Document, Run, Scenario, Summary};
+
+/// Returns every scenario's arms below each other, and which promises are kept where the session has those arms.
+pub(super) fn side_by_side(document: &Document) -> Blocks {
+    let Some(first) = first(document) else { return Blocks::default() };
+    let mut header = header(&["scenario", "arm"], first);
+    header.push("\nverdict".to_owned());
+    let mut table = Table::new(header, 2, [4, 7, 9, 6, 3]);
+    let against_first = |arm: &Arm| {
+        let names = [first.to_owned(), arm.name.clone()];
+        Comparison::of_two(document, names, &Metric::ALL, &default_thresholds)
+    };
+    let comparisons: Vec<Comparison> = document.arms.iter().map(against_first).collect();
+    for scenario in &document.scenarios {
+        let mut shown = scenario.name.as_str();
+        for (arm, comparison) in document.arms.iter().zip(&comparisons) {
+            let Some(figures) = figures(document, scenario, [&arm.name, first], is_sound) else { continue };
+            let mut row = vec![std::mem::take(&mut shown).to_owned(), arm.name.clone()];
+            row.extend(figures);
+            row.push(if arm.name == first { String::new() } else { verdict(comparison, scenario) });
+            table.add_row(row);
+        }
+    }
+    Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
+}
+
+/// Returns the verdict over the judged metrics of a scenario.
+fn verdict(comparison: &Comparison, scenario: &Scenario) -> String {
+    let judgements = comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
+    let overall = Verdict::overall(judgements.filter_map(|one| one.verdict));
+    overall.map_or("-", Verdict::name).to_owned()
+}
+
+/// Returns what the others are set against: the first server that took part.
+pub(super) fn first(document: &Document) -> Option<&str> {
+    document.arms.iter().find(|arm| arm.left_out.is_none()).map(|arm| arm.name.as_str())
+}
+
+/// Returns the header of a table of arms: names, then the columns of [`figures`].
+pub(super) fn header(names: &[&str], first: &str) -> Vec<String> {
+    let figures =
+        ["\nmsg/s", "server\nus/msg", "enters\n/msg", "p50\nus", "p99\nus", "p99.9\nus"].map(str::to_owned);
+    let over_first = ["server CPU", "p50"].map(|what| format!("{what}\n/ {first}'s (95 %)"));
+    let names = names.iter().map(|name| format!("\n{name}"));
+    names.chain(figures).chain(over_first).chain(["valid\nrounds".to_owned()]).collect()
+}
+
+/// Returns the figures of an arm, and their ratios to the first one's; `None` where it has no run. Runs of which only the
+/// cost `counts` show that cost, and a bound of the rate.
+pub(super) fn figures(
+    document: &Document,
+    scenario: &Scenario,
+    [arm, first]: [&str; 2],
+    counts: fn(&Run) -> bool,
+) -> Option<Vec<String>> {
+    let runs = runs_of(document, &scenario.name, arm);
+    let costed: Vec<&Run> = runs.iter().copied().filter(|run| counts(run)).collect();
+    let summary = Summary::of(scenario, if costed.is_empty() { &runs } else { &costed })?;
+    let sound = runs.iter().filter(|run| is_sound(run)).count();
+    let (bound, validity) = match (sound, costed.is_empty()) {
+        (0, true) => ("", "INVALID".to_owned()),
+        (0, false) => (">", "limited".to_owned()),
+        _ => ("", format!("{sound} of {}", runs.len())),
+    };
+    let relative = |metric, counts| relative(document, scenario, metric, [arm, first], counts, format::ratio);
+    Some(vec![
+        format!("{bound}{}", grouped(summary.rate_per_s)),
+        optional(summary.server_cpu_ns.map(us), 2),
+        optional(summary.enters_per_message, 3),
+        latency(summary.p50),
+        latency(summary.p99),
+        latency(summary.p99_9),
+        relative(Metric::ServerCpu, counts),
+        relative(Metric::P50, is_sound),
+        validity,
+    ])
+}
+
+/// Returns the ratio of an arm to the first one, over the rounds in which both runs count.
+pub(super) fn relative(
+    document: &Document,
+    scenario: &Scenario,
+    metric: Metric,
+    [arm, first]: [&str; 2],
+    counts: fn(&Run) -> bool,
+    shown: fn(Estimate) -> String,
+) -> String {
+    let itself = || runs_of(document, &scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
+    let other = || ratio(document, scenario, metric, [arm, first], counts).map(shown);
+    if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
+}
+
+/// What the figures are.
+fn legend(document: &Document) -> Vec<String> {
+    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let mut legend = vec![format!(
+        "{}. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
+         taken\nwithin each round, and their interval holds the true one with 95 %.",
+        count(rounds.into(), "round")
+    )];
+    legend.push(
+        "The verdict is that of `duel`: all judged metrics of the scenario, against the first arm."
+            .to_owned(),
+    );
+    legend.extend((rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()));
+    legend
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::example::rounds;
+    use crate::report::Format;
+
+    fn text(document: &Document, width: usize) -> String {
+        side_by_side(document).render(Format::Terminal { width })
+    }
+
+    #[test]
+    fn an_arm_without_a_valid_run_says_so() {
+        let mut document = rounds(1.25, 10);
+        for run in &mut document.runs {
+            run.valid = false;
+            run.invalid_reasons = vec!["The generator was the limit.".to_owned()];
+        }
+        let text = text(&document, 120);
+        assert!(text.lines().any(|line| line.contains(" slow ") && line.contains("INVALID")), "{text}");
+        let note = "INVALID echo quick, echo slow: The generator was the limit. (and 19 like it)";
+        assert_eq!(text.matches(note).count(), 1, "{text}");
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_arm_and_fits_the_width() {
+        let mut document = rounds(1.25, 10);
+        document.arms[1].name = "tokio-uring-16ch".to_owned();
+        document.scenarios[0].name = "tcp-pipeline".to_owned();
+        for run in &mut document.runs {
+            run.scenario = "tcp-pipeline".to_owned();
+            run.rate_per_s = 12_345_678.0;
+            if run.arm == "slow" {
+                run.arm = "tokio-uring-16ch".to_owned();
+            }
+        }
+        let text = super::tests::text(&document, 120);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[2].starts_with("tcp-pipeline  quick ")
+                && lines[3].starts_with("              tokio-uring-16ch")
+        );
+        assert!(lines[..4].iter().all(|line| line.len() <= 120), "{text}");
+        assert!(text.contains("10 rounds"), "{text}");
+        let text = super::tests::text(&document, 80);
+        let (table, _) = text.split_once("10 rounds").expect("remarks");
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert!(table.contains("/ quick's (95 %)") && table.contains("not shown in 80 columns"), "{table}");
+    }
+
+    #[test]
+    fn a_session_ended_early_says_so() {
+        let mut document = rounds(1.25, 2);
+        document.session.interrupted = true;
+        let text = super::tests::text(&document, 120);
+        assert!(text.contains("INTERRUPTED") && text.contains("Six rounds"), "{text}");
+    }
+}
