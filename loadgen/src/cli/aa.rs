@@ -69,7 +69,8 @@ impl AaArguments {
         let few = (fewest < MIN_RECORDED).then(|| {
             format!("only {}: noise needs at least {MIN_RECORDED}", count(fewest as u64, "valid pair"))
         });
-        let text = shown(&document, None).notes(few.into_iter().collect()).render(self.session.format());
+        let text =
+            shown(&document, None).notes(few.into_iter().collect()).render(self.session.format.format());
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         keep(&document, self.session.results(), output.as_mut(), &text, to_error)?;
         no_fault(session.fault)?;

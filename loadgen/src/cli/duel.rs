@@ -224,7 +224,7 @@ impl DuelArguments {
         };
         let cut = document.session.interrupted.then(|| "INTERRUPTED: the verdict so far".to_owned());
         let blocks = Blocks::default().notes(cut.into_iter().collect()).then(comparison(&compared));
-        let text = blocks.notes(vec![noise]).notes(notes(&document)).render(self.session.format());
+        let text = blocks.notes(vec![noise]).notes(notes(&document)).render(self.session.format.format());
         (document, compared, text)
     }
 

@@ -15,7 +15,6 @@ use crate::duel::{self, DuelError, Fixed, Options, Side, about};
 use crate::experiment::Session;
 use crate::host::machine::Machine;
 use crate::load::Transport;
-use crate::report::Format;
 use crate::report::format::count;
 use crate::result::{SessionKind, Store};
 use crate::run::{Plan, execute};
@@ -69,7 +68,7 @@ pub(super) struct PairsArguments {
     dry_run: bool,
 
     #[command(flatten)]
-    format: FormatArguments,
+    pub(super) format: FormatArguments,
 }
 
 impl PairsArguments {
@@ -153,10 +152,6 @@ impl PairsArguments {
         let default = Path::new(RESULTS);
         let folder = self.results.as_deref().or_else(|| default.is_dir().then_some(default));
         folder.filter(|_| !self.no_store)
-    }
-
-    pub(super) fn format(&self) -> Format {
-        self.format.format()
     }
 
     pub(super) fn output(&self) -> Result<Option<Output>, Failure> {
