@@ -8,7 +8,7 @@ use super::Failure;
 use super::output::FormatArguments;
 use crate::conformance::{CaseResult, Servers, Verdict, run};
 use crate::load::value::time;
-use crate::report::text::conformance::cases;
+use crate::report::text::findings::cases;
 use crate::target::url::Url;
 
 const EXAMPLES: &str = "\

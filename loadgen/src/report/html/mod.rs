@@ -7,7 +7,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::format::{count, figure, tone};
 use super::text::comparison::{headline, remarks, table};
-use super::text::{notes, sessions};
+use super::text::notes;
+use super::text::sessions::{fields, leading, load, server};
 use super::{Block, Blocks, Table};
 use crate::compare::{Comparison, Judgement, Verdict};
 use crate::load::Load;
@@ -122,13 +123,20 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
                     (verdict(&title, comparison, sessions, &sides))
                     @if let Some(comparison) = comparison { (judgements(comparison)) }
                     @for caution in cautions { p.note { (caution) } }
-                    @for stored in sessions { (figures(stored, sessions.len() > 1, comparison.is_some())) }
+                    @for stored in sessions {
+                        @if comparison.is_some() {
+                            (blocks(&Blocks::default().notes(notes(&stored.document))))
+                        } @else {
+                            @if sessions.len() > 1 { h2 { (file_of(stored)) } }
+                            (blocks(&leading(&stored.document)))
+                        }
+                    }
                     h2 { "Charts" }
                     @for (name, load, charts) in &drawn { (scenario(name, load, charts)) }
                     h2 { "Sessions, and how to repeat them" }
                     @for stored in sessions {
                         h3 { (file_of(stored)) }
-                        (blocks(&Blocks::default().fields(sessions::fields(&stored.document))))
+                        (blocks(&Blocks::default().fields(self::fields(&stored.document))))
                     }
                 }
             }
@@ -158,7 +166,7 @@ fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], si
                 div.side {
                     span.key style={ "background: var(--s" (index % svg::SIDES) ")" } {}
                     b { (side.name) }
-                    @if has_commands { " " code { (sessions::server(side.subject)) } br; }
+                    @if has_commands { " " code { (server(side.subject)) } br; }
                     @if sessions.len() > 1 { (origin(side.session)) }
                 }
             }
@@ -187,24 +195,12 @@ fn judgements(comparison: &Comparison) -> Markup {
     }
 }
 
-/// What the command of a session shows. Where the page has a comparison its notes are enough.
-fn figures(stored: &Stored, is_one_of_many: bool, has_comparison: bool) -> Markup {
-    let shown = match has_comparison {
-        true => Blocks::default().notes(notes(&stored.document)),
-        false => sessions::leading(&stored.document),
-    };
-    html! {
-        @if is_one_of_many && !has_comparison { h2 { (file_of(stored)) } }
-        (blocks(&shown))
-    }
-}
-
 /// The charts of a scenario; those that say little are folded away.
 fn scenario(name: &str, load: &Load, charts: &[Named]) -> Markup {
     let (open, folded): (Vec<&Named>, Vec<&Named>) = charts.iter().partition(|named| named.leads);
     let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
     let measured = load.measure.as_secs_f64();
-    let about = html! { b { (name) } ": " (sessions::load(load)) "; " (measured) " s measured" };
+    let about = html! { b { (name) } ": " (self::load(load)) "; " (measured) " s measured" };
     html! {
         @if !open.is_empty() { p { (about) } (drawn(&open)) }
         @if !folded.is_empty() {

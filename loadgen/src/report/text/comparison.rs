@@ -198,5 +198,7 @@ mod tests {
             120,
         );
         assert!(text.starts_with("ADVISORY: ") && text.contains("not interleaved"), "{text}");
+        assert!(text.contains("estimated") && text.contains("over all runs of both"), "{text}");
+        assert!(of(10, 1.06).contains(" paired ") && of(10, 1.06).contains("estimated over pairs"));
     }
 }

@@ -1,11 +1,13 @@
-//! What `doctor` found.
+//! What `doctor` and the conformance battery found.
 
 use std::fmt::Write as _;
 
+use crate::conformance::{CaseResult, summary as verdicts};
 use crate::doctor::{Finding, Severity};
 use crate::report::format::count;
 use crate::report::terminal::wrapped;
 use crate::report::{Blocks, Format, Table};
+use crate::target::url::Url;
 
 /// Columns before what was seen.
 const INDENT: usize = 22;
@@ -28,6 +30,18 @@ pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> Str
             Blocks::default().table(table).legend(vec![summary(findings)]).render(format)
         }
     }
+}
+
+/// Returns the cases of the conformance battery, of which only those that `is_shown`, and the counts of all verdicts.
+pub(crate) fn cases(url: &Url, results: &[CaseResult], is_shown: impl Fn(&CaseResult) -> bool) -> Blocks {
+    let header = ["id", "verdict", "seen", "expected", "sent", "section"];
+    let mut table = Table::new(header, header.len(), [5, 4, 3]);
+    for result in results.iter().filter(|result| is_shown(result)) {
+        let CaseResult { id, sent, expected, seen, verdict, section } = result;
+        let cells = [id.as_str(), verdict.name(), seen, expected, sent, section];
+        table.add_row(cells.map(str::to_owned));
+    }
+    Blocks::default().table(table).legend(vec![format!("{url}: {}", verdicts(results))])
 }
 
 /// A remedy is not wrapped: it is a command to copy.

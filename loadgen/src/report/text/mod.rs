@@ -2,11 +2,9 @@
 
 mod change;
 pub(crate) mod comparison;
-pub(crate) mod conformance;
 pub(crate) mod findings;
 pub(crate) mod history;
 pub(crate) mod list;
-mod noise;
 pub(crate) mod notes;
 mod peers;
 mod promises;
@@ -18,7 +16,6 @@ mod side_by_side;
 mod summary;
 
 pub(crate) use change::since;
-pub(crate) use noise::noise;
 pub(crate) use notes::notes;
 pub(crate) use peers::over_all;
 pub(crate) use promises::promises;

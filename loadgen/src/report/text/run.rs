@@ -9,10 +9,9 @@ use crate::goal::GoalReport;
 use crate::load::Load;
 use crate::report::format::{count, grouped, span};
 use crate::report::{Blocks, Field};
-use crate::result::Document;
 use crate::result::{
-    Censored, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario, Server,
-    percentile,
+    Censored, Document, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario,
+    Server, percentile,
 };
 
 /// Fewest connections with which the growth of the server's memory is theirs.
@@ -157,26 +156,17 @@ fn marked(latency: &Latency, percentiles: &[f64], censored: Option<Censored>) ->
     let mark = |q: f64| if censored.is_some_and(|censored| censored.bounds(q)) { ">=" } else { "" };
     let all = mark(1.0);
     let (max, mean) = (span(latency.max), span(latency.mean as u64));
-    let shown = if percentiles.is_empty() { usual(latency) } else { wanted(latency, percentiles) };
-    let each = shown.into_iter().map(|(percent, value)| match value {
+    let Latency { p50, p90, p99, p99_9, p99_99, .. } = *latency;
+    let usual = [(50.0, p50), (90.0, p90), (99.0, p99), (99.9, p99_9), (99.99, p99_99)];
+    let histogram = latency.histogram().ok().flatten();
+    let value = |percent: f64| percentile(histogram.as_ref()?, percent / 100.0);
+    let wanted = percentiles.iter().map(|&percent| (percent, value(percent)));
+    let usual = usual.into_iter().filter(|(_, value)| percentiles.is_empty() && value.is_some());
+    let each = wanted.chain(usual).map(|(percent, value)| match value {
         Some(ns) => format!("p{percent} {}{}  ", mark(percent / 100.0), span(ns)),
         None => format!("p{percent} (too few samples)  "),
     });
     each.collect::<String>() + &format!("max {all}{max}  mean {all}{mean}")
-}
-
-/// The percentiles that were asked for.
-fn wanted(latency: &Latency, percentiles: &[f64]) -> Vec<(f64, Option<u64>)> {
-    let histogram = latency.histogram().ok().flatten();
-    let value = |percent: f64| percentile(histogram.as_ref()?, percent / 100.0);
-    percentiles.iter().map(|&percent| (percent, value(percent))).collect()
-}
-
-/// The usual percentiles that the sample carries.
-fn usual(latency: &Latency) -> Vec<(f64, Option<u64>)> {
-    let Latency { p50, p90, p99, p99_9, p99_99, .. } = *latency;
-    let all = [(50.0, p50), (90.0, p90), (99.0, p99), (99.9, p99_9), (99.99, p99_99)];
-    all.into_iter().filter(|(_, value)| value.is_some()).collect()
 }
 
 /// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.

@@ -1,11 +1,12 @@
 //! A session as the command that made it shows it, and what is known of it beside its figures.
 
 use super::notes::notes;
-use super::{comparison, noise, peers, run, side_by_side, summary};
+use super::{comparison, peers, run, side_by_side, summary};
 use crate::compare::Comparison;
+use crate::compare::noise::Noise;
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
-use crate::report::format::{commit, count, grouped};
+use crate::report::format::{commit, count, grouped, share};
 use crate::report::{Blocks, Field, Table};
 use crate::result::{Document, SessionKind, Show, Stored};
 use crate::target::subject::Subject;
@@ -116,6 +117,30 @@ pub(crate) fn load(load: &Load) -> String {
     let tls = if load.transport == Transport::Wss { " over TLS" } else { "" };
     let connections = count(load.connections.into(), "connection");
     format!("{connections}{tls}{rate}, {size} of {kind}{idle}")
+}
+
+/// The noise of a machine, as `aa` recorded it.
+fn noise(document: &Document) -> Blocks {
+    let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
+    let noises: Vec<Noise> =
+        stored.and_then(|noise| serde_json::from_value(noise.clone()).ok()).unwrap_or_default();
+    let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
+    let mut table = Table::new(header, 2, [2]);
+    for noise in &noises {
+        let default = noise.metric.default_threshold();
+        let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
+        table.add_row([
+            noise.scenario.clone(),
+            noise.metric.name().to_owned(),
+            noise.recorded.to_string(),
+            share(noise.p95, 1),
+            share(default.max(2.0 * noise.p95), 1) + from,
+        ]);
+    }
+    let pairs = noises.first().map_or(0, |noise| noise.pairs);
+    Blocks::default().table(table).legend(vec![format!(
+        "noise: in 95 of 100 duels of {pairs} pairs between identical servers the estimate stays within it"
+    )])
 }
 
 /// What `count` counted.
