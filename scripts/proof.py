@@ -272,7 +272,7 @@ def shares(duels, folder):
     for share, runs in seen.items():
         valid = [run for run in runs if run['valid']]
         asked = (('corrected', 'p50'), ('corrected', 'p99'), ('lag', 'p99'))
-        (p50, s50), (p99, s99), (lag, _) = [spread([run['latency_ns'][of][which] for run in valid]) for of, which in asked]
+        (p50, s50), (p99, s99), (lag, _) = [spread([run['latency_ns'][of].get(which) for run in valid]) for of, which in asked]
         print(f'{share:5.2f} {capacity * share:11.0f} {len(valid):4} of {len(runs)} {p50:9.1f} {s50:5.1f} % {p99:10.1f} {s99:5.1f} % {lag:11.1f}')
     return 0
 

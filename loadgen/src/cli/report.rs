@@ -107,7 +107,7 @@ fn load(plan: &Plan) -> String {
 fn rate(plan: &Plan, run: &Run) -> String {
     let planned = match plan.load.rate_per_s {
         None => String::new(),
-        Some(_) => format!(" of {} planned", grouped(run.offered as f64)),
+        Some(_) => format!(" of {} planned", grouped(run.offered() as f64)),
     };
     format!(
         "{} msg/s, {:.1} MB/s each way ({} received{planned})",
@@ -119,7 +119,8 @@ fn rate(plan: &Plan, run: &Run) -> String {
 
 /// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
 fn parts(run: &Run, percentiles: &[f64]) -> Vec<String> {
-    let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
+    let Latencies { corrected, lag, .. } = &run.latency_ns;
+    let uncorrected = run.latency_ns.uncorrected();
     let part = |name, part| line(name, &latency(part, percentiles));
     let mut lines = vec![part("  server", uncorrected), part("  lag", lag)];
     if differ(corrected, uncorrected) {

@@ -6,7 +6,6 @@
 mod conclusion;
 #[cfg(test)]
 pub(crate) mod example;
-mod metric;
 pub mod noise;
 pub mod proof;
 pub mod sessions;
@@ -15,8 +14,9 @@ pub mod statistics;
 pub mod table;
 mod verdict;
 
+pub use crate::result::Metric;
+use crate::result::metric;
 pub use conclusion::Conclusion;
-pub use metric::Metric;
 pub use sides::Comparison;
 pub use verdict::{
     Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,

@@ -131,7 +131,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         invalid_kinds: Vec::new(),
         notes: Vec::new(),
         interrupted: false,
-        offered: received,
+        offered: None,
         sent: received,
         received,
         messages: Some(Messages {
@@ -146,7 +146,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         integrity: Integrity::default(),
         latency_ns: Latencies {
             corrected: Latency::of(&histogram),
-            uncorrected: Latency::figures(&histogram),
+            uncorrected: None,
             lag: Latency::default(),
             tcp_connect: None,
             tls_handshake: None,
@@ -226,10 +226,6 @@ pub(crate) fn long_run() -> Run {
         p99: Some(10_000_000),
         max: Some(19_999_999),
     });
-    let latency_ns = Latencies {
-        corrected: Latency::of(&histogram),
-        uncorrected: Latency::figures(&histogram),
-        ..run("echo", 200_000).latency_ns
-    };
+    let latency_ns = Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
 }

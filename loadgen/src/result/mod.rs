@@ -7,12 +7,15 @@
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
 mod change;
+mod compact;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
 mod invalid;
 mod latency;
+pub(crate) mod metric;
 mod migrate;
+mod rounded;
 #[cfg(test)]
 mod schema_tests;
 mod selection;
@@ -32,6 +35,7 @@ pub use document::{
 };
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
+pub use metric::Metric;
 pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;

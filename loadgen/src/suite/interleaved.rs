@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
                     let made = repeats.make(cell, round, progress, notes);
                     let is_hopeless = cell.is_hopeless();
                     let mut interrupted = made.is_interrupted;
-                    if let Some(run) = made.run.map(compact) {
+                    if let Some(run) = made.run.map(|run| run.compact(&cell.plan.load)) {
                         notes(&line(self.options.rounds, &run));
                         interrupted |= run.interrupted;
                         self.runs.push(run);
@@ -309,21 +309,6 @@ impl<'a> Session<'a> {
 
 fn name(plan: &Plan) -> String {
     format!("{}, arm {}, round {}", plan.scenario, plan.arm, plan.pair + 1)
-}
-
-/// Hundreds of runs in one file: histograms at two digits, of connecting the figures alone, and no seconds, of which there are
-/// hardly any.
-fn compact(mut run: Run) -> Run {
-    let latencies = &mut run.latency_ns;
-    latencies.connect.hdr = None;
-    (latencies.tcp_connect, latencies.handshake) = (None, None);
-    for latency in [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag] {
-        if let Ok(coarse) = latency.coarsened() {
-            *latency = coarse;
-        }
-    }
-    run.series.clear();
-    run
 }
 
 fn line(rounds: u32, run: &Run) -> String {
