@@ -62,7 +62,7 @@ impl AaArguments {
         let mut terminal = Terminal::new(catch_signals()?, self.session.quiet);
         let session = self.session.make(&options(engine)?, machine, &mut terminal)?;
         let mut document = session.document;
-        document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
+        document.verdict = Some(Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).into());
         let mut lines = vec![String::new(), show::noise_table(&document, terminal::width())];
         lines.extend(run_notes(&document));
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();

@@ -211,7 +211,7 @@ impl DuelArguments {
         });
         let mut conclusion = Conclusion::of(&comparison);
         conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
-        document.verdict = conclusion.to_json();
+        document.verdict = Some(conclusion.into());
         let mut lines = vec![String::new(), table::text(&comparison, terminal::width())];
         if document.session.interrupted {
             lines[0] = "INTERRUPTED: the verdict so far".to_owned();

@@ -8,14 +8,14 @@ use hdrhistogram::Histogram;
 
 use crate::goal::search;
 use crate::host::machine::Machine;
-use crate::result::{Document, InvalidKind, Run, Scenario, Session, SessionKind, Start};
+use crate::result::{Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, Start};
 use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::target::spawn::{Spawn, SpawnError};
 use crate::target::subject::Subject;
 use crate::target::url::Url;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
-use super::goal::{self, GoalArguments, GoalReport};
+use super::goal::{self, GoalArguments};
 use super::output::{Files, OutputArguments};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
@@ -183,7 +183,7 @@ impl RunArguments {
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
-        let goals = (!self.goals.is_empty()).then_some(GoalReport { met, thresholds, find_rate: None });
+        let goals = (!self.goals.is_empty()).then_some(Goals { met, thresholds, find_rate: None });
         Ok(Made { runs: vec![(plan.clone(), run)], seconds, error, goals })
     }
 
@@ -224,7 +224,7 @@ impl RunArguments {
             runs,
             seconds,
             error,
-            goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }),
+            goals: Some(Goals { met, thresholds: last, find_rate: Some(found) }),
         })
     }
 
@@ -254,7 +254,7 @@ impl RunArguments {
             subject: Subject { engine, ..Subject::of_command(&words) },
             scenarios: made.scenarios(),
             runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
-            verdict: made.goals.as_ref().and_then(|goals| serde_json::to_value(goals).ok()),
+            verdict: made.goals.clone().map(Into::into),
             ..Document::new(session, engine_of_generator, Machine::here())
         }
     }
@@ -272,7 +272,7 @@ struct Made {
     seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load of the last run, or the search, before its time.
     error: Option<RunError>,
-    goals: Option<GoalReport>,
+    goals: Option<Goals>,
 }
 
 impl Made {

@@ -7,11 +7,11 @@ use clap::Args;
 use super::pairs::run_notes;
 use super::selection::SelectionArguments;
 use super::{Failure, compare, print_line, print_plain, terminal};
+use crate::compare::Metric;
 use crate::compare::table::{self, percent};
-use crate::compare::{Metric, noise::Noise};
 use crate::result::table::count;
 use crate::result::text_table::{TextTable, wrapped};
-use crate::result::{Document, SessionKind, Stored};
+use crate::result::{Document, SessionKind, SessionVerdict, Stored};
 use crate::suite::{self, interleaved, peers_markdown};
 use crate::target::subject::Subject;
 
@@ -132,12 +132,10 @@ fn short(commit: Option<&str>) -> &str {
 
 /// Returns the noise that `aa` recorded.
 pub(super) fn noise_table(document: &Document, width: usize) -> String {
-    let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
-    let noises: Vec<Noise> =
-        stored.and_then(|noise| serde_json::from_value(noise.clone()).ok()).unwrap_or_default();
+    let noises = document.verdict.as_ref().map(SessionVerdict::noise).unwrap_or_default();
     let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
     let mut table = TextTable::new(header, 2, [2]);
-    for noise in &noises {
+    for noise in noises {
         let default = noise.metric.default_threshold();
         let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
         table.add_row(vec![
@@ -181,7 +179,7 @@ mod tests {
         let mut document = duel(8, 1.06);
         let given =
             |_: &crate::result::Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
-        document.verdict = Conclusion::of(&Comparison::of_arms(&document, &given)).to_json();
+        document.verdict = Some(Conclusion::of(&Comparison::of_arms(&document, &given)).into());
         let stored = Stored { path: "f.json".into(), document };
         let text = text(Path::new("/nonexistent"), &stored, 120).expect("shown");
         assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains("2.0 %"), "{text}");

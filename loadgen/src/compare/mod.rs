@@ -14,9 +14,8 @@ pub mod statistics;
 pub mod table;
 mod verdict;
 
-pub use crate::result::Metric;
 use crate::result::metric;
-pub use conclusion::Conclusion;
+pub use crate::result::{Conclusion, Metric};
 pub use sides::Comparison;
 pub use verdict::{
     Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::invalid::InvalidKind;
 use super::latency::Latency;
 use super::rounded;
 use super::utc::Utc;
-use crate::host::machine::Machine;
+use super::verdict::SessionVerdict;
+use crate::host::cost::CostSource;
+use crate::host::machine::{Machine, short_hash};
 use crate::load::{Load, Transport};
 use crate::target::subject::{self, Subject, Tool};
 
@@ -48,7 +49,7 @@ pub struct Document {
     /// Conclusion of a comparison, or the goals that a run reached and missed; `null` where there
     /// was neither.
     #[serde(default)]
-    pub verdict: Option<serde_json::Value>,
+    pub verdict: Option<SessionVerdict>,
 }
 
 impl Document {
@@ -286,13 +287,6 @@ impl Scenario {
         let canonical = serde_json::to_value(values).map(|value| value.to_string()).unwrap_or_default();
         self.hash = short_hash(canonical.as_bytes());
     }
-}
-
-/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
-#[must_use]
-pub(crate) fn short_hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One run: one set of connections against one server process.
@@ -617,32 +611,6 @@ impl Latencies {
     #[must_use]
     pub fn uncorrected(&self) -> &Latency {
         self.uncorrected.as_ref().unwrap_or(&self.corrected)
-    }
-}
-
-/// Origin of the server's CPU time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CostSource {
-    /// The server's own control group (version 2). Counts everything that ran in it, in microseconds.
-    CgroupV2,
-    /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
-    CgroupV1,
-    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were waited for, in
-    /// ticks.
-    #[default]
-    Procfs,
-}
-
-impl CostSource {
-    /// Returns the unit of the least exact count, in nanoseconds.
-    #[must_use]
-    pub const fn resolution_ns(self) -> u64 {
-        match self {
-            Self::CgroupV2 => 1_000,
-            Self::CgroupV1 => 1,
-            Self::Procfs => 10_000_000,
-        }
     }
 }
 

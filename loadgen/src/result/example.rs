@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA,
-    Scenario, Second, Server, Session, SessionKind, Setting,
+    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA, Scenario,
+    Second, Server, Session, SessionKind, Setting,
 };
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::host::cost::CostSource;
 use crate::host::machine::{Limits, Machine};
 use crate::load::{Load, Transport};
 use crate::target::subject::{Subject, Tool};

@@ -24,14 +24,15 @@ mod summary;
 pub(crate) mod table;
 pub(crate) mod text_table;
 mod utc;
+mod verdict;
 
+pub use crate::host::cost::CostSource;
 pub(crate) use change::cautions;
 pub use change::{Change, ScenarioChange, change_between};
-pub(crate) use document::short_hash;
 pub use document::{
-    Arm, Censored, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
-    Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
-    SessionKind, Setting, Standstill, Start,
+    Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors, Integrity,
+    Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
+    Setting, Standstill, Start,
 };
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
@@ -42,3 +43,8 @@ pub use summary::Summary;
 pub(crate) use summary::median;
 pub use table::{advisory, derived_lines, summary_table};
 pub use utc::Utc;
+pub(crate) use verdict::default_sides;
+pub use verdict::{
+    Conclusion, Found, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
+    ThresholdSource, Trial, TrialOutcome, Verdict,
+};
