@@ -52,7 +52,7 @@ impl ConformanceArguments {
         }
         engine::socket::raise_file_limit();
         let servers = Servers::foreign(&self.url, self.patience);
-        let results = run(&servers.map_err(|error| Failure::Usage(error.to_string()))?);
+        let results = run(&servers.map_err(Failure::usage)?);
         let table = table(&results, self.failures);
         if !table.is_empty() {
             print_line(&table.text(terminal::width()))?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -95,7 +96,7 @@ impl DoctorArguments {
         if self.json {
             let report = Report { schema: SCHEMA, spoiled, findings: &findings };
             let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
+            print_plain(&text.context("cannot write the findings as JSON")?)?;
         } else {
             print_line(&table(&findings, self.quiet, terminal::width()))?;
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::compare::noises;
@@ -56,37 +57,32 @@ impl ProofArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let sessions = self.sessions()?;
         let name = self.file.display();
-        let error = |error: &dyn std::fmt::Display| Failure::Error(format!("{name}: {error}"));
         let machine = sessions.first().map(|first| first.machine.id.clone()).unwrap_or_default();
         let thresholds = self.thresholds(sessions.first(), &machine)?;
-        let recording = Recording::of(sessions).map_err(|found| error(&found))?;
+        let recording = Recording::of(sessions).with_context(|| name.to_string())?;
         let proof = recording.prove(self.pairs as usize, self.draws as usize, &thresholds);
         if proof.any_false.blocks.of == 0 {
             let (pairs, block) = (count(proof.pairs as u64, "valid pair"), self.pairs);
-            return Err(error(&format!("{pairs} of identical servers: fewer than a block of {block}")));
+            let few = format!("{name}: {pairs} of identical servers: fewer than a block of {block}");
+            return Err(Failure::Error(few));
         }
         let mut output = self.json.as_deref().map(open_output).transpose()?;
         let to_error = output.as_ref().is_some_and(super::output::Output::is_standard);
-        print(&text(&proof, terminal::width()), to_error)
-            .map_err(|error| Failure::Error(format!("cannot print: {error}")))?;
+        print(&text(&proof, terminal::width()), to_error).context("cannot print")?;
         if let Some(output) = &mut output {
-            let failed = |error: std::io::Error| Failure::Error(format!("--json: {error}"));
-            let json = serde_json::to_string_pretty(&proof).map_err(|error| failed(error.into()))? + "\n";
-            output.write_text(json.as_bytes()).map_err(failed)?;
+            let json = serde_json::to_string_pretty(&proof).context("--json")? + "\n";
+            output.write_text(json.as_bytes()).context("--json")?;
         }
         Ok(if missed(&proof).is_empty() { 0 } else { MISSED })
     }
 
     fn sessions(&self) -> Result<Vec<Document>, Failure> {
-        let text = regular::text(&self.file)
-            .map_err(|error| Failure::Error(format!("cannot read {}: {error}", self.file.display())))?;
-        text.lines()
-            .enumerate()
-            .map(|(index, line)| {
-                parse(line, &self.file)
-                    .map_err(|error| Failure::Error(format!("line {}: {error}", index + 1)))
-            })
-            .collect()
+        let text =
+            regular::text(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
+        let lines = text.lines().enumerate();
+        let sessions = lines
+            .map(|(index, line)| Ok(parse(line, &self.file).with_context(|| format!("line {}", index + 1))?));
+        sessions.collect()
     }
 
     /// Returns the thresholds of a duel with this number of pairs. They are looked up once: the

@@ -140,7 +140,7 @@ fn counted(counted: Option<&Counted>, received: u64, server: Server) -> Server {
             cycles_per_message: Some(per_message(*cycles, received)),
             ..server
         },
-        Some(Err(why)) => Server { not_counted: Some(why.clone()), ..server },
+        Some(Err(why)) => Server { not_counted: Some(why.to_string()), ..server },
     }
 }
 
@@ -203,6 +203,7 @@ mod tests {
     use engine::{Counters, EngineKind};
 
     use super::*;
+    use crate::host::perf::CountError;
     use crate::host::procfs::{CpuSpent, Memory};
     use crate::result::{CostSource, Phases};
     use crate::target::spawn::Spawn;
@@ -282,11 +283,11 @@ mod tests {
 
     #[test]
     fn what_the_host_does_not_count_is_not_known_and_the_reason_is() {
-        let why = "this machine has no counters".to_owned();
-        let measured = Measured { counted: Some(Err(why.clone())), ..measured(Duration::from_secs(2)) };
+        let measured =
+            Measured { counted: Some(Err(CountError::NoCounters)), ..measured(Duration::from_secs(2)) };
         let server = run(&measured).server.expect("known");
         assert_eq!((server.instructions_per_message, server.cycles_per_message), (None, None));
-        assert_eq!(server.not_counted, Some(why));
+        assert_eq!(server.not_counted, Some(CountError::NoCounters.to_string()));
     }
 
     #[test]
