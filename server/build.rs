@@ -7,8 +7,9 @@ use std::process::Command;
 /// Sources of a program of this workspace, seen from its crate: a change makes the build dirty.
 /// Other files, such as documents and the index of git, change no program, so that they start no
 /// build either.
-const SOURCES: [&str; 9] = [
-    "build.rs",
+const SOURCES: [&str; 10] = [
+    "../server/build.rs",
+    "../server/src/version.rs",
     "Cargo.toml",
     "src",
     "../engine/Cargo.toml",

@@ -1,5 +1,9 @@
 //! The echoing client against a server of this test, which sees every byte it sends.
 
+#[path = "../../protocol/tests/websocket/frames.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
+mod frames;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -10,7 +14,9 @@ use std::time::Duration;
 use engine::EngineKind;
 use loadgen::echo::{EchoError, Ending, Plan, Visit, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
-use protocol::{Header, Opcode, ProtocolError, encode_close, encode_control, mask};
+use protocol::{Header, Opcode, ProtocolError, mask};
+
+use frames::{CLOSE, CONTINUATION, PING, PONG, TEXT, plain, server_close, server_frame};
 
 /// Far beyond what anything here needs.
 const BOUND: Duration = Duration::from_secs(60);
@@ -117,31 +123,11 @@ impl Peer {
 
     /// Closes the WebSocket as a server does: Close, the same back, TCP.
     fn close(mut self, code: u16, reason: &str) {
-        self.send(&close(code, reason));
+        self.send(&server_close(code, reason));
         let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
         self.assert_next(Opcode::Close, &payload, "the same Close");
         self.assert_silent();
     }
-}
-
-/// An unmasked frame.
-fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let header = Header { fin, rsv: 0, opcode, mask: None, payload_len: payload.len() as u64 };
-    let mut bytes = [0; Header::MAX_LEN];
-    let len = header.encode(&mut bytes);
-    [&bytes[..len], payload].concat()
-}
-
-fn close(code: u16, reason: &str) -> Vec<u8> {
-    let mut bytes = [0; protocol::frame::MAX_CONTROL_LEN];
-    let len = encode_close(Some(code), reason, None, &mut bytes);
-    bytes[..len].to_vec()
-}
-
-fn ping(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = [0; protocol::frame::MAX_CONTROL_LEN];
-    let len = encode_control(Opcode::Ping, payload, None, &mut bytes);
-    bytes[..len].to_vec()
 }
 
 /// A server that plays `script`; its port, and its end.
@@ -193,7 +179,7 @@ fn messages_of_every_length_come_back_as_one_frame_of_their_kind() {
                 (Opcode::Binary, vec![0xa5; len]),
                 (Opcode::Text, text[..text.floor_char_boundary(len)].into()),
             ] {
-                peer.send(&frame(true, opcode, &payload));
+                peer.send(&server_frame(opcode as u8, &payload));
                 peer.assert_next(opcode, &payload, "the same message");
             }
         }
@@ -207,7 +193,7 @@ fn messages_of_every_length_come_back_as_one_frame_of_their_kind() {
 #[test]
 fn frames_in_the_segment_of_the_response_are_echoed() {
     for visit in every_engine(|listener| {
-        let mut peer = Peer::accept(listener, &frame(true, Opcode::Text, b"early"));
+        let mut peer = Peer::accept(listener, &server_frame(TEXT, b"early"));
         peer.assert_next(Opcode::Text, b"early", "the first message");
         peer.close(3000, "");
     }) {
@@ -222,7 +208,7 @@ fn skips_interim_responses() {
         let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
         peer.send(interim.as_bytes());
         peer.send(answer.as_bytes());
-        peer.send(&frame(true, Opcode::Text, b"hello"));
+        peer.send(&server_frame(TEXT, b"hello"));
         peer.assert_next(Opcode::Text, b"hello", "the first message");
         peer.close(1000, "");
     }) {
@@ -235,10 +221,10 @@ fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
     every_engine(|listener| {
         // A character is split between the fragments, and every byte comes alone.
         let fragments = [
-            frame(false, Opcode::Text, "a€".as_bytes().split_at(2).0),
-            ping(b"here?"),
-            frame(false, Opcode::Continuation, b""),
-            frame(true, Opcode::Continuation, "a€".as_bytes().split_at(2).1),
+            plain(TEXT, "a€".as_bytes().split_at(2).0),
+            server_frame(PING, b"here?"),
+            plain(CONTINUATION, b""),
+            server_frame(CONTINUATION, "a€".as_bytes().split_at(2).1),
         ];
         let mut peer = Peer::accept(listener, &[]);
         peer.stream.set_nodelay(true).expect("a socket");
@@ -247,7 +233,7 @@ fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
         }
         peer.assert_next(Opcode::Pong, b"here?", "the pong first");
         peer.assert_next(Opcode::Text, "a€".as_bytes(), "then the message");
-        peer.send(&frame(true, Opcode::Pong, b"unsolicited"));
+        peer.send(&server_frame(PONG, b"unsolicited"));
         peer.close(1001, "");
     });
 }
@@ -256,7 +242,7 @@ fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
 fn an_empty_close_is_answered_by_an_empty_one_and_nothing_after_it_is_read() {
     for visit in every_engine(|listener| {
         let late =
-            [frame(true, Opcode::Close, b""), frame(true, Opcode::Text, b"late"), ping(b"late")].concat();
+            [server_frame(CLOSE, b""), server_frame(TEXT, b"late"), server_frame(PING, b"late")].concat();
         let mut peer = Peer::accept(listener, &late);
         peer.assert_next(Opcode::Close, b"", "an empty Close");
         peer.assert_silent();
@@ -293,12 +279,11 @@ fn a_broken_rule_gets_its_close_code_at_once_after_the_echoes_of_what_came_befor
     for (bytes, error, code) in faults() {
         let what = error.to_string();
         for visit in every_engine(move |listener| {
-            let mut peer =
-                Peer::accept(listener, &[&frame(true, Opcode::Text, b"fine")[..], &bytes].concat());
+            let mut peer = Peer::accept(listener, &[&server_frame(TEXT, b"fine")[..], &bytes].concat());
             peer.assert_next(Opcode::Text, b"fine", &what);
             peer.assert_fails_with(code, &what);
             // Whatever follows is no longer read, and the server may close first.
-            peer.send(&ping(b"late"));
+            peer.send(&server_frame(PING, b"late"));
             peer.assert_silent();
         }) {
             assert_eq!((visit.messages, visit.ending), (1, Ending::Failed(error)));
@@ -310,7 +295,7 @@ fn a_broken_rule_gets_its_close_code_at_once_after_the_echoes_of_what_came_befor
 fn a_server_that_does_not_close_tcp_is_left_after_a_while() {
     for engine in engines() {
         let (port, server) = server(|listener| {
-            let mut peer = Peer::accept(&listener, &close(1000, ""));
+            let mut peer = Peer::accept(&listener, &server_close(1000, ""));
             peer.assert_next(Opcode::Close, &1000_u16.to_be_bytes(), "the same Close");
             // The end of the bytes, by whatever way.
             let _ = peer.stream.read_to_end(&mut Vec::new());
@@ -401,7 +386,7 @@ fn program(arguments: &[&str]) -> Output {
 #[test]
 fn the_program_prints_a_line_for_each_connection() {
     let (port, server) = server(|listener| {
-        let mut peer = Peer::accept(&listener, &frame(true, Opcode::Text, b"one"));
+        let mut peer = Peer::accept(&listener, &server_frame(TEXT, b"one"));
         peer.assert_next(Opcode::Text, b"one", "the echo");
         peer.close(1000, "");
         let mut peer = Peer::accept(&listener, &[0xc1]);

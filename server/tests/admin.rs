@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{LONG, Program, connect, engines, expect, frame, rest, run};
+use program::{LONG, Program, client_frame, connect, engines, expect, rest, run};
 use rustix::process::Signal;
 
 /// A server with its admin address, which it tells on standard error.
@@ -75,7 +75,7 @@ fn everything_that_happens_is_counted() {
         let server = &watched.server;
         let mut open = server.open();
         for _ in 0..5 {
-            open.write_all(&frame(1, b"hello")).expect("frame");
+            open.write_all(&client_frame(1, b"hello")).expect("frame");
             expect(&mut open, b"\x81\x05hello");
         }
         watched.until("sparring_messages_total", 5);
@@ -84,7 +84,7 @@ fn everything_that_happens_is_counted() {
         faulty.write_all(b"\x81\x01?").expect("unmasked frame");
         rest(&mut faulty);
         let mut leaving = server.open();
-        leaving.write_all(&frame(8, b"\x10\xe1")).expect("close 4321");
+        leaving.write_all(&client_frame(8, b"\x10\xe1")).expect("close 4321");
         rest(&mut leaving);
         drop((faulty, leaving));
         watched.until("sparring_connections{state=\"open\"}", 1);
@@ -119,7 +119,7 @@ fn slow_readers_show() {
         let stream = watched.server.open();
         let mut input = stream.try_clone().expect("clone");
         let flooding = std::thread::spawn(move || {
-            let flood = frame(2, &[7; 125]).repeat(1000);
+            let flood = client_frame(2, &[7; 125]).repeat(1000);
             while input.write_all(&flood).is_ok() {}
         });
         watched.until("sparring_paused_readers", 1);
@@ -284,7 +284,7 @@ fn many_looks_disturb_nobody() {
     let end = Instant::now() + Duration::from_millis(300);
     while Instant::now() < end {
         watched.metrics();
-        stream.write_all(&frame(1, b"hello")).expect("frame");
+        stream.write_all(&client_frame(1, b"hello")).expect("frame");
         expect(&mut stream, b"\x81\x05hello");
     }
 }

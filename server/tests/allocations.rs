@@ -4,6 +4,10 @@
     reason = "a counting allocator is an implementation of an unsafe trait; the server itself has none"
 )]
 
+#[path = "../../protocol/tests/websocket/frames.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
+mod frames;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,6 +17,8 @@ use std::time::Duration;
 use engine::{ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions};
 use server::config::{Config, Rules};
 use server::{Server, WebSocketEcho};
+
+use frames::readable;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -44,25 +50,6 @@ static ALLOCATOR: Counting = Counting;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A client's frame, masked with zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=65_535 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
 /// What a client sends in one round, and how many bytes answer it.
 struct Round {
     name: &'static str,
@@ -80,27 +67,37 @@ const WHOLE: &[usize] = &[4096, 1000];
 fn rounds() -> Vec<Round> {
     let text = "gr\u{fc}\u{df}e \u{1f600} ".repeat(6_000);
     let fragments = [
-        frame(0x01, &text.as_bytes()[..300]),
-        frame(0x89, b"between"),
-        frame(0x00, &text.as_bytes()[300..5_000]),
-        frame(0x80, &text.as_bytes()[5_000..6_000]),
+        readable(0x01, &text.as_bytes()[..300]),
+        readable(0x89, b"between"),
+        readable(0x00, &text.as_bytes()[300..5_000]),
+        readable(0x80, &text.as_bytes()[5_000..6_000]),
     ];
     vec![
-        Round { name: "whole frames", sent: frame(0x82, &[7; 32]).repeat(16), answered: 16 * 34, reads: ANY },
+        Round {
+            name: "whole frames",
+            sent: readable(0x82, &[7; 32]).repeat(16),
+            answered: 16 * 34,
+            reads: ANY,
+        },
         Round {
             name: "text of 64 KiB",
-            sent: frame(0x81, &text.as_bytes()[..65_520]),
+            sent: readable(0x81, &text.as_bytes()[..65_520]),
             answered: 4 + 65_520,
             reads: ANY,
         },
-        Round { name: "200 KiB", sent: frame(0x82, &[7; 200 << 10]), answered: 10 + (200 << 10), reads: ANY },
+        Round {
+            name: "200 KiB",
+            sent: readable(0x82, &[7; 200 << 10]),
+            answered: 10 + (200 << 10),
+            reads: ANY,
+        },
         Round {
             name: "fragments and a ping",
             sent: fragments.concat(),
             answered: 2 + 7 + 4 + 6_000,
             reads: WHOLE,
         },
-        Round { name: "pings", sent: frame(0x89, b"ping").repeat(10), answered: 60, reads: WHOLE },
+        Round { name: "pings", sent: readable(0x89, b"ping").repeat(10), answered: 60, reads: WHOLE },
     ]
 }
 

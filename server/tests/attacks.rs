@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use engine::rustls::pki_types::ServerName;
 use engine::rustls::{ClientConnection, StreamOwned};
 use engine::tls::{Trust, client_config};
-use program::{LONG, Program, REQUEST, connect, connect_from, engines, frame};
+use program::{LONG, Program, REQUEST, client_frame, connect, connect_from, engines};
 
 /// Client's end of a connection, with or without TLS.
 enum Client {
@@ -185,14 +185,14 @@ fn refused_connections_delay_no_other_address() {
 
 /// Returns the first frame of a message of two.
 fn begun(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = frame(2, payload);
+    let mut bytes = client_frame(2, payload);
     bytes[0] &= 0x7f;
     bytes
 }
 
 /// Returns pings whose pongs are more than a connection may leave unread.
 fn pings() -> Vec<u8> {
-    frame(9, &[b'p'; 125]).repeat(100)
+    client_frame(9, &[b'p'; 125]).repeat(100)
 }
 
 #[test]
@@ -225,10 +225,10 @@ fn message_timeout_is_not_restarted_by_a_resume() {
         client.write_all(&begun(b"endless")).expect("frame");
         let end = Instant::now() + LONG;
         // The client is always a little ahead of the rate, and never by more than seconds.
-        client.write_all(&frame(9, b"").repeat(20)).expect("pings");
+        client.write_all(&client_frame(9, b"").repeat(20)).expect("pings");
         while !server.metrics().contains("rule=\"message-timeout\"") {
             assert!(Instant::now() < end, "the message may go on for ever");
-            let _ = client.write_all(&frame(9, b"").repeat(4)).and_then(|()| client.flush());
+            let _ = client.write_all(&client_frame(9, b"").repeat(4)).and_then(|()| client.flush());
             thread::sleep(Duration::from_millis(190));
         }
         server.wait_until_all_are_gone();
@@ -280,7 +280,7 @@ fn idle_timeout_holds_while_output_is_unsent() {
 fn close_timeout_ends_a_connection_that_stays() {
     on_every_engine(&["--close-timeout", "500ms"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        client.write_all(&frame(8, &[])).expect("a Close");
+        client.write_all(&client_frame(8, &[])).expect("a Close");
         client.flush().expect("a Close");
         server.wait_until_all_are_gone();
     });
@@ -291,7 +291,7 @@ fn debt_beyond_seconds_is_closed() {
     on_every_engine(&["--message-rate", "1"], |server, scheme| {
         let mut client = Client::open(scheme, server);
         // The pings take two hours at this rate.
-        client.write_all(&frame(9, b"").repeat(8000)).expect("pings");
+        client.write_all(&client_frame(9, b"").repeat(8000)).expect("pings");
         server.wait_for_refusal("rate-exceeded");
         server.wait_until_all_are_gone();
     });
@@ -347,7 +347,7 @@ fn every_refusal_in_the_log_names_its_peer() {
         let secure = logged.program.address_of(1);
         let long = format!("GET /{} HTTP/1.1\r\n", "u".repeat(17_000)).into_bytes();
         let no_upgrade = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n".to_vec();
-        let too_big = [REQUEST, &frame(2, &[0; 11])].concat();
+        let too_big = [REQUEST, &client_frame(2, &[0; 11])].concat();
         let endless = [REQUEST, &begun(b"")].concat();
         for (address, rule, bytes) in [
             (plain, "target-too-long", long),

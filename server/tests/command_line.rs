@@ -5,7 +5,7 @@ mod program;
 use std::io::Write;
 use std::net::TcpListener;
 
-use program::{Program, connect, expect, frame, read_head, rest, run};
+use program::{Program, client_frame, connect, expect, read_head, rest, run};
 use rustix::process::Signal;
 
 const CLOSE_1001: &[u8] = b"\x88\x02\x03\xe9";
@@ -199,7 +199,7 @@ fn listens_on_link_local_addresses_with_their_interface() {
     let url = format!("listening on ws://[{address}%25{name}]:");
     assert!(server.lines[0].starts_with(&url), "{}", server.lines[0]);
     let mut open = server.open();
-    open.write_all(&frame(1, b"hello")).expect("frame");
+    open.write_all(&client_frame(1, b"hello")).expect("frame");
     expect(&mut open, b"\x81\x05hello");
     let mut refused = server.connect();
     let peer = refused.local_addr().expect("an address").to_string();
@@ -229,7 +229,7 @@ fn a_signal_closes_with_1001_and_ends_with_0() {
         let server = Program::start(&["--stats", "--threads", "1"]);
         let mut idle = server.connect();
         let mut open = server.open();
-        open.write_all(&frame(1, b"hello")).expect("frame");
+        open.write_all(&client_frame(1, b"hello")).expect("frame");
         expect(&mut open, b"\x81\x05hello");
         server.signal(signal);
         // The Close, then the end of the stream; a handshake that has not begun is dropped.
@@ -251,7 +251,7 @@ fn a_drain_answers_a_begun_request_with_503() {
     begun.write_all(&program::REQUEST[..20]).expect("half a request");
     // The one worker has read that half by the time it echoes to a later connection.
     let mut open = server.open();
-    open.write_all(&frame(1, b"hello")).expect("frame");
+    open.write_all(&client_frame(1, b"hello")).expect("frame");
     expect(&mut open, b"\x81\x05hello");
     server.signal(Signal::TERM);
     let answer = String::from_utf8(rest(&mut begun)).expect("text");
@@ -294,7 +294,7 @@ fn a_closed_standard_output_is_no_reason_to_end() {
     let mut server = Program::start(&["--stats"]);
     server.close_stdout();
     let mut stream = server.open();
-    stream.write_all(&frame(2, b"x")).expect("frame");
+    stream.write_all(&client_frame(2, b"x")).expect("frame");
     expect(&mut stream, b"\x82\x01x");
     server.signal(Signal::TERM);
     drop(stream);

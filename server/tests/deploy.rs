@@ -5,7 +5,7 @@ mod program;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use program::{connect, engines, expect, frame, read_head};
+use program::{client_frame, connect, engines, expect, read_head};
 use rustix::process::{Pid, Signal, kill_process};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy");
@@ -44,7 +44,7 @@ fn the_server_lives_under_the_container_profile() {
         stream.write_all(program::REQUEST).expect("request");
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
         for _ in 0..3 {
-            stream.write_all(&frame(1, b"hello")).expect("frame");
+            stream.write_all(&client_frame(1, b"hello")).expect("frame");
             expect(&mut stream, b"\x81\x05hello");
         }
         kill_process(Pid::from_raw(child.id() as i32).expect("a process"), Signal::TERM).expect("signal");

@@ -5,7 +5,7 @@ mod program;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use program::{Program, engines, expect, frame, rest};
+use program::{Program, client_frame, engines, expect, rest};
 use rustix::process::Signal;
 
 const CLOSE_1001: &[u8] = b"\x88\x02\x03\xe9";
@@ -24,7 +24,7 @@ fn what_has_arrived_is_echoed_before_the_close() {
     on_every_engine(&[], |server| {
         let mut streams: Vec<_> = (0..20).map(|_| server.open()).collect();
         // Less than the sockets' buffers hold, so that all of it has arrived when the signal comes.
-        let messages: Vec<u8> = (0..40).flat_map(|n| frame(2, &[n; 100])).collect();
+        let messages: Vec<u8> = (0..40).flat_map(|n| client_frame(2, &[n; 100])).collect();
         for stream in &mut streams {
             stream.write_all(&messages).expect("messages");
         }
@@ -56,7 +56,7 @@ fn newcomers_are_told_that_the_server_is_going_down() {
             }
         }
         // The answer to the Close, and the end.
-        last.write_all(&frame(8, b"\x03\xe9")).expect("close");
+        last.write_all(&client_frame(8, b"\x03\xe9")).expect("close");
         drop(last);
         assert_eq!(server.end().0.code(), Some(0));
     });
@@ -68,7 +68,7 @@ fn nothing_is_taken_after_the_close() {
         let mut stream = server.open();
         server.signal(Signal::TERM);
         expect(&mut stream, CLOSE_1001);
-        stream.write_all(&frame(1, b"too late")).expect("frame");
+        stream.write_all(&client_frame(1, b"too late")).expect("frame");
         stream.shutdown(Shutdown::Write).expect("half-close");
         assert_eq!(rest(&mut stream), b"");
         assert_eq!(server.end().0.code(), Some(0));

@@ -1,5 +1,8 @@
-//! What an echo is, rule by rule: the handler alone, without sockets. Frames are built here by hand, not by the code
-//! under test.
+//! What an echo is, rule by rule: the handler alone, without sockets. Frames are not built by the code under test.
+
+#[path = "../../protocol/tests/websocket/frames.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
+mod frames;
 
 use std::time::Duration;
 
@@ -8,53 +11,12 @@ use protocol::Limits;
 use server::config::{Burn, Heartbeat, Rate, RatePolicy, Rates, Rules};
 use server::{Connection, WebSocketEcho};
 
+use frames::{BINARY, CLOSE, FIN, PING, PONG, TEXT, masked, server_close, server_frame};
+
 const ID: ConnId = ConnId { slot: 0, generation: 0 };
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const FIN: u8 = 0x80;
-
-/// A client's frame: `first` is the whole first byte.
-fn sent(first: u8, payload: &[u8]) -> Vec<u8> {
-    let key = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = header(first, payload.len(), 0x80);
-    frame.extend_from_slice(&key);
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// The server's frame that answers: unmasked, FIN set.
-fn answer(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(FIN | opcode, payload.len(), 0);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-fn header(first: u8, len: usize, mask: u8) -> Vec<u8> {
-    let mut header = vec![first];
-    match len {
-        0..=125 => header.push(mask | len as u8),
-        126..=65_535 => {
-            header.push(mask | 126);
-            header.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        _ => {
-            header.push(mask | 127);
-            header.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    header
-}
-
-fn close_frame(code: u16, reason: &str) -> Vec<u8> {
-    answer(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
-}
 
 /// Nothing ends an open WebSocket but what it sends.
 fn untimed() -> Rules {
@@ -177,8 +139,8 @@ fn the_rfcs_examples_come_back() {
 fn a_whole_message_is_echoed_in_the_buffer_it_came_in() {
     for len in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
         let mut driven = Driven::open();
-        let frame = sent(FIN | BINARY, &payload(len));
-        assert_eq!(driven.receive(&frame), answer(BINARY, &payload(len)), "{len}");
+        let frame = masked(FIN | BINARY, &payload(len));
+        assert_eq!(driven.receive(&frame), server_frame(BINARY, &payload(len)), "{len}");
         // The payload stays where it lies; the header is four bytes shorter.
         assert_eq!(driven.segments, [Segment::Echo(4..frame.len() as u32)]);
     }
@@ -188,8 +150,8 @@ fn a_whole_message_is_echoed_in_the_buffer_it_came_in() {
 fn all_replies_of_a_read_are_one_range() {
     let mut driven = Driven::open();
     let lengths = [5, 0, 125, 126, 3, 70_000, 1, 1, 65_535, 2, 900];
-    let read: Vec<u8> = lengths.iter().flat_map(|&len| sent(FIN | BINARY, &payload(len))).collect();
-    let wire: Vec<u8> = lengths.iter().flat_map(|&len| answer(BINARY, &payload(len))).collect();
+    let read: Vec<u8> = lengths.iter().flat_map(|&len| masked(FIN | BINARY, &payload(len))).collect();
+    let wire: Vec<u8> = lengths.iter().flat_map(|&len| server_frame(BINARY, &payload(len))).collect();
     assert_eq!(driven.receive(&read), wire);
     assert_eq!(driven.segments, [Segment::Echo(4..4 + wire.len() as u32)]);
     assert_eq!(driven.handler.tally().messages, lengths.len() as u64);
@@ -199,8 +161,8 @@ fn all_replies_of_a_read_are_one_range() {
 fn a_thousand_small_frames_are_compacted() {
     let mut driven = Driven::open();
     let messages: Vec<String> = (0..1000).map(|n| format!("message {n} äöü")).collect();
-    let read: Vec<u8> = messages.iter().flat_map(|m| sent(FIN | TEXT, m.as_bytes())).collect();
-    let wire: Vec<u8> = messages.iter().flat_map(|m| answer(TEXT, m.as_bytes())).collect();
+    let read: Vec<u8> = messages.iter().flat_map(|m| masked(FIN | TEXT, m.as_bytes())).collect();
+    let wire: Vec<u8> = messages.iter().flat_map(|m| server_frame(TEXT, m.as_bytes())).collect();
     assert_eq!(driven.receive(&read), wire);
     assert_eq!(driven.segments.len(), 1);
 }
@@ -209,21 +171,21 @@ fn a_thousand_small_frames_are_compacted() {
 fn pongs_stand_where_their_pings_stood() {
     let mut driven = Driven::open();
     let read = [
-        sent(FIN | TEXT, b"one"),
-        sent(FIN | PING, b"a"),
-        sent(FIN | PING, b""),
-        sent(FIN | TEXT, b"two"),
-        sent(FIN | PONG, b"unasked"),
-        sent(FIN | TEXT, b"three"),
-        sent(FIN | PING, &[7; 125]),
+        masked(FIN | TEXT, b"one"),
+        masked(FIN | PING, b"a"),
+        masked(FIN | PING, b""),
+        masked(FIN | TEXT, b"two"),
+        masked(FIN | PONG, b"unasked"),
+        masked(FIN | TEXT, b"three"),
+        masked(FIN | PING, &[7; 125]),
     ];
     let wire = [
-        answer(TEXT, b"one"),
-        answer(PONG, b"a"),
-        answer(PONG, b""),
-        answer(TEXT, b"two"),
-        answer(TEXT, b"three"),
-        answer(PONG, &[7; 125]),
+        server_frame(TEXT, b"one"),
+        server_frame(PONG, b"a"),
+        server_frame(PONG, b""),
+        server_frame(TEXT, b"two"),
+        server_frame(TEXT, b"three"),
+        server_frame(PONG, &[7; 125]),
     ];
     assert_eq!(driven.receive(&read.concat()), wire.concat());
     assert_eq!(driven.segments.len(), 4);
@@ -233,19 +195,19 @@ fn pongs_stand_where_their_pings_stood() {
 fn fragments_come_back_as_one_frame_after_the_pong_between_them() {
     let mut driven = Driven::open();
     let read = [
-        sent(FIN | BINARY, b"before"),
-        sent(TEXT, "Gr\u{fc}".as_bytes().split_at(3).0),
-        sent(FIN | PING, b"now"),
-        sent(0, "Gr\u{fc}".as_bytes().split_at(3).1),
-        sent(0, b""),
-        sent(FIN, "\u{df}e".as_bytes()),
-        sent(FIN | BINARY, b"after"),
+        masked(FIN | BINARY, b"before"),
+        masked(TEXT, "Gr\u{fc}".as_bytes().split_at(3).0),
+        masked(FIN | PING, b"now"),
+        masked(0, "Gr\u{fc}".as_bytes().split_at(3).1),
+        masked(0, b""),
+        masked(FIN, "\u{df}e".as_bytes()),
+        masked(FIN | BINARY, b"after"),
     ];
     let wire = [
-        answer(BINARY, b"before"),
-        answer(PONG, b"now"),
-        answer(TEXT, "Gr\u{fc}\u{df}e".as_bytes()),
-        answer(BINARY, b"after"),
+        server_frame(BINARY, b"before"),
+        server_frame(PONG, b"now"),
+        server_frame(TEXT, "Gr\u{fc}\u{df}e".as_bytes()),
+        server_frame(BINARY, b"after"),
     ];
     assert_eq!(driven.receive(&read.concat()), wire.concat());
     assert_eq!(driven.handler.tally().messages, 3);
@@ -254,46 +216,46 @@ fn fragments_come_back_as_one_frame_after_the_pong_between_them() {
 #[test]
 fn an_empty_fragmented_message_is_echoed() {
     let mut driven = Driven::open();
-    assert_eq!(driven.receive(&sent(BINARY, b"")), b"");
-    assert_eq!(driven.receive(&sent(FIN, b"")), answer(BINARY, b""));
+    assert_eq!(driven.receive(&masked(BINARY, b"")), b"");
+    assert_eq!(driven.receive(&masked(FIN, b"")), server_frame(BINARY, b""));
 }
 
 #[test]
 fn nothing_of_a_message_leaves_before_its_end() {
     let mut driven = Driven::open();
-    let frame = sent(FIN | BINARY, &payload(300));
+    let frame = masked(FIN | BINARY, &payload(300));
     let (start, end) = frame.split_at(200);
     assert_eq!(driven.receive(start), b"");
-    assert_eq!(driven.receive(end), answer(BINARY, &payload(300)));
+    assert_eq!(driven.receive(end), server_frame(BINARY, &payload(300)));
 }
 
 /// A stream with everything in it, and what answers it.
 fn medley() -> (Vec<u8>, Vec<u8>) {
     let stream = [
-        sent(FIN | TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
-        sent(FIN | BINARY, &payload(126)),
-        sent(FIN | BINARY, b""),
-        sent(FIN | PING, b"p1"),
-        sent(TEXT, "\u{1f600}".as_bytes().split_at(2).0),
-        sent(FIN | PING, b"p2"),
-        sent(0, b""),
-        sent(FIN, "\u{1f600}".as_bytes().split_at(2).1),
-        sent(FIN | TEXT, b"x"),
-        sent(FIN | PONG, b"unasked"),
-        sent(FIN | BINARY, &payload(200)),
-        sent(FIN | CLOSE, b"\x03\xe8bye"),
-        sent(FIN | TEXT, b"swallowed"),
+        masked(FIN | TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
+        masked(FIN | BINARY, &payload(126)),
+        masked(FIN | BINARY, b""),
+        masked(FIN | PING, b"p1"),
+        masked(TEXT, "\u{1f600}".as_bytes().split_at(2).0),
+        masked(FIN | PING, b"p2"),
+        masked(0, b""),
+        masked(FIN, "\u{1f600}".as_bytes().split_at(2).1),
+        masked(FIN | TEXT, b"x"),
+        masked(FIN | PONG, b"unasked"),
+        masked(FIN | BINARY, &payload(200)),
+        masked(FIN | CLOSE, b"\x03\xe8bye"),
+        masked(FIN | TEXT, b"swallowed"),
     ];
     let wire = [
-        answer(TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
-        answer(BINARY, &payload(126)),
-        answer(BINARY, b""),
-        answer(PONG, b"p1"),
-        answer(PONG, b"p2"),
-        answer(TEXT, "\u{1f600}".as_bytes()),
-        answer(TEXT, b"x"),
-        answer(BINARY, &payload(200)),
-        close_frame(1000, "bye"),
+        server_frame(TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
+        server_frame(BINARY, &payload(126)),
+        server_frame(BINARY, b""),
+        server_frame(PONG, b"p1"),
+        server_frame(PONG, b"p2"),
+        server_frame(TEXT, "\u{1f600}".as_bytes()),
+        server_frame(TEXT, b"x"),
+        server_frame(BINARY, &payload(200)),
+        server_close(1000, "bye"),
     ];
     (stream.concat(), wire.concat())
 }
@@ -345,25 +307,31 @@ fn every_cut_of_request_and_stream_gives_the_same_answers() {
 fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
     let small = Rules { limits: Limits { max_message: 1000, max_fragments: 3 }, ..Rules::default() };
     let cases: [(&str, Vec<u8>, u16); 12] = [
-        ("reserved bit", sent(FIN | 0x40 | TEXT, b"x"), 1002),
-        ("reserved opcode", sent(FIN | 3, b"x"), 1002),
-        ("unmasked", answer(TEXT, b"x"), 1002),
-        ("fragmented ping", sent(PING, b"x"), 1002),
-        ("long ping", sent(FIN | PING, &[0; 126]), 1002),
-        ("continuation without a start", sent(FIN, b"x"), 1002),
-        ("start inside a message", [sent(TEXT, b"x"), sent(TEXT, b"y")].concat(), 1002),
+        ("reserved bit", masked(FIN | 0x40 | TEXT, b"x"), 1002),
+        ("reserved opcode", masked(FIN | 3, b"x"), 1002),
+        ("unmasked", server_frame(TEXT, b"x"), 1002),
+        ("fragmented ping", masked(PING, b"x"), 1002),
+        ("long ping", masked(FIN | PING, &[0; 126]), 1002),
+        ("continuation without a start", masked(FIN, b"x"), 1002),
+        ("start inside a message", [masked(TEXT, b"x"), masked(TEXT, b"y")].concat(), 1002),
         ("non-minimal length", [&[0x82, 0xfe, 0, 5, 1, 2, 3, 4][..], b"hello"].concat(), 1002),
-        ("too big", sent(FIN | BINARY, &payload(1001)), 1009),
-        ("too big a sum", [sent(BINARY, &payload(600)), sent(FIN, &payload(401))].concat(), 1009),
-        ("too many fragments", [sent(TEXT, b""), sent(0, b""), sent(0, b""), sent(0, b"")].concat(), 1008),
-        ("invalid text", sent(FIN | TEXT, b"ab\xff"), 1007),
+        ("too big", masked(FIN | BINARY, &payload(1001)), 1009),
+        ("too big a sum", [masked(BINARY, &payload(600)), masked(FIN, &payload(401))].concat(), 1009),
+        (
+            "too many fragments",
+            [masked(TEXT, b""), masked(0, b""), masked(0, b""), masked(0, b"")].concat(),
+            1008,
+        ),
+        ("invalid text", masked(FIN | TEXT, b"ab\xff"), 1007),
     ];
     for (name, bytes, code) in cases {
         let mut driven = Driven::open_with(small.clone());
-        let valid =
-            [sent(FIN | TEXT, b"first"), sent(FIN | PING, b"!"), sent(FIN | BINARY, b"second")].concat();
-        let replies = [answer(TEXT, b"first"), answer(PONG, b"!"), answer(BINARY, b"second")].concat();
-        let read = [valid, bytes, sent(FIN | TEXT, b"never")].concat();
+        let valid = [masked(FIN | TEXT, b"first"), masked(FIN | PING, b"!"), masked(FIN | BINARY, b"second")]
+            .concat();
+        let replies =
+            [server_frame(TEXT, b"first"), server_frame(PONG, b"!"), server_frame(BINARY, b"second")]
+                .concat();
+        let read = [valid, bytes, masked(FIN | TEXT, b"never")].concat();
         let wire = driven.receive(&read);
         assert!(wire.starts_with(&replies), "{name}");
         let close = &wire[replies.len()..];
@@ -377,7 +345,7 @@ fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
 #[test]
 fn invalid_text_fails_at_the_read_that_shows_it() {
     let mut driven = Driven::open();
-    let frame = sent(FIN | TEXT, &[&b"valid so far \xed\xa0"[..], &[b'x'; 5000]].concat());
+    let frame = masked(FIN | TEXT, &[&b"valid so far \xed\xa0"[..], &[b'x'; 5000]].concat());
     assert_eq!(driven.receive(&frame[..20]), b"");
     let wire = driven.receive(&frame[20..30]);
     assert_eq!(&wire[2..4], 1007u16.to_be_bytes());
@@ -395,21 +363,25 @@ fn a_message_over_the_maximum_fails_from_its_header_alone() {
 fn a_close_is_answered_alike() {
     for payload in [&b""[..], b"\x03\xe8", b"\x0f\xa0own code", b"\x03\xe9going"] {
         let mut driven = Driven::open();
-        let read = [sent(FIN | TEXT, b"last"), sent(FIN | CLOSE, payload), sent(FIN | TEXT, b"no")].concat();
-        assert_eq!(driven.receive(&read), [answer(TEXT, b"last"), answer(CLOSE, payload)].concat());
+        let read =
+            [masked(FIN | TEXT, b"last"), masked(FIN | CLOSE, payload), masked(FIN | TEXT, b"no")].concat();
+        assert_eq!(
+            driven.receive(&read),
+            [server_frame(TEXT, b"last"), server_frame(CLOSE, payload)].concat()
+        );
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
         assert_eq!(driven.handler.tally().refused, 0);
     }
     let mut driven = Driven::open();
-    assert_eq!(&driven.receive(&sent(FIN | CLOSE, b"\x03"))[2..4], 1002u16.to_be_bytes());
+    assert_eq!(&driven.receive(&masked(FIN | CLOSE, b"\x03"))[2..4], 1002u16.to_be_bytes());
 }
 
 #[test]
 fn frames_that_come_with_the_request_are_echoed() {
     let mut driven = Driven::new(Rules::default());
-    let read = [REQUEST, &sent(FIN | TEXT, b"early"), &sent(FIN | TEXT, b"bird")].concat();
+    let read = [REQUEST, &masked(FIN | TEXT, b"early"), &masked(FIN | TEXT, b"bird")].concat();
     let wire = driven.receive(&read);
-    assert!(wire.ends_with(&[answer(TEXT, b"early"), answer(TEXT, b"bird")].concat()));
+    assert!(wire.ends_with(&[server_frame(TEXT, b"early"), server_frame(TEXT, b"bird")].concat()));
 }
 
 #[test]
@@ -450,10 +422,10 @@ fn a_silent_connection_is_pinged_then_dropped() {
     let heartbeat = Heartbeat { ping_interval: interval, ..Heartbeat::default() };
     let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + interval)));
-    assert_eq!(driven.deadline(interval), answer(PING, b""));
-    driven.receive(&sent(FIN | PONG, b""));
-    assert_eq!(driven.deadline(interval), answer(PING, b""));
-    assert_eq!(driven.deadline(interval), answer(PING, b""));
+    assert_eq!(driven.deadline(interval), server_frame(PING, b""));
+    driven.receive(&masked(FIN | PONG, b""));
+    assert_eq!(driven.deadline(interval), server_frame(PING, b""));
+    assert_eq!(driven.deadline(interval), server_frame(PING, b""));
     assert_eq!(driven.deadline(interval), b"");
     assert_eq!(driven.closing(), Some(CloseMode::Abort));
 }
@@ -464,7 +436,7 @@ fn messages_move_the_deadline_without_setting_it() {
     let heartbeat = Heartbeat { idle_timeout: interval, ..Heartbeat::default() };
     let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
     driven.now = driven.now + Duration::from_secs(20);
-    driven.receive(&sent(FIN | TEXT, b"alive"));
+    driven.receive(&masked(FIN | TEXT, b"alive"));
     assert!(driven.commands.is_empty());
     assert_eq!(driven.deadline(Duration::from_secs(10)), b"");
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + Duration::from_secs(20))));
@@ -487,19 +459,19 @@ fn until_closed(driven: &mut Driven) -> (Duration, Vec<u8>) {
 fn a_message_that_has_begun_ends_in_time() {
     let timeout = Duration::from_secs(10);
     let parts: [(&str, Vec<u8>, Duration); 5] = [
-        ("payload", sent(FIN | TEXT, b"hello")[..9].to_vec(), timeout),
-        ("fragment", sent(TEXT, b"hello"), timeout),
-        ("empty fragment", sent(TEXT, b""), timeout),
+        ("payload", masked(FIN | TEXT, b"hello")[..9].to_vec(), timeout),
+        ("fragment", masked(TEXT, b"hello"), timeout),
+        ("empty fragment", masked(TEXT, b""), timeout),
         // Of these nothing is kept but the frame's header: they are noticed at the next deadline.
-        ("header", sent(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
-        ("ping", sent(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
+        ("header", masked(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
+        ("ping", masked(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
     ];
     for heartbeat in [Heartbeat::default(), Rules::default().heartbeat] {
         for (name, part, longest) in &parts {
             let rules = Rules { message_timeout: timeout, heartbeat, ..Rules::default() };
             let mut driven = Driven::open_with(rules);
             let first = driven.commands.deadline;
-            driven.receive(&sent(FIN | TEXT, b"whole"));
+            driven.receive(&masked(FIN | TEXT, b"whole"));
             driven.receive(part);
             assert!(driven.commands.is_empty(), "no deadline is set when bytes arrive");
             driven.commands.deadline = first;
@@ -515,11 +487,11 @@ fn a_message_that_has_begun_ends_in_time() {
 fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
-    let frame = sent(FIN | TEXT, b"hello");
+    let frame = masked(FIN | TEXT, b"hello");
     for _ in 0..5 {
         driven.receive(&frame[..8]);
         assert_eq!(driven.deadline(timeout * 9 / 10), b"");
-        assert_eq!(driven.receive(&frame[8..]), answer(TEXT, b"hello"));
+        assert_eq!(driven.receive(&frame[8..]), server_frame(TEXT, b"hello"));
         assert_eq!(driven.deadline(timeout), b"");
         assert_eq!(driven.closing(), None);
     }
@@ -529,7 +501,7 @@ fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
 fn unsent_output_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..Rules::default() });
-    driven.receive(&sent(TEXT, b"begun"));
+    driven.receive(&masked(TEXT, b"begun"));
     assert_eq!(driven.deadline_with(timeout - Duration::from_secs(1), 1000), b"");
     assert_eq!(&driven.deadline_with(Duration::from_secs(1), 1000)[2..4], 1008u16.to_be_bytes());
 }
@@ -538,9 +510,9 @@ fn unsent_output_does_not_stop_a_messages_time() {
 fn a_pause_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(2);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
-    driven.receive(&sent(TEXT, b"begun"));
+    driven.receive(&masked(TEXT, b"begun"));
     // Four seconds of debt: the time of the message ends before that.
-    driven.receive(&sent(FIN | PING, b"").repeat(5));
+    driven.receive(&masked(FIN | PING, b"").repeat(5));
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + timeout)));
     assert_eq!(&driven.deadline(timeout)[2..4], 1008u16.to_be_bytes());
 }
@@ -549,7 +521,7 @@ fn a_pause_does_not_stop_a_messages_time() {
 fn a_slow_header_does_not_stretch_a_messages_time() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
-    let ping = sent(FIN | PING, &[b'p'; 100]);
+    let ping = masked(FIN | PING, &[b'p'; 100]);
     let mut bytes = ping.iter().take(100);
     let began = driven.now;
     while driven.closing().is_none() {
@@ -569,8 +541,8 @@ fn a_peer_that_takes_no_output_is_silent() {
         driven.deadline_with(interval, unsent * 1000);
         assert_eq!(driven.closing(), None);
     }
-    assert_eq!(driven.deadline_with(interval, 1000), answer(PING, b""));
-    assert_eq!(driven.deadline_with(interval, 1002), answer(PING, b""));
+    assert_eq!(driven.deadline_with(interval, 1000), server_frame(PING, b""));
+    assert_eq!(driven.deadline_with(interval, 1002), server_frame(PING, b""));
     driven.deadline_with(interval, 1004);
     assert!(driven.closing().is_some());
 }
@@ -583,7 +555,8 @@ fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> Rules {
 #[test]
 fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
     let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
-    let read: Vec<u8> = (0..20).flat_map(|_| sent(FIN | TEXT, b"x")).chain(sent(FIN | PING, b"")).collect();
+    let read: Vec<u8> =
+        (0..20).flat_map(|_| masked(FIN | TEXT, b"x")).chain(masked(FIN | PING, b"")).collect();
     let wire = driven.receive(&read);
     assert_eq!(wire.len(), 20 * 3 + 2, "what has come is answered");
     assert_eq!(driven.commands.pause, Some(true));
@@ -592,7 +565,7 @@ fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + paid)));
     assert_eq!(driven.deadline(paid), b"");
     assert_eq!(driven.commands.pause, Some(false));
-    assert_eq!(driven.receive(&sent(FIN | TEXT, b"y")), answer(TEXT, b"y"));
+    assert_eq!(driven.receive(&masked(FIN | TEXT, b"y")), server_frame(TEXT, b"y"));
     assert_eq!(driven.commands.pause, Some(true));
 }
 
@@ -601,15 +574,15 @@ fn nobody_is_charged_for_what_another_sent() {
     let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
     let other = ConnId { slot: 1, generation: 0 };
     let origin = Origin::Accepted { listener: 0, peer: None };
-    for end in [sent(FIN | CLOSE, b""), answer(TEXT, b"unmasked")] {
+    for end in [masked(FIN | CLOSE, b""), server_frame(TEXT, b"unmasked")] {
         let mut connection = driven.handler.opened(other, origin, &mut driven.record.begin(driven.now, 0, 0));
         driven.collect(&[]);
-        let mut read = [REQUEST, &sent(FIN | TEXT, b"x").repeat(50), &end].concat();
+        let mut read = [REQUEST, &masked(FIN | TEXT, b"x").repeat(50), &end].concat();
         let mut out = driven.record.begin(driven.now, 0, read.len());
         driven.handler.received(other, &mut connection, &mut read, &mut out);
         driven.collect(&read);
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
-        driven.receive(&sent(FIN | TEXT, b"y"));
+        driven.receive(&masked(FIN | TEXT, b"y"));
         assert_eq!(driven.commands.pause, None);
     }
 }
@@ -617,7 +590,7 @@ fn nobody_is_charged_for_what_another_sent() {
 #[test]
 fn bytes_have_a_rate_of_their_own() {
     let mut driven = Driven::open_with(paced(0, 1000, RatePolicy::Pause));
-    let frame = sent(FIN | BINARY, &payload(2992));
+    let frame = masked(FIN | BINARY, &payload(2992));
     assert_eq!(frame.len(), 3000);
     driven.receive(&frame);
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + Duration::from_secs(2))));
@@ -628,7 +601,7 @@ fn a_pause_is_no_silence() {
     let interval = Duration::from_secs(1);
     let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
     let mut driven = Driven::open_with(Rules { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
-    let read: Vec<u8> = (0..6).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
+    let read: Vec<u8> = (0..6).flat_map(|_| masked(FIN | TEXT, b"x")).collect();
     driven.receive(&read);
     assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
     assert_eq!((driven.commands.pause, driven.closing()), (Some(false), None));
@@ -638,12 +611,12 @@ fn a_pause_is_no_silence() {
 #[test]
 fn a_debt_of_more_than_seconds_is_closed_under_every_policy() {
     for (rules, read) in [
-        (paced(1, 0, RatePolicy::Pause), sent(FIN | PING, b"").repeat(7)),
-        (paced(0, 10, RatePolicy::Pause), sent(FIN | TEXT, &[b'x'; 100])),
+        (paced(1, 0, RatePolicy::Pause), masked(FIN | PING, b"").repeat(7)),
+        (paced(0, 10, RatePolicy::Pause), masked(FIN | TEXT, &[b'x'; 100])),
     ] {
         let mut driven = Driven::open_with(rules);
         let wire = driven.receive(&read);
-        assert!(wire.ends_with(&close_frame(1008, "rate-exceeded")), "{}", wire.escape_ascii());
+        assert!(wire.ends_with(&server_close(1008, "rate-exceeded")), "{}", wire.escape_ascii());
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
     }
 }
@@ -651,11 +624,11 @@ fn a_debt_of_more_than_seconds_is_closed_under_every_policy() {
 #[test]
 fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
     let mut driven = Driven::open_with(paced(2, 0, RatePolicy::Close));
-    let read: Vec<u8> = (0..3).flat_map(|_| sent(FIN | TEXT, b"x")).collect();
+    let read: Vec<u8> = (0..3).flat_map(|_| masked(FIN | TEXT, b"x")).collect();
     let wire = driven.receive(&read);
-    let replies = answer(TEXT, b"x").repeat(3);
+    let replies = server_frame(TEXT, b"x").repeat(3);
     assert!(wire.starts_with(&replies), "the replies to what came before leave first");
-    assert_eq!(wire[replies.len()..], close_frame(1008, "rate-exceeded"));
+    assert_eq!(wire[replies.len()..], server_close(1008, "rate-exceeded"));
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
 }
 
@@ -663,7 +636,7 @@ fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
 fn without_limits_nothing_is_kept_for_them() {
     let mut driven = Driven::open();
     for _ in 0..1000 {
-        driven.receive(&sent(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
+        driven.receive(&masked(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
         assert!(driven.commands.is_empty());
     }
 }
@@ -678,8 +651,8 @@ fn on_processor() -> u64 {
 fn a_burning_server_answers_alike_and_takes_its_time() {
     let mut driven = Driven::open_with(Rules { burn: Burn::per_message(1e6), ..untimed() });
     let before = on_processor();
-    let wire = driven.receive(&sent(FIN | TEXT, b"x").repeat(50));
-    assert_eq!(wire, answer(TEXT, b"x").repeat(50));
+    let wire = driven.receive(&masked(FIN | TEXT, b"x").repeat(50));
+    assert_eq!(wire, server_frame(TEXT, b"x").repeat(50));
     // 50 ms; a processor may have become faster since the server measured it, but not twice as fast.
     assert!(on_processor() - before > 25_000_000, "{} ns", on_processor() - before);
     assert_eq!(driven.commands.pause, None);
@@ -688,7 +661,7 @@ fn a_burning_server_answers_alike_and_takes_its_time() {
 #[test]
 fn the_end_of_input_closes_gently() {
     let mut driven = Driven::open();
-    assert_eq!(driven.receive(&sent(FIN | TEXT, b"last")), answer(TEXT, b"last"));
+    assert_eq!(driven.receive(&masked(FIN | TEXT, b"last")), server_frame(TEXT, b"last"));
     assert_eq!(driven.eof(), b"");
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
 }
@@ -696,8 +669,8 @@ fn the_end_of_input_closes_gently() {
 #[test]
 fn an_unfinished_messages_buffer_is_used_again_after_a_fault() {
     let mut driven = Driven::open();
-    driven.receive(&sent(BINARY, &payload(5000)));
-    driven.receive(&sent(FIN | TEXT, b"not now"));
+    driven.receive(&masked(BINARY, &payload(5000)));
+    driven.receive(&masked(FIN | TEXT, b"not now"));
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
     assert!(driven.record.pool().take().capacity() >= 5000);
 }

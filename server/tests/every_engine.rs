@@ -5,7 +5,7 @@ mod program;
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 
-use program::{Program, engines, expect, frame, read_head, rest};
+use program::{Program, client_frame, engines, expect, read_head, rest};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Message, WebSocket, client::client_with_config};
@@ -115,7 +115,13 @@ fn the_closing_handshake_carries_code_and_reason() {
 fn one_byte_at_a_time_is_as_good_as_all_at_once() {
     on_every_engine(&[], |server| {
         let mut stream = server.connect();
-        let sent = [program::REQUEST, &frame(1, b"slow"), &frame(9, b"p"), &frame(8, b"\x03\xe8")].concat();
+        let sent = [
+            program::REQUEST,
+            &client_frame(1, b"slow"),
+            &client_frame(9, b"p"),
+            &client_frame(8, b"\x03\xe8"),
+        ]
+        .concat();
         for byte in sent {
             stream.write_all(&[byte]).expect("byte");
         }
@@ -128,7 +134,9 @@ fn one_byte_at_a_time_is_as_good_as_all_at_once() {
 fn frames_in_the_requests_segment_are_echoed() {
     on_every_engine(&[], |server| {
         let mut stream = server.connect();
-        stream.write_all(&[program::REQUEST, &frame(1, b"a"), &frame(2, b"b")].concat()).expect("send");
+        stream
+            .write_all(&[program::REQUEST, &client_frame(1, b"a"), &client_frame(2, b"b")].concat())
+            .expect("send");
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
         expect(&mut stream, b"\x81\x01a\x82\x01b");
     });
@@ -140,7 +148,7 @@ fn a_fault_is_closed_after_the_earlier_replies_and_nobody_else_notices() {
         let mut bystander = websocket(server);
         let mut stream = server.open();
         stream
-            .write_all(&[frame(1, b"good"), b"\x81\x01?".to_vec(), frame(1, b"no")].concat())
+            .write_all(&[client_frame(1, b"good"), b"\x81\x01?".to_vec(), client_frame(1, b"no")].concat())
             .expect("send");
         let answer = rest(&mut stream);
         assert!(answer.starts_with(b"\x81\x04good\x88"), "{}", answer.escape_ascii());
@@ -153,7 +161,7 @@ fn a_fault_is_closed_after_the_earlier_replies_and_nobody_else_notices() {
 fn a_half_closed_connection_gets_all_its_echoes() {
     on_every_engine(&[], |server| {
         let mut stream = server.open();
-        stream.write_all(&[frame(1, b"one"), frame(1, b"two")].concat()).expect("send");
+        stream.write_all(&[client_frame(1, b"one"), client_frame(1, b"two")].concat()).expect("send");
         stream.shutdown(Shutdown::Write).expect("half-close");
         assert_eq!(rest(&mut stream), b"\x81\x03one\x81\x03two");
     });

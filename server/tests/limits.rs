@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use program::{LONG, Program, connect_from, engines, expect, frame, read_head, rest};
+use program::{LONG, Program, client_frame, connect_from, engines, expect, read_head, rest};
 
 /// Runs `test` against a server on each engine with two workers, among which limits are shared.
 fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
@@ -55,12 +55,12 @@ fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
             assert!(!rest(&mut stream).is_empty());
         }
         for stream in &mut open {
-            stream.write_all(&frame(1, b"here")).expect("frame");
+            stream.write_all(&client_frame(1, b"here")).expect("frame");
             expect(stream, b"\x81\x04here");
         }
         drop(open.pop());
         let mut stream = is_let_in(server);
-        stream.write_all(&frame(1, b"me")).expect("frame");
+        stream.write_all(&client_frame(1, b"me")).expect("frame");
         expect(&mut stream, b"\x81\x02me");
     });
 }
@@ -125,13 +125,13 @@ fn over_its_rate_a_connection_has_to_wait_and_loses_nothing() {
         let mut stream = server.open();
         let (count, began) = (160u8, Instant::now());
         for n in 0..count {
-            stream.write_all(&frame(2, &[n])).expect("frame");
+            stream.write_all(&client_frame(2, &[n])).expect("frame");
         }
         for n in 0..count {
             expect_data(&mut stream, &[n]);
         }
         // One more, which comes when the others are paid for: 160 at 100 to a second, a second's worth saved up.
-        stream.write_all(&frame(2, b"!")).expect("frame");
+        stream.write_all(&client_frame(2, b"!")).expect("frame");
         expect_data(&mut stream, b"!");
         assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
     });
@@ -155,7 +155,7 @@ fn expect_data(stream: &mut TcpStream, payload: &[u8]) {
 fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
     on_every_engine(&["--byte-rate", "1KiB", "--rate-policy", "close"], |server| {
         let mut stream = server.open();
-        let flood = frame(2, &[7; 100]).repeat(40);
+        let flood = client_frame(2, &[7; 100]).repeat(40);
         let _ = stream.write_all(&flood);
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use engine::rustls::ClientConnection;
 use engine::rustls::pki_types::ServerName;
 use engine::tls::{Trust, client_config};
-use program::{LONG, Program, connect, engines, expect, frame, read_head};
+use program::{LONG, Program, client_frame, connect, engines, expect, read_head};
 
 /// Part of every line about a refusal. The line about io_uring, where that is refused, has it not.
 const REFUSAL: &str = "server::refusal";
@@ -131,10 +131,10 @@ impl Site {
         let head = read_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         for _ in 0..3 {
-            stream.write_all(&frame(1, b"hello")).expect("frame");
+            stream.write_all(&client_frame(1, b"hello")).expect("frame");
             expect(&mut stream, b"\x81\x05hello");
         }
-        stream.write_all(&frame(8, b"\x03\xe8")).expect("frame");
+        stream.write_all(&client_frame(8, b"\x03\xe8")).expect("frame");
         expect(&mut stream, b"\x88\x02\x03\xe8");
     }
 

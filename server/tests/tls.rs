@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use engine::rustls::pki_types::ServerName;
 use engine::rustls::{ClientConnection, StreamOwned};
 use engine::tls::{Trust, client_config};
-use program::{Program, REQUEST, connect, engines, expect, frame, rest};
+use program::{Program, REQUEST, client_frame, connect, engines, expect, rest};
 use rustix::process::Signal;
 use tungstenite::Message;
 
@@ -64,7 +64,7 @@ fn both_schemes_echo_side_by_side() {
             let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
             socket.send(Message::binary(bytes.clone())).expect("a message");
             assert!(socket.read().expect("an echo").into_data() == bytes, "{size} bytes came back as others");
-            plain.write_all(&frame(1, b"beside")).expect("frame");
+            plain.write_all(&client_frame(1, b"beside")).expect("frame");
             expect(&mut plain, b"\x81\x06beside");
         }
         socket.close(None).expect("a close");
@@ -90,7 +90,7 @@ fn beyond_the_limit_the_answer_is_a_503_in_tls() {
             other.read_to_string(&mut answer).expect("an answer and a close_notify");
             assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
         }
-        first.write_all(&frame(1, b"here")).expect("frame");
+        first.write_all(&client_frame(1, b"here")).expect("frame");
         let mut back = [0; 6];
         first.read_exact(&mut back).expect("an echo");
         assert_eq!(&back, b"\x81\x04here");

@@ -3,6 +3,7 @@
 use std::io;
 use std::thread;
 
+use anyhow::Context as _;
 use engine::affinity;
 use rustix::thread::CpuSet;
 
@@ -31,9 +32,9 @@ pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) 
 pub(super) fn check_own_cpus(lists: [(&str, Option<&CpuList>); 2]) -> Result<(), Failure> {
     for (flag, list) in lists {
         let Some(CpuList(cpus)) = list else { continue };
-        let failed = |error| Failure::Error(format!("{flag}: cannot start a thread: {error}"));
-        if assignable(cpus.clone()).map_err(failed)?.len() < cpus.len() {
-            let allowed = assignable((0..CpuSet::MAX_CPU).collect()).map_err(failed)?;
+        let context = || format!("{flag}: cannot start a thread");
+        if assignable(cpus.clone()).with_context(context)?.len() < cpus.len() {
+            let allowed = assignable((0..CpuSet::MAX_CPU).collect()).with_context(context)?;
             check_cpus(flag, list, &allowed)?;
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -97,7 +98,7 @@ impl DoctorArguments {
         if self.json {
             let report = Report { schema: SCHEMA, spoiled, findings: &findings };
             let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
+            print_plain(&text.context("cannot write the findings as JSON")?)?;
         } else {
             self.format
                 .print_text(&findings::findings(&findings, self.quiet, self.format.format()), false)?;

@@ -66,14 +66,14 @@ impl EchoArguments {
             trust: self.tls.trust(),
             ..Plan::new(self.url.clone(), engine)
         };
-        plan.check().map_err(|error| Failure::Usage(error.to_string()))?;
+        plan.check().map_err(Failure::usage)?;
         Ok(plan)
     }
 
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         start_log();
-        let failed = |error: EchoError| Failure::Error(error.to_string());
+        let failed = |error: EchoError| Failure::Caused(error.into());
         let (engine, why) = self.engine.settle().map_err(|error| failed(error.into()))?;
         if self.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");

@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Failure;
-use crate::goal::search::{Outcome, Range};
-use crate::goal::threshold::{Judgement, Threshold};
+use crate::goal::search::Range;
+use crate::goal::threshold::Threshold;
 use crate::load::value::{rate, time};
 use crate::report::format::grouped;
-use crate::result::{InvalidKind, Run};
+use crate::result::{GoalJudgement, InvalidKind, Run, TrialOutcome};
 use crate::run::{MAX_RATE, Plan, RunError};
 
 /// Heading of these flags.
@@ -85,7 +85,7 @@ impl GoalArguments {
     }
 
     /// All that a run has to reach.
-    pub(super) fn judge(&self, run: &Run) -> Vec<Judgement> {
+    pub(super) fn judge(&self, run: &Run) -> Vec<GoalJudgement> {
         self.find_rate.iter().chain(&self.threshold).map(|threshold| threshold.judge(run)).collect()
     }
 
@@ -124,7 +124,7 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
 }
 
 /// Returns the outcome of a finished trial. An invalid trial never counts as met.
-pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
+pub(super) fn outcome(run: &Run, judgements: &[GoalJudgement]) -> TrialOutcome {
     let faults = run.errors.total() + run.integrity.faults();
     // A debug build is said of every run, and is no limit found at this rate.
     let (servers, others): (Vec<_>, Vec<_>) =
@@ -132,32 +132,32 @@ pub(super) fn outcome(run: &Run, judgements: &[Judgement]) -> Outcome {
     let reasons =
         |of: &[(InvalidKind, &str)]| of.iter().map(|(_, reason)| *reason).collect::<Vec<_>>().join("; ");
     if faults == 0 && !others.is_empty() {
-        return Outcome::GeneratorLimit(reasons(&others));
+        return TrialOutcome::GeneratorLimit(reasons(&others));
     }
     // Lost connections and wrong echoes are the server's doing, whatever else is true.
     if !servers.is_empty() {
-        return Outcome::Missed(reasons(&servers));
+        return TrialOutcome::Missed(reasons(&servers));
     }
     if faults > 0 {
         let what = if faults == 1 { "error or wrong echo" } else { "errors and wrong echoes" };
-        return Outcome::Missed(format!("{faults} {what}"));
+        return TrialOutcome::Missed(format!("{faults} {what}"));
     }
     if !run.valid && run.invalid_reasons.is_empty() {
-        return Outcome::GeneratorLimit("the run is not valid".to_owned());
+        return TrialOutcome::GeneratorLimit("the run is not valid".to_owned());
     }
     let missed: Vec<&str> =
         judgements.iter().filter(|each| !each.met).map(|each| each.text.as_str()).collect();
-    if missed.is_empty() { Outcome::Met } else { Outcome::Missed(missed.join("; ")) }
+    if missed.is_empty() { TrialOutcome::Met } else { TrialOutcome::Missed(missed.join("; ")) }
 }
 
 /// Returns the outcome of a trial without a result. A server that gives up under load has missed;
 /// any other error ends the search.
-pub(super) fn failed_outcome(error: RunError) -> Result<Outcome, RunError> {
+pub(super) fn failed_outcome(error: RunError) -> Result<TrialOutcome, RunError> {
     match error {
         RunError::LostEarly { .. }
         | RunError::NoneStays { .. }
         | RunError::AllClosed { .. }
-        | RunError::ServerEnded { .. } => Ok(Outcome::Missed(error.to_string())),
+        | RunError::ServerEnded { .. } => Ok(TrialOutcome::Missed(error.to_string())),
         other => Err(other),
     }
 }
@@ -168,13 +168,13 @@ pub(super) fn trial_line(
     rate: f64,
     measure: Duration,
     is_confirmation: bool,
-    outcome: &Outcome,
+    outcome: &TrialOutcome,
 ) -> String {
     let kind = if is_confirmation { "confirmation" } else { "trial" };
     let shown = match outcome {
-        Outcome::Met => "met".to_owned(),
-        Outcome::Missed(why) => format!("missed: {why}"),
-        Outcome::GeneratorLimit(why) => format!("generator limit: {why}"),
+        TrialOutcome::Met => "met".to_owned(),
+        TrialOutcome::Missed(why) => format!("missed: {why}"),
+        TrialOutcome::GeneratorLimit(why) => format!("generator limit: {why}"),
     };
     format!("{kind} {number}: {:>11} msg/s for {:.1} s: {shown}", grouped(rate), measure.as_secs_f64())
 }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn whose_limit_it_was_is_told_apart() {
         let judged = |met| {
-            vec![Judgement {
+            vec![GoalJudgement {
                 threshold: "t".into(),
                 value: None,
                 met,
@@ -237,34 +237,34 @@ mod tests {
             reasons.iter().for_each(|(kind, reason)| run.invalidate(*kind, *reason));
             run
         };
-        assert_eq!(outcome(&run(), &judged(true)), Outcome::Met);
-        assert_eq!(outcome(&run(), &judged(false)), Outcome::Missed("t: 5ms".into()));
+        assert_eq!(outcome(&run(), &judged(true)), TrialOutcome::Met);
+        assert_eq!(outcome(&run(), &judged(false)), TrialOutcome::Missed("t: 5ms".into()));
         let debug = with(&[(InvalidKind::DebugGenerator, "build it with --release")]);
-        assert_eq!(outcome(&debug, &judged(true)), Outcome::Met);
+        assert_eq!(outcome(&debug, &judged(true)), TrialOutcome::Met);
         // The words of a reason do not decide who was the limit.
         let late = (InvalidKind::LateSends, "the generator sent late to the server");
-        assert_eq!(outcome(&with(&[late]), &judged(true)), Outcome::GeneratorLimit(late.1.into()));
+        assert_eq!(outcome(&with(&[late]), &judged(true)), TrialOutcome::GeneratorLimit(late.1.into()));
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
-        assert_eq!(outcome(&with(&[full]), &judged(true)), Outcome::Missed(full.1.into()));
-        assert!(matches!(outcome(&with(&[full, late]), &judged(true)), Outcome::GeneratorLimit(_)));
+        assert_eq!(outcome(&with(&[full]), &judged(true)), TrialOutcome::Missed(full.1.into()));
+        assert!(matches!(outcome(&with(&[full, late]), &judged(true)), TrialOutcome::GeneratorLimit(_)));
         // An invalid trial never counts as met, and its reason comes before the results of the thresholds.
         let unknown = Run { valid: false, ..run() };
-        assert!(matches!(outcome(&unknown, &judged(true)), Outcome::GeneratorLimit(_)));
+        assert!(matches!(outcome(&unknown, &judged(true)), TrialOutcome::GeneratorLimit(_)));
         for kind in [InvalidKind::RateNotKept, InvalidKind::LostConnections, InvalidKind::NoEcho] {
-            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(true)), Outcome::Missed("why".into()));
-            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(false)), Outcome::Missed("why".into()));
+            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(true)), TrialOutcome::Missed("why".into()));
+            assert_eq!(outcome(&with(&[(kind, "why")]), &judged(false)), TrialOutcome::Missed("why".into()));
         }
         for kind in
             [InvalidKind::BusyGenerator, InvalidKind::Clock, InvalidKind::Standstill, InvalidKind::Unknown]
         {
             assert_eq!(
                 outcome(&with(&[(kind, "why")]), &judged(false)),
-                Outcome::GeneratorLimit("why".into())
+                TrialOutcome::GeneratorLimit("why".into())
             );
         }
         let mut wrong = run();
         wrong.integrity.lost = 3;
-        assert_eq!(outcome(&wrong, &judged(true)), Outcome::Missed("3 errors and wrong echoes".into()));
+        assert_eq!(outcome(&wrong, &judged(true)), TrialOutcome::Missed("3 errors and wrong echoes".into()));
     }
 
     #[test]

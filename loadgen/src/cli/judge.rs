@@ -145,7 +145,7 @@ impl Making<'_> {
         });
         let mut conclusion = Conclusion::of(&compared);
         conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
-        document.verdict = conclusion.to_json();
+        document.verdict = Some(conclusion.into());
         let noise = document
             .scenarios
             .iter()
@@ -172,7 +172,7 @@ impl Making<'_> {
     }
 
     fn noise(&self, mut document: Document) -> Concluded {
-        document.verdict = Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).to_json();
+        document.verdict = Some(Conclusion::of_noise(of_session(&document, self.duel_pairs as usize)).into());
         let recorded = |scenario: &crate::result::Scenario| sides::pairs(&document, &scenario.name).0.len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         let few = (fewest < MIN_RECORDED).then(|| {

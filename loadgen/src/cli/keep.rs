@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use super::output::{Output, open_output};
 use super::{Failure, print};
 use crate::experiment::Fault;
@@ -26,7 +28,7 @@ pub(super) fn keep(
     let stored = results.map(|folder| Store::new(folder).save(document)).transpose();
     let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
     let written = json.map_or(Ok(()), |output| output.write(document));
-    let written = written.map_err(|error| Failure::Error(format!("--json: {error}")));
+    let written = written.context("--json").map_err(Failure::from);
     let kept = stored.map_err(Failure::from).and_then(|path| written.map(|()| path));
     let path = kept.as_ref().ok().and_then(Option::as_ref);
     let where_stored = path.map(|path| format!("\n\nstored in {}", path.display())).unwrap_or_default();
@@ -34,21 +36,21 @@ pub(super) fn keep(
     if let Err(failure) = kept {
         if !has_standard_output {
             let written = open_output(Path::new("-"))?.write(document);
-            written.map_err(|error| Failure::Error(format!("{failure}; standard output: {error}")))?;
+            written.with_context(|| format!("{failure}; standard output"))?;
         }
         return Err(failure);
     }
     let at = path.map(|path| format!(" (it is stored in {})", path.display())).unwrap_or_default();
-    printed.map_err(|error| Failure::Error(format!("cannot print the result{at}: {error}")))?;
+    printed.with_context(|| format!("cannot print the result{at}"))?;
     kept
 }
 
 /// Returns the failure to print a result that is stored.
 pub(super) fn cannot_print(error: io::Error) -> Failure {
-    Failure::Error(format!("cannot print the result: {error}"))
+    Failure::Caused(anyhow::Error::new(error).context("cannot print the result"))
 }
 
 /// Fails where a server's figures must not be trusted.
 pub(super) fn no_fault(fault: Option<Fault>) -> Result<(), Failure> {
-    fault.map_or(Ok(()), |fault| Err(Failure::Error(fault.to_string())))
+    fault.map_or(Ok(()), |fault| Err(Failure::Caused(fault.into())))
 }

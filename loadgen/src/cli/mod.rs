@@ -34,6 +34,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use rustix::io::Errno;
@@ -151,14 +152,44 @@ enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Error(String),
+    /// Exit code 1, with the context that the error has collected on its way.
+    #[error("{}", with_causes(.0))]
+    Caused(anyhow::Error),
     #[error(transparent)]
     Run(RunError),
+}
+
+impl Failure {
+    /// Refuses what was typed.
+    fn usage(error: impl std::error::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Caused(error)
+    }
+}
+
+/// Returns the text of an error with its causes. A typed error that names its cause is not followed
+/// by it again.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| {
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
 }
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Plan(error) => Self::Usage(error.to_string()),
+            RunError::Plan(error) => Self::usage(error),
             error => Self::Run(error),
         }
     }
@@ -222,19 +253,19 @@ pub fn main() -> ExitCode {
 }
 
 fn catch_signals() -> Result<Interrupt, Failure> {
-    Interrupt::catch().map_err(|error| Failure::Error(format!("cannot catch signals: {error}")))
+    Ok(Interrupt::catch().context("cannot catch signals")?)
 }
 
 /// Prints lines on standard output, in colour where that takes it.
 fn print_line(text: &str) -> Result<(), Failure> {
-    print(text, false).map_err(|error| Failure::Error(format!("cannot print: {error}")))
+    Ok(print(text, false).context("cannot print")?)
 }
 
 /// Prints lines that programs read on standard output, never in colour.
 fn print_plain(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
-        Err(error) if !is_gone(&error) => Err(Failure::Error(format!("cannot print: {error}"))),
-        _ => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
+        printed => Ok(printed.context("cannot print")?),
     }
 }
 
@@ -273,6 +304,16 @@ fn start_log() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_cause_is_printed_once() {
+        let cause = || io::Error::other("the disk is full");
+        let text = |error: anyhow::Error| Failure::from(error).to_string();
+        let plain = anyhow::Error::new(cause()).context("cannot write a.json").context("--json");
+        assert_eq!(text(plain), "--json: cannot write a.json: the disk is full");
+        let typed = crate::result::StoreError::Io { action: "read", path: "a.json".into(), source: cause() };
+        assert_eq!(text(typed.into()), "cannot read a.json: the disk is full");
+    }
 
     #[test]
     fn the_command_is_sound() {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::compare::noises;
@@ -58,35 +59,34 @@ impl ProofArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let sessions = self.sessions()?;
         let name = self.file.display();
-        let error = |error: &dyn std::fmt::Display| Failure::Error(format!("{name}: {error}"));
         let machine = sessions.first().map(|first| first.machine.id.clone()).unwrap_or_default();
         let thresholds = self.thresholds(sessions.first(), &machine)?;
-        let recording = Recording::of(sessions).map_err(|found| error(&found))?;
+        let recording = Recording::of(sessions).with_context(|| name.to_string())?;
         let proven = recording.prove(self.pairs as usize, self.draws as usize, &thresholds);
         if proven.any_false.blocks.of == 0 {
             let (pairs, block) = (count(proven.pairs as u64, "valid pair"), self.pairs);
-            return Err(error(&format!("{pairs} of identical servers: fewer than a block of {block}")));
+            let few = format!("{name}: {pairs} of identical servers: fewer than a block of {block}");
+            return Err(Failure::Error(few));
         }
         let mut output = self.json.as_deref().map(open_output).transpose()?;
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         self.format.print(&proof(&proven), to_error)?;
         if let Some(output) = &mut output {
-            let failed = |error: std::io::Error| Failure::Error(format!("--json: {error}"));
-            let json = serde_json::to_string_pretty(&proven).map_err(|error| failed(error.into()))? + "\n";
-            output.write_text(json.as_bytes()).map_err(failed)?;
+            let json = serde_json::to_string_pretty(&proven).context("--json")? + "\n";
+            output.write_text(json.as_bytes()).context("--json")?;
         }
         Ok(if missed(&proven).is_empty() { 0 } else { MISSED })
     }
 
     fn sessions(&self) -> Result<Vec<Document>, Failure> {
-        let text = regular::text(&self.file)
-            .map_err(|error| Failure::Error(format!("cannot read {}: {error}", self.file.display())))?;
+        let text =
+            regular::text(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
         // A stored session, or a session on each line.
         if let Ok(session) = parse(&text, &self.file) {
             return Ok(vec![session]);
         }
         let of_line = |(index, line): (usize, &str)| {
-            parse(line, &self.file).map_err(|error| Failure::Error(format!("line {}: {error}", index + 1)))
+            Ok(parse(line, &self.file).with_context(|| format!("line {}", index + 1))?)
         };
         text.lines().enumerate().map(of_line).collect()
     }

@@ -6,10 +6,10 @@ use clap::Args;
 use engine::{EngineChoice, EngineKind};
 use hdrhistogram::Histogram;
 
-use crate::goal::{GoalReport, search};
+use crate::goal::search;
 use crate::host::machine::Machine;
 use crate::report::text;
-use crate::result::{Document, InvalidKind, Run, Scenario, Session, SessionKind, Start};
+use crate::result::{Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, Start};
 use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
 use crate::target::spawn::{Spawn, SpawnError};
 use crate::target::subject::Subject;
@@ -186,7 +186,7 @@ impl RunArguments {
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
-        let goals = (!self.goals.is_empty()).then_some(GoalReport { met, thresholds, find_rate: None });
+        let goals = (!self.goals.is_empty()).then_some(Goals { met, thresholds, find_rate: None });
         Ok(Made { runs: vec![(plan.clone(), run)], seconds, error, goals })
     }
 
@@ -227,7 +227,7 @@ impl RunArguments {
             runs,
             seconds,
             error,
-            goals: Some(GoalReport { met, thresholds: last, find_rate: Some(found) }),
+            goals: Some(Goals { met, thresholds: last, find_rate: Some(found) }),
         })
     }
 
@@ -248,7 +248,7 @@ impl RunArguments {
             subject: Subject { engine, ..Subject::of_command(&words) },
             scenarios: made.scenarios(),
             runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
-            verdict: made.goals.as_ref().and_then(|goals| serde_json::to_value(goals).ok()),
+            verdict: made.goals.clone().map(Into::into),
             ..Document::new(session, engine_of_generator, Machine::here())
         }
     }
@@ -266,7 +266,7 @@ struct Made {
     seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load of the last run, or the search, before its time.
     error: Option<RunError>,
-    goals: Option<GoalReport>,
+    goals: Option<Goals>,
 }
 
 impl Made {

@@ -64,12 +64,12 @@ impl SelectionArguments {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Error(error.to_string())
+        Self::Caused(error.into())
     }
 }
 
 impl From<SelectionError> for Failure {
     fn from(error: SelectionError) -> Self {
-        Self::Error(error.to_string())
+        Self::Caused(error.into())
     }
 }

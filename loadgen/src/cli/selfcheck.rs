@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use engine::EngineChoice;
@@ -97,7 +98,7 @@ impl ValueEnum for Check {
 
 /// Carries out the hidden subcommand that becomes a server.
 pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
-    crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Error(error.to_string()))
+    crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Caused(error.into()))
 }
 
 impl SelfcheckArguments {
@@ -121,7 +122,7 @@ impl SelfcheckArguments {
         }
         if self.json {
             let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.map_err(|error| Failure::Error(error.to_string()))?)?;
+            print_plain(&text.context("cannot write the report as JSON")?)?;
         }
         let finding = report.finding();
         if !self.json && !self.quiet {
@@ -167,8 +168,8 @@ impl SelfcheckArguments {
 
 fn failure(error: SelfcheckError) -> Failure {
     match error {
-        SelfcheckError::Times { .. } => Failure::Usage(error.to_string()),
+        SelfcheckError::Times { .. } => Failure::usage(error),
         SelfcheckError::Run(error) => error.into(),
-        error => Failure::Error(error.to_string()),
+        error => Failure::Caused(error.into()),
     }
 }

@@ -1,34 +1,8 @@
-//! The conclusion of a comparison, as it is stored.
-
-use serde::{Deserialize, Serialize};
+//! The conclusion of a comparison, to be stored and as it was stored.
 
 use super::noise::Noise;
-use super::sides::{Comparison, default_sides};
-use super::verdict::{Judgement, Verdict};
-use crate::result::Document;
-
-/// The `verdict` of a stored session.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Conclusion {
-    /// Names of the sides: the second was compared with the first.
-    #[serde(default = "default_sides")]
-    pub sides: [String; 2],
-    /// The worst of the judged metrics; `null` where none was judged.
-    #[serde(default)]
-    pub overall: Option<Verdict>,
-    /// True where the runs of both sides alternated.
-    #[serde(default)]
-    pub interleaved: bool,
-    /// Each metric.
-    #[serde(default)]
-    pub judgements: Vec<Judgement>,
-    /// Differences between identical servers on the machine, in a session that recorded them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub noise: Vec<Noise>,
-    /// Notes to the reader, one sentence each.
-    #[serde(default)]
-    pub notes: Vec<String>,
-}
+use super::sides::Comparison;
+use crate::result::{Conclusion, Document, SessionVerdict, default_sides};
 
 impl Conclusion {
     /// Returns the conclusion of a comparison.
@@ -47,8 +21,8 @@ impl Conclusion {
     /// Returns the conclusion of a stored session; `None` where it has no verdict of a comparison,
     /// or one that this program cannot read.
     #[must_use]
-    pub fn stored(document: &Document) -> Option<Self> {
-        let conclusion: Self = serde_json::from_value(document.verdict.clone()?).ok()?;
+    pub fn stored(document: &Document) -> Option<&Self> {
+        let Some(SessionVerdict::Comparison(conclusion)) = &document.verdict else { return None };
         (!conclusion.judgements.is_empty()).then_some(conclusion)
     }
 
@@ -68,12 +42,6 @@ impl Conclusion {
     pub fn of_noise(noise: Vec<Noise>) -> Self {
         Self { sides: default_sides(), interleaved: true, noise, ..Self::default() }
     }
-
-    /// Returns the value that a document has.
-    #[must_use]
-    pub fn to_json(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self).ok()
-    }
 }
 
 #[cfg(test)]
@@ -84,7 +52,7 @@ mod tests {
     use crate::result::SessionKind;
 
     /// Against the schema that other programs read.
-    fn assert_valid(document: &crate::result::Document) {
+    fn assert_valid(document: &Document) {
         let schema = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results/schema.json"));
         let schema = serde_json::from_slice(&schema.expect("the schema is there")).expect("JSON");
         let json = serde_json::to_value(document).expect("JSON");
@@ -96,10 +64,10 @@ mod tests {
         for (pairs, factor) in [(10, 1.06), (3, 1.0)] {
             let mut document = duel(pairs, factor);
             let conclusion = Conclusion::of(&Comparison::of_arms(&document, &sides::default_thresholds));
-            document.verdict = conclusion.to_json();
+            document.verdict = Some(conclusion.into());
             assert_valid(&document);
-            let back = serde_json::from_value(document.verdict.expect("there")).expect("readable");
-            assert_eq!(conclusion, back);
+            let json = serde_json::to_string(&document).expect("JSON");
+            assert_eq!(serde_json::from_str::<Document>(&json).expect("readable"), document);
         }
     }
 
@@ -107,7 +75,7 @@ mod tests {
     fn recorded_noise_follows_the_schema() {
         let mut document = duel(10, 1.0);
         document.session.kind = SessionKind::Aa;
-        document.verdict = Conclusion::of_noise(noise::of_session(&document, 10)).to_json();
+        document.verdict = Some(Conclusion::of_noise(noise::of_session(&document, 10)).into());
         assert_valid(&document);
     }
 }

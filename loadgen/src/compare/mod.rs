@@ -6,7 +6,6 @@
 mod conclusion;
 #[cfg(test)]
 pub(crate) mod example;
-mod metric;
 pub mod noise;
 mod promise;
 pub mod proof;
@@ -16,9 +15,9 @@ pub mod sides;
 pub mod statistics;
 mod verdict;
 
-pub use conclusion::Conclusion;
-pub use metric::Metric;
-pub use promise::{Over, Promise, PromiseOutcome};
+use crate::result::metric;
+pub use crate::result::{Conclusion, Metric, Over, Promise};
+pub use promise::PromiseOutcome;
 pub use sides::Comparison;
 pub use verdict::{
     Compared, Judgement, MIN_PAIRS, SIGNIFICANCE, Threshold, ThresholdSource, Verdict, judge, show,

@@ -1,12 +1,11 @@
 //! What a machine does to two identical servers: recorded by `aa`, used as the floor of every
 //! threshold.
 
-use serde::{Deserialize, Serialize};
-
 use super::metric::Metric;
 use super::sides::pairs;
 use super::statistics::{log_ratio, signed_rank};
 use crate::load::Load;
+pub use crate::result::Noise;
 use crate::result::{Document, Scenario, Setting};
 
 /// Duels drawn from the recorded pairs.
@@ -15,21 +14,6 @@ const RESAMPLES: usize = 2000;
 const SHARE: f64 = 0.95;
 /// Fewer recorded pairs say nothing about the tail of a distribution.
 pub const MIN_RECORDED: usize = 8;
-
-/// The noise of one metric in one scenario.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Noise {
-    /// The scenario in which it was recorded.
-    pub scenario: String,
-    /// Which figure.
-    pub metric: Metric,
-    /// Pairs of the duels it is about.
-    pub pairs: usize,
-    /// Pairs that were recorded.
-    pub recorded: usize,
-    /// The 95th percentile of the absolute estimate of such duels, relative: 0.01 is 1 %.
-    pub p95: f64,
-}
 
 /// The noise of every metric of a recorded session, for duels of `pairs` pairs.
 #[must_use]

@@ -1,44 +1,8 @@
 //! Figures that an experiment holds to a limit.
 
-use serde::{Deserialize, Serialize};
-
-use super::metric::Metric;
 use super::sides::is_sound;
 use super::statistics::{Estimate, ratio_of_pairs};
-use crate::result::{Document, Run, Scenario};
-
-/// A figure, or the ratio of two figures of the same round, and its limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Promise {
-    /// The scenario, as runs name it.
-    pub scenario: String,
-    /// The arm; `None`: the first one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arm: Option<String>,
-    /// The figure.
-    pub metric: Metric,
-    /// The figure that it is divided by; `None`: it is a figure by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub over: Option<Over>,
-    /// The limit, in the unit of [`Metric::unit`] where there is no ratio; `None`: the figure is reported
-    /// and not judged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<f64>,
-}
-
-/// The lower part of a ratio. What it leaves out is as in the upper part.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Over {
-    /// The scenario.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scenario: Option<String>,
-    /// The arm.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arm: Option<String>,
-    /// The figure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metric: Option<Metric>,
-}
+use crate::result::{Document, Metric, Over, Promise, Run, Scenario};
 
 /// Outcome of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

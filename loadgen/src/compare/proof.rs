@@ -286,8 +286,9 @@ fn split(session: Document) -> Vec<Pair> {
     let mut pairs: BTreeMap<u32, Pair> = BTreeMap::new();
     for mut run in session.runs {
         let latencies = &mut run.latency_ns;
-        [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag, &mut latencies.connect]
+        [&mut latencies.corrected, &mut latencies.lag, &mut latencies.connect]
             .into_iter()
+            .chain(&mut latencies.uncorrected)
             .for_each(|latency| latency.hdr = None);
         run.series = Vec::new();
         pairs.entry(run.pair).or_default().push(run);

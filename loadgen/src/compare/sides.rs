@@ -7,15 +7,8 @@ use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
 use crate::load::Load;
 use crate::report::format::count;
-use crate::result::{Document, Run, Scenario, median};
-
-/// Names of the two sides of a duel that has no others, as runs carry them.
-pub const SIDES: [&str; 2] = ["A", "B"];
-
-/// Returns the default names of two sides.
-pub(super) fn default_sides() -> [String; 2] {
-    SIDES.map(str::to_owned)
-}
+pub use crate::result::SIDES;
+use crate::result::{Document, Run, Scenario, default_sides, median};
 
 /// Returns the names of a document's two sides; the default names where it has not two.
 fn names_of(document: &Document) -> [String; 2] {

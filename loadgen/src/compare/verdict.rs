@@ -1,9 +1,8 @@
 //! The rule that makes a verdict of two sides' figures.
 
-use serde::{Deserialize, Serialize};
-
 use super::metric::Metric;
 use super::statistics::{Estimate, holm, signed_rank};
+pub use crate::result::{Judgement, Threshold, ThresholdSource, Verdict};
 
 /// The chance of calling any unchanged metric of a comparison changed.
 pub const SIGNIFICANCE: f64 = 0.05;
@@ -12,78 +11,6 @@ pub const SIGNIFICANCE: f64 = 0.05;
 pub const MIN_PAIRS: usize = 8;
 /// More pairs than this are not asked for: longer runs or a quieter machine help more.
 const MOST_PAIRS_ASKED: f64 = 200.0;
-
-/// What a comparison says of a metric, or of all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Significant, beyond the threshold, to the better.
-    Improved,
-    /// Significant, beyond the threshold, to the worse.
-    Regressed,
-    /// The whole interval lies inside the threshold.
-    Unchanged,
-    /// Neither can be said.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// For people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Improved => "improved",
-            Self::Regressed => "regressed",
-            Self::Unchanged => "unchanged",
-            Self::Inconclusive => "inconclusive",
-        }
-    }
-
-    /// The verdict over several metrics: the worst of them, and an improvement only where nothing else is in doubt.
-    #[must_use]
-    pub fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
-        let weight = |verdict: &Self| match verdict {
-            Self::Regressed => 3,
-            Self::Inconclusive => 2,
-            Self::Improved => 1,
-            Self::Unchanged => 0,
-        };
-        each.into_iter().max_by_key(weight)
-    }
-}
-
-/// By how much a figure must change to matter, and why so much.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Threshold {
-    /// Relative: 0.02 is 2 %.
-    pub relative: f64,
-    /// Where it comes from.
-    pub source: ThresholdSource,
-}
-
-/// Where a threshold comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ThresholdSource {
-    /// [`Metric::default_threshold`]; the machine's noise is smaller or was not recorded.
-    Default,
-    /// Twice the machine's noise, as `aa` recorded it.
-    Noise,
-    /// The user's own.
-    Given,
-}
-
-impl Threshold {
-    /// The larger of the metric's default and twice the machine's `noise` (relative; `None` where it was not recorded).
-    #[must_use]
-    pub fn of(metric: Metric, noise: Option<f64>) -> Self {
-        let default = metric.default_threshold();
-        match noise.map(|noise| 2.0 * noise) {
-            Some(relative) if relative > default => Self { relative, source: ThresholdSource::Noise },
-            _ => Self { relative: default, source: ThresholdSource::Default },
-        }
-    }
-}
 
 /// One metric of two sides, before the correction for the others.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,41 +27,6 @@ pub struct Compared {
     pub estimate: Estimate,
     /// Pairs behind it.
     pub pairs: usize,
-}
-
-/// One metric of two sides, judged or only shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// The scenario in which it was measured.
-    pub scenario: String,
-    /// Which figure.
-    pub metric: Metric,
-    /// The median over side A's runs.
-    pub a: f64,
-    /// The median over side B's runs.
-    pub b: f64,
-    /// B / A: the Hodges-Lehmann estimate over the pairs.
-    pub ratio: f64,
-    /// Its 95 % interval; `null` where there are too few pairs for one.
-    #[serde(default)]
-    pub interval: Option<(f64, f64)>,
-    /// Pairs behind it.
-    pub pairs: usize,
-    /// Two-sided p-value of "no change", of this metric alone.
-    pub p: f64,
-    /// The same, corrected for the other gates (Holm); `null` where the metric is only shown.
-    #[serde(default)]
-    pub p_adjusted: Option<f64>,
-    /// By how much it must change to matter; `null` where it is only shown.
-    #[serde(default)]
-    pub threshold: Option<Threshold>,
-    /// `null` where the metric is only shown.
-    #[serde(default)]
-    pub verdict: Option<Verdict>,
-    /// Pairs that would probably settle an inconclusive verdict, beyond those made; `null` where there is nothing to
-    /// settle, or where no reasonable number would.
-    #[serde(default)]
-    pub more_pairs: Option<usize>,
 }
 
 /// Judges the gated metrics of a comparison, all of them together; in the order given.

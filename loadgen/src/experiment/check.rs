@@ -48,7 +48,7 @@ pub(super) fn complaints_of(run: &Run) -> Vec<String> {
     // what was outstanding at its end.
     let (fewest, most) = match run.latency_ns.lag.count {
         0 => (run.received, sent),
-        _ => (run.offered.saturating_sub(not_sent), run.offered),
+        _ => (run.offered().saturating_sub(not_sent), run.offered()),
     };
     if !(fewest..=most).contains(&latency.count) {
         complaints.push(format!("{} latencies for {fewest} to {most} messages", latency.count));

@@ -20,7 +20,8 @@ mod trial;
 use serde::Serialize;
 
 use crate::compare::Promise;
-use crate::result::{Document, ExperimentRecord, Show, short_hash};
+use crate::host::machine::short_hash;
+use crate::result::{Document, ExperimentRecord, Show};
 
 pub use arm::{Arm, ArmError, Takes, arm_name, counts, named};
 pub use calibration::SHARE_OF_CAPACITY;

@@ -309,11 +309,6 @@ impl<'a> Runner<'a> {
     }
 
     fn document(mut self, start: Start, interrupted: bool, machine: Machine) -> Document {
-        for arm in &mut self.arms {
-            // A server that is not ours may still say which engine it has.
-            let engine = || self.runs.iter().find(|run| run.arm == arm.name)?.server.as_ref()?.engine.clone();
-            arm.subject.engine = arm.subject.engine.take().or_else(engine);
-        }
         let order = match self.experiment.arms.len() {
             1 => "rounds",
             2 => "abba",
@@ -462,12 +457,20 @@ impl<'a> Runner<'a> {
                     if cell.is_given_up() || self.runs.iter().any(is_made) {
                         continue;
                     }
+                    let load = cell.plan.load.clone();
                     let outcome = repeats.make(cell, round, progress, notes);
                     let (is_given_up, is_hopeless) = (cell.is_given_up(), cell.is_hopeless());
                     made += 1;
                     is_whole &= outcome.run.as_ref().is_some_and(is_worth_keeping);
                     let mut is_interrupted = outcome.is_interrupted;
-                    if let Some(run) = outcome.run.map(Run::compact) {
+                    if let Some(run) = outcome.run {
+                        // Compact runs do not name the engine of a server that is not ours.
+                        let subjects = self.arms.iter_mut().filter(|one| one.name == arm);
+                        let engine = run.server.as_ref().and_then(|server| server.engine.clone());
+                        subjects.for_each(|one| {
+                            one.subject.engine = one.subject.engine.take().or_else(|| engine.clone());
+                        });
+                        let run = run.compact(&load);
                         let left = began.elapsed() / made * (all as u32).saturating_sub(made);
                         notes(&line(round, wanted, &run, self.experiment.arms.len() > 1, left));
                         is_interrupted |= run.interrupted;

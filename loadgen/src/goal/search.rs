@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::result::{Found, Trial, TrialOutcome};
 
 /// The bracket is narrow enough when its ends are within two per cent.
 const NARROW: f64 = 1.02;
@@ -34,49 +34,13 @@ pub struct Range {
     pub samples: u64,
 }
 
-/// What a trial showed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// All thresholds were met.
-    Met,
-    /// Some were not, or the server did not keep up: why.
-    Missed(String),
-    /// The generator was the limit: why. Nothing is known about the server at this rate.
-    GeneratorLimit(String),
-}
-
-/// One trial.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    /// The rate that was tried, messages a second.
-    pub rate_per_s: f64,
-    /// The measured window that was asked for, nanoseconds.
-    pub measure_ns: u64,
-    /// A trial at full length.
-    pub is_confirmation: bool,
-    /// What it showed.
-    pub outcome: Outcome,
-}
-
-/// What a search found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
-    /// The highest rate that was confirmed, messages a second.
-    pub rate_per_s: Option<f64>,
-    /// Why there is no higher one, or none at all, in a sentence.
-    pub conclusion: String,
-    /// All trials in their order.
-    pub trials: Vec<Trial>,
-}
-
 /// Makes trials with `attempt` (a rate, a length, whether it is a confirmation) until the highest rate is known.
 ///
 /// # Errors
 /// What `attempt` returns: it ends the search.
 pub fn find<E>(
     range: &Range,
-    attempt: &mut dyn FnMut(f64, Duration, bool) -> Result<Outcome, E>,
+    attempt: &mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>,
 ) -> Result<Found, E> {
     let mut search = Search { range, attempt, trials: Vec::new() };
     let bracket = search.bracket()?;
@@ -94,7 +58,7 @@ pub fn find<E>(
 
 struct Search<'a, E> {
     range: &'a Range,
-    attempt: &'a mut dyn FnMut(f64, Duration, bool) -> Result<Outcome, E>,
+    attempt: &'a mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>,
     trials: Vec<Trial>,
 }
 
@@ -114,7 +78,8 @@ impl<E> Search<'_, E> {
         let measure_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         for is_repeat in [false, true] {
             let outcome = (self.attempt)(rate, length, is_confirmation)?;
-            let (met, limited) = (outcome == Outcome::Met, matches!(outcome, Outcome::GeneratorLimit(_)));
+            let (met, limited) =
+                (outcome == TrialOutcome::Met, matches!(outcome, TrialOutcome::GeneratorLimit(_)));
             self.trials.push(Trial { rate_per_s: rate, measure_ns, is_confirmation, outcome });
             if is_repeat || !limited {
                 return Ok(met);
@@ -183,7 +148,7 @@ impl<E> Search<'_, E> {
     fn conclude(&self, found: Option<f64>) -> String {
         let Range { lowest, highest, .. } = *self.range;
         let above = |trial: &&Trial| found.is_none_or(|rate| trial.rate_per_s > rate);
-        let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != Outcome::Met);
+        let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != TrialOutcome::Met);
         // Of several trials at one rate the last one counts, because it repeats the others.
         let nearest = failed.rev().min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
         match (found, nearest.map(|trial| (trial.rate_per_s, &trial.outcome))) {
@@ -192,20 +157,20 @@ impl<E> Search<'_, E> {
                     "every rate up to {highest:.0} a second, the highest that was to be tried, meets the thresholds"
                 )
             }
-            (Some(_), Some((rate, Outcome::GeneratorLimit(why)))) => format!(
+            (Some(_), Some((rate, TrialOutcome::GeneratorLimit(why)))) => format!(
                 "at {rate:.0} a second the generator was the limit, and the server may carry more: {why}"
             ),
-            (Some(_), Some((rate, Outcome::Missed(why)))) => format!("at {rate:.0} a second: {why}"),
-            (None, Some((rate, Outcome::GeneratorLimit(why)))) => format!(
+            (Some(_), Some((rate, TrialOutcome::Missed(why)))) => format!("at {rate:.0} a second: {why}"),
+            (None, Some((rate, TrialOutcome::GeneratorLimit(why)))) => format!(
                 "already at {rate:.0} a second the generator was the limit, and nothing is known about the server: {why}"
             ),
-            (None, Some((rate, Outcome::Missed(why)))) if rate <= lowest => {
+            (None, Some((rate, TrialOutcome::Missed(why)))) if rate <= lowest => {
                 format!("even {rate:.0} a second, the lowest rate that was to be tried, misses: {why}")
             }
-            (None, Some((rate, Outcome::Missed(why)))) => {
+            (None, Some((rate, TrialOutcome::Missed(why)))) => {
                 format!("no rate was confirmed at full length, down to {rate:.0} a second: {why}")
             }
-            (_, Some((_, Outcome::Met)) | None) => "nothing was tried".to_owned(),
+            (_, Some((_, TrialOutcome::Met)) | None) => "nothing was tried".to_owned(),
         }
     }
 }
@@ -242,8 +207,8 @@ mod tests {
     fn search(range: &Range, short: f64, full: f64) -> Found {
         let mut attempt = |rate: f64, _: Duration, is_confirmation: bool| {
             let capacity = if is_confirmation { full } else { short };
-            let missed = || Outcome::Missed("p99<2ms: 5ms".to_owned());
-            Ok::<_, ()>(if rate <= capacity { Outcome::Met } else { missed() })
+            let missed = || TrialOutcome::Missed("p99<2ms: 5ms".to_owned());
+            Ok::<_, ()>(if rate <= capacity { TrialOutcome::Met } else { missed() })
         };
         find(range, &mut attempt).expect("no attempt fails")
     }
@@ -255,7 +220,7 @@ mod tests {
             let rate = found.rate_per_s.expect("there is one");
             assert!(rate <= capacity && rate > capacity / 1.025, "{rate} for {capacity}");
             let last = found.trials.last().expect("trials");
-            assert!(last.is_confirmation && last.outcome == Outcome::Met && last.rate_per_s == rate);
+            assert!(last.is_confirmation && last.outcome == TrialOutcome::Met && last.rate_per_s == rate);
             assert!(found.conclusion.contains("p99<2ms: 5ms"), "{}", found.conclusion);
             assert!(found.trials.len() < 25);
         }
@@ -285,8 +250,8 @@ mod tests {
     fn a_generator_that_is_the_limit_is_named() {
         let limited = |capacity: f64| {
             let mut attempt = |rate: f64, _: Duration, _: bool| {
-                let limit = || Outcome::GeneratorLimit("lag p99 3ms".to_owned());
-                Ok::<_, ()>(if rate <= capacity { Outcome::Met } else { limit() })
+                let limit = || TrialOutcome::GeneratorLimit("lag p99 3ms".to_owned());
+                Ok::<_, ()>(if rate <= capacity { TrialOutcome::Met } else { limit() })
             };
             find(&RANGE, &mut attempt).expect("no attempt fails")
         };
@@ -310,9 +275,9 @@ mod tests {
             // Every other trial is disturbed.
             disturbed = !disturbed;
             Ok::<_, ()>(match rate <= 20_000.0 {
-                _ if !disturbed => Outcome::GeneratorLimit("the machine stood still".to_owned()),
-                true => Outcome::Met,
-                false => Outcome::Missed("p99<2ms: 5ms".to_owned()),
+                _ if !disturbed => TrialOutcome::GeneratorLimit("the machine stood still".to_owned()),
+                true => TrialOutcome::Met,
+                false => TrialOutcome::Missed("p99<2ms: 5ms".to_owned()),
             })
         };
         let found = find(&RANGE, &mut attempt).expect("no attempt fails");
@@ -339,7 +304,7 @@ mod tests {
         let mut attempts = 0;
         let mut attempt = |_: f64, _: Duration, _: bool| {
             attempts += 1;
-            if attempts == 3 { Err("gone") } else { Ok(Outcome::Met) }
+            if attempts == 3 { Err("gone") } else { Ok(TrialOutcome::Met) }
         };
         assert_eq!(find(&RANGE, &mut attempt), Err("gone"));
         assert_eq!(attempts, 3);

@@ -5,10 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::result::{Run, percentile};
+use crate::result::{GoalJudgement, Run, percentile};
 
 /// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to the echo.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,22 +69,6 @@ pub enum ThresholdError {
     },
 }
 
-/// How a run stands to a threshold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// The threshold, as it was asked for.
-    pub threshold: String,
-    /// The figure: nanoseconds, messages a second, a count or bytes; `null` where the run does not carry it.
-    pub value: Option<f64>,
-    /// Whether it was reached. One that cannot be judged was not.
-    pub met: bool,
-    /// The same for people.
-    pub text: String,
-    /// True where `value` is a lower bound, because messages had no echo when the run ended.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub at_least: bool,
-}
-
 impl FromStr for Threshold {
     type Err = ThresholdError;
 
@@ -136,7 +119,7 @@ impl Threshold {
 
     /// Holds it against a run.
     #[must_use]
-    pub fn judge(&self, run: &Run) -> Judgement {
+    pub fn judge(&self, run: &Run) -> GoalJudgement {
         let value = self.metric.of(run);
         let at_least = value.is_some() && self.metric.is_bound(run);
         // A lower bound can show that a figure is high and cannot show that it is low.
@@ -149,7 +132,7 @@ impl Threshold {
             Some(value) => format!("{self}: {}", self.metric.show(value)),
             None => format!("{self}: cannot be judged, {}", self.unknown(run)),
         };
-        Judgement { threshold: self.text.clone(), value, met, text, at_least }
+        GoalJudgement { threshold: self.text.clone(), value, met, text, at_least }
     }
 
     fn unknown(&self, run: &Run) -> String {

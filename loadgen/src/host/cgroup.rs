@@ -8,8 +8,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cost::CostSource;
 use crate::host::procfs::Times;
-use crate::result::CostSource;
 
 /// Beginning of a group's name. The number of the process that made it follows.
 const PREFIX: &str = "sparring-server-";

@@ -8,8 +8,7 @@ use std::path::Path;
 
 use engine::affinity::parse_cpu_list;
 use serde::{Deserialize, Serialize};
-
-use crate::result::short_hash;
+use sha2::{Digest, Sha256};
 
 /// A machine and the state it was in when a session began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -194,6 +193,13 @@ fn limits(text: &str, io_uring_disabled: Option<u8>) -> Limits {
 
 fn load_average(loadavg: &str) -> f64 {
     loadavg.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
+/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
+#[must_use]
+pub(crate) fn short_hash(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

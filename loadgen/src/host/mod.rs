@@ -1,6 +1,7 @@
 //! The machine that measures: its description, and what processes and processors have spent.
 
 pub(crate) mod cgroup;
+pub mod cost;
 pub mod machine;
 pub(crate) mod perf;
 pub(crate) mod procfs;

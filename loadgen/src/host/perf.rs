@@ -5,8 +5,33 @@ use std::io;
 use perf_event::events::{Event, Hardware};
 use perf_event::{Builder, Counter};
 use rustix::io::Errno;
+use thiserror::Error;
 
 use crate::host::procfs;
+
+/// Reason why nothing is counted, in a line, with the remedy where there is one.
+#[derive(Debug, Error)]
+pub(crate) enum CountError {
+    #[error("not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON")]
+    NotAllowed,
+    #[error("this machine has no counters for them, as is usual in virtual machines")]
+    NoCounters,
+    #[error("perf_event_open(2) says: {0}")]
+    Open(io::Error),
+    #[error("the counters cannot be read: {0}")]
+    Read(io::Error),
+}
+
+impl CountError {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::NotAllowed,
+            // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
+            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Self::NoCounters,
+            _ => Self::Open(error),
+        }
+    }
+}
 
 /// Counts what processes do from now on, their threads and those that they start.
 #[derive(Debug)]
@@ -19,20 +44,20 @@ impl Counting {
     /// Begins to count.
     ///
     /// # Errors
-    /// Why nothing can be counted here, in a line, with the remedy where there is one.
-    pub(crate) fn start(pids: &[u32]) -> Result<Self, String> {
-        let count = |event| counters(pids, event).map_err(|error| why_not(&error));
+    /// Fails where nothing can be counted here.
+    pub(crate) fn start(pids: &[u32]) -> Result<Self, CountError> {
+        let count = |event| counters(pids, event).map_err(CountError::of);
         Ok(Self { instructions: count(Hardware::INSTRUCTIONS)?, cycles: count(Hardware::CPU_CYCLES)? })
     }
 
     /// Instructions and cycles since the start.
     ///
     /// # Errors
-    /// Why they cannot be read, in a line.
-    pub(crate) fn read(&mut self) -> Result<(u64, u64), String> {
+    /// Fails where they cannot be read.
+    pub(crate) fn read(&mut self) -> Result<(u64, u64), CountError> {
         let sum = |counters: &mut [Counter]| counters.iter_mut().map(Counter::read).sum::<io::Result<u64>>();
-        let read = |error: io::Error| format!("the counters cannot be read: {error}");
-        Ok((sum(&mut self.instructions).map_err(read)?, sum(&mut self.cycles).map_err(read)?))
+        let sum = |counters: &mut [Counter]| sum(counters).map_err(CountError::Read);
+        Ok((sum(&mut self.instructions)?, sum(&mut self.cycles)?))
     }
 }
 
@@ -53,19 +78,6 @@ fn counter(tid: u32, event: impl Event) -> io::Result<Counter> {
     Ok(counter)
 }
 
-fn why_not(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON".to_owned()
-        }
-        // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
-        io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
-            "this machine has no counters for them, as is usual in virtual machines".to_owned()
-        }
-        _ => format!("perf_event_open(2) says: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use perf_event::events::Software;
@@ -78,7 +90,7 @@ mod tests {
         let me = [std::process::id()];
         let mut counting = match counters(&me, Software::PAGE_FAULTS) {
             Ok(counting) => counting,
-            Err(error) => return println!("skipped: {}", why_not(&error)),
+            Err(error) => return println!("skipped: {}", CountError::of(error)),
         };
         assert!(!counting.is_empty());
         // Inherited by a thread that is started now.
@@ -95,10 +107,10 @@ mod tests {
                 assert!(instructions > 0 && cycles > 0);
                 return;
             }
-            Err(said) => said,
+            Err(error) => error.to_string(),
         };
         assert!(said.len() > 20 && !said.contains('\n'), "{said}");
-        let denied = why_not(&io::Error::from(io::ErrorKind::PermissionDenied));
+        let denied = CountError::of(io::ErrorKind::PermissionDenied.into()).to_string();
         assert!(denied.contains("perf_event_paranoid"), "{denied}");
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::cost::CostSource;
 use crate::host::cgroup::{Cgroup, Version};
-use crate::result::CostSource;
 
 /// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every architecture that Rust's
 /// Linux targets have (`USER_HZ`).

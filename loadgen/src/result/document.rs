@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::experiment::ExperimentRecord;
 use super::invalid::InvalidKind;
 use super::latency::Latency;
+use super::rounded;
 use super::utc::Utc;
-use crate::host::machine::Machine;
+use super::verdict::SessionVerdict;
+use crate::host::cost::CostSource;
+use crate::host::machine::{Machine, short_hash};
 use crate::load::{Load, Transport};
 use crate::target::subject::{self, Subject, Tool};
 
@@ -32,7 +34,7 @@ pub struct Document {
     /// The server; in a comparison the newer side, the last of [`Document::arms`] whose commit is known.
     pub subject: Subject,
     /// The sides of a comparison, by the names that the runs use; empty where there is one side.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub arms: Vec<Arm>,
     /// Where both ran (the generator's machine where they differ).
     pub machine: Machine,
@@ -48,22 +50,24 @@ pub struct Document {
     /// Conclusion of a comparison, or the goals that a run reached and missed; `null` where there
     /// was neither.
     #[serde(default)]
-    pub verdict: Option<serde_json::Value>,
+    pub verdict: Option<SessionVerdict>,
 }
 
 impl Document {
-    /// Returns the document as it is stored: JSON that people can read, with a line for each scenario and run, and a
-    /// final newline.
+    /// Returns the document as it is stored: JSON that people can read, with a line for each arm, scenario and
+    /// run, and a final newline.
     ///
     /// # Errors
     ///
     /// Fails when a figure cannot be written as JSON.
     pub fn to_json(&self) -> serde_json::Result<String> {
         let mut frame = self.clone();
+        let arms = lines(&std::mem::take(&mut frame.arms))?;
         let scenarios = lines(&std::mem::take(&mut frame.scenarios))?;
-        let runs = lines(&std::mem::take(&mut frame.runs))?;
+        let runs = std::mem::take(&mut frame.runs);
+        let runs = runs.iter().map(rounded::to_line).collect::<serde_json::Result<Vec<_>>>()?;
         let mut json = serde_json::to_string_pretty(&frame)? + "\n";
-        for (field, lines) in [("scenarios", scenarios), ("runs", runs)] {
+        for (field, lines) in [("arms", arms), ("scenarios", scenarios), ("runs", runs)] {
             if !lines.is_empty() {
                 // A line break within a text is escaped, so that this finds only the field itself.
                 let list = format!("\n  \"{field}\": [\n    {}\n  ]", lines.join(",\n    "));
@@ -136,6 +140,11 @@ impl Start {
 /// Returns each value as JSON in a line.
 fn lines<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<String>> {
     values.iter().map(serde_json::to_string).collect()
+}
+
+/// Returns true for a value that a reader assumes where the field is absent.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// One side of a comparison.
@@ -285,13 +294,6 @@ impl Scenario {
     }
 }
 
-/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
-#[must_use]
-pub(crate) fn short_hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// One run: one set of connections against one server process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -307,12 +309,13 @@ pub struct Run {
     /// are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Length of each phase.
+    /// Length of each phase. Absent where only figures are kept ([`Run::compact`]).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
     /// True where the figures may be compared with others.
     pub valid: bool,
     /// Reasons why not, one sentence each.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_reasons: Vec<String>,
     /// Kinds of these reasons, in the same order; empty where there is none, and where an earlier
     /// build wrote it.
@@ -322,25 +325,30 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// True where the user ended it before its time; its figures cover what was measured.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub interrupted: bool,
-    /// Messages planned for the measured window; in a closed loop those that were sent.
-    pub offered: u64,
+    /// Messages planned for the measured window. Absent in a closed loop, which plans what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<u64>,
     /// Messages sent within the measured window.
     pub sent: u64,
     /// Echoes received within the measured window. The latencies of a closed loop also include echoes of
     /// messages that were outstanding at its end. The latencies of an open loop are those of the messages
     /// planned in the window, whenever their echoes came.
     pub received: u64,
-    /// Outcomes of all messages, over the whole run. `null` where an earlier build wrote the document.
+    /// Outcomes of all messages, over the whole run. Absent where an earlier build wrote the document,
+    /// and in a compact run where all came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
     /// `received` per second of the measured window.
     pub rate_per_s: f64,
     /// Message bytes received per second of the measured window, headers not counted.
     pub bytes_per_s: f64,
-    /// Errors of connections, over the whole run.
+    /// Errors of connections, over the whole run; absent where there was none.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub errors: Errors,
-    /// Echoes that were not what was sent, over the whole run.
+    /// Echoes that were not what was sent, over the whole run; absent where there was none.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub integrity: Integrity,
     /// Latencies of messages and of connecting.
     pub latency_ns: Latencies,
@@ -363,7 +371,7 @@ pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pings: Option<Pings>,
     /// Cost for the server; `null` where its process was not known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Server>,
     /// Cost for the generator.
     pub client: Client,
@@ -375,8 +383,16 @@ pub struct Run {
     pub repeated: Vec<String>,
     /// Seconds of the measured window. The last one is as long as the window has it (a day at most). `sent`
     /// and `received` add up to the run's.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub series: Vec<Second>,
+}
+
+impl Run {
+    /// Returns the number of messages planned for the measured window.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.offered.unwrap_or(self.sent)
+    }
 }
 
 /// Outcomes of all messages, over the whole run, warm-up and drain included.
@@ -388,16 +404,20 @@ pub struct Messages {
     pub planned: u64,
     /// Messages planned and not sent. The generator was too late, no connection was open or had room, or the
     /// run ended before.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub not_sent: u64,
     /// Messages handed to the connection.
     pub sent: u64,
     /// Messages that came back as they were sent.
     pub echoed: u64,
     /// Messages that came back and differed from what was sent, in content, opcode or order.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub wrong: u64,
     /// Messages that will not come back: [`Integrity::lost`].
+    #[serde(default, skip_serializing_if = "is_default")]
     pub lost: u64,
     /// Messages without an echo when the drain ended. The server may still have sent one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub outstanding: u64,
 }
 
@@ -455,12 +475,13 @@ pub struct Standstill {
 pub struct Disturbance {
     /// Share of the server's thread that waited most: time runnable without a processor, because
     /// something else had it. `null` where the server's process was not known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_waited: Option<f64>,
     /// Share of the generator's thread that waited most.
     pub generator_waited: f64,
     /// Share of the processor that lost most, of those the run was confined to: time that the
     /// hypervisor gave to others, in ticks of 10 ms.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stolen: f64,
 }
 
@@ -564,52 +585,37 @@ impl Integrity {
 /// 16 messages in an open loop), received the one at the start of the turn: exact to one such call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
-    /// Time from the planned send to the echo. In a closed loop equal to `uncorrected`.
+    /// Time from the planned send to the echo.
     pub corrected: Latency,
     /// Time from the actual send to the echo: the server's part. It includes the time in which a message was
-    /// due and no connection was open. In a closed loop its `hdr` is `null`, because `corrected` holds the
-    /// same histogram.
-    pub uncorrected: Latency,
+    /// due and no connection was open. Absent in a closed loop, where it equals `corrected`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncorrected: Option<Latency>,
     /// Time from the planned to the actual send, without the time in which no connection was open: the
-    /// generator's part. Empty in a closed loop.
+    /// generator's part. Absent in a closed loop.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub lag: Latency,
     /// Time from the start of connecting to the end of the opening handshake, one sample per
     /// connection; where connections are replaced during the load, of those opened in the window.
+    /// Absent where there are no samples.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub connect: Latency,
     /// The part of `connect` until TCP had connected.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_connect: Option<Latency>,
     /// The part of `connect` from there on to the end of the TLS handshake; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_handshake: Option<Latency>,
     /// The part of `connect` from there on: the opening handshake.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Latency>,
 }
 
-/// Origin of the server's CPU time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CostSource {
-    /// The server's own control group (version 2). Counts everything that ran in it, in microseconds.
-    CgroupV2,
-    /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
-    CgroupV1,
-    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were waited for, in
-    /// ticks.
-    #[default]
-    Procfs,
-}
-
-impl CostSource {
-    /// Returns the unit of the least exact count, in nanoseconds.
+impl Latencies {
+    /// Returns the time from the actual send to the echo, which in a closed loop is `corrected`.
     #[must_use]
-    pub const fn resolution_ns(self) -> u64 {
-        match self {
-            Self::CgroupV2 => 1_000,
-            Self::CgroupV1 => 1,
-            Self::Procfs => 10_000_000,
-        }
+    pub fn uncorrected(&self) -> &Latency {
+        self.uncorrected.as_ref().unwrap_or(&self.corrected)
     }
 }
 
@@ -617,13 +623,13 @@ impl CostSource {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Server {
     /// Its engine as it said itself; `null` where it does not say.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
     /// The congestion control it said it has set; `None`: the machine's default, or it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub congestion: Option<String>,
     /// The CPUs it was confined to; empty where it was not.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cpus: Vec<u32>,
     /// CPU time per received message in the measured window, from the scheduler's nanosecond accounting.
     pub cpu_ns_per_message: f64,
@@ -635,16 +641,16 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_resolution_ns: Option<u64>,
     /// The part in user space. Sampled by the timer tick, hence coarse: shown, never judged.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_ns_per_message: Option<f64>,
     /// The part in the kernel; coarse as above.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_ns_per_message: Option<f64>,
     /// Resident memory at the end of the measured window.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
     /// Growth of resident memory from before the first connection, per connection.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_bytes_per_connection: Option<f64>,
     /// Context switches per received message in the measured window because a thread waited for something.
     /// Absent where threads that have ended did much of the work, because the kernel keeps no counts of ended
@@ -668,7 +674,7 @@ pub struct Server {
     pub not_counted: Option<String>,
     /// Counters of the server over its whole life, warm-up included (`--stats`); empty where it
     /// does not say.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -690,17 +696,18 @@ impl Server {
 /// Cost of a run for the generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
-    /// Its engine, by name.
+    /// Its engine, by name; absent where [`Scenario::generator`] alone has it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub engine: String,
     /// The CPUs of its threads, in their order; empty where they were not pinned.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cpus: Vec<u32>,
     /// CPU time of its worker threads per received message in the measured window.
     pub cpu_ns_per_message: f64,
     /// Share of the measured window each worker thread was on a CPU, 0 to 1.
     pub cpu_utilisation: Vec<f64>,
     /// Messages sent per `io_uring_enter`; `null` where the engine does not count.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_per_enter: Option<f64>,
     /// Way in which an idle thread waits: `sleep` or `spin`.
     pub wait: String,
@@ -720,15 +727,16 @@ pub struct Second {
     /// Echoes received.
     pub received: u64,
     /// Errors of any kind.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub errors: u64,
     /// Median of the corrected latency, where the second carries it. Of the messages received in this second in a closed loop,
     /// planned in it in an open one; so are the other two.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<u64>,
     /// 99th percentile of the corrected latency, where the second carries it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<u64>,
     /// Highest corrected latency; `null` in a second without echoes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
 }

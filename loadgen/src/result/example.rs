@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::document::{
-    Client, CostSource, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA,
-    Scenario, Second, Server, Session, SessionKind, Setting,
+    Client, Disturbance, Document, Errors, Integrity, Latencies, Messages, Phases, Run, SCHEMA, Scenario,
+    Second, Server, Session, SessionKind, Setting,
 };
 use super::latency::Latency;
 use super::utc::Utc;
+use crate::host::cost::CostSource;
 use crate::host::machine::{Limits, Machine};
 use crate::load::{Load, Transport};
 use crate::target::subject::{Subject, Tool};
@@ -132,7 +133,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         invalid_kinds: Vec::new(),
         notes: Vec::new(),
         interrupted: false,
-        offered: received,
+        offered: None,
         sent: received,
         received,
         messages: Some(Messages {
@@ -147,7 +148,7 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
         integrity: Integrity::default(),
         latency_ns: Latencies {
             corrected: Latency::of(&histogram),
-            uncorrected: Latency::figures(&histogram),
+            uncorrected: None,
             lag: Latency::default(),
             tcp_connect: None,
             tls_handshake: None,
@@ -227,10 +228,6 @@ pub(crate) fn long_run() -> Run {
         p99: Some(10_000_000),
         max: Some(19_999_999),
     });
-    let latency_ns = Latencies {
-        corrected: Latency::of(&histogram),
-        uncorrected: Latency::figures(&histogram),
-        ..run("echo", 200_000).latency_ns
-    };
+    let latency_ns = Latencies { corrected: Latency::of(&histogram), ..run("echo", 200_000).latency_ns };
     Run { latency_ns, series: series.collect(), ..run("echo", 200_000) }
 }

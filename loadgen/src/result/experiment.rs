@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Run, SessionKind};
-use crate::compare::Promise;
+use super::{Document, Metric, SessionKind};
 
 /// Facts about the experiment that made a session. Its name is `suite`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +45,39 @@ impl Show {
     }
 }
 
+/// A figure, or the ratio of two figures of the same round, and its limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The scenario, as runs name it.
+    pub scenario: String,
+    /// The arm; `None`: the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// The figure.
+    pub metric: Metric,
+    /// The figure that it is divided by; `None`: it is a figure by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Over>,
+    /// The limit, in the unit of [`Metric::unit`] where there is no ratio; `None`: the figure is reported
+    /// and not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+}
+
+/// The lower part of a ratio. What it leaves out is as in the upper part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Over {
+    /// The scenario.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<String>,
+    /// The arm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// The figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+}
+
 impl Document {
     /// Returns what the session is about. An earlier build stored the name of the experiment alone.
     #[must_use]
@@ -64,23 +96,5 @@ impl Document {
     #[must_use]
     pub fn promises(&self) -> &[Promise] {
         self.session.experiment.as_ref().map_or(&[], |record| &record.promises)
-    }
-}
-
-impl Run {
-    /// Returns the run for a session of many: histograms at two digits, of connecting the figures
-    /// alone, and no seconds, of which there are hardly any.
-    #[must_use]
-    pub fn compact(mut self) -> Self {
-        let latencies = &mut self.latency_ns;
-        latencies.connect.hdr = None;
-        (latencies.tcp_connect, latencies.handshake) = (None, None);
-        for latency in [&mut latencies.corrected, &mut latencies.uncorrected, &mut latencies.lag] {
-            if let Ok(coarse) = latency.coarsened() {
-                *latency = coarse;
-            }
-        }
-        self.series.clear();
-        self
     }
 }

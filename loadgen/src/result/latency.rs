@@ -1,5 +1,7 @@
 //! A latency distribution as it is stored: the figures people read, and the histogram everything else derives from.
 
+use std::ops::RangeInclusive;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
@@ -10,6 +12,12 @@ use thiserror::Error;
 /// A percentile is stored only where at least this many samples lie above it; fewer make it an anecdote.
 const SAMPLES_ABOVE: f64 = 100.0;
 
+/// Quantiles around which a coarse histogram is fine: those that tables show, and the maximum.
+const QUANTILES: [f64; 4] = [0.5, 0.99, 0.999, 1.0];
+/// Factors from a percentile to values that are fine too: a percentile of several runs together is
+/// not quite that of one.
+const MARGIN: [f64; 3] = [0.97, 1.0, 1.03];
+
 /// One latency distribution, nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
@@ -17,20 +25,25 @@ pub struct Latency {
     pub count: u64,
     /// Arithmetic mean; 0 where there are no samples.
     pub mean: f64,
-    /// Median; like all percentiles `null` where fewer than 100 samples lie above it.
+    /// Median; like all percentiles absent where fewer than 100 samples lie above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<u64>,
     /// 90th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p90: Option<u64>,
     /// 99th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<u64>,
     /// 99.9th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_9: Option<u64>,
     /// 99.99th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_99: Option<u64>,
     /// Highest sample, to the histogram's precision; 0 where there are none.
     pub max: u64,
-    /// The histogram (HdrHistogram V2, deflated) in base64; `null` where it is empty or stored elsewhere in the run.
-    #[serde(default)]
+    /// The histogram (HdrHistogram V2, deflated) in base64; absent where it is empty or not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hdr: Option<String>,
 }
 
@@ -54,13 +67,14 @@ impl Latency {
 
     /// The figures alone, for a distribution whose histogram is stored elsewhere in the run.
     #[must_use]
-    pub fn figures(histogram: &Histogram<u64>) -> Self {
+    fn figures(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }
         Self {
             count: histogram.len(),
-            mean: histogram.mean(),
+            // Tenths of a nanosecond are what a stored session keeps.
+            mean: (histogram.mean() * 10.0).round() / 10.0,
             p50: percentile(histogram, 0.5),
             p90: percentile(histogram, 0.9),
             p99: percentile(histogram, 0.99),
@@ -71,16 +85,16 @@ impl Latency {
         }
     }
 
-    /// The same figures, with the histogram at two significant digits: a fifth of the size, for sessions of very many runs.
+    /// Returns the same figures with a histogram of about 300 bytes. Around the percentiles it has two
+    /// significant digits, and elsewhere eight buckets for each power of two.
     ///
     /// # Errors
     /// As [`Latency::histogram`].
     pub fn coarsened(&self) -> Result<Self, HistogramError> {
         let Some(fine) = self.histogram()? else { return Ok(self.clone()) };
-        let coarse = Histogram::new_with_bounds(fine.low(), fine.high(), 2).ok().and_then(|mut coarse| {
-            coarse.add(&fine).ok()?;
-            encode(&coarse)
-        });
+        let kept = QUANTILES.map(|q| fine.value_at_quantile(q) as f64);
+        let kept = kept.iter().flat_map(|value| MARGIN.map(|factor| (value * factor) as u64));
+        let coarse = thinned(&fine, 2, &kept.collect::<Vec<_>>()).as_ref().and_then(encode);
         Ok(Self { hdr: coarse.or_else(|| self.hdr.clone()), ..self.clone() })
     }
 
@@ -106,6 +120,29 @@ pub fn percentile<C: Counter>(histogram: &Histogram<C>, q: f64) -> Option<u64> {
     (above >= SAMPLES_ABOVE - 1e-6).then(|| histogram.value_at_quantile(q))
 }
 
+/// Returns the histogram with `digits` significant digits in the eighths that hold the `kept` values,
+/// and one bucket for each other [`eighth`].
+///
+/// Samples stay within their eighth. So the counts below and above a kept value are exact.
+fn thinned(fine: &Histogram<u64>, digits: u8, kept: &[u64]) -> Option<Histogram<u64>> {
+    let mut thin = Histogram::new_with_bounds(fine.low(), fine.high(), digits).ok()?;
+    for bucket in fine.iter_recorded() {
+        let value = bucket.value_iterated_to();
+        let eighth = eighth(value);
+        let is_kept = kept.iter().any(|kept| eighth.contains(kept));
+        let value = if is_kept { value } else { u64::midpoint(*eighth.start(), *eighth.end()) };
+        thin.record_n(value, bucket.count_since_last_iteration()).ok()?;
+    }
+    Some(thin)
+}
+
+/// Returns the eighth of the range from a power of two to the next that holds `value`.
+fn eighth(value: u64) -> RangeInclusive<u64> {
+    let shift = value.max(8).ilog2() - 3;
+    let start = value >> shift << shift;
+    start..=start + ((1 << shift) - 1)
+}
+
 /// `None` for an empty histogram, which says nothing that `count` does not.
 fn encode(histogram: &Histogram<u64>) -> Option<String> {
     if histogram.is_empty() {
@@ -122,16 +159,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_coarse_histogram_keeps_the_figures_and_merges() {
+    fn a_coarse_histogram_keeps_figures_and_percentiles() {
         let fine = crate::result::example::long_run().latency_ns.corrected;
         let coarse = fine.coarsened().expect("readable");
         assert_eq!(Latency { hdr: None, ..coarse.clone() }, Latency { hdr: None, ..fine.clone() });
         let size = |latency: &Latency| latency.hdr.as_ref().map_or(0, String::len);
-        assert!(size(&coarse) * 3 < size(&fine), "{} of {}", size(&coarse), size(&fine));
-        let histogram = coarse.histogram().expect("readable").expect("there");
-        assert_eq!(histogram.len(), fine.count);
-        let p99 = percentile(&histogram, 0.99).expect("carried") as f64;
-        assert!((p99 / fine.p99.expect("carried") as f64 - 1.0).abs() < 0.02);
+        assert!(
+            size(&coarse) < 1000 && size(&coarse) * 10 < size(&fine),
+            "{} of {}",
+            size(&coarse),
+            size(&fine)
+        );
+        let [fine, coarse] =
+            [&fine, &coarse].map(|stored| stored.histogram().expect("readable").expect("there"));
+        assert_eq!(coarse.len(), fine.len());
+        // Two digits: the bucket of a value is at most 1/128 of it.
+        for q in [0.49, 0.5, 0.51, 0.989, 0.99, 0.999, 1.0] {
+            let (coarse, fine) = (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
+            assert!((coarse / fine - 1.0).abs() <= 1.0 / 128.0, "{q}: {coarse} {fine}");
+        }
+        for q in [0.1, 0.3, 0.7, 0.9, 0.97] {
+            let (coarse, fine) = (coarse.value_at_quantile(q) as f64, fine.value_at_quantile(q) as f64);
+            assert!((coarse / fine - 1.0).abs() <= 1.0 / 8.0, "{q}: {coarse} {fine}");
+        }
         assert_eq!(Latency::default().coarsened().expect("nothing to read"), Latency::default());
     }
 

@@ -6,31 +6,41 @@
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 
+mod compact;
 mod document;
 #[cfg(test)]
 pub(crate) mod example;
 mod experiment;
 mod invalid;
 mod latency;
+pub(crate) mod metric;
 mod migrate;
+mod rounded;
 #[cfg(test)]
 mod schema_tests;
 mod selection;
 mod store;
 mod summary;
 mod utc;
+mod verdict;
 
-pub(crate) use document::short_hash;
+pub use crate::host::cost::CostSource;
 pub use document::{
-    Arm, Censored, Client, Conformance, CostSource, Count, Cycles, Disturbance, Document, EndedEarly, Errors,
-    Integrity, Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session,
-    SessionKind, Setting, Standstill, Start,
+    Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors, Integrity,
+    Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
+    Setting, Standstill, Start,
 };
-pub use experiment::{ExperimentRecord, Show};
+pub use experiment::{ExperimentRecord, Over, Promise, Show};
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
+pub use metric::Metric;
 pub use selection::{Selection, SelectionError, Stored, commit_of};
 pub use store::{Store, StoreError, parse};
 pub use summary::Summary;
 pub(crate) use summary::{Merged, median};
 pub use utc::Utc;
+pub(crate) use verdict::default_sides;
+pub use verdict::{
+    Conclusion, Found, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
+    ThresholdSource, Trial, TrialOutcome, Verdict,
+};

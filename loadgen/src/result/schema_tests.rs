@@ -79,17 +79,19 @@ fn folders() -> Vec<PathBuf> {
     [results_folder()].into_iter().chain(named).collect()
 }
 
+/// The sessions of all machines in a folder of results.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let machines = fs::read_dir(folder).expect("the folder of results is readable").flatten();
+    let folders = machines.filter_map(|machine| fs::read_dir(machine.path()).ok());
+    // A folder beside them holds what `scripts/proof.py` recorded.
+    folders.flat_map(|files| files.flatten().map(|file| file.path())).filter(|file| !file.is_dir()).collect()
+}
+
 #[test]
 fn every_stored_result_is_valid_and_reads() {
     let validator = validator();
     for folder in folders() {
-        let machines = fs::read_dir(&folder).expect("the folder of results is readable").flatten();
-        let files: Vec<PathBuf> = machines
-            .filter_map(|machine| fs::read_dir(machine.path()).ok())
-            .flat_map(|files| files.flatten().map(|file| file.path()))
-            // A folder beside them holds a recording for `proof`.
-            .filter(|file| !file.is_dir())
-            .collect();
+        let files = files_in(&folder);
         println!("{} results in {}", files.len(), folder.display());
         files.iter().for_each(|file| check_stored(&validator, file));
     }
@@ -129,9 +131,9 @@ fn a_broken_document_is_refused() {
         ("a field is missing", |v| drop(v.as_object_mut().expect("object").remove("machine"))),
         ("a higher schema", |v| v["schema"] = json!(3)),
         ("a count is negative", |v| v["runs"][0]["received"] = json!(-1)),
-        ("a count is no integer", |v| v["runs"][0]["errors"]["closed"] = json!(0.5)),
+        ("a count is no integer", |v| v["runs"][0]["sent"] = json!(0.5)),
         ("a figure is null", |v| v["runs"][0]["rate_per_s"] = Value::Null),
-        ("a counter is null", |v| v["runs"][0]["integrity"]["lost"] = Value::Null),
+        ("a counter is null", |v| v["runs"][0]["latency_ns"]["corrected"]["count"] = Value::Null),
         ("the histogram is no base64", |v| v["runs"][0]["latency_ns"]["corrected"]["hdr"] = json!("{}")),
         ("invalid without a reason", |v| v["runs"][0]["valid"] = json!(false)),
         ("valid with a reason", |v| v["runs"][0]["invalid_reasons"] = json!(["x"])),
@@ -180,13 +182,53 @@ fn unknown_fields_are_valid() {
     assert!(validator().is_valid(&value));
 }
 
-/// The whole of `quick` is eight runs of five seconds; `full` is 16 scenarios, three times, and has the bound of 2 MiB.
+/// Kibibytes of the largest session of each suite. `engines` has 432 runs, `peers` 546.
+const LIMITS: [(&str, usize); 3] = [("quick", 60), ("engines", 500), ("peers", 600)];
+
 #[test]
-fn a_quick_session_stays_below_200_kib() {
+fn committed_sessions_stay_small() {
+    for file in files_in(&results_folder()) {
+        let text = fs::read_to_string(&file).expect("the result is readable");
+        let document = parse(&text, &file).expect("the result reads");
+        let limit = LIMITS.iter().find(|(suite, _)| document.session.suite.as_deref() == Some(suite));
+        let bytes = text.len();
+        assert!(limit.is_none_or(|(_, kib)| bytes <= kib * 1024), "{}: {bytes} bytes", file.display());
+    }
+}
+
+#[test]
+fn a_quick_session_of_six_rounds_stays_below_60_kib() {
     let mut document = example::document();
-    document.runs = (0..8).map(|_| example::long_run()).collect();
+    let load = document.scenarios[0].parameters.clone();
+    document.runs = (0..48).map(|_| example::run("echo", 400_000).compact(&load)).collect();
     document.scenarios = (0..8).map(|_| document.scenarios[0].clone()).collect();
     let bytes = document.to_json().expect("the document is JSON").len();
-    assert!(bytes < 200 * 1024, "{bytes} bytes");
-    assert!(bytes * 48 / 8 < 2 * 1024 * 1024, "{bytes} bytes for eight runs, forty-eight in `full`");
+    assert!(bytes <= 60 * 1024, "{bytes} bytes");
+}
+
+#[test]
+fn a_compact_session_is_read_back() {
+    let mut document = example::document();
+    let scenarios = document.scenarios.iter();
+    let loads: Vec<_> = scenarios.map(|scenario| scenario.parameters.clone()).collect();
+    document.runs = document.runs.into_iter().zip(&loads).map(|(run, load)| run.compact(load)).collect();
+    let json = document.to_json().expect("the document is JSON");
+    assert_eq!(parse(&json, Path::new("f.json")).expect("it reads"), document);
+    let value: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
+}
+
+/// What an earlier build of this schema wrote out, a reader assumes where it is absent.
+#[test]
+fn fields_with_their_defaults_may_be_written_out() {
+    let document = example::document();
+    let mut value = example_value();
+    let run = &mut value["runs"][0];
+    let none = ["connect", "handshake", "protocol", "closed", "io", "timeout"];
+    run["errors"] = none.iter().map(|error| ((*error).to_owned(), json!(0))).collect();
+    (run["invalid_reasons"], run["interrupted"], run["censored"]) = (json!([]), json!(false), Value::Null);
+    let empty = json!({ "count": 0, "mean": 0.0, "p50": null, "p90": null, "p99": null, "p99_9": null,
+                        "p99_99": null, "max": 0, "hdr": null });
+    (run["latency_ns"]["lag"], run["latency_ns"]["tls_handshake"]) = (empty, Value::Null);
+    assert_eq!(parse(&value.to_string(), Path::new("f.json")).expect("it reads"), document);
 }

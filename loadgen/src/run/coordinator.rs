@@ -14,7 +14,7 @@ use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
-use crate::host::perf::Counting;
+use crate::host::perf::{CountError, Counting};
 use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
 use crate::target::spawn::{LastWords, Server};
@@ -76,7 +76,7 @@ struct Spent {
 }
 
 /// Instructions and cycles of the server in the window, or why they are not known.
-pub(super) type Counted = Result<(u64, u64), String>;
+pub(super) type Counted = Result<(u64, u64), CountError>;
 
 /// What a run cost the server.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use engine::EngineKind;
 use engine::socket::Congestion;
+use protocol::handshake::client::RequestError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -170,7 +171,7 @@ pub enum PlanError {
     NeedsTls(&'static str),
     /// The opening handshake's request could not be written as it is meant.
     #[error("--header, --origin, --subprotocol or the URL: {0}")]
-    Handshake(String),
+    Handshake(#[from] RequestError),
     /// A span that must not be zero.
     #[error("{0} must be longer than zero")]
     Zero(&'static str),
@@ -276,7 +277,7 @@ impl Plan {
             return Err(PlanError::NeedsTls(flag));
         }
         if self.target.url.transport.is_websocket() {
-            return self.ask().check().map_err(|error| PlanError::Handshake(error.to_string()));
+            return Ok(self.ask().check()?);
         }
         let needs_ws = [
             ("--fragments", self.load.fragments > 1),

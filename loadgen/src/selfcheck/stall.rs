@@ -131,7 +131,7 @@ impl StallCheck {
         let run = execute(&plan, &mut watch)?;
         let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;
         let _ = server.end();
-        let latencies = (histogram(&run.latency_ns.corrected)?, histogram(&run.latency_ns.uncorrected)?);
+        let latencies = (histogram(&run.latency_ns.corrected)?, histogram(run.latency_ns.uncorrected())?);
         let compare =
             |q| self.compare(q, stall, latencies.0.value_at_quantile(q), latencies.1.value_at_quantile(q));
         Ok(Stall {

@@ -1,12 +1,17 @@
 use std::process::Output;
 
-use loadgen::result::{Document, SessionKind};
+use loadgen::result::{Document, Goals, SessionKind, SessionVerdict};
 
 use super::echo::{Echo, Fault};
 use super::{output, run, text};
 
 fn document(output: &Output) -> Document {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
+}
+
+fn goals_of(document: Document) -> Goals {
+    let Some(SessionVerdict::Goals(goals)) = document.verdict else { panic!("{:?}", document.verdict) };
+    goals
 }
 
 #[test]
@@ -17,9 +22,9 @@ fn a_missed_threshold_ends_with_10_and_is_stored() {
     assert_eq!(missed.status.code(), Some(10), "{}", text(&missed.stderr));
     let table = text(&missed.stderr);
     assert!(table.contains("met:    p50<1h") && table.contains("MISSED: max<1ns"), "{table}");
-    let verdict = document(&missed).verdict.expect("stored");
-    assert_eq!((&verdict["met"], &verdict["thresholds"][0]["met"]), (&false.into(), &true.into()));
-    assert_eq!(verdict["thresholds"][1]["threshold"], "max<1ns");
+    let goals = goals_of(document(&missed));
+    assert!(!goals.met && goals.thresholds[0].met);
+    assert_eq!(goals.thresholds[1].threshold, "max<1ns");
     let met = run(&server.ws_url(), &["--threshold", "errors<1", "--allow-invalid"]);
     assert_eq!(met.status.code(), Some(0), "{}", text(&met.stderr));
 }
@@ -54,10 +59,10 @@ fn a_search_says_when_even_the_lowest_rate_misses() {
     let found = search("max<1ns");
     assert_eq!(found.status.code(), Some(10), "{}", text(&found.stderr));
     let document = document(&found);
-    let search = &document.verdict.as_ref().expect("stored")["find_rate"];
-    assert_eq!(search["rate_per_s"], serde_json::Value::Null);
+    let search = goals_of(document).find_rate.expect("searched");
+    assert_eq!(search.rate_per_s, None);
     // A machine that stands still is no fault of the server's, and then named instead.
-    let conclusion = search["conclusion"].as_str().expect("a sentence");
+    let conclusion = search.conclusion;
     assert!(
         conclusion.contains("the lowest rate") || conclusion.contains("the generator was the limit"),
         "{conclusion}"
@@ -68,8 +73,7 @@ fn a_search_says_when_even_the_lowest_rate_misses() {
 #[test]
 fn the_trials_of_a_search_are_its_runs() {
     let document = document(&search("max<1h"));
-    let search = &document.verdict.as_ref().expect("stored")["find_rate"];
-    let trials = search["trials"].as_array().expect("a list");
+    let trials = goals_of(document.clone()).find_rate.expect("searched").trials;
     assert_eq!(trials.len(), document.runs.len());
     assert!(trials.len() >= 2);
     let names: Vec<&str> = document.scenarios.iter().map(|scenario| scenario.name.as_str()).collect();

@@ -9,6 +9,7 @@ mod echo;
 mod ends;
 mod files;
 mod goals;
+mod modules;
 mod selfcheck;
 mod stored;
 mod tables;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use loadgen::result::{Document, SessionKind};
+use loadgen::result::{Document, SessionKind, SessionVerdict};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::command::{assert_fails, loadgen, output, scratch, server_command, text};
@@ -57,7 +57,8 @@ fn a_duel_is_judged_printed_and_stored() {
     assert_eq!((document.session.kind, document.arms.len(), document.runs.len()), (SessionKind::Ab, 2, 4));
     let order: Vec<&str> = document.runs.iter().map(|run| run.arm.as_str()).collect();
     assert_eq!(order, ["A", "B", "B", "A"]);
-    assert!(document.verdict.is_some_and(|verdict| verdict["interleaved"] == true));
+    let Some(SessionVerdict::Comparison(conclusion)) = document.verdict else { panic!("not compared") };
+    assert!(conclusion.interleaved);
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 

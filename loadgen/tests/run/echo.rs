@@ -1,5 +1,9 @@
 //! An echo server that does something wrong on purpose: blocking, a thread for each connection.
 
+#[path = "../../../protocol/tests/websocket/frames.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
+mod frames;
+
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -12,6 +16,8 @@ use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, MaskingKey, Opcode, mask};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use frames::{CONTINUATION, FIN, PING, masked, plain, server_frame};
 
 /// Server's end of a connection, plain or over TLS.
 trait Stream: Read + Write {}
@@ -360,38 +366,25 @@ impl Session<'_> {
     }
 
     fn send(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        let frame = frame(true, opcode, None, payload);
-        self.stream.write_all(&frame)
+        self.stream.write_all(&server_frame(opcode as u8, payload))
     }
 
     fn send_masked(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        self.stream.write_all(&frame(true, opcode, Some(MaskingKey::from_bytes([1, 2, 3, 4])), payload))
+        self.stream.write_all(&masked(FIN | opcode as u8, payload))
     }
 
     fn send_fragments(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
         let (first, rest) = payload.split_at(payload.len() / 3);
-        let mut bytes = frame(false, opcode, None, first);
-        bytes.extend(frame(true, Opcode::Ping, None, b"between"));
-        bytes.extend(frame(false, Opcode::Continuation, None, rest));
-        bytes.extend(frame(true, Opcode::Continuation, None, b""));
+        let mut bytes = plain(opcode as u8, first);
+        bytes.extend(server_frame(PING, b"between"));
+        bytes.extend(plain(CONTINUATION, rest));
+        bytes.extend(server_frame(CONTINUATION, b""));
         self.stream.write_all(&bytes)
     }
 
     fn trickle(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        frame(true, opcode, None, payload).chunks(1).try_for_each(|byte| self.stream.write_all(byte))
+        server_frame(opcode as u8, payload).chunks(1).try_for_each(|byte| self.stream.write_all(byte))
     }
-}
-
-fn frame(fin: bool, opcode: Opcode, key: Option<MaskingKey>, payload: &[u8]) -> Vec<u8> {
-    let mut head = [0; Header::MAX_LEN];
-    let header = Header { fin, rsv: 0, opcode, mask: key, payload_len: payload.len() as u64 };
-    let len = header.encode(&mut head);
-    let mut bytes = head[..len].to_vec();
-    bytes.extend_from_slice(payload);
-    if let Some(key) = key {
-        mask::in_place(&mut bytes[len..], key);
-    }
-    bytes
 }
 
 /// Bytes read and not yet used.

@@ -24,20 +24,20 @@ fn open(url: &str, engine: EngineKind) -> Plan {
 fn assert_accounted(run: &Run) {
     assert_balanced(run);
     let latencies = &run.latency_ns;
-    for latency in [&latencies.corrected, &latencies.uncorrected, &latencies.lag] {
+    for latency in [&latencies.corrected, latencies.uncorrected(), &latencies.lag] {
         // Where the machine stands still at the end of the window, some messages are unsent.
         let not_sent = run.messages.map_or(0, |messages| messages.not_sent);
-        let all = run.offered.saturating_sub(not_sent)..=run.offered;
+        let all = run.offered().saturating_sub(not_sent)..=run.offered();
         assert!(
             all.contains(&latency.count),
             "{} of {}: every sent message has its sample",
             latency.count,
-            run.offered
+            run.offered()
         );
         let stored = latency.histogram().expect("readable").expect("stored");
         assert_eq!(stored.len(), latency.count);
     }
-    assert!(latencies.corrected.max >= latencies.uncorrected.max);
+    assert!(latencies.corrected.max >= latencies.uncorrected().max);
     assert!(latencies.corrected.max >= latencies.lag.max);
     assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
 }
@@ -53,7 +53,7 @@ fn every_planned_message_is_sent_and_has_its_latency() {
                 plan.placement.threads = threads;
             }));
             assert_accounted(&run);
-            assert_eq!(run.offered, 500, "{arrival} with {threads} threads on {engine}");
+            assert_eq!(run.offered(), 500, "{arrival} with {threads} threads on {engine}");
             // With those of the warm-up.
             let messages = run.messages.expect("counted");
             assert_eq!(messages.planned, 700);
@@ -69,7 +69,7 @@ fn poisson_arrivals_are_accounted_for_too() {
     let run = run(&plan);
     assert_accounted(&run);
     // 500 with a standard deviation of 22.
-    assert!((380..620).contains(&run.offered), "{}", run.offered);
+    assert!((380..620).contains(&run.offered()), "{}", run.offered());
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn raw_bytes_have_an_open_loop_too() {
         let server = Echo::tcp(38, Fault::None);
         let run = run(&open(&server.tcp_url(), engine).with(|plan| plan.load.message_bytes = 38.into()));
         assert_accounted(&run);
-        assert_eq!(run.offered, 500);
+        assert_eq!(run.offered(), 500);
     }
 }
 
@@ -120,11 +120,11 @@ fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
         });
         let never_sent = run(&plan);
         assert_balanced(&never_sent);
-        assert!(never_sent.offered == 500 && never_sent.latency_ns.corrected.count < 500);
+        assert!(never_sent.offered() == 500 && never_sent.latency_ns.corrected.count < 500);
         let run = run(&plan.with(|plan| plan.load.warmup = Duration::ZERO));
         assert_balanced(&run);
         assert!(run.invalid_reasons.iter().any(|reason| reason.contains("--max-outstanding")));
-        assert_eq!(run.offered, 500, "what was never sent is offered all the same");
+        assert_eq!(run.offered(), 500, "what was never sent is offered all the same");
         assert_eq!(run.messages.map(|messages| messages.planned), Some(500));
         assert!(run.latency_ns.corrected.count < 100 && run.sent < 100);
         assert!(run.latency_ns.lag.max > 30_000_000, "{}", run.latency_ns.lag.max);
@@ -146,7 +146,7 @@ fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
     });
     let run = run(&plan);
     assert_balanced(&run);
-    assert_eq!(run.offered, 200_000_000);
+    assert_eq!(run.offered(), 200_000_000);
     assert_eq!(run.messages.map(|messages| messages.planned), Some(500_000_000));
     assert!(!run.valid);
     assert_eq!(run.integrity, Integrity::default(), "what the server may still answer is not lost");
@@ -172,5 +172,5 @@ fn an_interruption_ends_the_plan() {
         open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.measure = Duration::from_secs(3600));
     let run = execute(&plan, &mut Impatient(false)).expect("a result");
     assert_accounted(&run);
-    assert!(run.interrupted && run.offered > 0);
+    assert!(run.interrupted && run.offered() > 0);
 }

@@ -96,7 +96,7 @@ fn a_number_of_messages_is_sent_and_no_more() {
         open.load.rate_per_s = Some(5000.0);
         let run = run(&open);
         assert_eq!(
-            (run.offered, run.latency_ns.corrected.count, count(&server.seen.messages)),
+            (run.offered(), run.latency_ns.corrected.count, count(&server.seen.messages)),
             (1003, 1003, 1003)
         );
     }
@@ -204,7 +204,7 @@ fn an_open_loop_goes_on_while_connections_are_replaced() {
         change(&mut plan);
         let run = run(&plan);
         assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()));
-        assert_eq!(run.latency_ns.corrected.count, run.offered, "none is lost in between");
+        assert_eq!(run.latency_ns.corrected.count, run.offered(), "none is lost in between");
         assert!(run.cycles.is_some_and(|cycles| cycles.count > 0) && count(&server.seen.connections) > 4);
     }
 }

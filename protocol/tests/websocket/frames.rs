@@ -1,7 +1,14 @@
-//! Frames built byte by byte as RFC 6455 5.2 draws them, without the crate under test.
+//! Frames built byte by byte as RFC 6455 5.2 draws them, without the crate under test. The tests of
+//! all crates build theirs here.
 
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const RSV1: u8 = 0x40;
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A frame with the length in its shortest form, masked where there is a key.
@@ -37,4 +44,24 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 /// A frame as a server sends it.
 pub(crate) fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, None)
+}
+
+/// A client's frame that is masked with zeros, so that its payload can be read as it stands.
+pub(crate) fn readable(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame(first, payload, Some([0; 4]))
+}
+
+/// A client's whole message or control frame, readable.
+pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    readable(FIN | opcode, payload)
+}
+
+/// A server's whole message or control frame.
+pub(crate) fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    plain(FIN | opcode, payload)
+}
+
+/// A server's Close.
+pub(crate) fn server_close(code: u16, reason: &str) -> Vec<u8> {
+    server_frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }

@@ -3,6 +3,7 @@
 mod cuts;
 mod end;
 mod examples;
+#[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod frames;
 mod handshake;
 mod limits;

@@ -1,5 +1,13 @@
 //! The real binary, started for a test and ended with it.
-#![allow(dead_code, unreachable_pub, reason = "a part of several test binaries, each of which uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "a part of several test binaries, each of which uses a part"
+)]
+
+#[path = "../../../protocol/tests/websocket/frames.rs"]
+mod frames;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,6 +19,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use server::config::ListenAddress;
+
+pub(crate) use frames::client_frame;
 
 /// Longer than anything here takes on the slowest machine: only a hang reaches it.
 pub const LONG: Duration = Duration::from_secs(30);
@@ -190,11 +200,6 @@ pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("the end of the stream");
     rest
-}
-
-/// A client's frame of at most 125 bytes with FIN, masked with zeros: its payload can be read as it stands.
-pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    [&[0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
 /// Connects from another address of the loopback network.

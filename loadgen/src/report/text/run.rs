@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 use super::notes::notes;
 use super::sessions::load;
 use super::summary;
-use crate::goal::GoalReport;
 use crate::load::Load;
 use crate::report::format::{count, grouped, span};
 use crate::report::{Blocks, Field};
 use crate::result::{
     Censored, Document, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario,
-    Server, percentile,
+    Server, SessionVerdict, percentile,
 };
 
 /// Fewest connections with which the growth of the server's memory is theirs.
@@ -48,8 +47,7 @@ fn remarks(run: &Run) -> Vec<String> {
 
 /// Thresholds and the search for a rate.
 fn goals(document: &Document) -> Vec<Field> {
-    let stored = document.verdict.clone().map(serde_json::from_value::<GoalReport>);
-    let Some(Ok(goals)) = stored else { return Vec::new() };
+    let Some(SessionVerdict::Goals(goals)) = &document.verdict else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
         line("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
     });
@@ -103,7 +101,7 @@ fn window(ns: u64) -> String {
 fn rate(load: &Load, run: &Run) -> String {
     let planned = match load.rate_per_s {
         None => String::new(),
-        Some(_) => format!(" of {} planned", grouped(run.offered as f64)),
+        Some(_) => format!(" of {} planned", grouped(run.offered() as f64)),
     };
     format!(
         "{} msg/s, {:.1} MB/s each way ({} received{planned})",
@@ -115,7 +113,8 @@ fn rate(load: &Load, run: &Run) -> String {
 
 /// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
 fn parts(run: &Run, percentiles: &[f64]) -> Vec<Field> {
-    let Latencies { corrected, uncorrected, lag, .. } = &run.latency_ns;
+    let Latencies { corrected, lag, .. } = &run.latency_ns;
+    let uncorrected = run.latency_ns.uncorrected();
     let part = |name, part| line(name, latency(part, percentiles));
     let mut lines = vec![part("  server", uncorrected), part("  lag", lag)];
     if differ(corrected, uncorrected) {
@@ -355,11 +354,12 @@ mod tests {
     #[test]
     fn goals_are_shown_with_the_run() {
         let mut document = example::document();
-        document.verdict = Some(serde_json::json!({
+        let goals = serde_json::json!({
             "met": false,
             "thresholds": [{ "threshold": "p99<1ms", "value": 2e6, "met": false, "text": "p99<1ms: it is 2 ms" }],
             "find_rate": { "rate_per_s": 5000.0, "conclusion": "p99 grows", "trials": [] },
-        }));
+        });
+        document.verdict = serde_json::from_value(goals).expect("goals");
         let text = super::run(&document, &[]).render(Format::Terminal { width: 80 });
         assert!(
             text.contains("  threshold  MISSED: p99<1ms: it is 2 ms\n  found      5,000 msg/s; p99 grows"),

@@ -3,12 +3,11 @@
 use super::notes::notes;
 use super::{comparison, peers, run, side_by_side, summary};
 use crate::compare::Comparison;
-use crate::compare::noise::Noise;
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
 use crate::report::format::{commit, count, grouped, share};
 use crate::report::{Blocks, Field, Table};
-use crate::result::{Document, SessionKind, Show, Stored};
+use crate::result::{Document, SessionKind, SessionVerdict, Show, Stored};
 use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has two.
@@ -121,12 +120,10 @@ pub(crate) fn load(load: &Load) -> String {
 
 /// The noise of a machine, as `aa` recorded it.
 fn noise(document: &Document) -> Blocks {
-    let stored = document.verdict.as_ref().and_then(|verdict| verdict.get("noise"));
-    let noises: Vec<Noise> =
-        stored.and_then(|noise| serde_json::from_value(noise.clone()).ok()).unwrap_or_default();
+    let noises = document.verdict.as_ref().map(SessionVerdict::noise).unwrap_or_default();
     let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
     let mut table = Table::new(header, 2, [2]);
-    for noise in &noises {
+    for noise in noises {
         let default = noise.metric.default_threshold();
         let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
         table.add_row([
@@ -217,7 +214,7 @@ mod tests {
     fn every_kind_of_session_has_its_tables_in_markdown() {
         let mut noisy = duel(10, 1.0);
         noisy.session.kind = SessionKind::Aa;
-        noisy.verdict = Conclusion::of_noise(crate::compare::noise::of_session(&noisy, 8)).to_json();
+        noisy.verdict = Some(Conclusion::of_noise(crate::compare::noise::of_session(&noisy, 8)).into());
         let mut counted = example::document();
         counted.session.kind = SessionKind::Count;
         counted.counts = vec![Count {

@@ -1,13 +1,13 @@
-//! What is compared of a run: which figures are judged, which are shown beside, and by how much one must change to matter.
+//! The figures of a run that are compared: which are judged, which are shown beside, and by how much one must change to matter.
 
 use serde::{Deserialize, Serialize};
 
+use super::Run;
 use crate::load::Load;
-use crate::result::Run;
 
 /// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
 /// work, and the whole memory is the steadier figure.
-const MANY_CONNECTIONS: u32 = 1000;
+pub(super) const MANY_CONNECTIONS: u32 = 1000;
 
 /// A figure of one run, with a direction in which it is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -204,7 +204,7 @@ impl Metric {
 impl Metric {
     /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what is worse large.
     /// Metrics outside [`Metric::ALL`] stay as they are.
-    pub(super) fn worsen(self, run: &mut Run, factor: f64) {
+    pub(crate) fn worsen(self, run: &mut Run, factor: f64) {
         let scale = |value: &mut Option<u64>| *value = value.map(|ns| (ns as f64 * factor).round() as u64);
         let latency = &mut run.latency_ns.corrected;
         match (self, &mut run.server) {
