@@ -132,7 +132,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
                         }
                     }
                     h2 { "Charts" }
-                    @for (name, load, charts) in &drawn { (scenario(name, load, charts)) }
+                    @for (name, load, charts) in &drawn { (scenario(name, load, charts, drawn.len() <= MOST_OPEN)) }
                     h2 { "Sessions, and how to repeat them" }
                     @for stored in sessions {
                         h3 { (file_of(stored)) }
@@ -195,9 +195,13 @@ fn judgements(comparison: &Comparison) -> Markup {
     }
 }
 
+/// Scenarios of a page whose charts are shown at once. Of more the table says more.
+const MOST_OPEN: usize = 3;
+
 /// The charts of a scenario; those that say little are folded away.
-fn scenario(name: &str, load: &Load, charts: &[Named]) -> Markup {
-    let (open, folded): (Vec<&Named>, Vec<&Named>) = charts.iter().partition(|named| named.leads);
+fn scenario(name: &str, load: &Load, charts: &[Named], is_one_of_few: bool) -> Markup {
+    let (open, folded): (Vec<&Named>, Vec<&Named>) =
+        charts.iter().partition(|named| is_one_of_few && named.leads);
     let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
     let measured = load.measure.as_secs_f64();
     let about = html! { b { (name) } ": " (self::load(load)) "; " (measured) " s measured" };
@@ -223,7 +227,7 @@ fn blocks(blocks: &Blocks) -> Markup {
                     table.fields { @for field in fields { tr { td { (field.label) } td { (field.text) } } } }
                 },
                 Block::Table(table) => (cells(table)),
-                Block::Legend(lines) => p.soft { (lines.join(" ")) },
+                Block::Legend(lines) => @for line in lines { p.soft { (line) } },
                 Block::Notes(notes) => @for note in notes { p.note { (note) } },
             }
         }
