@@ -51,8 +51,8 @@ pub enum CatalogueError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The fault, with its line.
-        cause: String,
+        /// The fault.
+        cause: CatalogueFault,
     },
     /// No scenario has this name.
     #[error("scenario `{name}` is unknown{}: `sparring-loadgen scenarios` lists all",
@@ -63,6 +63,20 @@ pub enum CatalogueError {
         /// The most similar name, if one is similar.
         nearest: Option<String>,
     },
+}
+
+/// Fault of a catalogue file.
+#[derive(Debug, Error)]
+pub enum CatalogueFault {
+    /// It is not TOML, or a value is not valid; with the line.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// A key is not known; with the most similar one, if one is similar.
+    #[error("the key `{0}` is unknown{1}")]
+    UnknownKey(String, String),
+    /// Two scenarios have the same name.
+    #[error("two scenarios have the name `{0}`")]
+    SameName(String),
 }
 
 /// The contents of a catalogue file.
@@ -97,19 +111,19 @@ impl Catalogue {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, CatalogueError> {
-        let invalid = |cause: String| CatalogueError::Invalid { path: path.to_owned(), cause };
+        let invalid = |cause: CatalogueFault| CatalogueError::Invalid { path: path.to_owned(), cause };
         let mut unknown = Vec::new();
-        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.into()))?;
         let File { scenario: scenarios } =
             serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
-                .map_err(|error| invalid(error.to_string()))?;
+                .map_err(|error| invalid(error.into()))?;
         unknown.extend(scenarios.iter().flat_map(|scenario| scenario.load.unknown.keys().cloned()));
         if let Some(key) = unknown.first() {
-            return Err(invalid(format!("the key `{}` is unknown{}", key, suggestion_for_key(key))));
+            return Err(invalid(CatalogueFault::UnknownKey(key.clone(), suggestion_for_key(key))));
         }
         for (at, scenario) in scenarios.iter().enumerate() {
             if scenarios[..at].iter().any(|other| other.name == scenario.name) {
-                return Err(invalid(format!("two scenarios have the name `{}`", scenario.name)));
+                return Err(invalid(CatalogueFault::SameName(scenario.name.clone())));
             }
         }
         Ok(Self { scenarios })
