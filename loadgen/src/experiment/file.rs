@@ -191,7 +191,8 @@ impl Experiment {
             let hint = hint.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
             return Err(invalid(format!("the key `{path}` is unknown{hint}")));
         }
-        let catalogue = catalogue.clone().joined_with(read.own_scenarios).map_err(&invalid)?;
+        let catalogue =
+            catalogue.clone().joined_with(read.own_scenarios).map_err(|fault| invalid(fault.to_string()))?;
         let mut arms = Vec::new();
         for entry in read.arms {
             arms.push(entry.arm().map_err(|error| invalid(error.to_string()))?);

@@ -51,8 +51,8 @@ pub enum CatalogueError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The fault, with its line.
-        cause: String,
+        /// The fault.
+        cause: CatalogueFault,
     },
     /// No scenario has this name.
     #[error("scenario `{name}` is unknown{}: `sparring-loadgen scenarios` lists all",
@@ -63,6 +63,20 @@ pub enum CatalogueError {
         /// The most similar name, if one is similar.
         nearest: Option<String>,
     },
+}
+
+/// Fault of a catalogue file.
+#[derive(Debug, Error)]
+pub enum CatalogueFault {
+    /// It is not TOML, or a value is not valid; with the line.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// A key is not known; with the most similar one, if one is similar.
+    #[error("the key `{0}` is unknown{1}")]
+    UnknownKey(String, String),
+    /// Two scenarios have the same name.
+    #[error("two scenarios have the name `{0}`")]
+    SameName(String),
 }
 
 /// The contents of a catalogue file.
@@ -97,8 +111,8 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// Fails with a sentence where a load has a key that is not known, or a name comes twice.
-    pub fn joined_with(mut self, own: Vec<Scenario>) -> Result<Self, String> {
+    /// Fails where a load has a key that is not known, or a name comes twice.
+    pub fn joined_with(mut self, own: Vec<Scenario>) -> Result<Self, CatalogueFault> {
         check(&own)?;
         for scenario in own {
             self.scenarios.retain(|known| known.name != scenario.name);
@@ -108,14 +122,14 @@ impl Catalogue {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, CatalogueError> {
-        let invalid = |cause: String| CatalogueError::Invalid { path: path.to_owned(), cause };
+        let invalid = |cause: CatalogueFault| CatalogueError::Invalid { path: path.to_owned(), cause };
         let mut unknown = Vec::new();
-        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.into()))?;
         let File { scenario: scenarios } =
             serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
-                .map_err(|error| invalid(error.to_string()))?;
+                .map_err(|error| invalid(error.into()))?;
         if let Some(key) = unknown.first() {
-            return Err(invalid(unknown_key(key)));
+            return Err(invalid(CatalogueFault::unknown_key(key)));
         }
         check(&scenarios).map_err(invalid)?;
         Ok(Self { scenarios })
@@ -160,25 +174,27 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
 }
 
 /// Checks that loads have no unknown key and that names are unique.
-fn check(scenarios: &[Scenario]) -> Result<(), String> {
+fn check(scenarios: &[Scenario]) -> Result<(), CatalogueFault> {
     if let Some(key) = scenarios.iter().find_map(|scenario| scenario.load.unknown.keys().next()) {
-        return Err(unknown_key(key));
+        return Err(CatalogueFault::unknown_key(key));
     }
     let is_second = |at: &usize| scenarios[..*at].iter().any(|other| other.name == scenarios[*at].name);
     match (0..scenarios.len()).find(is_second) {
-        Some(at) => Err(format!("two scenarios have the name `{}`", scenarios[at].name)),
+        Some(at) => Err(CatalogueFault::SameName(scenarios[at].name.clone())),
         None => Ok(()),
     }
 }
 
-/// Returns the sentence about an unknown key, with the most similar one if one is similar.
-fn unknown_key(path: &str) -> String {
-    let key = path.rsplit('.').next().unwrap_or(path);
-    let known = serde_json::to_value(Load::default()).unwrap_or_default();
-    let known = known.as_object().map(|load| load.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    let known = known.iter().map(String::as_str).chain(["name", "aliases", "description", "load"]);
-    let hint = nearest(key, known).map(|nearest| format!(", did you mean `{nearest}`"));
-    format!("the key `{path}` is unknown{}", hint.unwrap_or_default())
+impl CatalogueFault {
+    /// Returns the fault of an unknown key, with the most similar one if one is similar.
+    fn unknown_key(path: &str) -> Self {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let known = serde_json::to_value(Load::default()).unwrap_or_default();
+        let known = known.as_object().into_iter().flat_map(|load| load.keys().map(String::as_str));
+        let hint = nearest(key, known.chain(["name", "aliases", "description", "load"]));
+        let hint = hint.map(|nearest| format!(", did you mean `{nearest}`"));
+        Self::UnknownKey(path.to_owned(), hint.unwrap_or_default())
+    }
 }
 
 #[cfg(test)]

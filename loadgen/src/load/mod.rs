@@ -53,7 +53,6 @@ pub struct Load {
 
     /// Open loop: messages a second over all connections, sent at planned times, whatever comes
     /// back. 500, 50k, 50/1s, 200/100ms.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(short = 'R', long = "rate", value_name = "RATE", value_parser = rate, help_heading = LOAD)]
     pub rate_per_s: Option<f64>,
 
@@ -69,7 +68,6 @@ pub struct Load {
 
     /// Messages to send in all; the run then ends. -d is its longest window [default: 1h], and -w
     /// is 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(short = 'n', long, value_name = "N", value_parser = count, help_heading = LOAD)]
     pub messages: Option<u64>,
 
@@ -123,24 +121,22 @@ pub struct Load {
 
     /// Most connections to begin in a second (500, 10k, 50/100ms) [default: 256 at the same time on
     /// each thread].
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = CONNECTIONS)]
     pub connect_rate: Option<f64>,
 
     /// Time between the pings of each connection, idle or not.
-    #[serde(rename = "ping_interval_ns", with = "span::option", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ping_interval_ns", with = "span::option")]
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
     pub ping_interval: Option<Duration>,
 
     /// Messages of a connection. When all are back it is closed, and another is opened in its
     /// place.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(long, value_name = "N", help_heading = CONNECTIONS)]
     pub messages_per_connection: Option<u32>,
 
     /// Lifetime of a connection. It is then closed when all messages are back, and another is
     /// opened in its place.
-    #[serde(rename = "lifetime_ns", with = "span::option", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "lifetime_ns", with = "span::option")]
     #[arg(long = "channel-lifetime", value_name = "TIME", value_parser = time, help_heading = CONNECTIONS)]
     pub lifetime: Option<Duration>,
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::experiment::ExperimentRecord;
 use super::invalid::InvalidKind;
@@ -253,12 +254,22 @@ pub struct Scenario {
     /// read, so that a field that is added later, with its default, leaves results comparable.
     pub hash: String,
     /// The traffic that was asked for.
+    #[serde(serialize_with = "without_nulls")]
     pub parameters: Load,
     /// Settings of the generator. Which processors it had is recorded with the run.
     pub generator: Setting,
     /// Settings of the server, as far as they are known.
     #[serde(default)]
     pub server: Setting,
+}
+
+/// Writes a load without the fields that are not set.
+fn without_nulls<S: Serializer>(load: &Load, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut fields = serde_json::to_value(load).map_err(S::Error::custom)?;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    fields.serialize(serializer)
 }
 
 /// Settings of one end that decide whether results compare.

@@ -45,7 +45,7 @@ pub enum TrustError {
         /// The file.
         path: PathBuf,
         /// The file's fault.
-        cause: String,
+        cause: AuthorityFault,
     },
     /// The system has no authorities.
     #[error(
@@ -82,7 +82,7 @@ impl Trust {
             Self::System => TlsClient::new(tls::Trust::Roots(system()?), server)?,
             Self::Authorities(path) => {
                 let trust = tls::Trust::Certificates(certificates(path)?);
-                TlsClient::new(trust, server).map_err(|error| unusable(path, error.to_string()))?
+                TlsClient::new(trust, server).map_err(|error| unusable(path, error))?
             }
             Self::Anybody => TlsClient::new(tls::Trust::Anybody, server)?,
         })
@@ -111,15 +111,29 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError>
     let text =
         std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, pem::Error>>();
-    let certificates = certificates.map_err(|error| unusable(path, error.to_string()))?;
+    let certificates = certificates.map_err(|error| unusable(path, error))?;
     if certificates.is_empty() {
-        return Err(unusable(path, "nothing of the kind in it".to_owned()));
+        return Err(unusable(path, AuthorityFault::Empty));
     }
     Ok(certificates)
 }
 
-fn unusable(path: &Path, cause: String) -> TrustError {
-    TrustError::Content { path: path.to_owned(), cause }
+fn unusable(path: &Path, cause: impl Into<AuthorityFault>) -> TrustError {
+    TrustError::Content { path: path.to_owned(), cause: cause.into() }
+}
+
+/// Fault of a file that should have an authority's certificate.
+#[derive(Debug, Error)]
+pub enum AuthorityFault {
+    /// No certificate is in it.
+    #[error("nothing of the kind in it")]
+    Empty,
+    /// It is not PEM.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// TLS cannot use the certificate.
+    #[error(transparent)]
+    Tls(#[from] Error),
 }
 
 /// Returns the reason why TLS failed and, where there is one, the remedy.
