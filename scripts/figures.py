@@ -206,7 +206,7 @@ def opening(cpus):
     run = measure('opening', 'ws', 1, 32, 1, cpus, '-c', '15000', '--connect-rate', '10k', '-R', '1k')
     latency = run['latency_ns']['connect']
     print(f"15,000 connections at 10,000/s: open after {run['phases']['connect'] / 1e9:.3f} s (promised: about 1.5), "
-          f"{latency['count']} samples, p50 {(latency['p50'] or 0) / 1e3:.0f} us, p99 {(latency['p99'] or 0) / 1e3:.0f} us, errors {sum(run['errors'].values())}")
+          f"{latency['count']} samples, p50 {latency.get('p50', 0) / 1e3:.0f} us, p99 {latency.get('p99', 0) / 1e3:.0f} us, errors {sum(run.get('errors', {}).values())}")
 
 
 def memory(cpus):

@@ -35,7 +35,7 @@ def cpu_per_message(command, seconds, cpus):
                        check=True, stdout=subprocess.DEVNULL)
         run = json.load(open(result.name))['runs'][0]
     # With a fast server the generator is the limit; what a message costs the server is measured all the same.
-    if any(not reason.startswith('the generator was the limit') for reason in run['invalid_reasons']):
+    if any(not reason.startswith('the generator was the limit') for reason in run.get('invalid_reasons', [])):
         print(f"not valid: {command}: {run['invalid_reasons']}", file=sys.stderr)
         return None
     return run['server']['cpu_ns_per_message']
