@@ -1,6 +1,6 @@
 //! A load generator for WebSocket servers: latencies that are honest, echoes that are checked, results that are kept.
 //!
-//! [`run`] makes one run against one server, [`suite`] a whole session of them; [`result`] is what is stored. [`mod@echo`]
+//! [`run`] makes one run against one server, [`experiment`] a whole session of them; [`result`] is what is stored. [`mod@echo`]
 //! measures nothing: it is the strict other end for a server under test.
 #![forbid(unsafe_code)]
 
@@ -10,10 +10,11 @@ pub mod conformance;
 pub mod doctor;
 pub mod echo;
 pub mod experiment;
+pub(crate) mod format;
 pub mod goal;
 pub mod host;
 pub mod load;
-mod report;
+pub(crate) mod report;
 pub mod result;
 pub mod run;
 pub mod selfcheck;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Failure;
+use crate::format::grouped;
 use crate::goal::search::Range;
 use crate::goal::threshold::Threshold;
 use crate::load::value::{rate, time};
-use crate::report::format::grouped;
 use crate::result::{GoalJudgement, InvalidKind, Run, TrialOutcome};
 use crate::run::{MAX_RATE, Plan, RunError};
 

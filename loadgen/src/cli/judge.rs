@@ -16,9 +16,9 @@ use crate::compare::noise::{MIN_RECORDED, Noises, of_session};
 use crate::compare::sessions::last_change;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, sides};
 use crate::experiment::{Experiment, Outcome, Session, Setup, complaints};
+use crate::format::count;
 use crate::host::machine::Machine;
 use crate::report::Blocks;
-use crate::report::format::count;
 use crate::report::text::{self, comparison::comparison, notes::notes};
 use crate::result::{Document, Show, Store};
 

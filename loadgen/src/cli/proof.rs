@@ -10,8 +10,8 @@ use super::output::{FormatArguments, Output, open_output};
 use super::{Failure, MISSED, OUTPUT};
 use crate::compare::proof::Recording;
 use crate::compare::{Metric, Threshold};
+use crate::format::count;
 use crate::host::regular;
-use crate::report::format::count;
 use crate::report::text::proof::{missed, proof};
 use crate::result::{Document, Scenario, parse};
 

@@ -20,7 +20,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
 use super::{colour, say};
-use crate::report::format::{about, count, grouped, span};
+use crate::format::{about, count, grouped, span};
 use crate::report::terminal::USUAL_WIDTH;
 use crate::result::percentile;
 use crate::run::{Phase, Progress, Snapshot};

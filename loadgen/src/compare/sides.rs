@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs, ratio_of_samples};
 use super::verdict::{Compared, Judgement, Threshold, Verdict, judge, show};
+use crate::format::count;
 use crate::load::Load;
-use crate::report::format::count;
 pub use crate::result::SIDES;
 use crate::result::{Document, Run, Scenario, default_sides, median};
 

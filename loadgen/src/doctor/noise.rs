@@ -3,7 +3,7 @@
 use super::activity::control_groups;
 use super::system::assigned;
 use super::{Evidence, Finding};
-use crate::report::format::count;
+use crate::format::count;
 
 /// Shares of the processors' time that others had, above which it is told and above which it spoils.
 const STEAL_SEEN: f64 = 0.002;

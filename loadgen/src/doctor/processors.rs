@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::system::listed;
 use super::{Evidence, Finding};
-use crate::report::format::count as many;
+use crate::format::count as many;
 
 /// Waking from states that take longer than this shows among latencies of tens of microseconds.
 const DEEP_SLEEP_US: u64 = 10;

@@ -4,7 +4,6 @@
 //! [`terminal`], [`markdown`] and [`html`] render the same blocks. [`export`] writes the formats of other programs.
 
 pub(crate) mod export;
-pub(crate) mod format;
 pub(crate) mod html;
 mod markdown;
 mod table;

@@ -415,20 +415,16 @@ pub struct Messages {
     pub planned: u64,
     /// Messages planned and not sent. The generator was too late, no connection was open or had room, or the
     /// run ended before.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub not_sent: u64,
     /// Messages handed to the connection.
     pub sent: u64,
     /// Messages that came back as they were sent.
     pub echoed: u64,
     /// Messages that came back and differed from what was sent, in content, opcode or order.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub wrong: u64,
     /// Messages that will not come back: [`Integrity::lost`].
-    #[serde(default, skip_serializing_if = "is_default")]
     pub lost: u64,
     /// Messages without an echo when the drain ended. The server may still have sent one.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub outstanding: u64,
 }
 

@@ -9,7 +9,7 @@ use engine::EngineError;
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::report::format::count;
+use crate::format::count;
 use crate::result::InvalidKind;
 use crate::target::spawn::{LastWords, SpawnError};
 use crate::target::trust::TrustError;

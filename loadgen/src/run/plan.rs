@@ -10,8 +10,8 @@ use protocol::handshake::client::RequestError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::format::count;
 use crate::load::{Load, Mask, Transport};
-use crate::report::format::count;
 use crate::result::{Scenario, Setting};
 use crate::target::opening::Ask;
 use crate::target::spawn::Spawn;

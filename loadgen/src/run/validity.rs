@@ -27,9 +27,9 @@ use super::coordinator::Measured;
 use super::error::share;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
+use crate::format::count;
 use crate::host::procfs::{CpuSpent, Disagreement};
 use crate::load::Arrival;
-use crate::report::format::count;
 use crate::result::{Integrity, InvalidKind};
 
 /// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,

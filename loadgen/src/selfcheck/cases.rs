@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::server::{Behaviour, Place};
 use super::trial::{Figures, Outcome, Trial};
 use super::{ATTEMPTS, Finding, SelfcheckError, nanos};
-use crate::report::format::grouped;
+use crate::format::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::Progress;
 

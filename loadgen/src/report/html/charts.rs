@@ -3,8 +3,8 @@
 use super::svg::{Chart, Scale};
 use super::{Side, SideRuns};
 use crate::compare::{Metric, sides::is_sound};
+use crate::format::figure;
 use crate::load::Load;
-use crate::report::format::figure;
 use crate::result::{Merged, Run, Second, median};
 
 /// A chart and the name of its file.

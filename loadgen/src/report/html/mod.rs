@@ -5,12 +5,12 @@ mod svg;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::format::{count, figure, tone};
 use super::text::comparison::{headline, remarks, table};
 use super::text::notes;
 use super::text::sessions::{fields, leading, load, server};
 use super::{Block, Blocks, Table};
 use crate::compare::{Comparison, Judgement, Verdict};
+use crate::format::{count, figure, tone};
 use crate::load::Load;
 use crate::result::{Run, Stored};
 use crate::target::subject::Subject;

@@ -2,7 +2,7 @@
 
 use crate::compare::Metric;
 use crate::compare::sessions::Change;
-use crate::report::format::{change, commit};
+use crate::format::{change, commit};
 use crate::report::{Blocks, Table};
 
 /// Returns the change since an earlier session, with what it cannot say.

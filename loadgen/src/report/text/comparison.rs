@@ -1,7 +1,7 @@
 //! A comparison: its verdict, its metrics, and what is to be said about them.
 
 use crate::compare::{Comparison, Judgement, MIN_PAIRS, Threshold, ThresholdSource, Verdict};
-use crate::report::format::{change, change_interval, figure, share};
+use crate::format::{change, change_interval, figure, share};
 use crate::report::{Blocks, Table};
 
 /// So many metrics are named in the headline.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::conformance::{CaseResult, summary as verdicts};
 use crate::doctor::{Finding, Severity};
-use crate::report::format::count;
+use crate::format::count;
 use crate::report::terminal::wrapped;
 use crate::report::{Blocks, Format, Table};
 use crate::target::url::Url;

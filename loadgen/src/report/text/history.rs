@@ -2,7 +2,7 @@
 
 use crate::compare::Metric;
 use crate::compare::sides::{is_sound, newer_side};
-use crate::report::format::{change, commit, count, figure};
+use crate::format::{change, commit, count, figure};
 use crate::report::html::history_chart;
 use crate::report::{Blocks, Table};
 use crate::result::{Count, Document, Stored, median};

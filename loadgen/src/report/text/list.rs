@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::format::commit;
 use crate::load::Catalogue;
 use crate::load::catalogue::Scenario;
-use crate::report::format::commit;
 use crate::report::{Blocks, Format, Table};
 use crate::result::{Document, SessionKind, Stored};
 use crate::target::subject::Subject;

@@ -7,7 +7,7 @@ use crate::compare::Metric;
 use crate::compare::rounds::runs_of;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
-use crate::report::format::{count, grouped, latency, optional, us};
+use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 

@@ -1,6 +1,6 @@
 //! Figures that an experiment holds to a limit.
 
-use crate::report::format::ratio;
+use super::side_by_side::shown_ratio;
 use crate::report::{Blocks, Table};
 use crate::result::Document;
 
@@ -13,7 +13,7 @@ pub(crate) fn promises(document: &Document) -> Blocks {
             promise.figure(),
             promise.scenario.clone(),
             promise.at_most.map_or_else(String::new, |limit| format!("{limit}")),
-            ratio(estimate),
+            shown_ratio(estimate),
             promise.outcome(&estimate).name().to_owned(),
         ]);
     }

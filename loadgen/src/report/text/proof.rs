@@ -3,7 +3,7 @@
 use super::comparison::threshold;
 use crate::compare::ThresholdSource;
 use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Share};
-use crate::report::format::{change, change_interval, count, share};
+use crate::format::{change, change_interval, count, share};
 use crate::report::{Blocks, Table};
 
 /// The goals that were not reached, a sentence each.

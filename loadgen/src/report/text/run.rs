@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::notes::notes;
 use super::sessions::load;
 use super::summary;
+use crate::format::{count, grouped, span};
 use crate::load::Load;
-use crate::report::format::{count, grouped, span};
 use crate::report::{Blocks, Field};
 use crate::result::{
     Censored, Document, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario,

@@ -1,7 +1,7 @@
 //! What `selfcheck` found of the generator.
 
+use crate::format::{grouped, span};
 use crate::report::Field;
-use crate::report::format::{grouped, span};
 use crate::selfcheck::{Finding, Judgement, Quantile, Report, Spread, Stall};
 
 fn spread(Spread { p50, p99, max }: Spread) -> String {

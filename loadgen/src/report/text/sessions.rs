@@ -3,9 +3,9 @@
 use super::notes::notes;
 use super::{comparison, peers, run, side_by_side, summary};
 use crate::compare::Comparison;
+use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
-use crate::report::format::{commit, count, grouped, share};
 use crate::report::{Blocks, Field, Table};
 use crate::result::{Document, SessionKind, SessionVerdict, Show, Stored};
 use crate::target::subject::Subject;

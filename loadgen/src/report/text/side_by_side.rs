@@ -7,7 +7,7 @@ use crate::compare::sides::default_thresholds;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
 use crate::compare::{Comparison, Metric, Verdict};
-use crate::report::format::{self, count, grouped, latency, optional, us};
+use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Document, Run, Scenario, Summary};
 
@@ -73,7 +73,7 @@ pub(super) fn figures(
         (0, false) => (">", "limited".to_owned()),
         _ => ("", format!("{sound} of {}", runs.len())),
     };
-    let relative = |metric, counts| relative(document, scenario, metric, [arm, first], counts, format::ratio);
+    let relative = |metric, counts| relative(document, scenario, metric, [arm, first], counts, shown_ratio);
     Some(vec![
         format!("{bound}{}", grouped(summary.rate_per_s)),
         optional(summary.server_cpu_ns.map(us), 2),
@@ -85,6 +85,14 @@ pub(super) fn figures(
         relative(Metric::P50, is_sound),
         validity,
     ])
+}
+
+/// Formats an estimated ratio with its interval.
+pub(super) fn shown_ratio(estimate: Estimate) -> String {
+    match estimate.interval {
+        Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
+        None => format!("{:.3}", estimate.shift),
+    }
 }
 
 /// Returns the ratio of an arm to the first one, over the rounds in which both runs count.

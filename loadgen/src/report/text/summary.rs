@@ -2,7 +2,7 @@
 
 use super::notes::notes;
 use super::promises::promises;
-use crate::report::format::{grouped, latency, optional, us};
+use crate::format::{grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Document, Summary};
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::compare::statistics::Estimate;
-
 /// Nanoseconds as microseconds.
 pub(crate) fn us(ns: f64) -> f64 {
     ns / 1000.0
@@ -77,14 +75,6 @@ pub(crate) fn change(ratio: f64) -> String {
 /// Formats the interval of a ratio as changes, or a hyphen where there is none.
 pub(crate) fn change_interval(interval: Option<(f64, f64)>) -> String {
     interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{} to {}", change(low), change(high)))
-}
-
-/// Formats an estimated ratio with its interval.
-pub(crate) fn ratio(estimate: Estimate) -> String {
-    match estimate.interval {
-        Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
-        None => format!("{:.3}", estimate.shift),
-    }
 }
 
 /// Formats a share of one as a percentage.
