@@ -23,7 +23,7 @@ usage: scripts/bench.sh [quick|full|smoke|build] [--rounds N] [--scenarios A,B] 
   --duration TIME, --warmup TIME   times of each run; sessions of other times do not compare
   --congestion NAME    congestion control of every connection; default: the kernel's
   --results DIR        where to store; default: bench-results (smoke: smoke-results beside the build)
-  --resume FILE        go on with an interrupted session of the same flags
+  --resume FILE        resume an interrupted session of the same flags
 
 Works from any directory and needs no root; only a Rust toolchain and a C compiler.
 A run that failed, is invalid or was disturbed is repeated: at most twice, and in a session at most half of the runs
@@ -133,7 +133,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     quick | full | smoke | engines | build)
-        [ -z "$suite" ] || usage_error "one suite at a time: $suite or $1"
+        [ -z "$suite" ] || usage_error "one experiment at a time: $suite or $1"
         suite=$1
         ;;
     --rounds | --scenarios | --tag | --engine | --arm | --duration | --warmup | --congestion | --results | --resume)

@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/peers.sh [--quick] [--rounds N] [--scenario NAME]... [--server NAME=COMMAND]... [--only NAME,...]
-                        [--no-battery] [--tag NAME] [--results DIR]
+                        [--no-battery] [--tag NAME] [--results DIR] [--resume FILE]
        scripts/peers.sh --prepare          install, build and judge by the battery; measure nothing
        scripts/peers.sh --readme [FILE]    put the table of a stored session, the newest, into README.md
 
@@ -27,6 +27,7 @@ What cannot be had, does not echo right or is not measured validly is named in t
   --no-battery           without the counts of the battery
   --tag NAME             a name for the session
   --results DIR          where to store; default: bench-results
+  --resume FILE          resume an interrupted session of the same flags
 
 Works from any directory and needs no root: a Rust toolchain and a C compiler; Node.js with npm, and python3 with venv, for
 what is written for them. Run it on an otherwise idle machine, after --prepare.
@@ -67,7 +68,7 @@ while [ $# -gt 0 ]; do
             shift
         fi
         ;;
-    --rounds | --scenario | --server | --only | --tag | --results)
+    --rounds | --scenario | --server | --only | --tag | --results | --resume)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         case $1 in
         --rounds) rounds=(--rounds "$2") ;;
@@ -75,6 +76,7 @@ while [ $# -gt 0 ]; do
         --server) extra+=("$2") ;;
         --only) only+=${only:+,}$2 ;;
         --tag) passed_on+=(--tag "$2") ;;
+        --resume) passed_on+=(--resume "$(realpath -m -- "$2")") ;;
         --results) results=$(realpath -m -- "$2") ;;
         esac
         shift
@@ -93,29 +95,12 @@ generator=$build_folder/release/sparring-loadgen
 
 # Between its marks in README.md, or before the section that follows it.
 write_readme() {
-    local table file session=(last --tag peers)
+    local file session=(last --tag peers)
     [ "$1" = last ] || session=("$1")
-    table=$("$generator" show "${session[@]}" --markdown --summary --results "$results")
     file=$("$generator" show "${session[@]}" --results "$results" | head -n 1)
     file=${file#"$root/"}
-    {
-        printf '<!-- bench:peers -->\n## Beside other servers\n\n'
-        printf '%s\n' "What \`scripts/peers.sh\` measured of other people's echo servers beside this one; a session that is stored" \
-            "(\`$file\`). [scripts/peers/README.md](scripts/peers/README.md) says what each" \
-            "of them is, how it was built, and why we are not neutral." ""
-        printf '%s\n<!-- /bench:peers -->\n' "$table"
-    } >"$reports/readme.md"
-    awk -v part="$reports/readme.md" '
-        function put() { while ((getline line < part) > 0) print line; done = 1 }
-        /^<!-- bench:peers -->$/ { inside = 1; put() }
-        /^## How strict it is$/ && !done { put(); print "" }
-        !inside { print }
-        /^<!-- \/bench:peers -->$/ { inside = 0 }
-        END { exit !done }' README.md >"$reports/README.md" || {
-        echo "peers.sh: README.md has no place for the table" >&2
-        exit 1
-    }
-    cat "$reports/README.md" >README.md
+    sed -i "s|^<!-- show: .* --summary --markdown -->\$|<!-- show: $file --summary --markdown -->|" README.md
+    scripts/tables.sh --programs "$(dirname -- "$generator")" README.md
     progress "README.md has the table of $file"
 }
 

@@ -37,8 +37,9 @@ if [ -z "$programs" ]; then
     cargo build --quiet --locked -p sparring-loadgen
     programs=${CARGO_TARGET_DIR:-$root/target}/debug
 fi
-[ ${#files[@]} -gt 0 ] || mapfile -t files < <(grep -l '^<!-- show: ' -- *.md */*.md)
+[ ${#files[@]} -gt 0 ] || mapfile -t files < <(grep -l '^<!-- show: ' -- *.md */*.md */*/*.md)
 
+trap 'rm -f -- "${files[@]/%/.partial}"' EXIT
 for file in "${files[@]}"; do
     inside=""
     while IFS= read -r line || [ -n "$line" ]; do
@@ -60,6 +61,6 @@ for file in "${files[@]}"; do
         *) [ -n "$inside" ] || printf '%s\n' "$line" ;;
         esac
     done <"$file" >"$file.partial"
-    [ -z "$inside" ] || { echo "tables.sh: $file: a table has no end" >&2 && rm -- "$file.partial" && exit 1; }
+    [ -z "$inside" ] || { echo "tables.sh: $file: a table has no end" >&2 && exit 1; }
     mv -- "$file.partial" "$file"
 done

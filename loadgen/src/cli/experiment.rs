@@ -9,7 +9,7 @@ use engine::socket::Congestion;
 
 use super::judge::{DUEL_PAIRS, JudgeArguments, Making};
 use super::session::SessionArguments;
-use super::{EXIT_STATUS, Failure, SERVER};
+use super::{Failure, SERVER};
 use crate::experiment::{
     self, Arm, ArmError, Checkout, Experiment, ExperimentError, Setup, SetupError, counts, named,
     settle_engine,
@@ -17,7 +17,7 @@ use crate::experiment::{
 use crate::load::Catalogue;
 use crate::load::catalogue::nearest;
 use crate::load::value::time;
-use crate::result::Conformance;
+use crate::result::{Conformance, Show};
 
 const EXPERIMENT: &str = "Experiment";
 
@@ -40,10 +40,12 @@ Examples:
   sparring-loadgen experiment engines --resume bench-results/ID/FILE.json
   scripts/peers.sh                                    well-known servers, installed and set beside ours
 
-";
+Exit status: 0 fine; 1 error, a server that fails in every attempt, or an echo that was not what was sent; 2 wrong usage;
+11 regressed; 12 inconclusive, with --fail-inconclusive; 13 the measurement is invalid; 130, 143, 129 ended by SIGINT (Ctrl-C),
+SIGTERM, SIGHUP, with the result of what was measured.";
 
 #[derive(Debug, Args)]
-#[command(after_help = format!("{EXAMPLES}{EXIT_STATUS}"))]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ExperimentArguments {
     /// The experiment: its name, or the path of a file (scripts/README.md has the format).
     #[arg(value_name = "NAME|FILE")]
@@ -82,8 +84,8 @@ pub(super) struct ExperimentArguments {
     #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SERVER)]
     versions: Vec<(String, String)>,
 
-    /// Counts of `sparring-loadgen conformance` for an arm, for the result: OK,LAX,WRONG,BROKEN,SKIPPED.
-    /// Repeatable.
+    /// Counts of `sparring-loadgen conformance` for an arm, for the result:
+    /// OK,LAX,WRONG,BROKEN,SKIPPED. Repeatable.
     #[arg(long, value_name = "NAME=COUNTS", value_parser = counts, help_heading = SERVER)]
     conformance: Vec<(String, Conformance)>,
 
@@ -104,7 +106,8 @@ pub(super) struct ExperimentArguments {
     #[arg(long, value_name = "uring|tokio-uring|epoll")]
     engine: Option<EngineKind>,
 
-    /// Congestion control of both sides, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    /// Congestion control of both sides, one of net.ipv4.tcp_available_congestion_control [default:
+    /// the kernel's].
     #[arg(long, value_name = "NAME")]
     congestion: Option<Congestion>,
 
@@ -136,8 +139,12 @@ impl ExperimentArguments {
         let catalogue = catalogue.map_err(|error| Failure::Usage(format!("--catalogue: {error}")))?;
         let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
+        if experiment.arms.len() > 1 && experiment.show == Show::Correctness {
+            let name = &experiment.name;
+            return Err(Failure::Usage(format!("--arm: `{name}` has one server: `arms` takes several")));
+        }
         if experiment.arms.len() > 1 && experiment.show.is_of_our_server() {
-            experiment.show = crate::result::Show::Arms;
+            experiment.show = Show::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
         if !experiment.show.is_of_our_server()
@@ -155,6 +162,12 @@ impl ExperimentArguments {
             return Err(Failure::Usage("--duration must be longer than zero".to_owned()));
         }
         experiment.check().map_err(|fault| Failure::Usage(format!("--arm: {fault}")))?;
+        if let (false, Some(flag)) = (experiment.show == Show::Verdict, self.judge.first_flag()) {
+            return Err(Failure::Usage(format!(
+                "{flag}: `{}` has no verdict: expected an experiment with show = \"verdict\"",
+                experiment.name
+            )));
+        }
         Ok(experiment)
     }
 
@@ -191,11 +204,11 @@ impl ExperimentArguments {
         }
         if !self.scenarios.is_empty() {
             scenarios.retain(|scenario| self.scenarios.contains(&scenario.full_name()));
-            let is_left = |name: Option<&str>| {
-                name.is_none_or(|name| scenarios.iter().any(|scenario| scenario.full_name() == name))
-            };
-            promises.retain(|promise| promise.scenarios().into_iter().all(is_left));
         }
+        let is_left = |name: Option<&str>| {
+            name.is_none_or(|name| scenarios.iter().any(|scenario| scenario.full_name() == name))
+        };
+        promises.retain(|promise| promise.scenarios().into_iter().all(is_left));
         Ok(())
     }
 
@@ -232,7 +245,6 @@ mod tests {
 
     use super::super::{Arguments, Command};
     use super::*;
-    use crate::result::Show;
 
     fn arguments(arguments: &[&str]) -> Result<Box<ExperimentArguments>, String> {
         let words = ["sparring-loadgen", "experiment"].iter().chain(arguments);
@@ -326,6 +338,8 @@ mod tests {
             (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--conformance=a=1,2"], "SKIPPED"),
             (&["peers", "--arm=a=x {port}", "--arm=b=x {port}", "--scenarios=rate-1x1"], "rate-20k"),
             (&["quik"], "did you mean `quick`"),
+            (&["quick", "--threshold=p99=1%"], "--threshold"),
+            (&["smoke", "--arm=a=x {port}"], "`arms`"),
             (&["quick", "--catalogue=/no/such"], "--catalogue"),
         ] {
             let error = experiment(words).expect_err(named);

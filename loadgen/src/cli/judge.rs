@@ -25,7 +25,7 @@ use crate::result::{Document, Show, Store};
 /// Pairs of the duels whose noise `aa` shows, where nothing else is said.
 pub(super) const DUEL_PAIRS: u32 = 10;
 
-/// What is judged, and how strictly.
+/// Metrics to judge, and their thresholds.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Verdict")]
 pub(super) struct JudgeArguments {
@@ -37,7 +37,8 @@ pub(super) struct JudgeArguments {
     #[arg(long)]
     fail_inconclusive: bool,
 
-    /// Another threshold, as in server-cpu=3% (throughput, server-cpu, memory, p50, p99). Repeatable.
+    /// Another threshold, as in server-cpu=3% (throughput, server-cpu, memory, p50, p99).
+    /// Repeatable.
     #[arg(long, value_name = "METRIC=PERCENT", value_parser = given_threshold)]
     threshold: Vec<(Metric, f64)>,
 
@@ -154,9 +155,7 @@ impl Making<'_> {
             Some((_, file)) => format!("noise of this machine: {file}"),
             None => "noise of this machine: not recorded for this load (`sparring-loadgen aa`)".to_owned(),
         };
-        let cut = document.session.interrupted.then(|| "INTERRUPTED: the verdict so far".to_owned());
-        let blocks = Blocks::default().notes(cut.into_iter().collect()).then(comparison(&compared));
-        let blocks = blocks.notes(vec![noise]).notes(notes(&document));
+        let blocks = Blocks::default().then(comparison(&compared)).notes(vec![noise]).notes(notes(&document));
         let code = self.judge.exit_code(&document, &compared, self.experiment.rounds as usize);
         self.concluded(document, &blocks, Some(compared), code)
     }
@@ -216,6 +215,17 @@ fn change(store: &Store, document: &Document) -> Result<Blocks, Failure> {
 }
 
 impl JudgeArguments {
+    /// Returns the first flag that was typed.
+    pub(super) fn first_flag(&self) -> Option<&'static str> {
+        let given = [
+            (self.confirm, "--confirm"),
+            (self.fail_inconclusive, "--fail-inconclusive"),
+            (!self.threshold.is_empty(), "--threshold"),
+            (!self.only.is_empty(), "--only"),
+        ];
+        given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
+    }
+
     /// Returns the exit code of a comparison for which `pairs` pairs were asked.
     fn exit_code(&self, document: &Document, comparison: &Comparison, pairs: usize) -> u8 {
         if document.session.interrupted {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::EngineKind;
+use engine::{EngineChoice, EngineKind};
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::judge::{JudgeArguments, Making};
@@ -40,8 +40,8 @@ pub(super) struct PairsArguments {
 }
 
 impl PairsArguments {
-    /// Returns the experiment that was typed: `arms` under a load that saturates (throughput, server
-    /// CPU and memory are judged) and at a fixed rate (latencies).
+    /// Returns the experiment that was typed: `arms` under a load that saturates (throughput,
+    /// server CPU and memory are judged) and at a fixed rate (latencies).
     pub(super) fn experiment(
         &self,
         show: Show,
@@ -49,7 +49,8 @@ impl PairsArguments {
         pairs: u32,
     ) -> Result<(Experiment, Setup), Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
-        let (engine, _) = self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, why) =
+            self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
         let mut plan = self.plan(engine)?;
         let rate = plan.load.rate_per_s.take();
         let mut name = plan.scenario.clone();
@@ -88,6 +89,9 @@ impl PairsArguments {
         } else {
             (setup.server_cpus, setup.marks) = (Vec::new(), Vec::new());
         }
+        if self.plan.placement.engine == EngineChoice::Auto && engine == EngineKind::Epoll {
+            setup.marks.push(format!("io_uring is not available, this ran on epoll. {why}"));
+        }
         setup.tag.clone_from(&self.session.tag);
         (setup.plan, setup.has_url) = (plan, true);
         setup.check(&experiment.arms)?;
@@ -113,7 +117,8 @@ impl PairsArguments {
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))
     }
 
-    /// Checks that the processors may be used, then carries the experiment out. Returns the exit code.
+    /// Checks that the processors may be used, then carries the experiment out. Returns the exit
+    /// code.
     pub(super) fn carry_out(
         &self,
         experiment: &Experiment,

@@ -17,7 +17,7 @@ use crate::result::{Document, Scenario, parse};
 
 const EXAMPLES: &str = "\
 The recording is a session of `experiment scripts/experiments/proof.toml`: a server beside itself (arm `same`) and beside
-servers that are slowed by a known amount (sparring-server --burn-per-message). --resume goes on with an interrupted one. A
+servers that are slowed by a known amount (sparring-server --burn-per-message). --resume resumes an interrupted one. A
 file with a session of two arms on each line, with the arm as its tag, is a recording, too.
 
 Its pairs are cut into blocks of --pairs, and each block is judged as a duel of so many pairs is, by the same code and

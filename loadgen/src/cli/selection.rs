@@ -26,7 +26,7 @@ pub(super) struct SelectionArguments {
     #[arg(long, value_name = "COMMIT")]
     pub(super) commit: Option<String>,
 
-    /// Only sessions with this tag, or of this suite.
+    /// Only sessions with this tag, or of this experiment.
     #[arg(long, value_name = "NAME")]
     pub(super) tag: Option<String>,
 }

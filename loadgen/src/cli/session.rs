@@ -16,7 +16,7 @@ use crate::run::{RunError, execute};
 /// The usual folder of results.
 const RESULTS: &str = "bench-results";
 
-/// Where a session goes, and what is shown meanwhile.
+/// Folder and name of a session, and its display.
 #[derive(Debug, Args)]
 pub(super) struct SessionArguments {
     /// Store the session in this folder [default: bench-results].
@@ -35,8 +35,8 @@ pub(super) struct SessionArguments {
     #[arg(long, value_name = "NAME", help_heading = OUTPUT)]
     pub(super) tag: Option<String>,
 
-    /// Go on with an interrupted session of the same command: its runs are kept, and the whole
-    /// replaces it.
+    /// Resume an interrupted session of the same command: its runs are kept, and the whole replaces
+    /// it.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     resume: Option<PathBuf>,
 
@@ -130,12 +130,12 @@ impl SessionArguments {
     ) -> Result<Runner<'a>, Failure> {
         let runner = Runner::new(experiment, setup, machine, &EngineKind::probe)?;
         match &self.resume {
-            Some(path) => Ok(runner.resume(Store::load(path)?)?),
+            Some(path) => Ok(runner.resume(Store::load(path)?, machine)?),
             None => Ok(runner),
         }
     }
 
-    /// Removes the session that was gone on with, once the whole is stored.
+    /// Removes the session that was resumed, once the whole is stored.
     pub(super) fn replace(&self, stored: Option<&PathBuf>) -> Result<(), Failure> {
         match (&self.resume, stored) {
             (Some(path), Some(stored)) if path != stored => std::fs::remove_file(path).map_err(|error| {
@@ -149,7 +149,9 @@ impl SessionArguments {
 impl From<RunnerError> for Failure {
     fn from(error: RunnerError) -> Self {
         match error {
-            RunnerError::Setup(_) | RunnerError::Resume(_) => Self::Usage(error.to_string()),
+            RunnerError::Setup(_) | RunnerError::Resume(_) | RunnerError::Plan { .. } => {
+                Self::Usage(error.to_string())
+            }
             RunnerError::Interrupted => Self::Run(RunError::Interrupted),
             error => Self::Error(error.to_string()),
         }

@@ -11,7 +11,7 @@ use crate::result::{SessionKind, Show, Stored};
 const EXAMPLES: &str = "\
 Examples:
   sparring-loadgen show last                  the newest session
-  sparring-loadgen show last --tag quick      the newest of that suite
+  sparring-loadgen show last --tag quick      the newest of that experiment
   sparring-loadgen show a1b2c3d               the newest of a commit
   sparring-loadgen show result.json           a file, wherever it lies
   sparring-loadgen show last --markdown       for a pull request";
@@ -23,8 +23,8 @@ pub(super) struct ShowArguments {
     /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
     what: String,
 
-    /// The table over all scenarios, and nothing else, of other people's servers side by side (suite
-    /// `peers`).
+    /// The table over all scenarios, and nothing else, of other people's servers side by side
+    /// (experiment `peers`).
     #[arg(long)]
     summary: bool,
 

@@ -189,14 +189,17 @@ impl Recording {
     /// # Errors
     /// Where they do not belong together, or none is of identical servers.
     pub fn of(sessions: Vec<Document>) -> Result<Self, RecordingError> {
+        // Pairs of a session of several arms share the runs of the first one.
+        let shares_runs = sessions.iter().any(|session| session.arms.len() > 2);
+        let runs = sessions.iter().map(|session| session.runs.len()).sum();
+        let attempts = sessions.iter().flat_map(|session| &session.runs).map(|run| run.repeated.len());
+        let repeated = attempts.sum();
         let sessions: Vec<Document> = sessions.into_iter().flat_map(of_two_arms).collect();
         let first = sessions.first().ok_or(RecordingError::Nothing)?.clone();
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        let (mut same, mut spoiled, mut repeated, mut runs) = (Vec::new(), 0, 0, 0);
+        let (mut same, mut spoiled) = (Vec::new(), 0);
         for (index, session) in sessions.into_iter().enumerate() {
             belongs(&first, &session).map_err(|what| RecordingError::Differs { line: index + 1, what })?;
-            runs += session.runs.len();
-            repeated += session.runs.iter().map(|run| run.repeated.len()).sum::<usize>();
             let tag = session.session.tag.clone().unwrap_or_default();
             let frame = Document { runs: Vec::new(), verdict: None, ..session.clone() };
             let expected = 2 * session.scenarios.len();
@@ -204,7 +207,7 @@ impl Recording {
                 .into_iter()
                 .partition(|pair| pair.len() == expected && pair.iter().all(is_sound));
             spoiled += unsound.len();
-            if tag != SAME {
+            if tag != SAME && !shares_runs {
                 same.extend(neighbours(&sound));
             }
             let group = groups.entry(tag).or_insert(Group { frame, pairs: Vec::new() });

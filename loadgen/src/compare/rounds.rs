@@ -24,7 +24,8 @@ pub(crate) fn ratio(
         .filter(|run| counts(run))
         .filter_map(|run| {
             let other = against.iter().find(|other| other.pair == run.pair && counts(other))?;
-            // A figure of nothing has no ratio; it happens where a run got no processor to speak of.
+            // A figure of nothing has no ratio; it happens where a run got no processor to speak
+            // of.
             Some((figure(other)?, figure(run)?)).filter(|&(a, b)| a > 0.0 && b > 0.0)
         })
         .collect();

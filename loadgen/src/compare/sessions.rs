@@ -10,13 +10,15 @@ pub(crate) struct Change {
     pub(crate) earlier: Stored,
     /// The newer session against it.
     pub(crate) comparison: Comparison,
-    /// What else differs, as [`cautions_between`] tells it.
+    /// Further differences, see [`cautions_between`].
     pub(crate) cautions: Vec<String>,
 }
 
-/// Returns the change of `newer` against the last session of its machine that has something comparable.
+/// Returns the change of `newer` against the last session of its machine that has something
+/// comparable.
 ///
-/// Files that cannot be read are skipped and returned beside, so that one damaged file does not hide the others.
+/// Files that cannot be read are skipped and returned beside, so that one damaged file does not
+/// hide the others.
 ///
 /// # Errors
 /// Fails where the machine's folder cannot be read.

@@ -20,7 +20,8 @@ const MAX_NAME: usize = 16;
 pub struct Arm {
     /// Name in tables and results.
     pub name: String,
-    /// Words of the command that starts the server, with `{port}` for its port. `None`: our own server.
+    /// Words of the command that starts the server, with `{port}` for its port. `None`: our own
+    /// server.
     pub command: Option<Vec<String>>,
     /// Reason why the server cannot be had here. The arm is named in the result and has no runs.
     pub absent: Option<String>,
@@ -56,7 +57,7 @@ pub enum Takes {
     /// All that the server can serve.
     #[default]
     All,
-    /// Those about the time of a message.
+    /// Scenarios about the time of a message.
     Latency,
 }
 

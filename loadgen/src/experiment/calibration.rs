@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::run::Plan;
 
-/// Usual share of the capacity: busy enough for queues to show, and far enough from the edge that neither a few percent less
-/// capacity nor a moment of standstill make an overload.
+/// Usual share of the capacity: busy enough for queues to show, and far enough from the edge that
+/// neither a few percent less capacity nor a moment of standstill make an overload.
 ///
-/// After a standstill everything that was due comes late until the backlog is gone: the higher the rate, the longer. On a
-/// busy machine 4 of 22 runs were valid at 0.7 of the capacity (the lag of the others was more than half of their latency, or the rate
-/// was not kept), 11 of 22 at 0.5; the median latency was the same, 24 us.
+/// After a standstill everything that was due comes late until the backlog is gone: the higher the
+/// rate, the longer. On a busy machine 4 of 22 runs were valid at 0.7 of the capacity (the lag of
+/// the others was more than half of their latency, or the rate was not kept), 11 of 22 at 0.5; the
+/// median latency was the same, 24 us.
 pub const SHARE_OF_CAPACITY: f64 = 0.5;
 
 /// Returns the plan that measures the capacity: the load as a closed loop, but shorter.
@@ -21,8 +22,8 @@ pub(super) fn plan(fixed: &Plan) -> Plan {
     })
 }
 
-/// Returns the rate for a share of a capacity, rounded down to two digits: a short run does not know
-/// more, and a round number is the same again next time. `None` below one message a second.
+/// Returns the rate for a share of a capacity, rounded down to two digits: a short run does not
+/// know more, and a round number is the same again next time. `None` below one message a second.
 pub(super) fn rate(capacity: f64, share: f64) -> Option<f64> {
     let rate = capacity * share;
     if rate < 1.0 || !rate.is_finite() {

@@ -44,8 +44,8 @@ pub(super) fn complaints_of(run: &Run) -> Vec<String> {
     if planned != sent + not_sent || sent != echoed + wrong + lost + outstanding {
         complaints.push(format!("the counts do not add up: {messages:?}"));
     }
-    // An open loop has a latency for every planned message that was sent, a closed one for every echo of the window, and for
-    // what was outstanding at its end.
+    // An open loop has a latency for every planned message that was sent, a closed one for every
+    // echo of the window, and for what was outstanding at its end.
     let (fewest, most) = match run.latency_ns.lag.count {
         0 => (run.received, sent),
         _ => (run.offered().saturating_sub(not_sent), run.offered()),

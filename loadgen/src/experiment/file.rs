@@ -137,7 +137,11 @@ fn one() -> u32 {
 
 /// A scenario to run: `echo`, `echo@epoll` for one about an engine, or a share of the capacity.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "expected the name of a scenario, or a table of `scenario`, `share_of_capacity` and `name`"
+)]
 enum Entry {
     Name(String),
     Share { scenario: String, name: Option<String>, share_of_capacity: f64 },
@@ -236,6 +240,16 @@ impl Experiment {
         if self.rounds == 0 {
             return Err("`rounds` is 0: expected at least 1".to_owned());
         }
+        if self.is_of_pairs() && self.arms.len() != 2 {
+            return Err(format!("a verdict and noise are about two arms, not {}", self.arms.len()));
+        }
+        let of_engine = self.scenarios.iter().find(|scenario| scenario.engine.is_some());
+        if let (Some(scenario), true) = (of_engine, self.arms.iter().any(|arm| arm.engine.is_some())) {
+            let name = scenario.full_name();
+            return Err(format!(
+                "the scenario `{name}` names an engine, and an arm names one, too: give one"
+            ));
+        }
         if let Some(name) = twice(&arms) {
             return Err(format!("two arms have the name `{name}`"));
         }
@@ -275,7 +289,8 @@ impl Entry {
             }
         });
         let share_of_capacity = share.transpose()?;
-        let usual = if share_of_capacity.is_some() { format!("{base}-fixed") } else { found.name.clone() };
+        let usual =
+            if share_of_capacity.is_some() { format!("{}-fixed", found.name) } else { found.name.clone() };
         let name = own_name.unwrap_or(usual);
         Ok(Scenario { name, load: found.load.clone(), engine, share_of_capacity })
     }
@@ -285,6 +300,12 @@ impl ArmEntry {
     fn arm(self) -> Result<Arm, String> {
         let text = |error: ArmError| error.to_string();
         let name = arm_name(&self.name).map_err(text)?;
+        if self.command.is_some() && self.absent.is_some() {
+            return Err(format!("arm `{name}` has a command and `absent`: give one"));
+        }
+        if self.burn_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Err(format!("arm `{name}`: burn_share is not valid: expected more than 0, at most 1"));
+        }
         let base = match (&self.command, self.absent) {
             (Some(command), _) => Arm::of_command(name.clone(), command).map_err(text)?,
             (None, absent) => Arm { absent, ..Arm::own(name.clone()) },
@@ -354,7 +375,6 @@ description = "ten connections"
 load = { connections = 10 }
 [[arm]]
 name = "ours"
-engine = "epoll"
 flags = ["--spin", "always"]
 takes = "latency"
 wait = "spin"
@@ -404,6 +424,13 @@ at_most = 0.94
                 "`server_cpu`",
             ),
             ("scenarios = [\"echo\", \"echo\"]", "`echo`", "twice"),
+            (
+                "scenarios = [{ scenario = \"echo\", share_of_capacity = 0.5, nmae = \"x\" }]",
+                "table of `scenario`",
+                "`name`",
+            ),
+            ("scenarios = [\"echo\"]\nshow = \"verdict\"", "two arms", "not 0"),
+            ("scenarios = [\"echo\"]\n[[arm]]\nname = \"a\"\nburn_share = 2.0", "burn_share", "at most 1"),
             ("scenarios = [\"echo\"]\nrounds = 0", "rounds", "at least 1"),
         ] {
             let error = parse(&with(line)).expect_err(line);

@@ -48,9 +48,10 @@ pub struct Experiment {
     pub scenarios: Vec<Scenario>,
     /// Runs of each arm in each scenario.
     pub rounds: u32,
-    /// What is judged and shown.
+    /// Tables and judgement.
     pub show: Show,
-    /// True where a server that is not ours must echo messages of many lengths before it is measured.
+    /// True where a server that is not ours must echo messages of many lengths before it is
+    /// measured.
     pub try_echoes: bool,
     /// True where the generator spins in scenarios about latency. The time that a sleeping thread
     /// needs to wake would be part of every latency, and hide the difference of the arms.

@@ -12,8 +12,8 @@ use super::{Arm, Cell, Execute, Experiment, Fault, Notes, Repeats, Scenario, Ses
 use crate::format::{about, count};
 use crate::host::machine::Machine;
 use crate::result::{self, Document, Run, SessionKind, Show, Start};
-use crate::run::{Plan, Progress};
-use crate::target::subject::Subject;
+use crate::run::{Plan, PlanError, Progress};
+use crate::target::subject::{Subject, Tool};
 
 /// Time to start a server, to connect, to settle and to end, per run: for the announcement alone.
 const AROUND_A_RUN: Duration = Duration::from_millis(400);
@@ -39,11 +39,22 @@ pub enum RunnerError {
         /// The arms that were left out, and why.
         left_out: String,
     },
+    /// The only server cannot run here.
+    #[error("the server cannot run here: {0}")]
+    NoServer(String),
+    /// A load that cannot be carried out.
+    #[error("scenario {scenario}: {source}")]
+    Plan {
+        /// Name of the scenario.
+        scenario: String,
+        /// Fault of its load.
+        source: PlanError,
+    },
     /// No scenario can run here.
     #[error("no scenario can run here: {0}")]
     NoScenario(String),
-    /// The session to go on with is of something else.
-    #[error("--resume: the session cannot be gone on with: {0}")]
+    /// The session to resume is of something else.
+    #[error("--resume: cannot resume the session: {0}")]
     Resume(String),
     /// A server failed from the start.
     #[error(transparent)]
@@ -53,6 +64,9 @@ pub enum RunnerError {
         "arm {0} answered nothing in the calibration run: give the fixed rate with -R, or leave it out with --saturation-only"
     )]
     NoCapacity(String),
+    /// No run tells what a message costs the first arm, so nothing is known to burn.
+    #[error("the CPU time of the server is not known here, so a server cannot be slowed by a share of it")]
+    NoCost,
     /// The user ended it before the first run was complete.
     #[error("interrupted before anything was measured; nothing was stored")]
     Interrupted,
@@ -67,14 +81,14 @@ pub struct Runner<'a> {
     arms: Vec<result::Arm>,
     /// The scenarios that can run here.
     rows: Vec<Row>,
-    /// What servers that are not ours must echo first.
+    /// Trials that servers that are not ours must pass first.
     trials: Vec<Trial>,
     marks: Vec<String>,
     /// The runs so far.
     runs: Vec<Run>,
     /// Runs and repeats that are still to be made, for the time that is left.
     runs_left: usize,
-    /// Session that this one goes on with.
+    /// Session that this one resumes.
     resumed: Option<result::Session>,
 }
 
@@ -161,21 +175,31 @@ impl<'a> Runner<'a> {
             resumed: None,
         };
         runner.check_arms()?;
+        for cell in runner.rows.iter().flat_map(|row| &row.cells) {
+            let scenario = cell.plan.scenario.clone();
+            cell.plan.check().map_err(|source| RunnerError::Plan { scenario, source })?;
+        }
         runner.runs_left = runner.runs_of_a_round() * experiment.rounds as usize;
         Ok(runner)
     }
 
-    /// Goes on with an interrupted session of the same experiment: its runs are kept, and the others
-    /// are made.
+    /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
     ///
     /// # Errors
     ///
     /// Fails where the session is complete, or is of another experiment, machine or server.
-    pub fn resume(mut self, document: Document) -> Result<Self, RunnerError> {
-        let Document { session, machine: _, arms, subject, scenarios, runs, .. } = document;
+    pub fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
+        let Document { session, machine: measured_on, tool, arms, subject, scenarios, runs, .. } = document;
         let refuse = |why: &str| Err(RunnerError::Resume(why.to_owned()));
         if !session.interrupted {
             return refuse("it is complete");
+        }
+        if measured_on.id != machine.id {
+            return refuse("it was measured on another machine");
+        }
+        let here = Tool::this(self.setup.plan.placement.engine.name());
+        if (&tool.engine, &tool.binary_hash) != (&here.engine, &here.binary_hash) {
+            return refuse("the generator is another build or has another engine");
         }
         if session.experiment.as_ref().map(|record| &record.hash) != Some(&self.experiment.record().hash) {
             return refuse("it is of another experiment, or of other flags");
@@ -199,9 +223,17 @@ impl<'a> Runner<'a> {
         for row in &mut self.rows {
             let name = row.scenario.full_name();
             let stored = scenarios.iter().find(|scenario| scenario.name == name);
-            if row.scenario.share_of_capacity.take().is_some() {
-                let rate = stored.and_then(|scenario| scenario.parameters.rate_per_s);
+            let rate = stored.and_then(|scenario| scenario.parameters.rate_per_s);
+            if row.scenario.share_of_capacity.is_some() && rate.is_some() {
+                row.scenario.share_of_capacity = None;
                 row.cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = rate);
+            }
+            let hash = row.cells.first().map(|cell| cell.plan.stored_scenario().hash);
+            let is_same = |stored: &result::Scenario| Some(&stored.hash) == hash.as_ref();
+            if rate.is_some() == row.cells.first().is_some_and(|cell| cell.plan.load.rate_per_s.is_some())
+                && stored.is_some_and(|stored| !is_same(stored))
+            {
+                return refuse("a scenario has other settings");
             }
         }
         // A run that was cut short is made again.
@@ -214,6 +246,9 @@ impl<'a> Runner<'a> {
     fn check_arms(&self) -> Result<(), RunnerError> {
         let present = self.arms.iter().filter(|arm| arm.left_out.is_none()).count();
         let left_out = || self.marks.join(" ");
+        if present == 0 && self.experiment.arms.len() == 1 {
+            return Err(RunnerError::NoServer(left_out()));
+        }
         if present < self.experiment.arms.len().min(2) {
             return Err(RunnerError::FewArms { left_out: left_out() });
         }
@@ -294,6 +329,8 @@ impl<'a> Runner<'a> {
         repeats.fault = trials.fault;
         if !is_interrupted {
             self.check_arms()?;
+            let all = self.runs_of_a_round() * self.experiment.rounds as usize;
+            self.runs_left = all.saturating_sub(self.runs.len());
             is_interrupted = match self.calibrate(&mut repeats, progress, notes) {
                 Err(RunnerError::Interrupted) if !self.runs.is_empty() => true,
                 calibrated => calibrated.map(|()| false)?,
@@ -324,7 +361,8 @@ impl<'a> Runner<'a> {
         };
         if let Some(before) = self.resumed {
             (session.start, session.duration_ns) = (before.start, before.duration_ns + session.duration_ns);
-            self.marks.push("it was interrupted and gone on with.".to_owned());
+            session.argv = before.argv;
+            self.marks.push("it was interrupted and resumed.".to_owned());
             let has = |mark: &String| !self.marks.contains(mark);
             session.marks = before.marks.into_iter().filter(has).collect();
         }
@@ -341,7 +379,8 @@ impl<'a> Runner<'a> {
         Document { subject, arms, scenarios, runs: self.runs, ..Document::new(session, engine, machine) }
     }
 
-    /// Leaves out servers that do not echo correctly. Returns true where the user ended the session.
+    /// Leaves out servers that do not echo correctly. Returns true where the user ended the
+    /// session.
     fn make_trials(
         &mut self,
         repeats: &mut Repeats<'_>,
@@ -408,7 +447,7 @@ impl<'a> Runner<'a> {
                 is_burn_known = true;
             }
         }
-        Ok(())
+        if is_burn_known { Ok(()) } else { Err(RunnerError::NoCost) }
     }
 
     /// Has the server of an arm burn CPU time for each message, as in `25ns`.
@@ -454,7 +493,11 @@ impl<'a> Runner<'a> {
                     let Some(cell) = row.cells.iter_mut().find(|cell| cell.plan.arm == arm) else { continue };
                     let is_made =
                         |run: &Run| run.pair == round && run.arm == arm && run.scenario == cell.plan.scenario;
-                    if cell.is_given_up() || self.runs.iter().any(is_made) {
+                    if let Some(made) = self.runs.iter().find(|run| is_made(run)) {
+                        is_whole &= is_worth_keeping(made);
+                        continue;
+                    }
+                    if cell.is_given_up() {
                         continue;
                     }
                     let load = cell.plan.load.clone();
@@ -470,7 +513,8 @@ impl<'a> Runner<'a> {
                         subjects.for_each(|one| {
                             one.subject.engine = one.subject.engine.take().or_else(|| engine.clone());
                         });
-                        let run = run.compact(&load);
+                        let is_checked = self.experiment.show == Show::Correctness;
+                        let run = if is_checked { run } else { run.compact(&load) };
                         let left = began.elapsed() / made * (all as u32).saturating_sub(made);
                         notes(&line(round, wanted, &run, self.experiment.arms.len() > 1, left));
                         is_interrupted |= run.interrupted;
@@ -498,8 +542,8 @@ impl<'a> Runner<'a> {
         false
     }
 
-    /// Returns the arms of a scenario in the order of a round. The arm that begins changes from round
-    /// to round, so that no place in the order belongs to an arm.
+    /// Returns the arms of a scenario in the order of a round. The arm that begins changes from
+    /// round to round, so that no place in the order belongs to an arm.
     fn order(&self, row: usize, round: u32) -> Vec<String> {
         let cells = self.rows[row].cells.iter();
         let mut arms: Vec<String> = cells.map(|cell| cell.plan.arm.clone()).collect();
@@ -643,7 +687,7 @@ mod tests {
         Runner::new(experiment, setup, &Machine::default(), &everything_works).expect("can run")
     }
 
-    /// A run that takes no time. The server of arm B is a tenth dearer.
+    /// A run that takes no time. The server of arm B is a tenth more expensive.
     fn instant(plan: &Plan, _: &mut dyn Progress) -> Result<Run, RunError> {
         let mut run = example::run(&plan.scenario, 30_000);
         (run.arm, run.pair) = (plan.arm.clone(), plan.pair);
@@ -750,7 +794,7 @@ mod tests {
     }
 
     #[test]
-    fn congestion_control_is_set_at_both_ends_and_part_of_the_scenario() {
+    fn congestion_control_is_part_of_the_scenario() {
         let experiment = named("quick");
         let without = setup();
         let mut with = setup();
@@ -848,6 +892,30 @@ mod tests {
     }
 
     #[test]
+    fn a_load_that_cannot_be_carried_out_is_refused_at_once() {
+        let mut experiment = named("quick");
+        experiment.scenarios[1].load.connections = 0;
+        let setup = setup();
+        let refused = Runner::new(&experiment, &setup, &Machine::default(), &everything_works).err();
+        let text = refused.expect("refused").to_string();
+        assert!(text.starts_with("scenario pipeline: -c must be"), "{text}");
+    }
+
+    #[test]
+    fn a_resumed_duel_replaces_pairs_that_were_invalid() {
+        let (duel, setup) = (duel(8), setup());
+        let spoiled = |plan: &Plan, progress: &mut dyn Progress| {
+            instant(plan, progress).map(|run| Run { valid: plan.pair > 0, ..run })
+        };
+        let cut = session_with(&duel, &setup, &spoiled, &mut StopAfter(12)).expect("some runs").document;
+        assert!(!cut.runs[0].valid && cut.runs.len() >= 4);
+        let resumed = runner(&duel, &setup).resume(cut, &Machine::default()).expect("the same experiment");
+        let resumed =
+            resumed.measure(Machine::default(), &instant, &mut Silent, &mut |_| {}).expect("measured");
+        assert_eq!(resumed.document.runs.len(), 18);
+    }
+
+    #[test]
     fn two_arms_alternate_and_each_has_its_server() {
         let order = RefCell::new(Vec::new());
         let watched = |plan: &Plan, progress: &mut dyn Progress| {
@@ -904,14 +972,14 @@ mod tests {
             assert_eq!(words.contains("--burn-per-message 160.00ns"), plan.arm == "slow");
             instant(plan, progress)
         };
-        let resumed = runner(&slowed, &setup).resume(cut).expect("the same experiment");
+        let resumed = runner(&slowed, &setup).resume(cut, &Machine::default()).expect("the same experiment");
         let resumed =
             resumed.measure(Machine::default(), &burnt, &mut Silent, &mut |_| {}).expect("measured");
         assert_eq!(resumed.document.runs.len(), 8);
     }
 
     #[test]
-    fn a_dearer_server_is_found() {
+    fn a_more_expensive_server_is_found() {
         let comparison = Comparison::of_arms(&measured(&duel(10), &instant), &default_thresholds);
         assert_eq!(comparison.overall(), Some(Verdict::Regressed));
     }
@@ -1001,7 +1069,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_session_is_gone_on_with() {
+    fn an_interrupted_session_is_resumed() {
         for experiment in [named("quick"), engines(3), duel_with_rate(5, None)] {
             let setup = setup();
             let whole = session(&experiment, &instant).expect("measured").document;
@@ -1013,24 +1081,29 @@ mod tests {
                 instant(plan, progress)
             };
             let (start, runs) = (cut.session.start, cut.runs.len());
-            let resumed = runner(&experiment, &setup).resume(cut).expect("the same experiment");
+            let resumed =
+                runner(&experiment, &setup).resume(cut, &Machine::default()).expect("the same experiment");
             let resumed = resumed.measure(Machine::default(), &counted, &mut Silent, &mut |_| {});
             let resumed = resumed.expect("measured").document;
             assert_eq!(resumed.runs, whole.runs);
             assert_eq!(*made.borrow(), whole.runs.len() - runs, "no run is made twice, and no calibration");
             assert_eq!((resumed.session.start, resumed.session.interrupted), (start, false));
             assert_eq!(resumed.scenarios, whole.scenarios);
-            assert!(resumed.session.marks.iter().any(|mark| mark.contains("gone on with")));
+            assert!(resumed.session.marks.iter().any(|mark| mark.contains("resumed")));
         }
     }
 
     #[test]
-    fn only_an_interrupted_session_of_the_same_experiment_is_gone_on_with() {
+    fn resumes_only_the_same_interrupted_experiment() {
         let (quick, setup) = (named("quick"), setup());
-        let refusal =
-            |document: Document| runner(&quick, &setup).resume(document).err().expect("refused").to_string();
+        let refusal = |document: Document| {
+            runner(&quick, &setup).resume(document, &Machine::default()).err().expect("refused").to_string()
+        };
         let complete = measured(&quick, &instant);
         assert!(refusal(complete.clone()).contains("complete"));
+        let mut elsewhere = complete.clone();
+        (elsewhere.session.interrupted, elsewhere.machine.id) = (true, "another".to_owned());
+        assert!(refusal(elsewhere).contains("another machine"));
         let other = session_with(&named("full"), &setup, &instant, &mut StopAfter(3)).expect("some").document;
         assert!(refusal(other).contains("another experiment"));
         let mut rebuilt = Document { ..complete };
@@ -1039,7 +1112,8 @@ mod tests {
         assert!(refusal(rebuilt).contains("built anew"));
     }
 
-    /// Returns a function whose runs of an arm in a scenario fail in these attempts, counted from 0.
+    /// Returns a function whose runs of an arm in a scenario fail in these attempts, counted from
+    /// 0.
     fn failing(
         arm: &'static str,
         attempts: Range<u32>,
@@ -1068,7 +1142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_fails_in_all_attempts_is_named_and_the_arm_goes_on() {
+    fn an_arm_goes_on_after_a_run_that_always_fails() {
         let made = session(&engines(3), &failing("epoll", 1..4)).expect("measured");
         assert_eq!(cells(&made.document, "echo").len(), 8);
         let marks = &made.document.session.marks;
@@ -1125,7 +1199,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_that_are_refused_are_left_out_until_nothing_is_left_to_compare() {
+    fn refused_engines_are_left_out() {
         let (engines, setup) = (engines(3), setup());
         let no_tokio = |kind| match kind {
             EngineKind::TokioUring => Err(EngineError::Missing),
@@ -1151,7 +1225,7 @@ mod tests {
     }
 
     #[test]
-    fn other_peoples_servers_must_echo_correctly_before_they_are_measured() {
+    fn other_servers_must_echo_correctly_first() {
         let tried = RefCell::new(Vec::new());
         let one_corrupts = |plan: &Plan, progress: &mut dyn Progress| {
             let mut run = instant(plan, progress)?;
@@ -1166,7 +1240,8 @@ mod tests {
         let document = measured(&peers(), &one_corrupts);
         let tried = tried.into_inner();
         let of = |name: &str| tried.iter().filter(|(arm, ..)| arm == name).count();
-        // Our own server has tests of its own. A server that failed in three attempts is not tried again.
+        // Our own server has tests of its own. A server that failed in three attempts is not tried
+        // again.
         assert_eq!((of("ours"), of("one"), of("two")), (0, 4, 3));
         assert!(tried.contains(&("two".to_owned(), 1, 16)), "{tried:?}");
         let why = document.arms[1].left_out.as_deref().expect("left out");
@@ -1226,7 +1301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_never_works_ends_the_duel_and_keeps_the_other_runs() {
+    fn a_server_that_never_works_ends_the_duel() {
         for duel in [duel(8), duel_with_rate(8, Some(500.0)), duel_with_rate(8, None)] {
             let made = session(&duel, &failing_pairs(0..99, 99)).expect("made");
             assert_eq!(made.document.runs.len(), 1, "arm A of the first pair");

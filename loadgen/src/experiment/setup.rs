@@ -1,4 +1,4 @@
-//! What an experiment is given beside its definition: servers, processors, and names for the result.
+//! Environment of an experiment: servers, processors, and names for the result.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ pub enum SetupError {
         flag: &'static str,
         /// Its value.
         value: String,
-        /// What is expected.
+        /// Expected values.
         reason: &'static str,
     },
     /// There is no server to measure.
@@ -67,8 +67,8 @@ pub enum SetupError {
 /// Function that tells whether an engine works here.
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
 
-/// Returns the engine to use, and a note where it is not the usual one. An engine that was asked for
-/// by name never falls back.
+/// Returns the engine to use, and a note where it is not the usual one. An engine that was asked
+/// for by name never falls back.
 ///
 /// # Errors
 ///
@@ -132,8 +132,8 @@ impl Setup {
         Ok(())
     }
 
-    /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our server
-    /// are part of the scenario; with several they are what the arms differ in.
+    /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our
+    /// server are part of the scenario; with several they are what the arms differ in.
     pub(crate) fn plan_of(&self, scenario: &Scenario, arm: &Arm, is_only: bool, spins: bool) -> Plan {
         let transport = scenario.load.transport;
         let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);

@@ -1,4 +1,5 @@
-//! What a server must echo right before it is measured: its figures would be those of something else.
+//! What a server must echo right before it is measured: its figures would be those of something
+//! else.
 
 use std::time::Duration;
 

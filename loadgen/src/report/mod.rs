@@ -1,7 +1,8 @@
 //! Results for people and for other programs.
 //!
-//! [`text`] decides what is shown of a document or of a comparison: [`Blocks`] of titles, fields, tables and notes.
-//! [`terminal`], [`markdown`] and [`html`] render the same blocks. [`export`] writes the formats of other programs.
+//! [`text`] decides what is shown of a document or of a comparison: [`Blocks`] of titles, fields,
+//! tables and notes. [`terminal`], [`markdown`] and [`html`] render the same blocks. [`export`]
+//! writes the formats of other programs.
 
 pub(crate) mod export;
 pub(crate) mod html;
@@ -54,7 +55,7 @@ impl Field {
     }
 }
 
-/// What is shown of results, in its order.
+/// Parts of a rendering, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Blocks(Vec<Block>);
 

@@ -14,7 +14,8 @@ const CUT: char = '…';
 /// Columns of a label.
 const LABEL: usize = 10;
 
-/// Returns a block in at most `width` columns. Sentences of notes are never broken, so that they can be searched for.
+/// Returns a block in at most `width` columns. Sentences of notes are never broken, so that they
+/// can be searched for.
 pub(super) fn block(block: &Block, width: usize) -> String {
     match block {
         Block::Title(title) => wrapped_figures(title, width, 2),
@@ -34,8 +35,9 @@ fn field(Field { label, text }: &Field, columns: usize, width: usize) -> String 
     if width_of(&broken) <= width { broken } else { wrapped(line.trim_end(), width, indent) }
 }
 
-/// Returns a table without lines around its cells, to be copied into text. Where it is wider than `width` it has fewer
-/// columns, which are named below it: a wrapped line of figures cannot be read.
+/// Returns a table without lines around its cells, to be copied into text. Where it is wider than
+/// `width` it has fewer columns, which are named below it: a wrapped line of figures cannot be
+/// read.
 fn text(table: &Table, width: usize) -> String {
     let mut table = table.clone();
     let (mut left_out, mut text) = (Vec::new(), drawn(&table, &[]));

@@ -1,6 +1,7 @@
-//! Runs of an experiment, of which a session has hundreds: their figures, without details of one run.
+//! Runs of an experiment, of which a session has hundreds: their figures, without details of one
+//! run.
 
-use super::document::{Phases, Run};
+use super::document::{Messages, Phases, Run};
 use super::latency::Latency;
 use super::metric::MANY_CONNECTIONS;
 use crate::load::{Load, Transport};
@@ -8,10 +9,10 @@ use crate::load::{Load, Transport};
 impl Run {
     /// Returns the run with every figure that tables and comparisons show, in about a kilobyte.
     ///
-    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, notes of valid runs, what the scenario and
-    /// the machine say of server and generator, and counters that no figure is made of. `messages` is
-    /// left out where all came back. Histograms are coarse between the percentiles
-    /// ([`Latency::coarsened`]).
+    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, notes
+    /// of valid runs, what the scenario and the machine say of server and generator, and counters
+    /// that no figure is made of. `messages` is left out where all came back. Histograms are coarse
+    /// between the percentiles ([`Latency::coarsened`]).
     #[must_use]
     pub fn compact(mut self, load: &Load) -> Self {
         let latencies = &mut self.latency_ns;
@@ -53,7 +54,9 @@ impl Run {
         if load.rate_per_s.is_none() {
             (self.offered, self.latency_ns.uncorrected) = (None, None);
         }
-        self.messages = self.messages.filter(|messages| messages.echoed != messages.planned);
+        let all_came_back =
+            |messages: &Messages| messages.echoed == messages.planned && messages.planned == messages.sent;
+        self.messages = self.messages.filter(|messages| !all_came_back(messages) || messages.wrong > 0);
         if self.valid {
             self.notes.clear();
         }

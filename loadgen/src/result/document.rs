@@ -191,7 +191,7 @@ pub struct Session {
     /// wrote the document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// The name of the suite (`quick`, `full`, `smoke`) where the kind is [`SessionKind::Suite`], and what was counted where it is
+    /// The name of the experiment (`quick`, `full`) where the kind is [`SessionKind::Suite`], and what was counted where it is
     /// [`SessionKind::Count`].
     #[serde(default)]
     pub suite: Option<String>,
@@ -203,7 +203,7 @@ pub struct Session {
     pub tag: Option<String>,
     /// Start of the first run.
     pub start: Utc,
-    /// Time from there to the end of the last run, nanoseconds.
+    /// Time from there to the end of the last run, nanoseconds, without a pause before it was resumed.
     pub duration_ns: u64,
     /// Order of the runs: `rounds` (each scenario once, then again) or `single`; comparisons add
     /// theirs.
@@ -222,7 +222,7 @@ pub struct Session {
 pub enum SessionKind {
     /// `run`: one run against one server.
     Single,
-    /// `suite`: the scenarios of `scripts/bench.sh`.
+    /// `experiment`: several scenarios or arms in rounds.
     Suite,
     /// Two servers in interleaved pairs.
     Ab,

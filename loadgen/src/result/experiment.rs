@@ -4,28 +4,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Document, Metric, SessionKind};
 
-/// Facts about the experiment that made a session. Its name is `suite`.
+/// Facts about the experiment that made a session. Its name is
+/// [`Session::suite`](super::Session::suite).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentRecord {
-    /// Hash of everything that defines it: the same for the same experiment.
+    /// Hash of everything that defines it: the same for the same experiment. Empty where an earlier
+    /// build made the session.
     pub hash: String,
     /// Runs of each arm in each scenario that were asked for.
     pub rounds: u32,
-    /// What is judged and shown.
+    /// Tables and judgement.
     pub show: Show,
     /// Figures that are held to a limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<Promise>,
 }
 
-/// What a session is about: which tables show it and what is judged.
+/// Tables and judgement of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Show {
     /// The figures of each scenario, and the change since the last session.
     #[default]
     Figures,
-    /// Whether every echo is right, at any speed.
+    /// Correctness of every echo, at any speed.
     Correctness,
     /// The arms of each scenario side by side, with ratios to the first, and promises.
     Arms,
@@ -58,8 +60,8 @@ pub struct Promise {
     /// The figure that it is divided by; `None`: it is a figure by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Over>,
-    /// The limit, in the unit of [`Metric::unit`] where there is no ratio; `None`: the figure is reported
-    /// and not judged.
+    /// The limit, in the unit of [`Metric::unit`] where there is no ratio; `None`: the figure is
+    /// reported and not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,
 }

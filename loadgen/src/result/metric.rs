@@ -16,12 +16,14 @@ pub enum Metric {
     /// Echoes per second.
     Throughput,
     /// CPU of the whole server process per message, nanoseconds.
+    #[serde(alias = "server-cpu")]
     ServerCpu,
     /// Median of the corrected latency, nanoseconds.
     P50,
     /// Its 99th percentile.
     P99,
     /// Its 99.9th percentile.
+    #[serde(alias = "p99.9")]
     P99_9,
     /// The server's resident memory per connection, bytes: its growth from 1,000 connections on, all of it below.
     Memory,
@@ -34,16 +36,21 @@ pub enum Metric {
     /// Instructions of the server per message.
     Instructions,
     /// CPU of the generator per message, nanoseconds: changes of it are not the server's.
+    #[serde(alias = "generator-cpu")]
     GeneratorCpu,
     /// Server CPU in user space per message, nanoseconds. Sampled by the timer tick, hence coarse.
+    #[serde(alias = "server-user")]
     ServerUser,
     /// Median of the time from the planned to the actual send, nanoseconds.
+    #[serde(alias = "lag-p50")]
     LagP50,
     /// Its 99th percentile.
+    #[serde(alias = "lag-p99")]
     LagP99,
     /// Time until all connections were open, nanoseconds.
     Opening,
     /// Median of the TLS handshake, nanoseconds.
+    #[serde(alias = "tls-handshake")]
     TlsHandshake,
 }
 

@@ -83,7 +83,7 @@ fn folders() -> Vec<PathBuf> {
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let machines = fs::read_dir(folder).expect("the folder of results is readable").flatten();
     let folders = machines.filter_map(|machine| fs::read_dir(machine.path()).ok());
-    // A folder beside them holds what `scripts/proof.py` recorded.
+    // A folder beside them holds what an earlier build recorded.
     folders.flat_map(|files| files.flatten().map(|file| file.path())).filter(|file| !file.is_dir()).collect()
 }
 
@@ -218,7 +218,7 @@ fn a_compact_session_is_read_back() {
     assert_eq!(complaints(&validator(), &value), Vec::<String>::new());
 }
 
-/// What an earlier build of this schema wrote out, a reader assumes where it is absent.
+/// Fields that an earlier build of this schema wrote out have their defaults where they are absent.
 #[test]
 fn fields_with_their_defaults_may_be_written_out() {
     let document = example::document();

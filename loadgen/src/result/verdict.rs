@@ -1,4 +1,4 @@
-//! What a session concluded: a comparison, recorded noise, or the goals of a run.
+//! Conclusion of a session: a comparison, recorded noise, or the goals of a run.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ pub struct Noise {
     pub p95: f64,
 }
 
-/// What a comparison says of a metric, or of all of them.
+/// Verdict of a comparison on a metric, or on all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -110,7 +110,8 @@ impl Verdict {
         }
     }
 
-    /// The verdict over several metrics: the worst of them, and an improvement only where nothing else is in doubt.
+    /// The verdict over several metrics: the worst of them, and an improvement only where nothing
+    /// else is in doubt.
     #[must_use]
     pub fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
         let weight = |verdict: &Self| match verdict {
@@ -145,7 +146,8 @@ pub enum ThresholdSource {
 }
 
 impl Threshold {
-    /// The larger of the metric's default and twice the machine's `noise` (relative; `None` where it was not recorded).
+    /// The larger of the metric's default and twice the machine's `noise` (relative; `None` where
+    /// it was not recorded).
     #[must_use]
     pub fn of(metric: Metric, noise: Option<f64>) -> Self {
         let default = metric.default_threshold();
@@ -185,8 +187,8 @@ pub struct Judgement {
     /// `null` where the metric is only shown.
     #[serde(default)]
     pub verdict: Option<Verdict>,
-    /// Pairs that would probably settle an inconclusive verdict, beyond those made; `null` where there is nothing to
-    /// settle, or where no reasonable number would.
+    /// Pairs that would probably settle an inconclusive verdict, beyond those made; `null` where
+    /// there is nothing to settle, or where no reasonable number would.
     #[serde(default)]
     pub more_pairs: Option<usize>,
 }
@@ -198,19 +200,21 @@ pub struct Goals {
     pub met: bool,
     /// The thresholds against the run, or against the confirmation of a search.
     pub thresholds: Vec<GoalJudgement>,
-    /// The search, where there was one. Its trials stand for the document's runs, in the same order.
+    /// The search, where there was one. Its trials stand for the document's runs, in the same
+    /// order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub find_rate: Option<Found>,
 }
 
-/// How a run stands to a threshold.
+/// Outcome of a threshold in a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoalJudgement {
     /// The threshold, as it was asked for.
     pub threshold: String,
-    /// The figure: nanoseconds, messages a second, a count or bytes; `null` where the run does not carry it.
+    /// The figure: nanoseconds, messages a second, a count or bytes; `null` where the run does not
+    /// carry it.
     pub value: Option<f64>,
-    /// Whether it was reached. One that cannot be judged was not.
+    /// True where it was reached. A threshold that cannot be judged was not.
     pub met: bool,
     /// The same for people.
     pub text: String,
@@ -219,7 +223,7 @@ pub struct GoalJudgement {
     pub at_least: bool,
 }
 
-/// What a trial showed.
+/// Outcome of a trial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrialOutcome {
@@ -240,11 +244,11 @@ pub struct Trial {
     pub measure_ns: u64,
     /// A trial at full length.
     pub is_confirmation: bool,
-    /// What it showed.
+    /// Its outcome.
     pub outcome: TrialOutcome,
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// The highest rate that was confirmed, messages a second.

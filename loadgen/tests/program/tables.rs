@@ -1,19 +1,24 @@
 //! Tables of the documents, which `scripts/tables.sh` writes from stored sessions.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{loadgen, text};
 
-/// Documents of the project, at its top and in its folders.
-fn documents(root: &Path) -> Vec<std::path::PathBuf> {
+/// Documents of the project, at its top and up to two folders below.
+fn documents(root: &Path) -> Vec<PathBuf> {
     let entries = |folder: &Path| {
         let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>());
         entries.unwrap_or_default().into_iter().map(|entry| entry.path())
     };
-    let is_document = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "md");
-    let folders = entries(root).filter(|path| path.is_dir() && !path.ends_with("target"));
-    entries(root).chain(folders.flat_map(|folder| entries(&folder))).filter(is_document).collect()
+    let folders = |folder: &Path| {
+        entries(folder).filter(|path| path.is_dir() && !path.ends_with("target")).collect::<Vec<_>>()
+    };
+    let below = folders(root);
+    let deeper = below.iter().flat_map(|folder| folders(folder)).collect::<Vec<_>>();
+    let all = [root.to_owned()].into_iter().chain(below).chain(deeper);
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+    all.flat_map(|folder| entries(&folder)).filter(is_document).collect()
 }
 
 #[test]

@@ -9,8 +9,8 @@ const HEADER: &str = "second,sent,received,errors,p50_ns,p99_ns,max_ns,span_ns\n
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Returns the seconds of the measured window, from 0. The last one may have a shorter span. A cell is empty
-/// where the second does not carry the figure.
+/// Returns the seconds of the measured window, from 0. The last one may have a shorter span. A cell
+/// is empty where the second does not carry the figure.
 pub(crate) fn csv(series: &[Second]) -> String {
     let cell = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     series.iter().fold(HEADER.to_owned(), |mut text, entry| {

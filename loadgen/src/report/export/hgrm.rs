@@ -1,4 +1,5 @@
-//! The percentile distribution that `HistogramLogProcessor` writes and hdrhistogram.github.io/HdrHistogram/plotFiles.html draws.
+//! The percentile distribution that `HistogramLogProcessor` writes and
+//! hdrhistogram.github.io/HdrHistogram/plotFiles.html draws.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! The interval log that `HistogramLogProcessor` and its relatives read: a histogram for each second.
+//! The interval log that `HistogramLogProcessor` and its relatives read: a histogram for each
+//! second.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,8 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError};
 use thiserror::Error;
 
-/// The maximum of each line is in milliseconds, by the tools' custom; the histograms are in nanoseconds.
+/// The maximum of each line is in milliseconds, by the tools' custom; the histograms are in
+/// nanoseconds.
 const NS_PER_MS: f64 = 1e6;
 
 /// Why a log cannot be written.
@@ -15,8 +17,8 @@ const NS_PER_MS: f64 = 1e6;
 #[error("cannot write a second's histogram: {0}")]
 pub(crate) struct IntervalLogError(String);
 
-/// Returns the log of a window that began at `start` and lasted for `window`. Entry k is the second k, and
-/// empty where no echo came in it. The last entry may be shorter than a second.
+/// Returns the log of a window that began at `start` and lasted for `window`. Entry k is the second
+/// k, and empty where no echo came in it. The last entry may be shorter than a second.
 ///
 /// # Errors
 /// When a histogram cannot be serialized: it then counts more than the format can hold.

@@ -64,7 +64,8 @@ fn dots(metric: Metric, load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) 
     Some(chart)
 }
 
-/// Latency over the share of messages that took no longer, on a scale of nines: 90 %, 99 %, 99.9 % at equal distances.
+/// Latency over the share of messages that took no longer, on a scale of nines: 90 %, 99 %, 99.9 %
+/// at equal distances.
 fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let curves: Vec<Vec<(f64, f64)>> = runs.iter().map(|runs| curve(runs)).collect();
     let points = || curves.iter().flatten();

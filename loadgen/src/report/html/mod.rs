@@ -1,4 +1,5 @@
-//! Stored sessions as one page: self-contained, without scripts, for light and dark, readable on a phone.
+//! Stored sessions as one page: self-contained, without scripts, for light and dark, readable on a
+//! phone.
 
 mod charts;
 mod svg;
@@ -17,7 +18,8 @@ use crate::target::subject::Subject;
 use charts::Named;
 use svg::{COLOURS, Chart, Scale};
 
-/// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by the commit's place.
+/// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by
+/// the commit's place.
 pub(crate) fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]) -> String {
     let places: Vec<(f64, f64)> = points.iter().map(|&(at, value)| (at as f64, value)).collect();
     let x = Scale::marked(-0.5..=commits as f64 - 0.5, Vec::new());
@@ -95,8 +97,8 @@ fn runs_of<'a>(sides: &[Side<'a>], scenario: &str) -> Vec<SideRuns<'a>> {
         .collect()
 }
 
-/// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there are two; `cautions` is
-/// what a reader must know of it.
+/// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
+/// are two; `cautions` is what a reader must know of it.
 pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, cautions: &[String]) -> Page {
     let sides = sides_of(sessions);
     let title = match comparison {
@@ -149,7 +151,8 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
     Page { charts: charts.collect(), html: html.into_string() }
 }
 
-/// The verdict in a box, the first thing on the page, and which colour is which server of which file.
+/// The verdict in a box, the first thing on the page, and which colour is which server of which
+/// file.
 fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
     let class = comparison.and_then(Comparison::overall).map_or("", Verdict::name);
     let origin = |stored: &Stored| {

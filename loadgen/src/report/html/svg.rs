@@ -49,7 +49,8 @@ impl Scale {
         Self { low, high, logarithmic: false, ticks }
     }
 
-    /// A logarithmic scale that holds all of `values`, which are above zero: marks at 1, 2, 5, 10, ...
+    /// A logarithmic scale that holds all of `values`, which are above zero: marks at 1, 2, 5, 10,
+    /// ...
     pub(super) fn logarithmic(values: impl IntoIterator<Item = f64>, label: fn(f64) -> String) -> Self {
         let (low, high) = bounds(values.into_iter().filter(|value| *value > 0.0));
         let (low, high) = (low.max(1e-9) / 1.1, high.max(low).max(1e-9) * 1.1);
@@ -133,7 +134,8 @@ impl Chart {
         self.body.push(html! { text x=(tenths(x)) y=(tenths(y)) text-anchor=(anchor) { (text) } });
     }
 
-    /// A line through `points`, in the colour of side number `side`; `faint` where it is one of many.
+    /// A line through `points`, in the colour of side number `side`; `faint` where it is one of
+    /// many.
     pub(super) fn line(&mut self, side: usize, points: &[(f64, f64)], faint: bool) {
         let mut path = String::new();
         for (index, &(x, y)) in points.iter().enumerate() {

@@ -55,10 +55,11 @@ fn settle(comparison: &Comparison) -> String {
     }
 }
 
-/// The metrics that are wanted. What decides stands to the left: the rest may be beyond the edge of a phone.
+/// The metrics that are wanted. What decides stands to the left: the rest may be beyond the edge of
+/// a phone.
 ///
-/// The change is estimated over pairs, or over all runs of both sides. It may differ from the ratio of the medians, which
-/// is why each of them is named.
+/// The change is estimated over pairs, or over all runs of both sides. It may differ from the ratio
+/// of the medians, which is why each of them is named.
 pub(crate) fn table(comparison: &Comparison, is_wanted: impl Fn(&Judgement) -> bool) -> Table {
     let (estimate, unit) =
         if comparison.interleaved { ("paired\nchange", "pairs") } else { ("estimated\nchange", "runs") };

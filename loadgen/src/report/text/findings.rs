@@ -1,4 +1,4 @@
-//! What `doctor` and the conformance battery found.
+//! Findings of `doctor` and of the conformance battery.
 
 use std::fmt::Write as _;
 
@@ -12,8 +12,8 @@ use crate::target::url::Url;
 /// Columns before what was seen.
 const INDENT: usize = 22;
 
-/// Returns the findings, the worst first; each with its reason and remedy where it has some. With `quiet` those that are
-/// fine are left out.
+/// Returns the findings, the worst first; each with its reason and remedy where it has some. With
+/// `quiet` those that are fine are left out.
 pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> String {
     let is_shown = |finding: &&Finding| !(quiet && finding.severity == Severity::Fine);
     let shown = findings.iter().filter(is_shown);
@@ -32,7 +32,8 @@ pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> Str
     }
 }
 
-/// Returns the cases of the conformance battery, of which only those that `is_shown`, and the counts of all verdicts.
+/// Returns the cases of the conformance battery, of which only those that `is_shown`, and the
+/// counts of all verdicts.
 pub(crate) fn cases(url: &Url, results: &[CaseResult], is_shown: impl Fn(&CaseResult) -> bool) -> Blocks {
     let header = ["id", "verdict", "seen", "expected", "sent", "section"];
     let mut table = Table::new(header, header.len(), [5, 4, 3]);

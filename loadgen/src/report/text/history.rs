@@ -20,7 +20,8 @@ pub(crate) struct Point {
     value: f64,
 }
 
-/// Returns a figure of stored sessions in the order of their commits, of which `others` have another scenario of this name.
+/// Returns a figure of stored sessions in the order of their commits, of which `others` have
+/// another scenario of this name.
 pub(crate) fn history(
     scenario: &str,
     metric: Metric,
@@ -47,8 +48,8 @@ pub(crate) fn chart(scenario: &str, metric: Metric, points: &[Point]) -> String 
     history_chart(&format!("{scenario}: {}", metric.label()), commits, &places)
 }
 
-/// Returns the figures of the sessions by commits of `log` (hash and subject, oldest first), and how many sessions were
-/// another scenario of that name.
+/// Returns the figures of the sessions by commits of `log` (hash and subject, oldest first), and
+/// how many sessions were another scenario of that name.
 pub(crate) fn points(
     scenario: &str,
     metric: Metric,

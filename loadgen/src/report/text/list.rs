@@ -9,7 +9,8 @@ use crate::report::{Blocks, Format, Table};
 use crate::result::{Document, SessionKind, Stored};
 use crate::target::subject::Subject;
 
-/// Returns the stored sessions, a line each. Files are named below the folder of results, as `show` and `compare` take them.
+/// Returns the stored sessions, a line each. Files are named below the folder of results, as `show`
+/// and `compare` take them.
 pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
     let header = ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
     // The name of a file has its machine, start, commit and tag.

@@ -1,4 +1,5 @@
-//! Contents of every rendering: which titles, tables and notes there are of a document or a comparison.
+//! Contents of every rendering: which titles, tables and notes there are of a document or a
+//! comparison.
 
 mod change;
 pub(crate) mod comparison;

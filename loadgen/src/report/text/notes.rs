@@ -1,10 +1,11 @@
-//! What a reader must know of a session before its figures are believed.
+//! Notes that qualify the figures of a session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::result::{Document, Run};
 
-/// Returns why runs are invalid or were repeated, the session's marks, and whether it was ended early.
+/// Returns why runs are invalid or were repeated, the session's marks, and whether it was ended
+/// early.
 pub(crate) fn notes(document: &Document) -> Vec<String> {
     notes_where(document, |run| !run.valid)
 }
@@ -24,7 +25,8 @@ pub(super) fn notes_where(document: &Document, is_named: impl Fn(&Run) -> bool) 
 /// Places of a reason that are named; the others are counted.
 const NAMED: usize = 4;
 
-/// Returns each kind of reason once, in the words of its first run, with the scenarios and arms that have it.
+/// Returns each kind of reason once, in the words of its first run, with the scenarios and arms
+/// that have it.
 fn reasons(document: &Document, of: impl Fn(&Run) -> &[String]) -> Vec<String> {
     let mut reasons: BTreeMap<&str, (&str, u32, BTreeSet<String>)> = BTreeMap::new();
     for run in &document.runs {

@@ -1,4 +1,5 @@
-//! Other people's servers beside ours: a table for each scenario, one over all of them, and whose comparison it is.
+//! Other people's servers beside ours: a table for each scenario, one over all of them, and whose
+//! comparison it is.
 
 use super::notes::notes_where;
 use super::sessions::load;
@@ -11,7 +12,7 @@ use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Conformance, Document, InvalidKind, Run, Scenario, Summary, median};
 
-/// What a reader must know of whoever made the table.
+/// Bias of the authors of the table.
 const BIAS: &str = "\
 BIAS: whoever wrote the first server also wrote this comparison, the generator, the battery, and the few lines around
 every other library. One machine, loopback, one core for the server and one for the generator. The others follow their
@@ -27,7 +28,8 @@ pub(super) fn each(document: &Document) -> Blocks {
     })
 }
 
-/// Returns the table over all scenarios, with the versions, what is not valid, and whose comparison it is.
+/// Returns the table over all scenarios, with the versions, what is not valid, and whose comparison
+/// it is.
 pub(crate) fn over_all(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     let mut notes = origin(document);
@@ -164,7 +166,7 @@ fn counted(counts: Conformance) -> String {
     format!("{ok}/{lax}/{wrong}/{broken}")
 }
 
-/// How the figures were made, where, and of which versions.
+/// Method, machine and versions of the figures.
 fn origin(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let machine = &document.machine;
@@ -195,7 +197,8 @@ fn origin(document: &Document) -> Vec<String> {
     lines
 }
 
-/// Returns true where the cost of a message is known, also of a server that could have done more than was asked for.
+/// Returns true where the cost of a message is known, also of a server that could have done more
+/// than was asked for.
 fn is_costed(run: &Run) -> bool {
     is_sound(run) || (!run.interrupted && is_limited(run))
 }
@@ -207,7 +210,7 @@ fn is_limited(run: &Run) -> bool {
         && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
 }
 
-/// What a reader of the tables must know of the runs.
+/// Notes about the runs of the tables.
 fn remarks(document: &Document) -> Vec<String> {
     let limited = document.runs.iter().any(is_limited).then(|| {
         "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned()
@@ -234,7 +237,8 @@ mod tests {
         over_all(document).render(Format::Markdown)
     }
 
-    /// Ours, a server of `factor` times the CPU, one whose runs are all invalid, and one that is not there.
+    /// Ours, a server of `factor` times the CPU, one whose runs are all invalid, and one that is
+    /// not there.
     fn document(factor: f64, rounds: u32) -> Document {
         let mut document = example::document();
         document.session.suite = Some("peers".to_owned());
@@ -375,22 +379,6 @@ mod tests {
         assert!(
             text.contains("BIAS") && text.contains("INVALID echo slow") && text.contains("NOTE: arm bun")
         );
-    }
-
-    #[test]
-    fn the_readme_shows_a_stored_session_as_it_is() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let readme = std::fs::read_to_string(root.join("README.md")).expect("readable");
-        let Some((_, part)) = readme.split_once("<!-- bench:peers -->") else {
-            return println!("skipped: README.md has no table of other people's servers");
-        };
-        let (part, _) = part.split_once("<!-- /bench:peers -->").expect("the end of the table is marked");
-        let start = part.find("bench-results/").expect("the file of the session is named");
-        let (file, _) = part[start..].split_once('`').expect("in backticks");
-        let path = root.join(file);
-        let stored = std::fs::read_to_string(&path).expect("the session is stored");
-        let document = crate::result::parse(&stored, &path).expect("a document");
-        assert!(part.contains(&peers_markdown(&document)), "scripts/peers.sh --readme {file} puts it there");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How often verdicts are wrong on a machine.
+//! Share of wrong verdicts on a machine.
 
 use super::comparison::threshold;
 use crate::compare::ThresholdSource;

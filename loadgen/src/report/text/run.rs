@@ -16,8 +16,9 @@ use crate::result::{
 /// Fewest connections with which the growth of the server's memory is theirs.
 const MANY_CONNECTIONS: u32 = 1000;
 
-/// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a search it is the last run,
-/// below a line for each trial. `percentiles` are those of the latency to show, 0 to 100; none: the usual ones.
+/// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a
+/// search it is the last run, below a line for each trial. `percentiles` are those of the latency
+/// to show, 0 to 100; none: the usual ones.
 pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     let Some(run) = document.runs.last() else { return Blocks::default().notes(notes(document)) };
     let Some(scenario) = document.scenarios.iter().find(|scenario| scenario.name == run.scenario) else {
@@ -31,7 +32,7 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
         .notes(remarks(run))
 }
 
-/// What must be known of the figures.
+/// Notes about the figures.
 fn remarks(run: &Run) -> Vec<String> {
     let interrupted = run
         .interrupted
@@ -78,7 +79,8 @@ fn line(label: &str, text: impl Into<String>) -> Field {
     Field::new(label, text)
 }
 
-/// The connections' addresses and the load. The URL is not in the document, because it may name a host.
+/// The connections' addresses and the load. The URL is not in the document, because it may name a
+/// host.
 fn heading(scenario: &Scenario, run: &Run) -> String {
     let transport = scenario.parameters.transport.scheme();
     let place =
@@ -111,7 +113,8 @@ fn rate(load: &Load, run: &Run) -> String {
     )
 }
 
-/// Where the latency of an open loop comes from, with a line that explains where it is not the server alone.
+/// Where the latency of an open loop comes from, with a line that explains where it is not the
+/// server alone.
 fn parts(run: &Run, percentiles: &[f64]) -> Vec<Field> {
     let Latencies { corrected, lag, .. } = &run.latency_ns;
     let uncorrected = run.latency_ns.uncorrected();
@@ -168,7 +171,8 @@ fn marked(latency: &Latency, percentiles: &[f64], censored: Option<Censored>) ->
     each.collect::<String>() + &format!("max {all}{max}  mean {all}{mean}")
 }
 
-/// The parts of connecting and the rate of cycles, where connections come and go; pings, where there are some.
+/// The parts of connecting and the rate of cycles, where connections come and go; pings, where
+/// there are some.
 fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
     let count = |n: u64| grouped(n as f64);
     let cycles = run.cycles.map(|cycles| {

@@ -1,4 +1,4 @@
-//! What `selfcheck` found of the generator.
+//! Findings of `selfcheck`.
 
 use crate::format::{grouped, span};
 use crate::report::Field;

@@ -10,7 +10,8 @@ use crate::report::{Blocks, Field, Table};
 use crate::result::{Document, SessionKind, SessionVerdict, Show, Stored};
 use crate::target::subject::Subject;
 
-/// Returns a session as its command shows it. `comparison` is that of its two sides, where it has two.
+/// Returns a session as its command shows it. `comparison` is that of its two sides, where it has
+/// two.
 pub(crate) fn session(document: &Document, comparison: Option<&Comparison>) -> Blocks {
     match document.session.kind {
         SessionKind::Count => return Blocks::default().table(counts(document)),
@@ -140,7 +141,7 @@ fn noise(document: &Document) -> Blocks {
     )])
 }
 
-/// What `count` counted.
+/// Counts of `count`.
 fn counts(document: &Document) -> Table {
     let mut table = Table::new(["counted", "of a message of", "per message"], 2, []);
     for one in &document.counts {

@@ -1,4 +1,5 @@
-//! The arms of an interleaved session: each one's figures, and their ratios to the first one's, round by round.
+//! The arms of an interleaved session: each one's figures, and their ratios to the first one's,
+//! round by round.
 
 use super::notes::notes;
 use super::promises::promises;
@@ -11,7 +12,8 @@ use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Document, Run, Scenario, Summary};
 
-/// Returns every scenario's arms below each other, and which promises are kept where the session has those arms.
+/// Returns every scenario's arms below each other, and which promises are kept where the session
+/// has those arms.
 pub(super) fn side_by_side(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     let mut header = header(&["scenario", "arm"], first);
@@ -56,8 +58,8 @@ pub(super) fn header(names: &[&str], first: &str) -> Vec<String> {
     names.chain(figures).chain(over_first).chain(["valid\nrounds".to_owned()]).collect()
 }
 
-/// Returns the figures of an arm, and their ratios to the first one's; `None` where it has no run. Runs of which only the
-/// cost `counts` show that cost, and a bound of the rate.
+/// Returns the figures of an arm, and their ratios to the first one's; `None` where it has no run.
+/// Runs of which only the cost `counts` show that cost, and a bound of the rate.
 pub(super) fn figures(
     document: &Document,
     scenario: &Scenario,
@@ -109,7 +111,7 @@ pub(super) fn relative(
     if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
 }
 
-/// What the figures are.
+/// Explanation of the figures.
 fn legend(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let mut legend = vec![format!(
@@ -118,7 +120,8 @@ fn legend(document: &Document) -> Vec<String> {
         count(rounds.into(), "round")
     )];
     legend.push(
-        "The verdict is that of `duel`: all judged metrics of the scenario, against the first arm."
+        "The verdict is over the judged metrics of the scenario, against the first arm, with the default\n\
+         thresholds: the noise of the machine does not raise them."
             .to_owned(),
     );
     legend.extend((rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()));

@@ -71,7 +71,7 @@ fn short_name(scenario: &str) -> &str {
     scenario.split_once('@').map_or(scenario, |(name, _)| name)
 }
 
-/// What the table does not show at a glance: WebSocket against raw TCP, generator against server.
+/// Ratios that the table does not have: WebSocket against raw TCP, generator against server.
 ///
 /// Only pairs that are there, on the server's default engine, and valid on both sides.
 fn derived_lines(document: &Document) -> Vec<String> {
