@@ -37,11 +37,21 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
 }
 
-/// Returns the verdict over the judged metrics of a scenario.
+/// Returns the verdict over the judged metrics of a scenario. A change that is not one of the ratios
+/// beside it has the names of its metrics.
 fn verdict(comparison: &Comparison, scenario: &Scenario) -> String {
-    let judgements = comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
-    let overall = Verdict::overall(judgements.filter_map(|one| one.verdict));
-    overall.map_or("-", Verdict::name).to_owned()
+    let judged = || comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
+    let Some(overall) = Verdict::overall(judged().filter_map(|one| one.verdict)) else {
+        return "-".to_owned();
+    };
+    let changed: Vec<Metric> =
+        judged().filter(|one| one.verdict == Some(overall)).map(|one| one.metric).collect();
+    let is_shown = changed.iter().any(|metric| matches!(metric, Metric::ServerCpu | Metric::P50));
+    if is_shown || matches!(overall, Verdict::Unchanged | Verdict::Inconclusive) {
+        return overall.name().to_owned();
+    }
+    let names: Vec<&str> = changed.into_iter().map(Metric::name).collect();
+    format!("{}: {}", overall.name(), names.join(", "))
 }
 
 /// Returns what the others are set against: the first server that took part.
