@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use engine::EngineKind;
 
 use super::compare::noises;
 use super::keep::{cannot_print, keep, no_fault};
@@ -15,7 +16,7 @@ use super::{
 use crate::compare::noise::{MIN_RECORDED, Noises, of_session};
 use crate::compare::sessions::last_change;
 use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, sides};
-use crate::experiment::{Experiment, Outcome, Session, Setup, complaints};
+use crate::experiment::{Experiment, Outcome, Runner, Session, Setup, complaints};
 use crate::format::count;
 use crate::host::machine::Machine;
 use crate::report::Blocks;
@@ -98,7 +99,8 @@ impl Making<'_> {
         let to_error = output.as_ref().is_some_and(Output::is_standard);
         let tell = |text: &str| print(text, to_error).map_err(cannot_print);
         let mut terminal = Terminal::new(catch_signals()?, session.quiet);
-        let made = session.make(experiment, setup, machine.clone(), &mut terminal)?;
+        let made =
+            session.make(session.runner(experiment, setup, &machine)?, machine.clone(), &mut terminal)?;
         let (first, fault) = (self.conclude(&made, None, &noises), made.fault);
         let stored = keep(&first.document, results, output.as_mut(), &first.text, to_error)?;
         session.replace(stored.as_ref())?;
@@ -111,7 +113,11 @@ impl Making<'_> {
             return Ok(first.code);
         }
         tell("\nregressed: a second session has to confirm it\n")?;
-        let again = session.make_again(experiment, setup, machine, &mut terminal)?;
+        let again = session.make(
+            Runner::new(experiment, setup, &machine, &EngineKind::probe)?,
+            machine,
+            &mut terminal,
+        )?;
         let name = stored.map_or_else(|| "the first session".to_owned(), |path| path.display().to_string());
         let second = self.conclude(&again, Some(&name), &noises);
         keep(&second.document, results, None, &second.text, to_error)?;

@@ -82,28 +82,6 @@ impl SessionArguments {
     /// Makes a session; `terminal` shows each of its runs.
     pub(super) fn make(
         &self,
-        experiment: &Experiment,
-        setup: &Setup,
-        machine: Machine,
-        terminal: &mut Terminal,
-    ) -> Result<Session, Failure> {
-        self.measure(self.runner(experiment, setup, &machine)?, machine, terminal)
-    }
-
-    /// Makes a session of the same experiment again, from its first run on.
-    pub(super) fn make_again(
-        &self,
-        experiment: &Experiment,
-        setup: &Setup,
-        machine: Machine,
-        terminal: &mut Terminal,
-    ) -> Result<Session, Failure> {
-        let runner = Runner::new(experiment, setup, &machine, &EngineKind::probe)?;
-        self.measure(runner, machine, terminal)
-    }
-
-    fn measure(
-        &self,
         runner: Runner<'_>,
         machine: Machine,
         terminal: &mut Terminal,
@@ -122,7 +100,8 @@ impl SessionArguments {
         Ok(made?)
     }
 
-    fn runner<'a>(
+    /// Returns the runner of an experiment, which resumes a session where that was asked for.
+    pub(super) fn runner<'a>(
         &self,
         experiment: &'a Experiment,
         setup: &'a Setup,

@@ -68,13 +68,6 @@ impl Experiment {
         matches!(self.show, Show::Verdict | Show::Noise)
     }
 
-    /// Returns the number of runs, without repeats.
-    #[must_use]
-    pub fn runs(&self) -> usize {
-        let of = |scenario: &Scenario| self.arms.iter().filter(|arm| arm.takes(scenario)).count();
-        self.scenarios.iter().map(of).sum::<usize>() * self.rounds as usize
-    }
-
     /// Returns the facts that the stored session has: the hash is the same for the same experiment.
     #[must_use]
     pub fn record(&self) -> ExperimentRecord {
