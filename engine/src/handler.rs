@@ -1,146 +1,203 @@
-//! The handler: what the engine tells its user.
+//! The seam between an engine and its user: what the engine calls, and what it can be asked.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use crate::accounting::{Counters, Load};
+use crate::connection::{Cause, ConnId, Connect, Origin};
 use crate::output::Output;
 use crate::time::Nanos;
-use crate::tls::TlsError;
-use crate::worker::Worker;
 
-/// A connection of one worker: its place in the table and how often that place has been used.
+/// User of one worker: the server's echo, the generator's connections, or an adaptor such as TLS.
 ///
-/// An id outlives its connection harmlessly: the generation no longer matches, and nothing is found under it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnId {
-    /// Index in the worker's table.
-    pub slot: u32,
-    /// How many connections had this slot before.
-    pub generation: u32,
-}
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A listener accepted it.
-    Accepted {
-        /// Index in [`Config::listeners`](crate::Config::listeners).
-        listener: u16,
-        /// The other end, where the listener was told to learn it
-        /// ([`Listener::peer_addresses`](crate::Listener::peer_addresses)) or the engine has it for nothing.
-        peer: Option<SocketAddr>,
-    },
-    /// [`Worker::connect`] made it.
-    Connected {
-        /// The caller's own mark, from [`Connect::tag`].
-        tag: u64,
-    },
-}
-
-/// A connection to be made; its outcome is [`Handler::opened`] or [`Handler::connect_failed`].
-#[derive(Clone, Copy, Debug)]
-pub struct Connect {
-    /// Where to.
-    pub to: SocketAddr,
-    /// Source address; port 0 lets the kernel choose one at connect time (`IP_BIND_ADDRESS_NO_PORT`).
-    pub from: Option<SocketAddr>,
-    /// The caller's own mark, handed back.
-    pub tag: u64,
-    /// After this span the attempt fails with [`io::ErrorKind::TimedOut`]. Coarse (tens of milliseconds), never early.
-    pub timeout: Duration,
-}
-
-/// How a connection is ended by its own side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseMode {
-    /// Send everything, half-close, read and discard until the other end closes (bounded by
-    /// [`Linger`](crate::Linger)), then close. A plain close with unread input would send a reset, which can destroy
-    /// the last bytes at the other end.
-    Flush,
-    /// Drop what is unsent and close.
-    Abort,
-}
-
-/// Why a connection is gone.
-#[derive(Debug)]
-pub enum Cause {
-    /// Both sides closed, the other end's FIN came first or answered ours.
-    PeerClosed,
-    /// Our side closed and did not wait to the end ([`CloseMode::Abort`], or the linger's bounds were reached).
-    Closed,
-    /// The other end reset the connection.
-    Reset,
-    /// The other end took none of our bytes for [`Config::write_stall`](crate::Config::write_stall).
-    WriteStalled,
-    /// Another error of the socket.
-    Io(io::Error),
-    /// Its TLS failed. Boxed, so that no connection is larger for it.
-    Tls(Box<TlsError>),
-    /// [`Worker::stop`] ended the run.
-    Shutdown,
-}
-
-/// One worker's user: the server's echo, the generator's connections, an adaptor such as TLS.
-///
-/// All calls come on the worker's thread, one at a time. A handler reads no clock (time comes with [`Output::now`] and
+/// All calls come on the worker's thread, one at a time. A handler reads no clock (the time comes with [`Output::now`] and
 /// [`Worker::now`]), no randomness of the operating system and no signals, so that a simulator can drive it.
 ///
-/// A turn of the engine: take in completions; for each, call the handler; timers; [`woken`](Handler::woken);
-/// [`turn_end`](Handler::turn_end); then everything written in the turn leaves, one send for each connection.
-/// **The order of calls on `Output` is the order on the wire**, across all calls of a turn.
+/// Calls of a turn come in this order:
+///
+/// 1. [`connect_failed`](Self::connect_failed), [`opened`](Self::opened), [`received`](Self::received), [`eof`](Self::eof),
+///    [`drained`](Self::drained) and [`closed`](Self::closed), for what has happened since the turn before;
+/// 2. [`deadline`](Self::deadline), for each connection whose deadline has passed;
+/// 3. [`alarm`](Self::alarm);
+/// 4. [`woken`](Self::woken);
+/// 5. [`turn_end`](Self::turn_end).
+///
+/// Then everything that was written in the turn is sent. An engine may send earlier, never later. The order of calls on
+/// `Output` is the order on the wire, across all calls of a turn.
 pub trait Handler: Sized + 'static {
-    /// What the handler keeps for each connection, inline in the engine's table. Keep it small (at most 64 bytes).
+    /// The handler's state of one connection, inline in the engine's table. Keep it small (at most 64 bytes).
     type Conn: 'static;
 
-    /// Once, before anything else.
+    /// Called once, before anything else.
     fn start(&mut self, w: &mut Worker<'_, Self>);
 
-    /// A connection is open. What is written to `out` goes first.
+    /// Creates the state of a new connection. Output written here is sent first.
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Self::Conn;
 
-    /// The connection's TLS handshake is done, and what was written so far is on its way. Only [`Tls`](crate::tls::Tls) calls
-    /// it; of a plain connection there is nothing to tell.
+    /// Reports that the connection's TLS handshake has succeeded and that output written before is on its way. Only
+    /// [`Tls`](crate::tls::Tls) calls it; plain connections have no such step.
     fn secured(&mut self, _id: ConnId, _c: &mut Self::Conn, _out: &mut Output<'_>) {}
 
-    /// Reports that the [`Worker::connect`] with this `tag` failed. Its place is free: a connect begun here
-    /// can take it, at [`Config::max_connects`](crate::Config::max_connects) too.
+    /// Reports that the [`Worker::connect`] with this `tag` failed. Its slot is free: a connect begun here can take it, at
+    /// [`Config::max_connects`](crate::Config::max_connects) too.
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error);
 
-    /// Bytes have arrived. The handler consumes all of them: what it needs later it keeps itself. It may write to
-    /// `bytes` and have ranges of them sent by [`Output::echo`].
+    /// Handles received bytes. The handler consumes all of them and copies what it needs later. It may write to `bytes`
+    /// and send ranges of them with [`Output::echo`].
     ///
-    /// Not called while paused, nor after [`Output::close`] or [`eof`](Handler::eof).
+    /// Not called while paused, nor after [`Output::close`] or [`eof`](Self::eof).
     fn received(&mut self, id: ConnId, c: &mut Self::Conn, bytes: &mut [u8], out: &mut Output<'_>);
 
-    /// The other end sends nothing more (FIN). It may still read: the connection stays open in the other direction until
-    /// the handler closes it.
+    /// Reports the peer's FIN: the peer sends nothing more, but may still read. The connection stays open in the other
+    /// direction until the handler closes it.
     fn eof(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>);
 
-    /// Bytes that had been held back, because the other end was slow, have all gone to the kernel.
+    /// Reports that the kernel has accepted all of a backlog.
     ///
-    /// It comes only where a turn had ended with bytes held back: a handler that sees a large [`Output::unsent`] within its own
-    /// turn hears nothing when the kernel then takes all of it. `unsent` may be above zero again, by what was written in this
-    /// turn. On the tokio-uring engine it can also come when nobody was slow.
+    /// Called only where a turn had ended with a backlog: a handler that sees a large [`Output::unsent`] within its own turn
+    /// is told nothing when the kernel then accepts everything. `unsent` can be above zero again, by what was written in
+    /// this turn. The tokio-uring engine also calls it where the peer was not slow.
     fn drained(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>);
 
-    /// The connection's deadline ([`Output::set_deadline`]) has passed. It is unset again.
+    /// Reports that the connection's deadline ([`Output::set_deadline`]) has passed. The deadline is unset again.
     fn deadline(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>);
 
-    /// The connection is gone: exactly once for every [`opened`](Handler::opened), and nothing comes after it.
+    /// Takes back the state of a connection that has ended: exactly once for every [`opened`](Self::opened), as the last
+    /// call for the connection, and never from within another call.
     fn closed(&mut self, id: ConnId, c: Self::Conn, cause: Cause);
 
-    /// The worker's alarm ([`Worker::set_alarm`]) has passed. It is unset again.
+    /// Reports that the worker's alarm ([`Worker::set_alarm`]) has passed. The alarm is unset again.
     fn alarm(&mut self, w: &mut Worker<'_, Self>);
 
-    /// [`Remote::wake`](crate::Remote::wake) was called: the bits of all calls since the last, joined.
+    /// Reports calls of [`Remote::wake`](crate::Remote::wake): the bits of all calls since the last report, joined.
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64);
 
-    /// All of the turn's events have been told; the last chance to write before the turn's sends leave.
+    /// Called when all of a turn's events have been reported: the last opportunity to write before the turn's output is
+    /// sent.
     fn turn_end(&mut self, w: &mut Worker<'_, Self>);
 }
 
-/// An absolute point for a span from `now`, `None` for a zero span (the command lines' "off").
-pub(crate) fn point(now: Nanos, span: Duration) -> Option<Nanos> {
-    (!span.is_zero()).then(|| now + span)
+/// Engine's side of [`Worker`]. Engines and adaptors implement it; a test of a handler may too.
+pub trait WorkerCore<H: Handler> {
+    /// See [`Worker::now`].
+    fn now(&self) -> Nanos;
+    /// See [`Worker::clock`].
+    fn clock(&self) -> Nanos;
+    /// See [`Worker::connect`].
+    fn connect(&mut self, connect: Connect);
+    /// See [`Worker::with`]. Calls `f` at most once, and returns whether it was called.
+    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool;
+    /// See [`Worker::abort`].
+    fn abort(&mut self, id: ConnId);
+    /// See [`Worker::connections`].
+    fn connections(&self) -> usize;
+    /// See [`Worker::ids`].
+    fn ids(&self) -> Vec<ConnId>;
+    /// See [`Worker::set_alarm`].
+    fn set_alarm(&mut self, at: Option<Nanos>);
+    /// See [`Worker::listening`].
+    fn listening(&mut self, listener: u16, on: bool);
+    /// See [`Worker::local_addr`].
+    fn local_addr(&self, listener: u16) -> Option<SocketAddr>;
+    /// See [`Worker::stop`].
+    fn stop(&mut self);
+    /// See [`Worker::counters`].
+    fn counters(&self) -> Counters;
+    /// See [`Worker::load`].
+    fn load(&self) -> Load;
+}
+
+/// A handler's view of the worker that drives it.
+pub struct Worker<'a, H: Handler> {
+    core: &'a mut dyn WorkerCore<H>,
+}
+
+impl<'a, H: Handler> Worker<'a, H> {
+    /// Creates a view of `core`.
+    pub fn new(core: &'a mut dyn WorkerCore<H>) -> Self {
+        Self { core }
+    }
+
+    /// Returns the time at which the turn began: one reading of the clock for all events of the turn.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.core.now()
+    }
+
+    /// Reads the clock.
+    #[must_use]
+    pub fn clock(&self) -> Nanos {
+        self.core.clock()
+    }
+
+    /// Begins a connection. [`Handler::opened`] or [`Handler::connect_failed`] follows in a later turn, never from within
+    /// this call.
+    pub fn connect(&mut self, connect: Connect) {
+        self.core.connect(connect);
+    }
+
+    /// Calls `f` with a connection's state and output. Returns `None` when the connection is gone or closing.
+    pub fn with<R>(&mut self, id: ConnId, f: impl FnOnce(&mut H::Conn, &mut Output<'_>) -> R) -> Option<R> {
+        let (mut f, mut result) = (Some(f), None);
+        self.core.with(id, &mut |conn, out| {
+            if let Some(f) = f.take() {
+                result = Some(f(conn, out));
+            }
+        });
+        result
+    }
+
+    /// Discards the unsent output of a connection and closes it, also while it drains or lingers. Does nothing when the
+    /// connection is gone.
+    pub fn abort(&mut self, id: ConnId) {
+        self.core.abort(id);
+    }
+
+    /// Returns the number of connections of this worker, those that are closing included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.core.connections()
+    }
+
+    /// Returns the ids of all open connections that are not closing. Allocates: meant for a shutdown, not for every turn.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ConnId> {
+        self.core.ids()
+    }
+
+    /// Sets or unsets the worker's one alarm, as precise as the engine can. A time in the past fires in the next turn.
+    pub fn set_alarm(&mut self, at: Option<Nanos>) {
+        self.core.set_alarm(at);
+    }
+
+    /// Starts or stops accepting at a listener (index in [`Config::listeners`](crate::Config::listeners)). The socket stays
+    /// open, and the kernel continues to queue connections.
+    pub fn listening(&mut self, listener: u16, on: bool) {
+        self.core.listening(listener, on);
+    }
+
+    /// Returns the address that a listener is bound to.
+    #[must_use]
+    pub fn local_addr(&self, listener: u16) -> Option<SocketAddr> {
+        self.core.local_addr(listener)
+    }
+
+    /// Returns the worker's counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.core.counters()
+    }
+
+    /// Returns the worker's connections and backlogs at this moment. Visits every connection: meant for reports, not for
+    /// every turn.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.core.load()
+    }
+
+    /// Ends the run after this turn. The turn's output is still offered to the kernel once. Connections still open are
+    /// closed with [`Cause::Shutdown`].
+    pub fn stop(&mut self) {
+        self.core.stop();
+    }
 }

@@ -12,9 +12,21 @@
 //! is chosen once per process and monomorphised per handler. This crate knows no WebSocket.
 #![allow(unsafe_code, reason = "system interfaces; every block carries its argument")]
 
+#[cfg(feature = "sim")]
+#[macro_use]
+mod mutation;
+/// Constant `false`: this build has no mutations.
+#[cfg(not(feature = "sim"))]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        false
+    };
+}
+
 mod accounting;
 pub mod affinity;
 mod config;
+mod connection;
 mod epoll;
 mod error;
 mod handler;
@@ -34,18 +46,17 @@ mod token;
 mod tokio_uring;
 mod uring;
 mod wheel;
-mod worker;
 
 pub use accounting::{Counters, Load};
 pub use config::{Config, Linger, Listener, SendCompletions, Spin, UringConfig};
+pub use connection::{Cause, CloseMode, ConnId, Connect, Origin};
 pub use error::EngineError;
-pub use handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin};
+pub use handler::{Handler, Worker, WorkerCore};
 pub use kind::{EngineChoice, EngineKind, UnknownEngine};
 pub use output::{Commands, Output, Record, Segment};
 pub use pool::BufferPool;
 pub use remote::{Inbox, Remote, remote};
 pub use time::{Nanos, process_cpu_time};
-pub use worker::{Worker, WorkerCore};
 pub use {rustls, webpki};
 
 /// Drives one worker on the calling thread until the handler calls [`Worker::stop`].

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::config::Config;
-use crate::handler::{Cause, Connect};
+use crate::connection::{Cause, Connect};
 use crate::socket::Congestion;
 
 /// `IP_LOCAL_PORT_RANGE` (ip(7)).

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use crate::handler::CloseMode;
+use crate::connection::CloseMode;
 use crate::pool::BufferPool;
 use crate::time::Nanos;
 

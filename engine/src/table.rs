@@ -1,6 +1,6 @@
 //! A worker's connections: a slab with generations.
 
-use crate::handler::ConnId;
+use crate::connection::ConnId;
 
 #[derive(Debug)]
 struct Slot<T> {

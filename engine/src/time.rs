@@ -21,6 +21,12 @@ impl Nanos {
         Self(t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned())
     }
 
+    /// The time a `span` after this one; [`Nanos::NEVER`] for a zero span, which the command lines use for "off".
+    #[must_use]
+    pub(crate) fn limit_after(self, span: Duration) -> Self {
+        if span.is_zero() { Self::NEVER } else { self + span }
+    }
+
     /// The span from `earlier` to here; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

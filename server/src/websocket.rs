@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use engine::tls::TlsError;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::close::{GOING_AWAY, POLICY_VIOLATION};
 use protocol::handshake::server::Refusal;
@@ -359,8 +360,8 @@ impl Handler for WebSocketEcho {
     }
 
     fn closed(&mut self, id: ConnId, c: Connection, cause: Cause) {
-        if let Cause::Tls(error) = cause {
-            self.refusals.tls(self.last_opened, &error, c.peer());
+        if let Some(error) = TlsError::of(&cause) {
+            self.refusals.tls(self.last_opened, error, c.peer());
         }
         if matches!(c.stage, Stage::Refused) {
             self.life.forget_refused(id);

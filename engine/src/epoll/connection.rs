@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::backlog::Backlog;
 use super::outbox::Chain;
-use crate::handler::Cause;
+use crate::connection::Cause;
 use crate::time::Nanos;
 
 /// How far a connection has come.

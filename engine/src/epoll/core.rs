@@ -15,14 +15,15 @@ use super::outbox::{Chain, Outbox, SLICES, Sent, send_slices};
 use super::poller::{CONNECTION, Poller};
 use crate::accounting::{Counters, Load};
 use crate::config::Config;
-use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin, point};
+use crate::connection::{Cause, CloseMode, ConnId, Connect, Origin};
+use crate::handler::Handler;
+use crate::handler::WorkerCore;
 use crate::incoming::{self, Accepted, Gate};
 use crate::outgoing;
 use crate::output::{Commands, Output, Record, Segment};
 use crate::table::Table;
 use crate::time::Nanos;
 use crate::wheel::Wheel;
-use crate::worker::WorkerCore;
 
 /// Receives of one connection in one turn, at most: what is left then waits until the others have had their turn.
 const RECEIVES_PER_TURN: usize = 4;
@@ -272,7 +273,7 @@ impl<'a, H: Handler> Core<'a, H> {
     }
 
     fn expect_progress(&mut self, id: ConnId) {
-        let limit = point(self.now, self.config.write_stall).unwrap_or(Nanos::NEVER);
+        let limit = self.now.limit_after(self.config.write_stall);
         self.set_limit(id, limit);
     }
 
@@ -562,7 +563,7 @@ impl<'a, H: Handler> Core<'a, H> {
             .admit(connection)
             .ok_or_else(|| io::Error::other("no room for another descriptor in epoll"))?;
         self.outgoing += 1;
-        self.set_limit(id, point(Nanos::monotonic(), connect.timeout).unwrap_or(Nanos::NEVER));
+        self.set_limit(id, Nanos::monotonic().limit_after(connect.timeout));
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use self::core::{Core, INBOX, LISTENER, key, span_until};
 use self::poller::Poller;
 use crate::config::Spin;
-use crate::handler::ConnId;
+use crate::connection::ConnId;
 use crate::time::Nanos;
 use crate::{Config, Counters, EngineError, Handler, Inbox, Worker};
 

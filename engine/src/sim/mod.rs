@@ -12,7 +12,6 @@
 mod buffers;
 mod faults;
 mod kernel;
-pub(crate) mod mutation;
 mod network;
 mod random;
 mod ring;
@@ -29,8 +28,8 @@ use std::rc::Rc;
 
 use rustix::net::{AddressFamily, SocketType};
 
+pub use crate::mutation::{Guard, Mutation, switch_on};
 pub use faults::{Faults, Happened};
-pub use mutation::{Guard, Mutation, switch_on};
 pub use random::Random;
 pub use worker::{Bounds, SimulatedWorker, Step};
 

@@ -2,6 +2,8 @@
 
 use rustls::{CertificateError, OtherError};
 
+use crate::connection::Cause;
+
 /// Reason why a connection ended that was to be secured, or was.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum TlsError {
@@ -23,6 +25,14 @@ pub enum TlsError {
     /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
     #[error("TLS: {0}")]
     Protocol(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// Returns the TLS fault that ended a connection, where it was one.
+    #[must_use]
+    pub fn of(cause: &Cause) -> Option<&Self> {
+        if let Cause::Layer(error) = cause { error.downcast_ref() } else { None }
+    }
 }
 
 /// Returns the error of the library below rustls that checks certificates, where rustls has none of

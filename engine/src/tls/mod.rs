@@ -8,7 +8,7 @@
 //! The handler is told of a connection when TCP has it ([`opened`](Handler::opened)), so that its deadline covers the TLS
 //! handshake. What it writes then waits until [`secured`](Handler::secured). A gentle close is announced by close_notify;
 //! that of the other end, or a FIN without one, is [`eof`](Handler::eof). A connection that fails gets its alert and ends
-//! with [`Cause::Tls`].
+//! with [`Cause::Layer`], in which [`TlsError::of`] finds the fault.
 //!
 //! Connections of plain listeners pass through with one branch to a call.
 
@@ -32,9 +32,10 @@ pub use identity::{IdentityError, NamedFile, read_identity};
 
 use self::session::{Held, Session, Side, Stage};
 use self::worker::Inner;
-use crate::handler::{Cause, CloseMode, ConnId, Handler, Origin};
+use crate::connection::{Cause, CloseMode, ConnId, Origin};
+use crate::handler::Handler;
+use crate::handler::Worker;
 use crate::output::{Commands, Output, Record, Segment};
-use crate::worker::Worker;
 
 /// A connection that the handler has closed has this long for its TLS handshake, so that it learns why.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(2);
@@ -352,7 +353,7 @@ impl<H: Handler> Handler for Tls<H> {
 
     fn closed(&mut self, id: ConnId, c: Self::Conn, cause: Cause) {
         let failure = c.session.and_then(|session| session.failure);
-        self.inner.closed(id, c.inner, failure.map_or(cause, |failure| Cause::Tls(Box::new(failure))));
+        self.inner.closed(id, c.inner, failure.map_or(cause, |failure| Cause::Layer(Box::new(failure))));
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {

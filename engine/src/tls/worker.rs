@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use super::{Layer, Tls};
 use crate::accounting::{Counters, Load};
-use crate::handler::{ConnId, Connect, Handler};
+use crate::connection::{ConnId, Connect};
+use crate::handler::Handler;
+use crate::handler::{Worker, WorkerCore};
 use crate::output::Output;
 use crate::time::Nanos;
-use crate::worker::{Worker, WorkerCore};
 
 /// The engine's worker, whose connections are reached through their TLS.
 pub(super) struct Inner<'a, 'w, H: Handler> {

@@ -8,7 +8,7 @@ use std::task::Waker;
 use bytes::{Buf, BytesMut};
 use tokio::task::AbortHandle;
 
-use crate::handler::Cause;
+use crate::connection::Cause;
 use crate::pool::BufferPool;
 use crate::time::Nanos;
 

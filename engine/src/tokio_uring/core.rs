@@ -15,14 +15,15 @@ use super::connection::{Connection, Phase, ReadBuffers, Write};
 use super::tasks::{self, Shared};
 use crate::accounting::{Counters, Load};
 use crate::config::{Config, Linger};
-use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler, Origin, point};
+use crate::connection::{Cause, CloseMode, ConnId, Connect, Origin};
+use crate::handler::Handler;
+use crate::handler::{Worker, WorkerCore};
 use crate::incoming::{self, Accepted, Gate};
 use crate::outgoing;
 use crate::output::{Commands, Output, Record, Segment};
 use crate::table::Table;
 use crate::time::Nanos;
 use crate::wheel::Wheel;
-use crate::worker::{Worker, WorkerCore};
 
 /// What this engine reads of the configuration: tasks cannot borrow it.
 pub(super) struct Settings {
@@ -547,7 +548,7 @@ impl<H: Handler> Core<H> {
 
     /// The kernel has not taken everything: the connection is read from meanwhile, and dropped when nothing goes on.
     fn expect_progress(&mut self, id: ConnId) {
-        let limit = point(self.now, self.settings.write_stall).unwrap_or(Nanos::NEVER);
+        let limit = self.now.limit_after(self.settings.write_stall);
         if let Some(c) = self.table.get_mut(id) {
             (c.slow, c.held_back) = (true, true);
             if c.wants_input(self.settings.linger.bytes) {
@@ -666,7 +667,7 @@ impl<H: Handler> Core<H> {
         {
             *task = Some(tasks::connect(&shared, id, socket));
         }
-        self.set_limit(id, point(Nanos::monotonic(), connect.timeout).unwrap_or(Nanos::NEVER));
+        self.set_limit(id, Nanos::monotonic().limit_after(connect.timeout));
         Ok(())
     }
 

@@ -18,7 +18,8 @@ use tokio::task::AbortHandle;
 use super::connection::Watch;
 use super::core::{Admission, Core};
 use super::operations::{self, Flights};
-use crate::handler::{ConnId, Handler};
+use crate::connection::ConnId;
+use crate::handler::Handler;
 use crate::outgoing;
 
 /// What all tasks of a worker share.

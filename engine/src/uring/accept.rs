@@ -9,14 +9,15 @@ use std::os::fd::AsRawFd;
 use rustix::io::Errno;
 
 use crate::config::Config;
-use crate::handler::{Handler, Origin};
+use crate::connection::Origin;
+use crate::connection::State;
+use crate::handler::Handler;
 use crate::incoming;
 use crate::socket::BACKLOG;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::uring::Core;
 use crate::uring::ring::{Completion, Op, PeerAddress, Ring};
-use crate::uring::slot::State;
 
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
@@ -157,7 +158,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         }
         self.make_room(slot);
         debug_assert!(
-            self.slots[slot as usize].state == State::Free,
+            self.slots[slot as usize].state == State::Closed,
             "the kernel chose a slot that is in use"
         );
         self.open_connection(handler, slot, from);

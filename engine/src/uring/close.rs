@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use crate::accounting::Counters;
+use crate::connection::{Cause, State};
 use crate::error::EngineError;
-use crate::handler::{Cause, Handler, point};
+use crate::handler::Handler;
+use crate::handler::Worker;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::uring::Core;
 use crate::uring::pieces::Chain;
 use crate::uring::ring::{Completion, Op, Ring, Wait};
-use crate::uring::slot::{Connecting, Marks, Slot, State};
-use crate::worker::Worker;
+use crate::uring::slot::{Connecting, Marks, Slot};
 
 /// How long the end of a worker waits for operations that were cancelled.
 const QUIESCE: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         if !matches!(s.state, State::Open | State::Draining | State::Lingering) {
             return;
         }
-        s.state = State::Ending;
+        s.state = State::Closing;
         (s.deadline, s.timer) = (Nanos::NEVER, Nanos::NEVER);
         s.extra().cause = Some(cause);
         let mut chain = std::mem::replace(&mut s.chain, Chain::EMPTY);
@@ -54,9 +55,10 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn step_leaving(&mut self) {
         let mut leaving = std::mem::take(&mut self.leaving);
         for slot in leaving.drain(..) {
-            match self.slots[slot as usize].state {
+            let s = &self.slots[slot as usize];
+            match s.state {
                 State::Draining => self.step_draining(slot),
-                State::Ending => self.step_ending(slot),
+                State::Closing if !s.marks.any(Marks::CLOSE_QUEUED) => self.step_ending(slot),
                 _ => {}
             }
         }
@@ -79,7 +81,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         s.marks.set(Marks::SHUTTING);
         let token = s.token(OpKind::Shutdown, slot);
         self.push(token, Op::Shutdown { slot });
-        self.set_timer(slot, point(self.now, self.config.linger.time).unwrap_or(self.now));
+        self.set_timer(slot, self.now + self.config.linger.time);
         if self.slots[slot as usize].extra().linger_left == 0 {
             // As many bytes have come as are discarded: nobody waits for the other end's FIN.
             self.end(slot, Cause::Closed);
@@ -90,7 +92,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         if let Some(s) = self.live(c.token) {
             // An error says that the other end is gone already, of which the receive tells too.
             s.marks.clear(Marks::SHUTTING);
-            if s.state == State::Ending {
+            if s.state == State::Closing {
                 self.leaving.push(c.token.slot());
             }
         }
@@ -124,6 +126,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     pub(super) fn close_descriptor(&mut self, slot: u32) {
         let s = &mut self.slots[slot as usize];
         s.state = State::Closing;
+        s.marks.set(Marks::CLOSE_QUEUED);
         let token = s.token(OpKind::Close, slot);
         self.push(token, Op::Close { slot });
     }
@@ -199,7 +202,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     fn quiesce(&mut self) -> bool {
         self.push(Token::new(OpKind::Cancel, 0, 0), Op::CancelAll);
         for slot in 0..self.slots.len() as u32 {
-            if self.slots[slot as usize].state != State::Free {
+            if self.slots[slot as usize].state != State::Closed {
                 let token = self.slots[slot as usize].token(OpKind::Close, slot);
                 self.push(token, Op::Close { slot });
             }

@@ -2,13 +2,15 @@
 
 use std::io;
 
-use crate::handler::{Connect, Handler, Origin, point};
+use crate::connection::State;
+use crate::connection::{Connect, Origin};
+use crate::handler::Handler;
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::Core;
 use crate::uring::ring::{Completion, Op, Ring, TargetAddress};
-use crate::uring::slot::{Connecting, Marks, Slot, State};
+use crate::uring::slot::{Connecting, Marks, Slot};
 
 /// Slots for outgoing connections, behind those that the kernel fills on accept.
 pub(super) struct FreeSlots {
@@ -48,7 +50,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             return;
         }
         self.make_room(slot);
-        let timer = point(self.now, connect.timeout).unwrap_or(Nanos::NEVER);
+        let timer = self.now.limit_after(connect.timeout);
         let s = &mut self.slots[slot as usize];
         s.state = State::Connecting;
         let target = TargetAddress::new(connect.to);

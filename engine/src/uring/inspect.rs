@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use bytes::BytesMut;
 
+use crate::connection::State;
 use crate::handler::Handler;
 use crate::uring::Core;
 use crate::uring::ring::Ring;
-use crate::uring::slot::State;
 
 /// What a connection holds, at most over all connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     /// Slots that are not free.
     pub(crate) fn used_slots(&self) -> usize {
-        self.slots.iter().filter(|s| s.state != State::Free).count()
+        self.slots.iter().filter(|s| s.state != State::Closed).count()
     }
 
     /// The state, for people.
@@ -45,7 +45,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             "  open {}, outstanding {}, held buffers {}, alarm {:?}",
             self.open, self.outstanding, self.held, self.alarm
         );
-        for (slot, s) in self.slots.iter().enumerate().filter(|(_, s)| s.state != State::Free) {
+        for (slot, s) in self.slots.iter().enumerate().filter(|(_, s)| s.state != State::Closed) {
             let _ = writeln!(
                 text,
                 "  slot {slot}.{}: {:?} {:?}, unsent {} (backlog {}), timer {:?}, deadline {:?}",

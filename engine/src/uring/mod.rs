@@ -20,21 +20,6 @@
 //! send in a cache line that the other ends' processors read, which costs more than a completion. In a turn of few the completions
 //! would end the wait, and cost an enter.
 
-/// Whether a fault that is put into the engine on purpose is on, to show that the simulator finds it. Exists in builds with the
-/// feature `sim` only; elsewhere it is the constant `false`.
-#[cfg(feature = "sim")]
-macro_rules! mutated {
-    ($mutation:ident) => {
-        $crate::sim::mutation::is_on($crate::sim::Mutation::$mutation)
-    };
-}
-#[cfg(not(feature = "sim"))]
-macro_rules! mutated {
-    ($mutation:ident) => {
-        false
-    };
-}
-
 mod accept;
 mod buf_ring;
 mod close;
@@ -57,15 +42,17 @@ use std::time::Duration;
 
 use crate::accounting::{Counters, Load};
 use crate::config::{Config, SendCompletions, Spin, UringConfig};
+use crate::connection::State;
+use crate::connection::{Cause, CloseMode, ConnId, Connect};
 use crate::error::EngineError;
-use crate::handler::{Cause, CloseMode, ConnId, Connect, Handler};
+use crate::handler::Handler;
+use crate::handler::{Worker, WorkerCore};
 use crate::outgoing;
 use crate::output::{Output, Record, Segment};
 use crate::remote::Inbox;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
 use crate::wheel::Wheel;
-use crate::worker::{Worker, WorkerCore};
 
 use accept::Acceptors;
 use hot_set::HotSet;
@@ -74,7 +61,7 @@ use pieces::{Bytes, Pieces};
 use receive_queue::ReceiveQueue;
 use ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use send::Messages;
-use slot::{Marks, Slot, State};
+use slot::{Marks, Slot};
 
 /// Sizes of a ring that only tests whether rings work.
 const SMALL: UringConfig = UringConfig {

@@ -1,9 +1,11 @@
 //! Input: multishot receives into provided buffers, pauses, the end of the other side's stream.
 
-use crate::handler::{Cause, Handler};
+use crate::connection::Cause;
+use crate::connection::State;
+use crate::handler::Handler;
 use crate::token::OpKind;
 use crate::uring::ring::{Completion, Op, Ring};
-use crate::uring::slot::{Marks, State, cause};
+use crate::uring::slot::{Marks, cause};
 use crate::uring::{Core, Source};
 
 impl<R: Ring, H: Handler> Core<'_, R, H> {
@@ -68,7 +70,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
                 self.on_receive_error(slot, -e);
             }
         }
-        if !c.more && self.slots[slot as usize].state == State::Ending {
+        if !c.more && self.slots[slot as usize].state == State::Closing {
             self.leaving.push(slot);
         }
     }
@@ -222,7 +224,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
                     self.watch(slot);
                 }
             }
-            State::Ending if !c.more => self.leaving.push(slot),
+            State::Closing if !c.more => self.leaving.push(slot),
             _ => {}
         }
     }

@@ -2,12 +2,13 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::handler::{Handler, point};
+use crate::connection::State;
+use crate::handler::Handler;
 use crate::time::Nanos;
 use crate::token::OpKind;
 use crate::uring::pieces::{Bytes, Chain};
 use crate::uring::ring::{Completion, Op, Ring, SendMode};
-use crate::uring::slot::{Marks, State, cause};
+use crate::uring::slot::{Marks, cause};
 use crate::uring::{Core, Source};
 
 /// Pieces that one SENDMSG takes; more are copied together.
@@ -86,7 +87,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         if chain.is_empty() {
             return;
         }
-        if !matches!(s.state, State::Open | State::Draining) {
+        if !s.state.sends() {
             self.drop_chain(&mut chain);
         } else if s.marks.any(Marks::SENDING) || s.backlog_bytes() > 0 {
             self.add_to_backlog(slot, chain);
@@ -246,7 +247,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
     /// Puts what a send left, all but its first `took` bytes, before everything else that waits. What lies in receive buffers or
     /// in the arena is copied, so that a slow reader never keeps them.
     fn keep_rest(&mut self, slot: u32, mut chain: Chain, took: usize) {
-        if !matches!(self.slots[slot as usize].state, State::Open | State::Draining) {
+        if !self.slots[slot as usize].state.sends() {
             return self.drop_chain(&mut chain);
         }
         let mut skip = took;
@@ -319,9 +320,9 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
 
     /// Sends the first chunk, as soon as the other end takes some of it.
     fn send_backlog(&mut self, slot: u32) {
-        let stall = point(self.now, self.config.write_stall).unwrap_or(Nanos::NEVER);
+        let stall = self.now.limit_after(self.config.write_stall);
         let s = &mut self.slots[slot as usize];
-        if s.marks.any(Marks::BACKLOG | Marks::SENDING) || !matches!(s.state, State::Open | State::Draining) {
+        if s.marks.any(Marks::BACKLOG | Marks::SENDING) || !s.state.sends() {
             return;
         }
         let Some(first) = s.extra.as_ref().and_then(|e| e.backlog.chunks.front()) else { return };
@@ -338,7 +339,7 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         let slot = c.token.slot();
         let Some(s) = self.live(c.token) else { return };
         s.marks.clear(Marks::BACKLOG);
-        if !matches!(s.state, State::Open | State::Draining) {
+        if !s.state.sends() {
             self.leaving.push(slot);
             return;
         }

@@ -5,36 +5,12 @@ use std::io;
 
 use bytes::{Buf, BytesMut};
 
-use crate::handler::{Cause, ConnId};
+use crate::connection::{Cause, ConnId, State};
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::{GENERATION_MASK, OpKind, Token};
 use crate::uring::pieces::Chain;
 use crate::uring::ring::TargetAddress;
-
-/// Where a connection stands.
-///
-/// ```text
-/// Free -> Connecting -> Open -> Draining -> Lingering -> Ending -> Closing -> Free
-///     \___(accept)______/  \________________(faults)____/
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nobody's.
-    Free,
-    /// The connect is under way.
-    Connecting,
-    /// The handler's.
-    Open,
-    /// Closed by the handler: what was written still leaves, what arrives is discarded.
-    Draining,
-    /// Half-closed: waits for the other end's FIN.
-    Lingering,
-    /// No way on: waits for the last completions of its operations.
-    Ending,
-    /// The descriptor's close is under way.
-    Closing,
-}
 
 /// What is going on with a connection, beside its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +46,8 @@ impl Marks {
     pub(super) const WATCHED: u16 = 1 << 12;
     /// The cancellation of the watch has been queued.
     pub(super) const UNWATCHING: u16 = 1 << 13;
+    /// The close of the descriptor has been queued.
+    pub(super) const CLOSE_QUEUED: u16 = 1 << 14;
 
     /// Whether any of `marks` is set.
     pub(super) fn any(self, marks: u16) -> bool {
@@ -155,7 +133,7 @@ impl<C> Slot<C> {
     pub(super) fn free() -> Self {
         Self {
             generation: 0,
-            state: State::Free,
+            state: State::Closed,
             marks: Marks::default(),
             chain: Chain::EMPTY,
             sending: Chain::EMPTY,
@@ -177,7 +155,7 @@ impl<C> Slot<C> {
     /// Whether a completion belongs to the connection that is here now.
     pub(super) fn owns(&self, token: Token) -> bool {
         let same = token.generation() == self.generation & GENERATION_MASK;
-        self.state != State::Free && (same || mutated!(GenerationUnchecked))
+        self.state != State::Closed && (same || mutated!(GenerationUnchecked))
     }
 
     pub(super) fn extra(&mut self) -> &mut Extra {

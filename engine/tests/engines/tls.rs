@@ -233,9 +233,8 @@ fn end_of_connect(case: &Case, addr: SocketAddr, settings: TlsSettings) -> TlsEr
     let far = Running::start_tls(case, case.clients_only(), settings, Script::default());
     far.post(move |w| w.connect(to(addr)));
     let error = far.wait_for(|e| match e {
-        Event::Closed(_, Cause::Tls(error)) => Some(*error),
+        Event::Closed(_, cause) => Some(TlsError::of(&cause).cloned().unwrap_or_else(|| panic!("{cause:?}"))),
         Event::Secured(_) => panic!("secured"),
-        Event::Closed(_, cause) => panic!("{cause:?}"),
         _ => None,
     });
     far.finish();
@@ -251,7 +250,7 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     assert!(matches!(error, TlsError::Protocol(rustls::Error::InvalidCertificate(_))), "{error}");
     // The server learns it by the alert.
     let cause = near.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
-    let told = matches!(&cause, Cause::Tls(error) if matches!(**error, TlsError::Protocol(rustls::Error::AlertReceived(_))));
+    let told = matches!(TlsError::of(&cause), Some(TlsError::Protocol(rustls::Error::AlertReceived(_))));
     assert!(told, "{cause:?}");
 
     let mut anybody = connects(Trust::Anybody);
@@ -282,7 +281,7 @@ pub(crate) fn a_plain_client_is_answered(case: &Case) {
     assert_eq!(client.read(&mut [0]).expect("an end"), 0);
     drop(client);
     let cause = running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
-    assert!(matches!(&cause, Cause::Tls(error) if **error == TlsError::NotTls), "{cause:?}");
+    assert!(TlsError::of(&cause) == Some(&TlsError::NotTls), "{cause:?}");
     running.finish();
 }
 
@@ -443,7 +442,7 @@ pub(crate) fn renegotiation_is_refused(case: &Case) {
         assert!(said.contains("RENEGOTIATING"), "{said}");
         assert!(said.contains("no renegotiation"), "{said}");
         let cause = running.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
-        assert!(matches!(cause, Cause::Tls(_) | Cause::PeerClosed | Cause::Reset), "{cause:?}");
+        assert!(matches!(cause, Cause::Layer(_) | Cause::PeerClosed | Cause::Reset), "{cause:?}");
     }
     running.finish();
 }

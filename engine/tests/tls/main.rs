@@ -221,7 +221,7 @@ fn an_end_in_the_handshake_is_named() {
     near.receive(&Far::new(&TLS13).flight());
     near.eof();
     let told = near.end();
-    assert_eq!(told, [Told::Opened, Told::Closed("Tls(Unfinished)".to_owned())]);
+    assert_eq!(told, [Told::Opened, Told::Closed("Layer(Unfinished)".to_owned())]);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn whoever_speaks_no_tls_is_told_so() {
     let mut near = Near::new();
     near.receive(b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!((&near.wire[..], near.commands.close), (NOT_TLS, Some(CloseMode::Flush)));
-    assert_eq!(near.end(), [Told::Opened, Told::Closed("Tls(NotTls)".to_owned())]);
+    assert_eq!(near.end(), [Told::Opened, Told::Closed("Layer(NotTls)".to_owned())]);
 }
 
 /// Whatever is wrong, the alert leaves first (RFC 8446 6.2).
@@ -291,7 +291,7 @@ proptest! {
         near.eof();
         prop_assert!(near.heard().is_empty());
         let told = near.end();
-        prop_assert!(matches!(told.last(), Some(Told::Closed(cause)) if cause.starts_with("Tls(")), "{told:?}");
+        prop_assert!(matches!(told.last(), Some(Told::Closed(cause)) if cause.starts_with("Layer(")), "{told:?}");
     }
 
     /// A genuine connection into which bytes are thrown: what the handler hears is a beginning of what was sent.

@@ -446,7 +446,7 @@ fn describe(cause: &Cause) -> String {
         Cause::Reset => "the server reset the connection".to_owned(),
         Cause::WriteStalled => "the server took no more bytes".to_owned(),
         Cause::Io(error) => error.to_string(),
-        Cause::Tls(error) => explain(error),
+        Cause::Layer(error) => error.downcast_ref().map_or_else(|| error.to_string(), explain),
         Cause::Shutdown => "the program ended".to_owned(),
     }
 }

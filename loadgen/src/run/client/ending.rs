@@ -186,7 +186,7 @@ impl Client {
                 }
                 self.lose(link, describe(cause));
             }
-            (Stage::Handshaking { .. }, Cause::Tls(error)) => self.not_open(link, explain(error)),
+            (Stage::Handshaking { .. }, Cause::Layer(_)) => self.not_open(link, describe(cause)),
             (Stage::Handshaking { .. }, _) => {
                 self.not_open(link, format!("the server {} without answering", describe(cause)));
             }
@@ -310,7 +310,7 @@ pub(super) fn describe(cause: &Cause) -> String {
         Cause::Reset => "reset the connection".to_owned(),
         Cause::WriteStalled => "took no more bytes".to_owned(),
         Cause::Io(error) => format!("connection failed: {error}"),
-        Cause::Tls(error) => explain(error),
+        Cause::Layer(error) => error.downcast_ref().map_or_else(|| error.to_string(), explain),
         Cause::Shutdown => "the run ended".to_owned(),
     }
 }

@@ -1,6 +1,14 @@
-//! Faults put into the engine on purpose: the proof that the simulator finds faults of that kind.
+//! Faults put into the engine on purpose, to show that the simulator finds faults of their kind.
 
 use std::cell::Cell;
+
+/// Whether a [`Mutation`] is switched on. Only builds with the feature `sim` have mutations; elsewhere this is `false`.
+#[cfg(feature = "sim")]
+macro_rules! mutated {
+    ($mutation:ident) => {
+        $crate::mutation::is_on($crate::mutation::Mutation::$mutation)
+    };
+}
 
 /// A fault that the engine's code contains in builds with the feature `sim`, and has when switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
