@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::handler::Handler;
 use crate::remote::{Remote, remote};
-use crate::sim::ring::SimulatedRing;
+use crate::sim::ring::{SimulatedBuffers, SimulatedRing};
 use crate::sim::world::World;
-use crate::uring::Core;
+use crate::uring::core::Core;
 use crate::uring::ring::Ring;
 
 /// A worker that is driven step by step, whatever its handler.
@@ -47,7 +47,7 @@ pub struct Bounds {
 pub struct SimulatedWorker<'c, H: Handler> {
     world: Rc<RefCell<World>>,
     index: usize,
-    core: Option<Core<'c, SimulatedRing, H>>,
+    core: Option<Core<'c, SimulatedRing, SimulatedBuffers, H>>,
     handler: H,
     remote: Remote,
     begun: bool,
@@ -65,9 +65,9 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
     ) -> Result<Self, EngineError> {
         let (remote, inbox) = remote().map_err(EngineError::system("eventfd"))?;
         let accepted = if config.listeners.is_empty() { 0 } else { config.max_accepted };
-        let ring = SimulatedRing::new(world, &config.uring, accepted);
+        let (ring, buffers) = SimulatedRing::new(world, &config.uring, accepted);
         let index = ring.index();
-        let core = Core::new(ring, config, inbox, accepted as u32)?;
+        let core = Core::new((ring, buffers), config, inbox, accepted as u32)?;
         let world = world.clone();
         let core = Some(core);
         Ok(Self { world, index, core, handler, remote, begun: false, waiting: false, bounds, end: None })
@@ -101,7 +101,7 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
     /// What the engine promises between turns.
     fn check(&mut self) {
         let Some(core) = &self.core else { return };
-        let held = core.held();
+        let held = core.held_bytes();
         if held.unsent > self.bounds.unsent || held.stashed > self.bounds.stashed {
             self.violate(format!("a connection holds {held:?}, above {:?}", self.bounds));
         }
@@ -143,7 +143,7 @@ impl<H: Handler> Step for SimulatedWorker<'_, H> {
             return;
         }
         let Some(core) = &mut self.core else { return };
-        core.go_on(&mut self.handler);
+        core.finish_turn(&mut self.handler);
         self.world.borrow_mut().happened.turns += 1;
         let over = core.is_over();
         self.check();
