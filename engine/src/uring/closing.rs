@@ -96,7 +96,7 @@ impl Closing {
 
     /// Lists a connection with a silent send again: no completion ends the wait for such a send.
     fn recheck_after_silent_send<C, R: Ring>(&mut self, slot: u32, s: &Slot<C>, queues: &Queues<R>) {
-        if queues.sends_finish() && s.flags.any(Flags::SENDING) {
+        if queues.sends_finish && s.flags.any(Flags::SENDING) {
             self.due.push(slot);
         }
     }

@@ -98,7 +98,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     /// Whether no further turn is wanted, or possible.
     pub(crate) fn is_over(&self) -> bool {
-        self.stopping || self.queues.has_failed()
+        self.stopping || self.queues.failure.is_some()
     }
 
     /// First half of a turn: submits operations, and waits for a completion or for the next timer.
@@ -137,7 +137,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.queue_sends();
         // Buffers without an echo were returned in this turn.
         self.memory.receive.offer();
-        self.inbound.arm_receives(&mut self.slots, &mut self.queues, self.memory.receive.offered());
+        self.inbound.arm_receives(&mut self.slots, &mut self.queues, self.memory.receive.supply.offered());
         self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
         self.acceptors.arm(&mut self.queues, &mut self.counters);
     }
@@ -153,7 +153,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     /// receive buffers of completed sends any more.
     fn complete_sends(&mut self) {
         debug_assert!(
-            self.queues.has_failed() || self.queues.is_submitted(),
+            self.queues.failure.is_some() || self.queues.is_submitted(),
             "sends are completed before all is submitted"
         );
         // Not with every submission: one that makes room in a full queue comes between a header and its entry.
@@ -168,7 +168,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         // Bytes of sends that may last longer were copied: nothing needs the arena now.
         self.memory.record.clear_arena();
-        self.memory.receive.end_round();
+        self.memory.receive.supply.end_round();
         self.memory.receive.offer();
     }
 
@@ -250,7 +250,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     pub(crate) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
         self.queues.submit();
         self.queues.collect();
-        if !self.queues.has_failed() && self.queues.is_submitted() {
+        if self.queues.failure.is_none() && self.queues.is_submitted() {
             self.complete_sends();
         }
         for slot in 0..self.slots.len() {
@@ -264,11 +264,11 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         let is_quiet = self.quiesce();
         let counters = self.counted();
-        let failure = self.queues.take_failure();
+        let failure = self.queues.failure.take();
         if !is_quiet {
             // Operations are still in progress after a second: memory that the kernel may write to is leaked, not freed.
             tracing::warn!(
-                outstanding = self.queues.outstanding(),
+                outstanding = self.queues.outstanding,
                 "operations of the kernel did not end; their memory is leaked"
             );
             std::mem::forget(self);

@@ -88,7 +88,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
             return;
         };
         if !c.more {
-            self.inbound.receive_ended(slot, s, c, self.memory.receive.is_one_by_one());
+            self.inbound.receive_ended(slot, s, c, self.memory.receive.supply.is_one_by_one());
         }
         match (c.result, c.buffer) {
             (n, Some(id)) if n > 0 => self.on_bytes(handler, slot, id, n.cast_unsigned() as usize),
@@ -101,7 +101,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
                     // No buffer was offered. By now some have been returned, or will be when the turn's sends are completed.
                     libc::ENOBUFS => {
                         self.counters.enobufs += 1;
-                        self.memory.receive.ran_dry();
+                        self.memory.receive.supply.ran_dry();
                     }
                     libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
                     errno => self.end(slot, cause(errno)),

@@ -40,8 +40,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
 
     /// Writes the state as text.
     pub(crate) fn dump(&self, text: &mut String) {
-        let (open, outstanding) = (self.slots.open, self.queues.outstanding());
-        let (retained, alarm) = (self.memory.receive.retained(), self.timers.alarm);
+        let (open, outstanding) = (self.slots.open, self.queues.outstanding);
+        let (retained, alarm) = (self.memory.receive.retained, self.timers.alarm);
         let _ = writeln!(
             text,
             "  open {open}, outstanding {outstanding}, retained buffers {retained}, alarm {alarm:?}"

@@ -101,7 +101,7 @@ impl<'c> Outbound<'c> {
     ) {
         self.written = 0;
         let mut dirty = std::mem::take(&mut self.dirty);
-        let silent = queues.sends_finish() && dirty.len() <= self.config.uring.silent_sends;
+        let silent = queues.sends_finish && dirty.len() <= self.config.uring.silent_sends;
         self.mode = if silent { SendMode::Silent } else { SendMode::Prompt };
         for slot in dirty.drain(..) {
             let s = &mut slots[slot];
@@ -130,7 +130,7 @@ impl<'c> Outbound<'c> {
         memory: &mut Memory<B>,
         queues: &mut Queues<R>,
     ) {
-        let arena_lasts = queues.sends_finish();
+        let arena_lasts = queues.sends_finish;
         let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
         let used = memory.gather(&chain, arena_lasts, &mut pieces).unwrap_or_else(|| {
             chain = memory.join(chain);

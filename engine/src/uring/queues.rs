@@ -25,11 +25,11 @@ pub(super) struct Queues<R> {
     /// Number of those that have had their first pass.
     passed: usize,
     /// Operations whose last completion has not been handled. Sends that finish inside the enter are not counted.
-    outstanding: usize,
+    pub(super) outstanding: usize,
     /// Whether sends that do not wait finish inside the enter that submits them.
-    sends_finish: bool,
+    pub(super) sends_finish: bool,
     /// Error after which no turn is possible.
-    failure: Option<EngineError>,
+    pub(super) failure: Option<EngineError>,
     /// Calls of io_uring_enter(2).
     pub(super) enters: u64,
     /// Overflows of the completion queue.
@@ -58,22 +58,6 @@ impl<R: Ring> Queues<R> {
 
     pub(super) fn clock(&self) -> Nanos {
         self.ring.clock()
-    }
-
-    pub(super) fn sends_finish(&self) -> bool {
-        self.sends_finish
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    pub(super) fn take_failure(&mut self) -> Option<EngineError> {
-        self.failure.take()
-    }
-
-    pub(super) fn outstanding(&self) -> usize {
-        self.outstanding
     }
 
     /// Whether an enter has consumed every queued operation.

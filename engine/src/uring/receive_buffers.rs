@@ -12,8 +12,9 @@ pub(super) struct ReceiveBuffers<B> {
     /// References to each buffer.
     references: Vec<u16>,
     /// Buffers with at least one reference.
-    retained: usize,
-    supply: Supply,
+    pub(super) retained: usize,
+    /// Number of buffers that are offered.
+    pub(super) supply: Supply,
 }
 
 impl<B: BufferRing> ReceiveBuffers<B> {
@@ -71,34 +72,8 @@ impl<B: BufferRing> ReceiveBuffers<B> {
         self.ring.publish();
     }
 
-    /// Number of buffers that the kernel has been offered and has not taken.
-    pub(super) fn offered(&self) -> usize {
-        self.supply.offered()
-    }
-
     /// Whether more than half of the buffers are retained.
     pub(super) fn is_short(&self) -> bool {
         self.retained * 2 > self.references.len()
-    }
-
-    /// Number of retained buffers.
-    #[cfg(feature = "sim")]
-    pub(super) fn retained(&self) -> usize {
-        self.retained
-    }
-
-    /// Records that a receive has ended because no buffer was offered.
-    pub(super) fn ran_dry(&mut self) {
-        self.supply.ran_dry();
-    }
-
-    /// Whether receives are large, so that buffers are offered one at a time.
-    pub(super) fn is_one_by_one(&self) -> bool {
-        self.supply.is_one_by_one()
-    }
-
-    /// Ends a round: the receives of one enter. Decides how many buffers the next one is offered.
-    pub(super) fn end_round(&mut self) {
-        self.supply.end_round();
     }
 }
