@@ -97,7 +97,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Accepted connections open at once, at most; beyond it the worker ceases to accept until some have gone.
     pub max_accepted: usize,
-    /// Outgoing connections open at once, at most; beyond it [`Worker::connect`](crate::Worker::connect) fails.
+    /// Outgoing connections open at once, at most; beyond it [`Worker::connect`](crate::WorkerCore::connect) fails.
     pub max_connects: usize,
     /// Unsent bytes of a connection above which its reads pause until they have drained.
     pub high_water: usize,

@@ -59,7 +59,7 @@ pub use remote::{Inbox, Remote, remote};
 pub use time::{Nanos, process_cpu_time};
 pub use {rustls, webpki};
 
-/// Drives one worker on the calling thread until the handler calls [`Worker::stop`].
+/// Drives one worker on the calling thread until the handler calls [`WorkerCore::stop`].
 ///
 /// The caller has pinned the thread where it wants to (see [`affinity`]) and built one handler for it. Descriptors of
 /// `config.listeners` stay the caller's; the engine only accepts on them.

@@ -714,7 +714,7 @@ impl<H: Handler> WorkerCore<H> for Core<'_, H> {
         }
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         self.tell(id, f)
     }
 

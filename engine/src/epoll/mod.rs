@@ -29,7 +29,7 @@ use self::poller::Poller;
 use crate::config::Spin;
 use crate::connection::ConnId;
 use crate::time::Nanos;
-use crate::{Config, Counters, EngineError, Handler, Inbox, Worker};
+use crate::{Config, Counters, EngineError, Handler, Inbox};
 
 /// Bytes of the receive buffer at least: a smaller one would spend a call on every few bytes.
 const MIN_RECEIVE_BUFFER: usize = 512;
@@ -69,7 +69,7 @@ struct Engine<'a, H: Handler> {
 
 impl<H: Handler> Engine<'_, H> {
     fn run(mut self, handler: &mut H) -> Result<Counters, EngineError> {
-        handler.start(&mut Worker::new(&mut self.core));
+        handler.start(&mut self.core);
         let system = EngineError::system("waiting on epoll");
         self.core.arrange_doors().map_err(&system)?;
         self.core.flush();
@@ -87,7 +87,7 @@ impl<H: Handler> Engine<'_, H> {
         core.counters.turns += 1;
         core.report_gone(handler);
         for (tag, error) in core.take_failed() {
-            handler.connect_failed(&mut Worker::new(core), tag, error);
+            handler.connect_failed(core, tag, error);
         }
         self.take_events(handler, ready);
         let core = &mut self.core;
@@ -96,15 +96,15 @@ impl<H: Handler> Engine<'_, H> {
         core.expire(handler);
         if core.alarm <= core.now {
             core.alarm = Nanos::NEVER;
-            handler.alarm(&mut Worker::new(core));
+            handler.alarm(core);
         }
         if std::mem::take(&mut self.woken) {
             let bits = self.inbox.take();
             if bits != 0 {
-                handler.woken(&mut Worker::new(core), bits);
+                handler.woken(core, bits);
             }
         }
-        handler.turn_end(&mut Worker::new(core));
+        handler.turn_end(core);
         core.flush();
         core.arrange_doors()
     }

@@ -22,7 +22,7 @@ pub struct TlsSettings {
     /// The server's side of each listener, in the order of
     /// [`Config::listeners`](crate::Config::listeners). Listeners without one are plain.
     pub listeners: Vec<Option<Arc<ServerConfig>>>,
-    /// The client's side of connections made by [`Worker::connect`](crate::Worker::connect);
+    /// The client's side of connections made by [`Worker::connect`](crate::WorkerCore::connect);
     /// `None`: they are plain.
     pub connects: Option<TlsClient>,
     /// The answer to a client that does not speak TLS, sent as it is before the connection is closed.

@@ -91,7 +91,7 @@ impl<H: Handler> Tls<H> {
         f: impl FnOnce(&mut H, &mut Worker<'_, H>) -> R,
     ) -> R {
         let mut inner = Inner { outer: w, layer: &mut self.layer };
-        f(&mut self.inner, &mut Worker::new(&mut inner))
+        f(&mut self.inner, &mut inner)
     }
 
     /// The handshake is done: what has waited goes out, and the handler learns of it.

@@ -29,7 +29,7 @@ impl<H: Handler> WorkerCore<H> for Inner<'_, '_, H> {
         self.outer.connect(connect);
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         let layer = &mut *self.layer;
         let called = self.outer.with(id, |c, out| match &mut c.session {
             None => {

@@ -17,7 +17,7 @@ use crate::accounting::{Counters, Load};
 use crate::config::{Config, Linger};
 use crate::connection::{Cause, CloseMode, ConnId, Connect, Origin};
 use crate::handler::Handler;
-use crate::handler::{Worker, WorkerCore};
+use crate::handler::WorkerCore;
 use crate::incoming::{self, Accepted, Gate};
 use crate::outgoing;
 use crate::output::{Commands, Output, Record, Segment};
@@ -210,7 +210,7 @@ impl<H: Handler> Core<H> {
         self.turn_wanted = false;
         self.report_gone(handler);
         for (tag, error) in std::mem::take(&mut self.failed) {
-            handler.connect_failed(&mut Worker::new(self), tag, error);
+            handler.connect_failed(self, tag, error);
         }
         if matches!(self.gate, Gate::Starved(at) if at <= self.now) {
             self.gate = Gate::Open;
@@ -218,12 +218,12 @@ impl<H: Handler> Core<H> {
         self.expire(handler);
         if self.alarm <= self.now {
             self.alarm = Nanos::NEVER;
-            handler.alarm(&mut Worker::new(self));
+            handler.alarm(self);
         }
         if bits != 0 {
-            handler.woken(&mut Worker::new(self), bits);
+            handler.woken(self, bits);
         }
-        handler.turn_end(&mut Worker::new(self));
+        handler.turn_end(self);
         self.end_turn();
         let retry = if let Gate::Starved(at) = self.gate { at } else { Nanos::NEVER };
         self.wheel.next().unwrap_or(Nanos::NEVER).min(self.alarm).min(retry)
@@ -231,7 +231,7 @@ impl<H: Handler> Core<H> {
 
     /// Before the first turn.
     pub(super) fn start(&mut self, handler: &mut H) {
-        handler.start(&mut Worker::new(self));
+        handler.start(self);
         self.want_turn();
     }
 
@@ -841,7 +841,7 @@ impl<H: Handler> WorkerCore<H> for Core<H> {
         }
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         self.tell(id, f)
     }
 

@@ -11,7 +11,7 @@ use crate::accounting::Counters;
 use crate::config::Config;
 use crate::connection::{Cause, State};
 use crate::error::EngineError;
-use crate::handler::{Handler, Worker};
+use crate::handler::Handler;
 use crate::remote::Inbox;
 use crate::token::{OpKind, Token};
 use crate::uring::accept::Acceptors;
@@ -92,7 +92,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     /// Prepares the first turn.
     pub(crate) fn begin(&mut self, handler: &mut H) {
         self.watch_inbox();
-        handler.start(&mut Worker::new(self));
+        handler.start(self);
         self.queue_all();
     }
 
@@ -128,7 +128,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.dispatch(handler);
         self.fire_timers(handler);
         self.report_wakes(handler);
-        handler.turn_end(&mut Worker::new(self));
+        handler.turn_end(self);
         self.queue_all();
     }
 
@@ -187,7 +187,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     /// Reports everything that has happened to the handler.
     fn dispatch(&mut self, handler: &mut H) {
         for (tag, error) in self.connects.take_failed() {
-            handler.connect_failed(&mut Worker::new(self), tag, error);
+            handler.connect_failed(self, tag, error);
         }
         // An operation queued meanwhile may have collected more.
         self.first_pass();
@@ -226,14 +226,14 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         self.timers.put_back(due);
         if self.timers.take_alarm() {
-            handler.alarm(&mut Worker::new(self));
+            handler.alarm(self);
         }
     }
 
     fn report_wakes(&mut self, handler: &mut H) {
         let bits = std::mem::take(&mut self.wakes);
         if bits != 0 {
-            handler.woken(&mut Worker::new(self), bits);
+            handler.woken(self, bits);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::accounting::{Counters, Load};
 use crate::connection::{Cause, CloseMode, ConnId, Connect, Origin, State};
-use crate::handler::{Handler, Worker, WorkerCore};
+use crate::handler::{Handler, WorkerCore};
 use crate::output::{Commands, Output};
 use crate::time::Nanos;
 use crate::token::OpKind;
@@ -152,7 +152,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     }
 
     fn report_eof(&mut self, handler: &mut H, slot: u32) {
-        self.call(slot, |id, conn, out| handler.eof(id, conn, out));
+        self.call_handler(slot, |id, conn, out| handler.eof(id, conn, out));
     }
 
     fn on_watch(&mut self, c: Completion) {
@@ -263,7 +263,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     /// Reports the backlogs that have been accepted.
     pub(super) fn report_drained(&mut self, handler: &mut H) {
         while let Some(slot) = self.outbound.pop_drained() {
-            self.call(slot, |id, conn, out| handler.drained(id, conn, out));
+            self.call_handler(slot, |id, conn, out| handler.drained(id, conn, out));
         }
     }
 
@@ -285,7 +285,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         let s = &mut self.slots[slot];
         if s.deadline <= now {
             s.deadline = Nanos::NEVER;
-            self.call(slot, |id, conn, out| handler.deadline(id, conn, out));
+            self.call_handler(slot, |id, conn, out| handler.deadline(id, conn, out));
         }
         self.timers.update(slot, &self.slots[slot]);
     }
@@ -335,7 +335,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         if let Some(mut extra) = gone.extra {
             cause = extra.cause.take();
             if let Some(Connecting { tag, error: Some(error), .. }) = extra.connect.take() {
-                handler.connect_failed(&mut Worker::new(self), tag, error);
+                handler.connect_failed(self, tag, error);
             }
             for chunk in extra.backlog.chunks.drain(..) {
                 self.memory.record.pool().put(chunk);
@@ -350,7 +350,7 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     // ---- calls of the handler
 
     /// Calls `f` for an open connection and applies what it asked for. Returns whether it was called.
-    fn call(&mut self, slot: u32, f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call_handler(&mut self, slot: u32, f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>)) -> bool {
         let s = &mut self.slots[slot];
         let (id, unsent) = (s.id(slot), s.unsent());
         let Some(conn) = s.conn.as_mut().filter(|_| s.state == State::Open) else { return false };
@@ -408,8 +408,8 @@ impl<R: Ring, B: BufferRing, H: Handler> WorkerCore<H> for Core<'_, R, B, H> {
         self.connects.begin(&connect, &mut self.slots, &mut self.queues, &mut self.timers);
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
-        self.slots.get(id).is_some() && self.call(id.slot, |_, conn, out| f(conn, out))
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+        self.slots.get(id).is_some() && self.call_handler(id.slot, |_, conn, out| f(conn, out))
     }
 
     fn abort(&mut self, id: ConnId) {
