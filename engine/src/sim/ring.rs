@@ -56,7 +56,7 @@ impl SimulatedRing {
 impl Drop for SimulatedRing {
     fn drop(&mut self) {
         let kernel = &mut self.world.borrow_mut().rings[self.index];
-        // What entries and operations point at goes with the worker.
+        // The memory that entries and operations point at is freed with the worker.
         kernel.queue.clear();
         let left = kernel.pending.len();
         kernel.pending.clear();
@@ -125,7 +125,7 @@ impl BufferRing for SimulatedBuffers {
         self.count
     }
 
-    /// The world has noted it when the completion was made.
+    /// The world has recorded it with the completion.
     fn taken(&mut self, _: u16) {}
 
     fn bytes(&mut self, id: u16, len: usize) -> &mut [u8] {

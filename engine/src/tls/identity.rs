@@ -1,5 +1,4 @@
-//! Certificate chain and private key from two PEM files, and the remedy for files that hold
-//! something else.
+//! Certificate chain and private key from two PEM files, and the remedy for other files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ pub struct NamedFile<'a> {
     pub path: &'a Path,
 }
 
-/// A certificate or key that cannot be used. One line each: the file, the cause, the remedy.
+/// Error of a certificate or key, in one line: the file, the cause, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read.
@@ -34,7 +33,7 @@ pub enum IdentityError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// A file holds something else than it should.
+    /// A file does not have the expected content.
     #[error("cannot use {} of {flag}: it holds {found}; {remedy}", path.display())]
     Content {
         /// The flag.
@@ -46,7 +45,7 @@ pub enum IdentityError {
         /// The remedy, with a command where one helps.
         remedy: String,
     },
-    /// Each file holds what the other should.
+    /// The two files are exchanged.
     #[error(
         "{} of {certificate_flag} holds a private key, and {} of {key_flag} a certificate: exchange the two",
         certificate.display(), key.display()
@@ -61,7 +60,7 @@ pub enum IdentityError {
         /// The file named as the key's.
         key: PathBuf,
     },
-    /// Certificate and key are each as they should be, but not together.
+    /// Certificate and key are valid but do not belong together.
     #[error(
         "the key {} of {key_flag} does not belong to the certificate {} of {certificate_flag}: {remedy}",
         key.display(), certificate.display()
@@ -80,7 +79,7 @@ pub enum IdentityError {
     },
 }
 
-/// Reads a certificate chain and its private key from PEM files, and checks that they can be used
+/// Reads a certificate chain and its private key from PEM files, and checks that they belong
 /// together.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Contents of files that were given as a certificate or a private key, named as people know them.
+//! Description of files that were given as a certificate or a private key.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rustls::{CertificateError, Error};
 
 use super::der::{Der, Kind};
 
-/// Content of an unusable file, and the remedy.
+/// Content of an unusable file, and its remedy.
 #[derive(Debug)]
 pub(super) struct Diagnosis {
     pub(super) found: String,
@@ -25,7 +25,7 @@ fn create_key() -> String {
     format!("create one with {CREATE_KEY}, and a certificate for it")
 }
 
-/// Remedy where the file's kind of key is not supported at all.
+/// Remedy for a kind of key that is not supported.
 fn no_conversion() -> String {
     format!("no conversion exists: {}", create_key())
 }
@@ -43,7 +43,7 @@ fn labels(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let label = |line: &str| {
         let label = line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-        // No label that exists is longer.
+        // No existing label is longer.
         Some(label.escape_debug().take(40).collect())
     };
     text.lines().filter_map(label).collect()
@@ -127,7 +127,7 @@ fn certificate_too() -> String {
 
 /// Content of a file without PEM or DER.
 fn nothing(bytes: &[u8], begins: &str) -> Diagnosis {
-    // UTF-16 has a zero beside each letter.
+    // UTF-16 has a zero byte beside each letter.
     let letters: Vec<u8> = bytes.iter().copied().filter(|&byte| byte != 0).collect();
     if letters.windows(11).any(|window| window == b"-----BEGIN ") {
         return diagnosis(
@@ -198,7 +198,7 @@ pub(super) fn unusable_certificate(error: &CertificateError, key: &Path) -> Diag
     diagnosis(format!("a certificate that cannot be used ({error})"), remedy)
 }
 
-/// Remedy for a private key that was read, and that the library rejects.
+/// Remedy for a private key that the library rejects.
 pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) -> Diagnosis {
     let file = quoted(path);
     match Kind::of(key) {

@@ -1,4 +1,4 @@
-//! What an enter does with the entries it consumes.
+//! Consumption of entries by an enter.
 
 use std::os::fd::RawFd;
 
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// An operation is under way; `now`: it is tried at once.
+    /// Starts an operation. With `now` it is tried at once.
     fn start(&mut self, ring: usize, token: Token, work: Work, now: bool) {
         let id = self.begin(ring, token, work, self.clock);
         if now && self.rings[ring].pending.last().is_some_and(|p| self.is_ready(ring, p)) {
@@ -145,7 +145,7 @@ impl World {
         self.post(ring, token, result);
     }
 
-    /// What is to be cancelled may happen just before.
+    /// Lets an operation progress just before its cancellation, as the seed decides.
     fn happen_before_cancel(&mut self, ring: usize, target: Token) {
         let found = self.rings[ring].pending.iter_mut().find(|p| p.token == target && !p.cancelled);
         let Some(pending) = found.filter(|_| self.random.chance(300)) else { return };

@@ -1,4 +1,4 @@
-//! That the simulated kernel tells what it is there to tell.
+//! Tests that the simulated kernel reports violations.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -37,13 +37,13 @@ fn send(bytes: &'static [u8]) -> Op {
     Op::Send { slot: 0, bytes: bytes.as_ptr(), len: bytes.len() as u32, mode: SendMode::Prompt }
 }
 
-/// What was told, after everything queued has been consumed.
+/// Violation after all queued entries have been consumed.
 fn told(world: &Rc<RefCell<World>>, ring: &mut SimulatedRing) -> String {
     ring.enter(Wait::No).expect("no fault");
     world.borrow_mut().violation.take().unwrap_or_default()
 }
 
-/// Lets the other end send, and takes the completion of its bytes in.
+/// Lets the peer send, and collects the completion of its bytes.
 fn receive(world: &Rc<RefCell<World>>, ring: &mut SimulatedRing, bytes: &[u8]) -> Completion {
     world.borrow_mut().sockets[0].incoming.extend(bytes);
     push(ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
