@@ -90,93 +90,58 @@ impl Faults {
     }
 }
 
-/// Number of times that each fault has happened.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs, reason = "each is explained at its namesake in `Faults`")]
-pub struct Happened {
-    pub short_submits: u64,
-    pub failed_enters: u64,
-    pub signals: u64,
-    pub short_sends: u64,
-    pub refused_sends: u64,
-    pub enobufs: u64,
-    pub missing_more: u64,
-    pub interrupted_receives: u64,
-    pub short_receives: u64,
-    pub stale: u64,
-    pub accept_errors: u64,
-    pub socket_errors: u64,
-    pub connect_errors: u64,
-    pub resets: u64,
-    pub stalls: u64,
-    pub late_sends: u64,
-    pub unasked_work: u64,
+/// Declares the counts of a simulation with their names.
+macro_rules! counts {
+    ($($(#[$doc:meta])* $field:ident: $name:literal,)*) => {
+        /// Number of times that each fault has happened, and other counts.
+        #[derive(Clone, Copy, Debug, Default)]
+        #[allow(missing_docs, reason = "faults are explained at their namesakes in `Faults`")]
+        pub struct Happened {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Happened {
+            /// Returns all counts with their names.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($name, self.$field)),*]
+            }
+        }
+
+        impl AddAssign for Happened {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counts! {
+    short_submits: "short submits",
+    failed_enters: "failed enters",
+    signals: "signals",
+    short_sends: "short sends",
+    refused_sends: "refused sends",
+    enobufs: "ENOBUFS",
+    missing_more: "missing F_MORE",
+    interrupted_receives: "interrupted receives",
+    short_receives: "short receives",
+    stale: "stale completions",
+    accept_errors: "accept errors",
+    socket_errors: "socket errors",
+    connect_errors: "connect errors",
+    resets: "resets",
+    stalls: "stalls",
+    late_sends: "late sends",
+    unasked_work: "unasked work",
     /// Completions that found no room in the queue.
-    pub overflows: u64,
+    overflows: "overflows",
     /// Bytes that reached the peer.
-    pub bytes: u64,
+    bytes: "bytes",
     /// Opened connections.
-    pub connections: u64,
+    connections: "connections",
     /// Half-closes of a direction while the other one continued.
-    pub half_closes: u64,
+    half_closes: "half-closes",
     /// Turns of all workers.
-    pub turns: u64,
-}
-
-impl Happened {
-    /// Returns all counts with their names.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 22] {
-        [
-            ("short submits", self.short_submits),
-            ("failed enters", self.failed_enters),
-            ("signals", self.signals),
-            ("short sends", self.short_sends),
-            ("refused sends", self.refused_sends),
-            ("ENOBUFS", self.enobufs),
-            ("missing F_MORE", self.missing_more),
-            ("interrupted receives", self.interrupted_receives),
-            ("short receives", self.short_receives),
-            ("stale completions", self.stale),
-            ("accept errors", self.accept_errors),
-            ("socket errors", self.socket_errors),
-            ("connect errors", self.connect_errors),
-            ("resets", self.resets),
-            ("stalls", self.stalls),
-            ("late sends", self.late_sends),
-            ("unasked work", self.unasked_work),
-            ("overflows", self.overflows),
-            ("bytes", self.bytes),
-            ("connections", self.connections),
-            ("half-closes", self.half_closes),
-            ("turns", self.turns),
-        ]
-    }
-}
-
-impl AddAssign for Happened {
-    fn add_assign(&mut self, o: Self) {
-        self.short_submits += o.short_submits;
-        self.failed_enters += o.failed_enters;
-        self.signals += o.signals;
-        self.short_sends += o.short_sends;
-        self.refused_sends += o.refused_sends;
-        self.enobufs += o.enobufs;
-        self.missing_more += o.missing_more;
-        self.interrupted_receives += o.interrupted_receives;
-        self.short_receives += o.short_receives;
-        self.stale += o.stale;
-        self.accept_errors += o.accept_errors;
-        self.socket_errors += o.socket_errors;
-        self.connect_errors += o.connect_errors;
-        self.resets += o.resets;
-        self.stalls += o.stalls;
-        self.late_sends += o.late_sends;
-        self.unasked_work += o.unasked_work;
-        self.overflows += o.overflows;
-        self.bytes += o.bytes;
-        self.connections += o.connections;
-        self.half_closes += o.half_closes;
-        self.turns += o.turns;
-    }
+    turns: "turns",
 }

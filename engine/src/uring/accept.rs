@@ -16,8 +16,9 @@ use crate::incoming;
 use crate::socket::BACKLOG;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
+use crate::uring::address::Address;
 use crate::uring::queues::Queues;
-use crate::uring::ring::{Completion, Op, PeerAddress, Ring};
+use crate::uring::ring::{Completion, Op, Ring};
 
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
@@ -35,7 +36,7 @@ struct Acceptor {
     armed: bool,
     cancelling: bool,
     /// Peer address of a single accept, written by the kernel; boxed so that it stays in place.
-    address: Box<PeerAddress>,
+    address: Box<Address>,
 }
 
 /// All accept operations of a worker.
@@ -63,7 +64,7 @@ impl<'c> Acceptors<'c> {
             multishot,
             armed: false,
             cancelling: false,
-            address: Box::new(PeerAddress::new()),
+            address: Box::new(Address::unset()),
         };
         let of_listener =
             |l| std::iter::once(acceptor(l, true)).chain((0..SINGLES).map(move |_| acceptor(l, false)));

@@ -6,9 +6,10 @@ use crate::connection::{Connect, State};
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::OpKind;
+use crate::uring::address::Address;
 use crate::uring::closing::close_descriptor;
 use crate::uring::queues::Queues;
-use crate::uring::ring::{Op, Ring, TargetAddress};
+use crate::uring::ring::{Op, Ring};
 use crate::uring::slots::{Connecting, Slot, Slots};
 use crate::uring::timers::Timers;
 
@@ -76,7 +77,7 @@ impl Connects {
         slots.grow_to(slot);
         let s = &mut slots[slot];
         s.state = State::Connecting;
-        let target = TargetAddress::new(connect.to);
+        let target = Address::of(connect.to);
         let connecting =
             s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false, error: None });
         // The address lies in the connection's box until the connect has ended, long after its entry has been consumed.

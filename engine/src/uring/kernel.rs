@@ -15,8 +15,9 @@ use crate::error::EngineError;
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::Token;
+use crate::uring::address::Address;
 use crate::uring::buf_ring::{BufRing, BufferMemory};
-use crate::uring::ring::{Completion, Full, Op, PeerAddress, Ring, SendMode, TargetAddress, Wait};
+use crate::uring::ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use crate::uring::setup;
 
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
@@ -118,12 +119,12 @@ impl KernelRing {
                 opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build()
             }
             Op::Accept { listener, multishot: false, address } => {
-                let (addr, len) = PeerAddress::as_ptrs(address);
+                let (addr, len) = Address::as_ptrs(address);
                 let slot = Some(io_uring::types::DestinationSlot::auto_target());
                 opcode::Accept::new(Fd(listener), addr, len).file_index(slot).build()
             }
             Op::Connect { slot, to } => {
-                let (addr, len) = TargetAddress::as_parts(to);
+                let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
             }
             Op::Receive { slot, once: false } => opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build(),

@@ -6,6 +6,7 @@
 //! are armed again. `engine/README.md` explains when a receive buffer is free, and how a connection closes.
 
 mod accept;
+pub(crate) mod address;
 mod buf_ring;
 mod closing;
 mod connect;

@@ -9,14 +9,15 @@ use std::os::fd::RawFd;
 
 use crate::time::Nanos;
 use crate::token::Token;
+use crate::uring::address::Address;
 
 /// An operation. `slot` is the index of a connection's direct descriptor in the ring's table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
     /// Accept into a free direct descriptor, whose index is the result. `multishot` repeats until cancelled.
-    Accept { listener: RawFd, multishot: bool, address: *mut PeerAddress },
+    Accept { listener: RawFd, multishot: bool, address: *mut Address },
     /// Connect the socket in `slot`.
-    Connect { slot: u32, to: *const TargetAddress },
+    Connect { slot: u32, to: *const Address },
     /// Receive into provided buffers until cancelled or, with `once`, into one.
     Receive { slot: u32, once: bool },
     /// Send bytes.
@@ -73,20 +74,6 @@ pub(crate) enum Wait {
     No,
     /// Until there is a completion, or this time has passed.
     Until(Nanos),
-}
-
-/// Place to which the kernel writes the peer's address on accept.
-#[repr(C)]
-pub(crate) struct PeerAddress {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
-}
-
-/// Target address of a connect, in the kernel's form.
-#[repr(C)]
-pub(crate) struct TargetAddress {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
 }
 
 /// Submission and completion queue of an io_uring, and its table of direct descriptors.
@@ -163,100 +150,3 @@ pub(crate) trait BufferRing {
 /// The submission queue is full.
 #[derive(Debug)]
 pub(crate) struct Full;
-
-impl PeerAddress {
-    pub(crate) fn new() -> Self {
-        // SAFETY: all zeroes is a valid sockaddr_storage: family AF_UNSPEC and no address.
-        let storage = unsafe { std::mem::zeroed() };
-        Self { storage, len: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
-    }
-
-    pub(crate) fn as_ptrs(this: *mut Self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
-        // SAFETY: `this` points to a PeerAddress that the caller of `push` keeps in place; only addresses of its fields are taken.
-        unsafe { ((&raw mut (*this).storage).cast(), &raw mut (*this).len) }
-    }
-
-    /// Returns the address that the kernel wrote, and prepares for the next accept.
-    pub(crate) fn take(&mut self) -> Option<SocketAddr> {
-        let addr = to_socket_addr(&self.storage);
-        *self = Self::new();
-        addr
-    }
-}
-
-impl TargetAddress {
-    pub(crate) fn new(addr: SocketAddr) -> Self {
-        let mut this = PeerAddress::new();
-        let storage = &raw mut this.storage;
-        let len = match addr {
-            SocketAddr::V4(v4) => {
-                let raw = libc::sockaddr_in {
-                    sin_family: libc::AF_INET as libc::sa_family_t,
-                    sin_port: v4.port().to_be(),
-                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
-                    sin_zero: [0; 8],
-                };
-                // SAFETY: sockaddr_storage is larger than and aligned for every address family's structure.
-                unsafe { storage.cast::<libc::sockaddr_in>().write(raw) };
-                size_of::<libc::sockaddr_in>()
-            }
-            SocketAddr::V6(v6) => {
-                let raw = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                    sin6_port: v6.port().to_be(),
-                    sin6_flowinfo: v6.flowinfo(),
-                    sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
-                    sin6_scope_id: v6.scope_id(),
-                };
-                // SAFETY: as above.
-                unsafe { storage.cast::<libc::sockaddr_in6>().write(raw) };
-                size_of::<libc::sockaddr_in6>()
-            }
-        };
-        Self { storage: this.storage, len: len as libc::socklen_t }
-    }
-
-    pub(crate) fn as_parts(this: *const Self) -> (*const libc::sockaddr, libc::socklen_t) {
-        // SAFETY: `this` points to a TargetAddress that the caller of `push` keeps in place.
-        unsafe { ((&raw const (*this).storage).cast(), (*this).len) }
-    }
-}
-
-fn to_socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that a sockaddr_in was written; the storage is large enough and aligned for it.
-            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            let ip = v4.sin_addr.s_addr.to_ne_bytes();
-            Some((ip, u16::from_be(v4.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: likewise for sockaddr_in6.
-            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            let ip = v6.sin6_addr.s6_addr.into();
-            let addr = std::net::SocketAddrV6::new(
-                ip,
-                u16::from_be(v6.sin6_port),
-                v6.sin6_flowinfo,
-                v6.sin6_scope_id,
-            );
-            Some(addr.into())
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_come_back() {
-        for text in ["127.0.0.1:80", "[::1]:65535", "[fe80::1%3]:9"] {
-            let addr: SocketAddr = text.parse().expect("address");
-            let target = TargetAddress::new(addr);
-            assert_eq!(to_socket_addr(&target.storage), Some(addr));
-        }
-        assert_eq!(PeerAddress::new().take(), None);
-    }
-}

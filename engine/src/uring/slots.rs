@@ -10,9 +10,10 @@ use crate::connection::{Cause, ConnId, State};
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::{GENERATION_MASK, OpKind, Token};
+use crate::uring::address::Address;
 use crate::uring::pieces::Chain;
 use crate::uring::queues::Queues;
-use crate::uring::ring::{Op, Ring, TargetAddress};
+use crate::uring::ring::{Op, Ring};
 
 /// Flags of a connection, beside its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub(super) struct Extra {
 /// A connect in progress.
 pub(super) struct Connecting {
     pub(super) tag: u64,
-    pub(super) target: TargetAddress,
+    pub(super) target: Address,
     pub(super) timed_out: bool,
     /// Reason of its failure. It is reported once the slot is free, so that the handler can connect again at once.
     pub(super) error: Option<io::Error>,

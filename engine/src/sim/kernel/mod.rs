@@ -18,7 +18,8 @@ use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::ring::{Completion, Op, PeerAddress, Wait};
+use crate::uring::address::Address;
+use crate::uring::ring::{Completion, Op, Wait};
 
 /// A queued entry. A send has the place of its bytes: what an entry points at must stay until it is consumed.
 pub(super) struct Entry {
@@ -41,7 +42,7 @@ pub(super) struct Pending {
 }
 
 enum Work {
-    Accept { listener: usize, multishot: bool, address: *mut PeerAddress },
+    Accept { listener: usize, multishot: bool, address: *mut Address },
     Connect { socket: SocketId, refused: bool },
     Receive { socket: SocketId, once: bool },
     Send { socket: SocketId, pieces: Pieces, patient: bool },

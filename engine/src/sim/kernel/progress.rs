@@ -5,7 +5,8 @@ use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::ring::{Completion, PeerAddress, SendMode, TargetAddress};
+use crate::uring::address::Address;
+use crate::uring::ring::{Completion, SendMode};
 
 impl World {
     pub(super) fn is_ready(&self, ring: usize, p: &Pending) -> bool {
@@ -106,7 +107,7 @@ impl World {
         token: Token,
         listener: usize,
         multishot: bool,
-        address: *mut PeerAddress,
+        address: *mut Address,
     ) -> bool {
         const ERRORS: [i32; 6] =
             [libc::ENFILE, libc::EMFILE, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR, libc::ENOBUFS];
@@ -129,9 +130,8 @@ impl World {
             return self.complete_multishot(ring, token, slot as i32);
         }
         if let Some(from) = self.peer_address(socket) {
-            // SAFETY: the caller of `push` keeps the address in place until the completion is collected; a target address has
-            // the same layout, and is whole.
-            unsafe { address.cast::<TargetAddress>().write(TargetAddress::new(from)) };
+            // SAFETY: the caller of `push` keeps the address in place until the completion is collected.
+            unsafe { address.write(Address::of(from)) };
         }
         self.post(ring, token, slot as i32);
         false

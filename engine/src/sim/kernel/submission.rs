@@ -7,7 +7,8 @@ use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
-use crate::uring::ring::{Op, PeerAddress, SendMode};
+use crate::uring::address::Address;
+use crate::uring::ring::{Op, SendMode};
 
 impl World {
     pub(super) fn issue(&mut self, ring: usize, entry: Entry) {
@@ -73,14 +74,7 @@ impl World {
         kernel.next_id
     }
 
-    fn issue_accept(
-        &mut self,
-        ring: usize,
-        token: Token,
-        fd: RawFd,
-        multishot: bool,
-        address: *mut PeerAddress,
-    ) {
+    fn issue_accept(&mut self, ring: usize, token: Token, fd: RawFd, multishot: bool, address: *mut Address) {
         match self.listeners.iter().position(|l| l.fd == fd) {
             Some(listener) => self.start(ring, token, Work::Accept { listener, multishot, address }, true),
             None => self.post(ring, token, -libc::ENOTSOCK),
