@@ -114,8 +114,8 @@ fn the_profile_allows_io_uring_and_no_more_than_needed() {
     let text = std::fs::read_to_string(format!("{DEPLOY}/seccomp.json")).expect("the profile");
     let profile: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
-    let rules = profile["syscalls"].as_array().expect("rules");
-    let names: Vec<&str> = rules
+    let settings = profile["syscalls"].as_array().expect("rules");
+    let names: Vec<&str> = settings
         .iter()
         .flat_map(|rule| rule["names"].as_array().expect("names"))
         .filter_map(|n| n.as_str())
