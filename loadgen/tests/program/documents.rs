@@ -44,17 +44,22 @@ enum Kind {
     Table,
     Code,
     Comment,
+    /// Written by `scripts/tables.sh`.
+    Generated,
 }
 
 /// Returns each line with its kind.
 fn lines(document: &str) -> Vec<(Kind, &str)> {
-    let (mut in_fence, mut in_comment) = (false, false);
+    let (mut in_fence, mut in_comment, mut is_generated) = (false, false, false);
     // An indented line continues a list item, unless a blank line or code comes before it.
     let (mut before, mut was_blank) = (Kind::Prose, true);
     let mut all = Vec::new();
     for line in document.lines() {
         let is_fence = line.trim_start().starts_with("```");
-        let kind = if is_fence || in_fence {
+        is_generated = (is_generated || line.starts_with("<!-- show: ")) && line != "<!-- /show -->";
+        let kind = if is_generated {
+            Kind::Generated
+        } else if is_fence || in_fence {
             in_fence ^= is_fence;
             Kind::Code
         } else if in_comment || line.starts_with("<!--") {
@@ -228,7 +233,10 @@ fn each_kind_of_fault_in_a_document_is_found() {
     assert_eq!(wide_lines(&format!("short\n{wide}\n")), [2]);
     assert_eq!(wide_lines(&format!("- {wide}\n  {wide}\n")), [1, 2]);
     let link = format!("[a link](https://{}.example/)", "x".repeat(100));
-    let exempt = format!("{link} and more\n| {wide} |\n```\n{wide}\n```\n\n    {wide}\n<!-- {wide} -->\n");
+    let exempt = format!(
+        "{link} and more\n| {wide} |\n```\n{wide}\n```\n\n    {wide}\n<!-- {wide} -->\n\
+         <!-- show: a -->\n{wide}\n<!-- /show -->\n"
+    );
     assert_eq!(wide_lines(&exempt), [0; 0]);
 
     let path = root().join("README.md");
