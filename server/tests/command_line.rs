@@ -333,7 +333,10 @@ fn every_flag_in_the_readme_exists() {
     let help = String::from_utf8(run(&["--help"]).stdout).expect("text");
     let flags = |text: &str| -> BTreeSet<String> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_owned).collect()
+        let is_flag = |word: &&str| {
+            word.strip_prefix("--").is_some_and(|name| !name.starts_with('-') && !name.is_empty())
+        };
+        words.filter(is_flag).map(str::to_owned).collect()
     };
     // The build has a flag of its own.
     let known: BTreeSet<String> = &flags(&help) | &["--release".to_owned()].into();
