@@ -57,7 +57,7 @@ fn the_server_lives_under_the_container_profile() {
 /// Connections that the generator opens at once when it is not told otherwise.
 const DEFAULT_LOAD: usize = 64;
 
-/// The limits in the unit, the container and the README, without addresses.
+/// The limits in the unit, the container and the server's README, without addresses.
 fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     let read = |name: &str| std::fs::read_to_string(format!("{DEPLOY}/{name}")).expect("a file");
     // A command may go on in the next line.
@@ -71,7 +71,7 @@ fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     let examples = [
         ("unit", words(&read("sparring-server.service"), "ExecStart=")),
         ("container", words(&container, "CMD")),
-        ("README", words(&read("../../README.md"), "sparring-server --listen 0.0.0.0:8080")),
+        ("README", words(&read("../../server/README.md"), "sparring-server --listen 0.0.0.0:8080")),
     ];
     let is_address = |flag: &str| ["--listen", "--admin"].contains(&flag);
     let limits = |words: Vec<String>| {

@@ -1,4 +1,4 @@
-//! Ends of a run: every line of the table in `bench-results/README.md`.
+//! Ends of a run: every line of the table in `loadgen/README.md`.
 
 use std::fs;
 use std::process::{Child, Output, Stdio};

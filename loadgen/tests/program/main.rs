@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod doctor;
+mod documents;
 #[path = "../run/echo.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod echo;
