@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Summary of a report folder of the Autobahn testsuite, with its wstest.log. usage: summarize.py OUTDIR
+"""Summary of a report folder of the Autobahn testsuite, with its wstest.log.
 
-Counts by section, the cases that are not OK (behaviour or close behaviour), and those that were asked
-for and not reported. Exit status: 0 when every case asked for was reported and all are OK but those
-that are INFORMATIONAL for everyone: NON-STRICT fails as FAILED does. With ALLOW_UNIMPLEMENTED=1
-UNIMPLEMENTED passes too: a peer that declines permessage-deflate. 1 otherwise; 2 without a report."""
+usage: summarize.py OUTDIR
+
+Counts by section, the cases that are not OK (behaviour or close behaviour), and those that were
+asked for and not reported. Exit status: 0 when every case asked for was reported and all are OK but
+those that are INFORMATIONAL for everyone: NON-STRICT fails as FAILED does. With
+ALLOW_UNIMPLEMENTED=1 UNIMPLEMENTED passes too: a peer that declines permessage-deflate. 1
+otherwise; 2 without a report.
+"""
 import ast
 import json
 import os
