@@ -70,4 +70,4 @@ if [ -z "$programs" ]; then
     (cd -- "$here/.." && cargo build --release --locked -p sparring-server -p sparring-loadgen)
     programs=${CARGO_TARGET_DIR:-$here/../target}/release
 fi
-exec python3 "$here/soak/soak.py" "$programs" "$seconds" "$schemes" "$engines" "$clients"
+exec python3 -B "$here/soak/soak.py" "$programs" "$seconds" "$schemes" "$engines" "$clients"
