@@ -46,7 +46,7 @@ impl Duel {
         let echo_counters = server.into_handler().echo_counters();
         let outcome = Rehearsal::outcome(client.into_handler());
         check(setting, &outcome, echo_counters.messages, echo_counters.refused)
-            .map_err(|what| format!("{what}: {outcome:?}, {tally:?}"))?;
+            .map_err(|what| format!("{what}: {outcome:?}, {echo_counters:?}"))?;
         Ok(outcome)
     }
 }
