@@ -12,7 +12,7 @@ pub struct Listener {
     /// Bound and listening socket with `TCP_NODELAY`, which connections inherit; see
     /// [`socket::listen`](crate::socket::listen).
     pub socket: TcpListener,
-    /// Whether [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring this costs one accept
+    /// True if [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring this costs one accept
     /// operation for each connection in place of one for all.
     pub peer_addresses: bool,
 }

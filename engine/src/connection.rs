@@ -102,7 +102,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Whether output is still sent.
+    /// Returns whether output is still sent.
     pub(crate) fn sends(self) -> bool {
         matches!(self, Self::Open | Self::Draining)
     }

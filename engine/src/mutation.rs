@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// Whether a [`Mutation`] is switched on. Only builds with the feature `sim` have mutations; elsewhere this is `false`.
+/// True if a [`Mutation`] is switched on. Only builds with the feature `sim` have mutations; elsewhere this is `false`.
 #[cfg(feature = "sim")]
 macro_rules! mutated {
     ($mutation:ident) => {

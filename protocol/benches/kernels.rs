@@ -116,7 +116,7 @@ fn validate_mixed(bencher: Bencher<'_, '_>, len: usize) {
         .bench_local(move || Utf8::default().update(divan::black_box(&buf[AT..])));
 }
 
-/// What the load generator does with an echo.
+/// Checks an echo as the load generator does.
 #[divan::bench(args = LENGTHS)]
 fn compare(bencher: Bencher<'_, '_>, len: usize) {
     let (echo, expected) = (buffer(ASCII, len), buffer(ASCII, len));

@@ -22,7 +22,7 @@ pub const INTERNAL_ERROR: u16 = 1011;
 /// 1013: overloaded, try again later (IANA registry).
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
-/// Whether `code` may stand in a Close frame: 1000 to 1003 and 1007 to 1014 (RFC 6455 7.4.1 and the IANA
+/// Returns whether `code` may stand in a Close frame: 1000 to 1003 and 1007 to 1014 (RFC 6455 7.4.1 and the IANA
 /// registry), and 3000 to 4999 for libraries and applications (7.4.2).
 pub fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

@@ -14,7 +14,7 @@ use crate::role::Role;
 use crate::text;
 use crate::utf8::{InvalidUtf8, Utf8};
 
-/// What one end of an open WebSocket has to remember between reads: 40 bytes, and a heap block only while a
+/// State of one end of an open WebSocket between reads: 40 bytes, and a heap block only while a
 /// control frame is cut.
 ///
 /// Feed it every input with [`next`](Connection::next) until that returns `Ok(None)`.
@@ -26,7 +26,7 @@ pub struct Connection {
     /// Frames of the open message, if it is fragmented.
     fragments: u32,
     text: Utf8,
-    /// What the open message is, `None` between messages.
+    /// Kind of the open message; `None` between messages.
     kind: Option<MessageKind>,
     /// A chunk of the open message has been handed out.
     begun: bool,
@@ -294,7 +294,7 @@ impl Connection {
         self.unchecked = false;
     }
 
-    /// What there is of a data frame's payload. `None`: some is missing and nothing of it is here.
+    /// Available part of a data frame's payload. `None`: some is missing and nothing of it is here.
     /// `header_here`: the whole header lies in this input.
     fn next_chunk(&mut self, input: &[u8], at: &mut usize, header_here: bool) -> Option<Chunk> {
         let State::Payload { remaining, key, fin } = self.state else { return None };

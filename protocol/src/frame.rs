@@ -61,7 +61,7 @@ fn write_long_server_header(before: &mut [u8], first: u8, payload_len: usize) ->
 ///
 /// # Panics
 ///
-/// When `opcode` is no control opcode, or the payload is longer than 125 bytes (RFC 6455 5.5).
+/// When `opcode` is not a control opcode, or the payload is longer than 125 bytes (RFC 6455 5.5).
 pub fn encode_control(
     opcode: Opcode,
     payload: &[u8],

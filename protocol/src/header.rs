@@ -12,7 +12,7 @@ pub struct Header {
     /// The three reserved bits, RSV1 = 4. What they mean is up to extensions; [`Header::parse`] takes them as
     /// they are.
     pub rsv: u8,
-    /// What the frame is for.
+    /// Opcode of the frame.
     pub opcode: Opcode,
     /// The masking key, where there is one.
     pub mask: Option<MaskingKey>,

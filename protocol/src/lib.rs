@@ -2,7 +2,7 @@
 //!
 //! Bytes come in as slices and go out as slices or events. Nothing in here opens a socket, reads a clock,
 //! starts a thread or asks for randomness: masking keys and nonces are arguments. The [`Connection`] reads
-//! frames and tells the caller what they mean, [`frame`] writes them, [`handshake`] does the opening
+//! frames and reports their meaning to the caller, [`frame`] writes them, [`handshake`] does the opening
 //! handshake, [`mask`], [`text`] and [`utf8`] touch every byte and are written for that.
 //!
 //! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes.

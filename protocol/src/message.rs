@@ -1,4 +1,4 @@
-//! What a [`Connection`](crate::Connection) tells its caller: parts of messages and control frames.
+//! Events that a [`Connection`](crate::Connection) reports to its caller: parts of messages and control frames.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::close::Close;
 use crate::mask::MaskingKey;
 use crate::opcode::MessageKind;
 
-/// How much of one message is taken before the connection fails.
+/// Limits of one message, beyond which the connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of payload in one message, all fragments together. Beyond: 1009.
@@ -22,7 +22,7 @@ impl Default for Limits {
     }
 }
 
-/// What the bytes read so far mean.
+/// Event in the bytes read so far.
 #[derive(Debug)]
 #[must_use]
 pub enum Event {
@@ -43,7 +43,7 @@ pub enum Event {
 #[derive(Debug)]
 #[must_use = "a chunk is neither unmasked nor validated until it is handed back to the connection"]
 pub struct Chunk {
-    /// What the message consists of.
+    /// Kind of the message.
     pub kind: MessageKind,
     /// No chunk of this message came before this one.
     pub first: bool,
@@ -58,7 +58,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Whether this is a whole unfragmented message **and its header lies in the same input**, directly
+    /// Returns whether this is a whole unfragmented message **and its header lies in the same input**, directly
     /// before `payload`: the condition for turning it into its echo in place, because only then is there room
     /// for the reply's header.
     ///

@@ -1,6 +1,6 @@
 //! Frame opcodes and the kinds of messages (RFC 6455 5.2).
 
-/// What a frame is for: the low four bits of its first byte (RFC 6455 5.2).
+/// Purpose of a frame: the low four bits of its first byte (RFC 6455 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -33,14 +33,14 @@ impl Opcode {
         })
     }
 
-    /// Whether this is a control frame: never fragmented, at most 125 bytes (RFC 6455 5.5).
+    /// Returns whether this is a control frame: never fragmented, at most 125 bytes (RFC 6455 5.5).
     #[inline]
     pub fn is_control(self) -> bool {
         self as u8 & 8 != 0
     }
 }
 
-/// What a message consists of.
+/// Kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// UTF-8 text.

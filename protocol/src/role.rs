@@ -10,7 +10,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether the frames that this role *reads* are masked (RFC 6455 5.1).
+    /// Returns whether the frames that this role *reads* are masked (RFC 6455 5.1).
     #[inline]
     pub fn reads_masked(self) -> bool {
         matches!(self, Role::Server)

@@ -80,7 +80,7 @@ trait Way {
     /// Unmasks the block that comes next; says whether all of it is ASCII.
     fn unmask(&mut self, block: Range<usize>) -> bool;
 
-    /// What has arrived, from the text's start to the end of the last block at least.
+    /// Bytes that have arrived, from the text's start to the end of the last block at least.
     fn arrived(&self) -> &[u8];
 }
 

@@ -41,7 +41,7 @@ fn main() {
     println!("{} messages, {left} bytes", echo.echo_counters().messages);
 }
 
-/// What the engine does between calls.
+/// Work of the engine between calls.
 fn settle(record: &mut Record) {
     record.take_segments().for_each(drop);
     record.take_commands();

@@ -20,7 +20,7 @@ pub struct Connection {
     heard: Tick,
     /// Pings sent since then.
     unanswered: u8,
-    /// Whether a deadline has found the connection inside a frame without payload so far. Cleared when a frame ends or its
+    /// True if a deadline has found the connection inside a frame without payload so far. Cleared when a frame ends or its
     /// payload arrives.
     is_stuck: bool,
 }

@@ -27,7 +27,7 @@ use protocol::{
 /// The longest header a server writes.
 const HEADER_ROOM: usize = 10;
 
-/// What a read came to.
+/// Outcome of a read.
 #[derive(Debug)]
 pub(crate) enum Flow {
     /// The connection goes on.
@@ -246,7 +246,7 @@ struct Assemblies {
 
 #[derive(Debug)]
 struct Unfinished {
-    /// What has come of it, behind the room for the header.
+    /// Payload so far, after the room for the header.
     buffer: BytesMut,
     begun: Nanos,
 }

@@ -25,7 +25,7 @@ pub enum ServeError {
         /// The resolver's error.
         source: io::Error,
     },
-    /// The zone of an IPv6 address is no interface.
+    /// The zone of an IPv6 address is not an interface.
     #[error(
         "`{zone}` in {listen} of {flag} names no interface of this host ({source}): choose one of `ip link`"
     )]
@@ -72,7 +72,7 @@ pub enum ServeError {
     Pin {
         /// The processor.
         cpu: usize,
-        /// What sched_setaffinity(2) said.
+        /// Error of sched_setaffinity(2).
         source: io::Error,
     },
     /// A listener of wss:// without a certificate.

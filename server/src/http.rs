@@ -31,7 +31,7 @@ pub(crate) enum Progress {
 pub(crate) struct RequestContext<'a> {
     pub(crate) settings: &'a EchoSettings,
     pub(crate) page: &'a Page,
-    /// Whether the listener is reached under a loopback address.
+    /// True if the listener is reached under a loopback address.
     pub(crate) on_loopback: bool,
 }
 

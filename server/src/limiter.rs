@@ -158,7 +158,7 @@ impl ClientTable {
 /// Count of the process's connections, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ConnectionCount {
-    /// Whether new connections are refused because the server is going down.
+    /// True if new connections are refused because the server is going down.
     closed: AtomicBool,
     open: AtomicUsize,
     max: usize,
@@ -182,7 +182,7 @@ impl ConnectionCount {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the server is going down.
+    /// Returns whether the server is going down.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -262,7 +262,7 @@ impl ConnectionLimiter {
         self.open_here
     }
 
-    /// Whether connections have to keep their peer address.
+    /// Returns whether connections have to keep their peer address.
     pub(crate) fn wants_peers(&self) -> bool {
         self.connection_count.clients.is_some()
     }

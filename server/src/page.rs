@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// Self-contained: its style and its script stand in it.
 const DOCUMENT: &str = include_str!("page.html");
 
-/// What stands in the document for the path of the WebSocket.
+/// Placeholder in the document for the path of the WebSocket.
 const PATH: &str = "{path}";
 
 /// The answer to a browser that asks for the page.
@@ -50,7 +50,7 @@ fn policy() -> String {
     )
 }
 
-/// What stands between the tags of the document's one element of this name.
+/// Content of the document's one element of this name.
 fn inside(tag: &str) -> &'static str {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let content = DOCUMENT.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));

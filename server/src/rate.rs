@@ -60,7 +60,7 @@ impl Bucket {
         has_one
     }
 
-    /// Whether the bucket is full, so that it need not be kept.
+    /// Returns whether the bucket is full, so that it need not be kept.
     pub(crate) fn is_full(&self, now: Nanos) -> bool {
         self.full_at <= now
     }
@@ -94,7 +94,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Whether a limit is set.
+    /// Returns whether a limit is set.
     pub(crate) fn is_on(&self) -> bool {
         self.messages.is_some() || self.bytes.is_some()
     }

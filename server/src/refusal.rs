@@ -47,7 +47,7 @@ impl Refusals {
         self.by_rule.iter().map(|(_, count)| count).sum()
     }
 
-    /// How many broke each rule; rules that nobody broke are not among them.
+    /// Number of violations of each rule that was violated.
     pub(crate) fn by_rule(&self) -> &[(&'static str, u64)] {
         &self.by_rule
     }

@@ -1,4 +1,4 @@
-//! The server: its workers, from the first to the last.
+//! The server: start, supervision and end of its workers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::stats::Stats;
 use crate::websocket::WebSocketEcho;
 use crate::worker::{self, DRAIN, Plan, STOP, WorkerEvent};
 
-/// Connections when nothing says how many: beyond it the tables of a worker cost more than anybody needs.
+/// Default limit of connections. The tables of a larger limit would cost too much memory.
 const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
 
 /// Interval at which the allocator can return memory.
@@ -36,12 +36,12 @@ fn prompt_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
 
-/// A running server. All of its workers accept connections.
+/// Running server, whose workers all accept connections.
 #[derive(Debug)]
 pub struct Server {
-    /// Of each listener.
+    /// Scheme of each listener.
     schemes: Vec<Scheme>,
-    /// Of the certificate that wss:// listeners show.
+    /// Fingerprint of the certificate of wss:// listeners.
     fingerprint: Option<String>,
     path: String,
     addresses: Vec<SocketAddr>,
@@ -135,7 +135,7 @@ impl Server {
             match self.events.recv() {
                 Ok(WorkerEvent::Started) => {}
                 Ok(WorkerEvent::Ended(Err(error))) => return Err(error),
-                // Nobody can have ended or drained it yet.
+                // No worker can have ended or drained yet.
                 Ok(WorkerEvent::Ended(Ok(_)) | WorkerEvent::Drained { .. }) | Err(_) => {
                     return Err(ServeError::Panicked);
                 }
@@ -144,19 +144,19 @@ impl Server {
         Ok(())
     }
 
-    /// The addresses that are listened on, in the order of [`Config::listen`].
+    /// Returns the addresses of the listeners, in the order of [`Config::listen`].
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The engine, and why this one.
+    /// Returns the engine, and the reason for the choice.
     #[must_use]
     pub fn engine(&self) -> (EngineKind, &str) {
         (self.engine, &self.engine_reason)
     }
 
-    /// A line for each listener, as programs that start the server wait for it.
+    /// Returns a line for each listener, for which programs that start the server wait.
     pub fn announcements(&self) -> impl Iterator<Item = String> + '_ {
         let (engine, threads) = (self.engine, self.workers.len());
         let threads = counted(threads as u64, "thread");
@@ -167,29 +167,29 @@ impl Server {
         urls.map(move |url| format!("listening on {url}{path} (engine {engine}, {threads}{congestion})"))
     }
 
-    /// SHA-256 of the certificate that wss:// listeners show, as browsers show it.
+    /// Returns the SHA-256 of the certificate of wss:// listeners, in the form that browsers show.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
     }
 
-    /// Where metrics and health are told.
+    /// Returns the address of metrics and health checks.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
     }
 
-    /// What ends the server from any thread.
+    /// Returns a handle that ends the server from any thread.
     #[must_use]
     pub fn drain(&self) -> Drain {
         Drain { remotes: self.remotes.clone(), connection_count: Arc::clone(&self.connection_count) }
     }
 
-    /// Waits until all workers have ended, and adds up what they counted.
+    /// Waits until all workers have ended. Returns the sum of their counters.
     ///
     /// # Errors
     ///
-    /// What the first worker that failed says; the others are stopped.
+    /// The error of the first worker that failed. The others are stopped.
     pub fn wait(mut self) -> Result<Stats, ServeError> {
         let mut stats = Stats::default();
         let (mut drained, mut ended) = (0, 0);
@@ -200,7 +200,7 @@ impl Server {
                 Ok(WorkerEvent::Drained { cut }) => {
                     stats.cut += cut as u64;
                     drained += 1;
-                    // Until the last one is done all go on telling newcomers that the server is going down.
+                    // Until the last worker is done, all continue to refuse new connections.
                     if drained == self.workers.len() {
                         self.remotes.iter().for_each(|remote| remote.wake(STOP));
                     }
@@ -225,14 +225,14 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// No worker outlives its server.
+    /// Ends all workers with the server.
     fn drop(&mut self) {
         self.remotes.iter().for_each(|remote| remote.wake(STOP));
         self.join();
     }
 }
 
-/// Ends a server gently; see [`DRAIN`].
+/// Handle that drains a server; see [`DRAIN`].
 #[derive(Clone, Debug)]
 pub struct Drain {
     remotes: Vec<Remote>,
@@ -240,32 +240,32 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Begins the drain; [`Server::wait`] returns when it is done. Again is harmless.
+    /// Begins the drain. [`Server::wait`] returns when it is done. Further calls have no effect.
     pub fn begin(&self) {
         self.connection_count.close();
         self.remotes.iter().for_each(|remote| remote.wake(DRAIN));
     }
 }
 
-/// What there is room for.
+/// Capacity of the process and of each worker.
 struct Capacity {
-    /// Connections of the process.
+    /// Most connections of the process.
     connections: usize,
-    /// Places in each worker's table.
+    /// Slots of each worker's table.
     table: usize,
     /// Number of refused connections of each worker that may wait until their answer has been read.
     refused: usize,
 }
 
 impl Capacity {
-    /// Places of a worker for refused connections. Half of them may stay until their answer has been read.
+    /// Slots of a worker for refused connections. Half of them may stay until their answer has been read.
     /// The other half is for new connections, which therefore never wait for a refused one.
     const REFUSED: u64 = 128;
 
     fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
         let workers = config.cpus.len() as u64;
-        // Standard streams, the resolver's and the log's needs, the admin's; per worker a ring, an eventfd and its listeners,
-        // twice over.
+        // Standard streams, resolver, log, admin listener; for each worker a ring, an eventfd and its listeners, doubled for
+        // safety.
         let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
         let refused = Self::REFUSED.min(limit / 8 / workers.max(1)).max(2);
         let reserve = fixed + workers * refused;
@@ -274,7 +274,7 @@ impl Capacity {
         if wanted > room {
             return Err(ServeError::Connections { wanted, reserve, limit });
         }
-        // The kernel spreads connections by hash, not evenly: a worker may get far more than its share of few.
+        // The kernel spreads connections by hash: of few connections, a worker may get far more than its share.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let table = as_size(wanted.min(uneven) + refused);
@@ -282,7 +282,7 @@ impl Capacity {
     }
 }
 
-/// A server that strangers reach, and that lets each of them have all of it, is worth a line.
+/// Warns where other hosts can reach the server and no limit per address is set.
 fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
     let Some(address) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) else {
         return;
@@ -301,7 +301,7 @@ fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
     }
 }
 
-/// Which listeners are TLS, and the fingerprint of what they show; `None` where none is.
+/// Returns the TLS settings and the certificate's fingerprint; `None` where no listener uses TLS.
 fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, String)>, ServeError> {
     let Some(listen) = config.listen.iter().find(|listen| listen.is_tls()) else { return Ok(None) };
     let Some(identity) = &config.identity else {
@@ -317,7 +317,7 @@ fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, String)>, ServeE
     Ok(Some((settings, loaded.fingerprint)))
 }
 
-/// Listens on every address once for each worker: the addresses, and the sockets of each worker.
+/// Listens on every address once for each worker. Returns the addresses, and the sockets of each worker.
 fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), ServeError> {
     let workers = config.cpus.len();
     let mut addresses = Vec::new();

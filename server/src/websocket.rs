@@ -33,7 +33,7 @@ pub struct WebSocketEcho {
     settings: EchoSettings,
     page: Page,
     echo: Echo,
-    /// Whether reads are charged, because rates are limited or CPU time is burnt.
+    /// True if reads are charged, because rates are limited or CPU time is burnt.
     charges: bool,
     /// Arrived messages and control frames that have been charged.
     charged: u64,
@@ -42,7 +42,7 @@ pub struct WebSocketEcho {
     metrics: WorkerMetrics,
     /// Time at which a connection was last opened: about now, for connections that end in their TLS handshake.
     last_opened: Nanos,
-    /// Whether each listener is reached under a loopback address.
+    /// True if each listener is reached under a loopback address.
     on_loopback: Vec<bool>,
     lifecycle: WorkerLifecycle,
 }

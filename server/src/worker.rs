@@ -141,7 +141,7 @@ impl WorkerLifecycle {
         self.refused.remove(id);
     }
 
-    /// Whether connections have to keep their peer address.
+    /// Returns whether connections have to keep their peer address.
     pub(crate) fn wants_peers(&self) -> bool {
         self.limiter.wants_peers()
     }

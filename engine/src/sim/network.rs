@@ -60,17 +60,17 @@ impl Socket {
         self.receive_buffer.saturating_sub(self.incoming.len())
     }
 
-    /// Whether a receive would complete.
+    /// Returns whether a receive would complete.
     pub(super) fn readable(&self) -> bool {
         !self.incoming.is_empty() || self.fin_arrived || self.broken
     }
 
-    /// Whether a send would complete.
+    /// Returns whether a send would complete.
     pub(super) fn writable(&self) -> bool {
         self.broken || self.room_to_send() > 0
     }
 
-    /// Whether nothing can happen to the socket any more.
+    /// Returns whether nothing can happen to the socket any more.
     fn is_dead(&self) -> bool {
         self.orphan && (self.broken || self.fin_delivered && self.outgoing.is_empty())
     }

@@ -85,7 +85,7 @@ pub(super) struct Waiting {
 /// Result of a read besides its plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Whether the peer has sent close_notify.
+    /// True if the peer has sent close_notify.
     pub(super) ended: bool,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     /// Ciphertext of an incomplete record or handshake message. Empty and without memory otherwise.
     stash: Vec<u8>,
-    /// Whether the peer has sent anything.
+    /// True if the peer has sent anything.
     begun: bool,
     pub(super) failure: Option<TlsError>,
 }
@@ -109,7 +109,7 @@ impl Session {
         matches!(self.side, Side::Server(_))
     }
 
-    /// Whether the peer has sent anything.
+    /// Returns whether the peer has sent anything.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
@@ -121,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Whether the handler has closed the connection. The close may wait for the handshake.
+    /// Returns whether the handler has closed the connection. The close may wait for the handshake.
     pub(super) fn is_closing(&self) -> bool {
         match &self.stage {
             Stage::Handshake(waiting) => waiting.close,

@@ -43,13 +43,13 @@ struct Acceptor {
 pub(super) struct Acceptors<'c> {
     config: &'c Config,
     all: Vec<Acceptor>,
-    /// Whether each listener is to accept.
+    /// True if each listener is to accept.
     on: Vec<bool>,
     /// Accepted connections in the table.
     open: usize,
-    /// Whether there was no room at the last check.
+    /// True if there was no room at the last check.
     full: bool,
-    /// Whether something has changed that decides which accepts are armed.
+    /// True if something has changed that decides which accepts are armed.
     check: bool,
     /// Time at which accepting continues after an error.
     retry: Nanos,

@@ -17,7 +17,7 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Whether a connection may be able to take its next step.
+    /// Returns whether a connection may be able to take its next step.
     pub(super) fn has_work(&self) -> bool {
         !self.due.is_empty()
     }

@@ -48,7 +48,7 @@ impl Connects {
         self.freed.push(slot);
     }
 
-    /// Whether failed attempts are to be reported.
+    /// Returns whether failed attempts are to be reported.
     pub(super) fn has_reports(&self) -> bool {
         !self.failed.is_empty()
     }

@@ -96,7 +96,7 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.queue_all();
     }
 
-    /// Whether no further turn is wanted, or possible.
+    /// Returns whether no further turn is wanted, or possible.
     pub(crate) fn is_over(&self) -> bool {
         self.stopping || self.queues.failure.is_some()
     }

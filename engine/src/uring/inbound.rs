@@ -28,7 +28,7 @@ impl Inbound {
         Self { large, rearm: Vec::new(), queue: ReceiveQueue::default(), resumed: Vec::new() }
     }
 
-    /// Whether a turn has something to do without a completion.
+    /// Returns whether a turn has something to do without a completion.
     pub(super) fn has_work(&self) -> bool {
         !self.resumed.is_empty() || !self.queue.is_empty()
     }

@@ -66,7 +66,7 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Whether the turn has written so much that it is sent before the turn continues.
+    /// Returns whether the turn has written so much that it is sent before the turn continues.
     pub(super) fn should_flush(&self) -> bool {
         self.written >= self.config.uring.flush_after
     }
@@ -86,7 +86,7 @@ impl<'c> Outbound<'c> {
         self.drained.pop()
     }
 
-    /// Whether a turn has something to report.
+    /// Returns whether a turn has something to report.
     pub(super) fn has_reports(&self) -> bool {
         !self.drained.is_empty()
     }

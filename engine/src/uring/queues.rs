@@ -26,7 +26,7 @@ pub(super) struct Queues<R> {
     passed: usize,
     /// Operations whose last completion has not been handled. Sends that finish inside the enter are not counted.
     pub(super) outstanding: usize,
-    /// Whether sends that do not wait finish inside the enter that submits them.
+    /// True if sends that do not wait finish inside the enter that submits them.
     pub(super) sends_finish: bool,
     /// Error after which no turn is possible.
     pub(super) failure: Option<EngineError>,
@@ -60,7 +60,7 @@ impl<R: Ring> Queues<R> {
         self.ring.clock()
     }
 
-    /// Whether an enter has consumed every queued operation.
+    /// Returns whether an enter has consumed every queued operation.
     pub(super) fn is_submitted(&mut self) -> bool {
         self.ring.unsubmitted() == 0
     }

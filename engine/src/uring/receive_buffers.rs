@@ -72,7 +72,7 @@ impl<B: BufferRing> ReceiveBuffers<B> {
         self.ring.publish();
     }
 
-    /// Whether more than half of the buffers are retained.
+    /// Returns whether more than half of the buffers are retained.
     pub(super) fn is_short(&self) -> bool {
         self.retained * 2 > self.references.len()
     }

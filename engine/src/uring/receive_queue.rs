@@ -58,7 +58,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Whether no connection waits.
+    /// Returns whether no connection waits.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.resting.is_empty()
     }

@@ -58,9 +58,9 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
     /// Provided buffer that holds the received bytes.
     pub(crate) buffer: Option<u16>,
-    /// Whether the operation continues, with further completions.
+    /// True if the operation continues, with further completions.
     pub(crate) more: bool,
-    /// Whether a receive left bytes that had arrived.
+    /// True if a receive left bytes that had arrived.
     pub(crate) unread: bool,
 }
 
@@ -104,10 +104,10 @@ pub(crate) trait Ring {
     /// Takes the next completion that is there.
     fn completion(&mut self) -> Option<Completion>;
 
-    /// Whether the kernel keeps completions that found no room in the queue.
+    /// Returns whether the kernel keeps completions that found no room in the queue.
     fn overflowed(&mut self) -> bool;
 
-    /// Whether an enter would bring completions: they are there, or work that makes some is pending.
+    /// Returns whether an enter would bring completions: they are there, or work that makes some is pending.
     fn ready(&mut self) -> bool;
 
     /// Makes a socket, bound to `from` where given, and puts it into the direct descriptor `slot`.

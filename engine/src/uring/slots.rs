@@ -55,7 +55,7 @@ impl Flags {
     pub(super) const OPERATIONS: u16 =
         Self::RECEIVING | Self::SENDING | Self::BACKLOG | Self::SHUTTING_DOWN | Self::WATCHED;
 
-    /// Whether any of `flags` is set.
+    /// Returns whether any of `flags` is set.
     pub(super) fn any(self, flags: u16) -> bool {
         self.0 & flags != 0
     }
@@ -175,7 +175,7 @@ impl<C> Slot<C> {
         Token::new(kind, slot, self.generation)
     }
 
-    /// Whether a completion belongs to the connection that has the slot now.
+    /// Returns whether a completion belongs to the connection that has the slot now.
     fn owns(&self, token: Token) -> bool {
         let same = token.generation() == self.generation & GENERATION_MASK;
         self.state != State::Closed && (same || mutated!(GenerationUnchecked))
@@ -194,12 +194,12 @@ impl<C> Slot<C> {
         self.backlog_bytes() + self.chain.bytes + self.sending.bytes
     }
 
-    /// Whether the connection is read from.
+    /// Returns whether the connection is read from.
     pub(super) fn is_reading(&self) -> bool {
         self.state == State::Open && !self.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH_WATER)
     }
 
-    /// Whether arriving bytes can go to the handler now: it is not paused, and no earlier bytes wait.
+    /// Returns whether arriving bytes can go to the handler now: it is not paused, and no earlier bytes wait.
     pub(super) fn has_caught_up(&self) -> bool {
         self.is_reading() && self.extra.as_ref().is_none_or(|e| e.stash.is_empty())
     }

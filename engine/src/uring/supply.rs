@@ -20,7 +20,7 @@ pub(super) struct Supply {
     all: usize,
     /// Bytes from which on a buffer counts as well filled.
     large: usize,
-    /// Whether the buffers of the last non-empty round held at least `large` bytes on average.
+    /// True if the buffers of the last non-empty round held at least `large` bytes on average.
     one_by_one: bool,
     /// Idle buffers; the last one is used next.
     idle: Vec<u16>,
@@ -32,7 +32,7 @@ pub(super) struct Supply {
     taken: usize,
     /// Bytes in those.
     filled: usize,
-    /// Whether the kernel found no buffer in this round.
+    /// True if the kernel found no buffer in this round.
     dry: bool,
     /// Most buffers taken in a round of this window.
     most: usize,
@@ -76,7 +76,7 @@ impl Supply {
         self.idle.push(id);
     }
 
-    /// Whether one buffer is offered at a time, because receives are large.
+    /// Returns whether one buffer is offered at a time, because receives are large.
     pub(super) fn is_one_by_one(&self) -> bool {
         self.one_by_one
     }

@@ -32,7 +32,7 @@ fn read(role: Role, frame: &mut [u8]) -> Read {
     }
 }
 
-/// What a Close with this payload means.
+/// Meaning of a Close with this payload.
 pub fn expected(payload: &[u8]) -> Read {
     let (code, reason) = match payload {
         [] => return Ok((None, String::new())),
@@ -53,7 +53,7 @@ fn is_allowed(code: u16) -> bool {
     (1000..=1014).contains(&code) && !never_sent.contains(&code) || (3000..5000).contains(&code)
 }
 
-/// What is written is read, but for a reason that is too long: as many of its characters as fit.
+/// Checks that a written Close is read back, but for a reason that is too long: as many of its characters as fit.
 fn write(role: Role, key: Option<MaskingKey>, code: u16, reason: &str) {
     let mut frame = [0; MAX_CONTROL_LEN];
     let len = encode_close(Some(code), reason, key, &mut frame);

@@ -36,7 +36,7 @@ pub fn target(data: &[u8]) {
     way.again(&by_byte);
 }
 
-/// What a caller saw.
+/// Events that a caller saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A whole message.
@@ -58,7 +58,7 @@ enum Unmasking {
     Append,
 }
 
-/// What was seen, each time with how many bytes had been fed, and what of a message was left without its end.
+/// Events, each time with how many bytes had been fed, and what of a message was left without its end.
 #[derive(Debug)]
 struct Conversation {
     seen: Vec<(usize, Seen)>,

@@ -31,7 +31,7 @@ fn parse(bytes: &[u8]) {
     }
 }
 
-/// What the byte at `end` decided.
+/// Outcome that the byte at `end` decided.
 fn check(bytes: &[u8], end: usize, parsed: Parsed) -> Parsed {
     if let Ok(Some((header, len))) = parsed {
         assert_eq!(len, end, "a header is there with its last byte");
@@ -67,7 +67,7 @@ fn encode(header: Header) {
     }
 }
 
-/// What a server writes before a payload is what it parses to.
+/// Checks that a server's header before a payload parses back.
 fn before_payload(opcode: Opcode, payload_len: usize) {
     let mut buf = [0xee; 32];
     let start = write_server_header_before(&mut buf, 20, opcode, payload_len);

@@ -10,7 +10,7 @@ pub struct Input<'a> {
     pub options: u8,
     /// Lengths of the pieces, over and over again.
     pub cuts: &'a [u8],
-    /// What is cut into pieces.
+    /// Input that is cut into pieces.
     pub bytes: &'a [u8],
 }
 
@@ -23,7 +23,7 @@ impl<'a> Input<'a> {
         Input { options, cuts, bytes }
     }
 
-    /// Whether the option with this number, 0 to 7, is chosen.
+    /// Returns whether the option with this number, 0 to 7, is chosen.
     pub fn option(&self, number: u32) -> bool {
         self.options >> number & 1 != 0
     }

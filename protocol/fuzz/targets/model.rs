@@ -6,7 +6,7 @@ use protocol::{Limits, MessageKind, ProtocolError, Role};
 use super::close;
 use super::connection::Seen;
 
-/// What these bytes mean, each event with the number of bytes that decide it.
+/// Meaning of these bytes, each event with the number of bytes that decide it.
 pub fn expected(role: Role, limits: Limits, bytes: &[u8]) -> Vec<(usize, Seen)> {
     let mut model = Model { role, limits, bytes, at: 0, open: None, seen: Vec::new() };
     loop {
@@ -41,7 +41,7 @@ struct Model<'a> {
 struct Open {
     kind: MessageKind,
     payload: Vec<u8>,
-    /// How much of the payload is characters.
+    /// Length of the payload's valid characters.
     valid: usize,
     declared: u128,
     fragments: u64,

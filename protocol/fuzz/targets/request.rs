@@ -52,7 +52,7 @@ pub fn find_however_cut<E: std::fmt::Debug + PartialEq>(
     by_byte.map_or(Ok(None), |(_, found)| found)
 }
 
-/// What is found, and with how many bytes.
+/// Result, and the number of bytes after which it was known.
 type Found<E> = Option<(usize, Result<Option<usize>, E>)>;
 
 fn find_in<E>(
@@ -89,7 +89,7 @@ fn check_accepted(accepted: &Accepted, head: &[u8], limits: &HeadLimits) {
     assert_eq!(find_response(response, &mut 0, &HeadLimits::default()), Ok(Some(response.len())));
 }
 
-/// Whether the answer must have no content (RFC 9110 9.3.2).
+/// Returns whether the answer must have no content (RFC 9110 9.3.2).
 fn is_to_head(request: &[u8]) -> bool {
     request.starts_with(b"HEAD ") || request.starts_with(b"\r\nHEAD ")
 }

@@ -56,7 +56,7 @@ fn check(head: &[u8], subprotocols: &[&str]) {
     }
 }
 
-/// What is quoted of the server may be shown on a terminal.
+/// Checks that quoted text of the server may be shown on a terminal.
 fn check_error(error: &ResponseError) {
     assert!(!error.rule().is_empty());
     let shown = error.to_string();

@@ -34,7 +34,7 @@ pub struct Request<'a> {
 pub struct RequestError {
     /// The part: a field of [`Request`].
     pub part: &'static str,
-    /// What it must be.
+    /// Required value.
     pub rule: &'static str,
 }
 
@@ -131,7 +131,7 @@ pub enum ResponseError {
     /// The head is not clean HTTP.
     #[error("the response is malformed: {detail}")]
     Malformed {
-        /// What is wrong.
+        /// Description of the fault.
         detail: &'static str,
     },
     /// Another status than 101.
@@ -195,7 +195,7 @@ impl ResponseError {
 ///
 /// # Errors
 ///
-/// What is not HTTP/1.1 at once; bare line ends and control characters; a head beyond the limits.
+/// Rejects what is not HTTP/1.1 at once; bare line ends and control characters; a head beyond the limits.
 pub fn find_response(
     buffered: &[u8],
     scanned: &mut usize,

@@ -2,7 +2,7 @@
 
 use httparse::Header;
 
-/// How often a field that may stand only once was found.
+/// Number of occurrences of a field that may occur only once.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Single<'a> {
     Missing,
@@ -25,7 +25,7 @@ pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'a str) -> Single<'a> 
     }
 }
 
-/// Whether a list, over however many lines it is spread, has this element, whatever its case.
+/// Returns whether a list, over however many lines it is spread, has this element, whatever its case.
 pub(super) fn list_has(fields: &[Header<'_>], name: &str, element: &str) -> bool {
     values(fields, name).flat_map(elements).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
 }
@@ -90,7 +90,7 @@ pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
     Some(extensions)
 }
 
-/// What follows one extension and its parameters.
+/// Rest of a list after one extension and its parameters.
 fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = trim(after_token(bytes)?);
     while let [b';', parameter @ ..] = rest {
@@ -102,7 +102,7 @@ fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// What follows a parameter's value: a token, quoted or not. Quoted, too, it must be a token once unescaped.
+/// Rest after a parameter's value: a token, quoted or not. Quoted, too, it must be a token once unescaped.
 fn after_value(bytes: &[u8]) -> Option<&[u8]> {
     let [b'"', quoted @ ..] = bytes else { return after_token(bytes) };
     let mut rest = quoted;

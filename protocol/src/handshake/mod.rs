@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-/// What is taken of a request's or a response's head.
+/// Limits of a request's or a response's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes of the whole head, its final empty line included. Beyond: 431.
@@ -27,7 +27,7 @@ impl Default for HeadLimits {
     }
 }
 
-/// What both ends append to the key (RFC 6455 1.3).
+/// Text that both ends append to the key (RFC 6455 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The value of Sec-WebSocket-Accept that proves that the key was read: base64(SHA-1(key + GUID)) (RFC 6455

@@ -21,7 +21,7 @@ const MAX_METHOD: usize = 32;
 ///
 /// # Errors
 ///
-/// What is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare
+/// Rejects what is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare
 /// line ends and control characters; a head beyond the limits.
 pub fn find_head(
     buffered: &[u8],
@@ -93,7 +93,7 @@ pub fn answer(head: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
     accept(&request, limits).map_err(|refusal| refusal.to(head))
 }
 
-/// What httparse finds wrong, as an answer.
+/// Converts an error of httparse to a refusal.
 fn refuse_unparsed(error: httparse::Error, head: &[u8]) -> Refusal {
     match error {
         httparse::Error::Version if names_some_http_version(head) => Refusal::VERSION_NOT_SUPPORTED,
@@ -103,7 +103,7 @@ fn refuse_unparsed(error: httparse::Error, head: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line is right but for its version, `HTTP/` and two digits (RFC 9112 2.3).
+/// Returns whether the request line is right but for its version, `HTTP/` and two digits (RFC 9112 2.3).
 fn names_some_http_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
     let parts: Vec<&[u8]> = line.splitn(4, |&byte| byte == b' ').collect();
@@ -416,7 +416,7 @@ impl Refusal {
         refusal(400, "tls-failed", "RFC 8446 6.2", "the TLS handshake or the TLS of the connection failed")
     }
 
-    /// 404: there is no WebSocket under this path.
+    /// 404: no WebSocket is served under this path.
     pub const fn unknown_path() -> Self {
         refusal(404, "unknown-path", "RFC 6455 4.2.2", "there is no WebSocket here")
     }

@@ -19,7 +19,7 @@ pub(super) struct Kernel {
     pub(super) mask: unsafe fn(&Span<'_>, MaskingKey) -> bool,
     /// The same; says whether all that it wrote is ASCII.
     pub(super) mask_text: unsafe fn(&Span<'_>, MaskingKey) -> bool,
-    /// Whether this is a UTF-8 string.
+    /// True if this is a UTF-8 string.
     pub(super) is_utf8: unsafe fn(&[u8]) -> bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn choose(asked_for: Option<&str>) -> &'static Kernel {
 }
 
 impl Kernel {
-    /// Whether this is a UTF-8 string.
+    /// Returns whether this is a UTF-8 string.
     #[inline]
     pub(super) fn is_utf8(&self, text: &[u8]) -> bool {
         // SAFETY: `available` is the only source of kernels, and it gives those whose instructions this

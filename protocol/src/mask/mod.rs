@@ -98,7 +98,7 @@ pub fn kernel() -> &'static str {
     chosen().name
 }
 
-/// Whether this is a UTF-8 string, in the words of the kernel in use.
+/// Returns whether this is a UTF-8 string, in the words of the kernel in use.
 #[inline]
 pub(crate) fn is_utf8(text: &[u8]) -> bool {
     chosen().is_utf8(text)

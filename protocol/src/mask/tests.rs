@@ -31,7 +31,7 @@ fn each(range: Range<usize>) -> impl Iterator<Item = usize> + Clone {
     range.step_by(if cfg!(miri) { 41 } else { 1 })
 }
 
-/// What stands around what may be written.
+/// Bytes around the range that may be written.
 const GUARD: u8 = 0xa5;
 
 /// The kernels for payloads of this length; below [`SHORT`] there is one way for all, and `None` stands for it.

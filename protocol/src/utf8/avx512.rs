@@ -25,7 +25,7 @@ const HIGH: u8 = 1 << 3;
 /// A continuation, whatever its range. The top bit, because a comparison leaves its result there.
 const CONTINUATION: u8 = 1 << 7;
 
-/// What a byte is, by its high four bits.
+/// Class of a byte, by its high four bits.
 const KIND: [u8; 16] = {
     let mut table = [NO_CONTINUATION; 16];
     table[0x8] = CONTINUATION | LOWEST;
@@ -35,7 +35,7 @@ const KIND: [u8; 16] = {
     table
 };
 
-/// What must not follow a lead byte, by its low six bits (Unicode, table 3-7).
+/// Classes that must not follow a lead byte, by its low six bits (Unicode, table 3-7).
 const REFUSED: [u8; 64] = {
     const ALL: u8 = NO_CONTINUATION | LOWEST | LOW | HIGH;
     let mut table = [NO_CONTINUATION; 64];
@@ -70,7 +70,7 @@ pub(crate) fn runs_here() -> bool {
         && is_x86_feature_detected!("gfni")
 }
 
-/// Whether this is a UTF-8 string.
+/// Returns whether this is a UTF-8 string.
 ///
 /// # Safety
 ///

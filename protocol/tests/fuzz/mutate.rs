@@ -1,6 +1,6 @@
 //! Inputs made from stored ones by a seeded generator: the same for the same seed and corpus.
 
-/// What the protocols give a meaning to.
+/// Bytes with a meaning in the protocols.
 const TOKENS: [&[u8]; 28] = [
     b"\x81\x80\0\0\0\0",
     b"\x81\x00",

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use protocol::{Chunk, Connection, Event, Limits, MessageKind, ProtocolError, Role, server_header_len};
 
-/// What a caller saw.
+/// Events that a caller saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Message(MessageKind, Vec<u8>),

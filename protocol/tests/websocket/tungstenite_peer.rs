@@ -16,7 +16,7 @@ use tungstenite::{HandshakeError, Message, WebSocket};
 
 use crate::end::End;
 
-/// What tungstenite takes for a socket: would block where there is nothing to read.
+/// Socket for tungstenite: would block where there is nothing to read.
 #[derive(Clone, Default)]
 struct Wire {
     to_them: Rc<RefCell<VecDeque<u8>>>,

@@ -79,11 +79,11 @@ pub(super) struct Kernel {
     pub(super) buffers: Buffers,
     /// End of the wait, while the worker waits inside an enter.
     pub(super) waiting: Option<Nanos>,
-    /// Whether the eventfd is readable.
+    /// True if the eventfd is readable.
     pub(super) woken: bool,
-    /// Whether the worker ends: it waits alone, cancels and closes everything.
+    /// True if the worker ends: it waits alone, cancels and closes everything.
     pub(super) finishing: bool,
-    /// Whether the ring has been dropped.
+    /// True if the ring has been dropped.
     pub(super) gone: bool,
     /// Sends whose completion the engine has not collected.
     unreaped: Vec<(Token, Pieces)>,
@@ -238,7 +238,7 @@ impl World {
         self.flush(ring);
     }
 
-    /// Whether a waiting worker has a reason to wake.
+    /// Returns whether a waiting worker has a reason to wake.
     pub(super) fn wakes(&self, ring: usize) -> bool {
         let kernel = &self.rings[ring];
         let Some(until) = kernel.waiting else { return true };
@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    /// Whether a completion fits. After an overflow all later ones overflow too, which keeps the order.
+    /// Returns whether a completion fits. After an overflow all later ones overflow too, which keeps the order.
     fn has_room(&self, ring: usize) -> bool {
         let kernel = &self.rings[ring];
         kernel.overflow.is_empty() && kernel.completed.len() < kernel.completed_size
@@ -338,7 +338,7 @@ impl World {
         more
     }
 
-    /// Whether a multishot operation continues after its next completion.
+    /// Returns whether a multishot operation continues after its next completion.
     fn goes_on(&mut self, ring: usize) -> bool {
         let ends = self.random.chance(self.faults.missing_more);
         self.happened.missing_more += u64::from(ends);
