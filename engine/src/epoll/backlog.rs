@@ -1,4 +1,4 @@
-//! What the kernel did not take.
+//! Output that the kernel has not accepted.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -7,10 +7,10 @@ use bytes::{Buf, BytesMut};
 
 use crate::pool::BufferPool;
 
-/// Bytes of a chunk of copied output. All alike, so that one fits wherever one is wanted.
+/// Bytes of a chunk of copied output. All chunks have the same size, so that each fits everywhere.
 const CHUNK: usize = 16 << 10;
 
-/// Memory of backlogs that have emptied, to be used again: a stream of large messages may hold back a little of each.
+/// Memory of empty backlogs for reuse: a stream of large messages may leave a backlog of each.
 #[derive(Default)]
 pub(super) struct Spares {
     chunks: Vec<BytesMut>,
@@ -19,19 +19,19 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    /// Chunks kept, at most: 4 MiB.
+    /// Most chunks that are kept: 4 MiB.
     const KEEP_CHUNKS: usize = 256;
-    /// Empty backlogs kept, at most.
+    /// Most empty backlogs that are kept.
     const KEEP_BACKLOGS: usize = 64;
 
-    /// An empty backlog.
+    /// Returns an empty backlog.
     pub(super) fn backlog(&mut self) -> Box<Backlog> {
         self.backlogs.pop().unwrap_or_default()
     }
 
     /// Takes an emptied backlog back.
     pub(super) fn put_backlog(&mut self, empty: Box<Backlog>) {
-        debug_assert!(empty.is_empty(), "a backlog put away with bytes in it");
+        debug_assert!(empty.is_empty(), "the backlog has bytes");
         if self.backlogs.len() < Self::KEEP_BACKLOGS {
             self.backlogs.push(empty);
         }
@@ -44,7 +44,7 @@ impl Spares {
     fn put_chunk(&mut self, mut chunk: BytesMut) {
         if self.chunks.len() < Self::KEEP_CHUNKS {
             chunk.clear();
-            // Takes back, without an allocation, the room in front that partial sends have left.
+            // Partial sends leave room in front; this moves the start back without an allocation.
             chunk.reserve(CHUNK);
             self.chunks.push(chunk);
         }
@@ -53,11 +53,11 @@ impl Spares {
 
 struct Piece {
     bytes: BytesMut,
-    /// A chunk of copies, not a buffer of the handler's.
-    copied: bool,
+    /// The bytes lie in a chunk of copies, not in a buffer of the handler.
+    is_chunk: bool,
 }
 
-/// Bytes of a connection that wait until its socket is writable again, in the order of the wire.
+/// Bytes of a connection that wait until its socket is writable, in the order of the wire.
 #[derive(Default)]
 pub(super) struct Backlog {
     pieces: VecDeque<Piece>,
@@ -78,11 +78,11 @@ impl Backlog {
         self.bytes += bytes.len();
         while !bytes.is_empty() {
             let room = match self.pieces.back_mut() {
-                Some(last) if last.copied => last.bytes.capacity() - last.bytes.len(),
+                Some(last) if last.is_chunk => last.bytes.capacity() - last.bytes.len(),
                 _ => 0,
             };
             if room == 0 {
-                self.pieces.push_back(Piece { bytes: spares.chunk(), copied: true });
+                self.pieces.push_back(Piece { bytes: spares.chunk(), is_chunk: true });
                 continue;
             }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -97,11 +97,11 @@ impl Backlog {
     pub(super) fn push_owned(&mut self, buffer: BytesMut) {
         if !buffer.is_empty() {
             self.bytes += buffer.len();
-            self.pieces.push_back(Piece { bytes: buffer, copied: false });
+            self.pieces.push_back(Piece { bytes: buffer, is_chunk: false });
         }
     }
 
-    /// Fills `slices` with the pieces at the front; returns how many and their bytes.
+    /// Fills `slices` with the pieces at the front; returns their number and their bytes.
     pub(super) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
@@ -112,7 +112,7 @@ impl Backlog {
         (count, bytes)
     }
 
-    /// Drops `sent` bytes from the front; emptied buffers go where they came from.
+    /// Removes `sent` bytes from the front; empty buffers return to where they came from.
     pub(super) fn advance(&mut self, mut sent: usize, spares: &mut Spares, pool: &mut BufferPool) {
         self.bytes -= sent;
         while let Some(first) = self.pieces.front_mut() {
@@ -122,8 +122,8 @@ impl Backlog {
             }
             sent -= first.bytes.len();
             match self.pieces.pop_front() {
-                Some(Piece { bytes, copied: true }) => spares.put_chunk(bytes),
-                Some(Piece { bytes, copied: false }) => pool.put(bytes),
+                Some(Piece { bytes, is_chunk: true }) => spares.put_chunk(bytes),
+                Some(Piece { bytes, is_chunk: false }) => pool.put(bytes),
                 None => {}
             }
         }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_leave_in_order_whatever_is_taken() {
+    fn bytes_leave_in_order_at_every_step_size() {
         for step in [1, 3, 11, 5000, 40_000] {
             let (mut spares, mut pool) = (Spares::default(), BufferPool::default());
             let mut backlog = Backlog::default();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_whole_and_apart_from_the_handlers() {
+    fn chunks_are_reused_whole_and_apart_from_buffers() {
         let (mut spares, mut pool) = (Spares::default(), BufferPool::default());
         for round in 1..100 {
             let mut backlog = spares.backlog();

@@ -1,0 +1,95 @@
+//! What a turn does besides the events of sockets.
+
+use super::{Connections, Io};
+use crate::connection::{Cause, ConnId, State};
+use crate::handler::{Handler, Worker};
+use crate::outgoing;
+use crate::time::Nanos;
+
+impl<C: 'static, I: Io> Connections<C, I> {
+    /// Returns whether the next turn has something to report, without any event.
+    pub(crate) fn has_reports(&self) -> bool {
+        !(self.ended.connections.is_empty() && self.ended.connects.is_empty())
+    }
+
+    /// Returns the time at which a turn is needed without any event.
+    pub(crate) fn next_timer(&self) -> Nanos {
+        let next = self.timers.wheel.next().unwrap_or(Nanos::NEVER);
+        next.min(self.timers.alarm).min(self.listeners.retry_at())
+    }
+
+    /// Reports the connections that have ended and the connects that have failed since the last
+    /// turn.
+    pub(crate) fn report_ended<H: Handler<Conn = C>>(&mut self, handler: &mut H) {
+        self.report_closed(handler);
+        for (tag, error) in std::mem::take(&mut self.ended.connects) {
+            handler.connect_failed(&mut Worker::new(self), tag, error);
+        }
+        self.listeners.retry(self.now);
+    }
+
+    /// Makes the calls that follow the events of a turn. `bits` are those of the wakes, 0 for none.
+    pub(crate) fn finish_turn<H: Handler<Conn = C>>(&mut self, handler: &mut H, bits: u64) {
+        self.handle_timers(handler);
+        if self.timers.alarm <= self.now {
+            self.timers.alarm = Nanos::NEVER;
+            handler.alarm(&mut Worker::new(self));
+        }
+        if bits != 0 {
+            handler.woken(&mut Worker::new(self), bits);
+        }
+        handler.turn_end(&mut Worker::new(self));
+    }
+
+    /// Takes the list of connections with work at the end of the turn.
+    pub(crate) fn take_changed(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Ends the turn, when its output has been sent or queued. `changed` is the list taken before.
+    pub(crate) fn end_turn(&mut self, mut changed: Vec<ConnId>) {
+        debug_assert!(self.changed.is_empty(), "output was written after the turn's end");
+        changed.clear();
+        self.changed = changed;
+        self.record.clear_arena();
+    }
+
+    fn handle_timers<H: Handler<Conn = C>>(&mut self, handler: &mut H) {
+        let mut due = std::mem::take(&mut self.timers.due);
+        self.timers.wheel.expire(self.now, &mut due);
+        for slot in due.drain(..) {
+            if let Some(id) = self.table.id_of(slot) {
+                self.handle_timer(handler, id);
+            }
+        }
+        self.timers.due = due;
+    }
+
+    fn handle_timer<H: Handler<Conn = C>>(&mut self, handler: &mut H, id: ConnId) {
+        let Some(c) = self.table.get_mut(id) else { return };
+        if c.limit <= self.now {
+            return self.enforce_limit(id);
+        }
+        let has_passed = c.deadline <= self.now;
+        if has_passed {
+            c.deadline = Nanos::NEVER;
+        }
+        self.timers.wheel.set(id.slot, c.next_timer());
+        if has_passed {
+            self.call_handler(id, |c, out| handler.deadline(id, c, out));
+        }
+    }
+
+    fn enforce_limit(&mut self, id: ConnId) {
+        let Some(c) = self.table.get_mut(id) else { return };
+        match c.state {
+            State::Connecting => self.fail_connect(id, outgoing::timed_out()),
+            State::Lingering => self.end(id, Cause::Closed),
+            State::Open | State::Draining if self.io.is_stalled(id, &mut c.io) => {
+                self.end(id, Cause::WriteStalled);
+            }
+            State::Open | State::Draining => self.expect_progress(id),
+            State::Closing | State::Closed => {}
+        }
+    }
+}
