@@ -14,7 +14,6 @@
 //! Output that the kernel does not accept goes to the connection's backlog. It leaves when the socket
 //! is writable again.
 
-mod backlog;
 mod outbox;
 mod poller;
 mod socket;
@@ -79,7 +78,7 @@ struct ListenerEvents {
 
 struct Engine<'a, H: Handler> {
     config: &'a Config,
-    connections: Connections<H::Conn, EpollIo>,
+    connections: Connections<H, EpollIo>,
     listeners: Vec<ListenerEvents>,
     inbox: Inbox,
     is_woken: bool,
@@ -134,8 +133,6 @@ impl<'a, H: Handler> Engine<'a, H> {
         self.arm_listeners()
     }
 
-    // ---- waiting -----------------------------------------------------------------------------
-
     /// Waits for the next event or timer, spinning first if configured; returns the number of
     /// events.
     fn wait(&mut self) -> io::Result<usize> {
@@ -168,8 +165,6 @@ impl<'a, H: Handler> Engine<'a, H> {
         self.connections.counters.enters += 1;
         self.connections.io.poller.wait(timeout)
     }
-
-    // ---- events ------------------------------------------------------------------------------
 
     fn handle_events(&mut self, handler: &mut H, ready: usize) {
         self.connections.counters.completions += ready as u64;
@@ -246,8 +241,6 @@ impl<'a, H: Handler> Engine<'a, H> {
         }
     }
 
-    // ---- input -------------------------------------------------------------------------------
-
     /// Reads every readable connection. Those with more to read are listed for the next turn.
     fn read_all(&mut self, handler: &mut H) {
         std::mem::swap(&mut self.connections.io.readable, &mut self.reading);
@@ -289,8 +282,6 @@ impl<'a, H: Handler> Engine<'a, H> {
         }
     }
 
-    // ---- accepting ---------------------------------------------------------------------------
-
     fn accept_all(&mut self, handler: &mut H) {
         for (index, listener) in self.config.listeners.iter().enumerate() {
             if !std::mem::take(&mut self.listeners[index].is_ready) {
@@ -318,8 +309,6 @@ impl<'a, H: Handler> Engine<'a, H> {
         }
         Ok(())
     }
-
-    // ---- output ------------------------------------------------------------------------------
 
     /// Sends all queued output, once for each connection.
     fn flush(&mut self) {

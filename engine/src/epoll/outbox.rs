@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::backlog::{Backlog, Spares};
+use crate::lifecycle::SendQueue;
 use crate::output::{Record, Segment};
 
 const NIL: u32 = u32::MAX;
@@ -113,24 +113,27 @@ impl Outbox {
         rest: ChainOutcome,
         record: &mut Record,
         input: &[u8],
-        backlog: &mut Backlog,
-        spares: &mut Spares,
+        backlog: &mut SendQueue,
     ) {
         let ChainOutcome::Rest { mut at, mut skip } = rest else { return };
+        // The pool lies in the record beside the arena of the segments.
+        let mut pool = std::mem::take(record.pool());
         while let Some(node) = self.nodes.get_mut(at as usize) {
             at = node.next;
             let len = segment_len(&node.segment);
             let sent = skip.min(len);
             skip -= sent;
             match take(&mut node.segment) {
-                Segment::Owned(buffer) if sent == len => record.pool().put(buffer),
+                Segment::Owned(buffer) if sent == len => pool.put(buffer),
                 Segment::Owned(mut buffer) => {
                     bytes::Buf::advance(&mut buffer, sent);
-                    backlog.push_owned(buffer);
+                    backlog.push_owned(buffer, &mut pool);
                 }
-                segment => backlog.push_copy(&record.bytes(&segment, input)[sent..], spares),
+                _ if sent == len => {}
+                segment => backlog.push_copy(&record.bytes(&segment, input)[sent..], &mut pool),
             }
         }
+        *record.pool() = pool;
     }
 
     fn gather<'a>(

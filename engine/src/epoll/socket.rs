@@ -3,14 +3,16 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::backlog::{Backlog, Spares};
 use super::outbox::{Chain, ChainOutcome, Outbox, SLICES, send_slices};
 use super::poller::{CONNECTION, Poller};
 use crate::accounting::Counters;
 use crate::connection::{ConnId, State};
-use crate::lifecycle::{Io, Written};
+use crate::lifecycle::{Io, SendQueue, Written};
 use crate::output::{Record, Segment};
 use crate::pool::BufferPool;
+
+/// Most empty backlogs that are kept.
+const MAX_SPARES: usize = 64;
 
 /// Returns the key of a connection's events.
 pub(super) fn key(slot: u32, generation: u32) -> u64 {
@@ -23,7 +25,7 @@ pub(super) struct Socket {
     /// Output of this turn.
     queued: Chain,
     /// Output that the kernel has not accepted.
-    pub(super) backlog: Option<Box<Backlog>>,
+    pub(super) backlog: Option<Box<SendQueue>>,
     /// A receive may find something. Readiness is edge-triggered: it is remembered until a receive
     /// takes less than it could.
     pub(super) is_readable: bool,
@@ -43,14 +45,16 @@ impl AsFd for Socket {
 pub(super) struct EpollIo {
     pub(super) poller: Poller,
     outbox: Outbox,
-    spares: Spares,
+    /// Empty backlogs for reuse: a stream of large messages may leave a backlog of each.
+    #[expect(clippy::vec_box, reason = "a connection owns the box, so that an idle one is small")]
+    spares: Vec<Box<SendQueue>>,
     /// Connections to read, left from the last turn and of this one.
     pub(super) readable: Vec<ConnId>,
 }
 
 impl EpollIo {
     pub(super) fn new(poller: Poller) -> Self {
-        Self { poller, outbox: Outbox::default(), spares: Spares::default(), readable: Vec::new() }
+        Self { poller, outbox: Outbox::default(), spares: Vec::new(), readable: Vec::new() }
     }
 
     /// Sends the queued output of a connection, behind its backlog.
@@ -73,8 +77,9 @@ impl EpollIo {
             }
             counters.partial_sends += 1;
         }
-        let backlog = socket.backlog.get_or_insert_with(|| self.spares.backlog());
-        self.outbox.move_to_backlog(rest, record, input, backlog, &mut self.spares);
+        let spares = &mut self.spares;
+        let backlog = socket.backlog.get_or_insert_with(|| spares.pop().unwrap_or_default());
+        self.outbox.move_to_backlog(rest, record, input, backlog);
         Ok(Written::Partly)
     }
 
@@ -83,6 +88,7 @@ impl EpollIo {
         &mut self,
         socket: &mut Socket,
         bytes: &[u8],
+        pool: &mut BufferPool,
         counters: &mut Counters,
     ) -> io::Result<Written> {
         let sent = send_slices(socket.fd.as_fd(), &[IoSlice::new(bytes)])?;
@@ -91,9 +97,8 @@ impl EpollIo {
             return Ok(Written::Done);
         }
         counters.partial_sends += 1;
-        let mut backlog = self.spares.backlog();
-        backlog.push_copy(&bytes[sent..], &mut self.spares);
-        socket.backlog = Some(backlog);
+        let backlog = socket.backlog.insert(self.spares.pop().unwrap_or_default());
+        backlog.push_copy(&bytes[sent..], pool);
         Ok(Written::Partly)
     }
 
@@ -112,9 +117,10 @@ impl EpollIo {
             let sent = send_slices(socket.fd.as_fd(), &slices[..count])?;
             accepted += sent;
             counters.bytes_out += sent as u64;
-            backlog.advance(sent, &mut self.spares, pool);
-            if backlog.is_empty() {
-                socket.backlog.take().into_iter().for_each(|empty| self.spares.put_backlog(empty));
+            backlog.advance(sent, pool);
+            if backlog.bytes() == 0 {
+                let room = MAX_SPARES - self.spares.len();
+                self.spares.extend(socket.backlog.take().into_iter().take(room));
             } else if sent < offered {
                 counters.partial_sends += u64::from(sent > 0);
                 break;
@@ -146,7 +152,7 @@ impl Io for EpollIo {
     }
 
     fn unsent(socket: &Socket) -> usize {
-        socket.queued.bytes() + socket.backlog.as_ref().map_or(0, |backlog| backlog.len())
+        socket.queued.bytes() + socket.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
     }
 
     /// Output that echoes leaves at once, because the receive buffer is used again.
@@ -163,7 +169,7 @@ impl Io for EpollIo {
             [Segment::Echo(range)] if socket.queued.is_empty() && socket.backlog.is_none() => {
                 let bytes = &input[range.start as usize..range.end as usize];
                 record.discard_segments();
-                return self.send_echo(socket, bytes, counters);
+                return self.send_echo(socket, bytes, record.pool(), counters);
             }
             _ => {}
         }

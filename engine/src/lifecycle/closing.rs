@@ -8,7 +8,7 @@ use crate::connection::{Cause, ConnId, State};
 use crate::handler::Handler;
 use crate::time::Nanos;
 
-impl<C, I: Io> Connections<C, I> {
+impl<H: Handler, I: Io> Connections<H, I> {
     /// Half-closes a connection that has drained, then lingers until the peer's FIN.
     pub(crate) fn finish_draining(&mut self, id: ConnId) {
         let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Draining) else { return };
@@ -66,7 +66,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Removes the connections that have ended, closes their sockets, and tells the handler.
-    pub(crate) fn report_closed<H: Handler<Conn = C>>(&mut self, handler: &mut H) {
+    pub(crate) fn report_closed(&mut self, handler: &mut H) {
         let mut ended = std::mem::take(&mut self.ended.connections);
         for (id, cause) in ended.drain(..) {
             if let Some(HandlerState::Opened(state)) = self.take(id) {
@@ -79,7 +79,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Takes a connection out of the table, and closes its socket: others may be accepted again.
-    pub(super) fn take(&mut self, id: ConnId) -> Option<HandlerState<C>> {
+    pub(super) fn take(&mut self, id: ConnId) -> Option<HandlerState<H::Conn>> {
         let c = self.table.remove(id)?;
         self.timers.wheel.set(id.slot, Nanos::NEVER);
         self.ended.discarded.remove(&id);

@@ -11,6 +11,7 @@
 mod closing;
 mod connection;
 mod opening;
+mod send_queue;
 mod turn;
 mod worker;
 
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub(crate) use self::connection::Connection;
 use self::connection::HandlerState;
+pub(crate) use self::send_queue::SendQueue;
 use crate::accounting::Counters;
 use crate::config::{Config, Linger};
 use crate::connection::{Cause, CloseMode, ConnId, State};
@@ -119,8 +121,8 @@ struct Timers {
 }
 
 /// All connections of one worker, with everything but their I/O.
-pub(crate) struct Connections<C, I: Io> {
-    pub(crate) table: Table<Connection<C, I::Socket>>,
+pub(crate) struct Connections<H: Handler, I: Io> {
+    pub(crate) table: Table<Connection<H::Conn, I::Socket>>,
     pub(crate) io: I,
     pub(crate) record: Record,
     timers: Timers,
@@ -136,7 +138,7 @@ pub(crate) struct Connections<C, I: Io> {
     pub(crate) counters: Counters,
 }
 
-impl<C, I: Io> Connections<C, I> {
+impl<H: Handler, I: Io> Connections<H, I> {
     /// Creates an empty table for the connections of `config`, of at most `max_slots`.
     pub(crate) fn new(config: &Config, io: I, max_slots: u32) -> io::Result<Self> {
         let slots = config.max_accepted.saturating_add(config.max_connects).min(max_slots as usize);
@@ -164,10 +166,8 @@ impl<C, I: Io> Connections<C, I> {
         })
     }
 
-    // ---- calls of the handler ----------------------------------------------------------------
-
     /// Calls `f` with an open connection's state, and applies what it asks for.
-    fn call_handler(&mut self, id: ConnId, f: impl FnOnce(&mut C, &mut Output<'_>)) -> bool {
+    fn call_handler(&mut self, id: ConnId, f: impl FnOnce(&mut H::Conn, &mut Output<'_>)) -> bool {
         self.call(id, None, |state, _, out| {
             if let HandlerState::Opened(state) = state {
                 f(state, out);
@@ -181,7 +181,7 @@ impl<C, I: Io> Connections<C, I> {
         &mut self,
         id: ConnId,
         mut input: Option<I::Input<'_>>,
-        f: impl FnOnce(&mut HandlerState<C>, &mut [u8], &mut Output<'_>),
+        f: impl FnOnce(&mut HandlerState<H::Conn>, &mut [u8], &mut Output<'_>),
     ) -> bool {
         let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Open) else { return false };
         let unsent = I::unsent(&c.io);
@@ -227,8 +227,6 @@ impl<C, I: Io> Connections<C, I> {
         self.timers.wheel.set(id.slot, c.next_timer());
     }
 
-    // ---- output ------------------------------------------------------------------------------
-
     /// Handles the outcome of writing output of a connection.
     pub(crate) fn handle_written(&mut self, id: ConnId, outcome: io::Result<Written>) {
         match outcome {
@@ -253,10 +251,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Handles that the kernel has accepted all output of a connection.
-    pub(crate) fn handle_drained<H>(&mut self, handler: &mut H, id: ConnId)
-    where
-        H: Handler<Conn = C>,
-    {
+    pub(crate) fn handle_drained(&mut self, handler: &mut H, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
         c.is_throttled = false;
         let awaits_drain = std::mem::take(&mut c.awaits_drain);
@@ -273,8 +268,6 @@ impl<C, I: Io> Connections<C, I> {
         }
     }
 
-    // ---- input -------------------------------------------------------------------------------
-
     /// Continues to receive where the connection takes input.
     pub(crate) fn resume_reading(&mut self, id: ConnId) {
         if let Some(c) = self.table.get_mut(id).filter(|c| c.takes_input()) {
@@ -283,10 +276,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Hands received bytes to the handler, or discards them when the connection is closing.
-    pub(crate) fn handle_received<H>(&mut self, handler: &mut H, id: ConnId, input: I::Input<'_>)
-    where
-        H: Handler<Conn = C>,
-    {
+    pub(crate) fn handle_received(&mut self, handler: &mut H, id: ConnId, input: I::Input<'_>) {
         let len = input.len() as u64;
         self.counters.bytes_in += len;
         let is_open = self.call(id, Some(input), |state, bytes, out| {
@@ -300,10 +290,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Handles the peer's FIN.
-    pub(crate) fn handle_eof<H>(&mut self, handler: &mut H, id: ConnId)
-    where
-        H: Handler<Conn = C>,
-    {
+    pub(crate) fn handle_eof(&mut self, handler: &mut H, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
         c.has_eof = true;
         if c.state == State::Lingering {

@@ -10,17 +10,14 @@ use crate::incoming::{self, AcceptState, Accepted};
 use crate::outgoing;
 use crate::time::Nanos;
 
-impl<C, I: Io> Connections<C, I> {
+impl<H: Handler, I: Io> Connections<H, I> {
     /// Returns whether the worker accepts at a listener.
     pub(crate) fn is_accepting(&self, listener: usize) -> bool {
         self.listeners.is_accepting(listener)
     }
 
     /// Accepts one connection at `socket`, the socket of a listener, if the worker accepts there.
-    pub(crate) fn accept<H>(&mut self, handler: &mut H, listener: usize, socket: impl AsFd) -> Accepted
-    where
-        H: Handler<Conn = C>,
-    {
+    pub(crate) fn accept(&mut self, handler: &mut H, listener: usize, socket: impl AsFd) -> Accepted {
         if !self.is_accepting(listener) {
             return Accepted::Stopped;
         }
@@ -61,10 +58,7 @@ impl<C, I: Io> Connections<C, I> {
     }
 
     /// Handles the outcome of a connect that has not timed out.
-    pub(crate) fn complete_connect<H>(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<()>)
-    where
-        H: Handler<Conn = C>,
-    {
+    pub(crate) fn complete_connect(&mut self, handler: &mut H, id: ConnId, outcome: io::Result<()>) {
         let Some(c) = self.table.get_mut(id).filter(|c| c.state == State::Connecting) else { return };
         let HandlerState::Unopened { tag } = c.handler else { return };
         if let Err(error) = outcome {
@@ -88,7 +82,7 @@ impl<C, I: Io> Connections<C, I> {
         self.table.insert_with(|id| Ok(Connection::new(io.register(id, socket, state)?, state, tag)))
     }
 
-    fn open<H: Handler<Conn = C>>(&mut self, handler: &mut H, id: ConnId, from: Origin) {
+    fn open(&mut self, handler: &mut H, id: ConnId, from: Origin) {
         self.population.opened += 1;
         self.call(id, None, |state, _, out| {
             *state = HandlerState::Opened(handler.opened(id, from, out));

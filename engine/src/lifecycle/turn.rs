@@ -6,7 +6,7 @@ use crate::handler::{Handler, Worker};
 use crate::outgoing;
 use crate::time::Nanos;
 
-impl<C: 'static, I: Io> Connections<C, I> {
+impl<H: Handler, I: Io> Connections<H, I> {
     /// Returns whether the next turn has something to report, without any event.
     pub(crate) fn has_reports(&self) -> bool {
         !(self.ended.connections.is_empty() && self.ended.connects.is_empty())
@@ -20,7 +20,7 @@ impl<C: 'static, I: Io> Connections<C, I> {
 
     /// Reports the connections that have ended and the connects that have failed since the last
     /// turn.
-    pub(crate) fn report_ended<H: Handler<Conn = C>>(&mut self, handler: &mut H) {
+    pub(crate) fn report_ended(&mut self, handler: &mut H) {
         self.report_closed(handler);
         for (tag, error) in std::mem::take(&mut self.ended.connects) {
             handler.connect_failed(&mut Worker::new(self), tag, error);
@@ -29,7 +29,7 @@ impl<C: 'static, I: Io> Connections<C, I> {
     }
 
     /// Makes the calls that follow the events of a turn. `bits` are those of the wakes, 0 for none.
-    pub(crate) fn finish_turn<H: Handler<Conn = C>>(&mut self, handler: &mut H, bits: u64) {
+    pub(crate) fn finish_turn(&mut self, handler: &mut H, bits: u64) {
         self.handle_timers(handler);
         if self.timers.alarm <= self.now {
             self.timers.alarm = Nanos::NEVER;
@@ -54,7 +54,7 @@ impl<C: 'static, I: Io> Connections<C, I> {
         self.record.clear_arena();
     }
 
-    fn handle_timers<H: Handler<Conn = C>>(&mut self, handler: &mut H) {
+    fn handle_timers(&mut self, handler: &mut H) {
         let mut due = std::mem::take(&mut self.timers.due);
         self.timers.wheel.expire(self.now, &mut due);
         for slot in due.drain(..) {
@@ -65,7 +65,7 @@ impl<C: 'static, I: Io> Connections<C, I> {
         self.timers.due = due;
     }
 
-    fn handle_timer<H: Handler<Conn = C>>(&mut self, handler: &mut H, id: ConnId) {
+    fn handle_timer(&mut self, handler: &mut H, id: ConnId) {
         let Some(c) = self.table.get_mut(id) else { return };
         if c.limit <= self.now {
             return self.enforce_limit(id);

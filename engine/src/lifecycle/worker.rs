@@ -10,7 +10,7 @@ use crate::handler::{Handler, WorkerCore};
 use crate::output::Output;
 use crate::time::Nanos;
 
-impl<H: Handler, I: Io> WorkerCore<H> for Connections<H::Conn, I> {
+impl<H: Handler, I: Io> WorkerCore<H> for Connections<H, I> {
     fn now(&self) -> Nanos {
         self.now
     }

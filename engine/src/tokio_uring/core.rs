@@ -35,7 +35,7 @@ struct Turn {
 
 /// Everything but the handler and the operations in flight.
 pub(super) struct Core<H: Handler> {
-    pub(super) connections: Connections<H::Conn, TaskIo>,
+    pub(super) connections: Connections<H, TaskIo>,
     turn: Turn,
     /// Tasks of listeners that wait until they accept.
     listeners: Vec<Option<Waker>>,
@@ -52,8 +52,6 @@ impl<H: Handler> Core<H> {
             max_receive: config.receive_buffer.max(FIRST_RECEIVE),
         })
     }
-
-    // ---- turns -------------------------------------------------------------------------------
 
     /// Starts the handler, before the first turn.
     pub(super) fn start(&mut self, handler: &mut H) {
@@ -133,8 +131,6 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    // ---- tasks of connections ----------------------------------------------------------------
-
     /// Notes the task of a connection, which can be woken from now on.
     pub(super) fn register_task(&mut self, id: ConnId, task: Waker) {
         if let Some(c) = self.connections.table.get_mut(id) {
@@ -147,7 +143,7 @@ impl<H: Handler> Core<H> {
     pub(super) fn poll_receive(&mut self, id: ConnId) -> Poll<Option<BytesMut>> {
         let Some(c) = self.connections.table.get_mut(id) else { return Poll::Ready(None) };
         if c.takes_input() && c.io.may_receive() {
-            return Poll::Ready(Some(self.connections.io.buffers.take(c.io.receive_size)));
+            return Poll::Ready(Some(self.connections.record.pool().take_fitting(c.io.receive_size)));
         }
         if c.state == State::Closing {
             return Poll::Ready(None);
@@ -189,7 +185,7 @@ impl<H: Handler> Core<H> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Poll::Ready(true),
             Err(error) => self.connections.end(id, outgoing::cause(error)),
         }
-        self.connections.io.buffers.put(buffer);
+        self.connections.record.pool().put(buffer);
         Poll::Ready(false)
     }
 
@@ -229,7 +225,7 @@ impl<H: Handler> Core<H> {
             }
         };
         connections.counters.bytes_out += sent as u64;
-        let is_whole = c.io.outbox.end(write, sent, &mut connections.io.buffers, connections.record.pool());
+        let is_whole = c.io.outbox.end(write, sent, connections.record.pool());
         if c.state == State::Closing {
             return;
         }
@@ -272,8 +268,6 @@ impl<H: Handler> Core<H> {
     pub(super) fn is_writing(&self) -> bool {
         self.connections.table.iter().any(|(_, c)| TaskIo::unsent(&c.io) > 0)
     }
-
-    // ---- tasks of listeners ------------------------------------------------------------------
 
     /// Returns whether the worker accepts at a listener; if not, the task is woken when it does.
     pub(super) fn poll_accepting(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<()> {

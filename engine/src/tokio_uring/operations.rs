@@ -11,7 +11,7 @@ use ::tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot}
 use bytes::BytesMut;
 use io_uring_0_6::{cqueue, opcode, types};
 
-use super::socket::{Chunk, Write};
+use super::socket::Write;
 
 /// Counter of the operations in flight, by the clones that they hold.
 #[derive(Clone, Default)]
@@ -73,7 +73,7 @@ impl OneshotOutputTransform for Receiving {
 
 pub(super) struct Sending;
 
-/// Output that is being sent, with the list of its chunks where there are several.
+/// Output that is being sent, with the list of its buffers where there are several.
 pub(super) struct Output {
     write: Write,
     _vectors: Vec<libc::iovec>,
@@ -87,14 +87,14 @@ pub(super) fn send(
 ) -> InFlightOneshot<Resources<Output>, Sending> {
     let fd = types::Fd(socket.as_raw_fd());
     let mut vectors = Vec::new();
-    // The chunks and their list lie on the heap and stay there when `write` and `vectors` move.
+    // The buffers and their list lie on the heap and stay there when `write` and `vectors` move.
     // Nobody writes to them while the operation holds them.
     let entry = match &write {
-        Write::One(chunk) => opcode::Send::new(fd, chunk.bytes().as_ptr(), length(chunk)).build(),
-        Write::Several(chunks) => {
-            vectors.extend(chunks.iter().map(|chunk| libc::iovec {
-                iov_base: chunk.bytes().as_ptr().cast_mut().cast(),
-                iov_len: chunk.bytes().len(),
+        Write::One(buffer) => opcode::Send::new(fd, buffer.as_ptr(), length(buffer)).build(),
+        Write::Several(buffers) => {
+            vectors.extend(buffers.iter().map(|buffer| libc::iovec {
+                iov_base: buffer.as_ptr().cast_mut().cast(),
+                iov_len: buffer.len(),
             }));
             opcode::Writev::new(fd, vectors.as_ptr().cast(), vectors.len() as u32).build()
         }
@@ -105,8 +105,8 @@ pub(super) fn send(
 }
 
 /// Returns the length to offer. A rest beyond it stays, as after a short send.
-fn length(chunk: &Chunk) -> u32 {
-    u32::try_from(chunk.bytes().len()).unwrap_or(u32::MAX)
+fn length(buffer: &BytesMut) -> u32 {
+    u32::try_from(buffer.len()).unwrap_or(u32::MAX)
 }
 
 impl OneshotOutputTransform for Sending {

@@ -1,6 +1,5 @@
 //! Sockets of the tokio-uring engine: their buffers, their output, and their tasks' wake-ups.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -12,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::accounting::Counters;
 use crate::connection::{ConnId, State};
-use crate::lifecycle::{Io, Written};
+use crate::lifecycle::{Io, SendQueue, Written};
 use crate::output::{Record, Segment};
 use crate::pool::BufferPool;
 
@@ -21,81 +20,20 @@ use crate::pool::BufferPool;
 pub(super) const FIRST_RECEIVE: usize = 4096;
 /// Consecutive receives that use less than a quarter of their buffer before the size is halved.
 const SMALL_RECEIVES: u8 = 16;
-/// Smallest chunk of copied output.
-const CHUNK: usize = 4096;
-/// Length from which buffers of the handler are sent as they are. Shorter ones are copied behind
-/// queued output: one write of one buffer is worth a copy.
-const JOIN_BELOW: usize = 16 << 10;
-/// Most chunks that leave with one write.
-const CHUNKS_PER_WRITE: usize = 16;
-const _: () = assert!(CHUNKS_PER_WRITE <= 1024, "writev(2) accepts no more than IOV_MAX buffers");
-const _: () = assert!(CHUNK <= JOIN_BELOW, "a joined buffer fills several chunks");
-
-/// A piece of output, and where its memory goes afterwards.
-pub(super) struct Chunk {
-    bytes: BytesMut,
-    /// The memory is that of a receive buffer, not of a buffer of the handler.
-    is_receive_buffer: bool,
-}
-
-impl Chunk {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
+/// Most buffers that leave with one write.
+const BUFFERS_PER_WRITE: usize = 16;
+const _: () = assert!(BUFFERS_PER_WRITE <= 1024, "writev(2) accepts no more than IOV_MAX buffers");
 
 /// Output that a writer has in flight.
 pub(super) enum Write {
-    One(Chunk),
-    Several(Vec<Chunk>),
+    One(BytesMut),
+    Several(Vec<BytesMut>),
 }
 
-/// Receive buffers for reuse. Buffers of the handler are in the record's pool.
-#[derive(Default)]
-pub(super) struct ReceiveBuffers {
-    free: Vec<BytesMut>,
-    held_bytes: usize,
-}
-
-impl ReceiveBuffers {
-    /// Most bytes of capacity that are kept. A connection that continues takes its buffer again before
-    /// other connections return theirs, so that a few buffers are enough.
-    const KEEP_BYTES: usize = 4 << 20;
-    /// Number of buffers that are searched for one that is large enough.
-    const LOOKED_AT: usize = 16;
-
-    /// Returns an empty buffer with room for `len` bytes: the last returned one that has the room, or a
-    /// new one of exactly this size.
-    pub(super) fn take(&mut self, len: usize) -> BytesMut {
-        let recent = self.free.len().saturating_sub(Self::LOOKED_AT);
-        match self.free[recent..].iter().rposition(|buffer| buffer.capacity() >= len) {
-            Some(index) => {
-                let buffer = self.free.swap_remove(recent + index);
-                self.held_bytes -= buffer.capacity();
-                buffer
-            }
-            None => BytesMut::with_capacity(len),
-        }
-    }
-
-    pub(super) fn put(&mut self, mut buffer: BytesMut) {
-        buffer.clear();
-        // An echo starts behind the beginning of its buffer. A request for more than is there moves
-        // the beginning back.
-        let _ = buffer.try_reclaim(buffer.capacity() + 1);
-        if self.held_bytes + buffer.capacity() <= Self::KEEP_BYTES {
-            self.held_bytes += buffer.capacity();
-            self.free.push(buffer);
-        }
-    }
-}
-
-/// Unsent output of a connection, in the order of the wire.
+/// Unsent output of a connection: queued, and in flight.
 #[derive(Default)]
 pub(super) struct Outbox {
-    chunks: VecDeque<Chunk>,
-    /// Unsent bytes, with those in flight.
-    bytes: usize,
+    queue: SendQueue,
     /// Bytes of the write in flight.
     in_flight: usize,
 }
@@ -103,147 +41,70 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Returns the number of unsent bytes, with those of the write in flight.
     pub(super) fn unsent(&self) -> usize {
-        self.bytes
+        self.queue.bytes() + self.in_flight
     }
 
     /// Returns whether a write can begin: there is output, and none is in flight.
     pub(super) fn can_begin(&self) -> bool {
-        self.in_flight == 0 && !self.chunks.is_empty()
+        self.in_flight == 0 && self.queue.buffers() > 0
     }
 
     /// Appends the segments of a call.
-    fn push_segments(&mut self, record: &mut Record, input: &[u8], buffers: &mut ReceiveBuffers) {
+    fn push_segments(&mut self, record: &mut Record, input: &[u8]) {
         // The segments are taken out meanwhile: they lie in the record beside their arena.
         let mut pool = std::mem::take(record.pool());
         let mut segments = std::mem::take(record.segments_mut());
         for segment in segments.drain(..) {
             match segment {
-                Segment::Owned(buffer) => self.push_owned(buffer, buffers, &mut pool),
-                segment => self.push_copy(record.bytes(&segment, input), buffers),
+                Segment::Owned(buffer) => self.queue.push_owned(buffer, &mut pool),
+                segment => self.queue.push_copy(record.bytes(&segment, input), &mut pool),
             }
         }
         *record.segments_mut() = segments;
         *record.pool() = pool;
     }
 
-    /// Appends a copy.
-    fn push_copy(&mut self, bytes: &[u8], buffers: &mut ReceiveBuffers) {
-        self.bytes += bytes.len();
-        match self.chunks.back_mut() {
-            Some(last) if last.bytes.capacity() - last.bytes.len() >= bytes.len() => {
-                last.bytes.extend_from_slice(bytes);
-            }
-            _ => {
-                let mut chunk = buffers.take(bytes.len().max(CHUNK));
-                chunk.extend_from_slice(bytes);
-                self.chunks.push_back(Chunk { bytes: chunk, is_receive_buffer: true });
-            }
-        }
-    }
-
-    /// Appends a buffer of the handler.
-    fn push_owned(&mut self, buffer: BytesMut, buffers: &mut ReceiveBuffers, pool: &mut BufferPool) {
-        if buffer.len() < JOIN_BELOW && !self.chunks.is_empty() {
-            self.push_copy(&buffer, buffers);
-            pool.put(buffer);
-        } else {
-            self.bytes += buffer.len();
-            self.chunks.push_back(Chunk { bytes: buffer, is_receive_buffer: false });
-        }
-    }
-
-    /// Appends the receive buffer itself, which contains nothing but output.
-    fn push_received(&mut self, buffer: BytesMut) {
-        self.bytes += buffer.len();
-        self.chunks.push_back(Chunk { bytes: buffer, is_receive_buffer: true });
-    }
-
     /// Begins the next write, unless one is in flight or there is no output.
     pub(super) fn begin(&mut self) -> Option<Write> {
-        if self.in_flight > 0 {
+        if !self.can_begin() {
             return None;
         }
-        let write = if self.chunks.len() > 1 {
-            let count = self.chunks.len().min(CHUNKS_PER_WRITE);
-            Write::Several(self.chunks.drain(..count).collect())
+        let before = self.queue.bytes();
+        let write = if self.queue.buffers() > 1 {
+            let buffers = std::iter::from_fn(|| self.queue.pop_front());
+            Write::Several(buffers.take(BUFFERS_PER_WRITE).collect())
         } else {
-            Write::One(self.chunks.pop_front()?)
+            Write::One(self.queue.pop_front()?)
         };
-        self.in_flight = match &write {
-            Write::One(chunk) => chunk.bytes.len(),
-            Write::Several(chunks) => chunks.iter().map(|c| c.bytes.len()).sum(),
-        };
+        self.in_flight = before - self.queue.bytes();
         Some(write)
     }
 
-    /// Ends a write of which `sent` bytes were accepted; the rest leaves first next time. Returns whether
-    /// the kernel has accepted everything.
-    pub(super) fn end(
-        &mut self,
-        write: Write,
-        mut sent: usize,
-        buffers: &mut ReceiveBuffers,
-        pool: &mut BufferPool,
-    ) -> bool {
+    /// Ends a write of which `sent` bytes were accepted; the rest leaves first next time. Returns
+    /// whether the kernel has accepted everything.
+    pub(super) fn end(&mut self, write: Write, sent: usize, pool: &mut BufferPool) -> bool {
         let is_whole = sent == self.in_flight;
-        self.bytes -= sent;
-        self.in_flight = 0;
-        let chunks = match write {
-            Write::One(chunk) => one_chunk(chunk),
-            Write::Several(chunks) => Chunks::Several(chunks.into_iter()),
-        };
-        let mut rest = VecDeque::new();
-        for mut chunk in chunks {
-            let taken = sent.min(chunk.bytes.len());
-            sent -= taken;
-            chunk.bytes.advance(taken);
-            if chunk.bytes.is_empty() {
-                recycle(chunk, buffers, pool);
-            } else {
-                rest.push_back(chunk);
+        // The unsent bytes are the last ones.
+        let mut unsent = std::mem::take(&mut self.in_flight) - sent;
+        let mut take_back = |mut buffer: BytesMut| {
+            let rest = unsent.min(buffer.len());
+            unsent -= rest;
+            if rest == 0 {
+                return pool.put(buffer);
             }
-        }
-        while let Some(chunk) = rest.pop_back() {
-            self.chunks.push_front(chunk);
+            buffer.advance(buffer.len() - rest);
+            self.queue.push_front(buffer);
+        };
+        match write {
+            Write::One(buffer) => take_back(buffer),
+            Write::Several(buffers) => buffers.into_iter().rev().for_each(take_back),
         }
         is_whole
     }
 
     /// Discards the output that is not in flight.
-    pub(super) fn clear(&mut self, buffers: &mut ReceiveBuffers, pool: &mut BufferPool) {
-        for chunk in self.chunks.drain(..) {
-            recycle(chunk, buffers, pool);
-        }
-        self.bytes = self.in_flight;
-    }
-}
-
-/// Iterates over the chunks of a write without an allocation for a single one.
-enum Chunks {
-    One(std::option::IntoIter<Chunk>),
-    Several(std::vec::IntoIter<Chunk>),
-}
-
-fn one_chunk(chunk: Chunk) -> Chunks {
-    Chunks::One(Some(chunk).into_iter())
-}
-
-impl Iterator for Chunks {
-    type Item = Chunk;
-
-    fn next(&mut self) -> Option<Chunk> {
-        match self {
-            Self::One(one) => one.next(),
-            Self::Several(several) => several.next(),
-        }
-    }
-}
-
-fn recycle(chunk: Chunk, buffers: &mut ReceiveBuffers, pool: &mut BufferPool) {
-    if chunk.is_receive_buffer {
-        buffers.put(chunk.bytes);
-    } else {
-        pool.put(chunk.bytes);
+    fn discard(&mut self, pool: &mut BufferPool) {
+        self.queue.advance(self.queue.bytes(), pool);
     }
 }
 
@@ -347,7 +208,6 @@ pub(super) enum TaskRequest {
 /// I/O of all connections, as far as it is not in their tasks.
 #[derive(Default)]
 pub(super) struct TaskIo {
-    pub(super) buffers: ReceiveBuffers,
     polled: Polled,
     /// Tasks to start after the current call.
     pub(super) requests: Vec<TaskRequest>,
@@ -429,7 +289,7 @@ impl Io for TaskIo {
         _: &mut Counters,
     ) -> io::Result<Written> {
         let Some(mut input) = input else {
-            socket.outbox.push_segments(record, &[], &mut self.buffers);
+            socket.outbox.push_segments(record, &[]);
             return Ok(Written::Queued);
         };
         if let [Segment::Echo(range)] = record.segments() {
@@ -438,10 +298,10 @@ impl Io for TaskIo {
             record.discard_segments();
             input.truncate(range.end);
             input.advance(range.start);
-            socket.outbox.push_received(input);
+            socket.outbox.queue.push_back(input);
         } else {
-            socket.outbox.push_segments(record, &input, &mut self.buffers);
-            self.buffers.put(input);
+            socket.outbox.push_segments(record, &input);
+            record.pool().put(input);
         }
         Ok(Written::Done)
     }
@@ -456,7 +316,7 @@ impl Io for TaskIo {
 
     /// Operations in flight end by a shutdown of the socket; they are never dropped.
     fn discard(&mut self, id: ConnId, socket: &mut Socket, pool: &mut BufferPool) {
-        socket.outbox.clear(&mut self.buffers, pool);
+        socket.outbox.discard(pool);
         // ENOTCONN after a reset: then nothing is in flight any more.
         let _ = shutdown(&socket.fd, Shutdown::Both);
         self.wake_reader(id, socket);
@@ -473,46 +333,34 @@ impl Io for TaskIo {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bytes_of(write: &Write) -> Vec<u8> {
-        match write {
-            Write::One(chunk) => chunk.bytes.to_vec(),
-            Write::Several(chunks) => chunks.iter().flat_map(|c| c.bytes.to_vec()).collect(),
-        }
-    }
+    use crate::time::Nanos;
 
     #[test]
     fn output_leaves_in_order_at_every_length_of_a_write() {
-        // Single bytes where there are few, larger steps where there are many.
-        for (step, copied, owned) in [
-            (1, 30, 100),
-            (7, 300, 100),
-            (1000, 3000, JOIN_BELOW),
-            (20_000, 3000, JOIN_BELOW),
-            (1 << 20, 1, JOIN_BELOW),
-        ] {
-            let (mut buffers, mut pool) = (ReceiveBuffers::default(), BufferPool::default());
+        for step in [1, 7, 1000, 20_000, 1 << 20] {
+            let mut record = Record::new();
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
-            for round in 0..5u8 {
-                let (copied, owned) = (vec![round; copied], vec![round + 50; owned]);
-                outbox.push_copy(&copied, &mut buffers);
-                outbox.push_owned(BytesMut::from(&owned[..]), &mut buffers, &mut pool);
-                outbox.push_owned(BytesMut::from(&[round + 100; 10][..]), &mut buffers, &mut pool);
-                outbox.push_received(BytesMut::from(&[round + 150; 20][..]));
-                expected.extend_from_slice(&copied);
-                expected.extend_from_slice(&owned);
-                expected.extend_from_slice(&[round + 100; 10]);
-                expected.extend_from_slice(&[round + 150; 20]);
+            // More buffers than one write takes.
+            for round in 0..2 * BUFFERS_PER_WRITE as u8 {
+                let mut out = record.begin(Nanos(0), 0, 0);
+                out.append(&[round; 30]);
+                out.give(BytesMut::from(&[round + 50; 16 << 10][..]));
+                outbox.push_segments(&mut record, &[]);
+                expected.extend_from_slice(&[round; 30]);
+                expected.extend_from_slice(&[round + 50; 16 << 10]);
             }
             let mut seen = Vec::new();
             while outbox.unsent() > 0 {
                 let write = outbox.begin().expect("something to write");
                 assert!(outbox.begin().is_none(), "one write in flight");
-                let bytes = bytes_of(&write);
-                let sent = step.min(bytes.len());
+                let bytes = match &write {
+                    Write::One(buffer) => buffer.to_vec(),
+                    Write::Several(buffers) => buffers.concat(),
+                };
+                let sent = step.max(bytes.len() / 50).min(bytes.len());
                 seen.extend_from_slice(&bytes[..sent]);
-                assert_eq!(outbox.end(write, sent, &mut buffers, &mut pool), sent == bytes.len());
+                assert_eq!(outbox.end(write, sent, record.pool()), sent == bytes.len());
             }
             assert!(seen == expected && outbox.begin().is_none());
         }
@@ -534,34 +382,5 @@ mod tests {
         assert_eq!(c.receive_size, 20_000);
         (0..100).for_each(|_| c.fit_receives(10, 20_000));
         assert_eq!(c.receive_size, FIRST_RECEIVE);
-    }
-
-    #[test]
-    fn kept_receive_buffers_are_bounded_in_bytes() {
-        let mut buffers = ReceiveBuffers::default();
-        for _ in 0..1000 {
-            buffers.put(BytesMut::with_capacity(100_000));
-        }
-        assert!(buffers.free.len() == ReceiveBuffers::KEEP_BYTES / 100_000, "{}", buffers.free.len());
-        assert_eq!(buffers.take(200_000).capacity(), 200_000);
-        let count = buffers.free.len();
-        (0..count).for_each(|_| drop(buffers.take(1)));
-        assert_eq!((buffers.free.len(), buffers.held_bytes), (0, 0));
-    }
-
-    #[test]
-    fn a_receive_buffer_keeps_its_memory_round_after_round() {
-        let mut buffers = ReceiveBuffers::default();
-        let buffer = buffers.take(FIRST_RECEIVE);
-        let capacity = buffer.capacity();
-        buffers.put(buffer);
-        for _ in 0..100 {
-            let mut buffer = buffers.take(FIRST_RECEIVE);
-            assert_eq!(buffer.capacity(), capacity);
-            buffer.extend_from_slice(&[1; 100]);
-            // As for an echo: the reply begins four bytes into the buffer.
-            buffer.advance(4);
-            buffers.put(buffer);
-        }
     }
 }
