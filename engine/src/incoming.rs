@@ -56,7 +56,7 @@ pub(crate) enum Accepted {
     Stopped,
 }
 
-/// Whether a worker can accept at all.
+/// A worker's ability to accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptState {
     /// The worker has room for another connection.

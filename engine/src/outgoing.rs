@@ -69,8 +69,8 @@ pub(crate) fn begin(connect: &Connect, options: &Options) -> io::Result<OwnedFd>
 
 /// Binds to a source address without taking a port yet (ip(7)).
 ///
-/// With port 0 the kernel then chooses a port at the connect, when it knows the whole four-tuple. So
-/// it does not run out of ports after 28,000 connections.
+/// With port 0 the kernel then chooses a port at the connect, when it knows the whole four-tuple.
+/// So it does not run out of ports after 28,000 connections.
 fn bind_source(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
     set_ip_option(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     Ok(rustix::net::bind(socket, &from)?)

@@ -13,8 +13,8 @@ struct Slot<T> {
 /// Values in numbered slots. A slot's generation goes up when its value leaves, so that an old
 /// [`ConnId`] finds nothing.
 ///
-/// Memory for the whole capacity is reserved but untouched at the start. The kernel provides it page
-/// by page as slots come into use, and nothing ever moves.
+/// Memory for the whole capacity is reserved but untouched at the start. The kernel provides it
+/// page by page as slots come into use, and nothing ever moves.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,

@@ -11,8 +11,8 @@
 //! 4. Accept; then deadlines, alarm, wakes and `turn_end`.
 //! 5. Flush: all other output leaves, with one send for each connection.
 //!
-//! Output that the kernel does not accept goes to the connection's backlog. It leaves when the socket
-//! is writable again.
+//! Output that the kernel does not accept goes to the connection's backlog. It leaves when the
+//! socket is writable again.
 
 mod outbox;
 mod poller;
@@ -40,12 +40,10 @@ const MIN_RECEIVE_BUFFER: usize = 512;
 const RECEIVES_PER_TURN: usize = 4;
 /// Most accepts at one listener in a turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// Keys of events have a connection's slot, or one of these in its place.
+/// Keys of events have a connection's slot, or one of these in its place. Slots end below them.
 const INBOX: u32 = u32::MAX;
 const LISTENER: u32 = u32::MAX - 1;
-/// Slots end below the other keys.
-const MAX_SLOTS: u32 = LISTENER;
-const _: () = assert!(MAX_SLOTS <= LISTENER && LISTENER < INBOX);
+const _: () = assert!(LISTENER < INBOX);
 
 /// See [`crate::run`].
 pub(crate) fn run<H: Handler>(
@@ -97,7 +95,7 @@ impl<'a, H: Handler> Engine<'a, H> {
         }
         Ok(Self {
             config,
-            connections: Connections::new(config, EpollIo::new(poller), MAX_SLOTS)?,
+            connections: Connections::new(config, EpollIo::new(poller), LISTENER)?,
             listeners: vec![ListenerEvents::default(); config.listeners.len()],
             inbox,
             is_woken: false,
@@ -322,7 +320,7 @@ impl<'a, H: Handler> Engine<'a, H> {
             connections.handle_written(id, outcome);
             connections.finish_draining(id);
         }
-        connections.io.end_turn();
+        connections.io.outbox.clear();
         connections.end_turn(changed);
     }
 }

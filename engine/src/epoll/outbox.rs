@@ -16,7 +16,7 @@ const _: () = assert!(SLICES <= 1024, "sendmsg(2) accepts no more than IOV_MAX s
 /// Segments of one connection in this turn, in order.
 #[derive(Clone, Copy)]
 pub(super) struct Chain {
-    head: u32,
+    pub(super) head: u32,
     tail: u32,
     bytes: usize,
 }
@@ -55,13 +55,6 @@ pub(super) enum ChainOutcome {
     Sent,
     /// The kernel has accepted the first `skip` bytes from node `at` on, and nothing behind them.
     Rest { at: u32, skip: usize },
-}
-
-impl ChainOutcome {
-    /// Returns the outcome for a chain of which nothing was sent.
-    pub(super) fn at_start(chain: &Chain) -> Self {
-        Self::Rest { at: chain.head, skip: 0 }
-    }
 }
 
 impl Outbox {

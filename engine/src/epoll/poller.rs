@@ -9,8 +9,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 /// Most events of one wait. Further ones come with the next wait.
 const EVENTS: usize = 1024;
 
-/// Interest of every connection: both directions, edge-triggered. It never changes, so that neither a
-/// pause nor a full send buffer costs an epoll_ctl(2).
+/// Interest of every connection: both directions, edge-triggered. It never changes, so that neither
+/// a pause nor a full send buffer costs an epoll_ctl(2).
 pub(super) const CONNECTION: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
@@ -37,7 +37,8 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest)?)
     }
 
-    /// Waits for events, at most for `timeout`; returns their number. A signal ends the wait with 0.
+    /// Waits for events, at most for `timeout`; returns their number. A signal ends the wait with
+    /// 0.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         match self.wait_once(timeout) {
             Ok(ready) => Ok(ready),

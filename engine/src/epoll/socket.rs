@@ -44,7 +44,7 @@ impl AsFd for Socket {
 /// I/O of all connections.
 pub(super) struct EpollIo {
     pub(super) poller: Poller,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     /// Empty backlogs for reuse: a stream of large messages may leave a backlog of each.
     #[expect(clippy::vec_box, reason = "a connection owns the box, so that an idle one is small")]
     spares: Vec<Box<SendQueue>>,
@@ -69,7 +69,7 @@ impl EpollIo {
         if chain.is_empty() {
             return Ok(Written::Done);
         }
-        let mut rest = ChainOutcome::at_start(&chain);
+        let mut rest = ChainOutcome::Rest { at: chain.head, skip: 0 };
         if socket.backlog.is_none() {
             rest = self.outbox.send(socket.fd.as_fd(), chain, record, input, &mut counters.bytes_out)?;
             if rest == ChainOutcome::Sent {
@@ -128,11 +128,6 @@ impl EpollIo {
         }
         Ok(accepted)
     }
-
-    /// Ends the turn: all queued output has been sent or moved to backlogs.
-    pub(super) fn end_turn(&mut self) {
-        self.outbox.clear();
-    }
 }
 
 impl Io for EpollIo {
@@ -181,6 +176,7 @@ impl Io for EpollIo {
         if has_echo { self.transmit(socket, record, input, counters) } else { Ok(Written::Queued) }
     }
 
+    #[inline]
     fn set_reading(&mut self, id: ConnId, socket: &mut Socket, is_on: bool) {
         if is_on && socket.is_readable && !socket.is_listed {
             socket.is_listed = true;

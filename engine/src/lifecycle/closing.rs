@@ -70,7 +70,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         let mut ended = std::mem::take(&mut self.ended.connections);
         for (id, cause) in ended.drain(..) {
             if let Some(HandlerState::Opened(state)) = self.take(id) {
-                self.population.opened -= 1;
+                self.counts.opened -= 1;
                 self.counters.closed += 1;
                 handler.closed(id, state, cause);
             }
@@ -84,9 +84,9 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.timers.wheel.set(id.slot, Nanos::NEVER);
         self.ended.discarded.remove(&id);
         if c.is_accepted {
-            self.population.accepted -= 1;
+            self.counts.accepted -= 1;
         } else {
-            self.population.outgoing -= 1;
+            self.counts.outgoing -= 1;
         }
         self.listeners.handle_closed(c.is_accepted);
         Some(c.handler)

@@ -32,7 +32,7 @@ pub(crate) struct Connection<C, S> {
     pub(super) is_throttled: bool,
     /// The handler may have seen unsent bytes: it is told when the kernel has accepted them.
     pub(super) awaits_drain: bool,
-    /// As much input as a closing connection discards has been discarded.
+    /// The bound of the input that a closing connection discards has been reached.
     pub(super) has_discarded_all: bool,
     /// The connection is in the list of those with work at the end of the turn.
     pub(crate) is_listed: bool,
@@ -56,7 +56,7 @@ impl<C, S> Connection<C, S> {
         }
     }
 
-    /// Whether to receive: the handler takes the input, or it is discarded.
+    /// Returns whether to receive: the handler takes the input, or it is discarded.
     pub(crate) fn takes_input(&self) -> bool {
         !self.has_eof
             && match self.state {
@@ -66,7 +66,7 @@ impl<C, S> Connection<C, S> {
             }
     }
 
-    /// Whether the end of the unsent output has a consequence: a call of the handler, or the FIN.
+    /// Returns whether the end of the unsent output leads to a call of the handler, or to the FIN.
     pub(crate) fn expects_drain(&self) -> bool {
         self.awaits_drain || self.state == State::Draining
     }

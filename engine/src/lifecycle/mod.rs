@@ -1,12 +1,11 @@
-//! The lifecycle of connections in the engines that have the kernel's sockets in their own hands:
-//! epoll and tokio-uring.
+//! The lifecycle of connections, which the epoll and the tokio-uring engine share.
 //!
-//! [`Connections`] owns the table, the timers, the state of the listeners and the counters. It calls
-//! the handler, applies what the handler asks for, and answers [`Worker`](crate::Worker). An engine
-//! owns one `Connections`, moves the bytes behind [`Io`], and reports what its sockets do.
+//! [`Connections`] owns the table, the timers, the state of the listeners and the counters. It
+//! calls the handler, applies what the handler asks for, and answers [`Worker`](crate::Worker). An
+//! engine owns one `Connections`, moves the bytes behind [`Io`], and reports what its sockets do.
 //!
-//! A connection that ends is removed at the beginning of the next turn, so that `closed` never comes
-//! from within another call. The same holds for `connect_failed`.
+//! A connection that ends is removed at the beginning of the next turn, so that `closed` never
+//! comes from within another call. The same holds for `connect_failed`.
 
 mod closing;
 mod connection;
@@ -64,8 +63,8 @@ pub(crate) trait Io {
     /// Discards the unsent output of a connection that has ended, and ends its operations.
     fn discard(&mut self, id: ConnId, socket: &mut Self::Socket, pool: &mut BufferPool);
 
-    /// Decides whether a send whose time limit has passed is stalled. Otherwise it gets the limit of
-    /// [`Config::write_stall`] from now on.
+    /// Decides whether a send whose time limit has passed is stalled. Otherwise it gets the limit
+    /// of [`Config::write_stall`] from now on.
     fn is_stalled(&mut self, _id: ConnId, _socket: &mut Self::Socket) -> bool {
         true
     }
@@ -82,7 +81,7 @@ pub(crate) enum Written {
     Partly,
 }
 
-/// What the lifecycle reads of the configuration.
+/// Limits of the configuration.
 pub(crate) struct Limits {
     max_accepted: usize,
     max_connects: usize,
@@ -94,7 +93,7 @@ pub(crate) struct Limits {
 
 /// Numbers of connections.
 #[derive(Default)]
-struct Population {
+struct Counts {
     /// Accepted connections in the table.
     accepted: usize,
     /// Outgoing connections in the table, with those that are connecting.
@@ -103,16 +102,18 @@ struct Population {
     opened: usize,
 }
 
-/// Connections that have ended and are not reported yet.
+/// Connections that are ending or have ended. Open ones cost nothing here.
 #[derive(Default)]
 struct Ended {
+    /// Connections to report as closed.
     connections: Vec<(ConnId, Cause)>,
-    /// Tags and errors of failed connects.
+    /// Tags and errors of failed connects to report.
     connects: Vec<(u64, io::Error)>,
-    /// Bytes discarded of connections that are closing.
+    /// Discarded input of connections that drain or linger, in bytes.
     discarded: HashMap<ConnId, u64>,
 }
 
+/// Timers of the connections, and the worker's alarm.
 struct Timers {
     wheel: Wheel,
     /// Slots whose time has come; empty between turns.
@@ -130,7 +131,7 @@ pub(crate) struct Connections<H: Handler, I: Io> {
     changed: Vec<ConnId>,
     ended: Ended,
     listeners: Listeners,
-    population: Population,
+    counts: Counts,
     pub(crate) limits: Limits,
     /// Time at which the turn began.
     pub(crate) now: Nanos,
@@ -151,7 +152,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
             changed: Vec::new(),
             ended: Ended::default(),
             listeners: Listeners::new(&config.listeners)?,
-            population: Population::default(),
+            counts: Counts::default(),
             limits: Limits {
                 max_accepted: config.max_accepted,
                 max_connects: config.max_connects,
@@ -196,11 +197,11 @@ impl<H: Handler, I: Io> Connections<H, I> {
             return true;
         }
         if input.is_some() || !self.record.segments().is_empty() {
-            let outcome = self.io.write(&mut c.io, &mut self.record, input, &mut self.counters);
-            if matches!(outcome, Ok(Written::Queued)) {
-                list(c, id, &mut self.changed);
+            match self.io.write(&mut c.io, &mut self.record, input, &mut self.counters) {
+                Ok(Written::Done) => {}
+                Ok(Written::Queued) => list(c, id, &mut self.changed),
+                outcome => self.handle_written(id, outcome),
             }
-            self.handle_written(id, outcome);
         }
         if !commands.is_empty() {
             self.apply_commands(id, commands);

@@ -21,7 +21,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         if !self.is_accepting(listener) {
             return Accepted::Stopped;
         }
-        if self.population.accepted >= self.limits.max_accepted {
+        if self.counts.accepted >= self.limits.max_accepted {
             return self.stop_accepting(AcceptState::Full);
         }
         let (socket, peer) = match incoming::accept(socket) {
@@ -33,7 +33,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         let Ok(id) = self.insert(socket, State::Open, 0) else {
             return self.stop_accepting(AcceptState::Starved(self.now + incoming::RETRY));
         };
-        self.population.accepted += 1;
+        self.counts.accepted += 1;
         self.counters.accepted += 1;
         self.open(handler, id, Origin::Accepted { listener: listener as u16, peer });
         Accepted::One
@@ -47,12 +47,12 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     /// Begins a connect; its outcome comes through [`Connections::complete_connect`].
     pub(super) fn begin_connect(&mut self, connect: &Connect) -> io::Result<()> {
-        if self.population.outgoing >= self.limits.max_connects {
+        if self.counts.outgoing >= self.limits.max_connects {
             return Err(outgoing::too_many(self.limits.max_connects));
         }
         let socket = outgoing::begin(connect, &self.limits.outgoing)?;
         let id = self.insert(socket, State::Connecting, connect.tag)?;
-        self.population.outgoing += 1;
+        self.counts.outgoing += 1;
         self.set_limit(id, Nanos::monotonic().limit_after(connect.timeout));
         Ok(())
     }
@@ -83,7 +83,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
     }
 
     fn open(&mut self, handler: &mut H, id: ConnId, from: Origin) {
-        self.population.opened += 1;
+        self.counts.opened += 1;
         self.call(id, None, |state, _, out| {
             *state = HandlerState::Opened(handler.opened(id, from, out));
         });

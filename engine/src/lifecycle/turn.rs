@@ -1,4 +1,4 @@
-//! What a turn does besides the events of sockets.
+//! The parts of a turn besides the events of sockets.
 
 use super::{Connections, Io};
 use crate::connection::{Cause, ConnId, State};
@@ -21,9 +21,11 @@ impl<H: Handler, I: Io> Connections<H, I> {
     /// Reports the connections that have ended and the connects that have failed since the last
     /// turn.
     pub(crate) fn report_ended(&mut self, handler: &mut H) {
-        self.report_closed(handler);
-        for (tag, error) in std::mem::take(&mut self.ended.connects) {
-            handler.connect_failed(&mut Worker::new(self), tag, error);
+        if self.has_reports() {
+            self.report_closed(handler);
+            for (tag, error) in std::mem::take(&mut self.ended.connects) {
+                handler.connect_failed(&mut Worker::new(self), tag, error);
+            }
         }
         self.listeners.retry(self.now);
     }

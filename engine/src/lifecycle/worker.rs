@@ -34,7 +34,7 @@ impl<H: Handler, I: Io> WorkerCore<H> for Connections<H, I> {
     }
 
     fn connections(&self) -> usize {
-        self.population.opened
+        self.counts.opened
     }
 
     fn ids(&self) -> Vec<ConnId> {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::socket::{FIRST_RECEIVE, TaskIo, Write};
+use super::socket::{FIRST_RECEIVE, Socket, TaskIo, Write};
 use crate::config::Config;
 use crate::connection::{Cause, ConnId, State};
 use crate::handler::{Handler, Worker};
 use crate::incoming::Accepted;
-use crate::lifecycle::{Connections, Io};
+use crate::lifecycle::{Connection, Connections, Io};
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::wheel::TICK;
@@ -95,7 +95,7 @@ impl<H: Handler> Core<H> {
         self.connections.finish_turn(handler, bits);
         self.flush_all();
         for (index, task) in self.listeners.iter_mut().enumerate() {
-            if self.connections.is_accepting(index) {
+            if task.is_some() && self.connections.is_accepting(index) {
                 task.take().into_iter().for_each(Waker::wake);
             }
         }
@@ -138,18 +138,20 @@ impl<H: Handler> Core<H> {
         }
     }
 
+    fn live(&mut self, id: ConnId) -> Option<&mut Connection<H::Conn, Socket>> {
+        self.connections.table.get_mut(id).filter(|c| c.state != State::Closing)
+    }
+
     /// Returns a buffer for the next receive, when one is to begin; `None` when the connection has
     /// ended.
     pub(super) fn poll_receive(&mut self, id: ConnId) -> Poll<Option<BytesMut>> {
-        let Some(c) = self.connections.table.get_mut(id) else { return Poll::Ready(None) };
-        if c.takes_input() && c.io.may_receive() {
-            return Poll::Ready(Some(self.connections.record.pool().take_fitting(c.io.receive_size)));
+        let Some(c) = self.live(id) else { return Poll::Ready(None) };
+        if !(c.takes_input() && c.io.may_receive()) {
+            c.io.reader_waits = true;
+            return Poll::Pending;
         }
-        if c.state == State::Closing {
-            return Poll::Ready(None);
-        }
-        c.io.reader_waits = true;
-        Poll::Pending
+        let size = c.io.receive_size;
+        Poll::Ready(Some(self.connections.record.pool().take_fitting(size)))
     }
 
     /// Handles a receive completion, when the connection takes input; returns whether to receive
@@ -160,17 +162,15 @@ impl<H: Handler> Core<H> {
         id: ConnId,
         completion: &mut Option<(io::Result<usize>, BytesMut)>,
     ) -> Poll<bool> {
-        let Some(c) = self.connections.table.get_mut(id) else { return Poll::Ready(false) };
-        if c.state == State::Closing {
-            return Poll::Ready(false);
-        }
+        let max_receive = self.max_receive;
+        let Some(c) = self.live(id) else { return Poll::Ready(false) };
         if !c.takes_input() && !matches!(completion, Some((Err(_), _))) {
             c.io.reader_waits = true;
             return Poll::Pending;
         }
         let Some((outcome, buffer)) = completion.take() else { return Poll::Ready(true) };
         if let Ok(len) = outcome {
-            c.io.fit_receives(len, self.max_receive);
+            c.io.fit_receives(len, max_receive);
         }
         self.enter_turn();
         self.connections.counters.completions += 1;
@@ -191,10 +191,7 @@ impl<H: Handler> Core<H> {
 
     /// Returns the next write, when there is one; `None` when the connection has ended.
     pub(super) fn poll_write(&mut self, id: ConnId) -> Poll<Option<Write>> {
-        let Some(c) = self.connections.table.get_mut(id) else { return Poll::Ready(None) };
-        if c.state == State::Closing {
-            return Poll::Ready(None);
-        }
+        let Some(c) = self.live(id) else { return Poll::Ready(None) };
         if let Some(write) = c.io.outbox.begin() {
             return Poll::Ready(Some(write));
         }
@@ -204,8 +201,8 @@ impl<H: Handler> Core<H> {
 
     /// Handles a send completion: bytes accepted, or an error.
     ///
-    /// The kernel accepts everything unless the peer is slow. That is no event of a turn, because the
-    /// handler hears nothing of it.
+    /// The kernel accepts everything unless the peer is slow. That is no event of a turn, because
+    /// the handler hears nothing of it.
     pub(super) fn handle_sent(
         &mut self,
         handler: &mut H,

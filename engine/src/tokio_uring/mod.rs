@@ -1,11 +1,12 @@
 //! The engine on the tokio-uring runtime, kept to show what that runtime costs: it has no multishot
 //! operations, no buffer rings and no direct descriptors.
 //!
-//! Every connection has a task with two halves, a reader and a writer. So neither a receive nor a send
-//! in flight is ever dropped, and a reply leaves in the poll that has received its message. A turn is
-//! one pass over the ready tasks. Its first event reads the clock and wakes the main task, which runs
-//! behind them. The main task calls the handler for timers, wakes and `turn_end`, and wakes the tasks
-//! whose connections were written to. A send that is accepted whole is no event of a turn.
+//! Every connection has a task with two halves, a reader and a writer. So neither a receive nor a
+//! send in flight is ever dropped, and a reply leaves in the poll that has received its message. A
+//! turn is one pass over the ready tasks. Its first event reads the clock and wakes the main task,
+//! which runs behind them. The main task calls the handler for timers, wakes and `turn_end`, and
+//! wakes the tasks whose connections were written to. A send that is accepted whole is no event of
+//! a turn.
 //!
 //! While a send is in flight no receive begins; `Socket::may_receive` says why. A send that has not
 //! ended after 10 to 30 ms is slow: receives continue beside it, until everything is accepted.
@@ -14,14 +15,15 @@
 //! handler that has seen unsent bytes at the start of a call always hears `drained`, even where the
 //! peer was not slow.
 //!
-//! A reply that lies in the receive buffer leaves in that buffer; other replies are copied together.
-//! Listeners and connects wait for readiness, off the hot path, because those waits must be
-//! cancelled. All timers are one timerfd(2), in nanoseconds; the runtime's own have milliseconds.
+//! A reply that lies in the receive buffer leaves in that buffer; other replies are copied
+//! together. Listeners and connects wait for readiness, off the hot path, because those waits must
+//! be cancelled. All timers are one timerfd(2), in nanoseconds; the runtime's own have
+//! milliseconds.
 //!
 //! [`Config::spin`](crate::Config::spin) is ignored: the runtime decides how it waits.
-//! `Counters::enters` counts turns, because the runtime does not tell how often it enters the kernel.
-//! The runtime waits for completions with epoll(7). `DEFER_TASKRUN` is not set, because nothing would
-//! run the deferred work.
+//! `Counters::enters` counts turns, because the runtime does not tell how often it enters the
+//! kernel. The runtime waits for completions with epoll(7). `DEFER_TASKRUN` is not set, because
+//! nothing would run the deferred work.
 
 mod core;
 mod operations;
@@ -54,7 +56,8 @@ const MEMLOCK_RETRIES: u32 = 10;
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Entries of the smallest submission queue.
 const MIN_ENTRIES: u32 = 64;
-/// Most passes, of a millisecond each, in which the last output is offered to the kernel after a stop.
+/// Most passes, of a millisecond each, in which the last output is offered to the kernel after a
+/// stop.
 const LAST_PASSES: u32 = 20;
 /// Most passes until all operations have ended. Those on sockets that are shut down end at once,
 /// unless the machine is busy with other things.
@@ -73,8 +76,8 @@ pub(crate) fn run<H: Handler>(
     let setup_error = EngineError::system("setting up the tasks of tokio-uring");
     let core = Core::new(config).map_err(&setup_error)?;
     // SAFETY: the tasks hold the only clones beside `shared`. They are dropped with the runtime
-    // below, and `shared` ends with this function, while the caller's exclusive borrow of the handler
-    // lasts longer. Nothing here uses `handler` directly.
+    // below, and `shared` ends with this function, while the caller's exclusive borrow of the
+    // handler lasts longer. Nothing here uses `handler` directly.
     let shared = unsafe { Shared::new(core, NonNull::from(handler)) };
     let outcome = runtime.block_on(drive(config, &inbox, &shared));
     if shared.in_flight.is_empty() {
@@ -99,8 +102,8 @@ pub(crate) fn probe() -> Result<(), EngineError> {
 }
 
 fn build(sq_entries: u32, cq_entries: u32) -> Result<Runtime, EngineError> {
-    // The retries are for all sizes together: old rings have returned their memory by then, or never
-    // will.
+    // The retries are for all sizes together: old rings have returned their memory by then, or
+    // never will.
     let (mut shrink, mut waited) = (0, 0);
     loop {
         let sq = (sq_entries >> shrink).max(MIN_ENTRIES);

@@ -34,8 +34,8 @@ pub(super) struct Resources<T> {
 
 pub(super) struct Receiving;
 
-/// Begins to receive into the free room of `buffer`. The result is the number of bytes and the buffer
-/// that has them.
+/// Begins to receive into the free room of `buffer`. The result is the number of bytes and the
+/// buffer that has them.
 pub(super) fn receive(
     socket: &Rc<OwnedFd>,
     in_flight: &InFlight,

@@ -1,5 +1,6 @@
 //! Sockets of the tokio-uring engine: their buffers, their output, and their tasks' wake-ups.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -172,9 +173,9 @@ impl Socket {
         }
     }
 
-    /// Returns whether a receive may begin beside the output. While the kernel takes a send there is
-    /// no hurry: most messages are answers to it. A receive that finds its message there is cheaper
-    /// than one that has to wait for it.
+    /// Returns whether a receive may begin beside the output. While the kernel takes a send there
+    /// is no hurry: most messages are answers to it. A receive that finds its message there is
+    /// cheaper than one that has to wait for it.
     pub(super) fn may_receive(&self) -> bool {
         self.outbox.unsent() == 0 || self.is_slow
     }
@@ -189,10 +190,38 @@ impl Socket {
 /// The task that is being polled, and which of its halves are due. To wake one of them is to have
 /// it polled in this pass.
 #[derive(Default)]
-struct Polled {
-    id: Option<ConnId>,
-    reader: bool,
-    writer: bool,
+pub(super) struct Polled {
+    id: Cell<Option<ConnId>>,
+    reader: Cell<bool>,
+    writer: Cell<bool>,
+}
+
+impl Polled {
+    /// Begins a poll of the task of `id`, with both of its halves due.
+    pub(super) fn begin(&self, id: ConnId) {
+        self.id.set(Some(id));
+        self.reader.set(true);
+        self.writer.set(true);
+    }
+
+    /// Returns whether the reader of the task being polled is due, and notes that it is polled.
+    pub(super) fn take_reader(&self) -> bool {
+        self.reader.take()
+    }
+
+    /// Returns whether the writer of the task being polled is due, and notes that it is polled.
+    pub(super) fn take_writer(&self) -> bool {
+        self.writer.take()
+    }
+
+    /// Ends a task's poll, unless one of its halves has become due; returns whether it has ended.
+    pub(super) fn end(&self) -> bool {
+        let is_idle = !(self.reader.get() || self.writer.get());
+        if is_idle {
+            self.id.set(None);
+        }
+        is_idle
+    }
 }
 
 /// A task to start for a connection.
@@ -208,45 +237,21 @@ pub(super) enum TaskRequest {
 /// I/O of all connections, as far as it is not in their tasks.
 #[derive(Default)]
 pub(super) struct TaskIo {
-    polled: Polled,
+    pub(super) polled: Rc<Polled>,
     /// Tasks to start after the current call.
     pub(super) requests: Vec<TaskRequest>,
 }
 
 impl TaskIo {
-    /// Begins a poll of the task of `id`, with both of its halves due.
-    pub(super) fn begin_poll(&mut self, id: ConnId) {
-        self.polled = Polled { id: Some(id), reader: true, writer: true };
-    }
-
-    /// Returns whether the reader of the task being polled is due, and notes that it is polled.
-    pub(super) fn take_reader(&mut self) -> bool {
-        std::mem::take(&mut self.polled.reader)
-    }
-
-    /// Returns whether the writer of the task being polled is due, and notes that it is polled.
-    pub(super) fn take_writer(&mut self) -> bool {
-        std::mem::take(&mut self.polled.writer)
-    }
-
-    /// Ends a task's poll, unless one of its halves has become due; returns whether it has ended.
-    pub(super) fn end_poll(&mut self) -> bool {
-        let is_idle = !(self.polled.reader || self.polled.writer);
-        if is_idle {
-            self.polled.id = None;
-        }
-        is_idle
-    }
-
     fn wake_reader(&mut self, id: ConnId, socket: &mut Socket) {
         if std::mem::take(&mut socket.reader_waits) {
-            if self.polled.id == Some(id) { self.polled.reader = true } else { socket.wake() }
+            if self.polled.id.get() == Some(id) { self.polled.reader.set(true) } else { socket.wake() }
         }
     }
 
     pub(super) fn wake_writer(&mut self, id: ConnId, socket: &mut Socket) {
         if std::mem::take(&mut socket.writer_waits) {
-            if self.polled.id == Some(id) { self.polled.writer = true } else { socket.wake() }
+            if self.polled.id.get() == Some(id) { self.polled.writer.set(true) } else { socket.wake() }
         }
     }
 
@@ -306,6 +311,7 @@ impl Io for TaskIo {
         Ok(Written::Done)
     }
 
+    #[inline]
     fn set_reading(&mut self, id: ConnId, socket: &mut Socket, is_on: bool) {
         if is_on {
             self.wake_reader(id, socket);

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::core::Core;
 use super::operations::{self, InFlight};
-use super::socket::{OwnedTask, TaskRequest};
+use super::socket::{OwnedTask, Polled, TaskRequest};
 use crate::connection::ConnId;
 use crate::handler::Handler;
 use crate::incoming::Accepted;
@@ -31,6 +31,7 @@ const ACCEPTS_IN_A_ROW: usize = 64;
 pub(super) struct Shared<H: Handler> {
     core: RefCell<Core<H>>,
     handler: NonNull<H>,
+    polled: Rc<Polled>,
     pub(super) in_flight: InFlight,
     /// A task has panicked, in a call of the handler: the run ends with a panic of its own.
     has_panicked: Cell<bool>,
@@ -39,11 +40,16 @@ pub(super) struct Shared<H: Handler> {
 impl<H: Handler> Shared<H> {
     /// # Safety
     ///
-    /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value is
-    /// gone.
+    /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value
+    /// is gone.
     pub(super) unsafe fn new(core: Core<H>, handler: NonNull<H>) -> Rc<Self> {
-        let core = RefCell::new(core);
-        Rc::new(Self { core, handler, in_flight: InFlight::default(), has_panicked: Cell::new(false) })
+        Rc::new(Self {
+            polled: core.connections.io.polled.clone(),
+            core: RefCell::new(core),
+            handler,
+            in_flight: InFlight::default(),
+            has_panicked: Cell::new(false),
+        })
     }
 
     /// Calls `f` with the worker's state and the handler, then starts the tasks that it has
@@ -59,6 +65,7 @@ impl<H: Handler> Shared<H> {
         result
     }
 
+    #[cold]
     fn start_tasks(self: &Rc<Self>, core: &mut Core<H>) {
         let connections = &mut core.connections;
         for request in connections.io.requests.drain(..) {
@@ -120,15 +127,15 @@ fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) {
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         core.enter(|core, _| core.register_task(id, task));
         let both = poll_fn(|cx| {
-            core.enter(|core, _| core.connections.io.begin_poll(id));
+            core.polled.begin(id);
             loop {
-                if core.enter(|core, _| core.connections.io.take_reader()) && reads {
+                if core.polled.take_reader() && reads {
                     reads = reader.as_mut().poll(cx).is_pending();
                 }
-                if core.enter(|core, _| core.connections.io.take_writer()) && writes {
+                if core.polled.take_writer() && writes {
                     writes = writer.as_mut().poll(cx).is_pending();
                 }
-                if core.enter(|core, _| core.connections.io.end_poll()) {
+                if core.polled.end() {
                     return if reads || writes { Poll::Pending } else { Poll::Ready(()) };
                 }
             }

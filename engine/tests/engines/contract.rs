@@ -1,7 +1,7 @@
 //! The contract of `Handler`, `Worker` and `Output`: one scenario for each sentence.
 //!
-//! `Stage` checks in every scenario of every module: all calls come on the worker's thread, one at a
-//! time, `start` before the others; all calls of a turn have the same time; `received` and `eof`
+//! `Stage` checks in every scenario of every module: all calls come on the worker's thread, one at
+//! a time, `start` before the others; all calls of a turn have the same time; `received` and `eof`
 //! follow no `eof`; no call follows `closed`, which comes once for every `opened`.
 //!
 //! Sentences whose scenario is elsewhere:
@@ -196,7 +196,7 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     turn.running.finish();
 }
 
-/// What each call writes leaves at the end of its turn: nothing else has to happen.
+/// Output of each call leaves at the end of its turn: nothing else has to happen.
 pub(crate) fn output_of_every_call_leaves_without_another_event(case: &Case) {
     let soon = Duration::from_millis(1);
     let open: Arc<Mutex<Option<ConnId>>> = Arc::default();

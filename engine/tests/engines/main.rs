@@ -1,4 +1,5 @@
-//! One table of scenarios over every engine that works here: what the seam promises, seen from a plain socket.
+//! One table of scenarios for every engine that works here: the contract of the seam, seen from a
+//! plain socket.
 //!
 //! An engine that the kernel refuses is skipped with a line on standard error.
 #![allow(

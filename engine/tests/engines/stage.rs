@@ -21,7 +21,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// The bit of `wake` that means: there are commands.
 const COMMANDS: u64 = 1 << 63;
 
-/// An engine, and how it is set up.
+/// An engine and its setup.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -30,7 +30,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Whether the engine works here; if not, says so past the capture of the test's output.
+    /// Returns whether the engine works here. If not, it prints the reason past the test's capture.
     pub(crate) fn works(&self) -> bool {
         match self.kind.probe() {
             Ok(()) => true,
@@ -93,7 +93,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// What the engine told.
+/// A call of the handler, as the test sees it.
 #[derive(Debug)]
 pub(crate) enum Event {
     Opened(ConnId, Origin),
@@ -116,7 +116,7 @@ type Command = Box<dyn FnOnce(&mut Worker<'_, Stage>) + Send>;
 /// Names of the handler's calls, in the order in which they came.
 pub(crate) type Calls = Arc<Mutex<Vec<&'static str>>>;
 
-/// What the handler does; nothing where nothing is set.
+/// Actions of the handler in its calls; by default none.
 pub(crate) struct Script {
     start: OnWorker,
     opened: OnConn,
@@ -200,7 +200,7 @@ impl Script {
     }
 }
 
-/// What is known of an open connection.
+/// Facts about an open connection.
 #[derive(Default)]
 struct Known {
     serial: u64,
@@ -341,9 +341,9 @@ impl Handler for Stage {
         self.enter("woken", Some(w.now()));
         assert_ne!(bits, 0, "woken by nobody");
         if bits & COMMANDS != 0 {
-            while let Ok(command) = self.commands.try_recv() {
-                command(w);
-            }
+            // Only those that are there now: who waits for an answer asks again in a later turn.
+            let commands: Vec<_> = self.commands.try_iter().collect();
+            commands.into_iter().for_each(|command| command(w));
         }
         if bits & !COMMANDS != 0 {
             self.report(Event::Woken(bits & !COMMANDS));
@@ -490,7 +490,8 @@ impl Running {
         }
     }
 
-    /// Stops the worker; every connection must have been reported closed. Returns the counters and the events not yet taken.
+    /// Stops the worker; every connection must have been reported closed. Returns the counters and
+    /// the events not yet taken.
     pub(crate) fn finish(mut self) -> (Counters, Vec<Event>) {
         let command: Command = Box::new(|w| w.stop());
         self.commands.send(command).expect("the worker runs");
