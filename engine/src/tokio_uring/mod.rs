@@ -187,6 +187,7 @@ async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>
         let bits = bits.await?;
         if !shared.has_panicked() {
             let next = shared.enter(|core, handler| core.turn(handler, bits));
+            shared.start_tasks();
             timer.set(next)?;
         }
     }

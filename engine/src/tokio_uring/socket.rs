@@ -238,7 +238,7 @@ pub(super) enum TaskRequest {
 #[derive(Default)]
 pub(super) struct TaskIo {
     pub(super) polled: Rc<Polled>,
-    /// Tasks to start after the current call.
+    /// Tasks to start at the end of the turn.
     pub(super) requests: Vec<TaskRequest>,
 }
 

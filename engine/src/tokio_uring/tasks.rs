@@ -52,22 +52,17 @@ impl<H: Handler> Shared<H> {
         })
     }
 
-    /// Calls `f` with the worker's state and the handler, then starts the tasks that it has
-    /// requested.
-    pub(super) fn enter<R>(self: &Rc<Self>, f: impl FnOnce(&mut Core<H>, &mut H) -> R) -> R {
+    /// Calls `f` with the worker's state and the handler.
+    pub(super) fn enter<R>(&self, f: impl FnOnce(&mut Core<H>, &mut H) -> R) -> R {
         let mut core = self.core.borrow_mut();
         // SAFETY: valid and unshared by the contract of `new`. The borrow of `core`, which lasts as
         // long, admits one call at a time, and `f` cannot hold it over an await.
-        let result = f(&mut core, unsafe { &mut *self.handler.as_ptr() });
-        if !core.connections.io.requests.is_empty() {
-            self.start_tasks(&mut core);
-        }
-        result
+        f(&mut core, unsafe { &mut *self.handler.as_ptr() })
     }
 
-    #[cold]
-    fn start_tasks(self: &Rc<Self>, core: &mut Core<H>) {
-        let connections = &mut core.connections;
+    /// Starts the tasks that calls of this turn have requested.
+    pub(super) fn start_tasks(self: &Rc<Self>) {
+        let connections = &mut self.core.borrow_mut().connections;
         for request in connections.io.requests.drain(..) {
             let (id, task) = match request {
                 TaskRequest::Serve(id, socket) => {
