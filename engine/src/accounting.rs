@@ -1,44 +1,44 @@
-//! What a worker counts. Plain additions, no atomics: every worker has its own.
+//! Counters of a worker. Plain additions without atomics: every worker has its own.
 
 use std::ops::AddAssign;
 
-/// Counters of one worker; add them up for a process.
+/// Counters of one worker since its start. The sum over all workers is that of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Payload bytes of TCP received.
+    /// Bytes received, as TCP payload.
     pub bytes_in: u64,
-    /// Payload bytes of TCP that the kernel took.
+    /// Bytes that the kernel has accepted for sending, as TCP payload.
     pub bytes_out: u64,
     /// Turns of the event loop.
     pub turns: u64,
     /// System calls that submit or wait: `io_uring_enter`, or `epoll_wait`.
     pub enters: u64,
-    /// Completions taken in, or readiness events.
+    /// Completions handled, or readiness events.
     pub completions: u64,
-    /// Receives that ended because no buffer was free.
+    /// Receives that ended because no buffer was offered (ENOBUFS).
     pub enobufs: u64,
-    /// Times the completion queue overflowed.
+    /// Overflows of the completion queue.
     pub overflows: u64,
-    /// Sends that took less than everything, or nothing.
+    /// Sends of which the kernel accepted a part, or nothing.
     pub partial_sends: u64,
-    /// Connections accepted.
+    /// Accepted connections.
     pub accepted: u64,
-    /// Outgoing connections made.
+    /// Outgoing connections that were opened.
     pub connected: u64,
-    /// Connections closed, of either kind.
+    /// Closed connections, accepted and outgoing.
     pub closed: u64,
-    /// Times accepting paused for want of descriptors or of room in the table.
+    /// Pauses of accepting, because descriptors or slots were exhausted.
     pub accept_pauses: u64,
 }
 
-/// What a worker has in hand at one moment; add it up for a process.
+/// Connections and backlogs of one worker at one moment. The sum over all workers is that of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Connections, those that are closing included.
     pub connections: u64,
-    /// Of those, the ones that are not read from: the handler paused them, or their unsent bytes are above the high-water mark.
+    /// Connections that are not read from: the handler paused them, or their unsent bytes are above the high-water mark.
     pub not_read: u64,
-    /// Bytes that the kernel has not taken yet, over all connections.
+    /// Bytes that the kernel has not accepted, over all connections.
     pub unsent: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Which processors, and in which order.
+//! Lists of processors, their order, and pinning.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,15 +6,15 @@ use std::num::ParseIntError;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// A list of processors that cannot be read.
+/// Error of a list of processors.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CpuListError {
-    /// Not a number.
-    #[error("`{item}` is no processor number")]
+    /// An item is not a number.
+    #[error("`{item}` is not a processor number")]
     Number {
         /// The item of the list.
         item: String,
-        /// Why not.
+        /// Reason why the item is not a number.
         source: ParseIntError,
     },
     /// A range that ends before it begins.
@@ -25,11 +25,11 @@ pub enum CpuListError {
     TooLarge(usize),
 }
 
-/// Reads a list as in `0,2-5` (the format of cpuset(7)), in the order given.
+/// Parses a list such as `0,2-5` (the format of cpuset(7)) and keeps its order.
 ///
 /// # Errors
 ///
-/// The item that cannot be read.
+/// [`CpuListError`] names the item that is not valid.
 pub fn parse_cpu_list(list: &str) -> Result<Vec<usize>, CpuListError> {
     let number = |text: &str| {
         let n = text
@@ -54,21 +54,21 @@ pub fn parse_cpu_list(list: &str) -> Result<Vec<usize>, CpuListError> {
     Ok(cpus)
 }
 
-/// The processors this thread may run on, in ascending order.
+/// Returns the processors that this thread may run on, in ascending order.
 ///
 /// # Errors
 ///
-/// What sched_getaffinity(2) says.
+/// Those of sched_getaffinity(2).
 pub fn allowed() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
-/// Keeps the calling thread on one processor.
+/// Pins the calling thread to one processor.
 ///
 /// # Errors
 ///
-/// What sched_setaffinity(2) says: the processor does not exist, or is not allowed to this process.
+/// Those of sched_setaffinity(2): the processor does not exist, or this process may not use it.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -77,8 +77,8 @@ pub fn pin(cpu: usize) -> io::Result<()> {
 
 /// Orders processors so that distinct physical cores come before siblings of one core.
 ///
-/// `siblings` tells for a processor which ones share its core (from `topology/thread_siblings_list` in sysfs), itself
-/// included; one that it knows nothing about is a core of its own.
+/// `siblings` returns the processors that share a processor's core, itself included; see [`siblings`]. A processor for
+/// which it returns none counts as a core of its own.
 #[must_use]
 pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let mut rounds: Vec<Vec<usize>> = Vec::new();
@@ -96,7 +96,8 @@ pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usi
     rounds.concat()
 }
 
-/// The processors that share a physical core with `cpu`, as sysfs tells; empty where it does not.
+/// Returns the processors that share a physical core with `cpu`, from `topology/thread_siblings_list` in sysfs. Empty
+/// where sysfs has no such file.
 #[must_use]
 pub fn siblings(cpu: usize) -> Vec<usize> {
     std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))

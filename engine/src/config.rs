@@ -1,4 +1,4 @@
-//! What a worker is told before it starts.
+//! Configuration of a worker.
 
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
@@ -6,72 +6,74 @@ use std::time::Duration;
 
 use crate::socket::Congestion;
 
-/// A socket to accept on.
+/// Socket on which a worker accepts connections.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound and listening, with `TCP_NODELAY` set (connections inherit it); see [`socket::listen`](crate::socket::listen).
+    /// Bound and listening socket with `TCP_NODELAY`, which connections inherit; see
+    /// [`socket::listen`](crate::socket::listen).
     pub socket: TcpListener,
-    /// Learn the other end's address of every connection. On io_uring this costs one accept operation per connection in
-    /// place of one for all.
+    /// Whether [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring this costs one accept
+    /// operation for each connection in place of one for all.
     pub peer_addresses: bool,
 }
 
-/// How long a connection that was closed with [`CloseMode::Flush`](crate::CloseMode::Flush) is read from, waiting for the
-/// other end to close.
+/// Bounds of the linger: how long input of a connection that was closed with
+/// [`CloseMode::Flush`](crate::CloseMode::Flush) is discarded until the peer's FIN.
 #[derive(Clone, Copy, Debug)]
 pub struct Linger {
-    /// At most this many bytes are read and discarded.
+    /// Most bytes that are discarded.
     pub bytes: u64,
-    /// At most this long.
+    /// Longest time.
     pub time: Duration,
 }
 
-/// Whether an idle worker spins on its completions before it blocks in the kernel.
+/// Way in which an idle worker waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spin {
-    /// Block at once.
+    /// Blocks in the kernel at once.
     Off,
-    /// Spin for this long first.
+    /// Polls for completions for this long, then blocks.
     For(Duration),
-    /// Never block.
+    /// Polls and never blocks.
     Always,
 }
 
-/// Whether sends on io_uring have completions.
+/// Policy for completions of sends on io_uring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SendCompletions {
-    /// None for a send that takes everything, in turns of few sends, where a probe at the start shows that such sends finish inside
-    /// the enter; in turns of many, completions that are there when the enter returns. Otherwise as [`SendCompletions::All`].
+    /// In turns of few sends, a send that is accepted whole has no completion. In turns of many, every send has one, which
+    /// is there when the enter returns. As [`SendCompletions::All`] where a test at the start shows that sends do not
+    /// finish inside the enter.
     #[default]
     Auto,
-    /// Every send has a completion, and its buffers come back only then.
+    /// Every send has a completion, and its buffers are returned only then.
     All,
 }
 
-/// Bytes of a receive buffer: a message of 64 KiB comes in one receive, header and all. A second one, for its last bytes, would
-/// cost the kernel more than they do: it may well acknowledge each receive with a segment of its own.
+/// Bytes of a receive buffer: a message of 64 KiB and its header fit into one receive. A second receive, for the last
+/// bytes, would cost the kernel more than they do: it may acknowledge each receive with a segment of its own.
 const RECEIVE_BUFFER: usize = 68 << 10;
 
-/// Sizes of the io_uring engine.
+/// Sizes and limits of the io_uring engine.
 #[derive(Clone, Copy, Debug)]
 pub struct UringConfig {
-    /// Entries of the submission queue; the kernel rounds up to a power of two.
+    /// Entries of the submission queue. The kernel rounds up to a power of two.
     pub sq_entries: u32,
-    /// Entries of the completion queue; likewise.
+    /// Entries of the completion queue. The kernel rounds up to a power of two.
     pub cq_entries: u32,
-    /// Receive buffers in the ring, a power of two of at most 32,768.
+    /// Number of receive buffers, a power of two of at most 32,768.
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_size: u32,
-    /// Completions of sends.
+    /// Policy for completions of sends.
     pub send_completions: SendCompletions,
-    /// Bytes of output after which it is sent before the turn goes on. The other ends then work on it while the rest of the
-    /// turn is done, and the buffers it lies in are still in the cache; an enter costs little beside so many bytes.
+    /// Bytes of output after which it is sent before the turn continues. The peers then handle it during the rest of the
+    /// turn, and its buffers are still in the cache. The extra enter costs little beside so many bytes.
     pub flush_after: usize,
-    /// Bytes from which on a receive is large: connections that bring as much are read one after another, each into one buffer,
-    /// so that a message is received, worked on and sent while it is in the cache.
+    /// Bytes from which on a receive is large. Connections with large receives are read one after another, each into one
+    /// buffer, so that a message is received, handled and sent while it is in the cache.
     pub large_receive: usize,
-    /// A turn of more sends than this has completions for all of them. See [`SendCompletions::Auto`].
+    /// Most sends of a turn that have no completions; see [`SendCompletions::Auto`].
     pub silent_sends: usize,
 }
 
@@ -90,34 +92,34 @@ impl Default for UringConfig {
     }
 }
 
-/// Everything a worker needs to know.
+/// Configuration of a worker.
 #[derive(Debug)]
 pub struct Config {
-    /// Sockets to accept on.
+    /// Listeners of the worker.
     pub listeners: Vec<Listener>,
-    /// Accepted connections open at once, at most; beyond it the worker ceases to accept until some have gone.
+    /// Most accepted connections at a time. Beyond it the worker stops accepting until some have gone.
     pub max_accepted: usize,
-    /// Outgoing connections open at once, at most; beyond it [`Worker::connect`](crate::Worker::connect) fails.
+    /// Most outgoing connections at a time. Beyond it [`Worker::connect`](crate::WorkerCore::connect) fails.
     pub max_connects: usize,
-    /// Unsent bytes of a connection above which its reads pause until they have drained.
+    /// Unsent bytes of a connection above which it is not read from until the kernel has accepted all of them.
     pub high_water: usize,
-    /// A connection whose other end takes nothing for this long while bytes wait is dropped; zero: never.
+    /// Time after which a connection ends whose peer accepts none of its unsent bytes. Zero: never.
     pub write_stall: Duration,
-    /// Bounds of a gentle close.
+    /// Bounds of the linger.
     pub linger: Linger,
-    /// Whether to spin while idle.
+    /// Way in which an idle worker waits.
     pub spin: Spin,
-    /// Congestion control of outgoing connections; `None`: the kernel's default. Accepted ones have their listener's, see
-    /// [`socket::listen_with`](crate::socket::listen_with).
+    /// Congestion control of outgoing connections. `None`: the kernel's default. Accepted connections have their
+    /// listener's, see [`socket::listen_with`](crate::socket::listen_with).
     pub congestion: Option<Congestion>,
-    /// Ports for outgoing connections (`IP_LOCAL_PORT_RANGE`, ip(7), Linux 6.3; older kernels ignore it), both ends within
-    /// `net.ipv4.ip_local_port_range`; `None`: all of that. With a range the kernel takes ports of both parities from the
-    /// start. Without one it first looks through all odd ones, for every connection again once they are taken: thousands
-    /// of connections to one address then cost half a millisecond each.
+    /// Ports of outgoing connections (`IP_LOCAL_PORT_RANGE`, ip(7), Linux 6.3; older kernels ignore it). Both ends lie
+    /// within `net.ipv4.ip_local_port_range`. `None`: all ports of that range. With an own range the kernel uses ports of
+    /// both parities from the start. Otherwise it tries all odd ports first, for every connection again once they are
+    /// taken: thousands of connections to one address then cost half a millisecond each.
     pub local_ports: Option<RangeInclusive<u16>>,
-    /// Bytes of the receive buffer of the engines that are not io_uring's.
+    /// Bytes of a receive buffer of the epoll and tokio-uring engines.
     pub receive_buffer: usize,
-    /// The io_uring engine's sizes.
+    /// Sizes and limits of the io_uring engine.
     pub uring: UringConfig,
 }
 

@@ -27,7 +27,7 @@ pub enum Origin {
         /// knows it at no cost.
         peer: Option<SocketAddr>,
     },
-    /// [`Worker::connect`](crate::Worker::connect) made it.
+    /// [`Worker::connect`](crate::WorkerCore::connect) made it.
     Connected {
         /// The caller's mark, from [`Connect::tag`].
         tag: u64,
@@ -75,7 +75,7 @@ pub enum Cause {
     Io(io::Error),
     /// A layer between engine and handler, such as TLS, ended the connection. The engine does not look inside.
     Layer(Box<dyn Error + Send + Sync>),
-    /// [`Worker::stop`](crate::Worker::stop) ended the run.
+    /// [`Worker::stop`](crate::WorkerCore::stop) ended the run.
     Shutdown,
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// An engine could not be set up, or the kernel refused it in mid-run.
+/// Error that prevents or ends the run of an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The kernel is older than the engine needs.
@@ -12,7 +12,7 @@ pub enum EngineError {
     KernelTooOld {
         /// The engine's name.
         engine: &'static str,
-        /// Major and minor version at least.
+        /// Lowest version, major and minor.
         needed: &'static str,
         /// Release of the running kernel.
         found: String,
@@ -41,7 +41,7 @@ pub enum EngineError {
     /// The kernel was built without io_uring.
     #[error("this kernel has no io_uring (ENOSYS): use --engine epoll")]
     Missing,
-    /// The limit on locked memory is spent.
+    /// The limit on locked memory is reached.
     #[error(
         "not enough locked memory for a ring of {sq_entries}/{cq_entries} entries (limit {limit} for all processes of this \
          user): raise it with `ulimit -l unlimited` (LimitMEMLOCK=infinity in a unit), or use fewer threads"
@@ -51,10 +51,10 @@ pub enum EngineError {
         sq_entries: u32,
         /// Entries of the smallest completion queue tried.
         cq_entries: u32,
-        /// The limit, in words.
+        /// The limit, as text.
         limit: String,
     },
-    /// The limit on open files is spent.
+    /// The limit on open files is reached.
     #[error(
         "too few file descriptors for {what} (limit {limit}): raise it with `ulimit -n {wanted}` \
          (LimitNOFILE= in a unit), or ask for fewer connections"
@@ -67,7 +67,7 @@ pub enum EngineError {
         /// The soft limit.
         limit: u64,
     },
-    /// Any other system call that set-up or the loop cannot do without.
+    /// Another system call failed that set-up or the loop needs.
     #[error("{what}: {source}")]
     System {
         /// The call and its object.
@@ -78,7 +78,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Shorthand for `map_err`.
+    /// Returns a function for `map_err` that wraps an error of `what`.
     pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { what, source }
     }

@@ -11,7 +11,7 @@ use crate::time::Nanos;
 /// User of one worker: the server's echo, the generator's connections, or an adaptor such as TLS.
 ///
 /// All calls come on the worker's thread, one at a time. A handler reads no clock (the time comes with [`Output::now`] and
-/// [`Worker::now`]), no randomness of the operating system and no signals, so that a simulator can drive it.
+/// [`WorkerCore::now`]), no randomness of the operating system and no signals, so that a simulator can drive it.
 ///
 /// Calls of a turn come in this order:
 ///
@@ -38,7 +38,7 @@ pub trait Handler: Sized + 'static {
     /// [`Tls`](crate::tls::Tls) calls it; plain connections have no such step.
     fn secured(&mut self, _id: ConnId, _c: &mut Self::Conn, _out: &mut Output<'_>) {}
 
-    /// Reports that the [`Worker::connect`] with this `tag` failed. Its slot is free: a connect begun here can take it, at
+    /// Reports that the [`WorkerCore::connect`] with this `tag` failed. Its slot is free: a connect begun here can take it, at
     /// [`Config::max_connects`](crate::Config::max_connects) too.
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error);
 
@@ -66,7 +66,7 @@ pub trait Handler: Sized + 'static {
     /// call for the connection, and never from within another call.
     fn closed(&mut self, id: ConnId, c: Self::Conn, cause: Cause);
 
-    /// Reports that the worker's alarm ([`Worker::set_alarm`]) has passed. The alarm is unset again.
+    /// Reports that the worker's alarm ([`WorkerCore::set_alarm`]) has passed. The alarm is unset again.
     fn alarm(&mut self, w: &mut Worker<'_, Self>);
 
     /// Reports calls of [`Remote::wake`](crate::Remote::wake): the bits of all calls since the last report, joined.
@@ -77,127 +77,66 @@ pub trait Handler: Sized + 'static {
     fn turn_end(&mut self, w: &mut Worker<'_, Self>);
 }
 
-/// Engine's side of [`Worker`]. Engines and adaptors implement it; a test of a handler may too.
+/// Worker that drives a handler, as the handler sees it.
+pub type Worker<'a, H> = dyn WorkerCore<H> + 'a;
+
+/// Requests that a handler can make of its worker. Engines and adaptors implement it; a test of a handler may too.
 pub trait WorkerCore<H: Handler> {
-    /// See [`Worker::now`].
-    fn now(&self) -> Nanos;
-    /// See [`Worker::clock`].
-    fn clock(&self) -> Nanos;
-    /// See [`Worker::connect`].
-    fn connect(&mut self, connect: Connect);
-    /// See [`Worker::with`]. Calls `f` at most once, and returns whether it was called.
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool;
-    /// See [`Worker::abort`].
-    fn abort(&mut self, id: ConnId);
-    /// See [`Worker::connections`].
-    fn connections(&self) -> usize;
-    /// See [`Worker::ids`].
-    fn ids(&self) -> Vec<ConnId>;
-    /// See [`Worker::set_alarm`].
-    fn set_alarm(&mut self, at: Option<Nanos>);
-    /// See [`Worker::listening`].
-    fn listening(&mut self, listener: u16, on: bool);
-    /// See [`Worker::local_addr`].
-    fn local_addr(&self, listener: u16) -> Option<SocketAddr>;
-    /// See [`Worker::stop`].
-    fn stop(&mut self);
-    /// See [`Worker::counters`].
-    fn counters(&self) -> Counters;
-    /// See [`Worker::load`].
-    fn load(&self) -> Load;
-}
-
-/// A handler's view of the worker that drives it.
-pub struct Worker<'a, H: Handler> {
-    core: &'a mut dyn WorkerCore<H>,
-}
-
-impl<'a, H: Handler> Worker<'a, H> {
-    /// Creates a view of `core`.
-    pub fn new(core: &'a mut dyn WorkerCore<H>) -> Self {
-        Self { core }
-    }
-
     /// Returns the time at which the turn began: one reading of the clock for all events of the turn.
-    #[must_use]
-    pub fn now(&self) -> Nanos {
-        self.core.now()
-    }
+    fn now(&self) -> Nanos;
 
     /// Reads the clock.
-    #[must_use]
-    pub fn clock(&self) -> Nanos {
-        self.core.clock()
-    }
+    fn clock(&self) -> Nanos;
 
     /// Begins a connection. [`Handler::opened`] or [`Handler::connect_failed`] follows in a later turn, never from within
     /// this call.
-    pub fn connect(&mut self, connect: Connect) {
-        self.core.connect(connect);
-    }
+    fn connect(&mut self, connect: Connect);
 
+    /// Calls `f` at most once with a connection's state and output. Returns whether it was called: not when the connection is
+    /// gone or closing. [`Worker`] has `with`, which takes any closure and returns its result.
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool;
+
+    /// Discards the unsent output of a connection and closes it, also while it drains or lingers. Does nothing when the
+    /// connection is gone.
+    fn abort(&mut self, id: ConnId);
+
+    /// Returns the number of connections of this worker, those that are closing included.
+    fn connections(&self) -> usize;
+
+    /// Returns the ids of all open connections that are not closing. Allocates: meant for a shutdown, not for every turn.
+    fn ids(&self) -> Vec<ConnId>;
+
+    /// Sets or unsets the worker's one alarm, as precise as the engine can. A time in the past fires in the next turn.
+    fn set_alarm(&mut self, at: Option<Nanos>);
+
+    /// Starts or stops accepting at a listener (index in [`Config::listeners`](crate::Config::listeners)). The socket stays
+    /// open, and the kernel continues to queue connections.
+    fn listening(&mut self, listener: u16, on: bool);
+
+    /// Returns the address that a listener is bound to.
+    fn local_addr(&self, listener: u16) -> Option<SocketAddr>;
+
+    /// Ends the run after this turn. The turn's output is still offered to the kernel once. Connections still open are
+    /// closed with [`Cause::Shutdown`].
+    fn stop(&mut self);
+
+    /// Returns the worker's counters.
+    fn counters(&self) -> Counters;
+
+    /// Returns the worker's connections and backlogs at this moment. Visits every connection: meant for reports, not for
+    /// every turn.
+    fn load(&self) -> Load;
+}
+
+impl<H: Handler> dyn WorkerCore<H> + '_ {
     /// Calls `f` with a connection's state and output. Returns `None` when the connection is gone or closing.
     pub fn with<R>(&mut self, id: ConnId, f: impl FnOnce(&mut H::Conn, &mut Output<'_>) -> R) -> Option<R> {
         let (mut f, mut result) = (Some(f), None);
-        self.core.with(id, &mut |conn, out| {
+        self.call(id, &mut |conn, out| {
             if let Some(f) = f.take() {
                 result = Some(f(conn, out));
             }
         });
         result
-    }
-
-    /// Discards the unsent output of a connection and closes it, also while it drains or lingers. Does nothing when the
-    /// connection is gone.
-    pub fn abort(&mut self, id: ConnId) {
-        self.core.abort(id);
-    }
-
-    /// Returns the number of connections of this worker, those that are closing included.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.core.connections()
-    }
-
-    /// Returns the ids of all open connections that are not closing. Allocates: meant for a shutdown, not for every turn.
-    #[must_use]
-    pub fn ids(&self) -> Vec<ConnId> {
-        self.core.ids()
-    }
-
-    /// Sets or unsets the worker's one alarm, as precise as the engine can. A time in the past fires in the next turn.
-    pub fn set_alarm(&mut self, at: Option<Nanos>) {
-        self.core.set_alarm(at);
-    }
-
-    /// Starts or stops accepting at a listener (index in [`Config::listeners`](crate::Config::listeners)). The socket stays
-    /// open, and the kernel continues to queue connections.
-    pub fn listening(&mut self, listener: u16, on: bool) {
-        self.core.listening(listener, on);
-    }
-
-    /// Returns the address that a listener is bound to.
-    #[must_use]
-    pub fn local_addr(&self, listener: u16) -> Option<SocketAddr> {
-        self.core.local_addr(listener)
-    }
-
-    /// Returns the worker's counters.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.core.counters()
-    }
-
-    /// Returns the worker's connections and backlogs at this moment. Visits every connection: meant for reports, not for
-    /// every turn.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        self.core.load()
-    }
-
-    /// Ends the run after this turn. The turn's output is still offered to the kernel once. Connections still open are
-    /// closed with [`Cause::Shutdown`].
-    pub fn stop(&mut self) {
-        self.core.stop();
     }
 }

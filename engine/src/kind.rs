@@ -1,4 +1,4 @@
-//! Which engine: the names, and the choice.
+//! Names of the engines, and the choice among them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,16 +16,16 @@ pub enum EngineKind {
     Epoll,
 }
 
-/// What was asked for: an engine by name, or whichever works best here.
+/// A user's choice of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
     /// io_uring where the kernel allows it, epoll otherwise.
     Auto,
-    /// This one and no other.
+    /// This engine and no other.
     Named(EngineKind),
 }
 
-/// A name that is no engine's.
+/// Error of a name that no engine has.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown engine `{0}`: one of auto, uring, tokio-uring, epoll")]
 pub struct UnknownEngine(String);
@@ -34,7 +34,7 @@ impl EngineKind {
     /// All engines, the default first.
     pub const ALL: [Self; 3] = [Self::Uring, Self::TokioUring, Self::Epoll];
 
-    /// The name on command lines and in results.
+    /// Returns the name on command lines and in results.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,11 +44,11 @@ impl EngineKind {
         }
     }
 
-    /// Whether this engine works here: sets up a small instance of what it needs and lets it go again.
+    /// Checks that this engine works here, by a small instance of everything that it needs.
     ///
     /// # Errors
     ///
-    /// Why not, with the remedy.
+    /// The reason why it does not work, and the remedy.
     pub fn probe(self) -> Result<(), EngineError> {
         match self {
             Self::Uring => crate::uring::probe(),
@@ -59,12 +59,12 @@ impl EngineKind {
 }
 
 impl EngineChoice {
-    /// Settles the choice: the engine, and a sentence that says why this one.
+    /// Resolves the choice to an engine and the reason for it, in words.
     ///
     /// # Errors
     ///
-    /// An engine asked for by name never falls back: when it does not work here, that is the error.
-    pub fn settle(self) -> Result<(EngineKind, String), EngineError> {
+    /// The reason why an engine that was asked for by name does not work here: it never falls back.
+    pub fn resolve(self) -> Result<(EngineKind, String), EngineError> {
         match self {
             Self::Named(kind) => kind.probe().map(|()| (kind, "asked for by name".to_owned())),
             Self::Auto => Ok(match EngineKind::Uring.probe() {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn epoll_always_works() {
-        let (kind, _) = EngineChoice::Named(EngineKind::Epoll).settle().expect("epoll");
+        let (kind, _) = EngineChoice::Named(EngineKind::Epoll).resolve().expect("epoll");
         assert_eq!(kind, EngineKind::Epoll);
     }
 }

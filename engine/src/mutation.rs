@@ -1,4 +1,4 @@
-//! Faults put into the engine on purpose, to show that the simulator finds faults of their kind.
+//! Faults that are put into the engine on purpose, to show that the simulator finds faults of their kind.
 
 use std::cell::Cell;
 
@@ -10,23 +10,23 @@ macro_rules! mutated {
     };
 }
 
-/// A fault that the engine's code contains in builds with the feature `sim`, and has when switched on.
+/// Fault that the engine has while it is switched on, in builds with the feature `sim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// A completion is taken for the connection that has the slot now, whatever its generation.
+    /// A completion counts for the connection that has the slot now, whatever its generation.
     GenerationUnchecked,
-    /// A receive buffer goes back to the ring when the handler returns, although an echo out of it has yet to be sent.
+    /// A receive buffer is returned when the handler returns, although an echo in it has not been sent.
     BufferReturnedEarly,
-    /// A multishot receive is taken to go on when its completion says that it does not.
+    /// A multishot receive counts as armed although its completion says that it has ended.
     MoreIgnored,
-    /// What is left of a backlog when its connection is closed gently is dropped after the next progress.
+    /// The rest of a draining connection's backlog is dropped after the next progress.
     BacklogTailDropped,
-    /// The receive buffers of a send that failed go back to the ring twice.
+    /// A receive buffer of a send that failed is returned twice.
     BufferReturnedTwice,
 }
 
 impl Mutation {
-    /// All of them.
+    /// All mutations.
     pub const ALL: [Self; 5] = [
         Self::GenerationUnchecked,
         Self::BufferReturnedEarly,
@@ -37,18 +37,18 @@ impl Mutation {
 }
 
 thread_local! {
-    /// Of this thread only: tests run side by side.
+    /// Mutation of this thread: tests run in parallel.
     static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-/// Switches one mutation on for this thread, or all off; off again when the guard is dropped, also by a panic.
+/// Switches one mutation on for this thread, or all off. The guard's drop switches it off, also after a panic.
 #[must_use]
 pub fn switch_on(mutation: Option<Mutation>) -> Guard {
     ON.set(mutation);
     Guard(())
 }
 
-/// See [`switch_on`].
+/// Guard of [`switch_on`].
 #[derive(Debug)]
 pub struct Guard(());
 

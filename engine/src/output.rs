@@ -1,7 +1,7 @@
-//! What a handler wants done with a connection: a passive record.
+//! Output of a handler: a passive record of what it asked for.
 //!
-//! Nothing here performs I/O, so adaptors (TLS) and tests can make a [`Record`] of their own, hand its [`Output`] to a
-//! handler and look at what it asked for.
+//! Nothing here performs I/O, so adaptors (TLS) and tests can create a [`Record`], pass its [`Output`] to a handler, and
+//! inspect what the handler asked for.
 
 use std::ops::Range;
 
@@ -14,41 +14,41 @@ use crate::time::Nanos;
 /// A piece of output, in the order of the wire.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// A range of the bytes that this call of `received` was given.
+    /// A range of the bytes that this call of `received` has.
     Echo(Range<u32>),
     /// A range of the turn's arena ([`Record::arena`]).
     Arena(Range<u32>),
-    /// A buffer that changes hands; it returns to the pool when it has been sent.
+    /// An owned buffer, which goes to the pool when it has been sent.
     Owned(BytesMut),
 }
 
-/// What a call of the handler asked for besides bytes.
+/// Requests of a call of the handler, besides output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
-    /// End the connection. When both modes were asked for, the harder one holds.
+    /// The end of the connection. Where both modes were asked for, [`CloseMode::Abort`] wins.
     pub close: Option<CloseMode>,
-    /// `Some(true)`: stop calling `received`; `Some(false)`: go on.
+    /// `Some(true)`: pause reading. `Some(false)`: resume it.
     pub pause: Option<bool>,
-    /// `Some(Some(at))`: set the deadline; `Some(None)`: unset it.
+    /// `Some(Some(at))`: set the deadline. `Some(None)`: unset it.
     pub deadline: Option<Option<Nanos>>,
 }
 
 impl Commands {
-    /// Nothing was asked for.
+    /// Returns true where the call asked for nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.close.is_none() && self.pause.is_none() && self.deadline.is_none()
     }
 }
 
-/// Collects what handlers ask for; one per worker, used again for every call.
+/// Record of what a call of the handler asked for. A worker has one, and reuses it for every call.
 ///
-/// The arena lasts for a turn: segments of several calls lie in it side by side until [`Record::clear_arena`].
+/// The arena lasts for a turn: segments of several calls lie in it until [`Record::clear_arena`].
 #[derive(Debug, Default)]
 pub struct Record {
     segments: Vec<Segment>,
     commands: Commands,
-    /// Bytes beyond `arena_len` are left from earlier turns: initialised, so that reserving costs no clearing.
+    /// Bytes beyond `arena_len` are left from earlier turns. They are initialised, so that reserving clears nothing.
     arena: Vec<u8>,
     arena_len: usize,
     pool: BufferPool,
@@ -58,18 +58,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// Arena memory that stays allocated from turn to turn, in bytes. What a turn needed beyond is given back.
+    /// Bytes of arena memory that stay allocated from turn to turn. Memory beyond is freed at the turn's end.
     const ARENA_KEEP: usize = 4 << 20;
 
-    /// An empty record.
+    /// Creates an empty record.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The face of the record for one call of a handler.
+    /// Returns the output for one call of a handler.
     ///
-    /// `unsent`: bytes of this connection that wait for the other end; `input_len`: length of the call's bytes, 0 where the
+    /// `unsent` is the number of the connection's unsent bytes. `input_len` is the length of the call's bytes, 0 where the
     /// call has none. Segments and commands of the call before must have been taken.
     pub fn begin(&mut self, now: Nanos, unsent: usize, input_len: usize) -> Output<'_> {
         debug_assert!(
@@ -82,23 +82,23 @@ impl Record {
         Output { record: self }
     }
 
-    /// The pieces of output of this call so far.
+    /// Returns the segments of this call so far.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Takes the pieces of output of this call.
+    /// Takes the segments of this call.
     pub fn take_segments(&mut self) -> impl Iterator<Item = Segment> + '_ {
         self.segments.drain(..)
     }
 
-    /// The pieces of output of this call, to be taken out while the arena is read.
+    /// Returns the segments of this call, to be taken while the arena is read.
     pub(crate) fn segments_mut(&mut self) -> &mut Vec<Segment> {
         &mut self.segments
     }
 
-    /// Drops the pieces of output of this call; owned buffers go to the pool.
+    /// Drops the segments of this call. Owned buffers go to the pool.
     pub fn discard_segments(&mut self) {
         for segment in self.segments.drain(..) {
             if let Segment::Owned(buffer) = segment {
@@ -107,18 +107,18 @@ impl Record {
         }
     }
 
-    /// Takes what was asked for besides bytes.
+    /// Takes the requests of this call, besides output.
     pub fn take_commands(&mut self) -> Commands {
         std::mem::take(&mut self.commands)
     }
 
-    /// The turn's arena: what [`Segment::Arena`] ranges refer to.
+    /// Returns the turn's arena, to which ranges of [`Segment::Arena`] refer.
     #[must_use]
     pub fn arena(&self) -> &[u8] {
         &self.arena[..self.arena_len]
     }
 
-    /// Ends the turn: the arena's ranges are void.
+    /// Empties the arena. Its ranges are void.
     pub fn clear_arena(&mut self) {
         self.arena_len = 0;
         if self.arena.len() > Self::ARENA_KEEP {
@@ -127,12 +127,12 @@ impl Record {
         }
     }
 
-    /// The worker's buffers: where [`Output::buffer`] takes from and sent buffers return to.
+    /// Returns the worker's pool, from which [`Output::buffer`] takes and to which sent buffers return.
     pub fn pool(&mut self) -> &mut BufferPool {
         &mut self.pool
     }
 
-    /// The bytes of a segment; `input` is what the call of `received` was given.
+    /// Returns the bytes of a segment. `input` is the bytes of the call of `received`.
     #[must_use]
     pub fn bytes<'a>(&'a self, segment: &'a Segment, input: &'a [u8]) -> &'a [u8] {
         match segment {
@@ -160,24 +160,25 @@ impl Record {
     }
 }
 
-/// A connection's output, for the length of one call of the handler.
+/// Output of a connection during one call of the handler.
 #[derive(Debug)]
 pub struct Output<'a> {
     record: &'a mut Record,
 }
 
 impl Output<'_> {
-    /// The time at which the turn began, in nanoseconds of the monotonic clock.
+    /// Returns the time at which the turn began, in nanoseconds of the monotonic clock.
     #[must_use]
     pub fn now(&self) -> Nanos {
         self.record.now
     }
 
-    /// Sends a range of the bytes of this call of `received`. The engine reads it when the turn ends: write first.
+    /// Sends a range of the bytes of this call of `received`. The engine reads them after the call, so that the handler may
+    /// write to them before.
     ///
     /// # Panics
     ///
-    /// When the range is not inside the call's bytes.
+    /// Where the range is not inside the call's bytes.
     pub fn echo(&mut self, range: Range<usize>) {
         let r = &mut *self.record;
         assert!(range.start <= range.end && range.end <= r.input_len, "echo outside the received bytes");
@@ -198,8 +199,8 @@ impl Output<'_> {
         self.commit(bytes.len());
     }
 
-    /// Room for `len` bytes in the turn's arena, to be written and then sent by [`Output::commit`]. Its content is
-    /// arbitrary until written.
+    /// Reserves `len` bytes in the turn's arena, to be written and then sent by [`Output::commit`]. Their content is
+    /// arbitrary.
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
         let r = &mut *self.record;
         if r.arena.len() - r.arena_len < len {
@@ -208,11 +209,11 @@ impl Output<'_> {
         &mut r.arena[r.arena_len..r.arena_len + len]
     }
 
-    /// Sends the first `len` bytes of what [`Output::reserve`] gave.
+    /// Sends the first `len` bytes of those that [`Output::reserve`] returned.
     ///
     /// # Panics
     ///
-    /// When less than `len` was reserved.
+    /// Where fewer bytes were reserved.
     pub fn commit(&mut self, len: usize) {
         let r = &mut *self.record;
         assert!(len <= r.arena.len() - r.arena_len, "commit of more than was reserved");
@@ -221,7 +222,7 @@ impl Output<'_> {
         }
     }
 
-    /// Sends `buffer` without copying it. Afterwards it goes to the worker's pool, from which [`Output::buffer`] takes.
+    /// Sends a buffer without a copy. Afterwards it goes to the worker's pool, from which [`Output::buffer`] takes.
     pub fn give(&mut self, buffer: BytesMut) {
         if buffer.is_empty() {
             self.recycle(buffer);
@@ -231,18 +232,18 @@ impl Output<'_> {
         self.record.segments.push(Segment::Owned(buffer));
     }
 
-    /// An empty buffer from the worker's pool; its capacity is whatever it had, possibly none.
+    /// Takes an empty buffer from the worker's pool. Its capacity is arbitrary and can be zero.
     #[must_use]
     pub fn buffer(&mut self) -> BytesMut {
         self.record.pool.take()
     }
 
-    /// Puts a buffer back into the worker's pool unsent.
+    /// Returns a buffer to the worker's pool without sending it.
     pub fn recycle(&mut self, buffer: BytesMut) {
         self.record.pool.put(buffer);
     }
 
-    /// Bytes of this connection that the kernel has not taken yet, with those of this call.
+    /// Returns the number of bytes that the kernel has not accepted, those of this call included.
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.record.unsent
@@ -255,7 +256,7 @@ impl Output<'_> {
         self.record.commands.pause = Some(true);
     }
 
-    /// Lifts [`Output::pause`].
+    /// Ends a pause.
     pub fn resume(&mut self) {
         self.record.commands.pause = Some(false);
     }
@@ -265,7 +266,7 @@ impl Output<'_> {
         self.record.commands.deadline = Some(at);
     }
 
-    /// Ends the connection after what was written so far; nothing but `closed` is called for it any more.
+    /// Ends the connection after the output so far. Afterwards only `closed` is called for it.
     pub fn close(&mut self, mode: CloseMode) {
         let close = &mut self.record.commands.close;
         *close = match (*close, mode) {
@@ -299,7 +300,7 @@ mod tests {
         let input = *b"0123456789";
         let wire: Vec<u8> = record.segments().iter().flat_map(|s| record.bytes(s, &input).to_vec()).collect();
         assert_eq!(wire, b"012345abcdeown8");
-        // Neighbours are joined: one echo, one arena range, one buffer, one echo.
+        // Adjacent segments are joined: one echo, one arena range, one buffer, one echo.
         assert_eq!(record.take_segments().count(), 4);
     }
 

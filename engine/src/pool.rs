@@ -1,8 +1,8 @@
-//! Buffers that are used again, so that assembling messages costs no allocation in steady state.
+//! Buffers for reuse, so that assembling messages costs no allocation in steady state.
 
 use bytes::BytesMut;
 
-/// A worker's stock of empty buffers, bounded in bytes.
+/// Empty buffers of a worker, bounded in bytes.
 #[derive(Debug, Default)]
 pub struct BufferPool {
     free: Vec<BytesMut>,
@@ -10,16 +10,16 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// Capacity kept in stock, in bytes; buffers returned beyond it are freed.
+    /// Bytes of capacity that the pool keeps. Buffers returned beyond it are freed.
     pub const KEEP_BYTES: usize = 16 << 20;
 
-    /// Capacity of a new buffer for held-back bytes at least, so that many short pieces share one.
+    /// Least capacity of a new buffer for unsent bytes, so that many short pieces share one.
     const CHUNK: usize = 4096;
 
-    /// Buffers that are looked at for one that fits.
+    /// Number of buffers that are searched for one that fits.
     const LOOKED_AT: usize = 16;
 
-    /// An empty buffer: the one returned last, whose memory is most likely still in the cache, or a new one of no capacity.
+    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A new one has no capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
         match self.free.pop() {
@@ -31,7 +31,7 @@ impl BufferPool {
         }
     }
 
-    /// An empty buffer with room for `len` bytes, and not so large that holding few bytes for long would be a waste of it.
+    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it may hold them for long.
     #[must_use]
     pub fn take_fitting(&mut self, len: usize) -> BytesMut {
         let wanted = len.max(Self::CHUNK);
@@ -47,7 +47,7 @@ impl BufferPool {
         }
     }
 
-    /// Takes a buffer back; its content is dropped.
+    /// Returns a buffer. Its content is dropped.
     pub fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         // Sending has moved the beginning. A request for more than is there moves it back.

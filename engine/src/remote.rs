@@ -13,19 +13,19 @@ struct Shared {
     event: OwnedFd,
 }
 
-/// Wakes a worker; clone it and send it where it is needed.
+/// Handle with which another thread wakes a worker. Clones wake the same worker.
 #[derive(Clone, Debug)]
 pub struct Remote(Arc<Shared>);
 
-/// The worker's end: given to [`run`](crate::run).
+/// Worker's end of a [`Remote`], which [`run`](crate::run) takes.
 #[derive(Debug)]
 pub struct Inbox(Arc<Shared>);
 
-/// A pair of ends, on an eventfd(2).
+/// Creates a handle and the worker's end, over an eventfd(2).
 ///
 /// # Errors
 ///
-/// When no descriptor is left.
+/// Those of eventfd(2): descriptors are exhausted.
 pub fn remote() -> io::Result<(Remote, Inbox)> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let shared = Arc::new(Shared { bits: AtomicU64::new(0), event });
@@ -33,9 +33,10 @@ pub fn remote() -> io::Result<(Remote, Inbox)> {
 }
 
 impl Remote {
-    /// Adds `bits` to what the worker has not looked at yet; they reach [`Handler::woken`](crate::Handler::woken).
+    /// Wakes the worker. `bits` are joined with those of earlier calls that have not reached
+    /// [`Handler::woken`](crate::Handler::woken) yet.
     pub fn wake(&self, bits: u64) {
-        // Release pairs with the Acquire of `take`: what was written before the wake is visible to the woken.
+        // Release pairs with the Acquire of `take`: the worker sees what was written before the wake.
         if self.0.bits.fetch_or(bits, Ordering::Release) == 0 {
             // Only overflow of the counter (EAGAIN) can fail, and then the worker is awake anyway.
             let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
@@ -44,13 +45,13 @@ impl Remote {
 }
 
 impl Inbox {
-    /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no wake is lost between.
+    /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no wake is lost in between.
     pub(crate) fn take(&self) -> u64 {
         let _ = rustix::io::read(&self.0.event, &mut [0u8; 8]);
         self.0.bits.swap(0, Ordering::Acquire)
     }
 
-    /// Becomes readable when there are bits to take.
+    /// Descriptor that is readable while there are bits to take.
     pub(crate) fn event(&self) -> BorrowedFd<'_> {
         self.0.event.as_fd()
     }

@@ -1,4 +1,4 @@
-//! Listening sockets, zones of addresses, congestion control, limits of descriptors.
+//! Listening sockets, zones of addresses, congestion control, and resource limits.
 
 use std::fmt;
 use std::io;
@@ -10,26 +10,27 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Length of the kernel's queue of connections not yet accepted; it takes `net.core.somaxconn` where that is less.
+/// Length of the kernel's queue of connections that have not been accepted. `net.core.somaxconn` bounds it.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// `count` listening sockets on one address, among which the kernel spreads connections by hash (`SO_REUSEPORT`, socket(7)).
+/// Creates `count` listening sockets on one address. The kernel spreads connections among them by hash (`SO_REUSEPORT`,
+/// socket(7)).
 ///
-/// Port 0 lets the kernel choose, the same one for all. The address is first bound without `SO_REUSEPORT`, so that a port
-/// in use, also by another process of the same user, is an error and never a silent share of its traffic.
+/// With port 0 the kernel chooses one port for all. The address is first bound without `SO_REUSEPORT`, so that a port in
+/// use, also by another process of the same user, is an error and never a silent share of its traffic.
 ///
 /// # Errors
 ///
-/// What bind(2) or listen(2) say.
+/// Those of bind(2) and listen(2).
 pub fn listen(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     listen_with(addr, count, None)
 }
 
-/// As [`listen`], with a congestion control that every accepted connection inherits.
+/// Creates sockets as [`listen`] does, with a congestion control that every accepted connection inherits.
 ///
 /// # Errors
 ///
-/// What bind(2), listen(2) or setsockopt(2) say.
+/// Those of bind(2), listen(2) and setsockopt(2).
 pub fn listen_with(
     addr: SocketAddr,
     count: usize,
@@ -42,7 +43,7 @@ pub fn listen_with(
     (0..count)
         .map(|_| {
             let socket = open(addr, true)?;
-            // Before the first connection can be in the queue.
+            // Set before a connection can be in the queue.
             if let Some(congestion) = congestion {
                 congestion.apply(&socket)?;
             }
@@ -63,7 +64,7 @@ fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    // Connections inherit it, which saves a call for each.
+    // Connections inherit the option, which saves a call for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::net::bind(&socket, &addr)?;
     Ok(socket.into())
@@ -85,7 +86,7 @@ pub fn interface_index(zone: &str) -> io::Result<u32> {
     Ok(zone_index(zone, |text| index_of(&socket, text))?)
 }
 
-/// Returns an address as URLs have it: `127.0.0.1:9001`, `[::1]:9001`, `[fe80::1%25eth0]:9001`.
+/// Returns an address in the form of a URL: `127.0.0.1:9001`, `[::1]:9001`, `[fe80::1%25eth0]:9001`.
 #[must_use]
 pub fn url_authority(address: SocketAddr) -> String {
     let SocketAddr::V6(v6) = address else { return address.to_string() };
@@ -102,7 +103,7 @@ pub fn url_authority(address: SocketAddr) -> String {
     format!("[{}%{zone}]:{}", v6.ip(), v6.port())
 }
 
-/// Returns the socket that the kernel is asked through about interfaces.
+/// Returns a socket for queries about interfaces.
 fn interfaces() -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
 }
@@ -131,22 +132,22 @@ fn url_zone<E>(index: u32, name: Option<String>, index_of: impl Fn(&str) -> Resu
         .unwrap_or_else(|| format!("25{index}"))
 }
 
-/// A congestion control of the kernel's (`TCP_CONGESTION`, tcp(7)) that this process may use: parsing tries it on a socket.
+/// Congestion control of the kernel (`TCP_CONGESTION`, tcp(7)) that this process may use. Parsing tries it on a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Congestion(Box<str>);
 
-/// A congestion control that cannot be used here.
+/// Error of a congestion control that cannot be used here.
 #[derive(Debug, thiserror::Error)]
 pub enum CongestionError {
-    /// The kernel does not know it.
+    /// The kernel does not have it.
     #[error(
         "no congestion control `{name}` in this kernel: one of {available}; others are modules, which \
          `modprobe tcp_{name}` as root loads where the kernel has them"
     )]
     Unknown {
-        /// What was asked for.
+        /// Name of the congestion control.
         name: String,
-        /// What there is (`net.ipv4.tcp_available_congestion_control`).
+        /// Those that the kernel has (`net.ipv4.tcp_available_congestion_control`).
         available: String,
     },
     /// Only a process with `CAP_NET_ADMIN` may choose it.
@@ -155,29 +156,29 @@ pub enum CongestionError {
          `sysctl -w net.ipv4.tcp_allowed_congestion_control='{allowed} {name}'`"
     )]
     Forbidden {
-        /// What was asked for.
+        /// Name of the congestion control.
         name: String,
-        /// What may be chosen (`net.ipv4.tcp_allowed_congestion_control`).
+        /// Those that every process may choose (`net.ipv4.tcp_allowed_congestion_control`).
         allowed: String,
     },
     /// The trial itself failed.
     #[error("congestion control `{name}` cannot be tried on a socket: {source}")]
     Trial {
-        /// What was asked for.
+        /// Name of the congestion control.
         name: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Congestion {
-    /// Its name, such as `cubic`.
+    /// Returns its name, such as `cubic`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// Sets it for a socket, and with a listening one for all connections accepted there.
+    /// Sets it for a socket. Connections that a listening socket accepts inherit it.
     pub(crate) fn apply(&self, socket: impl AsFd) -> rustix::io::Result<()> {
         sockopt::set_tcp_congestion(socket, &self.0)
     }
@@ -220,16 +221,16 @@ fn controls(which: &str) -> String {
     if list.trim().is_empty() { format!("those in {path}") } else { list.trim().to_owned() }
 }
 
-/// Raises the soft limit on open files to the hard one; returns the limit now in force.
+/// Raises the soft limit on open files to the hard one. Returns the new soft limit.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Refused only where the hard limit is beyond what the kernel allows today; then the soft one stays.
+    // Refused only where the hard limit is above what the kernel allows now; then the soft limit stays.
     let _ = setrlimit(Resource::Nofile, wanted);
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the soft limit on locked memory to the hard one; returns the limit now in force, in bytes.
+/// Raises the soft limit on locked memory to the hard one. Returns the new soft limit in bytes.
 pub fn raise_memlock_limit() -> u64 {
     let limit = getrlimit(Resource::Memlock);
     let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });

@@ -3,14 +3,14 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time: nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), comparable across the threads of a machine.
+/// Time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), comparable across the threads of a machine.
 ///
-/// Under a simulator it counts from zero. Arithmetic saturates: [`Nanos::NEVER`] plus anything is never.
+/// Under a simulator it counts from zero. Arithmetic saturates: [`Nanos::NEVER`] plus any span is [`Nanos::NEVER`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
 impl Nanos {
-    /// A point that is never reached.
+    /// Time that is never reached.
     pub const NEVER: Self = Self(u64::MAX);
 
     /// Reads `CLOCK_MONOTONIC`.
@@ -21,13 +21,13 @@ impl Nanos {
         Self(t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned())
     }
 
-    /// The time a `span` after this one; [`Nanos::NEVER`] for a zero span, which the command lines use for "off".
+    /// Returns the time `span` later. A zero span means "off" on the command lines: it gives [`Nanos::NEVER`].
     #[must_use]
     pub(crate) fn limit_after(self, span: Duration) -> Self {
         if span.is_zero() { Self::NEVER } else { self + span }
     }
 
-    /// The span from `earlier` to here; zero when `earlier` is later.
+    /// Returns the span from `earlier` to this time, zero where `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -1,4 +1,4 @@
-//! What a completion says about itself: 64 bits of user data.
+//! Token of an operation: the 64 bits of user data that its completion carries.
 //!
 //! ```text
 //! 63        56 55                      32 31                       0
@@ -7,10 +7,10 @@
 //! +-----------+--------------------------+-------------------------+
 //! ```
 //!
-//! The generation makes a stale completion recognisable: it names the connection that had the slot when the operation was
-//! submitted. 24 bits suffice, because a slot is used again only after all of its operations have completed.
+//! The generation identifies a stale completion: it is that of the connection which had the slot when the operation was
+//! submitted. 24 bits suffice, because a slot is reused only after all of its operations have ended.
 
-/// The operation that a completion belongs to.
+/// Kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum OpKind {
@@ -44,7 +44,7 @@ impl OpKind {
     }
 }
 
-/// Operation, generation and slot in one word.
+/// Kind of operation, generation and slot in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token(u64);
 
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Generations are compared in 24 bits.
+/// Bits of a generation that are compared.
 pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Token {
@@ -73,7 +73,7 @@ impl Token {
         self.0
     }
 
-    /// `None` for a word that is no token.
+    /// Kind of the operation. `None` for a word that is not a token.
     pub(crate) fn kind(self) -> Option<OpKind> {
         OpKind::from_byte((self.0 >> 56) as u8)
     }

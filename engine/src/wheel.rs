@@ -1,16 +1,17 @@
-//! A coarse timing wheel: one entry per slot, never early, late by at most two ticks and what the turn takes.
+//! Coarse timing wheel with one entry per slot. It is never early, and late by at most two ticks and the length of a turn.
 //!
-//! Moving a deadline later, which happens with every message, only writes the new time: the entry stays in its bucket and is
-//! put where it belongs when the bucket comes up.
+//! To move a deadline later, which can happen with every message, only the new time is written. The entry stays in its
+//! bucket, and moves to the right one when the bucket's tick comes.
 
 use std::time::Duration;
 
 use crate::time::Nanos;
 
-/// Length of a tick.
+/// Duration of a tick.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 const TICK_NS: u64 = TICK.as_nanos() as u64;
-/// Buckets, a power of two: 41 s. What lies further on waits in the last one and is put back when it comes up.
+/// Number of buckets, a power of two: 41 s. Later deadlines wait in the last bucket, and are queued again when its tick
+/// comes.
 const BUCKETS: u64 = 4096;
 const NIL: u32 = u32::MAX;
 
@@ -19,7 +20,7 @@ struct Entry {
     at: Nanos,
     next: u32,
     prev: u32,
-    /// The bucket's number, or NIL when not queued.
+    /// Index of the bucket, or NIL where the entry is not queued.
     bucket: u32,
 }
 
@@ -32,12 +33,12 @@ pub(crate) struct Wheel {
     heads: Box<[u32]>,
     occupied: Box<[u64]>,
     queued: usize,
-    /// All ticks up to and including this one have been looked at.
+    /// Last tick that has been handled.
     done: u64,
 }
 
 impl Wheel {
-    /// An empty wheel at time `now`, with room for `slots` slots before it has to move its memory.
+    /// An empty wheel at time `now`, with memory for `slots` slots.
     pub(crate) fn new(now: Nanos, slots: usize) -> Self {
         Self {
             entries: Vec::with_capacity(slots),
@@ -48,7 +49,7 @@ impl Wheel {
         }
     }
 
-    /// Sets the deadline of `slot`; [`Nanos::NEVER`] unsets it.
+    /// Sets the deadline of `slot`. [`Nanos::NEVER`] unsets it.
     pub(crate) fn set(&mut self, slot: u32, at: Nanos) {
         if at == Nanos::NEVER && self.entries.len() <= slot as usize {
             return;
@@ -64,7 +65,7 @@ impl Wheel {
                 self.insert(slot);
             }
         } else if earlier {
-            // Perhaps it lies in a bucket after its new time. A later time needs nothing: see `expire`.
+            // Its bucket may come after the new time. A later time needs nothing: see `expire`.
             self.remove(slot);
             self.insert(slot);
         }
@@ -77,17 +78,17 @@ impl Wheel {
             self.done = self.done.max(current);
             return;
         }
-        // After a long sleep one round over all buckets sees everything.
+        // After a long sleep, one round over all buckets visits every entry.
         let first = (self.done + 1).max((current + 1).saturating_sub(BUCKETS));
         for tick in first..=current {
-            // Entries put back go to later ticks, never to this bucket again: `done` moves first.
+            // Entries that are queued again go to later ticks, never to this bucket: `done` moves first.
             self.done = tick;
             let mut slot = self.heads[(tick % BUCKETS) as usize];
             while slot != NIL {
                 let Entry { at, next, .. } = self.entries[slot as usize];
                 self.remove(slot);
                 if at == Nanos::NEVER {
-                    // Unset meanwhile.
+                    // The deadline was unset.
                 } else if at <= now {
                     self.entries[slot as usize].at = Nanos::NEVER;
                     due.push(slot);
@@ -100,14 +101,14 @@ impl Wheel {
         self.done = self.done.max(current);
     }
 
-    /// When to call [`Wheel::expire`] next: never later than needed, perhaps for nothing.
+    /// Time at which [`Wheel::expire`] is to be called next: never too late, perhaps for nothing.
     pub(crate) fn next(&self) -> Option<Nanos> {
         if self.queued == 0 {
             return None;
         }
         let start = (self.done + 1) % BUCKETS;
         let words = BUCKETS / 64;
-        // From the word of `start` once around, and that word's lower bits at the end.
+        // One round from the word of `start` on; that word's lower bits come last.
         for step in 0..=words {
             let index = (start / 64 + step) % words;
             let mut word = self.occupied[index as usize];

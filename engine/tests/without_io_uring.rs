@@ -61,10 +61,10 @@ fn a_call_refused_after_the_setup_is_named() {
         let call = call.to_str().expect("text");
         let refused = EngineKind::Uring.probe().expect_err("refused");
         assert!(matches!(&refused, EngineError::Refused { call: named, .. } if *named == call), "{refused}");
-        let (kind, reason) = EngineChoice::Auto.settle().expect("epoll works");
+        let (kind, reason) = EngineChoice::Auto.resolve().expect("epoll works");
         assert_eq!(kind, EngineKind::Epoll);
         assert!(reason.starts_with(&format!("{call} is refused")), "{reason}");
-        let named = EngineChoice::Named(EngineKind::TokioUring).settle();
+        let named = EngineChoice::Named(EngineKind::TokioUring).resolve();
         // That engine registers nothing.
         assert_eq!(named.is_err(), call == "io_uring_enter", "{named:?}");
         return;

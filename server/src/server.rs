@@ -64,7 +64,7 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, ServeError> {
         let limit = socket::raise_file_limit();
         socket::raise_memlock_limit();
-        let (engine, engine_reason) = config.engine.settle()?;
+        let (engine, engine_reason) = config.engine.resolve()?;
         let room = Room::of(config, limit)?;
         let tls = tls_settings(config)?;
         let (addresses, sockets) = bind(config)?;

@@ -70,8 +70,8 @@ impl Identity {
 }
 
 fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
-    let named = NamedFile { flag: "--tls-cert", path: certificate };
-    let (chain, secret) = read_identity(named, NamedFile { flag: "--tls-key", path: key })?;
+    let named = NamedFile { flag: "--tls-cert", path: certificate.to_owned() };
+    let (chain, secret) = read_identity(named, NamedFile { flag: "--tls-key", path: key.to_owned() })?;
     loaded(chain, secret).map_err(|source| IdentityError::Library {
         certificate: certificate.to_owned(),
         key: key.to_owned(),

@@ -32,7 +32,7 @@ use crate::connection::{Cause, ConnId, State};
 use crate::incoming::Accepted;
 use crate::lifecycle::{Connections, Io};
 use crate::time::Nanos;
-use crate::{Config, Counters, EngineError, Handler, Inbox, Worker, outgoing};
+use crate::{Config, Counters, EngineError, Handler, Inbox, outgoing};
 
 /// Smallest receive buffer in bytes: a smaller one would spend a call on every few bytes.
 const MIN_RECEIVE_BUFFER: usize = 512;
@@ -105,7 +105,7 @@ impl<'a, H: Handler> Engine<'a, H> {
     }
 
     fn run(mut self, handler: &mut H) -> Result<Counters, EngineError> {
-        handler.start(&mut Worker::new(&mut self.connections));
+        handler.start(&mut self.connections);
         let system = EngineError::system("waiting on epoll");
         self.arm_listeners().map_err(&system)?;
         self.flush();

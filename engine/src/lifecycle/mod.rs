@@ -169,7 +169,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     /// Calls `f` with an open connection's state, and applies what it asks for.
     fn call_handler(&mut self, id: ConnId, f: impl FnOnce(&mut H::Conn, &mut Output<'_>)) -> bool {
-        self.call(id, None, |state, _, out| {
+        self.call_with_input(id, None, |state, _, out| {
             if let HandlerState::Opened(state) = state {
                 f(state, out);
             }
@@ -178,7 +178,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     /// Makes one call of the handler for an open connection: sends its output, then applies its
     /// commands.
-    fn call(
+    fn call_with_input(
         &mut self,
         id: ConnId,
         mut input: Option<I::Input<'_>>,
@@ -280,7 +280,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
     pub(crate) fn handle_received(&mut self, handler: &mut H, id: ConnId, input: I::Input<'_>) {
         let len = input.len() as u64;
         self.counters.bytes_in += len;
-        let is_open = self.call(id, Some(input), |state, bytes, out| {
+        let is_open = self.call_with_input(id, Some(input), |state, bytes, out| {
             if let HandlerState::Opened(state) = state {
                 handler.received(id, state, bytes, out);
             }

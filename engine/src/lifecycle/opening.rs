@@ -84,7 +84,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
 
     fn open(&mut self, handler: &mut H, id: ConnId, from: Origin) {
         self.counts.opened += 1;
-        self.call(id, None, |state, _, out| {
+        self.call_with_input(id, None, |state, _, out| {
             *state = HandlerState::Opened(handler.opened(id, from, out));
         });
     }

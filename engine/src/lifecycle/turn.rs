@@ -2,7 +2,7 @@
 
 use super::{Connections, Io};
 use crate::connection::{Cause, ConnId, State};
-use crate::handler::{Handler, Worker};
+use crate::handler::Handler;
 use crate::outgoing;
 use crate::time::Nanos;
 
@@ -24,7 +24,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
         if self.has_reports() {
             self.report_closed(handler);
             for (tag, error) in std::mem::take(&mut self.ended.connects) {
-                handler.connect_failed(&mut Worker::new(self), tag, error);
+                handler.connect_failed(self, tag, error);
             }
         }
         self.listeners.retry(self.now);
@@ -35,12 +35,12 @@ impl<H: Handler, I: Io> Connections<H, I> {
         self.handle_timers(handler);
         if self.timers.alarm <= self.now {
             self.timers.alarm = Nanos::NEVER;
-            handler.alarm(&mut Worker::new(self));
+            handler.alarm(self);
         }
         if bits != 0 {
-            handler.woken(&mut Worker::new(self), bits);
+            handler.woken(self, bits);
         }
-        handler.turn_end(&mut Worker::new(self));
+        handler.turn_end(self);
     }
 
     /// Takes the list of connections with work at the end of the turn.

@@ -25,7 +25,7 @@ impl<H: Handler, I: Io> WorkerCore<H> for Connections<H, I> {
         }
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         self.call_handler(id, f)
     }
 

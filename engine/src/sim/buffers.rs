@@ -1,21 +1,20 @@
-//! The simulated ring of provided buffers. It overwrites a buffer as soon as it is given back, so that nobody can go on reading
-//! it unnoticed.
+//! Simulated ring of provided buffers. It overwrites a buffer as soon as it is returned, so that a later read is noticed.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
-/// What a buffer that was given back is overwritten with.
+/// Byte with which a returned buffer is overwritten.
 const POISON: u8 = 0xd7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Given back, or never used.
+    /// Returned, or never used.
     Idle,
-    /// In the ring, and not yet shown to the kernel.
+    /// In the ring, and not yet published.
     Offered,
     /// In the ring.
     Ring,
-    /// Named by a completion: the engine's.
+    /// Handed over by a completion: the engine's.
     Engine,
 }
 
@@ -49,17 +48,17 @@ impl Buffers {
         self.places.get(usize::from(id)) == Some(&Place::Engine)
     }
 
-    /// Buffers that the engine has.
+    /// Number of buffers that the engine has.
     pub(super) fn out(&self) -> usize {
         self.places.iter().filter(|p| **p == Place::Engine).count()
     }
 
     pub(super) fn is_dry(&self) -> bool {
-        // What is not shown yet stands behind what is.
+        // Buffers that are not published yet come after those that are.
         self.ring.front().is_none_or(|&id| self.places[usize::from(id)] != Place::Ring)
     }
 
-    /// The kernel takes a buffer and fills it.
+    /// Takes a buffer for the kernel, and fills it.
     pub(super) fn fill(&mut self, bytes: impl ExactSizeIterator<Item = u8>) -> Option<u16> {
         if self.is_dry() {
             return None;
@@ -74,7 +73,7 @@ impl Buffers {
         Some(id)
     }
 
-    /// Takes a buffer back; whether it was the engine's to give.
+    /// Takes a returned buffer. Returns whether it was the engine's.
     pub(super) fn give_back(&mut self, id: u16) -> bool {
         if !self.is_engines(id) {
             return false;
@@ -85,7 +84,7 @@ impl Buffers {
         true
     }
 
-    /// Puts a buffer into the ring; whether it was idle.
+    /// Puts a buffer into the ring. Returns whether it was idle.
     pub(super) fn offer(&mut self, id: u16) -> bool {
         let place = &mut self.places[usize::from(id)];
         let idle = *place == Place::Idle;
@@ -96,12 +95,12 @@ impl Buffers {
         idle
     }
 
-    /// Shows the kernel what was offered.
+    /// Publishes the offered buffers.
     pub(super) fn publish(&mut self) {
         self.places.iter_mut().filter(|p| **p == Place::Offered).for_each(|p| *p = Place::Ring);
     }
 
-    /// The buffer that an address lies in.
+    /// Buffer that an address lies in.
     pub(super) fn at(&self, address: *const u8) -> Option<u16> {
         let offset = (address as usize).checked_sub(self.memory.as_ptr() as usize)? / self.size;
         (offset < self.places.len()).then_some(offset as u16)

@@ -1,55 +1,55 @@
-//! What can go wrong, and how often.
+//! Faults of a simulation, and their frequency.
 
 use std::ops::AddAssign;
 use std::time::Duration;
 
 use crate::sim::Random;
 
-/// How often each fault happens: per mille of the occasions it has.
+/// Frequency of each fault, in per mille of its occasions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// An enter consumes fewer entries than are queued.
     pub short_submits: u32,
-    /// An enter fails: EINTR, EAGAIN (no memory for requests) or EBUSY (completions to be taken in first).
+    /// An enter fails: EINTR, EAGAIN (no memory for requests) or EBUSY (completions must be collected first).
     pub failed_enters: u32,
-    /// A waiting worker wakes for nothing.
+    /// A waiting worker wakes without a reason.
     pub signals: u32,
-    /// A send takes less than what fits.
+    /// A send accepts less than what fits.
     pub short_sends: u32,
-    /// A send takes nothing: EAGAIN, or ENOBUFS and ENOMEM where it does not wait.
+    /// A send accepts nothing: EAGAIN, or ENOBUFS and ENOMEM where it does not wait.
     pub refused_sends: u32,
-    /// A receive ends with ENOBUFS although there are buffers.
+    /// A receive ends with ENOBUFS although buffers are offered.
     pub enobufs: u32,
     /// A multishot operation ends with a completion that carries a result: no F_MORE.
     pub missing_more: u32,
     /// A receive ends with EAGAIN or EINTR.
     pub interrupted_receives: u32,
-    /// A receive takes less than there is.
+    /// A receive takes less than has arrived.
     pub short_receives: u32,
-    /// A completion for a receive of a connection that is gone comes late, with a buffer.
+    /// A completion of a receive arrives, with a buffer, after its connection is gone.
     pub stale: u32,
     /// An accept fails: EMFILE, ENFILE, ENOMEM, ECONNABORTED and the like.
     pub accept_errors: u32,
-    /// A socket for an outgoing connection cannot be had.
+    /// A socket for an outgoing connection cannot be created.
     pub socket_errors: u32,
     /// A connect is refused, or never answered.
     pub connect_errors: u32,
-    /// A connection is reset, per delivery of bytes.
+    /// A connection is reset. The occasions are deliveries of bytes.
     pub resets: u32,
-    /// A direction stands still for a while, per delivery of bytes.
+    /// A direction stands still for a while. The occasions are deliveries of bytes.
     pub stalls: u32,
-    /// How long at most.
+    /// Longest standstill.
     pub stall: Duration,
-    /// An enter that does not wait leaves what is ready for later.
+    /// An enter that does not wait leaves ready operations for later.
     pub lazy_enters: u32,
-    /// Operations go on outside of any enter, as where a ring was set up without deferred task work.
+    /// Operations progress outside of any enter, as with a ring without deferred task work.
     pub unasked_work: u32,
-    /// Prompt sends are carried out after their enter has returned.
+    /// Prompt sends are executed after their enter has returned.
     pub late_sends: bool,
 }
 
 impl Faults {
-    /// A set of faults that no connection may die of: each is either absent, rare or frequent.
+    /// Returns faults that may end no connection: each is absent, rare or frequent.
     #[must_use]
     pub fn survivable(random: &mut Random) -> Self {
         let mut often = || random.pick(&[0, 0, 20, 200]);
@@ -74,7 +74,7 @@ impl Faults {
         }
     }
 
-    /// With faults besides that a connection may die of, with a cause.
+    /// Returns faults that may also end a connection, with a cause.
     #[must_use]
     pub fn deadly(random: &mut Random) -> Self {
         let survivable = Self::survivable(random);
@@ -90,93 +90,58 @@ impl Faults {
     }
 }
 
-/// How often each fault has happened.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs, reason = "each is explained at its namesake in `Faults`")]
-pub struct Happened {
-    pub short_submits: u64,
-    pub failed_enters: u64,
-    pub signals: u64,
-    pub short_sends: u64,
-    pub refused_sends: u64,
-    pub enobufs: u64,
-    pub missing_more: u64,
-    pub interrupted_receives: u64,
-    pub short_receives: u64,
-    pub stale: u64,
-    pub accept_errors: u64,
-    pub socket_errors: u64,
-    pub connect_errors: u64,
-    pub resets: u64,
-    pub stalls: u64,
-    pub late_sends: u64,
-    pub unasked_work: u64,
+/// Declares the counts of a simulation with their names.
+macro_rules! counts {
+    ($($(#[$doc:meta])* $field:ident: $name:literal,)*) => {
+        /// Number of times that each fault has happened, and other counts.
+        #[derive(Clone, Copy, Debug, Default)]
+        #[allow(missing_docs, reason = "faults are explained at their namesakes in `Faults`")]
+        pub struct Happened {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Happened {
+            /// Returns all counts with their names.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($name, self.$field)),*]
+            }
+        }
+
+        impl AddAssign for Happened {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counts! {
+    short_submits: "short submits",
+    failed_enters: "failed enters",
+    signals: "signals",
+    short_sends: "short sends",
+    refused_sends: "refused sends",
+    enobufs: "ENOBUFS",
+    missing_more: "missing F_MORE",
+    interrupted_receives: "interrupted receives",
+    short_receives: "short receives",
+    stale: "stale completions",
+    accept_errors: "accept errors",
+    socket_errors: "socket errors",
+    connect_errors: "connect errors",
+    resets: "resets",
+    stalls: "stalls",
+    late_sends: "late sends",
+    unasked_work: "unasked work",
     /// Completions that found no room in the queue.
-    pub overflows: u64,
-    /// Bytes that reached the other end.
-    pub bytes: u64,
-    /// Connections made.
-    pub connections: u64,
-    /// Half-closes of a direction whose other one went on.
-    pub half_closes: u64,
+    overflows: "overflows",
+    /// Bytes that reached the peer.
+    bytes: "bytes",
+    /// Opened connections.
+    connections: "connections",
+    /// Half-closes of a direction while the other one continued.
+    half_closes: "half-closes",
     /// Turns of all workers.
-    pub turns: u64,
-}
-
-impl Happened {
-    /// All of them with their names.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 22] {
-        [
-            ("short submits", self.short_submits),
-            ("failed enters", self.failed_enters),
-            ("signals", self.signals),
-            ("short sends", self.short_sends),
-            ("refused sends", self.refused_sends),
-            ("ENOBUFS", self.enobufs),
-            ("missing F_MORE", self.missing_more),
-            ("interrupted receives", self.interrupted_receives),
-            ("short receives", self.short_receives),
-            ("stale completions", self.stale),
-            ("accept errors", self.accept_errors),
-            ("socket errors", self.socket_errors),
-            ("connect errors", self.connect_errors),
-            ("resets", self.resets),
-            ("stalls", self.stalls),
-            ("late sends", self.late_sends),
-            ("unasked work", self.unasked_work),
-            ("overflows", self.overflows),
-            ("bytes", self.bytes),
-            ("connections", self.connections),
-            ("half-closes", self.half_closes),
-            ("turns", self.turns),
-        ]
-    }
-}
-
-impl AddAssign for Happened {
-    fn add_assign(&mut self, o: Self) {
-        self.short_submits += o.short_submits;
-        self.failed_enters += o.failed_enters;
-        self.signals += o.signals;
-        self.short_sends += o.short_sends;
-        self.refused_sends += o.refused_sends;
-        self.enobufs += o.enobufs;
-        self.missing_more += o.missing_more;
-        self.interrupted_receives += o.interrupted_receives;
-        self.short_receives += o.short_receives;
-        self.stale += o.stale;
-        self.accept_errors += o.accept_errors;
-        self.socket_errors += o.socket_errors;
-        self.connect_errors += o.connect_errors;
-        self.resets += o.resets;
-        self.stalls += o.stalls;
-        self.late_sends += o.late_sends;
-        self.unasked_work += o.unasked_work;
-        self.overflows += o.overflows;
-        self.bytes += o.bytes;
-        self.connections += o.connections;
-        self.half_closes += o.half_closes;
-        self.turns += o.turns;
-    }
+    turns: "turns",
 }

@@ -1,13 +1,13 @@
-//! A simulated kernel and network under the real uring engine. Only in builds with the feature `sim`, for tests.
+//! Simulated kernel and network under the real uring engine. Only in builds with the feature `sim`, for tests.
 //!
-//! A [`Simulation`] has a seed, a clock of its own, and everything that the engine sees of the outside world: rings, receive
-//! buffers, sockets, listeners. Workers ([`SimulatedWorker`]) are the engine's own code with a handler; they take turns on one
-//! thread, in an order that the seed decides, as do all faults ([`Faults`]). Nobody ever blocks: a worker that waits is left
-//! alone until something has happened for it, and when nothing can happen the clock jumps. The same seed does the same again.
+//! A [`Simulation`] has a seed, a clock, and everything that the engine sees of the outside world: rings, receive buffers,
+//! sockets, listeners. Workers ([`SimulatedWorker`]) are the engine's own code with a handler. They run on one thread in an
+//! order that the seed decides, as it decides all faults ([`Faults`]). Nothing blocks: a worker that waits is not run until
+//! something has happened for it, and when nothing can happen the clock jumps. A seed always gives the same run.
 //!
-//! What must not be is told by [`Simulation::run`] as a [`Violation`]: the simulated kernel looks where a real one would not (a
-//! buffer given back while a send out of it is under way, given back twice, two sends at once on a socket, a descriptor closed
-//! with operations under way or used afterwards), and a worker's memory is held against its [`Bounds`].
+//! [`Simulation::run`] reports a [`Violation`]. The simulated kernel checks what a real one does not: a buffer returned while
+//! a send out of it is in progress, or returned twice; two sends at a time on a socket; a descriptor closed with operations
+//! in progress, or used afterwards. It also checks a worker's memory against its [`Bounds`].
 
 mod buffers;
 mod faults;
@@ -40,17 +40,17 @@ use crate::time::Nanos;
 use network::Listening;
 use world::World;
 
-/// Something that must not be, and the state of the world then.
+/// Violated rule, and the state of the world at that time.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}\n{state}")]
 pub struct Violation {
-    /// What.
+    /// The violation.
     pub what: String,
-    /// All workers and their rings.
+    /// State of all workers and their rings.
     pub state: String,
 }
 
-/// A world, and who takes turns in it.
+/// A world with its workers.
 pub struct Simulation {
     world: Rc<RefCell<World>>,
     random: Random,
@@ -58,8 +58,8 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A world in which `faults` happen as `seed` decides. After `steps` steps of workers and network [`Simulation::run`] says
-    /// that it hangs.
+    /// Creates a world in which `faults` happen as `seed` decides. After `steps` steps [`Simulation::run`] reports that it
+    /// hangs.
     #[must_use]
     pub fn new(seed: u64, faults: Faults, steps: u64) -> Self {
         let mut random = Random::new(seed);
@@ -67,11 +67,12 @@ impl Simulation {
         Self { world: Rc::new(RefCell::new(world)), random, steps_left: steps }
     }
 
-    /// A listening socket of this world, for [`Config::listeners`]. Its descriptor is a stand-in: a socket that was never bound.
+    /// Creates a listening socket of this world, for [`Config::listeners`]. Its descriptor is that of a socket which is never
+    /// bound.
     ///
     /// # Errors
     ///
-    /// When no descriptor is left.
+    /// Those of socket(2): descriptors are exhausted.
     pub fn listener(&mut self, addr: SocketAddr, peer_addresses: bool) -> io::Result<Listener> {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
         let socket = TcpListener::from(socket);
@@ -80,11 +81,11 @@ impl Simulation {
         Ok(Listener { socket, peer_addresses })
     }
 
-    /// A worker of this world.
+    /// Creates a worker of this world.
     ///
     /// # Errors
     ///
-    /// When no descriptor is left for its [`Inbox`](crate::Inbox).
+    /// Those of [`remote`](crate::remote()).
     pub fn worker<'c, H: Handler>(
         &mut self,
         config: &'c Config,
@@ -94,30 +95,29 @@ impl Simulation {
         SimulatedWorker::new(&self.world, config, bounds, handler)
     }
 
-    /// The time of this world.
+    /// Returns the time of this world.
     #[must_use]
     pub fn clock(&self) -> Nanos {
         self.world.borrow().clock
     }
 
-    /// Whether the connection with this source address was reset: by a fault, or by a close with unread input.
+    /// Returns whether the connection with this source address was reset: by a fault, or by a close with unread input.
     #[must_use]
     pub fn was_reset(&self, from: SocketAddr) -> bool {
         self.world.borrow().broken.contains(&from)
     }
 
-    /// What has happened so far.
+    /// Returns the counts of what has happened so far.
     #[must_use]
     pub fn happened(&self) -> Happened {
         self.world.borrow().happened
     }
 
-    /// Lets workers and network go on, one step at a time, until `done` says so.
+    /// Runs workers and network, one step at a time, until `done` returns true.
     ///
     /// # Errors
     ///
-    /// [`Violation`]: something happened that must not; nothing can happen any more although it is not done; or it takes too
-    /// many steps.
+    /// [`Violation`]: a rule was violated, nothing can happen although the run is not done, or it takes too many steps.
     pub fn run(
         &mut self,
         workers: &mut [&mut dyn Step],
@@ -165,7 +165,7 @@ impl Simulation {
         }
     }
 
-    /// Something that the caller found wrong, with the state of the world.
+    /// Returns a violation that the caller has found, with the state of the world.
     #[must_use]
     pub fn violation(&self, what: &str, workers: &[&mut dyn Step]) -> Violation {
         let mut state = format!("at {:?}, {} steps left\n", self.clock(), self.steps_left);
@@ -176,7 +176,7 @@ impl Simulation {
 }
 
 impl World {
-    /// Turns the clock to the next event; whether there is one.
+    /// Advances the clock to the next event. Returns whether there is one.
     fn jump(&mut self) -> bool {
         let of_rings =
             (0..self.rings.len()).filter(|&r| !self.rings[r].gone).filter_map(|r| self.next_event(r));

@@ -1,5 +1,5 @@
-//! The simulated network: sockets of one host that are joined in pairs, each direction a bounded send buffer, a way that moves
-//! what and when the seed says, and a bounded receive buffer.
+//! Simulated network: sockets of one host, joined in pairs. Each direction has a bounded send buffer, a path that moves bytes
+//! as the seed decides, and a bounded receive buffer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,38 +8,38 @@ use std::os::fd::RawFd;
 use crate::sim::world::World;
 use crate::time::Nanos;
 
-/// Index in the list of all sockets there ever were.
+/// Index in the list of all sockets, closed ones included.
 pub(super) type SocketId = usize;
 
-/// How many connections wait for an accept; later ones are not answered before there is room.
+/// Most connections that wait for an accept. Later ones are not answered until there is room.
 const QUEUE: usize = 64;
 
 /// One end of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// The other end, once there is one.
+    /// The peer, once the socket is connected.
     pub(super) peer: Option<SocketId>,
-    /// Of the end that connected: who, and where to.
+    /// Addresses of the connecting end: its own, and the target.
     pub(super) from: Option<SocketAddr>,
     to: Option<SocketAddr>,
-    /// Sent, and not arrived.
+    /// Bytes that were sent and have not arrived.
     pub(super) outgoing: VecDeque<u8>,
     send_buffer: usize,
-    /// Arrived, and not received.
+    /// Bytes that have arrived and were not received.
     pub(super) incoming: VecDeque<u8>,
     receive_buffer: usize,
-    /// Nothing more will be sent, after what is outgoing.
+    /// Our FIN follows the outgoing bytes.
     pub(super) fin_sent: bool,
     fin_delivered: bool,
-    /// The other end sends nothing more, after what has arrived.
+    /// The peer's FIN follows the arrived bytes.
     pub(super) fin_arrived: bool,
-    /// There was a reset.
+    /// The connection was reset.
     pub(super) broken: bool,
-    /// An operation has told of it.
+    /// An operation has reported the reset.
     pub(super) broken_told: bool,
-    /// No descriptor names it any more.
+    /// The last descriptor was closed.
     pub(super) orphan: bool,
-    /// What is outgoing does not move before.
+    /// Time before which outgoing bytes do not move.
     stalled_until: Nanos,
 }
 
@@ -60,17 +60,17 @@ impl Socket {
         self.receive_buffer.saturating_sub(self.incoming.len())
     }
 
-    /// Whether a receive would end or bring something.
+    /// Whether a receive would complete.
     pub(super) fn readable(&self) -> bool {
         !self.incoming.is_empty() || self.fin_arrived || self.broken
     }
 
-    /// Whether a send would end or take something.
+    /// Whether a send would complete.
     pub(super) fn writable(&self) -> bool {
         self.broken || self.room_to_send() > 0
     }
 
-    /// Nothing can happen to it any more.
+    /// Whether nothing can happen to the socket any more.
     fn is_dead(&self) -> bool {
         self.orphan && (self.broken || self.fin_delivered && self.outgoing.is_empty())
     }
@@ -79,7 +79,7 @@ impl Socket {
 impl World {
     pub(super) fn new_socket(&mut self, from: Option<SocketAddr>, to: Option<SocketAddr>) -> SocketId {
         let sizes = [600, 4_000, 30_000, 200_000];
-        // As the kernel does where the caller leaves the port to it.
+        // As the kernel does where the caller leaves the port open.
         let chosen = SocketAddr::from(([127, 0, 0, 1], 20_000 + (self.sockets.len() % 40_000) as u16));
         let from = from.or(to.map(|_| chosen));
         let socket = Socket {
@@ -103,13 +103,13 @@ impl World {
         self.sockets.len() - 1
     }
 
-    /// The listener that a socket's connect goes to, if it has room.
+    /// Listener that a socket connects to, where it has room.
     pub(super) fn listener_of(&self, id: SocketId) -> Option<usize> {
         let to = self.sockets[id].to;
         self.listeners.iter().position(|l| Some(l.addr) == to && l.queue.len() < QUEUE)
     }
 
-    /// Makes the connection: the other end waits in the listener's queue.
+    /// Creates a connection: its other end waits in the listener's queue.
     pub(super) fn join(&mut self, id: SocketId, listener: usize) {
         let other = self.new_socket(None, None);
         self.sockets[other].peer = Some(id);
@@ -118,12 +118,12 @@ impl World {
         self.happened.connections += 1;
     }
 
-    /// The address that an accept reports for a socket.
+    /// Peer address that an accept reports for a socket.
     pub(super) fn peer_address(&self, id: SocketId) -> Option<SocketAddr> {
         self.sockets[self.sockets[id].peer?].from
     }
 
-    /// Takes bytes to be sent; returns how many of them fitted.
+    /// Accepts bytes to be sent. Returns how many fitted.
     pub(super) fn take_to_send(&mut self, id: SocketId, most: usize, pieces: &[&[u8]]) -> usize {
         let socket = &mut self.sockets[id];
         let room = socket.room_to_send().min(most);
@@ -136,7 +136,7 @@ impl World {
         taken
     }
 
-    /// How much of `wanted` bytes a send could take.
+    /// Number of bytes, out of `wanted`, that a send could accept.
     pub(super) fn room_for(&self, id: SocketId, wanted: usize) -> usize {
         self.sockets[id].room_to_send().min(wanted)
     }
@@ -147,7 +147,7 @@ impl World {
         socket.fin_sent = true;
     }
 
-    /// The last descriptor is gone. Unread input answers the other end with a reset, as tcp(7) has it.
+    /// Handles the close of the last descriptor. Unread input causes a reset (tcp(7)).
     pub(super) fn drop_socket(&mut self, id: SocketId) {
         let socket = &mut self.sockets[id];
         socket.orphan = true;
@@ -161,7 +161,7 @@ impl World {
         self.sockets[id].incoming = VecDeque::new();
     }
 
-    /// Breaks a connection in both directions. What has arrived stays readable, what is on its way is lost.
+    /// Resets a connection. Arrived bytes stay readable, bytes in transit are lost.
     pub(super) fn reset(&mut self, id: SocketId) {
         let both = [Some(id), self.sockets[id].peer];
         for id in both.into_iter().flatten() {
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// Directions that something can move along now.
+    /// Lists the directions in which bytes can move now.
     pub(super) fn movable(&mut self, into: &mut Vec<SocketId>) {
         into.clear();
         let mut moving = std::mem::take(&mut self.moving);
@@ -195,13 +195,13 @@ impl World {
         }
     }
 
-    /// When the next standstill ends of a direction that could move otherwise.
+    /// Time at which the next standstill ends.
     pub(super) fn next_move(&self) -> Option<Nanos> {
         let stalled = self.moving.iter().filter(|&&id| self.can_move(id, Nanos::NEVER));
         stalled.map(|&id| self.sockets[id].stalled_until).min()
     }
 
-    /// Moves something along a direction that can move.
+    /// Moves bytes along a direction that can move.
     pub(super) fn carry(&mut self, id: SocketId) {
         let Some(peer) = self.sockets[id].peer else { return };
         if self.random.chance(self.faults.stalls) {
@@ -219,7 +219,7 @@ impl World {
             self.sockets[id].fin_delivered = true;
             self.sockets[peer].fin_arrived = true;
         } else if self.sockets[peer].orphan {
-            // Nobody is there to read it.
+            // The reading end is closed.
             self.reset(id);
         } else {
             self.carry_bytes(id, peer);

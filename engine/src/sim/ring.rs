@@ -1,4 +1,4 @@
-//! [`Ring`] over the simulated kernel.
+//! [`Ring`] and [`BufferRing`] over the simulated kernel.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,26 +12,40 @@ use crate::sim::kernel::Kernel;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::ring::{Completion, Full, Op, Ring, Wait};
+use crate::uring::ring::{BufferRing, Completion, Full, Op, Ring, Wait};
 
 /// A worker's ring in a simulated world.
 pub(crate) struct SimulatedRing {
     world: Rc<RefCell<World>>,
     index: usize,
-    /// The receive buffers, which the world owns.
+}
+
+/// Receive buffers of a simulated ring, whose memory the world owns.
+pub(crate) struct SimulatedBuffers {
+    world: Rc<RefCell<World>>,
+    index: usize,
     memory: NonNull<u8>,
-    buffer_size: usize,
+    /// Bytes of a buffer.
+    size: usize,
+    count: usize,
 }
 
 impl SimulatedRing {
-    /// A ring of exactly the configured sizes, however small. `accepted` direct descriptors are chosen on accept.
-    pub(super) fn new(world: &Rc<RefCell<World>>, config: &UringConfig, accepted: usize) -> Self {
+    /// A ring of exactly the configured sizes, however small, and its buffers. `accepted` direct descriptors are chosen on
+    /// accept.
+    pub(super) fn new(
+        world: &Rc<RefCell<World>>,
+        config: &UringConfig,
+        accepted: usize,
+    ) -> (Self, SimulatedBuffers) {
         let buffers = Buffers::new(usize::from(config.buffers), config.buffer_size as usize);
-        let (memory, buffer_size) = (buffers.memory(), buffers.size());
+        let (memory, size, count) = (buffers.memory(), buffers.size(), buffers.count());
         let kernel = Kernel::new(config.sq_entries as usize, config.cq_entries as usize, buffers, accepted);
         let rings = &mut world.borrow_mut().rings;
         rings.push(kernel);
-        Self { world: world.clone(), index: rings.len() - 1, memory, buffer_size }
+        let index = rings.len() - 1;
+        let buffers = SimulatedBuffers { world: world.clone(), index, memory, size, count };
+        (Self { world: world.clone(), index }, buffers)
     }
 
     pub(super) fn index(&self) -> usize {
@@ -42,7 +56,7 @@ impl SimulatedRing {
 impl Drop for SimulatedRing {
     fn drop(&mut self) {
         let kernel = &mut self.world.borrow_mut().rings[self.index];
-        // What entries and operations point at goes with the worker.
+        // The memory that entries and operations point at is freed with the worker.
         kernel.queue.clear();
         let left = kernel.pending.len();
         kernel.pending.clear();
@@ -88,35 +102,6 @@ impl Ring for SimulatedRing {
         !self.world.borrow().rings[self.index].completed.is_empty()
     }
 
-    fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
-        let mut world = self.world.borrow_mut();
-        assert!(usize::from(id) < world.rings[self.index].buffers.count() && len <= self.buffer_size);
-        if !world.rings[self.index].buffers.is_engines(id) {
-            world.violate(format!("buffer {id} was used after it was given back"));
-        }
-        // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps alive. The world writes to
-        // them only in `enter` and `give_back`, which the reference to self that this one borrows from excludes.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.memory.add(usize::from(id) * self.buffer_size).as_ptr(), len)
-        }
-    }
-
-    fn give_back(&mut self, id: u16) {
-        self.world.borrow_mut().give_back(self.index, id);
-    }
-
-    fn offer(&mut self, id: u16) {
-        self.world.borrow_mut().offer(self.index, id);
-    }
-
-    fn publish(&mut self) {
-        self.world.borrow_mut().rings[self.index].buffers.publish();
-    }
-
-    fn buffers(&self) -> usize {
-        self.world.borrow().rings[self.index].buffers.count()
-    }
-
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
         let mut world = self.world.borrow_mut();
         let errors = world.faults.socket_errors;
@@ -132,5 +117,37 @@ impl Ring for SimulatedRing {
 
     fn sends_finish_inside_enter(&mut self) -> io::Result<bool> {
         Ok(!self.world.borrow().faults.late_sends)
+    }
+}
+
+impl BufferRing for SimulatedBuffers {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The world has recorded it with the completion.
+    fn taken(&mut self, _: u16) {}
+
+    fn bytes(&mut self, id: u16, len: usize) -> &mut [u8] {
+        let mut world = self.world.borrow_mut();
+        assert!(usize::from(id) < self.count && len <= self.size);
+        if !world.rings[self.index].buffers.is_engines(id) {
+            world.violate(format!("buffer {id} was used after it was given back"));
+        }
+        // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps alive. The world writes to a
+        // buffer that is the engine's only in `give_back`, which the reference to self that this one borrows from excludes.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.add(usize::from(id) * self.size).as_ptr(), len) }
+    }
+
+    fn give_back(&mut self, id: u16) {
+        self.world.borrow_mut().give_back(self.index, id);
+    }
+
+    fn offer(&mut self, id: u16) {
+        self.world.borrow_mut().offer(self.index, id);
+    }
+
+    fn publish(&mut self) {
+        self.world.borrow_mut().rings[self.index].buffers.publish();
     }
 }

@@ -1,4 +1,4 @@
-//! A worker of the real engine in a simulated world.
+//! Worker of the real engine in a simulated world.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -9,45 +9,45 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::handler::Handler;
 use crate::remote::{Remote, remote};
-use crate::sim::ring::SimulatedRing;
+use crate::sim::ring::{SimulatedBuffers, SimulatedRing};
 use crate::sim::world::World;
-use crate::uring::Core;
+use crate::uring::core::Core;
 use crate::uring::ring::Ring;
 
-/// A worker that is driven step by step, whatever its handler.
+/// Worker that runs step by step, with any handler.
 pub trait Step {
-    /// Half a turn or a whole one: until it waits, or to the end of the turn.
+    /// Runs the worker until it waits, or to the end of the turn.
     fn step(&mut self);
-    /// It has ended, and its last connection with it.
+    /// Returns whether the worker has ended, and its last connection with it.
     fn is_over(&self) -> bool;
-    /// It waits, and nothing it could wait for is there.
+    /// Returns whether it waits, and nothing that it could wait for has happened.
     fn is_asleep(&self) -> bool;
-    /// It waits inside an enter.
+    /// Returns whether it waits inside an enter.
     fn is_waiting(&self) -> bool;
-    /// Connections that are not yet gone, and connects under way.
+    /// Returns the number of connections and of connects in progress.
     fn connections(&self) -> usize;
-    /// Receive buffers that are not in the ring.
+    /// Returns the number of receive buffers that the engine has.
     fn buffers_out(&self) -> usize;
-    /// Its place in the world.
+    /// Returns its index in the world.
     fn index(&self) -> usize;
-    /// Its state, for people.
+    /// Writes its state as text.
     fn dump(&self, text: &mut String);
 }
 
-/// Bounds of what a connection may hold, in bytes.
+/// Most bytes that a connection may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Of output that the kernel has not taken.
+    /// Output that the kernel has not accepted.
     pub unsent: usize,
-    /// Of input that arrived in a pause.
+    /// Input that arrived during a pause.
     pub stashed: usize,
 }
 
-/// The uring engine's core, its handler, and where it stands.
+/// The uring engine's core with a handler.
 pub struct SimulatedWorker<'c, H: Handler> {
     world: Rc<RefCell<World>>,
     index: usize,
-    core: Option<Core<'c, SimulatedRing, H>>,
+    core: Option<Core<'c, SimulatedRing, SimulatedBuffers, H>>,
     handler: H,
     remote: Remote,
     begun: bool,
@@ -65,31 +65,31 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
     ) -> Result<Self, EngineError> {
         let (remote, inbox) = remote().map_err(EngineError::system("eventfd"))?;
         let accepted = if config.listeners.is_empty() { 0 } else { config.max_accepted };
-        let ring = SimulatedRing::new(world, &config.uring, accepted);
+        let (ring, buffers) = SimulatedRing::new(world, &config.uring, accepted);
         let index = ring.index();
-        let core = Core::new(ring, config, inbox, accepted as u32)?;
+        let core = Core::new((ring, buffers), config, inbox, accepted as u32)?;
         let world = world.clone();
         let core = Some(core);
         Ok(Self { world, index, core, handler, remote, begun: false, waiting: false, bounds, end: None })
     }
 
-    /// Wakes the worker, as [`Remote::wake`] does.
+    /// Wakes the worker as [`Remote::wake`] does.
     pub fn wake(&self, bits: u64) {
         self.remote.wake(bits);
         self.world.borrow_mut().rings[self.index].woken = true;
     }
 
-    /// The handler.
+    /// Returns the handler.
     pub fn handler(&mut self) -> &mut H {
         &mut self.handler
     }
 
-    /// The handler, when the run is over.
+    /// Returns the handler, after the run.
     pub fn into_handler(self) -> H {
         self.handler
     }
 
-    /// How the run ended: what [`run`](crate::run) would have returned.
+    /// Returns the result of the run, as [`run`](crate::run) would, once it is over.
     pub fn end(&self) -> Option<&Result<Counters, EngineError>> {
         self.end.as_ref()
     }
@@ -98,10 +98,10 @@ impl<'c, H: Handler> SimulatedWorker<'c, H> {
         self.world.borrow_mut().violate(format!("worker {}: {what}", self.index));
     }
 
-    /// What the engine promises between turns.
+    /// Checks the engine's promises between turns.
     fn check(&mut self) {
         let Some(core) = &self.core else { return };
-        let held = core.held();
+        let held = core.held_bytes();
         if held.unsent > self.bounds.unsent || held.stashed > self.bounds.stashed {
             self.violate(format!("a connection holds {held:?}, above {:?}", self.bounds));
         }
@@ -143,7 +143,7 @@ impl<H: Handler> Step for SimulatedWorker<'_, H> {
             return;
         }
         let Some(core) = &mut self.core else { return };
-        core.go_on(&mut self.handler);
+        core.finish_turn(&mut self.handler);
         self.world.borrow_mut().happened.turns += 1;
         let over = core.is_over();
         self.check();

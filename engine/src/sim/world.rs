@@ -1,4 +1,4 @@
-//! Everything outside the workers: the clock, the network, and each ring's side of the kernel.
+//! The world outside the workers: the clock, the network, and the kernel's side of each ring.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) happened: Happened,
     pub(super) sockets: Vec<Socket>,
-    /// Sockets that something may still happen to.
+    /// Sockets to which something can still happen.
     pub(super) moving: Vec<SocketId>,
     pub(super) listeners: Vec<Listening>,
     pub(super) rings: Vec<Kernel>,
     /// Source addresses of connections that were reset.
     pub(super) broken: BTreeSet<SocketAddr>,
-    /// The first thing that must not be.
+    /// First violation.
     pub(super) violation: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// Something happened that must not. Only the first is told: what follows may be its consequence.
+    /// Records a violation. Only the first is kept: later ones may be its consequence.
     pub(super) fn violate(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }

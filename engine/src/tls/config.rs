@@ -1,4 +1,4 @@
-//! Settings of each end of a TLS connection.
+//! TLS settings of servers and clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,44 +16,43 @@ use rustls::{
 
 use super::error::webpki_error;
 
-/// TLS of a worker's connections.
+/// TLS settings of a worker's connections.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// The server's side of each listener, in the order of
-    /// [`Config::listeners`](crate::Config::listeners). Listeners without one are plain.
+    /// Server settings of each listener, in the order of [`Config::listeners`](crate::Config::listeners). A listener
+    /// without them is plain.
     pub listeners: Vec<Option<Arc<ServerConfig>>>,
-    /// The client's side of connections made by [`Worker::connect`](crate::Worker::connect);
-    /// `None`: they are plain.
+    /// Client settings of outgoing connections ([`Worker::connect`](crate::WorkerCore::connect)). `None`: they are plain.
     pub connects: Option<TlsClient>,
-    /// The answer to a client that does not speak TLS, sent as it is before the connection is closed.
+    /// Answer to a client that does not use TLS, sent unencrypted before the connection is closed.
     pub answer_to_plain: Vec<u8>,
 }
 
-/// The client's side: whom it trusts, and whom it means to reach.
+/// Client settings: trusted certificates, and the expected server.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
-    /// As [`client_config`] makes it.
+    /// Settings of the library, from [`client_config`].
     pub config: Arc<ClientConfig>,
-    /// The name or address that the server's certificate must bear.
+    /// Name or address that the server's certificate must have.
     pub server: ServerName<'static>,
     certificate: Arc<NoClientCertificate>,
 }
 
 impl TlsClient {
-    /// A client that means to reach `server`.
+    /// Creates the settings of a client of `server`.
     ///
     /// # Errors
     ///
-    /// As [`client_config`].
+    /// Those of [`client_config`].
     pub fn new(trust: Trust, server: ServerName<'static>) -> Result<Self, Error> {
         let certificate = Arc::new(NoClientCertificate::default());
         Ok(Self { config: config(trust, certificate.clone())?, server, certificate })
     }
 
-    /// Returns true where `alert` is the answer of a server that has asked for a client certificate
-    /// and got none.
+    /// Returns true where `alert` is the answer of a server that asked for a client certificate and
+    /// got none.
     pub(super) fn misses_certificate(&self, alert: AlertDescription) -> bool {
-        // Before TLS 1.3 there is no alert of its own, and servers choose among these.
+        // TLS 1.2 has no alert for this case, so servers choose among these.
         alert == AlertDescription::CertificateRequired
             || (self.certificate.is_wanted.load(Ordering::Relaxed)
                 && matches!(
@@ -67,25 +66,25 @@ impl TlsClient {
     }
 }
 
-/// Certificates that a client accepts.
+/// Server certificates that a client accepts.
 #[derive(Debug)]
 pub enum Trust {
-    /// Certificates that lead to one of these authorities.
+    /// Certificates with a chain to one of these authorities.
     Roots(RootCertStore),
-    /// Certificates that lead to one of these, and these themselves: a self-signed certificate is
-    /// often an authority's (CA:TRUE) as well.
+    /// These certificates, and those with a chain to one of them: a self-signed certificate is often
+    /// marked as an authority (CA:TRUE) too.
     Certificates(Vec<CertificateDer<'static>>),
-    /// All certificates, of whatever kind. The traffic is still encrypted, but nobody knows for
-    /// whom.
+    /// All certificates of every kind. The traffic is encrypted, but the server is not
+    /// authenticated.
     Anybody,
 }
 
-/// A server's side for TLS 1.2 and 1.3 that shows `chain`, its own certificate first. No early data; a session is resumed by
-/// one ticket, of which the server keeps nothing.
+/// Creates server settings for TLS 1.2 and 1.3 that present `chain`, the server's own certificate first. They have no early
+/// data. A session is resumed with one stateless ticket.
 ///
 /// # Errors
 ///
-/// When the key is not the certificate's, or of a kind that is not known.
+/// The key does not belong to the certificate, or the library does not support its kind.
 pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -100,13 +99,13 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// A client's side for TLS 1.2 and 1.3. AES-128-GCM comes first, the fastest where the processor knows AES. Sessions are
-/// never resumed: each handshake is a whole one, and costs the same as any other.
+/// Creates client settings for TLS 1.2 and 1.3. AES-128-GCM comes first, which is the fastest on processors with AES
+/// instructions. Sessions are never resumed, so that every handshake costs the same.
 ///
 /// # Errors
 ///
-/// When one of [`Trust::Certificates`] cannot be an authority's, or there is none, or when the
-/// library's own settings do not go together.
+/// [`Trust::Certificates`] is empty, or one of them cannot be used as an authority.
+/// The library rejects its own settings.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     config(trust, Arc::default())
 }
@@ -137,8 +136,7 @@ fn fastest_first(mut provider: CryptoProvider) -> CryptoProvider {
     provider
 }
 
-/// Answers a server's request for a client certificate: there is none. It notes that one was asked
-/// for.
+/// Answers a server's request for a client certificate with none, and records the request.
 #[derive(Debug, Default)]
 struct NoClientCertificate {
     is_wanted: AtomicBool,
@@ -155,7 +153,7 @@ impl ResolvesClientCert for NoClientCertificate {
     }
 }
 
-/// Accepts the given certificates, and certificates that lead to one of them.
+/// Accepts the given certificates, and those with a chain to one of them.
 #[derive(Debug)]
 struct AcceptGivenCertificates {
     given: Vec<CertificateDer<'static>>,
@@ -181,8 +179,8 @@ impl ServerCertVerifier for AcceptGivenCertificates {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.chains.verify_server_cert(certificate, intermediates, server, ocsp, now) {
-            // It was rejected for nothing but being an authority's: the library checks how long it
-            // is valid before that.
+            // The library rejected it only because it is an authority's: it checks the validity period
+            // before.
             Err(Error::InvalidCertificate(error))
                 if webpki_error(&error) == Some(&webpki::Error::CaUsedAsEndEntity)
                     && self.given.iter().any(|given| given == certificate) =>
@@ -225,10 +223,9 @@ const UNVERIFIED_SCHEMES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_SHA1_Legacy,
 ];
 
-/// Accepts every certificate. The handshake's signatures are not verified either: a certificate of
-/// another version, or with a key that is too short or of another kind, could not be read. Whoever
-/// wants to be taken for the server makes a certificate of its own, so that its signature proves
-/// nothing.
+/// Accepts every certificate. The handshake's signatures are not verified either, because the
+/// library cannot read certificates of other versions, or with short or unusual keys. A signature
+/// would prove nothing: an impostor has a certificate of its own.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Vec<SignatureScheme>);
 
@@ -271,7 +268,7 @@ impl ServerCertVerifier for AcceptAnyCertificate {
 mod tests {
     use super::*;
 
-    /// The library that rustls was built with has to be the one whose errors are read here.
+    /// The version of webpki that rustls was built with must be the one whose errors are read here.
     #[test]
     fn only_a_given_authority_is_accepted_as_a_server() {
         let authority = || {

@@ -1,4 +1,4 @@
-//! DER as far as it tells certificates and private keys apart, and the kinds of keys.
+//! DER parsing that recognises certificates, private keys, and the kinds of keys.
 
 use rustls::pki_types::PrivateKeyDer;
 
@@ -10,8 +10,8 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const CONTEXT_0: u8 = 0xA0;
 
-/// Takes one element off the front: its tag and its content. An indefinite length, as some PKCS #12
-/// files have, reaches to the end.
+/// Takes the first element: its tag and its content. An indefinite length, which some PKCS #12 files
+/// have, extends to the end.
 fn take<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {
@@ -48,7 +48,7 @@ pub(super) enum Der {
 }
 
 impl Der {
-    /// Tells the structures apart by their first elements.
+    /// Recognises a structure by its first elements.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let mut file = bytes;
         let mut body = take_tagged(&mut file, SEQUENCE)?;
@@ -84,17 +84,17 @@ impl Der {
 /// Kind of a private key, for messages.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The library supports keys of this kind, so this one is damaged or incomplete.
+    /// The library supports this kind, so the key is damaged or incomplete.
     Supported(&'static str),
-    /// The library does not support it.
+    /// The library does not support this kind.
     Unsupported(String),
-    /// The parameters of its curve in place of the curve's name.
+    /// The key has the parameters of its curve in place of the curve's name.
     ExplicitCurve,
-    /// No kind that is known here.
+    /// The kind was not recognised.
     Unknown,
 }
 
-/// Algorithms of keys that are not supported, by the DER of their object identifiers.
+/// Unsupported algorithms of keys, by the DER of their object identifiers.
 const UNSUPPORTED: &[(&[u8], &str)] = &[
     (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A], "an RSA key for PSS signatures alone"),
     (&[0x2A, 0x86, 0x48, 0xCE, 0x38, 0x04, 0x01], "a DSA key"),
@@ -110,7 +110,7 @@ const ED25519: &[u8] = &[0x2B, 0x65, 0x70];
 const P256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x2B, 0x81, 0x04, 0x00, 0x22];
 
-/// Names of curves that are not supported.
+/// Names of unsupported curves.
 const CURVES: &[(&[u8], &str)] = &[
     (&[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x01], "prime192v1 (P-192)"),
     (&[0x2B, 0x81, 0x04, 0x00, 0x21], "secp224r1 (P-224)"),
@@ -185,7 +185,7 @@ impl Kind {
     }
 }
 
-/// Length of a positive number without leading zeros.
+/// Length of a positive number in bits.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
     number[zeros..].first().map_or(0, |first| (number.len() - zeros) * 8 - first.leading_zeros() as usize)
@@ -228,7 +228,7 @@ mod tests {
         (PKCS12, Der::Pkcs12),
     ];
 
-    /// A sequence of numbers, each of one byte.
+    /// A sequence of `count` numbers of one byte.
     fn numbers(count: u8) -> Vec<u8> {
         let elements = (0..count).flat_map(|_| [INTEGER, 1, 0]);
         [SEQUENCE, 3 * count].into_iter().chain(elements).collect()
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(p521, Kind::Unsupported("an ECDSA key on secp521r1 (P-521)".to_owned()));
         let [_, explicit, _] = kinds_of(SEC1_EXPLICIT_CURVE);
         assert_eq!(explicit, Kind::ExplicitCurve);
-        // No key in the format that it is taken for.
+        // The bytes are not a key in this format.
         assert_eq!(kinds_of(CERTIFICATE), [Kind::Unknown, Kind::Unknown, Kind::Unknown]);
     }
 

@@ -1,16 +1,16 @@
-//! Faults of a TLS connection.
+//! Errors of a TLS connection.
 
 use rustls::{CertificateError, OtherError};
 
 use crate::connection::Cause;
 
-/// Reason why a connection ended that was to be secured, or was.
+/// Error that ended a connection in or after its TLS handshake.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum TlsError {
-    /// The first bytes are not those of a TLS record.
+    /// The peer's first bytes are not a TLS record.
     #[error("the other end does not speak TLS")]
     NotTls,
-    /// The connection ended before its TLS handshake.
+    /// The connection ended before its TLS handshake was complete.
     #[error("the connection ended in the TLS handshake")]
     Unfinished,
     /// The keys have encrypted as many records as is safe (RFC 8446 5.5), and the connection uses TLS 1.2,
@@ -19,24 +19,24 @@ pub enum TlsError {
         "the keys of TLS 1.2 are used up after as many records as are safe; TLS 1.3 would have changed them"
     )]
     KeysExhausted,
-    /// The server asks for a client certificate, and ends the connection for want of one.
+    /// The server asked for a client certificate, and ended the connection without one.
     #[error("the server wants a client certificate")]
     CertificateWanted,
-    /// The other end broke the protocol, could not be trusted, or sent an alert (RFC 8446 6).
+    /// The peer violated the protocol, has an untrusted certificate, or sent an alert (RFC 8446 6).
     #[error("TLS: {0}")]
     Protocol(#[from] rustls::Error),
 }
 
 impl TlsError {
-    /// Returns the TLS fault that ended a connection, where it was one.
+    /// Returns the TLS error that ended a connection; `None` for another cause.
     #[must_use]
     pub fn of(cause: &Cause) -> Option<&Self> {
         if let Cause::Layer(error) = cause { error.downcast_ref() } else { None }
     }
 }
 
-/// Returns the error of the library below rustls that checks certificates, where rustls has none of
-/// its own.
+/// Returns the error of the library that checks certificates for rustls, where rustls has no own
+/// error.
 #[must_use]
 pub fn webpki_error(error: &CertificateError) -> Option<&webpki::Error> {
     match error {
@@ -52,7 +52,7 @@ mod tests {
 
     use super::*;
 
-    /// Error of another kind that reads like one of the library's.
+    /// Error of another type with the same text as one of the library's.
     #[derive(Debug)]
     struct CaUsedAsEndEntity;
 

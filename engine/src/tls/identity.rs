@@ -1,6 +1,6 @@
-//! Certificate chain and private key from two PEM files, and the remedy for files that hold
-//! something else.
+//! Certificate chain and private key from two PEM files, and the remedy for other files.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,128 +13,90 @@ use rustls::sign::CertifiedKey;
 use super::key_file::{self, Diagnosis};
 
 /// File that a flag names.
-#[derive(Clone, Copy, Debug)]
-pub struct NamedFile<'a> {
+#[derive(Clone, Debug)]
+pub struct NamedFile {
     /// The flag, for messages.
     pub flag: &'static str,
     /// The file.
-    pub path: &'a Path,
+    pub path: PathBuf,
 }
 
-/// A certificate or key that cannot be used. One line each: the file, the cause, the remedy.
+impl fmt::Display for NamedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.path.display(), self.flag)
+    }
+}
+
+/// Error of a certificate or key, in one line: the file, the cause, the remedy.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum IdentityError {
     /// A file cannot be read.
-    #[error("cannot read {} of {flag} ({source}): give a file that this user may read", path.display())]
-    Unreadable {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// A file holds something else than it should.
-    #[error("cannot use {} of {flag}: it holds {found}; {remedy}", path.display())]
-    Content {
-        /// The flag.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The file's content.
-        found: String,
-        /// The remedy, with a command where one helps.
-        remedy: String,
-    },
-    /// Each file holds what the other should.
-    #[error(
-        "{} of {certificate_flag} holds a private key, and {} of {key_flag} a certificate: exchange the two",
-        certificate.display(), key.display()
-    )]
-    Exchanged {
-        /// The certificate's flag.
-        certificate_flag: &'static str,
-        /// The file named as the certificate's.
-        certificate: PathBuf,
-        /// The key's flag.
-        key_flag: &'static str,
-        /// The file named as the key's.
-        key: PathBuf,
-    },
-    /// Certificate and key are each as they should be, but not together.
-    #[error(
-        "the key {} of {key_flag} does not belong to the certificate {} of {certificate_flag}: {remedy}",
-        key.display(), certificate.display()
-    )]
-    NotAPair {
-        /// The certificate's flag.
-        certificate_flag: &'static str,
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's flag.
-        key_flag: &'static str,
-        /// The key's file.
-        key: PathBuf,
-        /// The remedy.
-        remedy: String,
-    },
+    #[error("cannot read {file} ({source}): give a file that this user may read")]
+    Unreadable { file: NamedFile, source: io::Error },
+    /// A file does not have the expected content.
+    #[error("cannot use {file}: it holds {found}; {remedy}")]
+    Content { file: NamedFile, found: String, remedy: String },
+    /// The two files are exchanged.
+    #[error("{certificate} holds a private key, and {key} a certificate: exchange the two")]
+    Exchanged { certificate: NamedFile, key: NamedFile },
+    /// Certificate and key are valid but do not belong together.
+    #[error("the key {key} does not belong to the certificate {certificate}: {remedy}")]
+    NotAPair { certificate: NamedFile, key: NamedFile, remedy: String },
 }
 
-/// Reads a certificate chain and its private key from PEM files, and checks that they can be used
+/// Reads a certificate chain and its private key from PEM files, and checks that they belong
 /// together.
 ///
 /// # Errors
 ///
 /// [`IdentityError`], with the `openssl` command that converts the file where there is one.
 pub fn read_identity(
-    certificate: NamedFile<'_>,
-    key: NamedFile<'_>,
+    certificate: NamedFile,
+    key: NamedFile,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
     let (certificate_bytes, key_bytes) = (certificate.read()?, key.read()?);
     let chain = chain_of(&certificate_bytes);
     let secret = PrivateKeyDer::from_pem_slice(&key_bytes);
-    if chain.is_err() && secret.is_err() {
-        let is_exchanged = key_file::has_private_key(&certificate_bytes) && chain_of(&key_bytes).is_ok();
-        if is_exchanged {
-            return Err(IdentityError::Exchanged {
-                certificate_flag: certificate.flag,
-                certificate: certificate.path.to_owned(),
-                key_flag: key.flag,
-                key: key.path.to_owned(),
-            });
-        }
+    if chain.is_err()
+        && secret.is_err()
+        && key_file::has_private_key(&certificate_bytes)
+        && chain_of(&key_bytes).is_ok()
+    {
+        return Err(IdentityError::Exchanged { certificate, key });
     }
-    let chain = chain
-        .map_err(|_| certificate.content(key_file::no_certificate(&certificate_bytes, certificate.path)))?;
-    let secret = secret.map_err(|_| key.content(key_file::no_private_key(&key_bytes, key.path)))?;
+    let Ok(chain) = chain else {
+        let content = key_file::no_certificate(&certificate_bytes, &certificate.path);
+        return Err(certificate.holds(content));
+    };
+    let Ok(secret) = secret else {
+        let content = key_file::no_private_key(&key_bytes, &key.path);
+        return Err(key.holds(content));
+    };
     match check(&chain, &secret) {
         Ok(()) => Ok((chain, secret)),
         Err(Error::InvalidCertificate(error)) => {
-            Err(certificate.content(key_file::unusable_certificate(&error, key.path)))
+            let content = key_file::unusable_certificate(&error, &key.path);
+            Err(certificate.holds(content))
         }
-        Err(Error::InconsistentKeys(_)) => Err(IdentityError::NotAPair {
-            certificate_flag: certificate.flag,
-            certificate: certificate.path.to_owned(),
-            key_flag: key.flag,
-            key: key.path.to_owned(),
-            remedy: pair_remedy(&chain, &secret, certificate.path, key.path),
-        }),
-        Err(error) => Err(key.content(key_file::unusable_key(&secret, &error, key.path))),
+        Err(Error::InconsistentKeys(_)) => {
+            let remedy = pair_remedy(&chain, &secret, &certificate.path, &key.path);
+            Err(IdentityError::NotAPair { certificate, key, remedy })
+        }
+        Err(error) => {
+            let content = key_file::unusable_key(&secret, &error, &key.path);
+            Err(key.holds(content))
+        }
     }
 }
 
-impl NamedFile<'_> {
-    fn read(self) -> Result<Vec<u8>, IdentityError> {
-        let Self { flag, path } = self;
-        std::fs::read(path).map_err(|source| IdentityError::Unreadable {
-            flag,
-            path: path.to_owned(),
-            source,
-        })
+impl NamedFile {
+    fn read(&self) -> Result<Vec<u8>, IdentityError> {
+        std::fs::read(&self.path).map_err(|source| IdentityError::Unreadable { file: self.clone(), source })
     }
 
-    fn content(self, Diagnosis { found, remedy }: Diagnosis) -> IdentityError {
-        IdentityError::Content { flag: self.flag, path: self.path.to_owned(), found, remedy }
+    fn holds(self, Diagnosis { found, remedy }: Diagnosis) -> IdentityError {
+        IdentityError::Content { file: self, found, remedy }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Contents of files that were given as a certificate or a private key, named as people know them.
+//! Description of files that were given as a certificate or a private key.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rustls::{CertificateError, Error};
 
 use super::der::{Der, Kind};
 
-/// Content of an unusable file, and the remedy.
+/// Content of an unusable file, and its remedy.
 #[derive(Debug)]
 pub(super) struct Diagnosis {
     pub(super) found: String,
@@ -18,16 +18,20 @@ fn diagnosis(found: impl Into<String>, remedy: impl Into<String>) -> Diagnosis {
     Diagnosis { found: found.into(), remedy: remedy.into() }
 }
 
-/// Command that creates a key which every TLS client supports.
-const CREATE_KEY: &str = "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem`";
+/// Remedy where a new key is needed. The command creates a key that every TLS client supports.
+const CREATE: &str = "create one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem`, \
+                      and a certificate for it";
 
-fn create_key() -> String {
-    format!("create one with {CREATE_KEY}, and a certificate for it")
-}
+/// Remedy for a kind of key that is not supported.
+const NO_CONVERSION: &str = "no conversion exists: {create}";
+/// Remedy where the file has the wrong one of both contents.
+const GIVE_KEY: &str = "give the file with the private key that belongs to it";
+const GIVE_CERTIFICATE: &str = "give the file with the certificate that belongs to it";
+const SIGN: &str = "have an authority sign it, and give the certificate that it returns";
 
-/// Remedy where the file's kind of key is not supported at all.
-fn no_conversion() -> String {
-    format!("no conversion exists: {}", create_key())
+/// Fills the places of a remedy: `{create}`, and `{file}` for the file as an argument for a shell.
+fn filled(remedy: &str, path: &Path) -> String {
+    remedy.replace("{create}", CREATE).replace("{file}", &quoted(path))
 }
 
 /// Returns the path as an argument for a shell.
@@ -43,7 +47,7 @@ fn labels(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let label = |line: &str| {
         let label = line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
-        // No label that exists is longer.
+        // No existing label is longer.
         Some(label.escape_debug().take(40).collect())
     };
     text.lines().filter_map(label).collect()
@@ -59,75 +63,92 @@ fn has_encrypted_section(bytes: &[u8]) -> bool {
     bytes.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"Proc-Type: 4,ENCRYPTED"))
 }
 
-/// Content of a file in which no usable private key was found.
-pub(super) fn no_private_key(bytes: &[u8], path: &Path) -> Diagnosis {
-    let (labels, file) = (labels(bytes), quoted(path));
-    let has = |wanted: &str| labels.iter().any(|label| label == wanted);
-    let decrypt = || {
-        format!("decrypt it with `openssl pkey -in {file} -out plain-key.pem`, which asks for its password")
-    };
-    if has("ENCRYPTED PRIVATE KEY") || has_encrypted_section(bytes) {
-        return diagnosis("an encrypted private key", decrypt());
-    }
-    if has("DSA PRIVATE KEY") {
-        return diagnosis("a DSA key", no_conversion());
-    }
-    if has("OPENSSH PRIVATE KEY") {
-        return diagnosis(
-            "a key in the format of OpenSSH",
-            format!("openssl does not convert it: {}", create_key()),
-        );
-    }
-    if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
-        let remedy =
-            format!("copy the file again, with every line; `openssl pkey -in {file} -noout` checks it");
-        return diagnosis("a damaged private key in PEM", remedy);
-    }
-    let belongs = "give the file with the private key that belongs to it";
-    if has("CERTIFICATE") || has("TRUSTED CERTIFICATE") || has("X509 CERTIFICATE") {
-        return diagnosis("a certificate and no private key", belongs);
-    }
-    if labels.iter().any(|label| label.ends_with("CERTIFICATE REQUEST")) {
-        return diagnosis("a certificate request and no private key", belongs);
-    }
-    if labels.iter().any(|label| label.ends_with("PUBLIC KEY")) {
-        return diagnosis("a public key alone", belongs);
-    }
-    if labels.iter().any(|label| label.ends_with("PARAMETERS")) {
-        return diagnosis("parameters alone and no private key", create_key());
-    }
-    if let Some(label) = labels.first() {
-        return diagnosis(format!("`{label}` and no private key"), create_key());
-    }
-    let convert = |command: &str| format!("convert it with `{command} -in {file} -out key.pem`");
-    match Der::of(bytes) {
-        Some(Der::Key) => diagnosis("a private key in DER", convert("openssl pkey -inform DER")),
-        Some(Der::EncryptedKey) => {
-            let remedy = format!(
-                "decrypt and convert it with `openssl pkcs8 -inform DER -in {file} -out key.pem`, which asks \
-                 for its password"
-            );
-            diagnosis("an encrypted private key in DER", remedy)
-        }
-        Some(Der::DsaKey) => diagnosis("a DSA key in DER", no_conversion()),
-        Some(Der::Pkcs12) => {
-            diagnosis("a PKCS #12 container", convert("openssl pkcs12 -nocerts -nodes") + &certificate_too())
-        }
-        Some(Der::Certificate) => diagnosis("a certificate in DER and no private key", belongs),
-        Some(Der::Request) => diagnosis("a certificate request in DER and no private key", belongs),
-        Some(Der::PublicKey) => diagnosis("a public key in DER alone", belongs),
-        Some(Der::Pkcs7) => diagnosis("certificates in PKCS #7 and no private key", belongs),
-        None => nothing(bytes, "-----BEGIN PRIVATE KEY-----"),
-    }
+/// Files without a usable private key, by the end of a PEM label: content and remedy. The first rule that a section matches
+/// applies.
+const PEM_WITHOUT_KEY: &[(&str, &str, &str)] = &[
+    ("ENCRYPTED PRIVATE KEY", "an encrypted private key", DECRYPT),
+    ("DSA PRIVATE KEY", "a DSA key", NO_CONVERSION),
+    ("OPENSSH PRIVATE KEY", "a key in the format of OpenSSH", "openssl does not convert it: {create}"),
+    (
+        "PRIVATE KEY",
+        "a damaged private key in PEM",
+        "copy the file again, with every line; `openssl pkey -in {file} -noout` checks it",
+    ),
+    ("CERTIFICATE", "a certificate and no private key", GIVE_KEY),
+    ("CERTIFICATE REQUEST", "a certificate request and no private key", GIVE_KEY),
+    ("PUBLIC KEY", "a public key alone", GIVE_KEY),
+    ("PARAMETERS", "parameters alone and no private key", "{create}"),
+];
+
+const DECRYPT: &str =
+    "decrypt it with `openssl pkey -in {file} -out plain-key.pem`, which asks for its password";
+
+/// Files without a usable certificate, likewise.
+const PEM_WITHOUT_CERTIFICATE: &[(&str, &str, &str)] = &[
+    ("TRUSTED CERTIFICATE", OPENSSL_CERTIFICATE, CONVERT_CERTIFICATE),
+    ("X509 CERTIFICATE", OPENSSL_CERTIFICATE, CONVERT_CERTIFICATE),
+    (
+        "CERTIFICATE",
+        "a damaged certificate in PEM",
+        "copy the file again, with every line; `openssl x509 -in {file} -noout` checks it",
+    ),
+    ("CERTIFICATE REQUEST", "a certificate request, which nobody has signed", SIGN),
+    ("PKCS7", "certificates in PKCS #7", CONVERT_PKCS7),
+    ("CMS", "certificates in PKCS #7", CONVERT_PKCS7),
+    ("PRIVATE KEY", "a private key and no certificate", GIVE_CERTIFICATE),
+    ("PUBLIC KEY", "a public key and no certificate", GIVE_CERTIFICATE),
+];
+
+const OPENSSL_CERTIFICATE: &str = "a certificate in a form of openssl's own";
+const CONVERT_CERTIFICATE: &str = "convert it with `openssl x509 -in {file} -out certificate.pem`";
+const CONVERT_PKCS7: &str = "convert it with `openssl pkcs7 -print_certs -in {file} -out certificate.pem`";
+
+/// Applies the rules for PEM labels.
+fn by_label(labels: &[String], rules: &[(&str, &str, &str)], path: &Path) -> Option<Diagnosis> {
+    let matches = |end: &str| labels.iter().any(|label| label.ends_with(end));
+    let (_, found, remedy) = rules.iter().find(|(end, ..)| matches(end))?;
+    Some(diagnosis(*found, filled(remedy, path)))
 }
 
-fn certificate_too() -> String {
-    "; its certificate comes with -nokeys in place of -nocerts".to_owned()
+/// Content of a file in which no usable private key was found.
+pub(super) fn no_private_key(bytes: &[u8], path: &Path) -> Diagnosis {
+    let labels = labels(bytes);
+    if has_encrypted_section(bytes) {
+        return diagnosis("an encrypted private key", filled(DECRYPT, path));
+    }
+    if let Some(diagnosis) = by_label(&labels, PEM_WITHOUT_KEY, path) {
+        return diagnosis;
+    }
+    if let Some(label) = labels.first() {
+        return diagnosis(format!("`{label}` and no private key"), CREATE);
+    }
+    let (found, remedy) = match Der::of(bytes) {
+        Some(Der::Key) => {
+            ("a private key in DER", "convert it with `openssl pkey -inform DER -in {file} -out key.pem`")
+        }
+        Some(Der::EncryptedKey) => (
+            "an encrypted private key in DER",
+            "decrypt and convert it with `openssl pkcs8 -inform DER -in {file} -out key.pem`, which asks for its \
+             password",
+        ),
+        Some(Der::DsaKey) => ("a DSA key in DER", NO_CONVERSION),
+        Some(Der::Pkcs12) => (
+            "a PKCS #12 container",
+            "convert it with `openssl pkcs12 -nocerts -nodes -in {file} -out key.pem`; its certificate comes with \
+             -nokeys in place of -nocerts",
+        ),
+        Some(Der::Certificate) => ("a certificate in DER and no private key", GIVE_KEY),
+        Some(Der::Request) => ("a certificate request in DER and no private key", GIVE_KEY),
+        Some(Der::PublicKey) => ("a public key in DER alone", GIVE_KEY),
+        Some(Der::Pkcs7) => ("certificates in PKCS #7 and no private key", GIVE_KEY),
+        None => return nothing(bytes, "-----BEGIN PRIVATE KEY-----"),
+    };
+    diagnosis(found, filled(remedy, path))
 }
 
 /// Content of a file without PEM or DER.
 fn nothing(bytes: &[u8], begins: &str) -> Diagnosis {
-    // UTF-16 has a zero beside each letter.
+    // UTF-16 has a zero byte beside each letter.
     let letters: Vec<u8> = bytes.iter().copied().filter(|&byte| byte != 0).collect();
     if letters.windows(11).any(|window| window == b"-----BEGIN ") {
         return diagnosis(
@@ -141,51 +162,36 @@ fn nothing(bytes: &[u8], begins: &str) -> Diagnosis {
 
 /// Content of a file in which no usable certificate was found.
 pub(super) fn no_certificate(bytes: &[u8], path: &Path) -> Diagnosis {
-    let (labels, file) = (labels(bytes), quoted(path));
-    let has = |wanted: &str| labels.iter().any(|label| label == wanted);
-    let convert = |command: &str| format!("convert it with `{command} -in {file} -out certificate.pem`");
-    let sign = "have an authority sign it, and give the certificate that it returns";
-    if has("CERTIFICATE") {
-        let remedy =
-            format!("copy the file again, with every line; `openssl x509 -in {file} -noout` checks it");
-        return diagnosis("a damaged certificate in PEM", remedy);
+    let labels = labels(bytes);
+    if let Some(diagnosis) = by_label(&labels, PEM_WITHOUT_CERTIFICATE, path) {
+        return diagnosis;
     }
-    if has("TRUSTED CERTIFICATE") || has("X509 CERTIFICATE") {
-        return diagnosis("a certificate in a form of openssl's own", convert("openssl x509"));
-    }
-    if labels.iter().any(|label| label.ends_with("CERTIFICATE REQUEST")) {
-        return diagnosis("a certificate request, which nobody has signed", sign);
-    }
-    if has("PKCS7") || has("CMS") {
-        return diagnosis("certificates in PKCS #7", convert("openssl pkcs7 -print_certs"));
-    }
-    let belongs = "give the file with the certificate that belongs to it";
-    if has_private_key(bytes) {
-        return diagnosis("a private key and no certificate", belongs);
-    }
-    if labels.iter().any(|label| label.ends_with("PUBLIC KEY")) {
-        return diagnosis("a public key and no certificate", belongs);
-    }
-    let needed = "a file in PEM is needed, with -----BEGIN CERTIFICATE-----";
     if let Some(label) = labels.first() {
+        let needed = "a file in PEM is needed, with -----BEGIN CERTIFICATE-----";
         return diagnosis(format!("`{label}` and no certificate"), needed);
     }
-    match Der::of(bytes) {
-        Some(Der::Certificate) => diagnosis("a certificate in DER", convert("openssl x509 -inform DER")),
-        Some(Der::Pkcs12) => {
-            let remedy = convert("openssl pkcs12 -nokeys") + "; its key comes with -nocerts -nodes instead";
-            diagnosis("a PKCS #12 container", remedy)
-        }
-        Some(Der::Pkcs7) => {
-            diagnosis("certificates in PKCS #7", convert("openssl pkcs7 -inform DER -print_certs"))
-        }
-        Some(Der::Request) => diagnosis("a certificate request, which nobody has signed", sign),
+    let (found, remedy) = match Der::of(bytes) {
+        Some(Der::Certificate) => (
+            "a certificate in DER",
+            "convert it with `openssl x509 -inform DER -in {file} -out certificate.pem`",
+        ),
+        Some(Der::Pkcs12) => (
+            "a PKCS #12 container",
+            "convert it with `openssl pkcs12 -nokeys -in {file} -out certificate.pem`; its key comes with -nocerts \
+             -nodes instead",
+        ),
+        Some(Der::Pkcs7) => (
+            "certificates in PKCS #7",
+            "convert it with `openssl pkcs7 -inform DER -print_certs -in {file} -out certificate.pem`",
+        ),
+        Some(Der::Request) => ("a certificate request, which nobody has signed", SIGN),
         Some(Der::Key | Der::EncryptedKey | Der::DsaKey) => {
-            diagnosis("a private key in DER and no certificate", belongs)
+            ("a private key in DER and no certificate", GIVE_CERTIFICATE)
         }
-        Some(Der::PublicKey) => diagnosis("a public key in DER and no certificate", belongs),
-        None => nothing(bytes, "-----BEGIN CERTIFICATE-----"),
-    }
+        Some(Der::PublicKey) => ("a public key in DER and no certificate", GIVE_CERTIFICATE),
+        None => return nothing(bytes, "-----BEGIN CERTIFICATE-----"),
+    };
+    diagnosis(found, filled(remedy, path))
 }
 
 /// Remedy for a certificate that cannot be read or has an old version.
@@ -198,7 +204,7 @@ pub(super) fn unusable_certificate(error: &CertificateError, key: &Path) -> Diag
     diagnosis(format!("a certificate that cannot be used ({error})"), remedy)
 }
 
-/// Remedy for a private key that was read, and that the library rejects.
+/// Remedy for a private key that the library rejects.
 pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) -> Diagnosis {
     let file = quoted(path);
     match Kind::of(key) {
@@ -209,7 +215,7 @@ pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) 
                  create the certificate anew"
             ),
         ),
-        Kind::Unsupported(found) => diagnosis(found, no_conversion()),
+        Kind::Unsupported(found) => diagnosis(found, filled(NO_CONVERSION, path)),
         Kind::Supported(kind) => diagnosis(
             format!("{kind} that cannot be used ({error})"),
             format!(
@@ -219,7 +225,7 @@ pub(super) fn unusable_key(key: &PrivateKeyDer<'_>, error: &Error, path: &Path) 
         ),
         Kind::Unknown => diagnosis(
             format!("a key of an unknown kind ({error})"),
-            format!("`openssl pkey -in {file} -noout -text` shows it; {}", create_key()),
+            format!("`openssl pkey -in {file} -noout -text` shows it; {CREATE}"),
         ),
     }
 }

@@ -1,16 +1,15 @@
 //! TLS over the seam: [`Tls`] stands between an engine and a handler that knows nothing of it.
 //!
-//! The engine hands ciphertext over; it is decrypted where it was received, and what a read brought goes to the handler in
-//! one call of [`received`](Handler::received). What the handler writes in a call leaves as one run of records, as few as can
-//! be. Between calls nothing is kept of a connection but rustls' state and, of a record that has not arrived whole, its
-//! beginning.
+//! Ciphertext is decrypted in the receive buffer, and the plaintext of a read goes to the handler in one call of
+//! [`received`](Handler::received). The output of a call is sent as few records. Between calls a connection keeps only
+//! rustls' state and the beginning of a record that has not arrived whole.
 //!
-//! The handler is told of a connection when TCP has it ([`opened`](Handler::opened)), so that its deadline covers the TLS
-//! handshake. What it writes then waits until [`secured`](Handler::secured). A gentle close is announced by close_notify;
-//! that of the other end, or a FIN without one, is [`eof`](Handler::eof). A connection that fails gets its alert and ends
-//! with [`Cause::Layer`], in which [`TlsError::of`] finds the fault.
+//! The handler is told of a connection when TCP has opened it ([`opened`](Handler::opened)), so that its deadline covers the
+//! TLS handshake. Output that it writes before waits until [`secured`](Handler::secured). [`CloseMode::Flush`] sends
+//! close_notify. The peer's close_notify, or a FIN without it, is [`eof`](Handler::eof). A connection that fails sends an
+//! alert and ends with [`Cause::Layer`]; see [`TlsError::of`].
 //!
-//! Connections of plain listeners pass through with one branch to a call.
+//! Connections of plain listeners pass through with one branch for each call.
 
 mod config;
 mod der;
@@ -30,25 +29,25 @@ pub use config::{TlsClient, TlsSettings, Trust, client_config, server_config};
 pub use error::{TlsError, webpki_error};
 pub use identity::{IdentityError, NamedFile, read_identity};
 
-use self::session::{Held, Session, Side, Stage};
+use self::session::{Session, Side, Stage, Waiting};
 use self::worker::Inner;
 use crate::connection::{Cause, CloseMode, ConnId, Origin};
 use crate::handler::Handler;
 use crate::handler::Worker;
 use crate::output::{Commands, Output, Record, Segment};
 
-/// A connection that the handler has closed has this long for its TLS handshake, so that it learns why.
+/// Time that a connection which the handler has closed has for its TLS handshake, so that the peer receives the reason.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(2);
-/// Pieces of output from here on are encrypted where they lie, smaller ones are joined first.
+/// Bytes from which on a segment of output is encrypted in place. Smaller segments are joined first.
 const LARGE: usize = 8 << 10;
 
-/// A handler behind TLS.
+/// Adaptor that adds TLS to a handler.
 pub struct Tls<H: Handler> {
     inner: H,
     layer: Layer,
 }
 
-/// The handler's state of a connection, and TLS' where it is not plain.
+/// State of a connection: the handler's, and that of TLS where the connection is not plain.
 pub struct TlsConn<C> {
     inner: C,
     session: Option<Box<Session>>,
@@ -68,37 +67,37 @@ impl<H: Handler> std::fmt::Debug for Tls<H> {
 }
 
 impl<H: Handler> Tls<H> {
-    /// `inner` behind TLS where the settings say so.
+    /// Adds TLS to `inner`, as the settings say for each connection.
     pub fn new(inner: H, settings: TlsSettings) -> Self {
         let layer = Layer { settings, record: Record::new(), plain: Vec::new(), joined: Vec::new() };
         Self { inner, layer }
     }
 
-    /// The handler.
+    /// Returns the inner handler.
     pub fn inner(&self) -> &H {
         &self.inner
     }
 
-    /// The handler, when the worker has ended.
+    /// Returns the inner handler, after the worker has ended.
     pub fn into_inner(self) -> H {
         self.inner
     }
 
-    /// The handler and its worker, as it sees it.
+    /// Calls `f` with the inner handler and its view of the worker.
     fn with_worker<R>(
         &mut self,
         w: &mut Worker<'_, Self>,
         f: impl FnOnce(&mut H, &mut Worker<'_, H>) -> R,
     ) -> R {
         let mut inner = Inner { outer: w, layer: &mut self.layer };
-        f(&mut self.inner, &mut Worker::new(&mut inner))
+        f(&mut self.inner, &mut inner)
     }
 
-    /// The handshake is done: what has waited goes out, and the handler learns of it.
+    /// Handles the end of the TLS handshake: sends the output that has waited, and tells the handler.
     fn secured(&mut self, id: ConnId, c: &mut TlsConn<H::Conn>, out: &mut Output<'_>) {
         let TlsConn { inner, session: Some(session) } = c else { return };
-        let Stage::Handshake(held) = std::mem::replace(&mut session.stage, Stage::Secured) else { return };
-        let Held { bytes, close, pause } = held;
+        let Stage::Handshake(waiting) = std::mem::replace(&mut session.stage, Stage::Secured) else { return };
+        let Waiting { bytes, close, pause } = waiting;
         if !bytes.is_empty()
             && let Err(error) = session.encrypt(&bytes, out)
         {
@@ -110,18 +109,18 @@ impl<H: Handler> Tls<H> {
         if pause {
             out.pause();
         }
-        self.layer.relay(session, inner, &mut [], out, |c, _, out| self.inner.secured(id, c, out));
+        self.layer.call_handler(session, inner, &mut [], out, |c, _, out| self.inner.secured(id, c, out));
     }
 }
 
-/// What is the worker's rather than a connection's.
+/// TLS state of a worker.
 struct Layer {
     settings: TlsSettings,
-    /// What the handler asks for in a call, before it is encrypted.
+    /// Record of what the handler asked for in a call, before encryption.
     record: Record,
-    /// What a read brought.
+    /// Plaintext of a read.
     plain: Vec<u8>,
-    /// Small pieces of output, side by side.
+    /// Small segments of output, joined.
     joined: Vec<u8>,
 }
 
@@ -137,12 +136,12 @@ impl Layer {
                 UnbufferedClientConnection::new(config, server).map(Side::Client)
             }
         };
-        // It can fail for want of random bytes, which Linux always has, and for settings that do not go together.
+        // It fails only without random bytes, which Linux always has, or for contradictory settings.
         Some(Box::new(Session::new(side.expect("a TLS session begins"))))
     }
 
-    /// Calls the handler with an output of ours and does with it what is due.
-    fn relay<C, R>(
+    /// Calls the handler with an own output, and applies it.
+    fn call_handler<C, R>(
         &mut self,
         session: &mut Session,
         c: &mut C,
@@ -150,22 +149,22 @@ impl Layer {
         out: &mut Output<'_>,
         f: impl FnOnce(&mut C, &mut [u8], &mut Output<'_>) -> R,
     ) -> R {
-        let unsent = out.unsent() + session.held();
+        let unsent = out.unsent() + session.waiting_bytes();
         let result = f(c, input, &mut self.record.begin(out.now(), unsent, input.len()));
-        self.settle(session, input, out);
+        self.apply_output(session, input, out);
         result
     }
 
-    fn settle(&mut self, session: &mut Session, input: &[u8], out: &mut Output<'_>) {
+    fn apply_output(&mut self, session: &mut Session, input: &[u8], out: &mut Output<'_>) {
         let commands = self.record.take_commands();
         let sent = match &mut session.stage {
-            Stage::Handshake(held) => {
+            Stage::Handshake(waiting) => {
                 let pieces = self.record.segments().iter();
-                pieces.for_each(|piece| held.bytes.extend_from_slice(self.record.bytes(piece, input)));
+                pieces.for_each(|piece| waiting.bytes.extend_from_slice(self.record.bytes(piece, input)));
                 Ok(())
             }
             Stage::Secured | Stage::HalfClosed => {
-                // What is dropped anyway need not be encrypted.
+                // Output that is discarded need not be encrypted.
                 let dropped = commands.close == Some(CloseMode::Abort);
                 if dropped { Ok(()) } else { self.send(session, input, out) }
             }
@@ -174,12 +173,12 @@ impl Layer {
         self.record.discard_segments();
         self.record.clear_arena();
         match sent {
-            Ok(()) => self.obey(session, commands, out),
+            Ok(()) => self.apply_commands(session, commands, out),
             Err(error) => self.fail(session, error, out),
         }
     }
 
-    /// Encrypts what the handler wrote: small pieces joined, large ones where they lie.
+    /// Encrypts the handler's output: small segments joined, large ones in place.
     fn send(&mut self, session: &mut Session, input: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
         let pieces: &[Segment] = self.record.segments();
         if let [piece] = pieces {
@@ -200,14 +199,14 @@ impl Layer {
         send_joined(&mut self.joined, session, out)
     }
 
-    /// Does what the handler asked for besides bytes; what only makes sense once the connection is secured waits for that.
-    fn obey(&mut self, session: &mut Session, commands: Commands, out: &mut Output<'_>) {
+    /// Applies the handler's requests besides output. Those that need a secured connection wait for it.
+    fn apply_commands(&mut self, session: &mut Session, commands: Commands, out: &mut Output<'_>) {
         if let Some(at) = commands.deadline {
             out.set_deadline(at);
         }
-        let held = if let Stage::Handshake(held) = &mut session.stage { Some(held) } else { None };
-        match (commands.pause, held) {
-            (Some(pause), Some(held)) => held.pause = pause,
+        let waiting = if let Stage::Handshake(waiting) = &mut session.stage { Some(waiting) } else { None };
+        match (commands.pause, waiting) {
+            (Some(pause), Some(waiting)) => waiting.pause = pause,
             (Some(true), None) => out.pause(),
             (Some(false), None) => out.resume(),
             (None, _) => {}
@@ -220,8 +219,8 @@ impl Layer {
     fn close(&mut self, session: &mut Session, mode: CloseMode, out: &mut Output<'_>) {
         match (&mut session.stage, mode) {
             (Stage::Over, _) => return,
-            (Stage::Handshake(held), CloseMode::Flush) => {
-                held.close = true;
+            (Stage::Handshake(waiting), CloseMode::Flush) => {
+                waiting.close = true;
                 return out.set_deadline(Some(out.now() + LAST_HANDSHAKE));
             }
             (Stage::Secured | Stage::HalfClosed, CloseMode::Flush) => {
@@ -235,7 +234,7 @@ impl Layer {
         out.close(mode);
     }
 
-    /// Ends a connection for an error of TLS; its alert has been written.
+    /// Ends a connection for an error of TLS. Its alert has been written.
     #[cold]
     fn fail(&mut self, session: &mut Session, error: TlsError, out: &mut Output<'_>) {
         if error == TlsError::NotTls && session.is_server() {
@@ -272,7 +271,7 @@ impl<H: Handler> Handler for Tls<H> {
             return TlsConn { inner: self.inner.opened(id, from, out), session: None };
         };
         let inner = self.inner.opened(id, from, &mut self.layer.record.begin(out.now(), out.unsent(), 0));
-        self.layer.settle(&mut session, &[], out);
+        self.layer.apply_output(&mut session, &[], out);
         if matches!(session.stage, Stage::Handshake(_))
             && let Err(error) = session.begin(out)
         {
@@ -309,7 +308,7 @@ impl<H: Handler> Handler for Tls<H> {
         if matches!(session.stage, Stage::Secured) && !plain.is_empty() {
             let f =
                 |c: &mut _, bytes: &mut [u8], out: &mut Output<'_>| self.inner.received(id, c, bytes, out);
-            self.layer.relay(session, &mut c.inner, &mut plain, out, f);
+            self.layer.call_handler(session, &mut c.inner, &mut plain, out, f);
         }
         plain.clear();
         self.layer.plain = plain;
@@ -321,14 +320,16 @@ impl<H: Handler> Handler for Tls<H> {
     fn eof(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
         let Some(session) = &mut c.session else { return self.inner.eof(id, &mut c.inner, out) };
         match session.stage {
-            // Somebody who only looked whether the port is open.
+            // A probe of the port.
             Stage::Handshake(_) if session.is_server() && !session.has_begun() => {
                 self.layer.close(session, CloseMode::Abort, out);
             }
             Stage::Handshake(_) => self.layer.fail(session, TlsError::Unfinished, out),
             Stage::Secured => {
                 session.stage = Stage::HalfClosed;
-                self.layer.relay(session, &mut c.inner, &mut [], out, |c, _, out| self.inner.eof(id, c, out));
+                self.layer.call_handler(session, &mut c.inner, &mut [], out, |c, _, out| {
+                    self.inner.eof(id, c, out);
+                });
             }
             Stage::HalfClosed | Stage::Over => {}
         }
@@ -337,17 +338,20 @@ impl<H: Handler> Handler for Tls<H> {
     fn drained(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
         let Some(session) = &mut c.session else { return self.inner.drained(id, &mut c.inner, out) };
         if matches!(session.stage, Stage::Secured | Stage::HalfClosed) {
-            self.layer.relay(session, &mut c.inner, &mut [], out, |c, _, out| self.inner.drained(id, c, out));
+            self.layer.call_handler(session, &mut c.inner, &mut [], out, |c, _, out| {
+                self.inner.drained(id, c, out);
+            });
         }
     }
 
     fn deadline(&mut self, id: ConnId, c: &mut Self::Conn, out: &mut Output<'_>) {
         let Some(session) = &mut c.session else { return self.inner.deadline(id, &mut c.inner, out) };
-        if matches!(&session.stage, Stage::Handshake(held) if held.close) {
+        if matches!(&session.stage, Stage::Handshake(waiting) if waiting.close) {
             self.layer.close(session, CloseMode::Abort, out);
         } else {
-            self.layer
-                .relay(session, &mut c.inner, &mut [], out, |c, _, out| self.inner.deadline(id, c, out));
+            self.layer.call_handler(session, &mut c.inner, &mut [], out, |c, _, out| {
+                self.inner.deadline(id, c, out);
+            });
         }
     }
 

@@ -1,4 +1,4 @@
-//! One TLS connection: rustls' state machine over the bytes of a turn.
+//! A TLS connection: rustls' state machine over the bytes of a turn.
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -14,18 +14,18 @@ use crate::output::Output;
 const HEADER: usize = 5;
 /// Most plaintext of a record (RFC 8446 5.1).
 const RECORD: usize = 1 << 14;
-/// Output of one call beyond which it does not go into the arena.
+/// Bytes of a call's output beyond which it does not go into the arena.
 const MUCH: usize = 1 << 20;
-/// Of that so much goes into a buffer: whole records.
+/// Bytes of such output that go into one buffer: whole records.
 const PIECE: usize = 16 * RECORD;
-/// What a record is longer than its plaintext, at most: header, explicit nonce, type, tag.
+/// Most bytes of a record besides its plaintext: header, explicit nonce, type, tag.
 const OVERHEAD: usize = 48;
 /// Content types are consecutive from change_cipher_spec to heartbeat (RFC 8446 B.1, RFC 6520).
 const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=24;
-/// What a client begins with: a record that is part of a handshake.
+/// Content type of a client's first record: handshake.
 const HANDSHAKE: u8 = 22;
 
-/// The two ends as rustls has them.
+/// Connection of either role, as rustls has them.
 trait End {
     type Data;
 
@@ -57,52 +57,51 @@ impl End for UnbufferedClientConnection {
     }
 }
 
-/// Which end is ours.
+/// Role of our end.
 pub(super) enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
-/// How far the connection has come.
+/// Stage of a connection.
 pub(super) enum Stage {
-    /// The TLS handshake is under way; what the handler wants meanwhile waits for it.
-    Handshake(Held),
+    /// The TLS handshake is in progress. The handler's requests wait for it.
+    Handshake(Waiting),
     Secured,
-    /// The other end has said that nothing more comes (close_notify), and the handler knows.
+    /// The peer has sent close_notify, and the handler has been told.
     HalfClosed,
-    /// Closed by our side: nothing goes in or out.
+    /// Our side has closed the connection.
     Over,
 }
 
-/// What the handler asked for before there was somebody to say it to.
+/// Requests of the handler that wait for the TLS handshake.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct Waiting {
     pub(super) bytes: Vec<u8>,
     pub(super) close: bool,
     pub(super) pause: bool,
 }
 
-/// What a read brought besides plaintext.
+/// Result of a read besides its plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The other end has closed its direction.
+    /// Whether the peer has sent close_notify.
     pub(super) ended: bool,
 }
 
 pub(super) struct Session {
     side: Side,
     pub(super) stage: Stage,
-    /// Ciphertext that cannot be used yet: a record, or a message of the handshake, that is not whole. Empty and without
-    /// memory at other times.
+    /// Ciphertext of an incomplete record or handshake message. Empty and without memory otherwise.
     stash: Vec<u8>,
-    /// Whether the other end has said anything.
+    /// Whether the peer has sent anything.
     begun: bool,
     pub(super) failure: Option<TlsError>,
 }
 
 impl Session {
     pub(super) fn new(side: Side) -> Self {
-        let stage = Stage::Handshake(Held::default());
+        let stage = Stage::Handshake(Waiting::default());
         Self { side, stage, stash: Vec::new(), begun: false, failure: None }
     }
 
@@ -110,7 +109,7 @@ impl Session {
         matches!(self.side, Side::Server(_))
     }
 
-    /// Whether the other end has said anything.
+    /// Whether the peer has sent anything.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
@@ -122,28 +121,28 @@ impl Session {
         }
     }
 
-    /// Whether the handler has closed it, which may wait for the handshake.
+    /// Whether the handler has closed the connection. The close may wait for the handshake.
     pub(super) fn is_closing(&self) -> bool {
         match &self.stage {
-            Stage::Handshake(held) => held.close,
+            Stage::Handshake(waiting) => waiting.close,
             Stage::Secured | Stage::HalfClosed => false,
             Stage::Over => true,
         }
     }
 
-    /// Bytes of the handler's that wait for the handshake.
-    pub(super) fn held(&self) -> usize {
-        if let Stage::Handshake(held) = &self.stage { held.bytes.len() } else { 0 }
+    /// Bytes of output that wait for the handshake.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        if let Stage::Handshake(waiting) = &self.stage { waiting.bytes.len() } else { 0 }
     }
 
-    /// Has a client say hello.
+    /// Sends a client's hello.
     pub(super) fn begin(&mut self, out: &mut Output<'_>) -> Result<(), TlsError> {
         self.pump_stash(&mut Vec::new(), out)?;
         Ok(())
     }
 
-    /// Takes ciphertext in, decrypting it where it lies. Plaintext is appended to `plain`; what the protocol itself has to
-    /// say goes out, an alert before an error.
+    /// Decrypts received bytes in place, and appends the plaintext to `plain`. Messages of the protocol itself are sent, an
+    /// alert before an error.
     pub(super) fn read(
         &mut self,
         bytes: &mut [u8],
@@ -176,7 +175,7 @@ impl Session {
         if right { Ok(()) } else { Err(TlsError::NotTls) }
     }
 
-    /// Keeps what is not whole yet, with room for the rest of its record.
+    /// Keeps incomplete ciphertext, with room for the rest of its record.
     fn stash(&mut self, rest: &[u8]) {
         if !rest.is_empty() {
             self.stash.reserve_exact(rest.len() + missing(rest).unwrap_or_default());
@@ -206,8 +205,8 @@ impl Session {
         }
     }
 
-    /// Sends `plain` in as few records as can be. Much of it goes in buffers of its own: the arena would grow to the next power
-    /// of two, and what the kernel does not take at once would be copied out of it.
+    /// Sends `plain` in as few records as possible. Large output goes into own buffers: the arena would grow to the next
+    /// power of two, and the part that the kernel does not accept at once would be copied out of it.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
         let is_much = plain.len() > MUCH;
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {
@@ -221,7 +220,7 @@ impl Session {
         self.write(write, out)
     }
 
-    /// Tells the other end that nothing more comes.
+    /// Sends close_notify.
     pub(super) fn close_notify(&mut self, out: &mut Output<'_>) -> Result<(), TlsError> {
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {
             into_output(2 * OVERHEAD, out, |room| traffic.close_notify(room))
@@ -241,8 +240,8 @@ impl Session {
     }
 }
 
-/// Bytes to the end of the record whose beginning this is, or to the end of its header; `None` where the record is whole and
-/// only part of what it belongs to.
+/// Number of bytes missing from the record that begins here, or from its header. `None` where the record is complete and
+/// only its handshake message is not.
 fn missing(stash: &[u8]) -> Option<usize> {
     let whole = match stash {
         [_, _, _, high, low, ..] => HEADER + usize::from(u16::from_be_bytes([*high, *low])),
@@ -251,7 +250,7 @@ fn missing(stash: &[u8]) -> Option<usize> {
     whole.checked_sub(stash.len()).filter(|&missing| missing > 0)
 }
 
-/// Goes on until more bytes are needed: how many were used, and what they brought.
+/// Processes bytes until more are needed. Returns how many were used, and the result.
 fn pump<E: End>(
     end: &mut E,
     bytes: &mut [u8],
@@ -283,7 +282,7 @@ fn pump<E: End>(
             Ok(_) => return Err(Error::General("early data was not offered".to_owned()).into()),
             Err(error) => {
                 used += discard;
-                last_words(end, &mut bytes[used..], out);
+                send_alert(end, &mut bytes[used..], out);
                 return Err(error.into());
             }
         }
@@ -294,10 +293,10 @@ fn pump<E: End>(
     }
 }
 
-/// Sends the alert for an error (RFC 8446 6.2), or the end. The error was found in `bytes`. rustls keeps
-/// offsets into them, but does not read them as long as it has output.
+/// Sends the alert for an error (RFC 8446 6.2), or close_notify. The error was found in `bytes`. rustls
+/// keeps offsets into them, but does not read them while it has output.
 #[cold]
-fn last_words<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
+fn send_alert<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
     while end.state().wants_write()
         && let Ok(ConnectionState::EncodeTlsData(data)) = end.process(bytes).state
     {
@@ -305,7 +304,7 @@ fn last_words<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
     }
 }
 
-/// Writes a record of the protocol's own into the output.
+/// Writes a record of the protocol itself to the output.
 fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Output<'_>) {
     let mut room = RECORD / 4;
     loop {
@@ -317,7 +316,7 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Output<'_>) {
     }
 }
 
-/// The writing half of either end, once there are keys for it.
+/// Writing half of either role, once it has keys.
 trait Traffic {
     fn encrypt(&mut self, plain: &[u8], room: &mut [u8]) -> Result<usize, EncryptError>;
     fn close_notify(&mut self, room: &mut [u8]) -> Result<usize, EncryptError>;
@@ -333,7 +332,8 @@ impl<D> Traffic for WriteTraffic<'_, D> {
     }
 }
 
-/// Has `f` write when it may. `stash` is what waits to be read: rustls keeps offsets into it, and wants to see it again.
+/// Calls `f` to write as soon as rustls allows it. `stash` is the unread ciphertext: rustls keeps offsets into it, and needs
+/// it again.
 fn write<E: End>(
     end: &mut E,
     stash: &mut [u8],
@@ -348,7 +348,7 @@ fn write<E: End>(
                     // The connection uses TLS 1.2, which cannot change its keys. rustls has queued its
                     // close_notify.
                     Err(EncryptError::EncryptExhausted) => {
-                        last_words(end, stash, out);
+                        send_alert(end, stash, out);
                         Err(TlsError::KeysExhausted)
                     }
                     Err(error) => Err(Error::General(error.to_string()).into()),

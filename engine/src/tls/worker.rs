@@ -1,4 +1,4 @@
-//! The worker as the handler behind TLS sees it.
+//! View of the worker for the handler behind TLS.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::handler::{Worker, WorkerCore};
 use crate::output::Output;
 use crate::time::Nanos;
 
-/// The engine's worker, whose connections are reached through their TLS.
+/// The engine's worker, with connections that are reached through TLS.
 pub(super) struct Inner<'a, 'w, H: Handler> {
     pub(super) outer: &'a mut Worker<'w, Tls<H>>,
     pub(super) layer: &'a mut Layer,
@@ -29,17 +29,17 @@ impl<H: Handler> WorkerCore<H> for Inner<'_, '_, H> {
         self.outer.connect(connect);
     }
 
-    fn with(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
+    fn call(&mut self, id: ConnId, f: &mut dyn FnMut(&mut H::Conn, &mut Output<'_>)) -> bool {
         let layer = &mut *self.layer;
         let called = self.outer.with(id, |c, out| match &mut c.session {
             None => {
                 f(&mut c.inner, out);
                 true
             }
-            // To the handler it is closing.
+            // The handler sees the connection as closing.
             Some(session) if session.is_closing() => false,
             Some(session) => {
-                layer.relay(session, &mut c.inner, &mut [], out, |c, _, out| f(c, out));
+                layer.call_handler(session, &mut c.inner, &mut [], out, |c, _, out| f(c, out));
                 true
             }
         });

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use super::socket::{FIRST_RECEIVE, Socket, TaskIo, Write};
 use crate::config::Config;
 use crate::connection::{Cause, ConnId, State};
-use crate::handler::{Handler, Worker};
+use crate::handler::Handler;
 use crate::incoming::Accepted;
 use crate::lifecycle::{Connection, Connections, Io};
 use crate::outgoing;
@@ -55,7 +55,7 @@ impl<H: Handler> Core<H> {
 
     /// Starts the handler, before the first turn.
     pub(super) fn start(&mut self, handler: &mut H) {
-        handler.start(&mut Worker::new(&mut self.connections));
+        handler.start(&mut self.connections);
         self.want_turn();
     }
 

@@ -1,30 +1,33 @@
 //! Accepting.
 //!
-//! One multishot accept per listener serves best, but tells no peer address and takes connections as fast as they come, also
-//! beyond what the table holds: the kernel would drop those with a bare FIN. Where addresses are wanted, or room gets short,
-//! single accepts take its place, never more than there is room for; the rest waits in the listener's queue.
+//! One multishot accept per listener is cheapest, but reports no peer address and accepts connections as fast as they come,
+//! also beyond what the table holds: the kernel would drop those with a bare FIN. Where addresses are wanted, or room gets
+//! short, single accepts take its place, never more than there is room for. The other connections wait in the listener's
+//! queue.
 
 use std::os::fd::AsRawFd;
 
 use rustix::io::Errno;
 
+use crate::accounting::Counters;
 use crate::config::Config;
 use crate::connection::Origin;
-use crate::connection::State;
-use crate::handler::Handler;
 use crate::incoming;
 use crate::socket::BACKLOG;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
-use crate::uring::Core;
-use crate::uring::ring::{Completion, Op, PeerAddress, Ring};
+use crate::uring::address::Address;
+use crate::uring::queues::Queues;
+use crate::uring::ring::{Completion, Op, Ring};
 
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
 
-/// Room in the table below which single accepts take over: what a multishot accept may take in one go is the queue of the
-/// listener.
+/// Room in the table below which single accepts take over: a multishot accept may take a listener's whole queue at once.
 const BURST: usize = BACKLOG as usize;
+
+const _: () =
+    assert!(SINGLES < BURST, "single accepts never take more than the room that they are armed for");
 
 /// An accept operation, armed or not. Its index is the slot of its token.
 struct Acceptor {
@@ -32,47 +35,51 @@ struct Acceptor {
     multishot: bool,
     armed: bool,
     cancelling: bool,
-    /// Written by the kernel; boxed so that it stays in place.
-    address: Box<PeerAddress>,
+    /// Peer address of a single accept, written by the kernel; boxed so that it stays in place.
+    address: Box<Address>,
 }
 
 /// All accept operations of a worker.
-pub(super) struct Acceptors {
+pub(super) struct Acceptors<'c> {
+    config: &'c Config,
     all: Vec<Acceptor>,
-    /// Per listener: whether to accept.
+    /// Whether each listener is to accept.
     on: Vec<bool>,
     /// Accepted connections in the table.
     open: usize,
-    /// There was no room when last looked at.
+    /// Whether there was no room at the last check.
     full: bool,
-    /// Something has changed: look at what should be armed.
-    pub(super) check: bool,
-    /// When to go on after an error.
-    pub(super) retry: Nanos,
+    /// Whether something has changed that decides which accepts are armed.
+    check: bool,
+    /// Time at which accepting continues after an error.
+    retry: Nanos,
 }
 
-impl Acceptors {
-    pub(super) fn new(config: &Config) -> Self {
+impl<'c> Acceptors<'c> {
+    /// Acceptors of every listener, none of them armed.
+    pub(super) fn new(config: &'c Config) -> Self {
         let listeners = 0..config.listeners.len() as u16;
         let acceptor = |listener, multishot| Acceptor {
             listener,
             multishot,
             armed: false,
             cancelling: false,
-            address: Box::new(PeerAddress::new()),
+            address: Box::new(Address::unset()),
         };
         let of_listener =
             |l| std::iter::once(acceptor(l, true)).chain((0..SINGLES).map(move |_| acceptor(l, false)));
         Self {
+            config,
             all: listeners.clone().flat_map(of_listener).collect(),
             on: listeners.map(|_| true).collect(),
             open: 0,
             full: false,
-            check: false,
+            check: true,
             retry: Nanos::NEVER,
         }
     }
 
+    /// Starts or stops accepting at a listener.
     pub(super) fn listening(&mut self, listener: u16, on: bool) {
         if let Some(state) = self.on.get_mut(usize::from(listener)) {
             *state = on;
@@ -80,30 +87,40 @@ impl Acceptors {
         }
     }
 
-    /// An accepted connection has left the table.
-    pub(super) fn gone(&mut self) {
+    /// Records that an accepted connection has left the table.
+    pub(super) fn left(&mut self) {
         self.open -= 1;
         self.check = true;
     }
-}
 
-impl<R: Ring, H: Handler> Core<'_, R, H> {
-    /// Arms and cancels accepts so that they fit what is wanted and what there is room for.
-    pub(super) fn queue_accepts(&mut self) {
-        if !std::mem::take(&mut self.acceptors.check) {
+    /// Time at which accepting continues after an error.
+    pub(super) fn retry(&self) -> Nanos {
+        self.retry
+    }
+
+    /// Continues after an error whose time has passed.
+    pub(super) fn retry_if_due(&mut self, now: Nanos) {
+        if self.retry <= now {
+            self.retry = Nanos::NEVER;
+            self.check = true;
+        }
+    }
+
+    /// Arms and cancels accepts by what is wanted and what there is room for.
+    pub(super) fn arm<R: Ring>(&mut self, queues: &mut Queues<R>, counters: &mut Counters) {
+        if !std::mem::take(&mut self.check) {
             return;
         }
-        let room = self.config.max_accepted.saturating_sub(self.acceptors.open);
+        let room = self.config.max_accepted.saturating_sub(self.open);
         let full = room == 0;
-        self.counters.accept_pauses += u64::from(full && !self.acceptors.full);
-        self.acceptors.full = full;
-        let mut singles = self.acceptors.all.iter().filter(|a| a.armed && !a.multishot).count();
-        // Of the listener that is being looked at: its multishot accept comes first in the list.
+        counters.accept_pauses += u64::from(full && !self.full);
+        self.full = full;
+        let mut singles = self.all.iter().filter(|a| a.armed && !a.multishot).count();
+        // Of the current listener: its multishot accept comes first in the list.
         let mut multishot_armed = false;
-        for index in 0..self.acceptors.all.len() {
-            let a = &self.acceptors.all[index];
+        for (index, a) in (0..).zip(&mut self.all) {
             let listener = &self.config.listeners[usize::from(a.listener)];
-            let on = self.acceptors.on[usize::from(a.listener)] && self.acceptors.retry == Nanos::NEVER;
+            let on = self.on[usize::from(a.listener)] && self.retry == Nanos::NEVER;
             let in_bursts = !listener.peer_addresses && room > BURST;
             let wanted = if a.multishot {
                 multishot_armed = a.armed;
@@ -111,70 +128,56 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
             } else {
                 !in_bursts && !multishot_armed && (a.armed || singles < room)
             };
+            let token = Token::new(OpKind::Accept, index, 0);
             if on && wanted && !a.armed {
                 singles += usize::from(!a.multishot);
-                self.arm_accept(index);
+                a.armed = true;
+                let listener = listener.socket.as_raw_fd();
+                // The box of the address is dropped only with the worker, after all operations have ended.
+                let op = Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
+                queues.push(token, op);
             } else if !(on && wanted) && a.armed && !a.cancelling {
-                self.cancel_accept(index);
+                a.cancelling = true;
+                queues.push(Token::new(OpKind::Cancel, index, 0), Op::Cancel { target: token });
             }
         }
     }
 
-    fn arm_accept(&mut self, index: usize) {
-        let a = &mut self.acceptors.all[index];
-        a.armed = true;
-        let listener = self.config.listeners[usize::from(a.listener)].socket.as_raw_fd();
-        // The address is boxed and its box is dropped only with the worker, after all operations have ended.
-        let op = Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
-        self.push(Token::new(OpKind::Accept, index as u32, 0), op);
-    }
-
-    fn cancel_accept(&mut self, index: usize) {
-        self.acceptors.all[index].cancelling = true;
-        let target = Token::new(OpKind::Accept, index as u32, 0);
-        self.push(Token::new(OpKind::Cancel, index as u32, 0), Op::Cancel { target });
-    }
-
-    pub(super) fn on_accept(&mut self, handler: &mut H, c: Completion) {
-        let Some(a) = self.acceptors.all.get_mut(c.token.slot() as usize) else { return };
+    /// Handles the completion of an accept. Returns the slot and the origin of an accepted connection.
+    pub(super) fn on_accept(
+        &mut self,
+        c: Completion,
+        now: Nanos,
+        counters: &mut Counters,
+    ) -> Option<(u32, Origin)> {
+        let a = self.all.get_mut(c.token.slot() as usize)?;
         if !c.more {
             (a.armed, a.cancelling) = (false, false);
-            self.acceptors.check = true;
+            self.check = true;
         }
-        if c.result >= 0 {
-            let peer = if a.multishot { None } else { a.address.take() };
-            let from = Origin::Accepted { listener: a.listener, peer };
-            self.accepted(handler, c.result.cast_unsigned(), from);
-        } else {
-            self.on_accept_error(-c.result);
+        if c.result < 0 {
+            self.on_error(-c.result, now, counters);
+            return None;
         }
+        let peer = if a.multishot { None } else { a.address.take() };
+        let origin = Origin::Accepted { listener: a.listener, peer };
+        counters.accepted += 1;
+        self.open += 1;
+        if self.config.max_accepted.saturating_sub(self.open) <= BURST {
+            self.check = true;
+        }
+        Some((c.result.cast_unsigned(), origin))
     }
 
-    fn accepted(&mut self, handler: &mut H, slot: u32, from: Origin) {
-        self.counters.accepted += 1;
-        self.acceptors.open += 1;
-        if self.config.max_accepted.saturating_sub(self.acceptors.open) <= BURST {
-            self.acceptors.check = true;
-        }
-        self.make_room(slot);
-        debug_assert!(
-            self.slots[slot as usize].state == State::Closed,
-            "the kernel chose a slot that is in use"
-        );
-        self.open_connection(handler, slot, from);
-    }
-
-    fn on_accept_error(&mut self, errno: i32) {
-        match errno {
-            // Cancelled by us.
-            libc::ECANCELED | libc::EAGAIN => {}
-            errno if incoming::is_passing(Errno::from_raw_os_error(errno)) => {}
-            errno => {
-                self.counters.accept_pauses += 1;
-                self.acceptors.retry = self.now + incoming::RETRY;
-                let error = std::io::Error::from_raw_os_error(errno);
-                tracing::warn!(%error, "accepting pauses for a moment");
-            }
+    fn on_error(&mut self, errno: i32, now: Nanos, counters: &mut Counters) {
+        // Cancelled, or an error of one connection.
+        let passes = matches!(errno, libc::ECANCELED | libc::EAGAIN)
+            || incoming::is_passing(Errno::from_raw_os_error(errno));
+        if !passes {
+            counters.accept_pauses += 1;
+            self.retry = now + incoming::RETRY;
+            let error = std::io::Error::from_raw_os_error(errno);
+            tracing::warn!(%error, "accepting pauses for a moment");
         }
     }
 }

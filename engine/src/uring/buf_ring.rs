@@ -1,16 +1,19 @@
-//! A ring of provided buffers (io_uring_register_buf_ring(3)): memory that the kernel receives into by itself.
+//! Ring of provided buffers (io_uring_register_buf_ring(3)): memory that the kernel receives into by itself.
 //!
-//! The life of a buffer: (1) idle, ours; (2) offered, in the ring, the kernel's; (3) named by a completion, ours: the handler reads
-//! and writes it; (4) named by sends, when parts of it are echoed; (5) given back, idle again, once nothing names it.
+//! States of a buffer: (1) idle; (2) offered, in the ring, the kernel's; (3) handed over by a completion, the engine's: the
+//! handler reads and writes it, and sends read it where parts of it are echoed; then idle again.
 
 use std::io;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// An anonymous private mapping.
+use crate::uring::ring::BufferRing;
+
+/// Anonymous private mapping.
 struct Mapping {
     start: NonNull<u8>,
     len: usize,
@@ -29,109 +32,121 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length and is unmapped once. That nothing uses it any more is the
-        // promise of BufRing's owner (see BufRing::new).
+        // SAFETY: the mapping was made by `new` with this length and is unmapped once. The last owner of the
+        // memory drops it, and the owners promise that the kernel does not use it any more (see BufRing::new).
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
+/// Memory of the ring and of its buffers.
+pub(super) struct BufferMemory {
+    entries: Mapping,
+    buffers: Mapping,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Nobody's.
+    /// Neither the kernel's nor the engine's.
     Idle,
     /// In the ring: the kernel's.
     Ring,
-    /// Named by a completion and not given back yet: ours.
-    Named,
+    /// Handed over by a completion and not returned yet: the engine's.
+    Engine,
 }
 
-/// The ring and its buffers.
+/// A ring of buffers.
 pub(crate) struct BufRing {
-    entries: Mapping,
-    memory: Mapping,
+    memory: Rc<BufferMemory>,
     count: u16,
+    /// Bytes of a buffer.
     size: usize,
-    /// Where the next buffer goes; wraps at 2^16, as the kernel's tail does.
+    /// Position of the next offered buffer. It wraps at 2^16, as the kernel's tail does.
     tail: u16,
-    /// What makes `buffer` sound.
+    /// Place of each buffer. The soundness of [`BufferRing::bytes`] rests on it.
     places: Vec<Place>,
 }
 
 impl BufRing {
-    /// The group that receives name. A worker has one.
+    /// Group of the buffers, which receives refer to. A worker has one.
     pub(crate) const GROUP: u16 = 0;
 
-    /// Memory for `count` buffers (a power of two) of `size` bytes, none of them in the ring, which is not yet registered.
+    /// Memory for `count` buffers (a power of two) of `size` bytes, none of them in the ring, which is not registered yet.
     ///
-    /// The owner registers [`BufRing::address`] with an io_uring and drops this only when no operation of it can use the ring
-    /// any more.
+    /// The owner registers [`BufRing::address`] with an io_uring, and keeps a clone of [`BufRing::memory`] for as long as an
+    /// operation of that io_uring can use the ring.
     pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "a buffer ring has a power of two of entries");
-        Ok(Self {
+        let memory = BufferMemory {
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
-            memory: Mapping::new(usize::from(count) * size as usize)?,
-            count,
-            size: size as usize,
-            tail: 0,
-            places: vec![Place::Idle; usize::from(count)],
-        })
+            buffers: Mapping::new(usize::from(count) * size as usize)?,
+        };
+        let places = vec![Place::Idle; usize::from(count)];
+        Ok(Self { memory: Rc::new(memory), count, size: size as usize, tail: 0, places })
     }
 
-    /// The address to register.
-    pub(crate) fn address(&self) -> u64 {
-        self.entries.start.as_ptr() as u64
+    /// Memory of the ring and of its buffers.
+    pub(super) fn memory(&self) -> Rc<BufferMemory> {
+        self.memory.clone()
     }
 
-    pub(crate) fn count(&self) -> u16 {
+    /// Address to register.
+    pub(super) fn address(&self) -> u64 {
+        self.memory.entries.start.as_ptr() as u64
+    }
+
+    /// Number of entries to register.
+    pub(super) fn entries(&self) -> u16 {
         self.count
     }
+}
 
-    /// Takes note that a completion handed a buffer over.
-    pub(crate) fn taken(&mut self, id: u16) {
-        let place = &mut self.places[usize::from(id)];
-        debug_assert!(*place == Place::Ring, "the kernel handed a buffer over that it did not have");
-        *place = Place::Named;
+impl BufferRing for BufRing {
+    fn count(&self) -> usize {
+        usize::from(self.count)
     }
 
-    /// The first `len` bytes of a buffer that is ours.
-    pub(crate) fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
+    fn taken(&mut self, id: u16) {
+        let place = &mut self.places[usize::from(id)];
+        debug_assert!(*place == Place::Ring, "the kernel handed a buffer over that it did not have");
+        *place = Place::Engine;
+    }
+
+    fn bytes(&mut self, id: u16, len: usize) -> &mut [u8] {
         assert!(
-            self.places[usize::from(id)] == Place::Named && len <= self.size,
+            self.places[usize::from(id)] == Place::Engine && len <= self.size,
             "a buffer of the kernel's, or beyond its end"
         );
-        // SAFETY: buffer `id` lies inside the mapping, which is initialised (zeroed by the kernel) and lives as long as self; it
-        // was handed over and not given back, so the kernel does not write to it; sends that still read it do so through the
+        // SAFETY: buffer `id` lies inside the mapping, which is initialised (zeroed by the kernel) and lives as long as self. It
+        // was handed over and not returned, so the kernel does not write to it. Sends that still read it do so through the
         // kernel, which is no Rust reference, and the engine calls handlers with a buffer only before its sends are queued.
         unsafe {
-            std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(usize::from(id) * self.size), len)
+            let start = self.memory.buffers.start.as_ptr().add(usize::from(id) * self.size);
+            std::slice::from_raw_parts_mut(start, len)
         }
     }
 
-    /// Takes note that nothing refers to a buffer's bytes any more.
-    pub(crate) fn give_back(&mut self, id: u16) {
+    fn give_back(&mut self, id: u16) {
         let place = &mut self.places[usize::from(id)];
-        assert!(*place == Place::Named, "a buffer given back twice");
+        assert!(*place == Place::Engine, "a buffer given back twice");
         *place = Place::Idle;
     }
 
-    /// Puts an idle buffer into the ring; the kernel sees it after [`BufRing::publish`].
-    pub(crate) fn offer(&mut self, id: u16) {
+    fn offer(&mut self, id: u16) {
         let place = &mut self.places[usize::from(id)];
         assert!(*place == Place::Idle, "a buffer offered that is in use or in the ring");
         *place = Place::Ring;
         let index = usize::from(self.tail & (self.count - 1));
         // SAFETY: the index is below `count`, the ring's length; an entry at the tail belongs to us until published. The
         // kernel reads entries through the same memory only below the published tail.
-        let entry = unsafe { &mut *self.entries.start.as_ptr().cast::<BufRingEntry>().add(index) };
-        entry.set_addr(self.memory.start.as_ptr() as u64 + (usize::from(id) * self.size) as u64);
+        let entry = unsafe { &mut *self.memory.entries.start.as_ptr().cast::<BufRingEntry>().add(index) };
+        entry.set_addr(self.memory.buffers.start.as_ptr() as u64 + (usize::from(id) * self.size) as u64);
         entry.set_len(self.size as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel all buffers offered.
-    pub(crate) fn publish(&mut self) {
-        let base = self.entries.start.as_ptr().cast::<BufRingEntry>();
+    fn publish(&mut self) {
+        let base = self.memory.entries.start.as_ptr().cast::<BufRingEntry>();
         // SAFETY: `base` is the page-aligned start of the ring; the tail lies inside its first entry, in a field that
         // `offer` does not write, is 2-byte aligned and shared with the kernel, hence accessed as an atomic.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
@@ -155,9 +170,9 @@ mod tests {
             assert_eq!(ring.tail, 4 * (round + 1));
             for id in 0..4 {
                 ring.taken(id);
-                ring.buffer(id, 64).fill(id as u8);
+                ring.bytes(id, 64).fill(id as u8);
             }
-            assert!((0..4).all(|id| ring.buffer(id, 64) == [id as u8; 64]));
+            assert!((0..4).all(|id| ring.bytes(id, 64) == [id as u8; 64]));
             for id in 0..4 {
                 ring.give_back(id);
             }
@@ -177,6 +192,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "of the kernel's")]
     fn the_kernels_buffers_are_not_touched() {
-        BufRing::new(2, 64).expect("memory").buffer(0, 1);
+        BufRing::new(2, 64).expect("memory").bytes(0, 1);
     }
 }

@@ -1,119 +1,121 @@
-//! Outgoing connections.
+//! Outgoing connections, until they are open.
 
 use std::io;
 
-use crate::connection::State;
-use crate::connection::{Connect, Origin};
-use crate::handler::Handler;
+use crate::connection::{Connect, State};
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::OpKind;
-use crate::uring::Core;
-use crate::uring::ring::{Completion, Op, Ring, TargetAddress};
-use crate::uring::slot::{Connecting, Marks, Slot};
+use crate::uring::address::Address;
+use crate::uring::closing::close_descriptor;
+use crate::uring::queues::Queues;
+use crate::uring::ring::{Op, Ring};
+use crate::uring::slots::{Connecting, Slot, Slots};
+use crate::uring::timers::Timers;
 
-/// Slots for outgoing connections, behind those that the kernel fills on accept.
-pub(super) struct FreeSlots {
-    free: Vec<u32>,
-    next: u32,
+/// Slots for outgoing connections, behind those that the kernel fills on accept, and attempts that got none.
+pub(super) struct Connects {
+    freed: Vec<u32>,
+    /// First slot that has not been used yet.
+    unused: u32,
+    first: u32,
     end: u32,
+    /// Failed attempts that have not been reported: tag and reason.
+    failed: Vec<(u64, io::Error)>,
 }
 
-impl FreeSlots {
+impl Connects {
+    /// `count` slots from `first` on.
     pub(super) fn new(first: u32, count: u32) -> Self {
-        Self { free: Vec::new(), next: first, end: first.saturating_add(count) }
+        let end = first.saturating_add(count);
+        Self { freed: Vec::new(), unused: first, first, end, failed: Vec::new() }
     }
 
-    /// A free slot, the one freed last first.
-    fn take(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let slot = (self.next < self.end).then_some(self.next)?;
-            self.next += 1;
-            Some(slot)
-        })
-    }
-
-    pub(super) fn put(&mut self, slot: u32) {
-        self.free.push(slot);
-    }
-}
-
-impl<R: Ring, H: Handler> Core<'_, R, H> {
-    pub(super) fn begin_connect(&mut self, connect: &Connect) {
-        let Some(slot) = self.connects.take() else {
-            self.failed_connects.push((connect.tag, outgoing::too_many(self.config.max_connects)));
-            return;
-        };
-        if let Err(error) = self.ring.socket(slot, connect.to, connect.from) {
-            self.connects.put(slot);
-            self.failed_connects.push((connect.tag, error));
-            return;
+    /// A free slot; the one freed last comes first.
+    fn take(&mut self) -> io::Result<u32> {
+        if let Some(slot) = self.freed.pop() {
+            return Ok(slot);
         }
-        self.make_room(slot);
-        let timer = self.now.limit_after(connect.timeout);
-        let s = &mut self.slots[slot as usize];
+        if self.unused == self.end {
+            return Err(outgoing::too_many((self.end - self.first) as usize));
+        }
+        self.unused += 1;
+        Ok(self.unused - 1)
+    }
+
+    /// Frees the slot of a connection that is gone.
+    pub(super) fn put(&mut self, slot: u32) {
+        self.freed.push(slot);
+    }
+
+    /// Whether failed attempts are to be reported.
+    pub(super) fn has_reports(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Takes the failed attempts that have not been reported.
+    pub(super) fn take_failed(&mut self) -> Vec<(u64, io::Error)> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Begins a connection.
+    pub(super) fn begin<C, R: Ring>(
+        &mut self,
+        connect: &Connect,
+        slots: &mut Slots<C>,
+        queues: &mut Queues<R>,
+        timers: &mut Timers,
+    ) {
+        let slot = self.take().and_then(|slot| {
+            let made = queues.make_socket(slot, connect.to, connect.from);
+            made.map(|()| slot).inspect_err(|_| self.freed.push(slot))
+        });
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => return self.failed.push((connect.tag, error)),
+        };
+        slots.grow_to(slot);
+        let s = &mut slots[slot];
         s.state = State::Connecting;
-        let target = TargetAddress::new(connect.to);
+        let target = Address::of(connect.to);
         let connecting =
             s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false, error: None });
-        // The address lies in the connection's box until `opened`, long after the entry has been consumed.
+        // The address lies in the connection's box until the connect has ended, long after its entry has been consumed.
         let to = &raw const connecting.target;
-        let token = s.token(OpKind::Connect, slot);
-        self.set_timer(slot, timer);
-        self.push(token, Op::Connect { slot, to });
+        timers.set(slot, s, timers.now.limit_after(connect.timeout));
+        queues.push(s.token(OpKind::Connect, slot), Op::Connect { slot, to });
     }
+}
 
-    /// Makes the table long enough for a slot.
-    pub(super) fn make_room(&mut self, slot: u32) {
-        if self.slots.len() <= slot as usize {
-            self.slots.resize_with(slot as usize + 1, Slot::free);
-        }
+/// Ends an attempt whose time is over.
+pub(super) fn time_out<C, R: Ring>(slot: u32, s: &mut Slot<C>, queues: &mut Queues<R>) {
+    if let Some(connecting) = s.extra.as_mut().and_then(|e| e.connect.as_mut()) {
+        connecting.timed_out = true;
+        let target = s.token(OpKind::Connect, slot);
+        queues.push(s.token(OpKind::Cancel, slot), Op::Cancel { target });
     }
+}
 
-    pub(super) fn time_out_connect(&mut self, slot: u32) {
-        let s = &mut self.slots[slot as usize];
-        if let Some(connecting) = s.extra.as_mut().and_then(|e| e.connect.as_mut()) {
-            connecting.timed_out = true;
-            let target = s.token(OpKind::Connect, slot);
-            let token = s.token(OpKind::Cancel, slot);
-            self.push(token, Op::Cancel { target });
-        }
+/// Handles the end of an attempt. Returns the tag of a successful one; a failed one is reported when its slot is free.
+pub(super) fn on_connect<C, R: Ring>(
+    slot: u32,
+    s: &mut Slot<C>,
+    result: i32,
+    queues: &mut Queues<R>,
+    timers: &mut Timers,
+) -> Option<u64> {
+    timers.set(slot, s, Nanos::NEVER);
+    let connecting = s.extra.as_mut().and_then(|e| e.connect.as_mut())?;
+    if result == 0 {
+        let tag = connecting.tag;
+        s.extra = None;
+        return Some(tag);
     }
-
-    pub(super) fn on_connect(&mut self, handler: &mut H, c: Completion) {
-        let slot = c.token.slot();
-        let Some(s) = self.live(c.token) else { return };
-        let Some(connecting) = s.extra.as_mut().and_then(|e| e.connect.as_mut()) else { return };
-        if c.result == 0 {
-            let tag = connecting.tag;
-            s.extra = None;
-            self.set_timer(slot, Nanos::NEVER);
-            self.counters.connected += 1;
-            self.open_connection(handler, slot, Origin::Connected { tag });
-        } else {
-            connecting.error = Some(if connecting.timed_out {
-                outgoing::timed_out()
-            } else {
-                io::Error::from_raw_os_error(-c.result)
-            });
-            self.set_timer(slot, Nanos::NEVER);
-            self.close_descriptor(slot);
-        }
-    }
-
-    /// The connection is there: the handler gives it its state, and it is read from.
-    pub(super) fn open_connection(&mut self, handler: &mut H, slot: u32, from: Origin) {
-        self.open += 1;
-        let s = &mut self.slots[slot as usize];
-        s.state = State::Open;
-        if matches!(from, Origin::Accepted { .. }) {
-            s.marks.set(Marks::ACCEPTED);
-        }
-        let id = s.id(slot);
-        let mut out = self.record.begin(self.now, 0, 0);
-        let conn = handler.opened(id, from, &mut out);
-        self.slots[slot as usize].conn = Some(conn);
-        self.absorb(slot, crate::uring::Source::Nowhere);
-        self.rearm.push(slot);
-    }
+    connecting.error = Some(if connecting.timed_out {
+        outgoing::timed_out()
+    } else {
+        io::Error::from_raw_os_error(-result)
+    });
+    close_descriptor(slot, s, queues);
+    None
 }

@@ -1,4 +1,4 @@
-//! What a simulation looks at between turns.
+//! State of a worker that a simulation checks between turns.
 
 use std::fmt::Write;
 
@@ -6,26 +6,26 @@ use bytes::BytesMut;
 
 use crate::connection::State;
 use crate::handler::Handler;
-use crate::uring::Core;
-use crate::uring::ring::Ring;
+use crate::uring::core::Core;
+use crate::uring::ring::{BufferRing, Ring};
 
-/// What a connection holds, at most over all connections.
+/// Most bytes that a connection holds, over all connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
-    /// Bytes of output that the kernel has not taken.
+pub(crate) struct HeldBytes {
+    /// Output that the kernel has not accepted.
     pub(crate) unsent: usize,
-    /// Bytes that arrived in a pause.
+    /// Input that arrived during a pause.
     pub(crate) stashed: usize,
 }
 
-impl<R: Ring, H: Handler> Core<'_, R, H> {
+impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
     pub(crate) fn ring(&mut self) -> &mut R {
-        &mut self.ring
+        self.queues.ring()
     }
 
-    pub(crate) fn held(&self) -> Held {
-        let mut most = Held::default();
-        for s in &self.slots {
+    pub(crate) fn held_bytes(&self) -> HeldBytes {
+        let mut most = HeldBytes::default();
+        for (_, s) in self.slots.iter() {
             let stash = s.extra.as_ref().map_or(0, |e| e.stash.iter().map(BytesMut::len).sum());
             most.unsent = most.unsent.max(s.unsent());
             most.stashed = most.stashed.max(stash);
@@ -33,25 +33,26 @@ impl<R: Ring, H: Handler> Core<'_, R, H> {
         most
     }
 
-    /// Slots that are not free.
+    /// Number of slots with a connection.
     pub(crate) fn used_slots(&self) -> usize {
-        self.slots.iter().filter(|s| s.state != State::Closed).count()
+        self.slots.iter().filter(|(_, s)| s.state != State::Closed).count()
     }
 
-    /// The state, for people.
+    /// Writes the state as text.
     pub(crate) fn dump(&self, text: &mut String) {
+        let (open, outstanding) = (self.slots.open, self.queues.outstanding);
+        let (retained, alarm) = (self.memory.receive.retained, self.timers.alarm);
         let _ = writeln!(
             text,
-            "  open {}, outstanding {}, held buffers {}, alarm {:?}",
-            self.open, self.outstanding, self.held, self.alarm
+            "  open {open}, outstanding {outstanding}, retained buffers {retained}, alarm {alarm:?}"
         );
-        for (slot, s) in self.slots.iter().enumerate().filter(|(_, s)| s.state != State::Closed) {
+        for (slot, s) in self.slots.iter().filter(|(_, s)| s.state != State::Closed) {
             let _ = writeln!(
                 text,
                 "  slot {slot}.{}: {:?} {:?}, unsent {} (backlog {}), timer {:?}, deadline {:?}",
                 s.generation,
                 s.state,
-                s.marks,
+                s.flags,
                 s.unsent(),
                 s.backlog_bytes(),
                 s.timer,

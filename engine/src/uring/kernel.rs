@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -14,8 +15,9 @@ use crate::error::EngineError;
 use crate::outgoing;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::buf_ring::BufRing;
-use crate::uring::ring::{Completion, Full, Op, PeerAddress, Ring, SendMode, TargetAddress, Wait};
+use crate::uring::address::Address;
+use crate::uring::buf_ring::{BufRing, BufferMemory};
+use crate::uring::ring::{Completion, Full, Op, Ring, SendMode, Wait};
 use crate::uring::setup;
 
 /// IORING_REGISTER_FILE_ALLOC_RANGE (io_uring_register_file_alloc_range(3)).
@@ -29,40 +31,46 @@ struct FileIndexRange {
     resv: u64,
 }
 
-/// A ring of the kernel's with its buffers and its table of direct descriptors.
+/// An io_uring of the kernel, with its table of direct descriptors.
 pub(crate) struct KernelRing {
-    // Fields are dropped in order: the ring goes before the memory that it refers to. The engine has cancelled and awaited
-    // all operations by then (Core::quiesce), or leaks the whole.
+    // Fields are dropped in order: the ring is closed before its claim on the memory of its buffers ends. The engine has
+    // cancelled and awaited all operations by then (Core::quiesce), or leaks everything.
     ring: IoUring,
-    buffers: BufRing,
-    /// The clock reading of a wait's end is relative for the kernel: converted at each wait.
+    _buffers: Rc<BufferMemory>,
+    /// Argument of the current wait: a span from now, where the engine has a time.
     wait: Timespec,
-    /// Of outgoing connections.
+    /// Options of outgoing sockets.
     outgoing: outgoing::Options,
 }
 
 impl KernelRing {
-    /// A ring with `accepted` direct descriptors for the kernel to choose from, then `connects` for the engine to choose.
-    pub(crate) fn new(config: &UringConfig, accepted: u32, connects: u32) -> Result<Self, EngineError> {
+    /// A ring and its receive buffers. The table has `accepted` direct descriptors for the kernel to choose from, then
+    /// `connects` for the engine.
+    pub(crate) fn new(
+        config: &UringConfig,
+        accepted: u32,
+        connects: u32,
+    ) -> Result<(Self, BufRing), EngineError> {
         let ring = setup::ring(config)?;
         let buffers = BufRing::new(config.buffers, config.buffer_size)
             .map_err(EngineError::system("memory for receive buffers"))?;
-        // SAFETY: the address is that of a mapping of `count` entries, which lives longer than the ring (field order).
+        // SAFETY: the address is that of a mapping of so many entries, which lives longer than the ring (`_buffers`).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
-                buffers.count(),
+                buffers.entries(),
                 BufRing::GROUP,
                 0,
             )
         }
         .map_err(|e| setup::too_old().unwrap_or_else(|| refused("buffer ring")(e)))?;
-        let this = Self { ring, buffers, wait: Timespec::new(), outgoing: outgoing::Options::default() };
+        let (wait, outgoing) = (Timespec::new(), outgoing::Options::default());
+        let this = Self { ring, _buffers: buffers.memory(), wait, outgoing };
         this.register_table(accepted, connects)?;
-        Ok(this)
+        Ok((this, buffers))
     }
 
-    /// With these options for outgoing connections.
+    /// Sets the options of outgoing sockets.
     pub(crate) fn with_outgoing(self, outgoing: outgoing::Options) -> Self {
         Self { outgoing, ..self }
     }
@@ -111,12 +119,12 @@ impl KernelRing {
                 opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build()
             }
             Op::Accept { listener, multishot: false, address } => {
-                let (addr, len) = PeerAddress::as_ptrs(address);
+                let (addr, len) = Address::as_ptrs(address);
                 let slot = Some(io_uring::types::DestinationSlot::auto_target());
                 opcode::Accept::new(Fd(listener), addr, len).file_index(slot).build()
             }
             Op::Connect { slot, to } => {
-                let (addr, len) = TargetAddress::as_parts(to);
+                let (addr, len) = Address::as_parts(to);
                 opcode::Connect::new(Fixed(slot), addr, len).build()
             }
             Op::Receive { slot, once: false } => opcode::RecvMulti::new(Fixed(slot), BufRing::GROUP).build(),
@@ -230,14 +238,10 @@ impl Ring for KernelRing {
 
     fn completion(&mut self) -> Option<Completion> {
         let c = self.ring.completion().next()?;
-        let buffer = cqueue::buffer_select(c.flags());
-        if let Some(id) = buffer {
-            self.buffers.taken(id);
-        }
         Some(Completion {
             token: Token::from_bits(c.user_data()),
             result: c.result(),
-            buffer,
+            buffer: cqueue::buffer_select(c.flags()),
             more: cqueue::more(c.flags()),
             unread: cqueue::sock_nonempty(c.flags()),
         })
@@ -249,26 +253,6 @@ impl Ring for KernelRing {
 
     fn ready(&mut self) -> bool {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
-    }
-
-    fn buffer(&mut self, id: u16, len: usize) -> &mut [u8] {
-        self.buffers.buffer(id, len)
-    }
-
-    fn give_back(&mut self, id: u16) {
-        self.buffers.give_back(id);
-    }
-
-    fn offer(&mut self, id: u16) {
-        self.buffers.offer(id);
-    }
-
-    fn publish(&mut self) {
-        self.buffers.publish();
-    }
-
-    fn buffers(&self) -> usize {
-        usize::from(self.buffers.count())
     }
 
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()> {
@@ -304,6 +288,7 @@ mod tests {
 
     use super::*;
     use crate::token::OpKind;
+    use crate::uring::ring::BufferRing;
 
     fn push(ring: &mut KernelRing, kind: OpKind, op: Op) {
         // SAFETY: what the operations of this test point at is static.
@@ -323,8 +308,8 @@ mod tests {
             buffer_size: 64,
             ..UringConfig::default()
         };
-        let mut ring = match KernelRing::new(&config, 0, 1) {
-            Ok(ring) => ring,
+        let (mut ring, mut buffers) = match KernelRing::new(&config, 0, 1) {
+            Ok(both) => both,
             Err(reason) => {
                 let _ = writeln!(io::stderr(), "skipped: an enter that only submits: {reason}");
                 return;
@@ -334,8 +319,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a connection");
         let (server, _) = listener.accept().expect("a connection");
         ring.ring.submitter().register_files_update(0, &[server.as_raw_fd()]).expect("a place");
-        ring.offer(0);
-        ring.publish();
+        buffers.offer(0);
+        buffers.publish();
         push(&mut ring, OpKind::Receive, Op::Receive { slot: 0, once: false });
         ring.enter(Wait::No).expect("armed");
 

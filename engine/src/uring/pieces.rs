@@ -1,18 +1,18 @@
-//! Pieces of output: chains through one slab, so that a connection with output costs no allocation.
+//! Pieces of output, in chains through one slab, so that a connection with output costs no allocation.
 
 use bytes::BytesMut;
 
-/// No piece.
+/// Index of no piece.
 const NIL: u32 = u32::MAX;
 
-/// Where the bytes of a piece lie.
+/// Place of a piece's bytes.
 #[derive(Debug)]
 pub(super) enum Bytes {
-    /// In a receive buffer.
+    /// A range of a receive buffer.
     Buffer { id: u16, start: u32, end: u32 },
-    /// In the turn's arena.
+    /// A range of the turn's arena.
     Arena { start: u32, end: u32 },
-    /// In a buffer of their own.
+    /// An owned buffer.
     Owned(BytesMut),
 }
 
@@ -25,13 +25,19 @@ impl Bytes {
     }
 }
 
-/// A list of pieces in the order of the wire.
+/// Pieces of one connection, in the order of the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
     head: u32,
     tail: u32,
-    /// Bytes in all.
+    /// Bytes of all its pieces.
     pub(super) bytes: usize,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::EMPTY
+    }
 }
 
 impl Chain {
@@ -47,7 +53,7 @@ struct Node {
     next: u32,
 }
 
-/// All pieces of a worker.
+/// Slab of all pieces of a worker.
 pub(super) struct Pieces {
     nodes: Vec<Node>,
     free: u32,
@@ -58,7 +64,7 @@ impl Pieces {
         Self { nodes: Vec::new(), free: NIL }
     }
 
-    /// Adds a piece at the end of a chain.
+    /// Appends a piece to a chain.
     pub(super) fn append(&mut self, chain: &mut Chain, bytes: Bytes) {
         chain.bytes += bytes.len();
         let node = Node { bytes: Some(bytes), next: NIL };
@@ -78,7 +84,7 @@ impl Pieces {
         chain.tail = index;
     }
 
-    /// The pieces of a chain.
+    /// Iterates over the pieces of a chain.
     pub(super) fn iter(&self, chain: &Chain) -> impl Iterator<Item = &Bytes> {
         let mut next = chain.head;
         std::iter::from_fn(move || {
@@ -88,7 +94,7 @@ impl Pieces {
         })
     }
 
-    /// Takes the first piece out of a chain.
+    /// Removes the first piece of a chain.
     pub(super) fn pop(&mut self, chain: &mut Chain) -> Option<Bytes> {
         let index = chain.head;
         let node = self.nodes.get_mut(index as usize)?;

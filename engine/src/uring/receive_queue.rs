@@ -1,36 +1,36 @@
-//! Whose receive comes next, where what comes is large.
+//! Order of receives where they are large.
 //!
-//! A large message costs least while it is in the cache: received, worked on and sent before the next one is received. So where
-//! receives bring much, one buffer is offered at a time ([`HotSet::one_by_one`](super::hot_set::HotSet::one_by_one)), and a
-//! connection's receive does not go on by itself: it joins a queue, and is made again for one buffer.
+//! A large message costs least while it is in the cache: received, handled and sent before the next one is received. So where
+//! receives are large, one buffer is offered at a time ([`Supply`](super::supply::Supply)), and a connection's receive is not
+//! armed again by itself: the connection joins a queue, and receives into one buffer when its turn comes.
 
 use std::collections::VecDeque;
 
-/// So many receives in a row one connection may have because it has more to read, and so many those known to have something
-/// before one that is not: nobody waits without end.
+/// Most consecutive receives for one connection that has more to read, so that the others are not starved; and most
+/// connections with something to read before one of which nothing is known.
 const IN_A_ROW: u32 = 8;
 
 /// Connections, by slot, whose next receive waits.
 #[derive(Default)]
 pub(super) struct ReceiveQueue {
-    /// Something has arrived there.
+    /// Connections with something to read.
     ready: VecDeque<u32>,
-    /// Have been emptied. Whether more has come nobody knows; a receive made too early finds nothing and costs a detour through the
-    /// kernel's polling, so they rest for as long as others are ready.
+    /// Connections that were emptied, of which nothing is known. A receive armed too early finds nothing and costs a detour
+    /// through the kernel's polling, so they rest while others are ready.
     resting: VecDeque<u32>,
-    /// Put in front since one was last put behind.
+    /// Connections put in front since one was last put at the back.
     fronted: u32,
-    /// Taken since one of the resting was last given precedence.
+    /// Connections taken since a resting one last had precedence.
     taken: u32,
 }
 
 impl ReceiveQueue {
-    /// A receive found no buffer.
+    /// Adds a connection whose receive found no buffer.
     pub(super) fn found_no_buffer(&mut self, slot: u32) {
         self.ready.push_back(slot);
     }
 
-    /// A large receive left something.
+    /// Adds a connection whose large receive left bytes.
     pub(super) fn has_more(&mut self, slot: u32) {
         if self.fronted < IN_A_ROW {
             self.fronted += 1;
@@ -41,13 +41,13 @@ impl ReceiveQueue {
         }
     }
 
-    /// A large receive took everything there was.
-    pub(super) fn had_all(&mut self, slot: u32) {
+    /// Adds a connection whose large receive took everything.
+    pub(super) fn took_all(&mut self, slot: u32) {
         self.fronted = 0;
         self.resting.push_back(slot);
     }
 
-    /// Whose receive comes next.
+    /// Takes the connection that receives next.
     pub(super) fn next(&mut self) -> Option<u32> {
         self.taken += 1;
         if self.taken > IN_A_ROW || self.ready.is_empty() {
@@ -58,7 +58,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Nobody waits.
+    /// Whether no connection waits.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.resting.is_empty()
     }
@@ -71,17 +71,17 @@ mod tests {
     #[test]
     fn those_who_have_something_come_first_and_in_order() {
         let mut queue = ReceiveQueue::default();
-        queue.had_all(1);
+        queue.took_all(1);
         queue.found_no_buffer(2);
         queue.found_no_buffer(3);
-        queue.had_all(4);
+        queue.took_all(4);
         queue.has_more(5);
         let order: Vec<u32> = std::iter::from_fn(|| queue.next()).collect();
         assert_eq!(order, [5, 2, 3, 1, 4]);
         assert!(queue.is_empty());
     }
 
-    /// Receives until that of `slot`, while `again` says what becomes of those before.
+    /// Number of receives until that of `slot`; `again` puts the connections before it back.
     fn receives_until(slot: u32, queue: &mut ReceiveQueue, again: fn(&mut ReceiveQueue, u32)) -> u32 {
         for n in 1..1000 {
             match queue.next().expect("somebody waits") {
@@ -98,14 +98,14 @@ mod tests {
         queue.has_more(1);
         queue.found_no_buffer(2);
         assert_eq!(receives_until(2, &mut queue, ReceiveQueue::has_more), IN_A_ROW + 1);
-        queue.had_all(3);
+        queue.took_all(3);
         assert!(receives_until(3, &mut queue, ReceiveQueue::has_more) <= IN_A_ROW + 1);
     }
 
     #[test]
     fn those_who_find_no_buffer_again_and_again_keep_nobody_out() {
         let mut queue = ReceiveQueue::default();
-        queue.had_all(3);
+        queue.took_all(3);
         queue.found_no_buffer(1);
         queue.found_no_buffer(2);
         assert_eq!(receives_until(3, &mut queue, ReceiveQueue::found_no_buffer), IN_A_ROW + 1);

@@ -74,7 +74,7 @@ impl EchoArguments {
         let plan = self.plan(EngineKind::Uring)?;
         start_log();
         let failed = |error: EchoError| Failure::Caused(error.into());
-        let (engine, why) = self.engine.settle().map_err(|error| failed(error.into()))?;
+        let (engine, why) = self.engine.resolve().map_err(|error| failed(error.into()))?;
         if self.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");
         }

@@ -50,7 +50,7 @@ impl PairsArguments {
     ) -> Result<(Experiment, Setup), Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
         let (engine, why) =
-            self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+            self.plan.placement.engine.resolve().map_err(|error| Failure::Run(error.into()))?;
         let mut plan = self.plan(engine)?;
         let rate = plan.load.rate_per_s.take();
         let mut name = plan.scenario.clone();

@@ -145,7 +145,7 @@ impl RunArguments {
         ])?;
         start_log();
         let (engine, why) =
-            self.plan.placement.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+            self.plan.placement.engine.resolve().map_err(|error| Failure::Run(error.into()))?;
         let plan = plan.with(|plan| plan.placement.engine = engine);
         let mut files = Files::open(self.json.as_deref(), &self.output)?;
         if self.plan.placement.engine == EngineChoice::Auto && !self.quiet {

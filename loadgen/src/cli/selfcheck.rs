@@ -109,7 +109,7 @@ impl SelfcheckArguments {
             return Err(Failure::Usage("--server needs the check stall: add it to --only".to_owned()));
         }
         start_log();
-        let (engine, _) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, _) = self.engine.resolve().map_err(|error| Failure::Run(error.into()))?;
         let check_stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
         let mut terminal = Terminal::new(catch_signals()?, self.quiet);
         let mut report = Report::begin();

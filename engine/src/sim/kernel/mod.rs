@@ -1,8 +1,8 @@
-//! The simulated kernel's side of one ring: what an enter consumes, what is under way, what is completed.
+//! The simulated kernel's side of one ring: queued entries, operations in progress, completions.
 //!
-//! It keeps to what the real one guarantees (completions of one receive in their order, a completion queue that is full sends
-//! everything after it to the overflow list and ends multishot operations, a send that does not wait finishes inside the enter)
-//! and to nothing more: everything else is the seed's choice. And it looks where the real one would not.
+//! It keeps the guarantees of the real kernel and no others. Completions of one receive are in order. A full completion queue
+//! sends all later completions to the overflow list, and ends multishot operations. A send that does not wait finishes
+//! inside the enter. The seed decides everything else.
 
 mod progress;
 mod submission;
@@ -18,9 +18,10 @@ use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::ring::{Completion, Op, PeerAddress, Wait};
+use crate::uring::address::Address;
+use crate::uring::ring::{Completion, Op, Wait};
 
-/// A queued entry. Of a send, where its bytes lie: what an entry points at must stay until it is consumed.
+/// A queued entry. A send has the place of its bytes: what an entry points at must stay until it is consumed.
 pub(super) struct Entry {
     token: Token,
     op: Op,
@@ -30,18 +31,18 @@ pub(super) struct Entry {
 /// Addresses and lengths of the pieces of a send.
 type Pieces = Vec<(*const u8, usize)>;
 
-/// An operation under way.
+/// Operation in progress.
 pub(super) struct Pending {
     id: u64,
     token: Token,
     work: Work,
     cancelled: bool,
-    /// Nothing happens with it before.
+    /// Time before which it does not progress.
     due: Nanos,
 }
 
 enum Work {
-    Accept { listener: usize, multishot: bool, address: *mut PeerAddress },
+    Accept { listener: usize, multishot: bool, address: *mut Address },
     Connect { socket: SocketId, refused: bool },
     Receive { socket: SocketId, once: bool },
     Send { socket: SocketId, pieces: Pieces, patient: bool },
@@ -63,7 +64,7 @@ impl Work {
     }
 }
 
-/// The state of one ring.
+/// State of one ring.
 pub(super) struct Kernel {
     pub(super) queue: VecDeque<Entry>,
     pub(super) queue_size: usize,
@@ -71,24 +72,24 @@ pub(super) struct Kernel {
     completed_size: usize,
     pub(super) overflow: VecDeque<Completion>,
     pub(super) pending: Vec<Pending>,
-    /// Direct descriptors.
+    /// Table of direct descriptors.
     table: Vec<Option<SocketId>>,
-    /// The first so many are chosen on accept.
+    /// Number of descriptors, from the first on, that are chosen on accept.
     accepted: usize,
     pub(super) buffers: Buffers,
-    /// Inside an enter that waits, until this point.
+    /// End of the wait, while the worker waits inside an enter.
     pub(super) waiting: Option<Nanos>,
-    /// The eventfd is readable.
+    /// Whether the eventfd is readable.
     pub(super) woken: bool,
-    /// The worker ends: it waits by itself, and cancels and closes all at once.
+    /// Whether the worker ends: it waits alone, cancels and closes everything.
     pub(super) finishing: bool,
-    /// The ring has been dropped.
+    /// Whether the ring has been dropped.
     pub(super) gone: bool,
-    /// Sends whose completion the engine has not taken in.
+    /// Sends whose completion the engine has not collected.
     unreaped: Vec<(Token, Pieces)>,
     /// Sockets that this enter has sent to.
     sent_to: Vec<SocketId>,
-    /// Late completions of receives whose connections are gone.
+    /// Late completions of receives of connections that are gone.
     stale: Vec<(Nanos, Token)>,
     next_id: u64,
     failed_in_a_row: u32,
@@ -122,7 +123,7 @@ impl Kernel {
         self.table.get(slot as usize).copied().flatten()
     }
 
-    /// A send that has yet to read a buffer, or whose outcome the engine does not know.
+    /// Send that has not read a buffer yet, or whose outcome the engine does not know.
     fn send_out_of(&self, id: u16) -> Option<Token> {
         let inside = |pieces: &Pieces| pieces.iter().any(|&(start, _)| self.buffers.at(start) == Some(id));
         let queued = self.queue.iter().filter(|e| inside(&e.pieces)).map(|e| e.token);
@@ -135,7 +136,7 @@ impl Kernel {
     }
 }
 
-/// The pieces of a send.
+/// Returns the pieces of a send.
 ///
 /// # Safety
 ///
@@ -144,7 +145,7 @@ unsafe fn pieces_of(op: Op) -> Pieces {
     match op {
         Op::Send { bytes, len, .. } => vec![(bytes, len as usize)],
         Op::SendMessage { message, .. } => {
-            // SAFETY: as the caller says; the header's vector is as long as it tells.
+            // SAFETY: the caller promises the header, and its vector has the stated length.
             let pieces = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
             pieces.iter().map(|p| (p.iov_base.cast_const().cast(), p.iov_len)).collect()
         }
@@ -157,9 +158,9 @@ impl World {
 
     /// # Safety
     ///
-    /// Of [`Ring::push`](crate::uring::ring::Ring::push).
+    /// That of [`Ring::push`](crate::uring::ring::Ring::push).
     pub(super) unsafe fn push(&mut self, ring: usize, token: Token, op: Op) -> bool {
-        // SAFETY: what `op` points at is valid from now on.
+        // SAFETY: the caller promises that what `op` points at is valid from now on.
         let pieces = unsafe { pieces_of(op) };
         let kernel = &mut self.rings[ring];
         let room = kernel.queue.len() < kernel.queue_size;
@@ -211,7 +212,7 @@ impl World {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    /// The end of a worker: it waits inside the call, and the world goes on around it.
+    /// Waits inside the call at the end of a worker, while the world continues.
     fn wait_inside(&mut self, ring: usize, until: Nanos) {
         let mut movable = Vec::new();
         while self.rings[ring].completed.is_empty() && self.clock < until {
@@ -230,14 +231,14 @@ impl World {
         }
     }
 
-    /// A worker that waits inside an enter comes out of it.
+    /// Ends the wait of a worker inside an enter.
     pub(super) fn leave_enter(&mut self, ring: usize) {
         self.rings[ring].waiting = None;
         self.run_some(ring);
         self.flush(ring);
     }
 
-    /// Whether a waiting worker has reason to come out.
+    /// Whether a waiting worker has a reason to wake.
     pub(super) fn wakes(&self, ring: usize) -> bool {
         let kernel = &self.rings[ring];
         let Some(until) = kernel.waiting else { return true };
@@ -251,7 +252,7 @@ impl World {
             || kernel.pending.iter().any(|p| self.is_ready(ring, p))
     }
 
-    /// When something can go on that cannot now, by the passing of time.
+    /// Time at which an operation that cannot progress now will be able to.
     pub(super) fn next_event(&self, ring: usize) -> Option<Nanos> {
         let kernel = &self.rings[ring];
         let pending = kernel.pending.iter().map(|p| p.due);
@@ -324,27 +325,27 @@ impl World {
         }
     }
 
-    /// Everything after the first completion that overflowed does so too: order is kept.
+    /// Whether a completion fits. After an overflow all later ones overflow too, which keeps the order.
     fn has_room(&self, ring: usize) -> bool {
         let kernel = &self.rings[ring];
         kernel.overflow.is_empty() && kernel.completed.len() < kernel.completed_size
     }
 
-    /// A result of a multishot operation; it goes on if there is room for the completion, and the seed wants it to.
+    /// Completes a step of a multishot operation. It continues if the completion fits and the seed allows it.
     fn complete_multishot(&mut self, ring: usize, token: Token, result: i32) -> bool {
         let more = self.goes_on(ring);
         self.complete(ring, Completion { token, result, buffer: None, more, unread: false });
         more
     }
 
-    /// Whether a multishot operation goes on after its next completion.
+    /// Whether a multishot operation continues after its next completion.
     fn goes_on(&mut self, ring: usize) -> bool {
         let ends = self.random.chance(self.faults.missing_more);
         self.happened.missing_more += u64::from(ends);
         !ends && self.has_room(ring)
     }
 
-    /// Completions that found no room move up.
+    /// Moves overflowed completions into the queue.
     fn flush(&mut self, ring: usize) {
         let kernel = &mut self.rings[ring];
         while kernel.completed.len() < kernel.completed_size

@@ -1,11 +1,12 @@
-//! What goes on by itself: operations that can, in any order.
+//! Progress of operations, in any order.
 
 use super::{Pending, Pieces, Work};
 use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;
-use crate::uring::ring::{Completion, PeerAddress, SendMode, TargetAddress};
+use crate::uring::address::Address;
+use crate::uring::ring::{Completion, SendMode};
 
 impl World {
     pub(super) fn is_ready(&self, ring: usize, p: &Pending) -> bool {
@@ -26,7 +27,7 @@ impl World {
         }
     }
 
-    /// Carries on some of the operations that can go on, in any order.
+    /// Advances some of the operations that can progress, in any order.
     pub(super) fn run_some(&mut self, ring: usize) {
         self.post_stale(ring);
         let ready = self.rings[ring].pending.iter().filter(|p| self.is_ready(ring, p)).map(|p| p.id);
@@ -62,15 +63,15 @@ impl World {
             self.post(ring, pending.token, -libc::ECANCELED);
             false
         } else {
-            self.carry_on(ring, &mut pending)
+            self.advance(ring, &mut pending)
         };
         if goes_on {
             self.rings[ring].pending.push(pending);
         }
     }
 
-    /// Whether the operation is still under way.
-    fn carry_on(&mut self, ring: usize, pending: &mut Pending) -> bool {
+    /// Advances an operation. Returns whether it is still in progress.
+    fn advance(&mut self, ring: usize, pending: &mut Pending) -> bool {
         let token = pending.token;
         match &pending.work {
             Work::Accept { listener, multishot, address } => {
@@ -106,7 +107,7 @@ impl World {
         token: Token,
         listener: usize,
         multishot: bool,
-        address: *mut PeerAddress,
+        address: *mut Address,
     ) -> bool {
         const ERRORS: [i32; 6] =
             [libc::ENFILE, libc::EMFILE, libc::ENOMEM, libc::ECONNABORTED, libc::EINTR, libc::ENOBUFS];
@@ -129,9 +130,8 @@ impl World {
             return self.complete_multishot(ring, token, slot as i32);
         }
         if let Some(from) = self.peer_address(socket) {
-            // SAFETY: the caller of `push` keeps the address in place until the completion is taken in; a target address has
-            // the same layout, and is whole.
-            unsafe { address.cast::<TargetAddress>().write(TargetAddress::new(from)) };
+            // SAFETY: the caller of `push` keeps the address in place until the completion is collected.
+            unsafe { address.write(Address::of(from)) };
         }
         self.post(ring, token, slot as i32);
         false
@@ -148,7 +148,7 @@ impl World {
         false
     }
 
-    /// Receives until nothing is there, or for as long as the seed says. Whether it goes on.
+    /// Receives until nothing is left, or as long as the seed allows. Returns whether the receive continues.
     fn receive(&mut self, ring: usize, token: Token, id: SocketId, once: bool) -> bool {
         for _ in 0..self.random.between(1, 8) {
             if self.random.chance(self.faults.interrupted_receives) {
@@ -179,7 +179,7 @@ impl World {
         true
     }
 
-    /// Receives into one buffer. Whether the receive goes on.
+    /// Receives into one buffer. Returns whether the receive continues.
     fn receive_buffer(&mut self, ring: usize, token: Token, id: SocketId, once: bool) -> bool {
         let most = self.sockets[id].incoming.len().min(self.rings[ring].buffers.size());
         let short = self.random.chance(self.faults.short_receives);
@@ -187,7 +187,7 @@ impl World {
         let len = if short { self.random.between(1, most) } else { most };
         let bytes = self.sockets[id].incoming.drain(..len);
         let Some(buffer) = self.rings[ring].buffers.fill(bytes) else { return true };
-        // Only a hint: more may come just after it was taken.
+        // Only a hint: more bytes may arrive right after.
         let unread = !self.sockets[id].incoming.is_empty() && !self.random.chance(100);
         let more = !once && self.goes_on(ring);
         self.complete(ring, Completion { token, result: len as i32, buffer: Some(buffer), more, unread });
@@ -195,7 +195,7 @@ impl World {
     }
 
     fn shutdown(&mut self, ring: usize, token: Token, slot: u32, socket: SocketId) -> bool {
-        // Looked up only now.
+        // The descriptor is looked up only now.
         if self.rings[ring].socket(slot) != Some(socket) && !self.rings[ring].finishing {
             self.violate(format!("{token:?} hit another connection"));
         }
@@ -207,7 +207,7 @@ impl World {
         false
     }
 
-    /// Sends what fits. The count, or an error number below zero.
+    /// Sends what fits. Returns the number of bytes, or an error number below zero.
     pub(super) fn send(
         &mut self,
         ring: usize,
@@ -216,7 +216,7 @@ impl World {
         pieces: &Pieces,
         mode: SendMode,
     ) -> i32 {
-        self.look_at_pieces(ring, token, pieces);
+        self.check_pieces(ring, token, pieces);
         let socket = &mut self.sockets[id];
         if socket.broken {
             let told = std::mem::replace(&mut socket.broken_told, true);
@@ -246,8 +246,8 @@ impl World {
         self.take_to_send(id, most, &slices) as i32
     }
 
-    /// The bytes of a send lie in no buffer that is not the engine's.
-    fn look_at_pieces(&mut self, ring: usize, token: Token, pieces: &Pieces) {
+    /// Checks that the bytes of a send lie in no buffer that is not the engine's.
+    fn check_pieces(&mut self, ring: usize, token: Token, pieces: &Pieces) {
         let buffers = &self.rings[ring].buffers;
         let given_back =
             |&(start, _): &(*const u8, usize)| buffers.at(start).filter(|&id| !buffers.is_engines(id));

@@ -1,4 +1,4 @@
-//! What an enter does with the entries it consumes.
+//! Consumption of entries by an enter.
 
 use std::os::fd::RawFd;
 
@@ -7,7 +7,8 @@ use crate::sim::network::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};
-use crate::uring::ring::{Op, PeerAddress, SendMode};
+use crate::uring::address::Address;
+use crate::uring::ring::{Op, SendMode};
 
 impl World {
     pub(super) fn issue(&mut self, ring: usize, entry: Entry) {
@@ -58,7 +59,7 @@ impl World {
         }
     }
 
-    /// An operation is under way; `now`: it is tried at once.
+    /// Starts an operation. With `now` it is tried at once.
     fn start(&mut self, ring: usize, token: Token, work: Work, now: bool) {
         let id = self.begin(ring, token, work, self.clock);
         if now && self.rings[ring].pending.last().is_some_and(|p| self.is_ready(ring, p)) {
@@ -73,14 +74,7 @@ impl World {
         kernel.next_id
     }
 
-    fn issue_accept(
-        &mut self,
-        ring: usize,
-        token: Token,
-        fd: RawFd,
-        multishot: bool,
-        address: *mut PeerAddress,
-    ) {
+    fn issue_accept(&mut self, ring: usize, token: Token, fd: RawFd, multishot: bool, address: *mut Address) {
         match self.listeners.iter().position(|l| l.fd == fd) {
             Some(listener) => self.start(ring, token, Work::Accept { listener, multishot, address }, true),
             None => self.post(ring, token, -libc::ENOTSOCK),
@@ -145,7 +139,7 @@ impl World {
         self.post(ring, token, result);
     }
 
-    /// What is to be cancelled may happen just before.
+    /// Lets an operation progress just before its cancellation, as the seed decides.
     fn happen_before_cancel(&mut self, ring: usize, target: Token) {
         let found = self.rings[ring].pending.iter_mut().find(|p| p.token == target && !p.cancelled);
         let Some(pending) = found.filter(|_| self.random.chance(300)) else { return };

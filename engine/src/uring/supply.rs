@@ -1,41 +1,47 @@
-//! Which receive buffers are offered to the kernel.
+//! Number of receive buffers that the kernel is offered.
 //!
-//! The kernel takes buffers in the order in which they were offered. With all of them in the ring each would come round only
-//! after all the others, and would be out of the cache by then; and all would have been written to, however few are needed.
-//! So only as many are offered as the turns take, and the rest lie idle, the last one used on top. Where buffers come well filled it
-//! is one at a time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
+//! The kernel takes buffers in the order in which they were offered. If all were offered, each would come round only after
+//! all the others and would have left the cache by then; and all would have been written to, however few are needed. So only
+//! as many are offered as turns take. The others lie idle, the last one used on top. Where receives are large, one buffer is
+//! offered at a time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
 
-/// Offered at the start, and never fewer afterwards but where buffers come well filled.
+/// Buffers offered at the start, and at least afterwards unless receives are large.
 const LEAST: usize = 4;
-/// What the offered buffers hold together, at most, when filled as those of the round before: well inside a core's own cache.
-const BYTES: usize = 256 << 10;
-/// So many rounds without need make the set smaller.
+/// Bytes that the offered buffers hold together at most, when filled as those of the round before: well inside a core's own
+/// cache.
+const CACHED_BYTES: usize = 256 << 10;
+/// Rounds without need after which fewer buffers are offered.
 const WINDOW: u32 = 1024;
 
-/// The offered buffers' number, and the idle ones. A round is from one [`HotSet::end_round`] to the next: what one enter took.
-pub(super) struct HotSet {
+/// Counts of offered and idle buffers. A round is the time between two calls of [`Supply::end_round`]: the receives of one
+/// enter.
+pub(super) struct Supply {
+    /// Number of all buffers.
     all: usize,
-    /// Bytes from which on a buffer is well filled.
+    /// Bytes from which on a buffer counts as well filled.
     large: usize,
-    /// Those of the last round that took any were well filled, on average.
+    /// Whether the buffers of the last non-empty round held at least `large` bytes on average.
     one_by_one: bool,
-    /// Used again from the end.
+    /// Idle buffers; the last one is used next.
     idle: Vec<u16>,
+    /// Buffers that the kernel has been offered and has not taken.
     offered: usize,
+    /// Buffers to be offered at the same time.
     wanted: usize,
-    /// Taken by the kernel in this round.
+    /// Buffers that the kernel has taken in this round.
     taken: usize,
     /// Bytes in those.
     filled: usize,
-    /// The kernel wanted one more than there was.
+    /// Whether the kernel found no buffer in this round.
     dry: bool,
-    /// Most that a round of this window took.
+    /// Most buffers taken in a round of this window.
     most: usize,
+    /// Rounds of this window.
     rounds: u32,
 }
 
-impl HotSet {
-    /// Of `all` buffers, none of them offered yet; `large` bytes fill one well.
+impl Supply {
+    /// A supply of `all` buffers, none of them offered. A buffer of `large` bytes or more counts as well filled.
     pub(super) fn new(all: usize, large: usize) -> Self {
         let idle = (0..all).rev().map(|id| id as u16).collect();
         Self {
@@ -53,34 +59,34 @@ impl HotSet {
         }
     }
 
-    /// The kernel took an offered buffer and put so many bytes into it.
+    /// Records that the kernel has put `bytes` bytes into an offered buffer.
     pub(super) fn taken(&mut self, bytes: usize) {
         self.offered -= 1;
         self.taken += 1;
         self.filled += bytes;
     }
 
-    /// A receive ended because no buffer was offered.
+    /// Records that a receive has ended because no buffer was offered.
     pub(super) fn ran_dry(&mut self) {
         self.dry = true;
     }
 
-    /// Nothing names this buffer any more.
+    /// Makes a buffer idle.
     pub(super) fn put(&mut self, id: u16) {
         self.idle.push(id);
     }
 
-    /// Buffers come well filled: one is offered at a time.
-    pub(super) fn one_by_one(&self) -> bool {
+    /// Whether one buffer is offered at a time, because receives are large.
+    pub(super) fn is_one_by_one(&self) -> bool {
         self.one_by_one
     }
 
-    /// Buffers that the kernel has not taken.
+    /// Number of buffers that the kernel has been offered and has not taken.
     pub(super) fn offered(&self) -> usize {
         self.offered
     }
 
-    /// A buffer to offer, while there are fewer than wanted.
+    /// Takes an idle buffer to offer, while fewer are offered than wanted.
     pub(super) fn next(&mut self) -> Option<u16> {
         if self.offered >= self.wanted {
             return None;
@@ -90,14 +96,14 @@ impl HotSet {
         Some(id)
     }
 
-    /// Settles how many the next round may need: what this one took and a quarter more, twice as many as before where that was too
-    /// few, and fewer only after a whole window in which fewer would have done; but no more than go into the cache, and one where
-    /// they come well filled.
+    /// Decides how many buffers the next round is offered: what this one took and a quarter more, and twice as many as before
+    /// where that was too few. The number falls only after a whole window in which fewer would have sufficed. It is bounded by
+    /// the cache, and is one where receives are large.
     pub(super) fn end_round(&mut self) {
         if let Some(average) = self.filled.checked_div(self.taken) {
             self.one_by_one = average >= self.large;
         }
-        let in_cache = (self.taken * BYTES).checked_div(self.filled).unwrap_or(self.all);
+        let in_cache = (self.taken * CACHED_BYTES).checked_div(self.filled).unwrap_or(self.all);
         let room = if self.one_by_one { 1 } else { in_cache.max(LEAST) };
         let doubled = if self.dry { self.wanted * 2 } else { 0 };
         self.most = self.most.max(self.taken);
@@ -120,13 +126,13 @@ fn with_room(taken: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A round in which the kernel takes `n` of what is offered, and all of it comes back. What was offered, at the end.
-    fn round(set: &mut HotSet, n: usize) -> Vec<u16> {
+    /// A round in which the kernel takes `n` buffers, all of which are returned. The buffers that are offered next.
+    fn round(set: &mut Supply, n: usize) -> Vec<u16> {
         round_of(set, n, 32)
     }
 
-    /// The same with so many bytes in each.
-    fn round_of(set: &mut HotSet, n: usize, bytes: usize) -> Vec<u16> {
+    /// The same with `bytes` bytes in each buffer.
+    fn round_of(set: &mut Supply, n: usize, bytes: usize) -> Vec<u16> {
         let mut taken = Vec::new();
         for id in 0..n {
             if set.offered == 0 {
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn as_many_are_offered_as_are_taken_and_some_more() {
-        let mut set = HotSet::new(128, 12 << 10);
+        let mut set = Supply::new(128, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1, 2, 3], "few at the start");
         round(&mut set, 40);
         assert_eq!(set.wanted, 8, "too few: twice as many");
@@ -159,22 +165,22 @@ mod tests {
 
     #[test]
     fn full_buffers_come_one_at_a_time() {
-        let mut set = HotSet::new(128, 12 << 10);
+        let mut set = Supply::new(128, 12 << 10);
         for _ in 0..20 {
             round_of(&mut set, 40, 64 << 10);
         }
-        assert_eq!((set.wanted, set.one_by_one()), (1, true));
+        assert_eq!((set.wanted, set.is_one_by_one()), (1, true));
         round_of(&mut set, 0, 0);
-        assert!(set.one_by_one(), "a round that took nothing says nothing");
+        assert!(set.is_one_by_one(), "a round that took nothing says nothing");
         for _ in 0..20 {
             round_of(&mut set, 40, 8 << 10);
         }
-        assert_eq!((set.wanted, set.one_by_one()), (32, false), "256 KiB of them");
+        assert_eq!((set.wanted, set.is_one_by_one()), (32, false), "256 KiB of them");
     }
 
     #[test]
     fn never_more_than_there_are() {
-        let mut set = HotSet::new(2, 12 << 10);
+        let mut set = Supply::new(2, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1]);
         for _ in 0..10 {
             round(&mut set, 5);
@@ -184,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_last_one_used_is_used_first() {
-        let mut set = HotSet::new(8, 12 << 10);
+        let mut set = Supply::new(8, 12 << 10);
         assert_eq!(round(&mut set, 0), [0, 1, 2, 3]);
         set.taken(1);
         set.put(0);
