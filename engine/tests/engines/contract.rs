@@ -29,6 +29,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,16 +76,17 @@ impl RichTurn {
         Self { running, calls, at_turn_end, client, id }
     }
 
-    /// Makes everything due for one turn. The client's message `bytes` waits behind a pause. With
-    /// `ends` another connection has ended and a connect has failed.
+    /// Makes everything due for one turn. The client's message `bytes` waits behind a pause. Another
+    /// connection has a message too; with `ends` it has ended instead, and a connect has failed.
     fn prepare(&mut self, bytes: &[u8], ends: bool) {
         let id = self.id;
         self.running.with(id, |out| out.pause());
         self.client.write_all(bytes).expect("write");
         self.running.some_turns();
-        let other = self.running.connect();
+        let mut other = self.running.connect();
         let other_id = self.running.wait_opened();
         let remote = self.running.remote.clone();
+        let (closer, others) = channel();
         let command = move |w: &mut Worker<'_, Stage>| {
             w.with(id, |_, out| {
                 out.set_deadline(Some(out.now()));
@@ -94,21 +96,30 @@ impl RichTurn {
             if ends {
                 w.abort(other_id);
                 w.connect(Connect { to: loopback(1), from: Some(unroutable()), tag: 9, timeout: LIMIT });
+            } else {
+                other.write_all(b"x").expect("write");
             }
             remote.wake(1);
             // Two ticks of the deadlines' timer.
             while w.clock() < w.now() + Duration::from_millis(25) {}
+            let _ = closer.send(other);
         };
         *self.at_turn_end.lock().expect("lock") = Some(Box::new(command));
         self.running.ask(|_| {});
         self.running.wait_for(|e| matches!(e, Event::Alarm(_)).then_some(()));
-        drop(other);
+        drop(others.recv_timeout(LIMIT).expect("the command has run"));
     }
 
     /// Waits until all calls of the last preparation have come.
     fn wait_for(&self, call: &str, count: usize) {
+        self.wait_until(call, || {
+            self.calls.lock().expect("lock").iter().filter(|&&seen| seen == call).count() >= count
+        });
+    }
+
+    fn wait_until(&self, call: &str, has_come: impl Fn() -> bool) {
         let since = Instant::now();
-        while self.calls.lock().expect("lock").iter().filter(|&&seen| seen == call).count() < count {
+        while !has_come() {
             assert!(since.elapsed() < LIMIT, "no {call}");
             self.running.ask(|_| {});
         }
@@ -169,10 +180,13 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
         }
     };
     let (received, deadline, at_end) = (note(b'r'), note(b'd'), on_worker(b'e'));
+    let observed = open.clone();
     let script = Script::default()
-        .received(move |_, bytes, out| {
-            bytes[0] = received()[0];
-            out.echo(0..1);
+        .received(move |id, bytes, out| {
+            if *observed.lock().expect("lock") == Some(id) {
+                bytes[0] = received()[0];
+                out.echo(0..1);
+            }
         })
         .deadline(move |_, out| out.append(&deadline()))
         .woken(on_worker(b'w'))
@@ -181,8 +195,9 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     *open.lock().expect("lock") = Some(turn.id);
     for round in 1..=5 {
         turn.prepare(b"m", round % 2 == 0);
-        turn.wait_for("received", round);
         turn.wait_for("deadline", round);
+        let has_received = || written.lock().expect("lock").iter().filter(|&&l| l == b'r').count() == round;
+        turn.wait_until("received", has_received);
         *turn.at_turn_end.lock().expect("lock") = Some(Box::new(at_end.clone()));
         turn.running.some_turns();
     }
