@@ -62,10 +62,11 @@ impl<T> Table<T> {
         if entry.generation == id.generation { entry.value.as_mut() } else { None }
     }
 
-    /// Returns the id of the value that a slot has now.
-    pub(crate) fn id_of(&self, slot: u32) -> Option<ConnId> {
-        let entry = self.slots.get(slot as usize)?;
-        entry.value.as_ref().map(|_| ConnId { slot, generation: entry.generation })
+    /// Returns the value that a slot has now, with its id.
+    pub(crate) fn in_slot(&mut self, slot: u32) -> Option<(ConnId, &mut T)> {
+        let entry = self.slots.get_mut(slot as usize)?;
+        let id = ConnId { slot, generation: entry.generation };
+        entry.value.as_mut().map(|value| (id, value))
     }
 
     /// Iterates over all values with their ids, in the order of slots.
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(table.get_mut(a), None);
         assert_eq!(table.remove(a), None);
         assert_eq!(table.get_mut(c), Some(&mut 'c'));
-        assert_eq!(table.id_of(b.slot), Some(b));
+        assert_eq!(table.in_slot(b.slot), Some((b, &mut 'b')));
         assert_eq!(table.iter().map(|(id, v)| (id, *v)).collect::<Vec<_>>(), [(c, 'c'), (b, 'b')]);
     }
 

@@ -270,7 +270,7 @@ impl<H: Handler, I: Io> Connections<H, I> {
     }
 
     /// Continues to receive where the connection takes input.
-    pub(crate) fn resume_reading(&mut self, id: ConnId) {
+    fn resume_reading(&mut self, id: ConnId) {
         if let Some(c) = self.table.get_mut(id).filter(|c| c.takes_input()) {
             self.io.set_reading(id, &mut c.io, true);
         }

@@ -60,26 +60,21 @@ impl<H: Handler, I: Io> Connections<H, I> {
         let mut due = std::mem::take(&mut self.timers.due);
         self.timers.wheel.expire(self.now, &mut due);
         for slot in due.drain(..) {
-            if let Some(id) = self.table.id_of(slot) {
-                self.handle_timer(handler, id);
+            let Some((id, c)) = self.table.in_slot(slot) else { continue };
+            if c.limit <= self.now {
+                self.enforce_limit(id);
+                continue;
+            }
+            let has_passed = c.deadline <= self.now;
+            if has_passed {
+                c.deadline = Nanos::NEVER;
+            }
+            self.timers.wheel.set(slot, c.next_timer());
+            if has_passed {
+                self.call_handler(id, |c, out| handler.deadline(id, c, out));
             }
         }
         self.timers.due = due;
-    }
-
-    fn handle_timer(&mut self, handler: &mut H, id: ConnId) {
-        let Some(c) = self.table.get_mut(id) else { return };
-        if c.limit <= self.now {
-            return self.enforce_limit(id);
-        }
-        let has_passed = c.deadline <= self.now;
-        if has_passed {
-            c.deadline = Nanos::NEVER;
-        }
-        self.timers.wheel.set(id.slot, c.next_timer());
-        if has_passed {
-            self.call_handler(id, |c, out| handler.deadline(id, c, out));
-        }
     }
 
     fn enforce_limit(&mut self, id: ConnId) {

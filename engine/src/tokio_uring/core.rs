@@ -138,6 +138,7 @@ impl<H: Handler> Core<H> {
         }
     }
 
+    /// Returns a connection that has not ended.
     fn live(&mut self, id: ConnId) -> Option<&mut Connection<H::Conn, Socket>> {
         self.connections.table.get_mut(id).filter(|c| c.state != State::Closing)
     }
