@@ -13,7 +13,7 @@ usage: scripts/autobahn.sh [server|client|both] [core|all] [--tls] [--container]
   core     sections 1 to 7 and 10: 247 cases, some seconds
   all      with section 9, large messages and many fragments: 301 cases, about a minute (the default)
 
-  --tls         over wss://: the suite speaks through a relay that adds TLS (Python's ssl; openssl makes its certificate)
+  --tls         over wss://; openssl makes the certificate of the suite's server
   --container   take the suite from its official image, with docker, in place of package registries. The suite then
                 listens on all interfaces while it tests the client.
 
@@ -75,10 +75,11 @@ set_up_container() {
     docker info >/dev/null 2>&1 || fail "docker does not answer, which --container needs"
     docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image" || fail "docker cannot pull $image"
     mkdir -p "$suite"
-    cp "$kit"/*.py "$kit"/run-*.sh "$suite"
+    cp "$kit"/*.py "$kit"/kit.sh "$kit"/run-*.sh "$suite"
     cat >"$suite/wstest" <<WRAPPER
 #!/bin/sh
-exec docker run --rm --init --network host --user $(id -u):$(id -g) -v '$reports:$reports' $image wstest "\$@"
+exec docker run --rm --init --network host --user $(id -u):$(id -g) -v '$reports:$reports' \\
+    --env PYTHONUNBUFFERED=1 $image wstest "\$@"
 WRAPPER
     chmod +x "$suite/wstest"
 }
@@ -89,26 +90,17 @@ build() {
 }
 
 stop_server() {
-    local process
-    for process in $server $relay; do
-        kill "$process" 2>/dev/null || true
-        wait "$process" 2>/dev/null || true
-    done
-    server="" relay=""
-}
-
-# Starts tls-relay.py with these arguments; sets `relay_port`.
-start_relay() {
-    exec {said}< <(exec python3 "$root/scripts/tls-relay.py" "$@")
-    relay=$!
-    read -r -t 20 relay_port <&"$said" || fail "the relay did not start: tls-relay.py $*"
+    [ -n "$server" ] || return 0
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    server=""
 }
 
 # Sets `url` once the server accepts; its only line on standard output tells the port that it got. Its log has a line for
 # every refusal, of which the suite provokes many.
 start_server() {
     local line log=$reports/server.log
-    local listen=(--listen 127.0.0.1:0) port
+    local listen=(--listen 127.0.0.1:0)
     [ "$tls" = no ] || listen=(--listen wss://127.0.0.1:0 --tls-self-signed)
     exec {said}< <(exec "$programs/sparring-server" "${listen[@]}" 2>"$log")
     server=$!
@@ -116,11 +108,6 @@ start_server() {
     url=$(sed -n 's/^listening on \(wss\{0,1\}:[^ ]*\) .*/\1/p' <<<"$line")
     [ -n "$url" ] || fail "the server says no address: $line"
     echo "$line"
-    if [ "$tls" = yes ]; then
-        port=${url##*:}
-        start_relay out "${port%/}"
-        url=ws://127.0.0.1:$relay_port/
-    fi
 }
 
 test_server() {
@@ -136,26 +123,32 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# A certificate for the relay that the client under test connects to.
+# The certificate of the suite's server.
 make_certificate() {
+    export TLS_CERTIFICATE=$reports/certificate.pem TLS_KEY=$reports/key.pem
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
-        -addext 'subjectAltName = IP:127.0.0.1' -keyout "$reports/key.pem" -out "$reports/certificate.pem" 2>/dev/null
+        -addext 'subjectAltName = IP:127.0.0.1' -keyout "$TLS_KEY" -out "$TLS_CERTIFICATE" 2>/dev/null
+}
+
+# The suite's client: every case, and then the report. A case whose connection is still open ends after 1 s.
+run_client() {
+    local echo=("$1" echo --quiet --connect-timeout 5m "${@:2}")
+    "${echo[@]}" "$AUTOBAHN_URL/runCase?case={n}&agent=$AUTOBAHN_AGENT" --repeat "1..$AUTOBAHN_COUNT"
+    sleep 1.2
+    "${echo[@]}" "$AUTOBAHN_URL/updateReports?agent=$AUTOBAHN_AGENT"
 }
 
 test_client() {
-    local port url="\$AUTOBAHN_URL" trust="" status=0
+    local trust=() status=0
     printf '\nthe client:\n'
-    port=$(free_port)
     if [ "$tls" = yes ]; then
         make_certificate || { echo "skipped: the client over TLS needs openssl" && return; }
-        start_relay in "$port" "$reports/certificate.pem" "$reports/key.pem"
-        url=wss://127.0.0.1:$relay_port trust=--insecure
+        trust=(--insecure)
     fi
+    export -f run_client
     # The suite tells how many cases there are in AUTOBAHN_COUNT.
-    AGENT=sparring-loadgen CLIENT_TIMEOUT=600 "$suite/run-client-test.sh" "$port" "$reports/client$suffix" "$cases" -- bash -c \
-        "exec \"\$0\" echo --quiet $trust \"$url/runCase?case={n}&agent=\$AUTOBAHN_AGENT\" --repeat \"1..\$AUTOBAHN_COUNT\"" \
-        "$programs/sparring-loadgen" || status=$?
-    stop_server
+    AGENT=sparring-loadgen CLIENT_TIMEOUT=600 "$suite/run-client-test.sh" "$(free_port)" "$reports/client$suffix" "$cases" -- \
+        bash -c 'run_client "$@"' run_client "$programs/sparring-loadgen" "${trust[@]}" || status=$?
     return "$status"
 }
 
@@ -186,7 +179,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 programs=$CARGO_TARGET_DIR/ci
 kit=$root/scripts/autobahn
 reports=$(realpath -m -- "$CARGO_TARGET_DIR/autobahn/reports")
-server="" relay=""
+server=""
 trap stop_server EXIT
 trap 'exit 130' INT TERM
 

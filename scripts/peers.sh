@@ -7,7 +7,7 @@ usage() {
 usage: scripts/peers.sh [--quick] [--rounds N] [--scenario NAME]... [--server NAME=COMMAND]... [--only NAME,...]
                         [--no-battery] [--tag NAME] [--results DIR] [--resume FILE]
        scripts/peers.sh --prepare          install, build and judge by the battery; measure nothing
-       scripts/peers.sh --readme [FILE]    put the table of a stored session, the newest, into README.md
+       scripts/peers.sh --publish [FILE]   put the table of a stored session (the newest) into bench-results/figures.md
 
 Builds ours; installs and builds the others from crates.io, npm and PyPI below target/peers, where nothing on the system is
 changed; runs the conformance battery against each (up to 3 minutes each; what was judged before is not judged again); then
@@ -51,7 +51,7 @@ extra=()
 pace=(--rounds 6 --warmup 400ms --duration 900ms)
 rounds=()
 passed_on=()
-readme=no
+publish=no
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
@@ -61,10 +61,10 @@ while [ $# -gt 0 ]; do
     --quick) pace=(--rounds 2 --warmup 200ms --duration 500ms) ;;
     --prepare) prepare_only=yes ;;
     --no-battery) with_battery=no ;;
-    --readme)
-        readme=last
+    --publish)
+        publish=last
         if [ $# -ge 2 ] && [[ "$2" != -* ]]; then
-            readme=$(realpath -m -- "$2")
+            publish=$(realpath -m -- "$2")
             shift
         fi
         ;;
@@ -93,15 +93,15 @@ cd -- "$root"
 results=${results:-bench-results}
 generator=$build_folder/release/sparring-loadgen
 
-# Between its marks in README.md, or before the section that follows it.
-write_readme() {
-    local file session=(last --tag peers)
+# Writes the table of a stored session between its markers.
+write_table() {
+    local file document=bench-results/figures.md session=(last --tag peers)
     [ "$1" = last ] || session=("$1")
     file=$("$generator" show "${session[@]}" --results "$results" | head -n 1)
     file=${file#"$root/"}
-    sed -i "s|^<!-- show: .* --summary --markdown -->\$|<!-- show: $file --summary --markdown -->|" README.md
-    scripts/tables.sh --programs "$(dirname -- "$generator")" README.md
-    progress "README.md has the table of $file"
+    sed -i "s|^<!-- show: .* --summary --markdown -->\$|<!-- show: $file --summary --markdown -->|" "$document"
+    scripts/tables.sh --programs "$(dirname -- "$generator")" "$document"
+    progress "$document has the table of $file"
 }
 
 for server in "${extra[@]}"; do
@@ -117,8 +117,8 @@ if [ -n "$only" ]; then
 fi
 
 scripts/bench.sh build >&2
-if [ "$readme" != no ]; then
-    write_readme "$readme"
+if [ "$publish" != no ]; then
+    write_table "$publish"
     exit 0
 fi
 

@@ -8,7 +8,7 @@ set -eu
 src=$(cd "$(dirname "$0")" && pwd)
 dir=$1; how=$2
 mkdir -p "$dir"; dir=$(cd "$dir" && pwd); cd "$dir"
-[ "$src" = "$dir" ] || cp "$src"/{wstest-loopback.py,mkspec.py,summarize.py,ctl.py,run-server-test.sh,run-client-test.sh,requirements-py2.txt} .
+[ "$src" = "$dir" ] || cp "$src"/{wstest-loopback.py,summarize.py,kit.sh,run-server-test.sh,run-client-test.sh,requirements-py2.txt} .
 py=${PYTHON2:-$(compgen -G "${HOME:-/root}/.pyenv/versions/2.7*/bin/python2.7" | tail -n 1 || true)}
 lib=
 if [ "$how" = apt ]; then

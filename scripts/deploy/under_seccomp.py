@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs a command under a container engine's seccomp profile, without a container: to see that the profile lets it live.
+"""Runs a command under a container engine's seccomp profile, without a container.
 
 usage: under_seccomp.py PROFILE.json COMMAND [ARGUMENT]...
 
-Needs libseccomp.so.2, which Debian always has. Knows what seccomp.json beside it uses: a default action that is an error
-and lists of names that are allowed.
+Needs libseccomp.so.2, which Debian always has. Knows what seccomp.json beside it uses: a default
+action that is an error and lists of names that are allowed.
 """
 import ctypes
 import json
@@ -21,10 +21,11 @@ def main():
     with open(sys.argv[1], encoding='utf-8') as file:
         profile = json.load(file)
     if profile['defaultAction'] != 'SCMP_ACT_ERRNO':
-        sys.exit(f'{sys.argv[1]}: the default action is {profile["defaultAction"]}, not SCMP_ACT_ERRNO')
+        sys.exit(f'{sys.argv[1]}: the default action is not SCMP_ACT_ERRNO')
     library = ctypes.CDLL('libseccomp.so.2', use_errno=True)
     library.seccomp_init.restype = ctypes.c_void_p
-    context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(ERRNO | profile['defaultErrnoRet'])))
+    default = ctypes.c_uint32(ERRNO | profile['defaultErrnoRet'])
+    context = ctypes.c_void_p(library.seccomp_init(default))
     for rule in profile['syscalls']:
         if rule['action'] != 'SCMP_ACT_ALLOW' or rule.get('args'):
             sys.exit(f'{sys.argv[1]}: not understood: {rule}')

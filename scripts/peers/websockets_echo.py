@@ -1,4 +1,4 @@
-"""Echo server on Python's websockets, without compression, with the library's defaults but for the limit of 16 MiB."""
+"""Echo server on Python's websockets: the defaults, but a limit of 16 MiB and no compression."""
 
 import asyncio
 import logging

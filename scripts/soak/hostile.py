@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Clients that a server has to live with. usage: hostile.py ws|wss HOST PORT ADMIN-PORT SECONDS SHARE
+"""Clients that a server has to live with.
+
+usage: hostile.py ws|wss HOST PORT ADMIN-PORT SECONDS SHARE
 
 SHARE divides their number and multiplies the rest between two of them: 1 is a flood.
 
-Prints one line of JSON: how often each kind did what it does. A connection that the server ends is what most of them want;
-one that it should not have ended is counted as a surprise.
+Prints one line of JSON: how often each kind did what it does. A connection that the server ends is
+what most of them want; one that it should not have ended is counted as a surprise.
 """
 import asyncio
 import json
@@ -17,8 +19,10 @@ import sys
 import time
 from collections import Counter
 
-from soak import REQUEST
-
+REQUEST = (
+    b'GET /soak HTTP/1.1\r\nHost: soak\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+    b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
+)
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 # Nobody waits longer than this for anything: it is beyond every time limit of the server.
 PATIENCE = 15
@@ -46,19 +50,31 @@ def frame(opcode, payload, fin=True):
     return head + bytes(4) + payload
 
 
+def any_certificate():
+    """A client's side of TLS that accepts any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def is_close(code, length=None):
+    """A check of what a connection ends with: a Close with this code, and with this length."""
+    def check(answer):
+        right = answer[:1] == b'\x88' and answer[2:4] == struct.pack('>H', code)
+        return right and length in (None, answer[1])
+    return check
+
+
 class Peer:
     """A connection."""
 
     def __init__(self, address, tls, source=None):
-        self.address = address
-        self.tls = tls
-        self.source = source
+        self.address, self.tls, self.source = address, tls, source
 
     async def __aenter__(self):
-        opening = asyncio.open_connection(
-            *self.address, ssl=self.tls, server_hostname='localhost' if self.tls else None, local_addr=self.source,
-        )
-        self.reader, self.writer = await asyncio.wait_for(opening, PATIENCE)
+        name = 'localhost' if self.tls else None
+        self.reader, self.writer = await asyncio.wait_for(asyncio.open_connection(
+            *self.address, ssl=self.tls, server_hostname=name, local_addr=self.source), PATIENCE)
         return self
 
     async def __aexit__(self, *_):
@@ -82,9 +98,14 @@ class Peer:
     def reset_at_end(self):
         self.set_option(socket.SO_LINGER, struct.pack('ii', 1, 0))
 
-    async def until_the_end(self):
-        """What the server still says before it ends the connection."""
-        return await asyncio.wait_for(self.reader.read(-1), PATIENCE)
+    async def read(self, count):
+        return await asyncio.wait_for(self.reader.readexactly(count), PATIENCE)
+
+    async def until_the_end(self, what, is_right):
+        """Waits for the end of the connection. Checks what the server still says before."""
+        answer = await asyncio.wait_for(self.reader.read(-1), PATIENCE)
+        if not is_right(answer):
+            surprise(what, answer)
 
 
 async def churn(peer):
@@ -95,34 +116,31 @@ async def churn(peer):
 async def greet(peer):
     await peer.open()
     peer.send(frame(TEXT, b'hello'), frame(CLOSE, b'\x03\xe8'))
-    answer = await peer.until_the_end()
-    if answer != b'\x81\x05hello\x88\x02\x03\xe8':
-        surprise('greet', answer)
+    await peer.until_the_end('greet', lambda answer: answer == b'\x81\x05hello\x88\x02\x03\xe8')
 
 
 async def reset(peer):
     await peer.open()
-    peer.send(frame(BINARY, bytes(random.randrange(20000))), frame(TEXT, b'cut')[:random.randrange(1, 9)])
+    cut = frame(TEXT, b'cut')[:random.randrange(1, 9)]
+    peer.send(frame(BINARY, bytes(random.randrange(20000))), cut)
     peer.reset_at_end()
 
 
 async def stall(peer):
-    """Begins something and never goes on: a request, a header, a payload, a message. The server ends it."""
+    """Begins a request, a header, a payload or a message, and never goes on. The server ends it."""
     part = random.randrange(4)
     if part == 0:
-        peer.writer.write(REQUEST[:random.randrange(1, len(REQUEST) - 1)])
-        answer = await peer.until_the_end()
+        peer.send(REQUEST[:random.randrange(1, len(REQUEST) - 1)])
         # Where TLS took all of the handshake's time, no request had begun.
-        if not answer.startswith(b'HTTP/1.1 408 ') and (answer or not peer.tls):
-            surprise('stall in a request', answer)
+        await peer.until_the_end('stall in a request', lambda answer: (
+            answer.startswith(b'HTTP/1.1 408 ') or not answer and peer.tls))
         return
     await peer.open()
     whole = frame(BINARY, bytes(300))
     peer.send((whole[:1], whole[:100], frame(TEXT, b'begun', fin=False))[part - 1])
-    answer = await peer.until_the_end()
     # A ping may come before.
-    if answer.removeprefix(b'\x89\x00')[:4] != b'\x88\x11' + struct.pack('>H', 1008):
-        surprise(f'stall {part}', answer)
+    await peer.until_the_end(f'stall {part}', lambda answer: (
+        is_close(1008, 0x11)(answer.removeprefix(b'\x89\x00'))))
 
 
 async def slow_reader(peer):
@@ -144,7 +162,7 @@ async def slow_reader(peer):
         return
     peer.reader._transport.resume_reading()
     for _ in range(sent):
-        echo = await asyncio.wait_for(peer.reader.readexactly(10 + 65536), PATIENCE)
+        echo = await peer.read(10 + 65536)
         if echo[:2] != b'\x82\x7f' or any(echo[10:]):
             surprise('slow_reader', echo[:10])
             return
@@ -156,7 +174,7 @@ async def pings(peer):
     pong = b'\x8a\x04ping'
     for _ in range(20):
         peer.send(flood)
-        answer = await asyncio.wait_for(peer.reader.readexactly(len(pong) * 200), PATIENCE)
+        answer = await peer.read(len(pong) * 200)
         if answer != pong * 200:
             surprise('pings', answer)
         await asyncio.sleep(0.01)
@@ -166,7 +184,7 @@ async def debtor(peer):
     """Takes more than its rate at once, and is gone while the server does not read from it."""
     await peer.open()
     peer.send(frame(PING, b'') * 5000)
-    await asyncio.wait_for(peer.reader.readexactly(2), PATIENCE)
+    await peer.read(2)
     if random.random() < 0.5:
         peer.reset_at_end()
     else:
@@ -177,69 +195,67 @@ async def overdrawn(peer):
     """Takes so much more than its rate that waiting is no answer."""
     await peer.open()
     peer.send(frame(PING, b'') * 100000)
-    answer = await peer.until_the_end()
-    if b'\x88\x0f' + struct.pack('>H', 1008) not in answer:
-        surprise('overdrawn', answer[-20:])
+    close = b'\x88\x0f' + struct.pack('>H', 1008)
+    await peer.until_the_end('overdrawn', lambda answer: close in answer)
 
 
 async def lengths(peer):
     """Lengths beyond what 32 bits and the limit hold."""
     await peer.open()
-    peer.send(b'\x82\xff' + struct.pack('>Q', random.choice((1 << 32, (1 << 32) + 5, (1 << 40) + 1))) + bytes(64))
-    answer = await peer.until_the_end()
-    if answer[:1] != b'\x88' or answer[2:4] != struct.pack('>H', 1009):
-        surprise('lengths', answer)
+    length = random.choice((1 << 32, (1 << 32) + 5, (1 << 40) + 1))
+    peer.send(b'\x82\xff' + struct.pack('>Q', length) + bytes(64))
+    await peer.until_the_end('lengths', is_close(1009))
 
 
 async def escapes(peer):
     """Text for a terminal, where a log would show it."""
     text = b'\x1b]0;title\x07\x1b[31m' + b'z' * random.choice((1, 3000))
-    peer.writer.write(random.choice((
-        REQUEST[:-2] + b'Origin: http://' + text + b'\r\n\r\n', REQUEST.replace(b'/soak', b'/' + text),
-        REQUEST.replace(b'websocket', text), REQUEST.replace(b': 13', b': ' + text),
+    peer.send(random.choice((
+        REQUEST[:-2] + b'Origin: http://' + text + b'\r\n\r\n',
+        REQUEST.replace(b'/soak', b'/' + text), REQUEST.replace(b'websocket', text),
+        REQUEST.replace(b': 13', b': ' + text),
     )))
-    answer = await peer.until_the_end()
-    if not answer.startswith(b'HTTP/1.1 4') or b'\x1b' in answer:
-        surprise('escapes', answer)
+    await peer.until_the_end('escapes', lambda answer: (
+        answer.startswith(b'HTTP/1.1 4') and b'\x1b' not in answer))
 
 
 async def fragments(peer):
     await peer.open()
     peer.send(frame(BINARY, b'', fin=False), frame(0, b'x', fin=False) * 12000)
-    answer = await peer.until_the_end()
-    if answer[2:4] != struct.pack('>H', 1008):
-        surprise('fragments', answer)
+    await peer.until_the_end('fragments', is_close(1008))
 
 
 async def rubbish(peer):
     await peer.open()
-    peer.send(random.choice((b'\x81\x01?', b'\xf1\x80\0\0\0\0', b'\x83\x80\0\0\0\0', frame(TEXT, b'\xff'), b'\x82\xff' + b'\xff' * 8)))
-    answer = await peer.until_the_end()
-    if answer[:1] != b'\x88':
-        surprise('rubbish', answer)
+    peer.send(random.choice((
+        b'\x81\x01?', b'\xf1\x80\0\0\0\0', b'\x83\x80\0\0\0\0', frame(TEXT, b'\xff'),
+        b'\x82\xff' + b'\xff' * 8,
+    )))
+    await peer.until_the_end('rubbish', lambda answer: answer[:1] == b'\x88')
 
 
 async def handshakes(peer):
     request = random.choice((
-        b'POST / HTTP/1.1\r\nHost: h\r\n\r\n', b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', b'GET / HTTP/1.1\r\n\r\n',
-        REQUEST.replace(b': 13', b': 12'), b'GET /' + b'a' * 20000, REQUEST[:-2] + b'X: ' + b'a' * 20000 + b'\r\n\r\n',
+        b'POST / HTTP/1.1\r\nHost: h\r\n\r\n', b'GET / HTTP/1.1\r\n\r\n',
+        b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', REQUEST.replace(b': 13', b': 12'),
+        b'GET /' + b'a' * 20000, REQUEST[:-2] + b'X: ' + b'a' * 20000 + b'\r\n\r\n',
     ))
-    peer.writer.write(request)
-    answer = await peer.until_the_end()
-    if not answer.startswith(b'HTTP/1.1 4') and (answer or not peer.tls):
-        surprise('handshakes', (request[:40], answer))
+    peer.send(request)
+    await peer.until_the_end(f'handshakes {request[:40]!r}', lambda answer: (
+        answer.startswith(b'HTTP/1.1 4') or not answer and peer.tls))
 
 
 async def tls_handshakes(peer):
     """Not TLS, or a beginning of it that never goes on: an answer or an alert, or the end."""
-    peer.writer.write(random.choice((b'GET / HTTP/1.1\r\n', b'\x16\x03\x01\x02\x00\x01', b'\x16\x03\x01\x00\x05' + bytes(5), b'\x80\x2e\x01')))
-    answer = await peer.until_the_end()
-    if answer and answer[:1] not in (b'\x15', b'H'):
-        surprise('tls_handshakes', answer)
+    peer.send(random.choice((
+        b'GET / HTTP/1.1\r\n', b'\x16\x03\x01\x02\x00\x01', b'\x16\x03\x01\x00\x05' + bytes(5),
+        b'\x80\x2e\x01',
+    )))
+    await peer.until_the_end('tls_handshakes', lambda answer: answer[:1] in (b'', b'\x15', b'H'))
 
 
 async def endless(peer):
-    """A message that never ends, beside pings whose pongs are not read: the message's time is up all the same."""
+    """A message that never ends, beside unread pongs: its time is up all the same."""
     await peer.open()
     peer.reader._transport.pause_reading()
     peer.send(frame(BINARY, b'endless', fin=False))
@@ -253,8 +269,8 @@ async def endless(peer):
             await asyncio.wait_for(peer.writer.drain(), 0.5)
         except asyncio.TimeoutError:
             pass
-        # A server that has said Close discards what comes until the end of its patience, so that nothing blocks: only
-        # reading tells of the end.
+        # A server that has said Close discards what comes until the end of its patience, so that
+        # nothing blocks: only reading tells of the end.
         if time.monotonic() > looked + 0.5:
             peer.reader._transport.resume_reading()
             await asyncio.sleep(0.05)
@@ -266,7 +282,7 @@ async def endless(peer):
 
 async def silent(peer):
     """Says nothing: refused where its address has too many connections, and given up otherwise."""
-    await peer.until_the_end()
+    await peer.until_the_end('silent', lambda answer: True)
 
 
 # One address has more of them than the server admits.
@@ -274,8 +290,8 @@ CROWD_ADMITTED, CROWD_REFUSED, CROWD_FROM = 400, 200, ('127.0.0.9', 0)
 # Each with how many of it are at work at once, and the rest between two of them, in seconds.
 KINDS = {
     churn: (4, 0.01), greet: (4, 0.01), reset: (4, 0.01), stall: (200, 0.1), slow_reader: (6, 0.2),
-    pings: (4, 0.05), fragments: (1, 1), rubbish: (4, 0.01), handshakes: (4, 0.01), endless: (2, 0.2),
-    debtor: (4, 2), overdrawn: (1, 2), lengths: (4, 0.05), escapes: (4, 0.05),
+    pings: (4, 0.05), fragments: (1, 1), rubbish: (4, 0.01), handshakes: (4, 0.01),
+    endless: (2, 0.2), debtor: (4, 2), overdrawn: (1, 2), lengths: (4, 0.05), escapes: (4, 0.05),
 }
 
 
@@ -294,17 +310,17 @@ async def keep_at_it(kind, rest, address, tls, end, source=None):
 
 
 async def main():
-    # They take what the others leave of the processors, so that the good load waits for the server alone.
+    # They take what the others leave of the processors: the good load waits for the server alone.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address, admin = (sys.argv[2], int(sys.argv[3])), (sys.argv[2], int(sys.argv[4]))
     end = time.monotonic() + float(sys.argv[5])
-    tls, share = None, int(sys.argv[6])
-    if sys.argv[1] == 'wss':
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        # TLS costs these clients far more than the server: fewer of them, less often.
-        share *= 4
-    at_work = [(kind, share * rest, tls) for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))]
+    tls, share = any_certificate() if sys.argv[1] == 'wss' else None, int(sys.argv[6])
+    # TLS costs these clients far more than the server: fewer of them, less often.
+    share *= 4 if tls else 1
+    at_work = [
+        (kind, share * rest, tls)
+        for kind, (n, rest) in KINDS.items() for _ in range(max(1, n // share))
+    ]
     at_work += [(tls_handshakes, 0.05, None)] * 4 if tls else []
     tasks = [keep_at_it(kind, rest, address, tls, end) for kind, rest, tls in at_work]
     crowd = CROWD_ADMITTED + max(1, CROWD_REFUSED // int(sys.argv[6]))

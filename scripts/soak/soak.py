@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""The soak itself, for scripts/soak.sh. usage: soak.py PROGRAMS SECONDS SCHEMES ENGINES"""
+"""The soak itself, for scripts/soak.sh.
+
+usage: soak.py PROGRAMS SECONDS SCHEMES ENGINES hostile|stalled"""
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
 import socket
-import ssl
 import statistics
 import subprocess
 import sys
@@ -14,78 +16,80 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 
-# Short, so that what stalls is met by them within the soak. Its own pages of memory, so that they can be counted.
+import hostile
+
+# Short, so that what stalls is met by them within the soak.
 LIMITS = [
-    '--handshake-timeout', '2s', '--message-timeout', '3s', '--write-timeout', '5s', '--ping-interval', '5s',
-    '--max-fragments', '10000', '--max-connections', '2000', '--max-connections-per-ip', '400', '--message-rate', '2000',
+    '--handshake-timeout', '2s', '--message-timeout', '3s', '--write-timeout', '5s',
+    '--ping-interval', '5s', '--max-fragments', '10000', '--max-connections', '2000',
+    '--max-connections-per-ip', '400', '--message-rate', '2000',
 ]
+# Those of a server whose clients may stall for as long as they like.
+PATIENT = ['--message-timeout', '0', '--ping-interval', '0', '--log', 'off']
+# Connections that stall in mid-frame, and the fewest rounds that say what they cost.
+STALLED, STALLED_ROUNDS = 5000, 6
 # The good load: an open loop, so that it asks for the same with hostile clients and without.
 RATE, CONNECTIONS = 4000, 16
 # Seconds of a part of a round: the good load alone, or beside the hostile clients.
 PART = 5
-# Shares of the hostile clients. A flood opens about 2,000 connections a second, which take a fifth of the worker's time in
-# pieces of 0.1 ms. Steady attacks are about 130 a second, of every kind.
+# Shares of the hostile clients. A flood opens about 2,000 connections a second, which take a fifth
+# of the worker's time in pieces of 0.1 ms. Steady attacks are about 130 a second, of every kind.
 FLOOD, STEADY = 1, 16
-# The good load's p99 beside steady attacks, over that without: the median of the rounds. A message that has to wait for one
-# piece of a flood is late by half of the p99 of an idle server, so beside a flood the p99 is printed and not judged.
+# The good load's p99 beside steady attacks, over that without: the median of the rounds. A message
+# that waits for one piece of a flood is late by half of the p99 of an idle server, so beside a
+# flood the p99 is printed and not judged.
 P99_RATIO = 1.25
 # A victim from another address: from its connect to its echo, in seconds, at the median and at p99.
 VICTIM, VICTIM_MEDIAN, VICTIM_P99 = '127.0.0.5', 0.1, 0.5
-# What a worker may keep for use again: 16 MiB for messages, 4 MiB of output, 4 MiB of receive buffers.
+# What a worker may keep for use again: 16 MiB for messages, 4 MiB of output, 4 MiB to receive in.
 MEMORY_KEPT = 24 << 20
 # The longest that /healthz may take beside silent clients of the admin listener, in seconds.
 HEALTH_LIMIT = 1
-# Connections of the crowd that must have been refused each second of attack: fewer would be no attack.
+# Connections of the crowd that must be refused each second of attack: fewer would be no attack.
 REFUSED_PER_SECOND = 50
 # A line of the log has a cut text of a client and the words around it.
 LOG_LINE = 600
 REFUSED = 'sparring_refusals_total{rule="too-many-from-address"}'
-KINDS = [
-    'churn', 'greet', 'reset', 'stall', 'slow_reader', 'pings', 'fragments', 'rubbish', 'handshakes', 'endless', 'debtor',
-    'overdrawn', 'lengths', 'escapes', 'silent',
-]
-REQUEST = (
-    b'GET /soak HTTP/1.1\r\nHost: soak\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
-    b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
-)
-# The server has a processor of its own. Hostile clients run at idle priority, but a kernel that does not preempt itself
-# finishes their system calls first: on the server's processor that wait (112 ms of 3 s) would count as the server's.
+# The server has a processor of its own. Hostile clients run at idle priority, but a kernel that
+# does not preempt itself finishes their system calls first: on the server's processor that wait
+# (112 ms of 3 s) would count as the server's.
 SERVER_CPU, *OTHER_CPUS = sorted(os.sched_getaffinity(0))
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Server:
     """A server with one worker, and what /proc and its metrics say of it."""
 
-    def __init__(self, programs, engine, limits=None, scheme='ws'):
+    def __init__(self, programs, engine, scheme, limits):
         self.scheme = scheme
-        # The admin's line, which is on standard error, and nothing else.
-        command = [f'{programs}/sparring-server', '--listen', f'{scheme}://127.0.0.1:0', '--admin', '127.0.0.1:0', '--threads', '1']
+        command = [
+            f'{programs}/sparring-server', '--listen', f'{scheme}://127.0.0.1:0', '--admin',
+            '127.0.0.1:0', '--threads', '1', '--engine', engine, *limits,
+        ]
         if scheme == 'wss':
             command.append('--tls-self-signed')
         if OTHER_CPUS:
             command += ['--cpus', str(SERVER_CPU)]
+        # Its own pages of memory, so that they can be counted.
         environment = {**os.environ, 'MIMALLOC_ALLOW_THP': '0'}
         self.log = tempfile.TemporaryFile()
         os.sched_setaffinity(0, {SERVER_CPU, *OTHER_CPUS})
         self.process = subprocess.Popen(
-            [*command, '--engine', engine, *(limits or LIMITS)], stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
-        )
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
         # For this process and all that it starts from here on.
         os.sched_setaffinity(0, OTHER_CPUS or {SERVER_CPU})
         # The line comes last, when the admin listener has said its own.
         found = re.search(rf'listening on {scheme}://[^ ]*:(\d+)/', self.process.stdout.readline())
         if not found:
             sys.exit(f'soak: the server does not start: {self.log_lines()}')
-        self.port = int(found[1])
-        self.admin = int(re.search(r'admin at http://[^ ]*:(\d+)/', '\n'.join(self.log_lines()))[1])
+        admin = re.search(r'admin at http://[^ ]*:(\d+)/', '\n'.join(self.log_lines()))
+        self.port, self.admin = int(found[1]), int(admin[1])
 
     def log_lines(self):
-        """What it has written to standard error. Bytes that are no UTF-8 show as what no line may have."""
-        text = os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode(errors='replace')
-        return text.split('\n')[:-1]
+        """What it has written to standard error. Bytes that are not UTF-8 become unprintable."""
+        text = os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0)
+        return text.decode(errors='replace').split('\n')[:-1]
 
     def metric(self, name, default=None):
         """`default` stands for a counter that is not there before it has counted."""
@@ -115,8 +119,8 @@ class Server:
         return self.memory()
 
     def descriptors(self):
-        """Of a process; connections of the uring engine are not among them, but in the metrics. The least of a second: the
-        connection of the last look at the metrics may still be there."""
+        """Of a process; connections of the uring engine are not among them, but in the metrics. The
+        least of a second: the connection of the last look at the metrics may still be there."""
         least = sys.maxsize
         for _ in range(10):
             least = min(least, len(os.listdir(f'/proc/{self.process.pid}/fd')))
@@ -153,14 +157,13 @@ class Checks:
 
 
 class Victim(threading.Thread):
-    """A client from another address, and one of the admin listener: measures how long each has to wait."""
+    """A client from another address, and one of the admin listener: how long each has to wait."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
-        self.server, self.waits, self.health, self.failures, self.is_over = server, [], [], [], threading.Event()
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if server.scheme == 'wss' else None
-        if self.tls:
-            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+        self.server, self.is_over = server, threading.Event()
+        self.waits, self.health, self.failures = [], [], []
+        self.tls = hostile.any_certificate() if server.scheme == 'wss' else None
 
     def run(self):
         while not self.is_over.wait(0.05):
@@ -173,16 +176,10 @@ class Victim(threading.Thread):
                 self.failures.append(repr(error))
 
     def echo(self):
-        with socket.create_connection(('127.0.0.1', self.server.port), 20, source_address=(VICTIM, 0)) as stream:
+        with connected(self.server.port, VICTIM) as stream:
             if self.tls:
                 stream = self.tls.wrap_socket(stream)
-            stream.sendall(REQUEST + b'\x81\x82\0\0\0\0hi')
-            answer = b''
-            while not answer.endswith(b'\x81\x02hi'):
-                part = stream.recv(4096)
-                if not part:
-                    raise ConnectionError(answer[:60])
-                answer += part
+            exchange(stream, hostile.REQUEST + b'\x81\x82\0\0\0\0hi', b'\x81\x02hi')
             stream.close()
 
     def end(self):
@@ -190,80 +187,108 @@ class Victim(threading.Thread):
         self.join()
 
 
-def good_load(programs, server, seconds):
-    """Starts it; its result is read by `result_of`."""
-    file = tempfile.NamedTemporaryFile(suffix='.json', delete=False)
-    file.close()
-    # A late generator makes the run invalid, which is no fault of the server: its echoes are counted all the same.
-    command = [
-        f'{programs}/sparring-loadgen', 'run', f'{server.scheme}://127.0.0.1:{server.port}/', '-c', str(CONNECTIONS), '-s', '1KiB',
-        '-R', str(RATE), '-w', '500ms', '-d', f'{seconds}s', '--quiet', '--allow-invalid', '--json', file.name,
-    ]
-    if server.scheme == 'wss':
-        command.append('--insecure')
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    return process, file.name
+def connected(port, source):
+    return socket.create_connection(('127.0.0.1', port), 20, source_address=(source, 0))
 
 
-def result_of(load):
-    process, file = load
-    errors = process.communicate()[1]
-    with open(file, encoding='utf-8') as stored:
-        text = stored.read()
-    os.unlink(file)
-    run = json.loads(text)['runs'][0] if text else None
-    return process.returncode, errors.strip(), run
+def exchange(stream, request, end):
+    """Sends a request and reads its answer up to this end."""
+    stream.sendall(request)
+    answer = b''
+    while not answer.endswith(end):
+        part = stream.recv(4096)
+        if not part:
+            raise ConnectionError(answer[:60])
+        answer += part
 
 
-def p99(run):
-    """From a message's send to its echo: what the generator is late with is not the server's."""
-    latency = run['latency_ns'] if run else {}
-    # A closed loop has one latency.
-    return latency.get('uncorrected', latency.get('corrected', {})).get('p99')
-
-
-def hostile(server, seconds, share):
-    command = [sys.executable, f'{HERE}/hostile.py', server.scheme, '127.0.0.1']
-    command += map(str, [server.port, server.admin, seconds, share])
+def start_hostile(server, seconds, share):
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'hostile.py')
+    words = [script, server.scheme, '127.0.0.1', server.port, server.admin, seconds, share]
+    command = [sys.executable, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def in_ms(nanoseconds):
-    return 'too few echoes to say' if nanoseconds is None else f'{nanoseconds / 1e6:.2f} ms'
+def half_message(port, number):
+    """A connection that stalls in mid-frame. One address has not ports enough for all rounds."""
+    stream = connected(port, f'127.0.0.{2 + number % 8}')
+    exchange(stream, hostile.REQUEST, b'\r\n\r\n')
+    # A text of 100 bytes, masked with zeros, of which 50 come.
+    stream.sendall(b'\x81\xe4\0\0\0\0' + b'a' * 50)
+    return stream
 
 
 class Rounds:
-    """The good load alone, beside steady attacks and beside a flood; what both sides saw."""
+    """The good load alone and beside others; what both sides saw."""
 
     def __init__(self, programs, server):
         self.programs, self.server = programs, server
         self.echoes, self.errors, self.ratios, self.counts = 0, [], [], Counter()
-        self.p99s = {None: [], STEADY: [], FLOOD: []}
+        self.p99s = defaultdict(list)
 
     def load(self):
-        status, errors, run = result_of(good_load(self.programs, self.server, PART))
-        if status:
-            self.errors.append(f'exit status {status}: {errors}')
-        self.echoes += run['received'] if run else 0
-        return p99(run)
+        """Returns its p99 from a message's send to its echo, or nothing where there are too few
+        echoes: what the generator is late with is not the server's."""
+        # A late generator makes the run invalid, which is no fault of the server: its echoes are
+        # counted all the same.
+        command = [
+            f'{self.programs}/sparring-loadgen', 'run', '-c', str(CONNECTIONS), '-s', '1KiB',
+            '-R', str(RATE), '-w', '500ms', '-d', f'{PART}s', '--quiet', '--allow-invalid',
+            '--json', '-', f'{self.server.scheme}://127.0.0.1:{self.server.port}/',
+        ]
+        if self.server.scheme == 'wss':
+            command.append('--insecure')
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            self.errors.append(f'exit status {done.returncode}: {done.stderr.strip()}')
+        if not done.stdout:
+            return None
+        run = json.loads(done.stdout)['runs'][0]
+        self.echoes += run['received']
+        return run['latency_ns'].get('uncorrected', {}).get('p99')
 
-    def part(self, share):
-        if share is None:
-            return self.load()
-        others = hostile(self.server, PART + 1, share)
-        found = self.load()
-        self.counts.update(json.loads(others.communicate()[0] or '{}'))
+    @contextlib.contextmanager
+    def others(self, share):
+        if share == STALLED:
+            streams = [half_message(self.server.port, number) for number in range(STALLED)]
+            yield
+            for stream in streams:
+                stream.close()
+        elif share:
+            clients = start_hostile(self.server, PART + 1, share)
+            yield
+            self.counts.update(json.loads(clients.communicate()[0] or '{}'))
+        else:
+            yield
         # Nobody of them is left when the next part begins.
         self.server.is_empty()
-        return found
 
-    def play(self, number):
-        found = {share: self.part(share) for share in ((None, STEADY) if number % 2 else (STEADY, None))}
-        found[FLOOD] = self.part(FLOOD)
+    def part(self, share):
+        with self.others(share):
+            return self.load()
+
+    def play(self, number, judged, *more):
+        """The order changes from round to round, so that a drift of the machine favours neither."""
+        order = (None, judged) if number % 2 else (judged, None)
+        found = {share: self.part(share) for share in (*order, *more)}
         if all(found.values()):
             for share, value in found.items():
                 self.p99s[share].append(value)
-            self.ratios.append(found[STEADY] / found[None])
+            self.ratios.append(found[judged] / found[None])
+
+    def p99(self, share):
+        if not self.p99s[share]:
+            return 'too few echoes to say'
+        return f'{statistics.median(self.p99s[share]) / 1e6:.2f} ms'
+
+    def judge(self, judged, checks, more=''):
+        said = '; '.join(self.errors)
+        checks.check('the good load', not self.errors, f'{self.echoes} echoes {said}')
+        ratio = statistics.median(self.ratios) if self.ratios else float('inf')
+        checks.check(
+            'its p99', ratio <= P99_RATIO,
+            f'{self.p99(judged)}, alone {self.p99(None)}: {ratio:.3f} '
+            f'(median of {len(self.ratios)} rounds, at most {P99_RATIO}){more}')
 
 
 def quantile(values, part):
@@ -271,9 +296,9 @@ def quantile(values, part):
 
 
 def soak(programs, engine, scheme, seconds, checks):
-    print(f'{engine}, {scheme}:', flush=True)
-    server = Server(programs, engine, scheme=scheme)
-    kinds = KINDS + ['tls_handshakes'] * (scheme == 'wss')
+    server = Server(programs, engine, scheme, LIMITS)
+    kinds = [kind.__name__ for kind in (*hostile.KINDS, hostile.silent)]
+    kinds += ['tls_handshakes'] * (scheme == 'wss')
     try:
         fresh = server.memory()
         # So that what is kept for use again is there before the first round.
@@ -283,34 +308,34 @@ def soak(programs, engine, scheme, seconds, checks):
         refused = server.metric(REFUSED, 0)
         rounds, victim = Rounds(programs, server), Victim(server)
         victim.start()
-        for number in range(max(3, seconds // PART)):
-            rounds.play(number)
+        count = max(3, seconds // PART)
+        for number in range(count):
+            rounds.play(number, STEADY, FLOOD)
         victim.end()
-        checks.check('the good load', not rounds.errors, f'{rounds.echoes} echoes {"; ".join(rounds.errors)}')
-        ratio = statistics.median(rounds.ratios) if rounds.ratios else float('inf')
-        alone, steady, flood = [in_ms(statistics.median(found) if found else None) for found in rounds.p99s.values()]
-        checks.check(
-            'its p99', ratio <= P99_RATIO,
-            f'{steady}, alone {alone}: {ratio:.3f} (median of {len(rounds.ratios)} rounds, at most {P99_RATIO}); beside a flood {flood}',
-        )
+        rounds.judge(STEADY, checks, f'; beside a flood {rounds.p99(FLOOD)}')
         waits = victim.waits or [float('inf')]
         middle, late = quantile(waits, 0.5), quantile(waits, 0.99)
         checks.check(
             'a victim', middle <= VICTIM_MEDIAN and late <= VICTIM_P99 and not victim.failures,
-            f'{len(victim.waits)} served, median {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms {victim.failures[:3] or ""}',
-        )
+            f'{len(victim.waits)} served, median {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms '
+            f'{victim.failures[:3] or ""}')
         slowest = max(victim.health, default=float('inf'))
         checks.check('health', slowest <= HEALTH_LIMIT, f'answered within {slowest * 1000:.0f} ms')
         counts = rounds.counts
-        idle = [kind for kind in kinds if counts.get(kind, 0) + counts.get(kind + ' reset', 0) == 0]
-        checks.check('the hostile ones', not idle, ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items())))
-        checks.check('they got what they should', counts.get('surprise', 0) == 0, f'{counts.get("surprise", 0)} surprises')
-        now = server.metric(REFUSED, 0)
-        wanted = REFUSED_PER_SECOND * PART * max(3, seconds // PART)
-        checks.check('the crowd of one address', now - refused >= wanted, f'{now - refused} connections refused, at least {wanted}')
+        idle = [kind for kind in kinds if counts[kind] + counts[kind + ' reset'] == 0]
+        done = ', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))
+        checks.check('the hostile ones', not idle, done)
+        surprises = counts['surprise']
+        checks.check('they got what they should', surprises == 0, f'{surprises} surprises')
+        refused = server.metric(REFUSED, 0) - refused
+        wanted = REFUSED_PER_SECOND * PART * count
+        checks.check(
+            'the crowd of one address', refused >= wanted,
+            f'{refused} connections refused, at least {wanted}')
         checks.check('empty after', server.is_empty(), '0 connections')
         now = server.memory_within(fresh + MEMORY_KEPT)
-        checks.check('memory', now <= fresh + MEMORY_KEPT, f'RssAnon {now >> 10} KiB, at the start {fresh >> 10} KiB')
+        seen = f'RssAnon {now >> 10} KiB, at the start {fresh >> 10} KiB'
+        checks.check('memory', now <= fresh + MEMORY_KEPT, seen)
         left = server.descriptors()
         checks.check('descriptors', left <= descriptors, f'{left}, before {descriptors}')
         backlog = server.metric('sparring_backlog_bytes') + server.metric('sparring_paused_readers')
@@ -323,9 +348,23 @@ def soak(programs, engine, scheme, seconds, checks):
     checks.check('the end', status == 0, f'exit status {status}')
 
 
+def beside_stalled(programs, engine, scheme, seconds, checks):
+    server = Server(programs, engine, scheme, PATIENT)
+    try:
+        rounds = Rounds(programs, server)
+        for number in range(max(STALLED_ROUNDS, seconds // PART)):
+            rounds.play(number, STALLED)
+        rounds.judge(STALLED, checks)
+        checks.check('empty after', server.is_empty(), '0 connections')
+    finally:
+        status = server.end()
+    checks.check('the end', status == 0, f'exit status {status}')
+
+
 def available(programs):
-    facts = subprocess.run([f'{programs}/sparring-server', '--version', '--verbose'], capture_output=True, text=True, check=True)
-    for name, state in re.findall(r'^engine ([a-z-]+): (.*)$', facts.stdout, re.MULTILINE):
+    command = [f'{programs}/sparring-server', '--version', '--verbose']
+    facts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name, state in re.findall(r'^engine ([a-z-]+): (.*)$', facts, re.MULTILINE):
         if state == 'available':
             yield name
         else:
@@ -333,13 +372,15 @@ def available(programs):
 
 
 def main():
-    programs, seconds, schemes, engines = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(','), sys.argv[4]
+    programs, seconds, schemes, engines, clients = sys.argv[1:]
     checks = Checks()
     if not OTHER_CPUS:
-        print('NOTE: one processor for all: the p99 of the good load is also that of waiting for it')
+        print('NOTE: one processor for all: the good load also waits for that')
     for engine in engines.split(',') if engines else available(programs):
-        for scheme in schemes:
-            soak(programs, engine, scheme, seconds, checks)
+        for scheme in schemes.split(','):
+            print(f'{engine}, {scheme}:', flush=True)
+            play = beside_stalled if clients == 'stalled' else soak
+            play(programs, engine, scheme, int(seconds), checks)
     sys.exit(checks.failed)
 
 

@@ -7,7 +7,7 @@
 
 use engine::{ConnId, Handler, Nanos, Origin, Record};
 use server::WebSocketEcho;
-use server::config::Rules;
+use server::config::EchoSettings;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -22,7 +22,7 @@ fn main() {
     };
     let arrived = frame(payload).repeat(frames);
     let id = ConnId { slot: 0, generation: 0 };
-    let (mut echo, mut record) = (WebSocketEcho::new(Rules::default()), Record::new());
+    let (mut echo, mut record) = (WebSocketEcho::new(EchoSettings::default()), Record::new());
     let from = Origin::Accepted { listener: 0, peer: None };
     let mut conn = echo.opened(id, from, &mut record.begin(Nanos(0), 0, 0));
     settle(&mut record);
@@ -38,7 +38,7 @@ fn main() {
         left += out.unsent();
         settle(&mut record);
     }
-    println!("{} messages, {left} bytes", echo.tally().messages);
+    println!("{} messages, {left} bytes", echo.echo_counters().messages);
 }
 
 /// What the engine does between calls.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use protocol::handshake::server::{Accepted, Refusal};
 
-/// Pages that may connect. A request without an Origin comes from no browser's page and is always
-/// admitted (RFC 6455 10.2).
+/// Pages that may connect. A request without an Origin does not come from a page in a browser, and is
+/// always admitted (RFC 6455 10.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
     /// On listeners that programs of this host can reach under a loopback address only the server's
@@ -37,17 +37,17 @@ pub(crate) fn is_on_loopback(listener: SocketAddr) -> bool {
 /// Relation of a page to the host that its request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ownership {
-    /// It came from there.
+    /// The page came from that host.
     Own,
-    /// It came from another port than the default one of the same host, and the request names no
-    /// port: a proxy may have dropped it.
+    /// The page came from another port of the same host, and the request has no port: a proxy may
+    /// have dropped it.
     PortMissing,
     Foreign,
 }
 
 /// Compares a page's Origin with the host and port that it now connects to. A page is the server's
-/// own only where that host is given as an address or as `localhost`. Any other name may have been
-/// pointed here by whoever owns it (DNS rebinding).
+/// own only where that host is an address or `localhost`. The owner of any other name can make it
+/// resolve to this server (DNS rebinding).
 ///
 /// A Host without a port equals an Origin without a port, and no other one. Browsers leave the
 /// default port out of both, so this is the page of a server at port 80, or of a proxy that ends
@@ -81,35 +81,35 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     split.map_or((authority, None), |(host, port)| (host, Some(port)))
 }
 
-/// Requirements of valid requests, and the subprotocols that are agreed with them.
+/// Requirements of valid requests, and accepted subprotocols.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// The only path, without a query; `None`: every path.
+    /// Only path, without a query. `None`: every path.
     pub path: Option<String>,
     /// Pages that may connect.
     pub origins: Origins,
-    /// Subprotocols that may be agreed on. A client that offers none of them gets none and may go
+    /// Accepted subprotocols. A client that offers none of them gets none, and may disconnect
     /// (RFC 6455 4.2.2).
     pub subprotocols: Vec<String>,
 }
 
-/// A refusal, with what a person needs to know about it.
+/// Refusal of a request, with an explanation.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Declined {
+pub(crate) struct Rejection {
     pub(crate) refusal: Refusal,
-    /// The part of the request that it is about, escaped and bounded.
+    /// Part of the request that caused it, escaped and bounded.
     pub(crate) said: Option<String>,
-    /// Text for the client and the log that says more than the refusal's own.
+    /// Explanation for the client and the log, where it is more than the refusal's own.
     detail: Option<String>,
 }
 
-impl From<Refusal> for Declined {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         Self { refusal, said: None, detail: None }
     }
 }
 
-impl Declined {
+impl Rejection {
     /// Most characters of a client's text in the log or in an answer.
     const SAID: usize = 200;
 
@@ -117,12 +117,12 @@ impl Declined {
         Self { refusal, said: Some(escaped(said)), detail: None }
     }
 
-    /// A refusal whose remedy is `detail`.
+    /// A refusal with an own explanation.
     pub(crate) fn with_detail(refusal: Refusal, detail: String) -> Self {
         Self { refusal, said: None, detail: Some(detail) }
     }
 
-    /// A 403 for a page of `origin`, with the flag that lets it in.
+    /// A 403 for a page of `origin`, with the flag that admits it.
     fn forbidden_origin(origin: &str, host: &str, is_guarded: bool) -> Self {
         let said = escaped(origin);
         let forward = if is_guarded && is_own_page(origin, host) == Ownership::PortMissing {
@@ -130,8 +130,8 @@ impl Declined {
         } else {
             ""
         };
-        // A remedy is there to be copied: it is whole, and has nothing that a shell expands. The
-        // quotes are for the brackets of an IPv6 address.
+        // Users copy the flag: it is complete, and a shell expands nothing in it. The quotes are for
+        // the brackets of an IPv6 address.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
         let is_whole = said == origin;
         let value =
@@ -144,37 +144,37 @@ impl Declined {
         Self { refusal: Refusal::forbidden_origin(), said: Some(said), detail: Some(detail) }
     }
 
-    /// One line for people.
+    /// Explanation in one line.
     pub(crate) fn detail(&self) -> &str {
         self.detail.as_deref().unwrap_or(self.refusal.detail())
     }
 
-    /// The HTTP answer, complete; after it the connection is closed.
+    /// Complete HTTP response, after which the connection is closed.
     pub(crate) fn response(&self) -> Vec<u8> {
         self.refusal.response_with(self.detail())
     }
 }
 
 fn escaped(text: &str) -> String {
-    text.escape_debug().take(Declined::SAID).collect()
+    text.escape_debug().take(Rejection::SAID).collect()
 }
 
 impl Admission {
-    /// Lets a request in, with the subprotocol that was agreed on in its answer.
+    /// Admits a request, and puts the accepted subprotocol into its response.
     ///
     /// # Errors
     ///
     /// 404 for another path, 403 for another Origin.
-    pub(crate) fn admit(&self, request: &mut Accepted, on_loopback: bool) -> Result<(), Declined> {
+    pub(crate) fn admit(&self, request: &mut Accepted, on_loopback: bool) -> Result<(), Rejection> {
         let asked = request.target().split('?').next().unwrap_or_default();
         if self.path.as_ref().is_some_and(|path| path != asked) {
-            return Err(Declined::about(Refusal::unknown_path(), asked));
+            return Err(Rejection::about(Refusal::unknown_path(), asked));
         }
         if let Some(origin) = request.origin()
             && !self.origins.allow(origin, request.host(), on_loopback)
         {
             let is_guarded = self.origins == Origins::Guarded;
-            return Err(Declined::forbidden_origin(origin, request.host(), is_guarded));
+            return Err(Rejection::forbidden_origin(origin, request.host(), is_guarded));
         }
         request.select_subprotocol(|offered| self.subprotocols.iter().any(|known| known == offered));
         Ok(())
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    /// A page of another program at another port of the host looks the same, so it is not let in.
+    /// A page of another program at another port of the host looks the same, so it is refused.
     #[test]
     fn a_host_without_a_port_equals_no_origin_with_one() {
         for (origin, host) in [
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(is_own_page(origin, host), Ownership::PortMissing, "{origin} at {host}");
             assert!(!Origins::Guarded.allow(origin, host, true));
         }
-        let detail = |origin, host| Declined::forbidden_origin(origin, host, true).detail().to_owned();
+        let detail = |origin, host| Rejection::forbidden_origin(origin, host, true).detail().to_owned();
         let missing = detail("http://localhost:8080", "localhost");
         assert!(
             missing.contains("$http_host") && missing.ends_with("--origin 'http://localhost:8080'"),
@@ -247,12 +247,12 @@ mod tests {
     #[test]
     fn a_remedy_holds_nothing_that_a_shell_expands() {
         for expanded in ["http://$(reboot)", "http://a'b"] {
-            let declined = Declined::forbidden_origin(expanded, "localhost:1", true);
+            let declined = Rejection::forbidden_origin(expanded, "localhost:1", true);
             assert!(declined.detail().ends_with("--origin URL"), "{}", declined.detail());
         }
-        let brackets = Declined::forbidden_origin("http://[::1]:9001", "localhost:1", true);
+        let brackets = Rejection::forbidden_origin("http://[::1]:9001", "localhost:1", true);
         assert!(brackets.detail().ends_with("--origin 'http://[::1]:9001'"), "{}", brackets.detail());
-        let long = Declined::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
+        let long = Rejection::forbidden_origin(&"a".repeat(10_000), &"b".repeat(10_000), true);
         assert!(long.detail().len() < 1000 && long.detail().ends_with("--origin URL"), "{}", long.detail());
         let response = String::from_utf8(long.response()).expect("text");
         assert!(response.contains("403") && response.contains("--origin"), "{response}");
@@ -274,9 +274,9 @@ mod tests {
 
     #[test]
     fn what_clients_say_is_escaped_and_cut() {
-        let declined = Declined::about(Refusal::unknown_path(), "/\u{1b}[31m\n\"");
+        let declined = Rejection::about(Refusal::unknown_path(), "/\u{1b}[31m\n\"");
         assert_eq!(declined.said.as_deref(), Some("/\\u{1b}[31m\\n\\\""));
-        let long = Declined::about(Refusal::unknown_path(), &"a".repeat(10_000));
+        let long = Rejection::about(Refusal::unknown_path(), &"a".repeat(10_000));
         assert_eq!(long.said.map(|said| said.len()), Some(200));
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: what was typed, and its translation into a [`Config`].
+//! Command line, and its translation into a [`Config`].
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use protocol::handshake::HeadLimits;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    AddressLimits, Admission, Burn, Config, Heartbeat, Identity, ListenAddress, ListenAddressError, Origins,
-    Protocol, Rate, RatePolicy, Rates, Rules, place_workers,
+    AddressLimits, Admission, Config, EchoSettings, Heartbeat, Identity, InjectedCost, ListenAddress,
+    ListenAddressError, Origins, Protocol, Rate, RatePolicy, Rates, place_workers,
 };
 use crate::counted::counted;
 use crate::error::ServeError;
@@ -50,88 +50,88 @@ Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connecti
 
 /// A WebSocket (RFC 6455) echo server for load testing: one worker per core, each on an io_uring of its own.
 ///
-/// Every message comes back as one frame of the same kind with the same bytes. Sizes take units (4096, 64KiB, 64MiB),
-/// times too (50us, 5s); 0 switches a limit off.
+/// Returns every message as one frame of the same kind with the same bytes. Sizes and times have units (64KiB, 64MiB,
+/// 50us, 5s). 0 switches a limit off.
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Where to listen: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS; port 0 takes a
-    /// free one. A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
+    /// Address to listen on: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS. Port 0 takes a free port. A
+    /// link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 
-    /// The certificate of wss:// listeners, PEM: the server's own first, then those up to the authority's.
+    /// Certificate chain of wss:// listeners in PEM, the server's own certificate first.
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = LISTENING)]
     tls_cert: Option<PathBuf>,
 
-    /// Its key, PEM, not encrypted.
+    /// Private key of the certificate in PEM, not encrypted.
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = LISTENING)]
     tls_key: Option<PathBuf>,
 
-    /// Make a certificate for localhost, the loopback addresses and the hosts of wss:// listeners, and print its fingerprint.
+    /// Create a certificate for localhost, the loopback addresses and the hosts of wss:// listeners, and print its
+    /// fingerprint.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = LISTENING)]
     tls_self_signed: bool,
 
-    /// The only path that is served, others get a 404 [default: every path].
+    /// Only path to serve; other paths get a 404 [default: every path].
     #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
     path: Option<String>,
 
-    /// Let pages of this Origin connect (scheme://host[:port], or * for all), others get a 403; requests without an Origin are
-    /// let in. Repeatable [default: on loopback and wildcard addresses only the server's own page, else all].
+    /// Admit pages of this Origin (scheme://host[:port], or * for all); others get a 403. Requests without an Origin are
+    /// always admitted. Repeatable [default: on loopback and wildcard addresses only the server's own page, else all].
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin, help_heading = LISTENING)]
     origins: Vec<String>,
 
-    /// Agree on this subprotocol where a client offers it; of several the one the client names first. Repeatable.
+    /// Subprotocol to accept. Among several, the client's first choice is used. Repeatable.
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = subprotocol, help_heading = LISTENING)]
     subprotocols: Vec<String>,
 
-    /// What to echo: WebSocket messages, or raw bytes.
-    #[arg(long, value_enum, default_value_t = Spoken::Ws, help_heading = LISTENING)]
-    protocol: Spoken,
+    /// Echo WebSocket messages, or raw bytes.
+    #[arg(long, value_enum, default_value_t = Mode::Ws, help_heading = LISTENING)]
+    protocol: Mode,
 
     /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
     #[arg(long, value_name = "NAME", help_heading = LISTENING)]
     congestion: Option<Congestion>,
 
-    /// Tell metrics (/metrics) and health (/healthz, /readyz) at this address, HOST:PORT.
+    /// Serve metrics (/metrics) and health checks (/healthz, /readyz) on this address, HOST:PORT.
     #[arg(long, value_name = "ADDRESS", value_parser = admin, help_heading = LISTENING)]
     admin: Option<ListenAddress>,
 
-    /// Workers [default: one for each physical core that may be used].
+    /// Number of workers [default: one for each allowed physical core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = WORKERS)]
     threads: Option<u16>,
 
-    /// Processors for the workers in turn, as in 0,2-5 [default: distinct physical cores first].
+    /// Processors of the workers, such as 0,2-5 [default: distinct physical cores first].
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     cpus: Option<CpuList>,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never
-    /// falls back [default: auto].
+    /// Event loop. auto uses uring where the kernel allows it, else epoll; a named engine never falls back [default: auto].
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
     engine: Option<EngineChoice>,
 
-    /// Spin while idle before blocking in the kernel: 0 (block at once), a time, or always. Trades CPU for latency. Not on
+    /// Time to spin before an idle worker blocks in the kernel: 0, a time, or always. Trades CPU for latency. Not for
     /// tokio-uring.
     #[arg(long, value_name = "0|TIME|always", value_parser = spin, default_value = "0", help_heading = WORKERS)]
     spin: Spin,
 
-    /// Connections open at once; more are answered with 503 [default: what the limit on open files allows].
+    /// Most open connections; further ones get a 503 [default: what the limit on open files allows].
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = LIMITS)]
     max_connections: u64,
 
-    /// Connections open at once from one IPv4 address or IPv6 /64; more are answered with 503.
+    /// Most open connections of one IPv4 address or IPv6 /64; further ones get a 503.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
     max_connections_per_ip: u32,
 
-    /// Connections begun in a second from one IPv4 address or IPv6 /64; more are answered with 503.
+    /// Most new connections per second of one IPv4 address or IPv6 /64; further ones get a 503.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
     connect_rate_per_ip: u64,
 
-    /// Messages, pings and pongs of a WebSocket in a second; what comes of more is --rate-policy's.
+    /// Most messages, pings and pongs per second of a WebSocket. --rate-policy says what happens beyond.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
     message_rate: u64,
 
-    /// Bytes from a WebSocket in a second; likewise.
+    /// Most bytes per second from a WebSocket. --rate-policy says what happens beyond.
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
     byte_rate: u64,
 
@@ -140,43 +140,43 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
     rate_policy: Policy,
 
-    /// Largest message, all fragments together; more is answered with Close 1009. From 1 to 2GiB.
+    /// Largest message, all fragments together, from 1 to 2GiB. A larger one is answered with Close 1009.
     #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = LIMITS)]
     max_message: u64,
 
-    /// Most fragments of a message; more is answered with Close 1008.
+    /// Most fragments of a message. More are answered with Close 1008.
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = LIMITS)]
     max_fragments: u32,
 
-    /// Unsent bytes of a connection above which nothing more is read from it until they have left; 0 is the strictest here.
+    /// Unsent bytes of a connection above which it is not read from until all are sent. Here 0 is the strictest value.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = LIMITS)]
     high_water: usize,
 
-    /// A connection whose opening handshake takes longer is answered with 408 and dropped.
+    /// Time limit of the opening handshake. Beyond it the connection gets a 408 and is dropped.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     handshake_timeout: Duration,
 
-    /// A WebSocket on which a message that has begun is not whole after this long is closed with 1008.
+    /// Time limit of a message from its first byte to its last. Beyond it the WebSocket is closed with 1008.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min", help_heading = TIMES)]
     message_timeout: Duration,
 
-    /// A connection that takes none of its echoes for this long is dropped.
+    /// Time after which a connection is dropped that accepts no output.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s", help_heading = TIMES)]
     write_timeout: Duration,
 
-    /// How long to wait for the other end after a Close; 0 does not wait.
+    /// Time to wait for the peer after a Close. 0 does not wait.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s", help_heading = TIMES)]
     close_timeout: Duration,
 
-    /// A WebSocket silent for this long is pinged, and dropped when two pings bring no sign of life.
+    /// Time after which a silent WebSocket is pinged. After two unanswered pings it is dropped.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s", help_heading = TIMES)]
     ping_interval: Duration,
 
-    /// A WebSocket from which nothing came for this long is closed with 1001.
+    /// Time after which a silent WebSocket is closed with 1001.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "0", help_heading = TIMES)]
     idle_timeout: Duration,
 
-    /// How long a drain waits for the other ends to close.
+    /// Time that a drain waits for the peers to close.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     drain_timeout: Duration,
 
@@ -184,37 +184,37 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = URING)]
     buffer_size: Option<u32>,
 
-    /// Receive buffers of a worker's ring, a power of two.
+    /// Number of receive buffers of a worker, a power of two.
     #[arg(long, value_name = "N", value_parser = buffers, default_value = "128", help_heading = URING)]
     buffers: u16,
 
-    /// Entries of a worker's submission queue; the kernel rounds up to a power of two.
+    /// Entries of a worker's submission queue. The kernel rounds up to a power of two.
     #[arg(long, value_name = "N", value_parser = entries, default_value = "1024", help_heading = URING)]
     sq_entries: u32,
 
-    /// Entries of a worker's completion queue; likewise.
+    /// Entries of a worker's completion queue. The kernel rounds up to a power of two.
     #[arg(long, value_name = "N", value_parser = entries, default_value = "4096", help_heading = URING)]
     cq_entries: u32,
 
-    /// Completions of sends: auto leaves them out of turns of few sends where a probe shows that sends finish inside the call that
-    /// submits them.
+    /// Completions of sends. auto avoids them in turns of few sends, where a test at the start shows that sends finish
+    /// inside the call that submits them.
     #[arg(long, value_enum, default_value_t = Completions::Auto, help_heading = URING)]
     send_completions: Completions,
 
-    /// Burn so much CPU time for each message, as in 25ns: a server that is slower by a known amount, to prove a comparison with.
+    /// CPU time to burn for each message, such as 25ns: makes the server slower by a known amount, to verify a comparison.
     #[arg(long, value_name = "TIME", value_parser = burn, hide = true, help_heading = WORKERS)]
-    burn_per_message: Option<Burn>,
+    burn_per_message: Option<InjectedCost>,
 
-    /// Print the counters of all workers as one line of JSON at the end.
+    /// Print the counters of all workers at the end, as one line of JSON.
     #[arg(long, help_heading = OUTPUT)]
     stats: bool,
 
-    /// What to log on standard error: off, error, warn, info, debug, trace, or filters as in RUST_LOG [default:
-    /// RUST_LOG, else info].
+    /// Log level on standard error: off, error, warn, info, debug, trace, or filters as in RUST_LOG [default: RUST_LOG,
+    /// else info].
     #[arg(long, value_name = "LEVEL", value_parser = log_filter, help_heading = OUTPUT)]
     log: Option<String>,
 
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = OUTPUT)]
     log_format: LogFormat,
 
@@ -222,22 +222,22 @@ struct Arguments {
     #[arg(short = 'V', long, help_heading = OUTPUT)]
     version: bool,
 
-    /// With --version: lines `key: value` with commit, profile, engines available here, and masking kernel.
+    /// With --version: print commit, profile, available engines and masking kernel as lines `key: value`.
     #[arg(long, requires = "version", help_heading = OUTPUT)]
     verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Spoken {
+enum Mode {
     Ws,
     Tcp,
 }
 
-impl From<Spoken> for Protocol {
-    fn from(spoken: Spoken) -> Self {
-        match spoken {
-            Spoken::Ws => Self::WebSocket,
-            Spoken::Tcp => Self::Tcp,
+impl From<Mode> for Protocol {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Ws => Self::WebSocket,
+            Mode::Tcp => Self::Tcp,
         }
     }
 }
@@ -261,7 +261,7 @@ enum Completions {
     All,
 }
 
-/// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
+/// List of processors. An own type, because clap takes a `Vec` for a repeatable flag.
 #[derive(Clone, Debug)]
 struct CpuList(Vec<usize>);
 
@@ -269,7 +269,7 @@ fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
     affinity::parse_cpu_list(text).map(CpuList)
 }
 
-/// Beyond this a time limit is a slip of the pen, and sums of it with a clock might not fit.
+/// Longest time limit. A longer one is a mistake, and its sum with a clock might overflow.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -284,7 +284,7 @@ fn path(text: &str) -> Result<String, String> {
     if right { Ok(text.to_owned()) } else { Err("a path without a query is needed, as in /chat".to_owned()) }
 }
 
-/// What browsers send: no path, not even a slash (RFC 6454 6.2).
+/// Parses an Origin as browsers send it, without a path (RFC 6454 6.2).
 fn origin(text: &str) -> Result<String, String> {
     let is_one = text.split_once("://").is_some_and(|(scheme, rest)| {
         !scheme.is_empty() && !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
@@ -297,7 +297,7 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// RFC 6455 11.3.4: a token of RFC 9110 5.6.2.
+/// Parses a subprotocol (RFC 6455 11.3.4): a token (RFC 9110 5.6.2).
 fn subprotocol(text: &str) -> Result<String, String> {
     let is_token = !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
@@ -337,7 +337,7 @@ fn size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes(text)?).map_err(|error| error.to_string())
 }
 
-/// Largest part of one message that is kept.
+/// Largest value of `--max-message`.
 const MAX_MESSAGE: u64 = 2 << 30;
 
 fn message_size(text: &str) -> Result<u64, String> {
@@ -364,10 +364,10 @@ fn entries(text: &str) -> Result<u32, String> {
     count.ok_or_else(|| "from 8 to 65536".to_owned())
 }
 
-/// Of a message that takes 200 ns a hundredth is 2 ns: fractions count.
-fn burn(text: &str) -> Result<Burn, String> {
+/// Parses a CPU time with fractions: a hundredth of a message of 200 ns is 2 ns.
+fn burn(text: &str) -> Result<InjectedCost, String> {
     let ns = text.strip_suffix("ns").and_then(|ns| ns.trim().parse::<f64>().ok()).filter(|&ns| ns <= 1e9);
-    ns.and_then(Burn::per_message)
+    ns.and_then(InjectedCost::per_message)
         .ok_or_else(|| "nanoseconds above 0 are needed, as in 25ns or 2.5ns".to_owned())
 }
 
@@ -376,7 +376,7 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 impl Arguments {
-    /// What was typed, as the server understands it. The error names the flags that do not go together.
+    /// Translates the flags. The error names flags that contradict each other.
     fn config(&self) -> Result<Config, String> {
         let protocol = Protocol::from(self.protocol);
         let differs =
@@ -408,7 +408,7 @@ impl Arguments {
             listen: self.listen.clone(),
             identity: self.identity()?,
             protocol,
-            rules: self.rules(),
+            settings: self.settings(),
             engine: self.engine.unwrap_or(EngineChoice::Auto),
             cpus,
             max_connections: Some(self.max_connections).filter(|&max| max > 0),
@@ -451,10 +451,10 @@ impl Arguments {
         }
     }
 
-    fn rules(&self) -> Rules {
+    fn settings(&self) -> EchoSettings {
         let any = u32::MAX;
         let max_fragments = if self.max_fragments == 0 { any } else { self.max_fragments };
-        Rules {
+        EchoSettings {
             limits: Limits { max_message: self.max_message, max_fragments },
             head: HeadLimits::default(),
             admission: self.admission(),
@@ -497,10 +497,10 @@ impl Arguments {
     }
 }
 
-/// The exit status when a drain had to cut connections off.
+/// Exit status of a drain whose timeout has cut connections off.
 const CUT_OFF: u8 = 3;
 
-/// The whole program. A wrong command line ends it with 2.
+/// Runs the program. A wrong command line ends it with exit status 2.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -530,7 +530,7 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     let server = Server::start(config)?;
     signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
     let (engine, reason) = server.engine();
-    // The choice needs a reason where somebody asked for one, or where it is not the usual one.
+    // The reason for the engine is shown where an engine was asked for, or where the choice is unusual.
     if arguments.engine == Some(EngineChoice::Auto)
         || config.engine == EngineChoice::Auto && engine != EngineKind::Uring
     {
@@ -550,7 +550,7 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     Ok(stats)
 }
 
-/// Prints a line at once. Whoever closed the pipe does not want it; the server goes on.
+/// Prints a line at once. A closed pipe does not end the server.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -587,13 +587,13 @@ mod tests {
     fn defaults_are_those_of_the_libraries() {
         let config = config(&[]).expect("defaults");
         assert_eq!(config.listen[0].to_string(), "127.0.0.1:9001");
-        assert_eq!(config.rules.limits, Limits::default());
-        let rules = Rules::default();
-        assert_eq!(config.rules.handshake_timeout, rules.handshake_timeout);
-        assert_eq!(config.rules.message_timeout, rules.message_timeout);
-        assert_eq!(config.rules.heartbeat, rules.heartbeat);
-        assert_eq!((config.rules.rates, config.rules.admission), (rules.rates, rules.admission));
-        assert_eq!((config.rules.burn, rules.burn), (None, None));
+        assert_eq!(config.settings.limits, Limits::default());
+        let settings = EchoSettings::default();
+        assert_eq!(config.settings.handshake_timeout, settings.handshake_timeout);
+        assert_eq!(config.settings.message_timeout, settings.message_timeout);
+        assert_eq!(config.settings.heartbeat, settings.heartbeat);
+        assert_eq!((config.settings.rates, config.settings.admission), (settings.rates, settings.admission));
+        assert_eq!((config.settings.burn, settings.burn), (None, None));
         let engine = engine::Config::default();
         assert_eq!(config.high_water, engine.high_water);
         assert_eq!((config.write_timeout, config.close_timeout), (engine.write_stall, engine.linger.time));
@@ -621,8 +621,8 @@ mod tests {
             "epoll",
         ])
         .expect("flags");
-        assert_eq!(config.rules.limits, Limits { max_message: 1 << 20, max_fragments: u32::MAX });
-        assert_eq!(config.rules.heartbeat.idle_timeout, Duration::from_secs(90));
+        assert_eq!(config.settings.limits, Limits { max_message: 1 << 20, max_fragments: u32::MAX });
+        assert_eq!(config.settings.heartbeat.idle_timeout, Duration::from_secs(90));
         assert_eq!(config.spin, Spin::For(Duration::from_micros(50)));
         assert_eq!((config.uring.buffer_size, config.receive_buffer), (16 << 10, 16 << 10));
         assert_eq!(config.engine, EngineChoice::Named(EngineKind::Epoll));
@@ -674,7 +674,7 @@ mod tests {
 
     #[test]
     fn the_largest_message_has_a_maximum() {
-        assert_eq!(config(&["--max-message", "2GiB"]).expect("a size").rules.limits.max_message, 2 << 30);
+        assert_eq!(config(&["--max-message", "2GiB"]).expect("a size").settings.limits.max_message, 2 << 30);
         let error = config(&["--max-message", "8GiB"]).expect_err("too large");
         assert!(error.contains("8GiB") && error.contains("at most 2GiB"), "{error}");
     }
@@ -684,7 +684,7 @@ mod tests {
         let off =
             config(&["--max-connections=0", "--message-rate=0", "--byte-rate=0", "--connect-rate-per-ip=0"]);
         let off = off.expect("flags");
-        assert_eq!((off.max_connections, off.rules.rates), (None, Rates::default()));
+        assert_eq!((off.max_connections, off.settings.rates), (None, Rates::default()));
         assert!(!off.address_limits.are_on());
         let on = config(&[
             "--max-connections=7",
@@ -693,21 +693,21 @@ mod tests {
             "--connect-rate-per-ip=5",
         ]);
         let on = on.expect("flags");
-        assert_eq!((on.max_connections, on.rules.rates.bytes), (Some(7), Rate::per_second(1 << 20)));
-        assert_eq!(on.rules.rates.policy, RatePolicy::Close);
+        assert_eq!((on.max_connections, on.settings.rates.bytes), (Some(7), Rate::per_second(1 << 20)));
+        assert_eq!(on.settings.rates.policy, RatePolicy::Close);
         assert_eq!(on.address_limits.connect_rate, Rate::per_second(5));
     }
 
     #[test]
     fn what_is_burnt_has_fractions_and_is_not_in_the_help() {
-        let burn = config(&["--burn-per-message", "2.5ns"]).expect("a flag").rules.burn;
-        assert_eq!(burn, Burn::per_message(2.5));
+        let burn = config(&["--burn-per-message", "2.5ns"]).expect("a flag").settings.burn;
+        assert_eq!(burn, InjectedCost::per_message(2.5));
         assert!(!Arguments::command().render_long_help().to_string().contains("burn"));
     }
 
     #[test]
     fn origins_are_listed_or_all() {
-        let origins = |arguments: &[&str]| config(arguments).expect("flags").rules.admission.origins;
+        let origins = |arguments: &[&str]| config(arguments).expect("flags").settings.admission.origins;
         assert_eq!(origins(&[]), Origins::Guarded);
         let listed = vec!["http://a".to_owned(), "null".to_owned()];
         assert_eq!(origins(&["--origin", "http://a", "--origin", "null"]), Origins::Listed(listed));

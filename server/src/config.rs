@@ -1,4 +1,4 @@
-//! Settings of the server, whoever sets them: the command line's meaning without its form.
+//! Configuration of the server, independent of the command line.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,10 +13,10 @@ use protocol::Limits;
 use protocol::handshake::HeadLimits;
 
 pub use crate::admission::{Admission, Origins};
-pub use crate::burn::Burn;
 pub use crate::connection::Heartbeat;
 use crate::error::ServeError;
-pub use crate::gate::AddressLimits;
+pub use crate::injected_cost::InjectedCost;
+pub use crate::limiter::AddressLimits;
 pub use crate::rate::{Rate, RatePolicy, Rates};
 pub use crate::tls::Identity;
 
@@ -26,7 +26,7 @@ pub enum Protocol {
     /// WebSocket messages.
     #[default]
     WebSocket,
-    /// Bytes as they come.
+    /// Raw bytes.
     Tcp,
 }
 
@@ -54,7 +54,7 @@ impl Scheme {
         }
     }
 
-    /// Protocol of the connections under it.
+    /// Returns the protocol of its connections.
     #[must_use]
     pub fn protocol(self) -> Protocol {
         match self {
@@ -72,7 +72,7 @@ impl Scheme {
 }
 
 impl Protocol {
-    /// The scheme of a listener that names none.
+    /// Returns the scheme of a listener without one.
     #[must_use]
     pub fn scheme(self) -> Scheme {
         match self {
@@ -84,27 +84,28 @@ impl Protocol {
 
 /// Settings of a worker's WebSocket echo.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    /// Sizes of messages.
+pub struct EchoSettings {
+    /// Limits of messages.
     pub limits: Limits,
-    /// Sizes of requests.
+    /// Limits of requests.
     pub head: HeadLimits,
-    /// Paths, Origins, subprotocols.
+    /// Admitted paths and Origins, and accepted subprotocols.
     pub admission: Admission,
-    /// Rates that a WebSocket may not exceed.
+    /// Rate limits of a WebSocket.
     pub rates: Rates,
-    /// A connection whose opening handshake takes longer is dropped; zero: never.
+    /// Time limit of the opening handshake. Zero: none.
     pub handshake_timeout: Duration,
-    /// A WebSocket on which a message or frame that has begun takes longer is closed with 1008; zero: never.
+    /// Time limit of a message or frame from its first byte to its last. Zero: none.
     pub message_timeout: Duration,
-    /// Silent connections.
+    /// Pings and the idle timeout.
     pub heartbeat: Heartbeat,
-    /// Cost of each message beyond its echo; `None`: nothing.
-    pub burn: Option<Burn>,
+    /// CPU time to burn for each message. `None`: none.
+    pub burn: Option<InjectedCost>,
 }
 
-impl Default for Rules {
-    /// The protocol crate's limits, every path, no rates, 5 s for a handshake, 2 min for a message, a ping after 30 s of silence.
+impl Default for EchoSettings {
+    /// The protocol crate's limits, every path, no rate limits, 5 s for a handshake, 2 min for a message, and a ping after
+    /// 30 s of silence.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
@@ -119,54 +120,54 @@ impl Default for Rules {
     }
 }
 
-/// Everything the server needs to know.
+/// Configuration of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen, one line of standard output for each.
+    /// Addresses to listen on. Each has one line on standard output.
     pub listen: Vec<ListenAddress>,
-    /// What the listeners of wss:// show; needed where there is one.
+    /// Certificate and key of the wss:// listeners, which need one.
     pub identity: Option<Identity>,
-    /// What to echo.
+    /// Protocol of the echo.
     pub protocol: Protocol,
-    /// The rules of WebSocket connections.
-    pub rules: Rules,
-    /// Which engine.
+    /// Settings of the WebSocket echo.
+    pub settings: EchoSettings,
+    /// Engine of all workers.
     pub engine: EngineChoice,
-    /// The processor of each worker: as many workers as entries. See [`place_workers`].
+    /// Processor of each worker; the length is the number of workers. See [`place_workers`].
     pub cpus: Vec<usize>,
-    /// Connections open at once in the process, more are answered with 503; `None`: what the limit on open files leaves.
+    /// Most open connections of the process; further ones get a 503. `None`: what the limit on open files allows.
     pub max_connections: Option<u64>,
-    /// Limits of each address.
+    /// Limits of each client address.
     pub address_limits: AddressLimits,
-    /// Unsent bytes of a connection above which its reads pause.
+    /// Unsent bytes of a connection above which it is not read from.
     pub high_water: usize,
-    /// Spinning of idle workers.
+    /// Way in which idle workers wait.
     pub spin: Spin,
-    /// Congestion control of the connections; `None`: the kernel's default.
+    /// Congestion control of the connections. `None`: the kernel's default.
     pub congestion: Option<Congestion>,
-    /// Sizes of the io_uring engine.
+    /// Sizes and limits of the io_uring engine.
     pub uring: UringConfig,
-    /// Bytes of the receive buffer of the other engines.
+    /// Bytes of a receive buffer of the other engines.
     pub receive_buffer: usize,
-    /// A connection whose other end takes nothing for this long while bytes wait for it is dropped; zero: never.
+    /// Time after which a connection is dropped whose peer accepts no output. Zero: never.
     pub write_timeout: Duration,
     /// Time that a connection may take to close after the server has closed it.
     pub close_timeout: Duration,
-    /// Time that a drain waits for the other ends; zero: as long as it takes.
+    /// Longest time that a drain waits for the peers. Zero: without a limit.
     pub drain_timeout: Duration,
-    /// Address of metrics and health checks; `None`: none.
+    /// Address of metrics and health checks. `None`: they are not served.
     pub admin: Option<ListenAddress>,
 }
 
 impl Default for Config {
-    /// A free port of the loopback interface, one worker on the first allowed processor.
+    /// One worker on the first allowed processor, and a free port of the loopback interface.
     fn default() -> Self {
         let engine = engine::Config::default();
         Self {
             listen: vec![ListenAddress { scheme: None, host: "127.0.0.1".to_owned(), port: 0 }],
             identity: None,
             protocol: Protocol::default(),
-            rules: Rules::default(),
+            settings: EchoSettings::default(),
             engine: EngineChoice::Auto,
             cpus: affinity::allowed().map_or_else(|_| vec![0], |cpus| cpus.into_iter().take(1).collect()),
             max_connections: None,
@@ -184,18 +185,18 @@ impl Default for Config {
     }
 }
 
-/// An address as `--listen` takes it: `host:port` or a URL without a path.
+/// Address for `--listen`: `host:port`, or a URL without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     /// Scheme, where one is given.
     pub scheme: Option<Scheme>,
     /// Name or address, IPv6 without brackets.
     pub host: String,
-    /// 0 takes a free one.
+    /// Port. 0: a free one.
     pub port: u16,
 }
 
-/// A text that is no [`ListenAddress`].
+/// Error of a text that is not a [`ListenAddress`].
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ListenAddressError {
     /// The scheme is not known.
@@ -204,13 +205,13 @@ pub enum ListenAddressError {
     /// Something follows the port.
     #[error("no path: every path is answered")]
     Path,
-    /// No port, or none of 0 to 65535.
+    /// The port is missing, or not a number from 0 to 65535.
     #[error("a port is needed, as in 127.0.0.1:9001 (0 takes a free one)")]
     Port,
-    /// No host.
+    /// The host is missing.
     #[error("a host is needed, as in 127.0.0.1:9001")]
     Host,
-    /// Colons in the host without brackets around it.
+    /// The host has colons but no brackets.
     #[error("an IPv6 address stands in brackets, as in [::1]:9001")]
     Brackets,
 }
@@ -249,13 +250,13 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns true where its connections are TLS.
+    /// Returns true where its connections use TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.scheme == Some(Scheme::Wss)
     }
 
-    /// The first address of the host; errors name the flag that gave it.
+    /// Resolves the host to its first address. Errors name the flag.
     ///
     /// # Errors
     ///
@@ -281,7 +282,7 @@ impl ListenAddress {
         Some((address.parse().ok()?, zone))
     }
 
-    /// The host as a certificate names it, which knows no zones.
+    /// Returns the host as in a certificate, without a zone.
     pub(crate) fn name(&self) -> String {
         self.zoned().map_or_else(|| self.host.clone(), |(address, _)| address.to_string())
     }
@@ -290,8 +291,8 @@ impl ListenAddress {
         (self.host.as_str(), self.port).to_socket_addrs()
     }
 
-    /// Describes what a user may expect a listener to cover that is bound to `bound` alone. `None` where it
-    /// covers everything.
+    /// Describes addresses that a user may expect a listener on `bound` to cover, and that it does not. `None` where it
+    /// covers all of them.
     pub(crate) fn not_covered(&self, bound: SocketAddr) -> Option<String> {
         let all = if self.zoned().is_some() { None } else { self.addresses().ok() };
         self.not_covered_of(bound, all.into_iter().flatten())
@@ -311,13 +312,13 @@ impl ListenAddress {
     }
 }
 
-/// Workers that cannot be placed.
+/// Error of a placement of workers.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlacementError {
-    /// A processor that this process may not use.
+    /// This process may not use a processor.
     #[error("processor {cpu} is not among those this process may use ({})", list(.allowed))]
     NotAllowed {
-        /// The one asked for.
+        /// The processor.
         cpu: usize,
         /// The allowed processors.
         allowed: Vec<usize>,
@@ -328,15 +329,15 @@ fn list(cpus: &[usize]) -> String {
     cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// The processor of each worker.
+/// Returns the processor of each worker.
 ///
-/// Without wishes: one worker on each distinct physical core among the `allowed` processors. Where only their number is
-/// given they take distinct cores before siblings of one core; where processors are `listed` they take those in that order,
-/// by default one worker on each. More workers than processors share them in turn. `siblings` as in [`affinity::spread`].
+/// The default is one worker on each physical core among the `allowed` processors. A given number of workers takes distinct
+/// cores before siblings of one core. `listed` processors are taken in that order, by default with one worker each. More
+/// workers than processors share them in turn. `siblings` is that of [`affinity::spread`].
 ///
 /// # Errors
 ///
-/// When a listed processor is not allowed.
+/// [`PlacementError`] where a listed processor is not allowed.
 pub fn place_workers(
     threads: Option<usize>,
     listed: Option<&[usize]>,

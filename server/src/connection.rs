@@ -1,4 +1,4 @@
-//! What the server keeps for one WebSocket, and its heartbeat.
+//! State of a WebSocket connection, and its heartbeat.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use crate::echo::Assembly;
 use crate::http::Head;
 use crate::rate::Usage;
 
-/// A connection's state, inline in the engine's table: at most 64 bytes, whatever it is doing.
+/// State of a connection, inline in the engine's table: at most 64 bytes.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) stage: Stage,
     pub(crate) assembly: Assembly,
     /// State that no message needs.
     pub(crate) account: Box<Account>,
-    /// When something last arrived.
+    /// Time at which bytes last arrived.
     heard: Tick,
-    /// Pings sent since.
+    /// Pings sent since then.
     unanswered: u8,
-    /// True since a deadline has found it inside a frame without payload so far. Reset where a frame ends or
-    /// its payload comes.
+    /// Whether a deadline has found the connection inside a frame without payload so far. Cleared when a frame ends or its
+    /// payload arrives.
     is_stuck: bool,
 }
 
@@ -29,11 +29,11 @@ const _: () = assert!(size_of::<Connection>() <= 64, "the engine keeps one of th
 
 #[derive(Debug)]
 pub(crate) enum Stage {
-    /// The request has not come, or not all of it.
+    /// The request is incomplete.
     Handshake { head: Option<Box<Head>>, listener: u16 },
-    /// A WebSocket.
+    /// The WebSocket is open.
     Open(protocol::Connection),
-    /// It was not let in: an answer and the end.
+    /// The connection was refused: it is answered and closed.
     Refused,
 }
 
@@ -43,11 +43,11 @@ pub(crate) struct Account {
     /// Address, port, and the zone of an IPv6 address.
     peer: Option<(IpAddr, u16, u32)>,
     pub(crate) usage: Usage,
-    /// Time until which its reads pause; [`Nanos::NEVER`] where they do not.
+    /// End of a pause; [`Nanos::NEVER`] while the connection is read from.
     pub(crate) paused_until: Nanos,
-    /// Time at which a deadline found it stuck.
+    /// Time at which a deadline found the connection inside such a frame.
     stuck_since: Tick,
-    /// Unsent output in bytes at the last check. Beyond 32 bits it is the largest number.
+    /// Unsent bytes at the last check, saturated.
     unsent: u32,
 }
 
@@ -86,22 +86,22 @@ impl Connection {
         self.account.stuck_since.until(now)
     }
 
-    /// Notes that a frame has ended, or that its payload is coming.
+    /// Records that a frame has ended, or that its payload arrives.
     #[inline]
-    pub(crate) fn is_not_stuck(&mut self) {
+    pub(crate) fn clear_stuck(&mut self) {
         self.is_stuck = false;
     }
 
     /// Counts the connection as alive where fewer bytes are unsent than at the last check. A ping is written
     /// after the check, because the kernel's acceptance of it tells nothing about the peer.
-    pub(crate) fn look_at_output(&mut self, unsent: usize, now: Nanos) {
+    pub(crate) fn check_output(&mut self, unsent: usize, now: Nanos) {
         let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
         if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
             self.heard(now);
         }
     }
 
-    /// Notes a sign of life: any bytes are one, a Pong is not needed (RFC 6455 5.5.2).
+    /// Records a sign of life. Any bytes are one, not only a Pong (RFC 6455 5.5.2).
     #[inline]
     pub(crate) fn heard(&mut self, now: Nanos) {
         self.heard = Tick::at(now);
@@ -116,48 +116,48 @@ impl Connection {
 /// on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// A connection from which nothing came for this long is closed with 1001; zero: never.
+    /// Silence after which a connection is closed with 1001. Zero: never.
     pub idle_timeout: Duration,
-    /// A connection silent for this long is pinged; after two pings without a sign of life it is dropped. Zero: never.
+    /// Silence after which a connection is pinged. After two pings without a sign of life it is dropped. Zero: never.
     pub ping_interval: Duration,
 }
 
-/// What a connection's deadline calls for.
+/// Action to take when a connection's deadline fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
-    /// Nothing yet.
+pub(crate) enum DeadlineAction {
+    /// No action.
     Wait,
-    /// A ping.
+    /// Send a ping.
     Ping,
-    /// A Close: silent for the idle timeout.
+    /// Close the connection: it was silent for the idle timeout.
     Idle,
-    /// The end: two pings were not answered.
+    /// Drop the connection: two pings were not answered.
     Dead,
 }
 
-/// Pings that may stay unanswered.
+/// Most pings that may stay unanswered.
 const MAX_UNANSWERED: u8 = 2;
 
 impl Heartbeat {
-    /// What the deadline calls for, and when the next one is due.
-    pub(crate) fn beat(&self, connection: &mut Connection, now: Nanos) -> (Beat, Option<Nanos>) {
+    /// Returns the action for a deadline, and the time of the next one.
+    pub(crate) fn action(&self, connection: &mut Connection, now: Nanos) -> (DeadlineAction, Option<Nanos>) {
         let silent = connection.heard.until(now);
         let ping_due = self.ping_interval * (u32::from(connection.unanswered) + 1);
         let pings = !self.ping_interval.is_zero() && silent >= ping_due;
         if !self.idle_timeout.is_zero() && silent >= self.idle_timeout {
-            (Beat::Idle, None)
+            (DeadlineAction::Idle, None)
         } else if pings && connection.unanswered == MAX_UNANSWERED {
-            (Beat::Dead, None)
+            (DeadlineAction::Dead, None)
         } else if pings {
             connection.unanswered += 1;
             // The answer has a full interval, however late the deadline came.
-            (Beat::Ping, self.next(now, silent, self.ping_interval))
+            (DeadlineAction::Ping, self.next(now, silent, self.ping_interval))
         } else {
-            (Beat::Wait, self.next(now, silent, ping_due.saturating_sub(silent)))
+            (DeadlineAction::Wait, self.next(now, silent, ping_due.saturating_sub(silent)))
         }
     }
 
-    /// The first deadline of a connection from which something has just come.
+    /// Returns the first deadline of a connection from which bytes have just arrived.
     pub(crate) fn first(&self, now: Nanos) -> Option<Nanos> {
         self.next(now, Duration::ZERO, self.ping_interval)
     }
@@ -169,7 +169,7 @@ impl Heartbeat {
     }
 }
 
-/// A point in time in four bytes: counts of 10 ms, which come around after 497 days.
+/// Time in four bytes: counts of 10 ms, which wrap after 497 days.
 #[derive(Clone, Copy, Debug)]
 struct Tick(u32);
 
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn switched_off_there_is_no_deadline() {
         assert_eq!(seconds(0, 0).first(at(5)), None);
-        assert_eq!(seconds(0, 0).beat(&mut idle(at(0)), at(1 << 30)), (Beat::Wait, None));
+        assert_eq!(seconds(0, 0).action(&mut idle(at(0)), at(1 << 30)), (DeadlineAction::Wait, None));
     }
 
     #[test]
@@ -218,37 +218,37 @@ mod tests {
         let heartbeat = seconds(0, 30);
         let mut c = idle(at(0));
         assert_eq!(heartbeat.first(at(0)), Some(at(30_000)));
-        assert_eq!(heartbeat.beat(&mut c, at(30_000)), (Beat::Ping, Some(at(60_000))));
-        assert_eq!(heartbeat.beat(&mut c, at(60_000)), (Beat::Ping, Some(at(90_000))));
-        assert_eq!(heartbeat.beat(&mut c, at(90_000)).0, Beat::Dead);
+        assert_eq!(heartbeat.action(&mut c, at(30_000)), (DeadlineAction::Ping, Some(at(60_000))));
+        assert_eq!(heartbeat.action(&mut c, at(60_000)), (DeadlineAction::Ping, Some(at(90_000))));
+        assert_eq!(heartbeat.action(&mut c, at(90_000)).0, DeadlineAction::Dead);
     }
 
     #[test]
     fn any_traffic_starts_over() {
         let heartbeat = seconds(0, 30);
         let mut c = idle(at(0));
-        assert_eq!(heartbeat.beat(&mut c, at(30_000)).0, Beat::Ping);
+        assert_eq!(heartbeat.action(&mut c, at(30_000)).0, DeadlineAction::Ping);
         c.heard(at(45_000));
-        assert_eq!(heartbeat.beat(&mut c, at(60_000)), (Beat::Wait, Some(at(75_000))));
-        assert_eq!(heartbeat.beat(&mut c, at(75_000)).0, Beat::Ping);
-        assert_eq!(heartbeat.beat(&mut c, at(105_000)).0, Beat::Ping);
+        assert_eq!(heartbeat.action(&mut c, at(60_000)), (DeadlineAction::Wait, Some(at(75_000))));
+        assert_eq!(heartbeat.action(&mut c, at(75_000)).0, DeadlineAction::Ping);
+        assert_eq!(heartbeat.action(&mut c, at(105_000)).0, DeadlineAction::Ping);
     }
 
     #[test]
     fn a_late_deadline_leaves_a_full_interval_for_the_answer() {
         let heartbeat = seconds(0, 30);
         let mut c = idle(at(0));
-        assert_eq!(heartbeat.beat(&mut c, at(500_000)), (Beat::Ping, Some(at(530_000))));
+        assert_eq!(heartbeat.action(&mut c, at(500_000)), (DeadlineAction::Ping, Some(at(530_000))));
     }
 
     #[test]
     fn idle_is_the_earlier_of_both_when_it_is_shorter() {
         let heartbeat = seconds(40, 30);
         let mut c = idle(at(0));
-        assert_eq!(heartbeat.beat(&mut c, at(30_000)), (Beat::Ping, Some(at(40_000))));
-        assert_eq!(heartbeat.beat(&mut c, at(40_000)).0, Beat::Idle);
+        assert_eq!(heartbeat.action(&mut c, at(30_000)), (DeadlineAction::Ping, Some(at(40_000))));
+        assert_eq!(heartbeat.action(&mut c, at(40_000)).0, DeadlineAction::Idle);
         c.heard(at(41_000));
-        assert_eq!(heartbeat.beat(&mut c, at(42_000)), (Beat::Wait, Some(at(71_000))));
+        assert_eq!(heartbeat.action(&mut c, at(42_000)), (DeadlineAction::Wait, Some(at(71_000))));
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         // More bytes of the same frame change nothing.
         c.heard(at(31_000));
         assert_eq!(c.stuck(at(40_000)), Duration::from_secs(30));
-        c.is_not_stuck();
+        c.clear_stuck();
         assert_eq!(c.stuck(at(50_000)), Duration::ZERO);
     }
 
@@ -267,11 +267,11 @@ mod tests {
     fn output_that_is_taken_is_a_sign_of_life() {
         let heartbeat = seconds(40, 0);
         let mut c = idle(at(0));
-        c.look_at_output(5000, at(10_000));
-        c.look_at_output(5002, at(20_000));
-        assert_eq!(heartbeat.beat(&mut c, at(20_000)), (Beat::Wait, Some(at(40_000))));
-        c.look_at_output(4999, at(30_000));
-        assert_eq!(heartbeat.beat(&mut c, at(40_000)), (Beat::Wait, Some(at(70_000))));
+        c.check_output(5000, at(10_000));
+        c.check_output(5002, at(20_000));
+        assert_eq!(heartbeat.action(&mut c, at(20_000)), (DeadlineAction::Wait, Some(at(40_000))));
+        c.check_output(4999, at(30_000));
+        assert_eq!(heartbeat.action(&mut c, at(40_000)), (DeadlineAction::Wait, Some(at(70_000))));
     }
 
     #[test]
@@ -287,8 +287,8 @@ mod tests {
     fn ticks_come_around_without_harm() {
         let turn = Nanos((1 << 32) * Tick::NANOS);
         let mut c = idle(Nanos(turn.0 - 1));
-        let (beat, next) = seconds(10, 0).beat(&mut c, turn + Duration::from_secs(9));
-        assert_eq!(beat, Beat::Wait);
+        let (action, next) = seconds(10, 0).action(&mut c, turn + Duration::from_secs(9));
+        assert_eq!(action, DeadlineAction::Wait);
         assert!(next.is_some_and(|at| at > turn + Duration::from_secs(9)));
     }
 }

@@ -1,53 +1,53 @@
-//! The opening handshake's stage of a connection (RFC 6455 4.2).
+//! Opening handshake of a connection (RFC 6455 4.2).
 
 use engine::Output;
 use protocol::handshake::server::{answer, find_head};
 
-use crate::admission::Declined;
-use crate::config::Rules;
+use crate::admission::Rejection;
+use crate::config::EchoSettings;
 use crate::page::Page;
 
-/// A request head that has not arrived whole.
+/// Incomplete head of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     buffered: Vec<u8>,
-    /// How far `buffered` was searched for its end.
+    /// Bytes of `buffered` that have been searched for the end.
     scanned: usize,
 }
 
-/// How a handshake stands after a read.
+/// State of a handshake after a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// More of the head has to come; it is kept.
+    /// The head is incomplete, and is kept.
     Incomplete,
-    /// Answered with 101. Frames begin at this index of the read.
+    /// The request was answered with 101. Frames begin at this index of the read.
     Open(usize),
-    /// A browser asked for the page and got it.
+    /// A browser requested the page, and it was sent.
     Page,
 }
 
-/// What a request is judged by.
+/// Context in which a request is judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reception<'a> {
-    pub(crate) rules: &'a Rules,
+pub(crate) struct RequestContext<'a> {
+    pub(crate) settings: &'a EchoSettings,
     pub(crate) page: &'a Page,
     /// Whether the listener is reached under a loopback address.
     pub(crate) on_loopback: bool,
 }
 
-/// Reads on in a request. `head` is there only while one is incomplete: most requests come in one read and are never
-/// copied.
+/// Continues to read a request. `head` exists only while the request is incomplete: most requests arrive in one read and are
+/// never copied.
 pub(crate) fn read(
     head: &mut Option<Box<Head>>,
-    reception: Reception<'_>,
+    context: RequestContext<'_>,
     bytes: &[u8],
     out: &mut Output<'_>,
-) -> Result<Progress, Declined> {
-    let limits = &reception.rules.head;
+) -> Result<Progress, Rejection> {
+    let limits = &context.settings.head;
     let Some(kept) = head else {
         let mut scanned = 0;
         return match find_head(bytes, &mut scanned, limits)? {
-            Some(end) => reception.receive(&bytes[..end], end, out),
+            Some(end) => context.receive(&bytes[..end], end, out),
             None => {
                 *head = Some(Box::new(Head { buffered: bytes.to_vec(), scanned }));
                 Ok(Progress::Incomplete)
@@ -58,8 +58,8 @@ pub(crate) fn read(
     kept.buffered.extend_from_slice(bytes);
     match find_head(&kept.buffered, &mut kept.scanned, limits)? {
         Some(end) => {
-            // The head's end was not in what had come before, so it lies in this read.
-            let progress = reception.receive(&kept.buffered[..end], end - before, out)?;
+            // The end of the head was not in earlier reads, so it lies in this one.
+            let progress = context.receive(&kept.buffered[..end], end - before, out)?;
             *head = None;
             Ok(progress)
         }
@@ -67,12 +67,12 @@ pub(crate) fn read(
     }
 }
 
-impl Reception<'_> {
-    /// Answers a whole head, behind which frames begin at `frames` of the read.
-    fn receive(self, head: &[u8], frames: usize, out: &mut Output<'_>) -> Result<Progress, Declined> {
-        match answer(head, &self.rules.head) {
+impl RequestContext<'_> {
+    /// Answers a complete head. Frames begin at `frames` of the read.
+    fn receive(self, head: &[u8], frames: usize, out: &mut Output<'_>) -> Result<Progress, Rejection> {
+        match answer(head, &self.settings.head) {
             Ok(mut request) => {
-                self.rules.admission.admit(&mut request, self.on_loopback)?;
+                self.settings.admission.admit(&mut request, self.on_loopback)?;
                 out.append(request.response());
                 Ok(Progress::Open(frames))
             }

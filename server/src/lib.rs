@@ -8,22 +8,22 @@
 
 mod admin;
 mod admission;
-mod board;
-mod burn;
 pub mod cli;
 pub mod config;
 mod connection;
 mod counted;
 mod echo;
 mod error;
-mod gate;
 mod http;
+mod injected_cost;
+mod limiter;
 mod page;
 mod rate;
 mod raw;
 mod refusal;
 mod server;
 mod signals;
+mod snapshot;
 mod stats;
 mod tls;
 mod version;
@@ -32,9 +32,9 @@ mod worker;
 
 pub use connection::Connection;
 pub use error::ServeError;
-pub use raw::{Guest, RawEcho};
+pub use raw::{RawConnection, RawEcho};
 pub use server::{Drain, Server};
-pub use stats::{Stats, Tally};
+pub use stats::{EchoCounters, Stats};
 pub use tls::IdentityError;
 pub use websocket::WebSocketEcho;
 pub use worker::{DRAIN, STOP};

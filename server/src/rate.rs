@@ -1,55 +1,56 @@
-//! Rates and the token buckets that hold connections to them.
+//! Rate limits, and their token buckets.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use engine::Nanos;
 
-/// So many of something in a second. What a bucket holds when full is the worth of one second.
+/// Rate limit per second. A full bucket holds one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(NonZeroU64);
 
 impl Rate {
-    /// `None` for 0, the command line's "off".
+    /// Creates a limit of `count` per second. `None` for 0, the command line's "off".
     #[must_use]
     pub fn per_second(count: u64) -> Option<Self> {
         NonZeroU64::new(count).map(Self)
     }
 
-    /// The number in a second.
+    /// Number per second.
     pub(crate) fn count(self) -> u64 {
         self.0.get()
     }
 
-    /// The time in which so many come in again, rounded up: never more than the rate.
+    /// Time in which `count` tokens are added, rounded up so that the rate is never exceeded.
     fn time_for(self, count: u64) -> Duration {
         let nanos = (u128::from(count) * 1_000_000_000).div_ceil(u128::from(self.0.get()));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
-/// What a full bucket holds.
+/// Time whose tokens a full bucket holds.
 const BURST: Duration = Duration::from_secs(1);
 
 /// Longest debt of a connection. A connection with a longer debt is closed, whatever the policy, so that no
 /// connection holds a place for hours with one burst.
 pub(crate) const MAX_DEBT: Duration = Duration::from_secs(5);
 
-/// A token bucket, kept as the one point in time at which it is full again (the generic cell rate algorithm).
+/// Token bucket, stored as the time at which it is full again (generic cell rate algorithm).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bucket {
     full_at: Nanos,
 }
 
 impl Bucket {
-    /// Takes what has been used already, into debt if need be: `Some` when the debt is paid, `None` without one.
+    /// Takes tokens that have been used already, into debt where necessary. Returns the time at which the debt is paid; `None`
+    /// without a debt.
     pub(crate) fn charge(&mut self, rate: Rate, count: u64, now: Nanos) -> Option<Nanos> {
         self.full_at = self.after(rate, count, now);
         let paid = Nanos(self.full_at.0.saturating_sub(BURST.as_nanos() as u64));
         (paid > now).then_some(paid)
     }
 
-    /// Takes one if there is one.
+    /// Takes one token. Returns false where there is none.
     pub(crate) fn take(&mut self, rate: Rate, now: Nanos) -> bool {
         let after = self.after(rate, 1, now);
         let has_one = after <= now + BURST;
@@ -59,7 +60,7 @@ impl Bucket {
         has_one
     }
 
-    /// A full bucket says nothing about the past.
+    /// Whether the bucket is full, so that it need not be kept.
     pub(crate) fn is_full(&self, now: Nanos) -> bool {
         self.full_at <= now
     }
@@ -70,7 +71,7 @@ impl Bucket {
     }
 }
 
-/// What becomes of a connection that is over its rate.
+/// Policy for a connection that exceeds its rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RatePolicy {
     /// Pause reading until the WebSocket is within its rate again. One that is 5 s ahead of its rate is
@@ -81,25 +82,25 @@ pub enum RatePolicy {
     Close,
 }
 
-/// What each WebSocket may send.
+/// Rate limits of a WebSocket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Messages, pings and pongs in a second.
+    /// Messages, pings and pongs per second.
     pub messages: Option<Rate>,
-    /// Bytes of TCP payload in a second.
+    /// Bytes per second, as TCP payload.
     pub bytes: Option<Rate>,
-    /// What comes of more.
+    /// Policy beyond the limits.
     pub policy: RatePolicy,
 }
 
 impl Rates {
-    /// Whether any is limited.
+    /// Whether a limit is set.
     pub(crate) fn is_on(&self) -> bool {
         self.messages.is_some() || self.bytes.is_some()
     }
 }
 
-/// A connection's two buckets.
+/// Token buckets of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     messages: Bucket,
@@ -107,7 +108,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Charges a read: `Some` when the connection is within its rates again, `None` when it still is.
+    /// Charges a read. Returns the time at which the connection is within its limits again; `None` where it is now.
     pub(crate) fn charge(&mut self, rates: &Rates, messages: u64, bytes: u64, now: Nanos) -> Option<Nanos> {
         let messages = rates.messages.and_then(|rate| self.messages.charge(rate, messages, now));
         let bytes = rates.bytes.and_then(|rate| self.bytes.charge(rate, bytes, now));

@@ -1,75 +1,80 @@
-//! The raw echo: what arrives goes back, the limit to measure the WebSocket echo against.
+//! Raw TCP echo, the limit against which the WebSocket echo is measured.
 
 use std::io;
 use std::net::SocketAddr;
 
 use engine::{Cause, CloseMode, ConnId, Handler, Origin, Output, Worker};
 
-use crate::board::Ledger;
-use crate::gate::LimitReached;
+use crate::limiter::LimitReached;
 use crate::refusal::Refusals;
-use crate::stats::Tally;
-use crate::worker::{Life, SHOW, Service};
+use crate::snapshot::WorkerMetrics;
+use crate::stats::EchoCounters;
+use crate::worker::{PUBLISH, Service, WorkerLifecycle};
 
-/// One worker's raw TCP echo: every read is sent back as it is.
+/// Raw TCP echo of a worker: every read is sent back unchanged.
 #[derive(Debug, Default)]
 pub struct RawEcho {
     reads: u64,
     refusals: Refusals,
-    life: Life,
+    lifecycle: WorkerLifecycle,
 }
 
-/// What is kept of a raw connection.
+/// State of a raw connection.
 #[derive(Debug)]
-pub enum Guest {
-    /// It was let in; its address where limits need it.
-    Welcome(Option<Box<SocketAddr>>),
-    /// It was not, and is being closed.
+pub enum RawConnection {
+    /// The connection was admitted. Its peer address is kept where limits need it.
+    Admitted(Option<Box<SocketAddr>>),
+    /// The connection was refused, and is being closed.
     Refused,
 }
 
 impl RawEcho {
-    /// A raw echo, for one worker.
+    /// Creates a raw echo for one worker.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    pub(crate) fn with_life(life: Life) -> Self {
-        Self { life, ..Self::default() }
+    pub(crate) fn with_lifecycle(lifecycle: WorkerLifecycle) -> Self {
+        Self { lifecycle, ..Self::default() }
     }
 
-    fn ledger(&self) -> Ledger {
+    fn metrics(&self) -> WorkerMetrics {
         let refusals = self.refusals.by_rule().to_vec();
-        Ledger { tally: Service::tally(self), refusals, ..Ledger::default() }
+        WorkerMetrics { echo_counters: Service::echo_counters(self), refusals, ..WorkerMetrics::default() }
     }
 
-    /// There is no word for it in this protocol.
-    fn turn_away(&mut self, limit: LimitReached, peer: Option<SocketAddr>, out: &mut Output<'_>) -> Guest {
+    /// Refuses a connection without an answer, which raw TCP does not have.
+    fn refuse(
+        &mut self,
+        limit: LimitReached,
+        peer: Option<SocketAddr>,
+        out: &mut Output<'_>,
+    ) -> RawConnection {
         self.refusals.handshake(out.now(), &limit.into(), peer);
         out.close(CloseMode::Abort);
-        Guest::Refused
+        RawConnection::Refused
     }
 }
 
 impl Service for RawEcho {
-    fn tally(&self) -> Tally {
-        Tally { messages: self.reads, refused: self.refusals.count() }
+    fn echo_counters(&self) -> EchoCounters {
+        EchoCounters { messages: self.reads, refused: self.refusals.count() }
     }
 }
 
 impl Handler for RawEcho {
-    type Conn = Guest;
+    type Conn = RawConnection;
 
     fn start(&mut self, _: &mut Worker<'_, Self>) {
-        self.life.started();
+        self.lifecycle.started();
     }
 
-    fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> Guest {
+    fn opened(&mut self, _: ConnId, from: Origin, out: &mut Output<'_>) -> RawConnection {
         let peer = if let Origin::Accepted { peer, .. } = from { peer } else { None };
-        match self.life.enter(peer, out.now()) {
-            Ok(()) => Guest::Welcome(peer.filter(|_| self.life.wants_peers()).map(Box::new)),
-            Err(limit) => self.turn_away(limit, peer, out),
+        match self.lifecycle.enter(peer, out.now()) {
+            Ok(()) => RawConnection::Admitted(peer.filter(|_| self.lifecycle.wants_peers()).map(Box::new)),
+            Err(limit) => self.refuse(limit, peer, out),
         }
     }
 
@@ -78,27 +83,27 @@ impl Handler for RawEcho {
     }
 
     #[inline]
-    fn received(&mut self, _: ConnId, _: &mut Guest, bytes: &mut [u8], out: &mut Output<'_>) {
+    fn received(&mut self, _: ConnId, _: &mut RawConnection, bytes: &mut [u8], out: &mut Output<'_>) {
         self.reads += 1;
         out.echo(0..bytes.len());
     }
 
-    fn eof(&mut self, _: ConnId, _: &mut Guest, out: &mut Output<'_>) {
+    fn eof(&mut self, _: ConnId, _: &mut RawConnection, out: &mut Output<'_>) {
         out.close(CloseMode::Flush);
     }
 
-    fn drained(&mut self, _: ConnId, _: &mut Guest, _: &mut Output<'_>) {}
+    fn drained(&mut self, _: ConnId, _: &mut RawConnection, _: &mut Output<'_>) {}
 
-    fn deadline(&mut self, _: ConnId, _: &mut Guest, _: &mut Output<'_>) {}
+    fn deadline(&mut self, _: ConnId, _: &mut RawConnection, _: &mut Output<'_>) {}
 
-    fn closed(&mut self, _: ConnId, guest: Guest, _: Cause) {
-        if let Guest::Welcome(peer) = guest {
-            self.life.leave(peer.map(|peer| *peer));
+    fn closed(&mut self, _: ConnId, connection: RawConnection, _: Cause) {
+        if let RawConnection::Admitted(peer) = connection {
+            self.lifecycle.leave(peer.map(|peer| *peer));
         }
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
-        if self.life.alarm(w) {
+        if self.lifecycle.alarm(w) {
             for id in w.ids() {
                 w.with(id, |_, out| out.close(CloseMode::Flush));
             }
@@ -106,11 +111,11 @@ impl Handler for RawEcho {
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        let ledger = (bits & SHOW != 0).then(|| self.ledger());
-        self.life.woken(w, bits, ledger);
+        let metrics = (bits & PUBLISH != 0).then(|| self.metrics());
+        self.lifecycle.woken(w, bits, metrics);
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
-        self.life.turn_end(w);
+        self.lifecycle.turn_end(w);
     }
 }

@@ -12,7 +12,7 @@ use protocol::ProtocolError;
 use protocol::handshake::server::Refusal;
 use tracing::warn;
 
-use crate::admission::Declined;
+use crate::admission::Rejection;
 use crate::counted::counted;
 
 /// A worker's refusals: counted all, logged as far as the limit allows.
@@ -53,7 +53,7 @@ impl Refusals {
     }
 
     /// A connection or its request was refused with an HTTP status.
-    pub(crate) fn handshake(&mut self, now: Nanos, declined: &Declined, peer: Option<SocketAddr>) {
+    pub(crate) fn handshake(&mut self, now: Nanos, declined: &Rejection, peer: Option<SocketAddr>) {
         let refusal = declined.refusal;
         if self.may_log(now, refusal.rule()) {
             let (status, rule, section) = (refusal.status(), refusal.rule(), refusal.section());

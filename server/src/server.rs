@@ -12,16 +12,16 @@ use engine::{EngineKind, Linger, Listener, Remote};
 use protocol::handshake::server::Refusal;
 use tracing::{info, warn};
 
-use crate::admin::{Admin, Post};
-use crate::board::Board;
+use crate::admin::{Admin, AdminListener};
 use crate::config::{Config, ListenAddress, Protocol, Scheme};
 use crate::counted::counted;
 use crate::error::ServeError;
-use crate::gate::{Census, Gate, RefusedConnections};
+use crate::limiter::{ConnectionCount, ConnectionLimiter, RefusedConnections};
 use crate::raw::RawEcho;
+use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
 use crate::websocket::WebSocketEcho;
-use crate::worker::{self, DRAIN, Plan, Report, STOP};
+use crate::worker::{self, DRAIN, Plan, STOP, WorkerEvent};
 
 /// Connections when nothing says how many: beyond it the tables of a worker cost more than anybody needs.
 const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
@@ -50,8 +50,8 @@ pub struct Server {
     congestion: Option<Congestion>,
     remotes: Vec<Remote>,
     workers: Vec<JoinHandle<()>>,
-    reports: Receiver<Report>,
-    census: Arc<Census>,
+    events: Receiver<WorkerEvent>,
+    connection_count: Arc<ConnectionCount>,
     admin: Option<Admin>,
 }
 
@@ -65,45 +65,45 @@ impl Server {
         let limit = socket::raise_file_limit();
         socket::raise_memlock_limit();
         let (engine, engine_reason) = config.engine.resolve()?;
-        let room = Room::of(config, limit)?;
+        let room = Capacity::of(config, limit)?;
         let tls = tls_settings(config)?;
         let (addresses, sockets) = bind(config)?;
         warn_of_strangers(config, &addresses);
-        if let Some(burn) = config.rules.burn {
+        if let Some(burn) = config.settings.burn {
             warn!("slowed on purpose: {burn} of CPU time are burnt for each message (--burn-per-message)");
         }
-        let admin = config.admin.as_ref().map(Post::bind).transpose()?;
-        let (sender, reports) = channel();
+        let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
+        let (sender, events) = channel();
         let mut server = Self {
             schemes: config.listen.iter().map(|l| l.scheme.unwrap_or(config.protocol.scheme())).collect(),
             fingerprint: tls.as_ref().map(|(_, fingerprint)| fingerprint.clone()),
-            path: config.rules.admission.path.clone().unwrap_or_default(),
+            path: config.settings.admission.path.clone().unwrap_or_default(),
             addresses,
             engine,
             engine_reason,
             congestion: config.congestion.clone(),
             remotes: Vec::new(),
             workers: Vec::new(),
-            reports,
-            census: Arc::new(Census::new(room.connections, config.address_limits)),
+            events,
+            connection_count: Arc::new(ConnectionCount::new(room.connections, config.address_limits)),
             admin: None,
         };
-        let mut boards = Vec::new();
+        let mut slots = Vec::new();
         for (index, (&cpu, listeners)) in config.cpus.iter().zip(sockets).enumerate() {
             let (remote, inbox) = engine::remote().map_err(ServeError::system("creating an eventfd"))?;
-            let board = Arc::new(Board::default());
-            boards.push(Arc::clone(&board));
+            let slot = Arc::new(SnapshotSlot::default());
+            slots.push(Arc::clone(&slot));
             let plan = Plan {
                 index,
                 cpu,
                 engine,
                 config: engine_config(config, listeners, room.table),
                 inbox,
-                reports: sender.clone(),
+                events: sender.clone(),
                 drain_timeout: config.drain_timeout,
-                gate: Gate::new(Arc::clone(&server.census)),
+                limiter: ConnectionLimiter::new(Arc::clone(&server.connection_count)),
                 refused: RefusedConnections::new(room.refused),
-                board,
+                slot,
             };
             server.spawn(config, tls.as_ref().map(|(settings, _)| settings.clone()), plan)?;
             server.remotes.push(remote);
@@ -111,30 +111,32 @@ impl Server {
         drop(sender);
         server.wait_for_start()?;
         if let Some(post) = admin {
-            let workers = server.remotes.iter().cloned().zip(boards).collect();
-            server.admin = Some(post.serve(engine, workers, Arc::clone(&server.census))?);
+            let workers = server.remotes.iter().cloned().zip(slots).collect();
+            server.admin = Some(post.serve(engine, workers, Arc::clone(&server.connection_count))?);
         }
         Ok(server)
     }
 
     fn spawn(&mut self, config: &Config, tls: Option<TlsSettings>, plan: Plan) -> Result<(), ServeError> {
-        let rules = config.rules.clone();
-        let web_socket = move |life| WebSocketEcho::with_life(rules, life);
+        let settings = config.settings.clone();
+        let web_socket = move |lifecycle| WebSocketEcho::with_lifecycle(settings, lifecycle);
         self.workers.push(match (config.protocol, tls) {
             (Protocol::WebSocket, None) => worker::spawn(plan, web_socket)?,
-            (Protocol::WebSocket, Some(tls)) => worker::spawn(plan, |life| Tls::new(web_socket(life), tls))?,
-            (Protocol::Tcp, _) => worker::spawn(plan, RawEcho::with_life)?,
+            (Protocol::WebSocket, Some(tls)) => {
+                worker::spawn(plan, |lifecycle| Tls::new(web_socket(lifecycle), tls))?
+            }
+            (Protocol::Tcp, _) => worker::spawn(plan, RawEcho::with_lifecycle)?,
         });
         Ok(())
     }
 
     fn wait_for_start(&mut self) -> Result<(), ServeError> {
         for _ in 0..self.workers.len() {
-            match self.reports.recv() {
-                Ok(Report::Started) => {}
-                Ok(Report::Ended(Err(error))) => return Err(error),
+            match self.events.recv() {
+                Ok(WorkerEvent::Started) => {}
+                Ok(WorkerEvent::Ended(Err(error))) => return Err(error),
                 // Nobody can have ended or drained it yet.
-                Ok(Report::Ended(Ok(_)) | Report::Drained { .. }) | Err(_) => {
+                Ok(WorkerEvent::Ended(Ok(_)) | WorkerEvent::Drained { .. }) | Err(_) => {
                     return Err(ServeError::Panicked);
                 }
             }
@@ -180,7 +182,7 @@ impl Server {
     /// What ends the server from any thread.
     #[must_use]
     pub fn drain(&self) -> Drain {
-        Drain { remotes: self.remotes.clone(), census: Arc::clone(&self.census) }
+        Drain { remotes: self.remotes.clone(), connection_count: Arc::clone(&self.connection_count) }
     }
 
     /// Waits until all workers have ended, and adds up what they counted.
@@ -192,10 +194,10 @@ impl Server {
         let mut stats = Stats::default();
         let (mut drained, mut ended) = (0, 0);
         while ended < self.workers.len() {
-            match self.reports.recv_timeout(HOUSEKEEPING) {
+            match self.events.recv_timeout(HOUSEKEEPING) {
                 Err(RecvTimeoutError::Timeout) => prompt_allocator(),
-                Ok(Report::Started) => {}
-                Ok(Report::Drained { cut }) => {
+                Ok(WorkerEvent::Started) => {}
+                Ok(WorkerEvent::Drained { cut }) => {
                     stats.cut += cut as u64;
                     drained += 1;
                     // Until the last one is done all go on telling newcomers that the server is going down.
@@ -203,7 +205,7 @@ impl Server {
                         self.remotes.iter().for_each(|remote| remote.wake(STOP));
                     }
                 }
-                Ok(Report::Ended(result)) => {
+                Ok(WorkerEvent::Ended(result)) => {
                     stats += result?;
                     ended += 1;
                 }
@@ -234,19 +236,19 @@ impl Drop for Server {
 #[derive(Clone, Debug)]
 pub struct Drain {
     remotes: Vec<Remote>,
-    census: Arc<Census>,
+    connection_count: Arc<ConnectionCount>,
 }
 
 impl Drain {
     /// Begins the drain; [`Server::wait`] returns when it is done. Again is harmless.
     pub fn begin(&self) {
-        self.census.close();
+        self.connection_count.close();
         self.remotes.iter().for_each(|remote| remote.wake(DRAIN));
     }
 }
 
 /// What there is room for.
-struct Room {
+struct Capacity {
     /// Connections of the process.
     connections: usize,
     /// Places in each worker's table.
@@ -255,7 +257,7 @@ struct Room {
     refused: usize,
 }
 
-impl Room {
+impl Capacity {
     /// Places of a worker for refused connections. Half of them may stay until their answer has been read.
     /// The other half is for new connections, which therefore never wait for a refused one.
     const REFUSED: u64 = 128;
@@ -288,7 +290,7 @@ fn warn_of_strangers(config: &Config, addresses: &[SocketAddr]) {
     let off = [
         ("--max-connections-per-ip", config.address_limits.connections == 0),
         ("--connect-rate-per-ip", config.address_limits.connect_rate.is_none()),
-        ("--message-rate or --byte-rate", !config.rules.rates.is_on()),
+        ("--message-rate or --byte-rate", !config.settings.rates.is_on()),
     ];
     let off: Vec<&str> = off.into_iter().filter_map(|(flag, is_off)| is_off.then_some(flag)).collect();
     if !off.is_empty() {

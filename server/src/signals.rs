@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first begins a drain, the second ends the process at once.
+//! SIGTERM and SIGINT. The first begins a drain, the second ends the process at once.
 
 use std::io;
 use std::process;
@@ -11,15 +11,15 @@ use crate::server::Drain;
 
 /// Signals that are caught but not acted on yet.
 #[derive(Debug)]
-pub(crate) struct Caught(Signals);
+pub(crate) struct PendingSignals(Signals);
 
-/// Catches the signals. What comes before [`Caught::drain`] waits.
-pub(crate) fn catch() -> io::Result<Caught> {
-    Signals::new([SIGTERM, SIGINT]).map(Caught)
+/// Catches the signals. Signals before [`PendingSignals::drain`] wait.
+pub(crate) fn catch() -> io::Result<PendingSignals> {
+    Signals::new([SIGTERM, SIGINT]).map(PendingSignals)
 }
 
-impl Caught {
-    /// Acts on the signals, on a thread of its own.
+impl PendingSignals {
+    /// Acts on the signals, on an own thread.
     pub(crate) fn drain(mut self, drain: Drain) -> io::Result<()> {
         let act = move || {
             let mut signals = self.0.forever();
@@ -28,7 +28,7 @@ impl Caught {
                 drain.begin();
             }
             if let Some(signal) = signals.next() {
-                // As a shell reports a process that the signal killed.
+                // The exit status that shells use for a process killed by the signal.
                 process::exit(128 + signal);
             }
         };

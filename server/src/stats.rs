@@ -1,62 +1,62 @@
-//! What the server counted, printed at the end as one line of JSON.
+//! Counters of the server, printed at the end as one line of JSON.
 
 use std::ops::AddAssign;
 
 use engine::Counters;
 use serde::Serialize;
 
-/// What a worker's handler counts. Plain additions: every worker has its own.
+/// Counters of a worker's handler. Plain additions: every worker has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Messages echoed; for raw TCP, which has none, reads echoed.
+pub struct EchoCounters {
+    /// Echoed messages; for raw TCP, echoed reads.
     pub messages: u64,
-    /// Handshakes refused with an HTTP status and connections failed with a close code for what they sent.
+    /// Handshakes refused with an HTTP status, and connections failed with a close code.
     pub refused: u64,
 }
 
-/// The sums over all workers.
+/// Sums over all workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// [`Tally::messages`].
+    /// [`EchoCounters::messages`].
     pub messages: u64,
-    /// Payload bytes of TCP received.
+    /// Bytes received, as TCP payload.
     pub bytes_in: u64,
-    /// Payload bytes of TCP that the kernel took.
+    /// Bytes that the kernel has accepted for sending, as TCP payload.
     pub bytes_out: u64,
     /// Turns of the event loops.
     pub turns: u64,
     /// System calls that submit or wait.
     pub enters: u64,
-    /// Completions taken in, or readiness events.
+    /// Completions handled, or readiness events.
     pub completions: u64,
-    /// Receives that ended because no buffer was free.
+    /// Receives that ended because no buffer was offered.
     pub enobufs: u64,
-    /// Times a completion queue overflowed.
+    /// Overflows of the completion queues.
     pub overflows: u64,
-    /// Sends that took less than everything.
+    /// Sends of which the kernel accepted a part, or nothing.
     pub partial_sends: u64,
-    /// Connections accepted.
+    /// Accepted connections.
     pub accepted: u64,
-    /// Connections closed.
+    /// Closed connections.
     pub closed: u64,
-    /// [`Tally::refused`].
+    /// [`EchoCounters::refused`].
     pub refused: u64,
-    /// Connections that the end of a drain cut off.
+    /// Connections that the drain timeout cut off.
     #[serde(skip)]
     pub cut: u64,
 }
 
 impl Stats {
-    /// One line, without the line's end.
+    /// Returns one line of JSON without a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("numbers with fixed names")
     }
 }
 
-impl AddAssign<(Counters, Tally)> for Stats {
-    fn add_assign(&mut self, (counters, tally): (Counters, Tally)) {
-        self.messages += tally.messages;
+impl AddAssign<(Counters, EchoCounters)> for Stats {
+    fn add_assign(&mut self, (counters, echo_counters): (Counters, EchoCounters)) {
+        self.messages += echo_counters.messages;
         self.bytes_in += counters.bytes_in;
         self.bytes_out += counters.bytes_out;
         self.turns += counters.turns;
@@ -67,7 +67,7 @@ impl AddAssign<(Counters, Tally)> for Stats {
         self.partial_sends += counters.partial_sends;
         self.accepted += counters.accepted;
         self.closed += counters.closed;
-        self.refused += tally.refused;
+        self.refused += echo_counters.refused;
     }
 }
 
@@ -79,8 +79,8 @@ mod tests {
     fn workers_add_up_to_one_line() {
         let mut stats = Stats::default();
         let counters = Counters { bytes_in: 10, enters: 3, accepted: 1, ..Counters::default() };
-        stats += (counters, Tally { messages: 2, refused: 1 });
-        stats += (counters, Tally { messages: 5, refused: 0 });
+        stats += (counters, EchoCounters { messages: 2, refused: 1 });
+        stats += (counters, EchoCounters { messages: 5, refused: 0 });
         assert_eq!(
             stats.to_json(),
             "{\"messages\":7,\"bytes_in\":20,\"bytes_out\":0,\"turns\":0,\"enters\":6,\"completions\":0,\"enobufs\":0,\

@@ -1,4 +1,4 @@
-//! Certificate and key that the server shows to clients of wss:// listeners.
+//! Certificate and key of the wss:// listeners.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use sha2::{Digest, Sha256};
 pub enum Identity {
     /// Two files in PEM; see [`read_identity`].
     Files {
-        /// The server's certificate first, then those between it and the authority's.
+        /// Certificate chain, the server's own first.
         certificate: PathBuf,
-        /// Its key: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+        /// Private key in PKCS #8, PKCS #1 or SEC 1, not encrypted.
         key: PathBuf,
     },
-    /// Made at the start for names and addresses, and gone at the end.
+    /// Created at the start for names and addresses, and not stored.
     SelfSigned {
-        /// Besides localhost and the loopback addresses.
+        /// Names besides localhost and the loopback addresses.
         names: Vec<String>,
     },
 }
 
-/// A certificate or key that cannot be used. One line each: the file, the cause, the remedy.
+/// Error of a certificate or key, in one line: the file, the cause, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The files cannot be used.
     #[error(transparent)]
     Files(#[from] engine::tls::IdentityError),
-    /// The files are valid, and still TLS cannot be set up with them.
+    /// The files are valid, but TLS cannot be set up with them.
     #[error(
         "cannot set up TLS with {} of --tls-cert and {} of --tls-key ({source}): create both anew, or use \
          --tls-self-signed",
@@ -48,20 +48,20 @@ pub enum IdentityError {
         /// The library's error.
         source: rustls::Error,
     },
-    /// No certificate could be made.
+    /// The certificate could not be created.
     #[error("cannot make a certificate ({0}): give one with --tls-cert and --tls-key")]
     SelfSigned(String),
 }
 
-/// A certificate with its key, ready for use.
-pub(crate) struct Loaded {
+/// Certificate and key, ready for use.
+pub(crate) struct LoadedIdentity {
     pub(crate) config: Arc<ServerConfig>,
-    /// SHA-256 of the server's certificate, as browsers show it.
+    /// SHA-256 of the server's certificate, in the form that browsers show.
     pub(crate) fingerprint: String,
 }
 
 impl Identity {
-    pub(crate) fn load(&self) -> Result<Loaded, IdentityError> {
+    pub(crate) fn load(&self) -> Result<LoadedIdentity, IdentityError> {
         match self {
             Self::Files { certificate, key } => from_files(certificate, key),
             Self::SelfSigned { names } => self_signed(names),
@@ -69,7 +69,7 @@ impl Identity {
     }
 }
 
-fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
+fn from_files(certificate: &Path, key: &Path) -> Result<LoadedIdentity, IdentityError> {
     let named = NamedFile { flag: "--tls-cert", path: certificate.to_owned() };
     let (chain, secret) = read_identity(named, NamedFile { flag: "--tls-key", path: key.to_owned() })?;
     loaded(chain, secret).map_err(|source| IdentityError::Library {
@@ -79,15 +79,15 @@ fn from_files(certificate: &Path, key: &Path) -> Result<Loaded, IdentityError> {
     })
 }
 
-/// Validity of a certificate of our own from now on, and before now: clocks differ.
+/// Validity of a created certificate from now on, and before now because clocks differ.
 const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const ALREADY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn self_signed(names: &[String]) -> Result<Loaded, IdentityError> {
+fn self_signed(names: &[String]) -> Result<LoadedIdentity, IdentityError> {
     let failed = |error: rcgen::Error| IdentityError::SelfSigned(error.to_string());
     let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     let is_new = |name: &&String| {
-        // The wildcard address is nobody's name.
+        // The wildcard address is not a name of the server.
         let is_wildcard = name.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
         !is_wildcard && !all.contains(name)
     };
@@ -104,9 +104,12 @@ fn self_signed(names: &[String]) -> Result<Loaded, IdentityError> {
     loaded(vec![certificate.into()], secret).map_err(|error| IdentityError::SelfSigned(error.to_string()))
 }
 
-fn loaded(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Loaded, rustls::Error> {
+fn loaded(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<LoadedIdentity, rustls::Error> {
     let fingerprint = fingerprint(&chain[0]);
-    Ok(Loaded { config: server_config(chain, key)?, fingerprint })
+    Ok(LoadedIdentity { config: server_config(chain, key)?, fingerprint })
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {

@@ -1,4 +1,4 @@
-//! A worker: a thread on its own processor, with its own listening sockets, engine and handler.
+//! Worker: a thread on its own processor, with own listening sockets, engine and handler.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,191 +9,196 @@ use std::time::Duration;
 use engine::tls::Tls;
 use engine::{ConnId, Counters, EngineKind, Handler, Inbox, Nanos, Worker, affinity};
 
-use crate::board::{Board, Ledger, Snapshot};
 use crate::error::ServeError;
-use crate::gate::{Gate, LimitReached, RefusedConnections};
-use crate::stats::Tally;
+use crate::limiter::{ConnectionLimiter, LimitReached, RefusedConnections};
+use crate::snapshot::{Snapshot, SnapshotSlot, WorkerMetrics};
+use crate::stats::EchoCounters;
 
-/// Wakes a worker to drain: new connections are told to go, a farewell to the open ones, the end when they are gone.
+/// Wake bit that begins a drain: new connections are refused, open ones are closed, and the drain ends with the last.
 pub const DRAIN: u64 = 1;
-/// Wakes a worker to end at once.
+/// Wake bit that ends a worker at once.
 pub const STOP: u64 = 2;
-/// Wakes a worker to show its counters.
-pub(crate) const SHOW: u64 = 4;
+/// Wake bit that makes a worker publish its metrics.
+pub(crate) const PUBLISH: u64 = 4;
 
-/// What a worker tells the thread that started it.
+/// Event that a worker reports to the thread that started it.
 #[derive(Debug)]
-pub(crate) enum Report {
-    /// It accepts connections.
+pub(crate) enum WorkerEvent {
+    /// The worker accepts connections.
     Started,
-    /// Its drain is over; so many connections were cut off. It goes on telling new ones to go until it is stopped.
+    /// The worker's drain is over. It continues to refuse new connections until it is stopped.
     Drained {
-        /// Connections that were still open when the time was up.
+        /// Connections that were still open at the drain timeout.
         cut: usize,
     },
-    /// It has ended.
-    Ended(Result<(Counters, Tally), ServeError>),
+    /// The worker has ended.
+    Ended(Result<(Counters, EchoCounters), ServeError>),
 }
 
-/// A handler that the server can run.
+/// Handler that the server can run.
 pub(crate) trait Service: Handler {
-    fn tally(&self) -> Tally;
+    fn echo_counters(&self) -> EchoCounters;
 }
 
 impl<S: Service> Service for Tls<S> {
-    fn tally(&self) -> Tally {
-        self.inner().tally()
+    fn echo_counters(&self) -> EchoCounters {
+        self.inner().echo_counters()
     }
 }
 
-/// How far a worker's life has come.
+/// Phase of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// A drain has begun, and what has arrived is still being echoed.
-    Emptying {
-        /// Then at the latest leave is taken.
+    /// A drain has begun, and messages that have arrived are still echoed.
+    Draining {
+        /// Latest time at which connections are closed.
         until: Nanos,
-        /// Bytes received when last looked at.
+        /// Bytes received at the last check.
         received: u64,
-        /// Looks since then that found no more.
+        /// Consecutive checks without new bytes.
         quiet: u32,
     },
-    /// Leave was taken of all connections.
-    Parting,
-    /// All are gone, or the time was up.
+    /// All connections have been closed by the server.
+    Closing,
+    /// All connections are gone, or the drain timeout has passed.
     Drained,
 }
 
-/// The part of a handler that is the same whatever it echoes: its start and its end, and who is let in.
+/// Part of a handler that all protocols share: start, drain and end of a worker, and admission.
 #[derive(Debug)]
-pub(crate) struct Life {
-    reports: Option<Sender<Report>>,
+pub(crate) struct WorkerLifecycle {
+    events: Option<Sender<WorkerEvent>>,
     drain_timeout: Duration,
-    /// The drain ends then, whoever is left.
+    /// Time at which the drain ends in any case.
     drain_end: Nanos,
     phase: Phase,
-    gate: Gate,
+    limiter: ConnectionLimiter,
     refused: RefusedConnections,
-    board: Arc<Board>,
+    slot: Arc<SnapshotSlot>,
 }
 
-impl Default for Life {
-    /// Of a worker that nobody watches, in which everybody is let in.
+impl Default for WorkerLifecycle {
+    /// A worker that reports to nobody and admits every connection.
     fn default() -> Self {
         let refused = RefusedConnections::default();
-        Self::new(None, Duration::from_secs(5), Gate::default(), refused, Arc::default())
+        Self::new(None, Duration::from_secs(5), ConnectionLimiter::default(), refused, Arc::default())
     }
 }
 
-impl Life {
-    /// What has arrived when a drain begins is echoed first: until so many looks in a row, [`LOOK`](Self::LOOK) apart, find
-    /// nothing more. The kernel hands over what it has at once, but the engines may need several turns to take all of it.
-    const QUIET_LOOKS: u32 = 4;
-    const LOOK: Duration = Duration::from_millis(5);
-    /// Whoever goes on sending does not hold the drain up for longer than this.
-    const EMPTYING: Duration = Duration::from_millis(200);
+impl WorkerLifecycle {
+    /// Consecutive checks without new bytes after which a drain closes the connections. Messages that have arrived before
+    /// are echoed first. The kernel delivers them at once, but the engines may need several turns to receive all.
+    const QUIET_CHECKS: u32 = 4;
+    const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+    /// Longest time that peers which continue to send delay the close.
+    const MAX_DRAINING: Duration = Duration::from_millis(200);
 
     fn new(
-        reports: Option<Sender<Report>>,
+        events: Option<Sender<WorkerEvent>>,
         drain_timeout: Duration,
-        gate: Gate,
+        limiter: ConnectionLimiter,
         refused: RefusedConnections,
-        board: Arc<Board>,
+        slot: Arc<SnapshotSlot>,
     ) -> Self {
         let (drain_end, phase) = (Nanos::NEVER, Phase::Serving);
-        Self { reports, drain_timeout, drain_end, phase, gate, refused, board }
+        Self { events, drain_timeout, drain_end, phase, limiter, refused, slot }
     }
 
-    fn report(&self, report: Report) {
-        if let Some(reports) = &self.reports {
-            // Nobody listens any more when another worker has failed to start; then STOP is on its way.
-            let _ = reports.send(report);
+    fn report(&self, report: WorkerEvent) {
+        if let Some(events) = &self.events {
+            // The receiver is gone when another worker has failed to start; then STOP follows.
+            let _ = events.send(report);
         }
     }
 
     pub(crate) fn started(&mut self) {
-        self.report(Report::Started);
+        self.report(WorkerEvent::Started);
     }
 
-    /// Lets a connection in, which must [`leave`](Life::leave) then.
+    /// Admits a connection. Its end must be reported with [`leave`](WorkerLifecycle::leave).
     ///
     /// # Errors
     ///
-    /// 503 beyond the limits and during a drain.
+    /// The limit that refuses the connection; during a drain all are refused.
     pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
-        self.gate.enter(peer, now)
+        self.limiter.enter(peer, now)
     }
 
-    /// `peer` as at [`enter`](Life::enter).
+    /// Reports the end of an admitted connection, with the `peer` of [`enter`](WorkerLifecycle::enter).
     pub(crate) fn leave(&mut self, peer: Option<SocketAddr>) {
-        self.gate.leave(peer);
+        self.limiter.leave(peer);
     }
 
-    /// Notes a refused connection that is being closed. It must be [removed](Life::forget_refused) after
-    /// that.
-    pub(crate) fn note_refused(&mut self, id: ConnId) {
+    /// Adds a refused connection that is being closed. It must be [removed](WorkerLifecycle::remove_refused) when it is
+    /// closed.
+    pub(crate) fn add_refused(&mut self, id: ConnId) {
         self.refused.add(id);
     }
 
     /// Removes a refused connection that has closed.
-    pub(crate) fn forget_refused(&mut self, id: ConnId) {
+    pub(crate) fn remove_refused(&mut self, id: ConnId) {
         self.refused.remove(id);
     }
 
-    /// Whether connections have to remember where they come from.
+    /// Whether connections have to keep their peer address.
     pub(crate) fn wants_peers(&self) -> bool {
-        self.gate.wants_peers()
+        self.limiter.wants_peers()
     }
 
-    /// Does what the bits call for; with [`SHOW`] among them the handler gives its `ledger`.
-    pub(crate) fn woken<H: Handler>(&mut self, w: &mut Worker<'_, H>, bits: u64, ledger: Option<Ledger>) {
-        if let Some(ledger) = ledger {
-            let (counters, load, open) = (w.counters(), w.load(), self.gate.open_here() as u64);
-            self.board.show(Snapshot { counters, load, open, ledger });
+    /// Handles wake bits. With [`PUBLISH`] among them the handler passes its `metrics`.
+    pub(crate) fn woken<H: Handler>(
+        &mut self,
+        w: &mut Worker<'_, H>,
+        bits: u64,
+        metrics: Option<WorkerMetrics>,
+    ) {
+        if let Some(metrics) = metrics {
+            let (counters, load, open) = (w.counters(), w.load(), self.limiter.open_here() as u64);
+            self.slot.publish(Snapshot { counters, load, open, metrics });
         }
         if bits & STOP != 0 {
             w.stop();
         }
         if bits & DRAIN != 0 && self.phase == Phase::Serving {
             let now = w.now();
-            let (until, received) = (now + Self::EMPTYING, w.counters().bytes_in);
-            self.phase = Phase::Emptying { until, received, quiet: 0 };
-            w.set_alarm(Some(now + Self::LOOK));
+            let (until, received) = (now + Self::MAX_DRAINING, w.counters().bytes_in);
+            self.phase = Phase::Draining { until, received, quiet: 0 };
+            w.set_alarm(Some(now + Self::CHECK_INTERVAL));
             if !self.drain_timeout.is_zero() {
                 self.drain_end = now + self.drain_timeout;
             }
         }
     }
 
-    /// Goes on with a drain; whether the handler is to take leave of its connections now.
+    /// Continues a drain. Returns whether the handler is to close its connections now.
     pub(crate) fn alarm<H: Handler>(&mut self, w: &mut Worker<'_, H>) -> bool {
-        let Phase::Emptying { until, received, quiet } = self.phase else { return false };
+        let Phase::Draining { until, received, quiet } = self.phase else { return false };
         let so_far = w.counters().bytes_in;
         let quiet = if so_far == received { quiet + 1 } else { 0 };
-        let takes_leave = quiet >= Self::QUIET_LOOKS || w.now() >= until;
-        if takes_leave {
-            self.phase = Phase::Parting;
+        let closes = quiet >= Self::QUIET_CHECKS || w.now() >= until;
+        if closes {
+            self.phase = Phase::Closing;
             w.set_alarm((self.drain_end != Nanos::NEVER).then_some(self.drain_end));
         } else {
-            self.phase = Phase::Emptying { until, received: so_far, quiet };
-            w.set_alarm(Some(w.now() + Self::LOOK));
+            self.phase = Phase::Draining { until, received: so_far, quiet };
+            w.set_alarm(Some(w.now() + Self::CHECK_INTERVAL));
         }
-        takes_leave
+        closes
     }
 
     /// Aborts the excess of refused connections, and checks whether a drain is over.
     pub(crate) fn turn_end<H: Handler>(&mut self, w: &mut Worker<'_, H>) {
         self.refused.take_excess().for_each(|id| w.abort(id));
-        let open = self.gate.open_here();
-        if self.phase == Phase::Parting && (open == 0 || w.now() >= self.drain_end) {
+        let open = self.limiter.open_here();
+        if self.phase == Phase::Closing && (open == 0 || w.now() >= self.drain_end) {
             self.phase = Phase::Drained;
-            self.report(Report::Drained { cut: open });
+            self.report(WorkerEvent::Drained { cut: open });
         }
     }
 }
 
-/// What a worker starts with.
+/// Everything that a worker's thread needs.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) index: usize,
@@ -201,50 +206,53 @@ pub(crate) struct Plan {
     pub(crate) engine: EngineKind,
     pub(crate) config: engine::Config,
     pub(crate) inbox: Inbox,
-    pub(crate) reports: Sender<Report>,
+    pub(crate) events: Sender<WorkerEvent>,
     pub(crate) drain_timeout: Duration,
-    pub(crate) gate: Gate,
+    pub(crate) limiter: ConnectionLimiter,
     pub(crate) refused: RefusedConnections,
-    pub(crate) board: Arc<Board>,
+    pub(crate) slot: Arc<SnapshotSlot>,
 }
 
-/// Starts a worker's thread. The handler is built on it.
+/// Starts a worker's thread, which builds the handler.
 pub(crate) fn spawn<S: Service>(
     plan: Plan,
-    build: impl FnOnce(Life) -> S + Send + 'static,
+    build: impl FnOnce(WorkerLifecycle) -> S + Send + 'static,
 ) -> Result<JoinHandle<()>, ServeError> {
     thread::Builder::new()
         .name(format!("worker-{}", plan.index))
         .spawn(move || {
-            let ending = Ending(Some(plan.reports.clone()));
+            let ending = Ending(Some(plan.events.clone()));
             ending.report(work(plan, build));
         })
         .map_err(ServeError::system("starting a worker's thread"))
 }
 
-fn work<S: Service>(plan: Plan, build: impl FnOnce(Life) -> S) -> Result<(Counters, Tally), ServeError> {
-    let Plan { cpu, engine, config, inbox, reports, drain_timeout, gate, refused, board, .. } = plan;
+fn work<S: Service>(
+    plan: Plan,
+    build: impl FnOnce(WorkerLifecycle) -> S,
+) -> Result<(Counters, EchoCounters), ServeError> {
+    let Plan { cpu, engine, config, inbox, events, drain_timeout, limiter, refused, slot, .. } = plan;
     affinity::pin(cpu).map_err(|source| ServeError::Pin { cpu, source })?;
-    let mut handler = build(Life::new(Some(reports), drain_timeout, gate, refused, board));
+    let mut handler = build(WorkerLifecycle::new(Some(events), drain_timeout, limiter, refused, slot));
     let counters = engine::run(engine, &config, inbox, &mut handler)?;
-    Ok((counters, handler.tally()))
+    Ok((counters, handler.echo_counters()))
 }
 
-/// Reports a worker's end, also that of one that panics: otherwise the process would wait for it for ever.
-struct Ending(Option<Sender<Report>>);
+/// Reports a worker's end, also after a panic, for which the process would otherwise wait for ever.
+struct Ending(Option<Sender<WorkerEvent>>);
 
 impl Ending {
-    fn report(mut self, result: Result<(Counters, Tally), ServeError>) {
-        if let Some(reports) = self.0.take() {
-            let _ = reports.send(Report::Ended(result));
+    fn report(mut self, result: Result<(Counters, EchoCounters), ServeError>) {
+        if let Some(events) = self.0.take() {
+            let _ = events.send(WorkerEvent::Ended(result));
         }
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        if let Some(reports) = self.0.take() {
-            let _ = reports.send(Report::Ended(Err(ServeError::Panicked)));
+        if let Some(events) = self.0.take() {
+            let _ = events.send(WorkerEvent::Ended(Err(ServeError::Panicked)));
         }
     }
 }

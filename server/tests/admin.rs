@@ -12,12 +12,12 @@ use program::{LONG, Program, client_frame, connect, engines, expect, rest, run};
 use rustix::process::Signal;
 
 /// A server with its admin address, which it tells on standard error.
-struct Watched {
+struct WorkerHandle {
     server: Program,
     admin: SocketAddr,
 }
 
-impl Watched {
+impl WorkerHandle {
     fn start(arguments: &[&str]) -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let arguments = [&["--admin", "127.0.0.1:0"], arguments].concat();
@@ -71,7 +71,7 @@ impl Watched {
 fn everything_that_happens_is_counted() {
     for engine in engines() {
         eprintln!("engine {engine}");
-        let watched = Watched::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
+        let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
         let server = &watched.server;
         let mut open = server.open();
         for _ in 0..5 {
@@ -115,7 +115,7 @@ fn everything_that_happens_is_counted() {
 fn slow_readers_show() {
     for engine in engines() {
         eprintln!("engine {engine}");
-        let watched = Watched::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
+        let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
         let stream = watched.server.open();
         let mut input = stream.try_clone().expect("clone");
         let flooding = std::thread::spawn(move || {
@@ -135,7 +135,7 @@ fn slow_readers_show() {
 
 #[test]
 fn a_draining_server_is_healthy_but_not_ready() {
-    let watched = Watched::start(&["--drain-timeout", "1h"]);
+    let watched = WorkerHandle::start(&["--drain-timeout", "1h"]);
     assert_eq!(watched.get("/readyz"), (200, "ready\n".to_owned()));
     assert_eq!(watched.get("/healthz"), (200, "healthy\n".to_owned()));
     let mut open = watched.server.open();
@@ -150,7 +150,7 @@ fn a_draining_server_is_healthy_but_not_ready() {
 
 #[test]
 fn odd_requests_do_no_harm() {
-    let watched = Watched::start(&[]);
+    let watched = WorkerHandle::start(&[]);
     assert_eq!(watched.get("/").0, 404);
     assert!(watched.ask(b"POST /metrics HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("HTTP/1.1 405 "));
     assert!(watched.ask(b"\x16\x03\x01\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -168,7 +168,7 @@ fn odd_requests_do_no_harm() {
 
 #[test]
 fn silent_and_slow_clients_delay_nobody() {
-    let watched = Watched::start(&["--drain-timeout", "1h"]);
+    let watched = WorkerHandle::start(&["--drain-timeout", "1h"]);
     let silent: Vec<_> = (0..8).map(|_| connect(watched.admin)).collect();
     let mut slow = connect(watched.admin);
     slow.write_all(b"GET /metrics HTTP/1.1\r\n").expect("half a request");
@@ -188,7 +188,7 @@ fn silent_and_slow_clients_delay_nobody() {
 
 #[test]
 fn many_admin_connections_are_bounded() {
-    let watched = Watched::start(&[]);
+    let watched = WorkerHandle::start(&[]);
     let count = || std::fs::read_dir(format!("/proc/{}/fd", watched.server.pid())).expect("proc").count();
     let before = count();
     let mut oldest = connect(watched.admin);
@@ -203,7 +203,7 @@ fn many_admin_connections_are_bounded() {
 #[test]
 fn the_metrics_say_what_is_running() {
     for engine in engines() {
-        let watched = Watched::start(&["--engine", &engine]);
+        let watched = WorkerHandle::start(&["--engine", &engine]);
         let version = env!("CARGO_PKG_VERSION");
         let metrics = watched.metrics();
         let name = metrics.keys().find(|name| name.starts_with("sparring_build_info{")).expect("build info");
@@ -241,7 +241,7 @@ fn the_metrics_are_what_prometheus_reads() {
         println!("skipped: no prometheus_client in {python} (pip install prometheus_client)");
         return;
     }
-    let watched = Watched::start(&["--threads", "2"]);
+    let watched = WorkerHandle::start(&["--threads", "2"]);
     let mut post = watched.server.connect();
     post.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
     rest(&mut post);
@@ -279,7 +279,7 @@ fn the_log_can_be_json() {
 /// Whoever watches costs the connections nothing: a look at the metrics wakes each worker once.
 #[test]
 fn many_looks_disturb_nobody() {
-    let watched = Watched::start(&["--threads", "1"]);
+    let watched = WorkerHandle::start(&["--threads", "1"]);
     let mut stream = watched.server.open();
     let end = Instant::now() + Duration::from_millis(300);
     while Instant::now() < end {

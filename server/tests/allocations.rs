@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::{ConnId, EngineChoice, EngineKind, Handler, Nanos, Origin, Record, Segment, SendCompletions};
-use server::config::{Config, Rules};
+use server::config::{Config, EchoSettings};
 use server::{Server, WebSocketEcho};
 
 use frames::readable;
@@ -142,7 +142,7 @@ fn drive(
 }
 
 fn handler_alone(round: &Round, size: usize) {
-    let (mut handler, mut record) = (WebSocketEcho::new(Rules::default()), Record::new());
+    let (mut handler, mut record) = (WebSocketEcho::new(EchoSettings::default()), Record::new());
     let origin = Origin::Accepted { listener: 0, peer: None };
     let id = ConnId { slot: 0, generation: 0 };
     let mut connection = handler.opened(id, origin, &mut record.begin(Nanos(1), 0, 0));

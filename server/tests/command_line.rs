@@ -2,6 +2,7 @@
 
 mod program;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpListener;
 
@@ -325,4 +326,20 @@ fn every_refusal_has_its_line_in_the_log() {
         "{log}"
     );
     assert!(lines[1].contains("405"), "{log}");
+}
+
+#[test]
+fn every_flag_in_the_readme_exists() {
+    let help = String::from_utf8(run(&["--help"]).stdout).expect("text");
+    let flags = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let is_flag = |word: &&str| {
+            word.strip_prefix("--").is_some_and(|name| !name.starts_with('-') && !name.is_empty())
+        };
+        words.filter(is_flag).map(str::to_owned).collect()
+    };
+    // The build has a flag of its own.
+    let known: BTreeSet<String> = &flags(&help) | &["--release".to_owned()].into();
+    let unknown: Vec<String> = flags(include_str!("../README.md")).difference(&known).cloned().collect();
+    assert!(unknown.is_empty(), "server/README.md: {unknown:?}");
 }

@@ -57,7 +57,7 @@ fn the_server_lives_under_the_container_profile() {
 /// Connections that the generator opens at once when it is not told otherwise.
 const DEFAULT_LOAD: usize = 64;
 
-/// The limits in the unit, the container and the README, without addresses.
+/// The limits in the unit, the container and the server's README, without addresses.
 fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     let read = |name: &str| std::fs::read_to_string(format!("{DEPLOY}/{name}")).expect("a file");
     // A command may go on in the next line.
@@ -71,7 +71,7 @@ fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     let examples = [
         ("unit", words(&read("sparring-server.service"), "ExecStart=")),
         ("container", words(&container, "CMD")),
-        ("README", words(&read("../../README.md"), "sparring-server --listen 0.0.0.0:8080")),
+        ("README", words(&read("../../server/README.md"), "sparring-server --listen 0.0.0.0:8080")),
     ];
     let is_address = |flag: &str| ["--listen", "--admin"].contains(&flag);
     let limits = |words: Vec<String>| {
@@ -114,8 +114,8 @@ fn the_profile_allows_io_uring_and_no_more_than_needed() {
     let text = std::fs::read_to_string(format!("{DEPLOY}/seccomp.json")).expect("the profile");
     let profile: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
-    let rules = profile["syscalls"].as_array().expect("rules");
-    let names: Vec<&str> = rules
+    let settings = profile["syscalls"].as_array().expect("rules");
+    let names: Vec<&str> = settings
         .iter()
         .flat_map(|rule| rule["names"].as_array().expect("names"))
         .filter_map(|n| n.as_str())

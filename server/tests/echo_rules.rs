@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::{CloseMode, Commands, ConnId, Handler, Nanos, Origin, Record, Segment};
 use protocol::Limits;
-use server::config::{Burn, Heartbeat, Rate, RatePolicy, Rates, Rules};
+use server::config::{EchoSettings, Heartbeat, InjectedCost, Rate, RatePolicy, Rates};
 use server::{Connection, WebSocketEcho};
 
 use frames::{BINARY, CLOSE, FIN, PING, PONG, TEXT, masked, server_close, server_frame};
@@ -19,8 +19,12 @@ const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgra
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// Nothing ends an open WebSocket but what it sends.
-fn untimed() -> Rules {
-    Rules { heartbeat: Heartbeat::default(), message_timeout: Duration::ZERO, ..Rules::default() }
+fn untimed() -> EchoSettings {
+    EchoSettings {
+        heartbeat: Heartbeat::default(),
+        message_timeout: Duration::ZERO,
+        ..EchoSettings::default()
+    }
 }
 
 /// A handler with one connection, driven as an engine would.
@@ -35,8 +39,8 @@ struct Driven {
 }
 
 impl Driven {
-    fn new(rules: Rules) -> Self {
-        let (mut handler, mut record) = (WebSocketEcho::new(rules), Record::new());
+    fn new(settings: EchoSettings) -> Self {
+        let (mut handler, mut record) = (WebSocketEcho::new(settings), Record::new());
         let now = Nanos(1_000_000_000);
         let origin = Origin::Accepted { listener: 0, peer: None };
         let connection = handler.opened(ID, origin, &mut record.begin(now, 0, 0));
@@ -55,11 +59,11 @@ impl Driven {
 
     /// A connection whose handshake is done.
     fn open() -> Self {
-        Self::open_with(Rules::default())
+        Self::open_with(EchoSettings::default())
     }
 
-    fn open_with(rules: Rules) -> Self {
-        let mut driven = Self::new(rules);
+    fn open_with(settings: EchoSettings) -> Self {
+        let mut driven = Self::new(settings);
         assert!(driven.receive(REQUEST).starts_with(b"HTTP/1.1 101 "));
         driven
     }
@@ -117,7 +121,7 @@ fn payload(len: usize) -> Vec<u8> {
 
 #[test]
 fn the_documents_request_gets_its_answer() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     let response = String::from_utf8(driven.receive(REQUEST)).expect("text");
     assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
     assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{response}");
@@ -154,7 +158,7 @@ fn all_replies_of_a_read_are_one_range() {
     let wire: Vec<u8> = lengths.iter().flat_map(|&len| server_frame(BINARY, &payload(len))).collect();
     assert_eq!(driven.receive(&read), wire);
     assert_eq!(driven.segments, [Segment::Echo(4..4 + wire.len() as u32)]);
-    assert_eq!(driven.handler.tally().messages, lengths.len() as u64);
+    assert_eq!(driven.handler.echo_counters().messages, lengths.len() as u64);
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn fragments_come_back_as_one_frame_after_the_pong_between_them() {
         server_frame(BINARY, b"after"),
     ];
     assert_eq!(driven.receive(&read.concat()), wire.concat());
-    assert_eq!(driven.handler.tally().messages, 3);
+    assert_eq!(driven.handler.echo_counters().messages, 3);
 }
 
 #[test]
@@ -291,21 +295,22 @@ fn every_cut_of_a_stream_gives_the_same_answers() {
 fn every_cut_of_request_and_stream_gives_the_same_answers() {
     let (stream, wire) = medley();
     let all = [REQUEST, &stream].concat();
-    let mut expected = Driven::new(Rules::default()).receive(REQUEST);
+    let mut expected = Driven::new(EchoSettings::default()).receive(REQUEST);
     expected.extend_from_slice(&wire);
     for cut in 1..all.len() {
-        let mut driven = Driven::new(Rules::default());
+        let mut driven = Driven::new(EchoSettings::default());
         feed(&mut driven, [&all[..cut], &all[cut..]]);
         assert_eq!(driven.wire, expected, "cut at {cut}");
     }
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     feed(&mut driven, all.chunks(1));
     assert_eq!(driven.wire, expected);
 }
 
 #[test]
 fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
-    let small = Rules { limits: Limits { max_message: 1000, max_fragments: 3 }, ..Rules::default() };
+    let small =
+        EchoSettings { limits: Limits { max_message: 1000, max_fragments: 3 }, ..EchoSettings::default() };
     let cases: [(&str, Vec<u8>, u16); 12] = [
         ("reserved bit", masked(FIN | 0x40 | TEXT, b"x"), 1002),
         ("reserved opcode", masked(FIN | 3, b"x"), 1002),
@@ -338,7 +343,11 @@ fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
         assert_eq!((close[0], &close[2..4]), (FIN | CLOSE, &code.to_be_bytes()[..]), "{name}");
         assert_eq!(close.len(), 2 + usize::from(close[1]), "{name}: nothing follows the Close");
         assert_eq!(driven.closing(), Some(CloseMode::Flush), "{name}");
-        assert_eq!((driven.handler.tally().messages, driven.handler.tally().refused), (2, 1), "{name}");
+        assert_eq!(
+            (driven.handler.echo_counters().messages, driven.handler.echo_counters().refused),
+            (2, 1),
+            "{name}"
+        );
     }
 }
 
@@ -370,7 +379,7 @@ fn a_close_is_answered_alike() {
             [server_frame(TEXT, b"last"), server_frame(CLOSE, payload)].concat()
         );
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
-        assert_eq!(driven.handler.tally().refused, 0);
+        assert_eq!(driven.handler.echo_counters().refused, 0);
     }
     let mut driven = Driven::open();
     assert_eq!(&driven.receive(&masked(FIN | CLOSE, b"\x03"))[2..4], 1002u16.to_be_bytes());
@@ -378,7 +387,7 @@ fn a_close_is_answered_alike() {
 
 #[test]
 fn frames_that_come_with_the_request_are_echoed() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     let read = [REQUEST, &masked(FIN | TEXT, b"early"), &masked(FIN | TEXT, b"bird")].concat();
     let wire = driven.receive(&read);
     assert!(wire.ends_with(&[server_frame(TEXT, b"early"), server_frame(TEXT, b"bird")].concat()));
@@ -386,16 +395,16 @@ fn frames_that_come_with_the_request_are_echoed() {
 
 #[test]
 fn a_bad_request_gets_its_status_and_the_connection_ends() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     let wire = driven.receive(b"POST / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(wire.starts_with(b"HTTP/1.1 405 "), "{}", wire.escape_ascii());
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
-    assert_eq!(driven.handler.tally().refused, 1);
+    assert_eq!(driven.handler.echo_counters().refused, 1);
 }
 
 #[test]
 fn a_request_that_does_not_end_in_time_gets_408() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     driven.receive(&REQUEST[..40]);
     let wire = driven.deadline(Duration::from_secs(5));
     assert!(wire.starts_with(b"HTTP/1.1 408 "), "{}", wire.escape_ascii());
@@ -404,7 +413,7 @@ fn a_request_that_does_not_end_in_time_gets_408() {
 
 #[test]
 fn a_connection_that_asks_for_nothing_is_dropped_without_an_answer() {
-    let mut driven = Driven::new(Rules::default());
+    let mut driven = Driven::new(EchoSettings::default());
     assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
     assert_eq!(driven.closing(), Some(CloseMode::Abort));
 }
@@ -420,7 +429,7 @@ fn the_handshakes_deadline_ends_with_the_handshake() {
 fn a_silent_connection_is_pinged_then_dropped() {
     let interval = Duration::from_secs(30);
     let heartbeat = Heartbeat { ping_interval: interval, ..Heartbeat::default() };
-    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..EchoSettings::default() });
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + interval)));
     assert_eq!(driven.deadline(interval), server_frame(PING, b""));
     driven.receive(&masked(FIN | PONG, b""));
@@ -434,7 +443,7 @@ fn a_silent_connection_is_pinged_then_dropped() {
 fn messages_move_the_deadline_without_setting_it() {
     let interval = Duration::from_secs(30);
     let heartbeat = Heartbeat { idle_timeout: interval, ..Heartbeat::default() };
-    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..EchoSettings::default() });
     driven.now = driven.now + Duration::from_secs(20);
     driven.receive(&masked(FIN | TEXT, b"alive"));
     assert!(driven.commands.is_empty());
@@ -466,10 +475,10 @@ fn a_message_that_has_begun_ends_in_time() {
         ("header", masked(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
         ("ping", masked(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
     ];
-    for heartbeat in [Heartbeat::default(), Rules::default().heartbeat] {
+    for heartbeat in [Heartbeat::default(), EchoSettings::default().heartbeat] {
         for (name, part, longest) in &parts {
-            let rules = Rules { message_timeout: timeout, heartbeat, ..Rules::default() };
-            let mut driven = Driven::open_with(rules);
+            let settings = EchoSettings { message_timeout: timeout, heartbeat, ..EchoSettings::default() };
+            let mut driven = Driven::open_with(settings);
             let first = driven.commands.deadline;
             driven.receive(&masked(FIN | TEXT, b"whole"));
             driven.receive(part);
@@ -478,7 +487,7 @@ fn a_message_that_has_begun_ends_in_time() {
             let (after, wire) = until_closed(&mut driven);
             assert!(after >= timeout && after <= *longest, "{name}: {after:?}");
             assert_eq!(&wire[2..4], 1008u16.to_be_bytes(), "{name}");
-            assert_eq!(driven.handler.tally().refused, 1);
+            assert_eq!(driven.handler.echo_counters().refused, 1);
         }
     }
 }
@@ -486,7 +495,7 @@ fn a_message_that_has_begun_ends_in_time() {
 #[test]
 fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
     let timeout = Duration::from_secs(10);
-    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
+    let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..untimed() });
     let frame = masked(FIN | TEXT, b"hello");
     for _ in 0..5 {
         driven.receive(&frame[..8]);
@@ -500,7 +509,7 @@ fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
 #[test]
 fn unsent_output_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(10);
-    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..Rules::default() });
+    let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..EchoSettings::default() });
     driven.receive(&masked(TEXT, b"begun"));
     assert_eq!(driven.deadline_with(timeout - Duration::from_secs(1), 1000), b"");
     assert_eq!(&driven.deadline_with(Duration::from_secs(1), 1000)[2..4], 1008u16.to_be_bytes());
@@ -509,7 +518,8 @@ fn unsent_output_does_not_stop_a_messages_time() {
 #[test]
 fn a_pause_does_not_stop_a_messages_time() {
     let timeout = Duration::from_secs(2);
-    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
+    let mut driven =
+        Driven::open_with(EchoSettings { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
     driven.receive(&masked(TEXT, b"begun"));
     // Four seconds of debt: the time of the message ends before that.
     driven.receive(&masked(FIN | PING, b"").repeat(5));
@@ -520,7 +530,7 @@ fn a_pause_does_not_stop_a_messages_time() {
 #[test]
 fn a_slow_header_does_not_stretch_a_messages_time() {
     let timeout = Duration::from_secs(10);
-    let mut driven = Driven::open_with(Rules { message_timeout: timeout, ..untimed() });
+    let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..untimed() });
     let ping = masked(FIN | PING, &[b'p'; 100]);
     let mut bytes = ping.iter().take(100);
     let began = driven.now;
@@ -535,7 +545,7 @@ fn a_slow_header_does_not_stretch_a_messages_time() {
 fn a_peer_that_takes_no_output_is_silent() {
     let interval = Duration::from_secs(10);
     let heartbeat = Heartbeat { idle_timeout: interval * 3, ping_interval: interval };
-    let mut driven = Driven::open_with(Rules { heartbeat, ..Rules::default() });
+    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..EchoSettings::default() });
     // The peer accepts some output between checks, so the connection stays alive.
     for unsent in (1..=20).rev() {
         driven.deadline_with(interval, unsent * 1000);
@@ -547,9 +557,9 @@ fn a_peer_that_takes_no_output_is_silent() {
     assert!(driven.closing().is_some());
 }
 
-fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> Rules {
+fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> EchoSettings {
     let rates = Rates { messages: Rate::per_second(messages), bytes: Rate::per_second(bytes), policy };
-    Rules { rates, ..Rules::default() }
+    EchoSettings { rates, ..EchoSettings::default() }
 }
 
 #[test]
@@ -600,7 +610,7 @@ fn bytes_have_a_rate_of_their_own() {
 fn a_pause_is_no_silence() {
     let interval = Duration::from_secs(1);
     let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
-    let mut driven = Driven::open_with(Rules { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
+    let mut driven = Driven::open_with(EchoSettings { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
     let read: Vec<u8> = (0..6).flat_map(|_| masked(FIN | TEXT, b"x")).collect();
     driven.receive(&read);
     assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
@@ -610,11 +620,11 @@ fn a_pause_is_no_silence() {
 
 #[test]
 fn a_debt_of_more_than_seconds_is_closed_under_every_policy() {
-    for (rules, read) in [
+    for (settings, read) in [
         (paced(1, 0, RatePolicy::Pause), masked(FIN | PING, b"").repeat(7)),
         (paced(0, 10, RatePolicy::Pause), masked(FIN | TEXT, &[b'x'; 100])),
     ] {
-        let mut driven = Driven::open_with(rules);
+        let mut driven = Driven::open_with(settings);
         let wire = driven.receive(&read);
         assert!(wire.ends_with(&server_close(1008, "rate-exceeded")), "{}", wire.escape_ascii());
         assert_eq!(driven.closing(), Some(CloseMode::Flush));
@@ -649,7 +659,7 @@ fn on_processor() -> u64 {
 
 #[test]
 fn a_burning_server_answers_alike_and_takes_its_time() {
-    let mut driven = Driven::open_with(Rules { burn: Burn::per_message(1e6), ..untimed() });
+    let mut driven = Driven::open_with(EchoSettings { burn: InjectedCost::per_message(1e6), ..untimed() });
     let before = on_processor();
     let wire = driven.receive(&masked(FIN | TEXT, b"x").repeat(50));
     assert_eq!(wire, server_frame(TEXT, b"x").repeat(50));

@@ -120,9 +120,9 @@ fn a_drain_takes_leave_in_tls() {
         let server = Program::start_with(&LISTEN, &arguments);
         let mut client = open(&server);
         server.signal(Signal::TERM);
-        let mut farewell = Vec::new();
-        client.read_to_end(&mut farewell).expect("a Close and a close_notify");
-        assert_eq!(farewell, b"\x88\x02\x03\xe9", "{engine}");
+        let mut close_going_away = Vec::new();
+        client.read_to_end(&mut close_going_away).expect("a Close and a close_notify");
+        assert_eq!(close_going_away, b"\x88\x02\x03\xe9", "{engine}");
         drop(client);
         let (status, _) = server.end();
         assert_eq!(status.code(), Some(0), "{engine}");

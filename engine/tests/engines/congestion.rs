@@ -1,11 +1,10 @@
-//! Congestion control, as the kernel itself tells of it (sock_diag(7)): the engines' sockets are
-//! nobody else's to ask.
+//! Congestion control of the engines' sockets, as the kernel reports it (sock_diag(7)).
 
 use engine::socket::{Congestion, listen_with};
-use engine::{Connect, Listener};
+use engine::{Connect, Listener, Origin};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::stage::{Case, LIMIT, Running, Script, loopback};
+use crate::stage::{Case, Event, LIMIT, Running, Script, loopback};
 
 pub(crate) fn both_ends_are_set(case: &Case) {
     let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("proc");
@@ -19,17 +18,21 @@ pub(crate) fn both_ends_are_set(case: &Case) {
     let mut config = case.clients_only();
     let socket = listen_with(loopback(0), 1, Some(&other)).expect("listen").remove(0);
     let addr = socket.local_addr().expect("address");
-    config.listeners.push(Listener { socket, peer_addresses: false });
+    config.listeners.push(Listener { socket, peer_addresses: true });
     let server = Running::start(case, config, Script::default());
     let mut config = case.clients_only();
     config.congestion = Some(other.clone());
     let client = Running::start(case, config, Script::default());
     client.ask(move |w| w.connect(Connect { to: addr, from: None, tag: 1, timeout: LIMIT }));
     client.wait_opened();
-    server.wait_opened();
+    let peer = server.wait_for(|event| match event {
+        Event::Opened(_, Origin::Accepted { peer, .. }) => peer,
+        _ => None,
+    });
 
-    let port = addr.port();
-    match (of_connection(port, 0), of_connection(0, port)) {
+    // Both ports: another test's connection may have one of them.
+    let (near, far) = (addr.port(), peer.port());
+    match (of_connection(near, far), of_connection(far, near)) {
         (Some(accepted), Some(connected)) => {
             assert_eq!(
                 (accepted.as_slice(), connected.as_slice()),
@@ -42,8 +45,8 @@ pub(crate) fn both_ends_are_set(case: &Case) {
     server.finish();
 }
 
-/// The congestion control of every connection between these ports, 0 for any; `None` where the
-/// kernel does not tell.
+/// Congestion control of every connection between these ports; `None` where the kernel does not
+/// report it.
 fn of_connection(from: u16, to: u16) -> Option<Vec<String>> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,

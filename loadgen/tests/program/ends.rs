@@ -1,4 +1,4 @@
-//! Ends of a run: every line of the table in `bench-results/README.md`.
+//! Ends of a run: every line of the table in `loadgen/README.md`.
 
 use std::fs;
 use std::process::{Child, Output, Stdio};
@@ -10,7 +10,7 @@ use loadgen::result::{Document, Run};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::echo::{Echo, Fault};
-use super::{FINE, Scratch, loadgen, output, run, text};
+use super::{FINE, Scratch, ended, loadgen, output, run, text};
 
 /// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
@@ -105,20 +105,13 @@ fn ends_with_1_and_what_was_measured_when_the_server_gives_up() {
 }
 
 /// Waits until the server has answered something, then sends a signal.
-fn interrupt(mut child: Child, server: &Echo, signal: Signal) -> Output {
+fn interrupt(child: Child, server: &Echo, signal: Signal) -> Output {
     let began = Instant::now();
     while server.seen.messages.load(Ordering::Relaxed) < 100 && began.elapsed() < BOUND {
         thread::sleep(Duration::from_millis(5));
     }
     kill_process(Pid::from_child(&child), signal).expect("our own child");
-    while child.try_wait().expect("our own child").is_none() {
-        if began.elapsed() > BOUND {
-            let _ = child.kill();
-            panic!("it does not end");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    child.wait_with_output().expect("ended")
+    ended(child)
 }
 
 #[test]

@@ -3,12 +3,14 @@
 #![allow(unreachable_pub, reason = "modules of a test")]
 
 mod doctor;
+mod documents;
 #[path = "../run/echo.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
 mod echo;
 mod ends;
 mod files;
 mod goals;
+mod misbehaving;
 mod modules;
 mod selfcheck;
 mod stored;
@@ -16,7 +18,9 @@ mod tables;
 mod terminal;
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Debug builds measure, but say that it is not valid.
 const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
@@ -35,6 +39,19 @@ fn output(arguments: &[&str]) -> Output {
 fn run(url: &str, more: &[&str]) -> Output {
     let short = ["run", url, "-c", "4", "-d", "1200ms", "-w", "20ms", "--engine", "epoll"];
     output(&[&short, more].concat())
+}
+
+/// Waits for the end of a program. It must come within a time far beyond the needs of these tests.
+fn ended(mut child: Child) -> Output {
+    let began = Instant::now();
+    while child.try_wait().expect("our own child").is_none() {
+        if began.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("ended")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,31 +1,15 @@
 //! Tables of the documents, which `scripts/tables.sh` writes from stored sessions.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use super::documents::{documents, root};
 use super::{loadgen, text};
-
-/// Documents of the project, at its top and up to two folders below.
-fn documents(root: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| {
-        let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>());
-        entries.unwrap_or_default().into_iter().map(|entry| entry.path())
-    };
-    let folders = |folder: &Path| {
-        entries(folder).filter(|path| path.is_dir() && !path.ends_with("target")).collect::<Vec<_>>()
-    };
-    let below = folders(root);
-    let deeper = below.iter().flat_map(|folder| folders(folder)).collect::<Vec<_>>();
-    let all = [root.to_owned()].into_iter().chain(below).chain(deeper);
-    let is_document = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
-    all.flat_map(|folder| entries(&folder)).filter(is_document).collect()
-}
 
 #[test]
 fn every_table_of_the_documents_is_that_of_its_session() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = root();
     let mut tables = 0;
-    for path in documents(&root) {
+    for path in documents() {
         let document = fs::read_to_string(&path).expect("readable");
         for part in document.split("\n<!-- show: ").skip(1) {
             let (words, rest) = part.split_once(" -->\n").expect("the marker ends");

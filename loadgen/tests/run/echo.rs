@@ -2,7 +2,7 @@
 
 #[path = "../../../protocol/tests/websocket/frames.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
-mod frames;
+pub mod frames;
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -20,7 +20,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use frames::{CONTINUATION, FIN, PING, masked, plain, server_frame};
 
 /// Server's end of a connection, plain or over TLS.
-trait Stream: Read + Write {}
+pub trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
 
@@ -389,7 +389,7 @@ impl Session<'_> {
 
 /// Bytes read and not yet used.
 #[derive(Default)]
-struct Input {
+pub struct Input {
     bytes: Vec<u8>,
     used: usize,
 }
@@ -408,7 +408,7 @@ impl Input {
         }
     }
 
-    fn read_head(&mut self, stream: &mut dyn Stream) -> io::Result<Vec<u8>> {
+    pub fn read_head(&mut self, stream: &mut dyn Stream) -> io::Result<Vec<u8>> {
         let mut scanned = 0;
         loop {
             self.more(stream)?;
@@ -422,7 +422,7 @@ impl Input {
 
     /// The next message's opcode, or a control frame's; its payload, unmasked, in `payload`. Nobody here sends control frames
     /// between fragments.
-    fn read_message(
+    pub fn read_message(
         &mut self,
         stream: &mut dyn Stream,
         payload: &mut Vec<u8>,

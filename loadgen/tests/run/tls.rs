@@ -262,7 +262,7 @@ fn the_echoing_client_speaks_tls() {
     let identity = Some(Identity::SelfSigned { names: Vec::new() });
     let listen = vec!["wss://127.0.0.1:0/".parse().expect("an address")];
     let mut config = Config { listen, identity, ..Config::default() };
-    config.rules.heartbeat.idle_timeout = Duration::from_millis(50);
+    config.settings.heartbeat.idle_timeout = Duration::from_millis(50);
     let server = Server::start(&config).expect("a server");
     let url = format!("wss://{}/", server.addresses()[0]);
     for engine in engines() {

@@ -38,15 +38,15 @@ impl Duel {
     pub(crate) fn run(mut self) -> Result<Counted, String> {
         let setting = &self.setting;
         let (rehearsal, client) = Rehearsal::new(&setting.plan, vec![self.addr]);
-        let echo = WebSocketEcho::new(setting.rules.clone());
+        let echo = WebSocketEcho::new(setting.settings.clone());
         let mut server = self.sim.worker(&setting.server, bounds(setting), echo).expect("a worker");
         let mut client = self.sim.worker(&setting.client, bounds(setting), client).expect("a worker");
         phases(&mut self.sim, setting, &rehearsal, self.span, &mut client, &mut server)
             .map_err(|violation| violation.to_string())?;
-        let tally = server.into_handler().tally();
+        let echo_counters = server.into_handler().echo_counters();
         let outcome = Rehearsal::outcome(client.into_handler());
-        check(setting, &outcome, tally.messages, tally.refused)
-            .map_err(|what| format!("{what}: {outcome:?}, {tally:?}"))?;
+        check(setting, &outcome, echo_counters.messages, echo_counters.refused)
+            .map_err(|what| format!("{what}: {outcome:?}, {echo_counters:?}"))?;
         Ok(outcome)
     }
 }

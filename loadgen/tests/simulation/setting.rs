@@ -7,7 +7,7 @@ use engine::{Config, EngineKind, SendCompletions};
 use loadgen::load::{Arrival, Payload};
 use loadgen::run::{Plan, Rehearsal};
 
-use server::config::{Heartbeat, Rules};
+use server::config::{EchoSettings, Heartbeat};
 
 /// Everything about a seed.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Setting {
     /// No message may be lost.
     pub(crate) gentle: bool,
     pub(crate) plan: Plan,
-    pub(crate) rules: Rules,
+    pub(crate) settings: EchoSettings,
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) peer_addresses: bool,
@@ -41,9 +41,10 @@ impl Setting {
         let ping_interval = random.pick(&[0, if gentle { 500 } else { 30 }]);
         let heartbeat =
             Heartbeat { ping_interval: Duration::from_millis(ping_interval), ..Heartbeat::default() };
-        let rules = Rules { heartbeat, handshake_timeout: Duration::from_secs(60), ..Rules::default() };
+        let settings =
+            EchoSettings { heartbeat, handshake_timeout: Duration::from_secs(60), ..EchoSettings::default() };
         let drains = !gentle && random.chance(300);
-        Self { faults, gentle, plan, rules, server, client, peer_addresses: random.chance(500), drains }
+        Self { faults, gentle, plan, settings, server, client, peer_addresses: random.chance(500), drains }
     }
 }
 

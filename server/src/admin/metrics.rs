@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 
 use engine::{Counters, EngineKind, Load};
 
-use crate::board::{CloseCodes, Snapshot};
+use crate::snapshot::{CloseCodes, Snapshot};
 use crate::version;
 
-/// The media type of the format.
+/// Media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A counter of each worker: its name, what it says, and where it is found.
+/// Counter of each worker: name, description, and value.
 type PerWorker = (&'static str, &'static str, fn(&Counters) -> u64);
 
 const PER_WORKER: [PerWorker; 8] = [
@@ -25,16 +25,16 @@ const PER_WORKER: [PerWorker; 8] = [
     ("closed", "Connections closed.", |c| c.closed),
 ];
 
-/// Text under way.
+/// Text of the metrics.
 struct Text(String);
 
 impl Text {
-    /// Begins a family: every name has the program's before it.
+    /// Begins a metric family. Every name has the program's name before it.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = write!(self.0, "# HELP sparring_{name} {help}\n# TYPE sparring_{name} {kind}\n");
     }
 
-    /// A sample; `labels` are constants of the program or numbers, so that nothing needs escaping.
+    /// Writes a sample. Labels are constants or numbers, so that nothing needs escaping.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let _ = write!(self.0, "sparring_{name}");
         for (n, (label, is)) in labels.iter().enumerate() {
@@ -49,7 +49,7 @@ impl Text {
     }
 }
 
-/// Everything the workers know. Of one that did not answer it is what it said last.
+/// Returns the metrics of all workers. A worker that did not answer has its last snapshot.
 pub(super) fn exposition(workers: &[(Snapshot, bool)], engine: EngineKind, draining: bool) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
     build_info(&mut text, engine);
@@ -84,9 +84,9 @@ fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
     text.single("backlog_bytes", "gauge", "Bytes that other ends have not taken yet.", load.unsent);
     text.single("paused_readers", "gauge", "Connections that are not read from, for a limit.", load.not_read);
     text.single("accepted_total", "counter", "Connections accepted.", sum(|s| s.counters.accepted));
-    text.single("websockets_total", "counter", "WebSockets opened.", sum(|s| s.ledger.opened));
-    text.single("pages_total", "counter", "Pages sent to browsers.", sum(|s| s.ledger.pages));
-    text.single("messages_total", "counter", "Messages echoed.", sum(|s| s.ledger.tally.messages));
+    text.single("websockets_total", "counter", "WebSockets opened.", sum(|s| s.metrics.opened));
+    text.single("pages_total", "counter", "Pages sent to browsers.", sum(|s| s.metrics.pages));
+    text.single("messages_total", "counter", "Messages echoed.", sum(|s| s.metrics.echo_counters.messages));
     text.family("bytes_total", "counter", "Payload bytes of TCP.");
     text.sample("bytes_total", &[("direction", "in")], sum(|s| s.counters.bytes_in));
     text.sample("bytes_total", &[("direction", "out")], sum(|s| s.counters.bytes_out));
@@ -94,7 +94,7 @@ fn totals(text: &mut Text, workers: &[(Snapshot, bool)]) {
 
 fn refusals(text: &mut Text, workers: &[(Snapshot, bool)]) {
     let mut by_rule = BTreeMap::new();
-    for (rule, count) in workers.iter().flat_map(|(snapshot, _)| &snapshot.ledger.refusals) {
+    for (rule, count) in workers.iter().flat_map(|(snapshot, _)| &snapshot.metrics.refusals) {
         *by_rule.entry(*rule).or_insert(0) += count;
     }
     text.family(
@@ -115,7 +115,7 @@ fn closes(text: &mut Text, workers: &[(Snapshot, bool)]) {
         counts
     };
     let both =
-        [("client", by(|s| &s.ledger.closes.by_client)), ("server", by(|s| &s.ledger.closes.by_server))];
+        [("client", by(|s| &s.metrics.closes.by_client)), ("server", by(|s| &s.metrics.closes.by_server))];
     for (who, counts) in both {
         for (code, count) in CloseCodes::LABELS.into_iter().zip(counts) {
             text.sample("closes_total", &[("by", who), ("code", code)], count);
@@ -141,16 +141,16 @@ fn per_worker(text: &mut Text, workers: &[(Snapshot, bool)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Ledger;
+    use crate::snapshot::WorkerMetrics;
 
     #[test]
     fn workers_are_added_up_and_told_apart() {
         let worker = |turns, refusals| {
-            let mut ledger = Ledger { refusals, ..Ledger::default() };
-            ledger.closes.by_client.count(Some(4321));
+            let mut metrics = WorkerMetrics { refusals, ..WorkerMetrics::default() };
+            metrics.closes.by_client.count(Some(4321));
             let counters = Counters { turns, bytes_in: 10, ..Counters::default() };
             let load = Load { connections: 3, not_read: 1, unsent: 100 };
-            (Snapshot { counters, load, open: 2, ledger }, turns > 5)
+            (Snapshot { counters, load, open: 2, metrics }, turns > 5)
         };
         let text = exposition(
             &[worker(5, vec![("unmasked-frame", 2)]), worker(7, vec![("unmasked-frame", 1)])],

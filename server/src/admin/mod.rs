@@ -17,36 +17,36 @@ use engine::{EngineKind, Remote};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 
-use crate::board::{Board, Snapshot};
 use crate::config::ListenAddress;
 use crate::counted::counted;
 use crate::error::ServeError;
-use crate::gate::Census;
-use crate::worker::SHOW;
+use crate::limiter::ConnectionCount;
+use crate::snapshot::{Snapshot, SnapshotSlot};
+use crate::worker::PUBLISH;
 
 /// Time that a connection has to send its request. It has the same time again to take the answer and to
 /// close.
 const REQUEST_TIME: Duration = Duration::from_secs(2);
-/// Most connections served side by side. A further connection replaces the oldest one.
+/// Most connections at a time. A further connection replaces the oldest one.
 const MAX_CONNECTIONS: usize = 64;
-/// A request's head, at most.
+/// Most bytes of a request's head.
 const REQUEST_BYTES: usize = 8 << 10;
-/// A worker that does not answer within this time hangs, or is very busy.
+/// Time within which a worker answers, unless it hangs or is very busy.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
-/// After a failed accept, for want of descriptors perhaps.
+/// Pause after a failed accept, for example without descriptors.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A bound address that nobody serves yet.
+/// Bound listener that is not served yet.
 #[derive(Debug)]
-pub(crate) struct Post(TcpListener, SocketAddr);
+pub(crate) struct AdminListener(TcpListener, SocketAddr);
 
-/// What can be asked, and how to wake the worker that knows.
-struct Watched {
+/// Slot of a worker's snapshots, and the handle that wakes the worker.
+struct WorkerHandle {
     remote: Remote,
-    board: Arc<Board>,
+    slot: Arc<SnapshotSlot>,
 }
 
-/// The running thread; it ends with this value.
+/// Running admin thread. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Admin {
     listener: TcpListener,
@@ -55,8 +55,8 @@ pub(crate) struct Admin {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Post {
-    /// Binds before any worker runs, so that a port in use is an error of the start.
+impl AdminListener {
+    /// Binds the address. This happens before any worker runs, so that a port in use is an error of the start.
     ///
     /// # Errors
     ///
@@ -69,31 +69,31 @@ impl Post {
         Ok(Self(listener, address))
     }
 
-    /// Answers from now on.
+    /// Starts the thread that serves requests.
     ///
     /// # Errors
     ///
-    /// When no thread can be started.
+    /// The thread cannot be started.
     pub(crate) fn serve(
         self,
         engine: EngineKind,
-        workers: Vec<(Remote, Arc<Board>)>,
-        census: Arc<Census>,
+        workers: Vec<(Remote, Arc<SnapshotSlot>)>,
+        connection_count: Arc<ConnectionCount>,
     ) -> Result<Admin, ServeError> {
         let Self(listener, address) = self;
         let failed = ServeError::system("starting the admin thread");
         let ending = Arc::new(AtomicBool::new(false));
         let own = listener.try_clone().map_err(&failed)?;
         own.set_nonblocking(true).map_err(&failed)?;
-        let desk = Desk {
+        let server = AdminServer {
             engine,
-            workers: workers.into_iter().map(|(remote, board)| Watched { remote, board }).collect(),
-            census,
+            workers: workers.into_iter().map(|(remote, slot)| WorkerHandle { remote, slot }).collect(),
+            connection_count,
             ending: Arc::clone(&ending),
         };
         let thread = thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || desk.answer_all(&own))
+            .spawn(move || server.answer_all(&own))
             .map_err(&failed)?;
         Ok(Admin { listener, address, ending, thread: Some(thread) })
     }
@@ -108,7 +108,7 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
-        // On Linux the shutdown makes the listener ready.
+        // On Linux the shutdown makes a listener ready.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -116,7 +116,7 @@ impl Drop for Admin {
     }
 }
 
-/// An answer.
+/// Response to a request.
 struct Answer {
     status: &'static str,
     content_type: &'static str,
@@ -245,27 +245,27 @@ fn request(head: &[u8]) -> Request {
     Request::Get { path, with_content: method == "GET" }
 }
 
-/// What the thread knows.
-struct Desk {
+/// State of the admin thread.
+struct AdminServer {
     engine: EngineKind,
-    workers: Vec<Watched>,
-    census: Arc<Census>,
+    workers: Vec<WorkerHandle>,
+    connection_count: Arc<ConnectionCount>,
     ending: Arc<AtomicBool>,
 }
 
 /// Snapshots of all workers, each with true where it is current. They are taken for the first request of a
 /// pass that needs them, and the other requests of the pass share them.
 #[derive(Default)]
-struct Look(Option<Vec<(Snapshot, bool)>>);
+struct Snapshots(Option<Vec<(Snapshot, bool)>>);
 
-impl Desk {
+impl AdminServer {
     fn answer_all(&self, listener: &TcpListener) {
         let mut connections: Vec<Connection> = Vec::new();
         while !self.ending.load(Ordering::Acquire) {
             let ready = wait(listener, &connections);
             let mut is_ready = ready.into_iter().map(|flags| !flags.is_empty());
             let accepts = is_ready.next().unwrap_or_default();
-            let (now, mut look) = (Instant::now(), Look::default());
+            let (now, mut look) = (Instant::now(), Snapshots::default());
             connections.retain_mut(|connection| {
                 let is_ready = is_ready.next().unwrap_or_default();
                 let goes_on = !is_ready || self.go_on(connection, &mut look, now).is_ok();
@@ -279,7 +279,7 @@ impl Desk {
         }
     }
 
-    fn go_on(&self, connection: &mut Connection, look: &mut Look, now: Instant) -> io::Result<()> {
+    fn go_on(&self, connection: &mut Connection, look: &mut Snapshots, now: Instant) -> io::Result<()> {
         if !matches!(connection.stage, Stage::Writing { .. })
             && let Some(request) = connection.read()?
         {
@@ -292,29 +292,31 @@ impl Desk {
         connection.write()
     }
 
-    fn page(&self, path: &str, look: &mut Look) -> Answer {
+    fn page(&self, path: &str, look: &mut Snapshots) -> Answer {
         match path {
             "/metrics" => self.metrics(self.look(look)),
             "/healthz" => health(self.look(look)),
-            "/readyz" if self.census.is_closed() => Answer::text("503 Service Unavailable", "draining"),
+            "/readyz" if self.connection_count.is_closed() => {
+                Answer::text("503 Service Unavailable", "draining")
+            }
             "/readyz" => Answer::text("200 OK", "ready"),
             _ => Answer::text("404 Not Found", "here are /metrics, /healthz and /readyz"),
         }
     }
 
     /// Asks all workers for a snapshot at once, and waits for them together.
-    fn look<'a>(&self, look: &'a mut Look) -> &'a [(Snapshot, bool)] {
+    fn look<'a>(&self, look: &'a mut Snapshots) -> &'a [(Snapshot, bool)] {
         look.0.get_or_insert_with(|| {
-            let editions: Vec<u64> = self.workers.iter().map(|worker| worker.board.edition()).collect();
-            self.workers.iter().for_each(|worker| worker.remote.wake(SHOW));
+            let editions: Vec<u64> = self.workers.iter().map(|worker| worker.slot.edition()).collect();
+            self.workers.iter().for_each(|worker| worker.remote.wake(PUBLISH));
             let end = Instant::now() + ANSWER_TIME;
             let asked = self.workers.iter().zip(editions);
-            asked.map(|(worker, edition)| worker.board.newer_than(edition, end)).collect()
+            asked.map(|(worker, edition)| worker.slot.newer_than(edition, end)).collect()
         })
     }
 
     fn metrics(&self, workers: &[(Snapshot, bool)]) -> Answer {
-        let content = metrics::exposition(workers, self.engine, self.census.is_closed());
+        let content = metrics::exposition(workers, self.engine, self.connection_count.is_closed());
         Answer { status: "200 OK", content_type: metrics::CONTENT_TYPE, content }
     }
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes fixtures.json: what other implementations say of samples that our statistics are then held to.
+"""Makes fixtures.json: what other implementations say of samples, to which our statistics are held.
 
-Needs scipy >= 1.14 (ties and zeros, by counting permutations) and R (everything without ties, intervals included):
-    python3 -m venv v && v/bin/pip install scipy && apt-get install r-base-core && v/bin/python fixtures.py > fixtures.json
+Needs scipy >= 1.14 (ties and zeros, by counting permutations) and R (the rest, with its intervals):
+    python3 -m venv v && v/bin/pip install scipy && apt-get install r-base-core
+    v/bin/python fixtures.py > fixtures.json
 """
 import json
 import subprocess
@@ -35,9 +36,11 @@ def sample(size, shift=0.0):
 
 
 def paired():
-    for size, shift in [(6, 0.5), (8, 0.8), (9, 0.0), (10, 0.7), (12, 0.3), (20, 0.4), (30, 0.2), (60, 0.3)]:
+    sizes, shifts = (6, 8, 9, 10, 12, 20, 30, 60), (0.5, 0.8, 0.0, 0.7, 0.3, 0.4, 0.2, 0.3)
+    for size, shift in zip(sizes, shifts):
         d = sample(size, shift)
-        yield {"differences": d, "by": "R", **from_r(f"wilcox.test({vector(d)}, exact=TRUE, conf.int=TRUE)")}
+        test = f"wilcox.test({vector(d)}, exact=TRUE, conf.int=TRUE)"
+        yield {"differences": d, "by": "R", **from_r(test)}
     d = sample(250, 0.1)
     p = r(f"wilcox.test({vector(d)}, exact=FALSE, correct=TRUE)$p.value")[0]
     yield {"differences": d, "by": "R, normal approximation", "p": p}
@@ -49,7 +52,8 @@ def paired():
 
 
 def unpaired():
-    for m, n, shift in [(4, 4, 1.0), (5, 7, 0.5), (8, 8, 0.9), (10, 10, 0.0), (12, 20, 0.6), (30, 30, 0.4)]:
+    sizes = [(4, 4, 1.0), (5, 7, 0.5), (8, 8, 0.9), (10, 10, 0.0), (12, 20, 0.6), (30, 30, 0.4)]
+    for m, n, shift in sizes:
         x, y = sample(m), sample(n, shift)
         test = f"wilcox.test({vector(y)}, {vector(x)}, exact=TRUE, conf.int=TRUE)"
         yield {"before": x, "after": y, "by": "R", **from_r(test)}
@@ -69,10 +73,11 @@ def corrected():
 
 
 def shares():
-    for count, of in [(0, 1), (0, 20), (1, 20), (3, 25), (8, 10), (19, 20), (20, 20), (7, 300), (500, 1000)]:
+    counts = (0, 1), (0, 20), (1, 20), (3, 25), (8, 10), (19, 20), (20, 20), (7, 300), (500, 1000)
+    for count, of in counts:
         low, high = stats.binomtest(count, of).proportion_ci(0.95, method="exact")
         yield {"count": count, "of": of, "low": float(low), "high": float(high)}
 
 
-print(json.dumps({"paired": list(paired()), "unpaired": list(unpaired()), "holm": list(corrected()), "shares": list(shares())},
-                 indent=1))
+FIXTURES = {"paired": paired, "unpaired": unpaired, "holm": corrected, "shares": shares}
+print(json.dumps({name: list(make()) for name, make in FIXTURES.items()}, indent=1))

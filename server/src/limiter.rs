@@ -1,6 +1,6 @@
-//! Who is let in: connections of the whole process, and of each address.
+//! Connection limits of the process and of each client address.
 //!
-//! What is shared between workers is touched when a connection comes and when it goes, never in between.
+//! State that workers share is used when a connection opens and when it closes, never in between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,32 +10,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use engine::{ConnId, Nanos};
 use protocol::handshake::server::Refusal;
 
-use crate::admission::Declined;
+use crate::admission::Rejection;
 use crate::counted::counted;
 use crate::rate::{Bucket, Rate};
 
-/// What one address may have; by default anything.
+/// Limits of one client address. The default has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressLimits {
-    /// Connections open at once; 0: any number.
+    /// Most open connections. 0: without a limit.
     pub connections: u32,
-    /// Connections begun in a second.
+    /// Rate limit of new connections.
     pub connect_rate: Option<Rate>,
 }
 
 impl AddressLimits {
-    /// Whether addresses have to be known.
+    /// Returns whether a limit needs the addresses of clients.
     #[must_use]
     pub fn are_on(&self) -> bool {
         self.connections > 0 || self.connect_rate.is_some()
     }
 }
 
-/// Reason why a connection is not let in. All are answered with 503.
+/// Limit that refuses a connection. All are answered with 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitReached {
     GoingDown,
-    /// `--max-connections`, or what the limit on open files allows.
+    /// `--max-connections`, or the limit on open files.
     OfServer(usize),
     /// `--max-connections-per-ip`.
     OfAddress(u32),
@@ -43,7 +43,7 @@ pub(crate) enum LimitReached {
     ConnectRate(Rate),
 }
 
-impl From<LimitReached> for Declined {
+impl From<LimitReached> for Rejection {
     fn from(limit: LimitReached) -> Self {
         match limit {
             LimitReached::GoingDown => Refusal::going_down().into(),
@@ -80,13 +80,13 @@ impl From<LimitReached> for Declined {
 /// 6177). All hosts of a link share the /64 of link-local addresses, so these count each for
 /// themselves, with their interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Customer {
+pub(crate) enum ClientKey {
     V4([u8; 4]),
     V6([u8; 8]),
     LinkLocal { address: [u8; 16], zone: u32 },
 }
 
-impl Customer {
+impl ClientKey {
     pub(crate) fn of(peer: SocketAddr) -> Self {
         let zone = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
         match peer.ip().to_canonical() {
@@ -103,80 +103,81 @@ impl Customer {
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct ClientRecord {
     open: u32,
     begun: Bucket,
 }
 
-/// What is known of the customers: those with open connections, and those whose bucket is not full.
+/// Clients with open connections, and clients whose token bucket is not full.
 #[derive(Debug)]
-struct Customers {
+struct ClientTable {
     limits: AddressLimits,
-    accounts: BTreeMap<Customer, Account>,
-    /// Accounts kept at most; more than connections there can be, so that there is always one to give up.
+    records: BTreeMap<ClientKey, ClientRecord>,
+    /// Most records. There are more than connections, so that a record without connections can always be removed.
     capacity: usize,
 }
 
-impl Customers {
-    fn enter(&mut self, customer: Customer, now: Nanos) -> Result<(), LimitReached> {
-        if self.accounts.len() >= self.capacity && !self.accounts.contains_key(&customer) {
+impl ClientTable {
+    fn enter(&mut self, client: ClientKey, now: Nanos) -> Result<(), LimitReached> {
+        if self.records.len() >= self.capacity && !self.records.contains_key(&client) {
             self.make_room(now);
         }
-        let account = self.accounts.entry(customer).or_default();
-        if self.limits.connections > 0 && account.open >= self.limits.connections {
+        let record = self.records.entry(client).or_default();
+        if self.limits.connections > 0 && record.open >= self.limits.connections {
             return Err(LimitReached::OfAddress(self.limits.connections));
         }
         if let Some(rate) = self.limits.connect_rate
-            && !account.begun.take(rate, now)
+            && !record.begun.take(rate, now)
         {
             return Err(LimitReached::ConnectRate(rate));
         }
-        account.open += 1;
+        record.open += 1;
         Ok(())
     }
 
-    fn leave(&mut self, customer: Customer) {
-        if let Some(account) = self.accounts.get_mut(&customer) {
-            account.open = account.open.saturating_sub(1);
-            if account.open == 0 && self.limits.connect_rate.is_none() {
-                self.accounts.remove(&customer);
+    fn leave(&mut self, client: ClientKey) {
+        if let Some(record) = self.records.get_mut(&client) {
+            record.open = record.open.saturating_sub(1);
+            if record.open == 0 && self.limits.connect_rate.is_none() {
+                self.records.remove(&client);
             }
         }
     }
 
-    /// Forgets those of whom nothing is to be remembered; when that is nobody, the rates of all who have nothing open: an
-    /// attacker with very many addresses gains a fresh bucket for each, and costs bounded memory.
+    /// Removes the records of clients without connections and with a full bucket. Where that is not enough, it removes all
+    /// records without connections: an attacker with very many addresses gets a fresh bucket for each, but memory stays
+    /// bounded.
     fn make_room(&mut self, now: Nanos) {
-        self.accounts.retain(|_, account| account.open > 0 || !account.begun.is_full(now));
-        if self.accounts.len() >= self.capacity {
-            self.accounts.retain(|_, account| account.open > 0);
+        self.records.retain(|_, record| record.open > 0 || !record.begun.is_full(now));
+        if self.records.len() >= self.capacity {
+            self.records.retain(|_, record| record.open > 0);
         }
     }
 }
 
-/// The connections of the process, counted by all workers.
+/// Count of the process's connections, shared by all workers.
 #[derive(Debug)]
-pub(crate) struct Census {
-    /// Nobody is let in any more: the server is going down.
+pub(crate) struct ConnectionCount {
+    /// Whether new connections are refused because the server is going down.
     closed: AtomicBool,
     open: AtomicUsize,
     max: usize,
-    customers: Option<Mutex<Customers>>,
+    clients: Option<Mutex<ClientTable>>,
 }
 
-impl Census {
-    /// Accounts of addresses kept, at least.
-    const ACCOUNTS: usize = 65_536;
+impl ConnectionCount {
+    /// Least capacity of the client table.
+    const MIN_CAPACITY: usize = 65_536;
 
-    /// At most `max` connections, each address within its limits.
+    /// Admits at most `max` connections, and each client within its limits.
     pub(crate) fn new(max: usize, limits: AddressLimits) -> Self {
-        let capacity = max.saturating_mul(2).max(Self::ACCOUNTS);
-        let customers = Customers { limits, accounts: BTreeMap::new(), capacity };
-        let customers = limits.are_on().then(|| Mutex::new(customers));
-        Self { closed: AtomicBool::new(false), open: AtomicUsize::new(0), max, customers }
+        let capacity = max.saturating_mul(2).max(Self::MIN_CAPACITY);
+        let clients = ClientTable { limits, records: BTreeMap::new(), capacity };
+        let clients = limits.are_on().then(|| Mutex::new(clients));
+        Self { closed: AtomicBool::new(false), open: AtomicUsize::new(0), max, clients }
     }
 
-    /// Nobody is let in from now on, by whatever worker.
+    /// Refuses all new connections from now on, on every worker.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -194,7 +195,7 @@ impl Census {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(LimitReached::OfServer(self.max));
         }
-        let refused = self.with_customer(peer, |customers, customer| customers.enter(customer, now).err());
+        let refused = self.with_client(peer, |clients, client| clients.enter(client, now).err());
         match refused {
             Some(limit) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
@@ -206,64 +207,64 @@ impl Census {
 
     fn leave(&self, peer: Option<SocketAddr>) {
         self.open.fetch_sub(1, Ordering::Relaxed);
-        self.with_customer(peer, |customers, customer| {
-            customers.leave(customer);
+        self.with_client(peer, |clients, client| {
+            clients.leave(client);
             None::<()>
         });
     }
 
-    fn with_customer<T>(
+    fn with_client<T>(
         &self,
         peer: Option<SocketAddr>,
-        f: impl FnOnce(&mut Customers, Customer) -> Option<T>,
+        f: impl FnOnce(&mut ClientTable, ClientKey) -> Option<T>,
     ) -> Option<T> {
-        let (customers, peer) = (self.customers.as_ref()?, peer?);
-        // Every change is made whole, so a panic elsewhere spoils nothing.
-        let mut customers = customers.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut customers, Customer::of(peer))
+        let (clients, peer) = (self.clients.as_ref()?, peer?);
+        // No change is left half done, so the table is valid after a panic elsewhere.
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut clients, ClientKey::of(peer))
     }
 }
 
-impl Default for Census {
-    /// Everybody is let in.
+impl Default for ConnectionCount {
+    /// Admits every connection.
     fn default() -> Self {
         Self::new(usize::MAX, AddressLimits::default())
     }
 }
 
-/// A worker's door: it counts its own connections besides those of the process.
+/// Connection limiter of a worker. It counts the worker's connections beside those of the process.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
-    census: Arc<Census>,
+pub(crate) struct ConnectionLimiter {
+    connection_count: Arc<ConnectionCount>,
     open_here: usize,
 }
 
-impl Gate {
-    pub(crate) fn new(census: Arc<Census>) -> Self {
-        Self { census, open_here: 0 }
+impl ConnectionLimiter {
+    pub(crate) fn new(connection_count: Arc<ConnectionCount>) -> Self {
+        Self { connection_count, open_here: 0 }
     }
 
-    /// Lets a connection in, which must [`leave`](Gate::leave) then.
+    /// Admits a connection. Its end must be reported with [`leave`](ConnectionLimiter::leave).
     pub(crate) fn enter(&mut self, peer: Option<SocketAddr>, now: Nanos) -> Result<(), LimitReached> {
-        self.census.enter(peer, now)?;
+        self.connection_count.enter(peer, now)?;
         self.open_here += 1;
         Ok(())
     }
 
-    /// `peer` as at [`enter`](Gate::enter).
+    /// Reports the end of an admitted connection, with the `peer` of [`enter`](ConnectionLimiter::enter).
     pub(crate) fn leave(&mut self, peer: Option<SocketAddr>) {
-        self.census.leave(peer);
+        self.connection_count.leave(peer);
         self.open_here -= 1;
     }
 
-    /// Connections of this worker that were let in.
+    /// Number of this worker's admitted connections.
     pub(crate) fn open_here(&self) -> usize {
         self.open_here
     }
 
-    /// Whether connections have to remember where they come from.
+    /// Whether connections have to keep their peer address.
     pub(crate) fn wants_peers(&self) -> bool {
-        self.census.customers.is_some()
+        self.connection_count.clients.is_some()
     }
 }
 
@@ -329,8 +330,9 @@ mod tests {
 
     #[test]
     fn the_limit_is_that_of_all_workers() {
-        let census = Arc::new(Census::new(2, AddressLimits::default()));
-        let mut workers = [Gate::new(Arc::clone(&census)), Gate::new(census)];
+        let connection_count = Arc::new(ConnectionCount::new(2, AddressLimits::default()));
+        let mut workers =
+            [ConnectionLimiter::new(Arc::clone(&connection_count)), ConnectionLimiter::new(connection_count)];
         assert_eq!((workers[0].enter(None, NOW), workers[1].enter(None, NOW)), (Ok(()), Ok(())));
         assert_eq!(workers[0].enter(None, NOW), Err(LimitReached::OfServer(2)));
         workers[1].leave(None);
@@ -340,22 +342,22 @@ mod tests {
 
     #[test]
     fn one_address_does_not_take_the_place_of_another() {
-        let mut gate = Gate::new(Arc::new(Census::new(3, limits(2, 0))));
+        let mut limiter = ConnectionLimiter::new(Arc::new(ConnectionCount::new(3, limits(2, 0))));
         let (a, b) = (peer("192.0.2.1"), peer("192.0.2.2"));
-        assert_eq!((gate.enter(a, NOW), gate.enter(a, NOW)), (Ok(()), Ok(())));
+        assert_eq!((limiter.enter(a, NOW), limiter.enter(a, NOW)), (Ok(()), Ok(())));
         // What is refused holds no place.
         for _ in 0..10 {
-            assert_eq!(gate.enter(a, NOW), Err(LimitReached::OfAddress(2)));
+            assert_eq!(limiter.enter(a, NOW), Err(LimitReached::OfAddress(2)));
         }
-        assert_eq!(gate.enter(b, NOW), Ok(()));
-        gate.leave(a);
-        assert_eq!(gate.enter(a, NOW), Ok(()));
+        assert_eq!(limiter.enter(b, NOW), Ok(()));
+        limiter.leave(a);
+        assert_eq!(limiter.enter(a, NOW), Ok(()));
     }
 
     #[test]
     fn a_64_is_one_customer_and_a_mapped_address_its_ipv4_one() {
         let same = |a: &str, b: &str| {
-            Customer::of(a.parse().expect("address")) == Customer::of(b.parse().expect("address"))
+            ClientKey::of(a.parse().expect("address")) == ClientKey::of(b.parse().expect("address"))
         };
         assert!(same("[2001:db8:1:2::1]:1", "[2001:db8:1:2:ffff::9]:2"));
         assert!(!same("[2001:db8:1:2::1]:1", "[2001:db8:1:3::1]:1"));
@@ -369,30 +371,30 @@ mod tests {
 
     #[test]
     fn connections_that_come_too_fast_are_refused() {
-        let mut gate = Gate::new(Arc::new(Census::new(100, limits(0, 2))));
+        let mut limiter = ConnectionLimiter::new(Arc::new(ConnectionCount::new(100, limits(0, 2))));
         let a = peer("2001:db8::1");
         for _ in 0..2 {
-            assert_eq!(gate.enter(a, NOW), Ok(()));
-            gate.leave(a);
+            assert_eq!(limiter.enter(a, NOW), Ok(()));
+            limiter.leave(a);
         }
-        assert!(matches!(gate.enter(a, NOW), Err(LimitReached::ConnectRate(_))));
-        assert_eq!(gate.enter(a, NOW + std::time::Duration::from_millis(500)), Ok(()));
+        assert!(matches!(limiter.enter(a, NOW), Err(LimitReached::ConnectRate(_))));
+        assert_eq!(limiter.enter(a, NOW + std::time::Duration::from_millis(500)), Ok(()));
     }
 
     #[test]
     fn very_many_addresses_cost_bounded_memory() {
-        let mut customers = Customers { limits: limits(0, 1), accounts: BTreeMap::new(), capacity: 100 };
+        let mut clients = ClientTable { limits: limits(0, 1), records: BTreeMap::new(), capacity: 100 };
         for n in 0..10_000u32 {
-            let customer = Customer::V4(n.to_be_bytes());
-            assert_eq!(customers.enter(customer, NOW), Ok(()));
+            let client = ClientKey::V4(n.to_be_bytes());
+            assert_eq!(clients.enter(client, NOW), Ok(()));
             // Of the first fifty a connection stays open: they are not forgotten.
             if n >= 50 {
-                customers.leave(customer);
+                clients.leave(client);
             }
-            assert!(customers.accounts.len() <= 100);
+            assert!(clients.records.len() <= 100);
         }
-        let first = Customer::V4(0u32.to_be_bytes());
-        assert!(matches!(customers.enter(first, NOW), Err(LimitReached::ConnectRate(_))));
+        let first = ClientKey::V4(0u32.to_be_bytes());
+        assert!(matches!(clients.enter(first, NOW), Err(LimitReached::ConnectRate(_))));
     }
 
     #[test]

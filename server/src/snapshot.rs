@@ -1,35 +1,35 @@
-//! What a worker shows of itself when it is asked to, in mid-run.
+//! Snapshots of the workers' metrics.
 //!
-//! A worker counts for itself, in plain numbers. Only when somebody wants to know are they copied here.
+//! A worker counts for itself, without atomics. Its counters are copied only when a snapshot is requested.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{Counters, Load};
 
-use crate::stats::Tally;
+use crate::stats::EchoCounters;
 
-/// A worker's handler, counted.
+/// Metrics of a worker's handler.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger {
-    pub(crate) tally: Tally,
-    /// WebSockets opened.
+pub(crate) struct WorkerMetrics {
+    pub(crate) echo_counters: EchoCounters,
+    /// Opened WebSockets.
     pub(crate) opened: u64,
-    /// Browsers' pages sent.
+    /// Pages sent to browsers.
     pub(crate) pages: u64,
     /// Refusals by rule.
     pub(crate) refusals: Vec<(&'static str, u64)>,
     pub(crate) closes: Closes,
 }
 
-/// Close codes by who closed.
+/// Counts of close codes, by the closing side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Closes {
     pub(crate) by_client: CloseCodes,
     pub(crate) by_server: CloseCodes,
 }
 
-/// How often each close code was seen. Those that applications choose share two places: a client must not be able to make
+/// Count of each close code. Codes that libraries and applications choose share two counts, so that a client cannot create
 /// new ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CloseCodes([u64; CloseCodes::LABELS.len()]);
@@ -41,7 +41,7 @@ impl CloseCodes {
         "1014", "3xxx", "4xxx",
     ];
 
-    /// Counts a code that may be sent, or a Close without one.
+    /// Counts a valid code, or a Close without one.
     pub(crate) fn count(&mut self, code: Option<u16>) {
         let place = match code {
             None => 4,
@@ -53,20 +53,20 @@ impl CloseCodes {
         self.0[place] += 1;
     }
 
-    /// Labels and counts.
+    /// Iterates over labels and counts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Self::LABELS.into_iter().zip(self.0)
     }
 }
 
-/// A worker at one moment.
+/// State of a worker at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) counters: Counters,
     pub(crate) load: Load,
-    /// Connections that were let in and are not gone.
+    /// Admitted connections that are open.
     pub(crate) open: u64,
-    pub(crate) ledger: Ledger,
+    pub(crate) metrics: WorkerMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -75,27 +75,27 @@ struct Shown {
     snapshot: Snapshot,
 }
 
-/// A worker's latest snapshot.
+/// Slot for the latest snapshot of a worker.
 #[derive(Debug, Default)]
-pub(crate) struct Board {
+pub(crate) struct SnapshotSlot {
     shown: Mutex<Shown>,
     changed: Condvar,
 }
 
-impl Board {
-    /// Shows a new snapshot. Whoever reads holds the lock for as long as a copy takes.
-    pub(crate) fn show(&self, snapshot: Snapshot) {
+impl SnapshotSlot {
+    /// Publishes a new snapshot. A reader holds the lock only while it copies.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         *shown = Shown { edition: shown.edition + 1, snapshot };
         self.changed.notify_all();
     }
 
-    /// How many snapshots there were.
+    /// Number of snapshots so far.
     pub(crate) fn edition(&self) -> u64 {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).edition
     }
 
-    /// The latest snapshot, and whether it is newer than `edition`; waits for one until `end`.
+    /// Waits until `end` for a snapshot newer than `edition`. Returns the latest one, and whether it is newer.
     pub(crate) fn newer_than(&self, edition: u64, end: Instant) -> (Snapshot, bool) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         while shown.edition == edition {
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn an_old_snapshot_says_so() {
-        let board = Board::default();
-        assert!(!board.newer_than(0, Instant::now()).1);
-        board.show(Snapshot { open: 7, ..Snapshot::default() });
-        let (snapshot, is_new) = board.newer_than(0, Instant::now());
-        assert_eq!((snapshot.open, is_new, board.edition()), (7, true, 1));
-        assert!(!board.newer_than(1, Instant::now()).1);
+        let slot = SnapshotSlot::default();
+        assert!(!slot.newer_than(0, Instant::now()).1);
+        slot.publish(Snapshot { open: 7, ..Snapshot::default() });
+        let (snapshot, is_new) = slot.newer_than(0, Instant::now());
+        assert_eq!((snapshot.open, is_new, slot.edition()), (7, true, 1));
+        assert!(!slot.newer_than(1, Instant::now()).1);
     }
 }
