@@ -32,6 +32,7 @@ mod error;
 mod handler;
 mod incoming;
 mod kind;
+mod lifecycle;
 mod outgoing;
 mod output;
 mod pool;

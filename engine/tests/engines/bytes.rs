@@ -46,7 +46,7 @@ pub(crate) fn one_byte_at_a_time(case: &Case) {
     running.finish();
 }
 
-/// From nothing on: what fits a buffer exactly, one less and one more, and whatever sockets hold.
+/// Sizes that fill a buffer exactly, one less and one more, up to more than sockets hold.
 pub(crate) fn sizes_around_every_edge(case: &Case) {
     let running = Running::echo(case);
     let mut client = running.connect();
@@ -174,7 +174,8 @@ pub(crate) fn random_cuts_keep_the_order(case: &Case) {
     }
 }
 
-/// What may wait for one connection with the settings below: the mark, and what one turn receives on any engine.
+/// Bounds of one connection's unsent bytes with the settings below: the high-water mark, and the most
+/// that any engine receives in a turn.
 const MARK: usize = 128 << 10;
 const A_TURN: usize = 2 << 20;
 
@@ -197,7 +198,8 @@ pub(crate) fn a_reader_that_never_reads(case: &Case) {
     let by_id = running.wait_opened();
     let mut client = running.connect();
     let id = running.wait_opened();
-    // Far more than the kernel's buffers hold: the write ends only because the server drops the connection.
+    // Far more than the kernel's buffers hold: the write ends only because the server drops the
+    // connection.
     let chunk = pattern(1 << 20, 5);
     let mut written = 0;
     while written < (1 << 30) {
@@ -229,7 +231,8 @@ pub(crate) fn a_slow_reader_gets_everything(case: &Case) {
         let (mut client, bytes) = (client.try_clone().expect("clone"), bytes.clone());
         thread::spawn(move || client.write_all(&bytes).expect("write"))
     };
-    // Nobody reads until the server has had more to send than its mark and stands still with some of it held back.
+    // Nobody reads until the server has had more to send than its mark and stands still with some
+    // of it held back.
     let (mut last, mut same) = (0, 0);
     while same < 5 || most_unsent.load(Ordering::Relaxed) <= MARK {
         let unsent = running.with(id, |out| out.unsent()).expect("open");
@@ -299,7 +302,8 @@ pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     running.finish();
 }
 
-/// A client on the engine against a server on the engine: eight connections, each passing a counter to and fro.
+/// A client on the engine against a server on the engine: eight connections, each passing a counter
+/// to and fro.
 pub(crate) fn two_workers_talk_to_each_other(case: &Case) {
     const ROUNDS: u64 = 500;
     const CONNECTIONS: u64 = 8;

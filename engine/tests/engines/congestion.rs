@@ -45,7 +45,8 @@ pub(crate) fn both_ends_are_set(case: &Case) {
     server.finish();
 }
 
-/// Congestion control of every connection between these ports; `None` where the kernel does not report it.
+/// Congestion control of every connection between these ports; `None` where the kernel does not
+/// report it.
 fn of_connection(from: u16, to: u16) -> Option<Vec<String>> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -82,7 +83,8 @@ const CONTROL: u16 = 4;
 const MESSAGE: usize = 72;
 const ESTABLISHED: u32 = 1 << 1;
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all established connections over IPv4, with their congestion control.
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all established connections over IPv4, with
+/// their congestion control.
 fn request(from: u16, to: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + 56);
     bytes.extend((HEADER as u32 + 56).to_ne_bytes());

@@ -201,8 +201,8 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
     server.finish();
 }
 
-/// Checks that the only place is free again when the handler learns of the failure, however the attempt
-/// failed.
+/// Checks that the only place is free again when the handler learns of the failure, however the
+/// attempt failed.
 pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
     let server = Running::echo(case);
     let (_listener, silent, _queued) = deaf_listener();
@@ -232,7 +232,7 @@ pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
     server.finish();
 }
 
-/// What fails at once is told later all the same.
+/// Errors of the call itself are reported later all the same.
 pub(crate) fn an_unroutable_source_fails_later(case: &Case) {
     let server = Running::echo(case);
     let addr = server.addr;

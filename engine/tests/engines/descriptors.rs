@@ -17,7 +17,8 @@ use crate::stage::{
 /// Connections at most: enough to cross every table's page, and a second of a debug build.
 const MANY: u64 = 4000;
 
-/// What an engine that waits for descriptors may need: it looks again every 100 ms, and is woken by the test.
+/// Checks the turns of an engine that waits for descriptors: it retries every 100 ms, and the test
+/// wakes it.
 fn assert_turns_stay_few(turns: &AtomicU64, running: &Running) {
     let (before, since) = (turns.load(Ordering::Relaxed), Instant::now());
     std::thread::sleep(Duration::from_millis(350));
@@ -33,8 +34,8 @@ fn set_file_limit(current: u64) {
     setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }).expect("limit");
 }
 
-/// Leaves room for so many more descriptors. The limit is on their numbers, so that gaps among those in use must be filled:
-/// by what is returned.
+/// Leaves room for so many more descriptors. The limit is on their numbers, so that gaps among
+/// those in use must be filled: by what is returned.
 fn leave_room_for(more: u64) -> Vec<OwnedFd> {
     let numbers = std::fs::read_dir("/proc/self/fd").expect("proc").flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
@@ -67,7 +68,8 @@ fn wait_until_open(running: &Running, count: usize) {
     }
 }
 
-/// EMFILE for engines whose connections are descriptors of the process; a full table where they are direct ones.
+/// EMFILE for engines whose connections are descriptors of the process; a full table where they are
+/// direct ones.
 pub(crate) fn as_many_connections_as_descriptors_allow(case: &Case) {
     in_a_process_of_its_own(|| {
         let allowed = engine::socket::raise_file_limit();
@@ -158,7 +160,8 @@ fn libc_emfile() -> i32 {
     rustix::io::Errno::MFILE.raw_os_error()
 }
 
-/// A table of direct descriptors may not be larger than the limit on open files: said at the start, not in the middle.
+/// A table of direct descriptors may not be larger than the limit on open files: said at the start,
+/// not in the middle.
 pub(crate) fn a_table_beyond_the_limit_is_refused_or_starves_gently(case: &Case) {
     in_a_process_of_its_own(|| {
         let mut config = case.config();
@@ -179,7 +182,8 @@ pub(crate) fn a_table_beyond_the_limit_is_refused_or_starves_gently(case: &Case)
     });
 }
 
-/// Root has no limit on locked memory; this is what everybody else meets. An engine that starts must also serve.
+/// Root has no limit on locked memory; this is what everybody else meets. An engine that starts
+/// must also serve.
 pub(crate) fn little_locked_memory_as_an_ordinary_user(case: &Case) {
     in_a_process_of_its_own(|| {
         if rustix::process::geteuid().is_root() && become_nobody().is_err() {
@@ -219,7 +223,7 @@ fn become_nobody() -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(user, user, user)
 }
 
-/// Whether somebody answers at the other end.
+/// Returns an error unless the peer answers.
 fn answer(client: &mut TcpStream) -> std::io::Result<()> {
     use std::io::{Read, Write};
     client.write_all(b"?")?;

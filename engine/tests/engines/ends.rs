@@ -51,7 +51,8 @@ pub(crate) fn half_open_until_the_handler_closes(case: &Case) {
         expect(&mut client, &bytes);
     }
     running.some_turns();
-    // A call that came before its last write was known to be through may be followed by a `drained`.
+    // A call that came before its last write was known to be through may be followed by a
+    // `drained`.
     assert!(running.events_so_far().iter().all(|e| matches!(e, Event::Drained(_))));
     running.with(id, |out| out.close(CloseMode::Flush));
     assert_eq!(read_to_end(&mut client), b"");
@@ -213,7 +214,8 @@ pub(crate) fn an_abort_ends_what_closes_gently(case: &Case) {
     assert_eq!(read_to_end(&mut client), b"farewell");
     running.ask(move |w| w.abort(id));
     assert!(matches!(running.wait_closed(id), Cause::Closed));
-    // The connection is gone: the abort does nothing, and does not affect the connection that has its place.
+    // The connection is gone: the abort does nothing, and does not affect the connection that has
+    // its place.
     let mut next = running.connect();
     running.wait_opened();
     running.ask(move |w| w.abort(id));
@@ -330,7 +332,8 @@ pub(crate) fn reset_while_paused(case: &Case) {
     }
 }
 
-/// Checks that a reset is detected in a later pause too, and that a receive reports one that follows a pause.
+/// Checks that a reset is detected in a later pause too, and that a receive reports one that
+/// follows a pause.
 pub(crate) fn reset_after_a_pause(case: &Case) {
     for paused_again in [false, true] {
         let running = Running::echo(case);
@@ -352,8 +355,8 @@ pub(crate) fn reset_after_a_pause(case: &Case) {
     }
 }
 
-/// A pause after every call, lifted at the end of that turn or of the next: what was held back comes before what arrives in
-/// the meantime.
+/// A pause after every call, lifted at the end of that turn or of the next: what was held back
+/// comes before what arrives in the meantime.
 pub(crate) fn pauses_between_all_calls_keep_the_order(case: &Case) {
     for a_turn_later in [false, true] {
         let paused = Arc::new(AtomicBool::new(false));
@@ -429,7 +432,7 @@ pub(crate) fn paused_between_two_messages(case: &Case) {
     running.finish();
 }
 
-/// As a server ends: no new connections, a last word to all, then nothing is left.
+/// The drain of a server: no new connections, a farewell to all, then nothing is left.
 pub(crate) fn a_drain_takes_leave_of_everyone(case: &Case) {
     const COUNT: usize = 100;
     let running = Running::start(case, case.config(), Script::default());
@@ -494,7 +497,8 @@ pub(crate) fn stop_in_start(case: &Case) {
     assert!(events.is_empty());
 }
 
-/// A runtime that catches what its tasks throw must not leave a worker behind that runs on with half a handler.
+/// A runtime that catches what its tasks throw must not leave a worker behind that runs on with
+/// half a handler.
 pub(crate) fn a_panic_of_the_handler_is_not_swallowed(case: &Case) {
     let script = Script::default().received(|_, _, _| panic!("on purpose"));
     let mut running = Running::start(case, case.config(), script);

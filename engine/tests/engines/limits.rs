@@ -115,7 +115,8 @@ pub(crate) fn slots_are_used_again_under_new_ids(case: &Case) {
     running.finish();
 }
 
-/// Many short connections over few slots, dropped at any point: what one of them sent or was owed never reaches the next.
+/// Many short connections over few slots, dropped at any point: what one of them sent or was owed
+/// never reaches the next.
 pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
     const SLOTS: usize = 4;
     const EACH: u64 = 60;
@@ -150,7 +151,8 @@ pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
     assert_eq!((counters.accepted, counters.closed), (2 * SLOTS as u64 * EACH, 2 * SLOTS as u64 * EACH));
 }
 
-/// One connection: sends `tag` some times, reads some of what comes back, and goes, by a FIN or by a reset.
+/// One connection: sends `tag` some times, reads some of what comes back, and goes, by a FIN or by
+/// a reset.
 fn visit(addr: std::net::SocketAddr, tag: u8, random: &mut Random) {
     let mut stream = crate::stage::client(addr);
     for _ in 0..random.upto(4) {
@@ -168,7 +170,7 @@ fn visit(addr: std::net::SocketAddr, tag: u8, random: &mut Random) {
     }
 }
 
-/// Whoever hands over a listener that blocks does not block the worker.
+/// A caller's listener that blocks does not block the worker.
 pub(crate) fn a_blocking_listener_does_not_stop_the_worker(case: &Case) {
     let mut config = case.clients_only();
     let socket = TcpListener::bind(loopback(0)).expect("bind");

@@ -1,6 +1,7 @@
-//! Too few buffers, too small a queue, too loud a neighbour: slower, never wrong, and nobody starves.
+//! Too few buffers, too small a queue, too loud a neighbour: slower, never wrong, and nobody
+//! starves.
 //!
-//! What only io_uring has runs on the other engines as well, where it must change nothing.
+//! Settings of io_uring alone are used on the other engines as well, where they must change nothing.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -76,7 +77,8 @@ pub(crate) fn buffers_of_one_byte(case: &Case) {
     assert_eq!((counters.bytes_in, counters.bytes_out), (9000, 9000));
 }
 
-/// More completions at once than the queue holds: the kernel keeps them back, and each is taken in later.
+/// More completions at once than the queue holds: the kernel keeps them back, and each is taken in
+/// later.
 pub(crate) fn a_tiny_completion_queue(case: &Case) {
     const CLIENTS: usize = 200;
     let mut config = case.config();
@@ -102,7 +104,8 @@ pub(crate) fn a_tiny_completion_queue(case: &Case) {
     assert!(counters.overflows > 0 || case.kind != EngineKind::Uring, "{counters:?}");
 }
 
-/// Connections whose receives queue for a buffer: each is read, also when those before it in the queue have nothing more to say.
+/// Connections whose receives queue for a buffer: each is read, also when those before it in the
+/// queue have nothing more to say.
 pub(crate) fn large_messages_of_all_and_then_of_each_alone(case: &Case) {
     const CLIENTS: usize = 8;
     const BYTES: usize = 40_000;
@@ -151,8 +154,8 @@ fn all_closed(running: Running, count: usize) -> Counters {
 /// Turns that a message of somebody else may wait beside a connection that sends without end.
 const TURNS_TO_WAIT: u64 = 40;
 
-/// How many receives of that connection one turn may take in, without which a bound of turns says nothing: all buffers of the ring,
-/// and on the other engines some.
+/// Most receives of that connection in one turn; without them a bound of turns says nothing. They
+/// are all buffers of the ring, and on the other engines some.
 fn most_in_a_turn(case: &Case) -> usize {
     if case.kind == EngineKind::Uring { 64 } else { 16 }
 }
@@ -199,7 +202,7 @@ fn flooder_beside_two_hundred(case: &Case, buffer_size: u32) {
     assert!(flooded <= most, "{flooded} bytes of the flood in one turn");
 }
 
-/// What happens in which turn beside a flood. The others send single bytes, each its number.
+/// Record of the turns beside a flood. The other clients send single bytes, each its number.
 #[derive(Default, Clone)]
 struct Watch {
     turns: Arc<AtomicU64>,

@@ -1,4 +1,5 @@
-//! Deadlines, the alarm, wakes. Nothing here says how late something may be; only that it is never early.
+//! Deadlines, the alarm, wakes. Nothing here says how late something may be; only that it is never
+//! early.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

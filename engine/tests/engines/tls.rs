@@ -194,7 +194,7 @@ pub(crate) fn sixteen_mebibytes_between_two_workers(case: &Case) {
     near.finish();
 }
 
-/// What the kernel does not take is kept as records, whole and in order.
+/// Records that the kernel does not accept are kept, whole and in order.
 pub(crate) fn a_slow_reader_gets_every_record(case: &Case) {
     let bytes = Arc::new(pattern(8 << 20, 6));
     let whole = bytes.clone();
@@ -299,7 +299,7 @@ pub(crate) fn the_deadline_covers_the_handshake(case: &Case) {
     running.finish();
 }
 
-/// Whoever is not let in learns why in TLS; whoever does not shake hands for that is dropped.
+/// A refused client learns the reason in TLS. One that does not finish the handshake is dropped.
 pub(crate) fn refused_before_the_handshake(case: &Case) {
     let refuse = |_, out: &mut engine::Output<'_>| {
         out.append(b"no room");
@@ -350,7 +350,7 @@ pub(crate) fn reset_in_the_handshake(case: &Case) {
     running.finish();
 }
 
-/// What a handler does with connections from outside of their calls reaches them in TLS too.
+/// Output from outside of a connection's calls reaches its client in TLS too.
 pub(crate) fn a_drain_takes_leave_in_tls(case: &Case) {
     let running = serve(case, Script::echo());
     let mut clients: Vec<Client> = (0..20).map(|_| client(&running, &rustls::version::TLS13)).collect();
@@ -391,7 +391,8 @@ fn program(case: &Case, command: &mut Command, input: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
-/// Python's ssl module, which is OpenSSL: handshakes in both versions, with and without resumption, and 200,000 bytes.
+/// Python's ssl module, which is OpenSSL: handshakes in both versions, with and without resumption,
+/// and 200,000 bytes.
 const PYTHON: &str = r#"
 import socket, ssl, sys
 port, authority = int(sys.argv[1]), sys.argv[2]
@@ -431,7 +432,8 @@ pub(crate) fn other_peoples_clients(case: &Case) {
     running.finish();
 }
 
-/// TLS 1.2 lets a client ask for another handshake, an attacker's way to have a server work (RFC 5746, CVE-2009-3555).
+/// TLS 1.2 lets a client ask for another handshake, an attacker's way to have a server work (RFC
+/// 5746, CVE-2009-3555).
 pub(crate) fn renegotiation_is_refused(case: &Case) {
     let running = serve(case, Script::echo());
     let addr = running.addr.to_string();
