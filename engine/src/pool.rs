@@ -19,7 +19,8 @@ impl BufferPool {
     /// Number of buffers that are searched for one that fits.
     const LOOKED_AT: usize = 16;
 
-    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A new one has no capacity.
+    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A
+    /// new one has no capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
         match self.free.pop() {
@@ -31,7 +32,8 @@ impl BufferPool {
         }
     }
 
-    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it may hold them for long.
+    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it
+    /// may hold them for long.
     #[must_use]
     pub fn take_fitting(&mut self, len: usize) -> BytesMut {
         let wanted = len.max(Self::CHUNK);
