@@ -141,7 +141,9 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         // Buffers without an echo were returned in this turn.
         self.memory.receive.offer();
         self.inbound.arm_receives(&mut self.slots, &mut self.queues, self.memory.receive.supply.offered());
-        self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
+        if self.closing.has_work() {
+            self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
+        }
         self.acceptors.arm(&mut self.queues, &mut self.counters);
     }
 
@@ -190,11 +192,13 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     /// Reports everything that has happened to the handler.
     fn dispatch(&mut self, handler: &mut H) {
-        for (tag, error) in self.connects.take_failed() {
-            handler.connect_failed(self, tag, error);
+        if self.connects.has_reports() {
+            for (tag, error) in self.connects.take_failed() {
+                handler.connect_failed(self, tag, error);
+            }
+            // An operation that the handler has queued may have collected completions.
+            self.first_pass();
         }
-        // An operation queued meanwhile may have collected more.
-        self.first_pass();
         // Completions collected by a flush wait for the next turn, so that this one comes to its
         // end.
         let of_this_turn = self.queues.collected();
@@ -208,7 +212,9 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         self.queues.drop_handled(of_this_turn);
         self.report_drained(handler);
-        self.deliver_stashes(handler);
+        if self.inbound.has_resumed() {
+            self.deliver_stashes(handler);
+        }
     }
 
     /// Sends what the turn has written so far.

@@ -30,7 +30,12 @@ impl Inbound {
 
     /// Returns whether a turn has something to do without a completion.
     pub(super) fn has_work(&self) -> bool {
-        !self.resumed.is_empty() || !self.queue.is_empty()
+        self.has_resumed() || !self.queue.is_empty()
+    }
+
+    /// Returns whether connections are read from again.
+    pub(super) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
     }
 
     /// Lists a connection for its receive to be armed at the end of the turn.
