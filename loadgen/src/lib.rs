@@ -7,13 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod compare;
+pub(crate) mod compare;
 pub mod conformance;
 pub mod doctor;
 pub mod echo;
-pub mod experiment;
+pub(crate) mod experiment;
 pub(crate) mod format;
-pub mod goal;
+pub(crate) mod goal;
 pub mod host;
 pub mod load;
 pub(crate) mod report;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
+use super::usage;
 use crate::format::grouped;
 use crate::goal::search::Range;
 use crate::goal::threshold::Threshold;
@@ -61,27 +61,24 @@ impl GoalArguments {
     }
 
     /// Checks that the goals can be judged.
-    pub(super) fn check(&self, plan: &Plan) -> Result<(), Failure> {
-        let all = || self.threshold.iter().chain(&self.find_rate);
-        if let Some(threshold) =
-            all().find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none())
-        {
-            let why = "needs --spawn: otherwise the server's process is not known";
-            return Err(Failure::Usage(format!("{threshold} {why}")));
-        }
-        if let Some(threshold) = self.find_rate.iter().find(|threshold| !threshold.limits_rate()) {
-            let why = "limits no rate: something that grows with the load must stay below a limit";
-            return Err(Failure::Usage(format!("--find-rate {threshold} {why}")));
-        }
-        if self.is_search() && plan.load.messages.is_some() {
-            let why =
-                "cannot search with a limited number of messages: leave -n out, or choose another scenario";
-            return Err(Failure::Usage(format!("--find-rate {why}")));
-        }
-        if self.trial.is_zero() {
-            return Err(Failure::Usage("--trial must be longer than zero".to_owned()));
-        }
-        Ok(())
+    pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
+        let mut all = self.threshold.iter().chain(&self.find_rate);
+        let of_process = all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
+        let unlimited = self.find_rate.iter().find(|threshold| !threshold.limits_rate());
+        Err(usage(if let Some(threshold) = of_process {
+            format!("{threshold} needs --spawn: otherwise the server's process is not known")
+        } else if let Some(threshold) = unlimited {
+            format!(
+                "--find-rate {threshold} limits no rate: something that grows with the load must stay below a limit"
+            )
+        } else if self.is_search() && plan.load.messages.is_some() {
+            "--find-rate cannot search with a limited number of messages: leave -n out, or choose another scenario"
+                .to_owned()
+        } else if self.trial.is_zero() {
+            "--trial must be longer than zero".to_owned()
+        } else {
+            return Ok(());
+        }))
     }
 
     /// All that a run has to reach.

@@ -9,7 +9,7 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
 use super::cpus::{CpuList, cpu_list};
-use super::{Failure, SERVER, TLS, WORKERS};
+use super::{SERVER, TLS, WORKERS, usage};
 use crate::load::value::time;
 use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
 use crate::run::{Placement, Plan, Target, Wait};
@@ -105,14 +105,14 @@ struct Addresses(Vec<IpAddr>);
 impl PlanArguments {
     /// Returns the plan against `url`, driven by `engine`, not yet checked and without a server to
     /// start. Its name is that of the scenario, if one was named.
-    pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Result<Plan, Failure> {
+    pub(super) fn plan(&self, url: Url, engine: EngineKind) -> anyhow::Result<Plan> {
         let load = &self.load.load;
         if let Some(name) = &self.load.scenario
             && (load.transport.is_websocket() != url.transport.is_websocket()
                 || (load.transport == Transport::Wss && url.transport != Transport::Wss))
         {
             let scheme = load.transport.scheme();
-            return Err(Failure::Usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));
+            return Err(usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));
         }
         let load = Load { transport: url.transport, ..load.clone() };
         let plan = Plan::new(url, engine);

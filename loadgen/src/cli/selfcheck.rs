@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use engine::EngineChoice;
 
 use super::terminal::{self, Terminal};
-use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, print_plain, start_log};
+use super::{INVALID, OUTPUT, print_line, print_plain, start_log, usage};
 use crate::load::value::time;
 use crate::report::text::selfcheck::{case, conclusion, heading, stall};
 use crate::report::{Blocks, Field, Format};
@@ -97,21 +96,22 @@ impl ValueEnum for Check {
 }
 
 /// Carries out the hidden subcommand that becomes a server.
-pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
-    crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Caused(error.into()))
+pub(super) fn serve(behaviour: &str, port: Option<u16>) -> anyhow::Result<u8> {
+    crate::selfcheck::serve(behaviour, port)?;
+    Ok(0)
 }
 
 impl SelfcheckArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let server = self.server()?;
         let has_stall = self.only.is_empty() || self.only.contains(&Check::Stall);
         if self.server.is_some() && !has_stall {
-            return Err(Failure::Usage("--server needs the check stall: add it to --only".to_owned()));
+            return Err(usage("--server needs the check stall: add it to --only"));
         }
         start_log();
-        let (engine, _) = self.engine.settle().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, _) = self.engine.settle()?;
         let check_stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
-        let mut terminal = Terminal::new(catch_signals()?, self.quiet);
+        let mut terminal = Terminal::start(self.quiet)?;
         let mut report = Report::begin();
         self.print(heading(&report))?;
         let checks = Check::value_variants().iter();
@@ -121,8 +121,7 @@ impl SelfcheckArguments {
             self.print(text.map_err(failure)?)?;
         }
         if self.json {
-            let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.context("cannot write the report as JSON")?)?;
+            print_plain(&serde_json::to_string_pretty(&report)?)?;
         }
         let finding = report.finding();
         if !self.json && !self.quiet {
@@ -153,23 +152,23 @@ impl SelfcheckArguments {
     }
 
     /// Prints fields for people, where any are wanted.
-    fn print(&self, fields: Vec<Field>) -> Result<(), Failure> {
+    fn print(&self, fields: Vec<Field>) -> anyhow::Result<()> {
         if self.json || self.quiet {
             return Ok(());
         }
         print_line(&Blocks::default().fields(fields).render(Format::Terminal { width: terminal::width() }))
     }
 
-    fn server(&self) -> Result<Spawn, Failure> {
+    fn server(&self) -> anyhow::Result<Spawn> {
         let Some(command) = &self.server else { return Ok(own_server()) };
-        Spawn::parse(command).map_err(|_| Failure::Usage(format!("--server `{command}` is no command")))
+        Spawn::parse(command).map_err(|_| usage(format!("--server `{command}` is not a command")))
     }
 }
 
-fn failure(error: SelfcheckError) -> Failure {
+fn failure(error: SelfcheckError) -> anyhow::Error {
     match error {
-        SelfcheckError::Times { .. } => Failure::usage(error),
+        SelfcheckError::Times { .. } => usage(error),
         SelfcheckError::Run(error) => error.into(),
-        error => Failure::Caused(error.into()),
+        error => error.into(),
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
@@ -52,7 +53,7 @@ pub(super) fn interrupted_code() -> u8 {
 /// second signal ends the program at once, except SIGHUP: the kernel and a shell both send it when a terminal
 /// is closed.
 #[derive(Clone, Debug)]
-pub(super) struct Interrupt {
+struct Interrupt {
     wish: Arc<AtomicBool>,
     /// The view, which is taken off the terminal before the second signal ends the program.
     screen: Screen,
@@ -236,7 +237,7 @@ pub(super) fn width() -> usize {
 
 impl Interrupt {
     /// Catches the signals from now on.
-    pub(super) fn catch() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         let interrupt = Self { wish: Arc::default(), screen: Screen::default() };
         let ending = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -293,8 +294,12 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// `quiet`: nothing on a terminal either.
-    pub(super) fn new(interrupt: Interrupt, quiet: bool) -> Self {
+    /// Catches the signals, and shows runs from now on. `quiet`: nothing on a terminal either.
+    pub(super) fn start(quiet: bool) -> anyhow::Result<Self> {
+        Ok(Self::new(Interrupt::catch().context("cannot catch signals")?, quiet))
+    }
+
+    fn new(interrupt: Interrupt, quiet: bool) -> Self {
         if !quiet {
             interrupt.screen.show();
         }

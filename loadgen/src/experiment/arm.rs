@@ -17,43 +17,43 @@ const MAX_NAME: usize = 16;
 
 /// One configuration under comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Arm {
+pub(crate) struct Arm {
     /// Name in tables and results.
-    pub name: String,
+    pub(crate) name: String,
     /// Words of the command that starts the server, with `{port}` for its port. `None`: our own
     /// server.
-    pub command: Option<Vec<String>>,
+    pub(crate) command: Option<Vec<String>>,
     /// Reason why the server cannot be had here. The arm is named in the result and has no runs.
-    pub absent: Option<String>,
+    pub(crate) absent: Option<String>,
     /// Engine of our own server. `None`: the scenario's, otherwise the session's.
     #[serde(serialize_with = "engine_name")]
-    pub engine: Option<EngineKind>,
+    pub(crate) engine: Option<EngineKind>,
     /// Further flags of our own server.
-    pub flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
     /// Scenarios in which it takes part.
-    pub takes: Takes,
+    pub(crate) takes: Takes,
     /// The way in which the generator waits against this arm. `None`: as in the other arms.
-    pub wait: Option<Wait>,
+    pub(crate) wait: Option<Wait>,
     /// CPU time that our own server burns for each message, as a share of what a message costs the
     /// first arm: a server that is slower by a known amount. A short run before the first round
     /// measures that cost.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub burn_share: Option<f64>,
+    pub(crate) burn_share: Option<f64>,
     /// Version of somebody else's server, for the result.
     #[serde(skip)]
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Commit of the server, for the result. `None`: what our own server says.
     #[serde(skip)]
-    pub commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// Counts of the conformance battery, for the result.
     #[serde(skip)]
-    pub conformance: Option<Conformance>,
+    pub(crate) conformance: Option<Conformance>,
 }
 
 /// Scenarios in which an arm takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Takes {
+pub(crate) enum Takes {
     /// All that the server can serve.
     #[default]
     All,
@@ -63,7 +63,7 @@ pub enum Takes {
 
 /// An arm that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ArmError {
+pub(crate) enum ArmError {
     /// The text has no name.
     #[error("`{0}` is not NAME=COMMAND, as in 'ws=node server.js {{port}}'")]
     Form(String),
@@ -83,33 +83,23 @@ pub enum ArmError {
 
 impl Arm {
     /// Returns an arm of our own server.
-    #[must_use]
-    pub fn own(name: impl Into<String>) -> Self {
+    pub(crate) fn own(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
     /// Returns true for our own server.
-    #[must_use]
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.command.is_none() && self.absent.is_none()
     }
 
     /// Reads `NAME=WHY`: a server that cannot be had here.
-    ///
-    /// # Errors
-    ///
-    /// [`ArmError::Form`], [`ArmError::Name`].
-    pub fn absent(text: &str) -> Result<Self, ArmError> {
+    pub(crate) fn absent(text: &str) -> Result<Self, ArmError> {
         let (name, why) = named(text)?;
         Ok(Self { absent: Some(why.to_owned()), ..Self::own(name) })
     }
 
     /// Returns an arm of the server that `command` starts, split into words as a shell would.
-    ///
-    /// # Errors
-    ///
-    /// [`ArmError::Words`], [`ArmError::Port`].
-    pub fn of_command(name: String, command: &str) -> Result<Self, ArmError> {
+    pub(crate) fn of_command(name: String, command: &str) -> Result<Self, ArmError> {
         let Ok(spawn) = Spawn::parse(command) else { return Err(ArmError::Words(name)) };
         if !spawn.command.iter().any(|word| word.contains(PORT_PLACEHOLDER)) {
             return Err(ArmError::Port(name));
@@ -118,8 +108,7 @@ impl Arm {
     }
 
     /// Returns true where it takes part in a scenario. Raw bytes are for our own server alone.
-    #[must_use]
-    pub fn takes(&self, scenario: &Scenario) -> bool {
+    pub(crate) fn takes(&self, scenario: &Scenario) -> bool {
         let can_serve = self.is_own() || scenario.load.transport.is_websocket();
         self.absent.is_none() && can_serve && (self.takes == Takes::All || scenario.is_about_latency())
     }
@@ -136,21 +125,13 @@ impl FromStr for Arm {
 }
 
 /// Returns the name of an arm and the text after the `=`.
-///
-/// # Errors
-///
-/// [`ArmError::Form`], [`ArmError::Name`].
-pub fn named(text: &str) -> Result<(String, &str), ArmError> {
+pub(crate) fn named(text: &str) -> Result<(String, &str), ArmError> {
     let (name, said) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
     Ok((arm_name(name)?, said))
 }
 
 /// Checks a name of an arm.
-///
-/// # Errors
-///
-/// Fails with [`ArmError::Name`] where it does not fit tables.
-pub fn arm_name(name: &str) -> Result<String, ArmError> {
+pub(crate) fn arm_name(name: &str) -> Result<String, ArmError> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
         return Err(ArmError::Name(name.to_owned()));
@@ -159,11 +140,7 @@ pub fn arm_name(name: &str) -> Result<String, ArmError> {
 }
 
 /// Reads `NAME=OK,LAX,WRONG,BROKEN,SKIPPED`: counts of the conformance battery.
-///
-/// # Errors
-///
-/// [`ArmError::Form`], [`ArmError::Name`], [`ArmError::Counts`].
-pub fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
+pub(crate) fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
     let (name, said) = named(text)?;
     let numbers: Result<Vec<u32>, _> = said.split(',').map(str::parse).collect();
     match numbers.as_deref() {

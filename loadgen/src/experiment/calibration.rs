@@ -11,7 +11,7 @@ use crate::run::Plan;
 /// rate, the longer. On a busy machine 4 of 22 runs were valid at 0.7 of the capacity (the lag of
 /// the others was more than half of their latency, or the rate was not kept), 11 of 22 at 0.5; the
 /// median latency was the same, 24 us.
-pub const SHARE_OF_CAPACITY: f64 = 0.5;
+pub(crate) const SHARE_OF_CAPACITY: f64 = 0.5;
 
 /// Returns the plan that measures the capacity: the load as a closed loop, but shorter.
 pub(super) fn plan(fixed: &Plan) -> Plan {

@@ -7,9 +7,9 @@ use crate::result::Run;
 use crate::run::Plan;
 
 /// A thread of the server or of the generator may wait for its processor for this share of the window.
-pub const MOST_WAITED: f64 = 0.02;
+pub(crate) const MOST_WAITED: f64 = 0.02;
 /// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10 ms.
-pub const MOST_STOLEN: f64 = 0.05;
+pub(crate) const MOST_STOLEN: f64 = 0.05;
 
 /// Whether waiting tells of others: server and generator each have processors of their own.
 pub(super) fn is_told(plan: &Plan) -> bool {

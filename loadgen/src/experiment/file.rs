@@ -55,7 +55,7 @@ const KEYS: [&str; 25] = [
 
 /// Reason why an experiment cannot be used.
 #[derive(Debug, Error)]
-pub enum ExperimentError {
+pub(crate) enum ExperimentError {
     /// No experiment and no file has this name.
     #[error("experiment `{name}` is unknown{}: expected {}, or the path of a file",
             nearest.as_ref().map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default(),
@@ -85,18 +85,12 @@ pub enum ExperimentError {
 }
 
 /// Returns the names of the experiments that come with the program, for messages.
-#[must_use]
-pub fn built_in_names() -> String {
+pub(crate) fn built_in_names() -> String {
     BUILT_IN.map(|(name, _)| name).join(", ")
 }
 
 /// Returns the experiments that come with the program.
-///
-/// # Panics
-///
-/// Never: a test reads all of them.
-#[must_use]
-pub fn built_in() -> Vec<Experiment> {
+pub(crate) fn built_in() -> Vec<Experiment> {
     let read = |(name, text): (&str, &str)| {
         let experiment = Experiment::parse(text, name, Catalogue::built_in());
         experiment.unwrap_or_else(|error| unreachable!("a test reads it: {error}"))
@@ -164,12 +158,7 @@ struct ArmEntry {
 impl Experiment {
     /// Reads the built-in experiment of this name, or the file at this path. Scenarios come from
     /// `catalogue`.
-    ///
-    /// # Errors
-    ///
-    /// Fails where there is neither, or where the file has a key, a scenario or an arm that cannot
-    /// be used.
-    pub fn read(name: &str, catalogue: &Catalogue) -> Result<Self, ExperimentError> {
+    pub(crate) fn read(name: &str, catalogue: &Catalogue) -> Result<Self, ExperimentError> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Self::parse(text, name, catalogue);
         }
@@ -202,7 +191,7 @@ impl Experiment {
             arms.push(entry.arm().map_err(|error| invalid(error.to_string()))?);
         }
         if arms.is_empty() && read.show.is_of_our_server() {
-            arms.push(Arm::own(crate::compare::sides::SIDES[0]));
+            arms.push(Arm::own(crate::result::SIDES[0]));
         }
         let mut scenarios = Vec::new();
         for entry in read.scenarios {
@@ -227,11 +216,7 @@ impl Experiment {
     }
 
     /// Checks that names are unique and that promises are about runs of the experiment.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a sentence about the first fault.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let twice = |names: &[String]| {
             (1..names.len()).find(|&at| names[..at].contains(&names[at])).map(|at| names[at].clone())
         };

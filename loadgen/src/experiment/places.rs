@@ -4,19 +4,18 @@ use engine::affinity;
 
 /// One logical CPU for each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub(crate) struct Places {
     /// The server's.
-    pub server: usize,
+    pub(crate) server: usize,
     /// The generator's.
-    pub client: usize,
+    pub(crate) client: usize,
     /// What a reader must know where the two are not on cores of their own.
-    pub mark: Option<String>,
+    pub(crate) mark: Option<String>,
 }
 
 impl Places {
     /// The best that this process's affinity allows; `None` where the kernel does not tell it.
-    #[must_use]
-    pub fn here() -> Option<Self> {
+    pub(crate) fn here() -> Option<Self> {
         Self::among(&affinity::allowed().ok()?, affinity::siblings)
     }
 

@@ -12,10 +12,10 @@ use crate::run::{Plan, Progress, RunError, wrong_echoes};
 use crate::target::spawn::SpawnError;
 
 /// Function that carries out a run. Tests replace it by a quicker one.
-pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
+pub(crate) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
 /// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
-pub type Notes<'a> = &'a mut dyn FnMut(&str);
+pub(crate) type Notes<'a> = &'a mut dyn FnMut(&str);
 
 /// Most attempts at one run.
 const ATTEMPTS: u32 = 3;
@@ -31,11 +31,11 @@ const CANNOT_RUN: [i32; 2] = [126, 127];
 /// Fault of a server for which its figures must not be trusted.
 #[derive(Debug, Error)]
 #[error("{run}: {reason}")]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Name of the run.
-    pub run: String,
+    pub(crate) run: String,
     /// Description of the fault.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// All runs of one scenario on one arm.

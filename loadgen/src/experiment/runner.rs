@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use engine::EngineError;
 use thiserror::Error;
 
 use super::check::complaints_of;
-use super::setup::{Probe, SetupError};
+use super::setup::Probe;
 use super::trial::{Trial, trials};
 use super::{Arm, Cell, Execute, Experiment, Fault, Notes, Repeats, Scenario, Session, Setup, calibration};
 use crate::format::{about, count};
@@ -26,13 +25,7 @@ const REPLACED: u32 = 2;
 
 /// Reason why an experiment has no result. Nothing was measured then.
 #[derive(Debug, Error)]
-pub enum RunnerError {
-    /// A flag or a file that cannot be used.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// The engine that was asked for does not run here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+pub(crate) enum RunnerError {
     /// There is nothing to compare.
     #[error("fewer than two arms can run here: {left_out} Name servers with --arm NAME=COMMAND.")]
     FewArms {
@@ -68,12 +61,12 @@ pub enum RunnerError {
     #[error("the CPU time of the server is not known here, so a server cannot be slowed by a share of it")]
     NoCost,
     /// The user ended it before the first run was complete.
-    #[error("interrupted before anything was measured; nothing was stored")]
+    #[error("interrupted before anything was measured")]
     Interrupted,
 }
 
 /// An experiment on this machine: which of its runs can be made, and which were made.
-pub struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     experiment: &'a Experiment,
     setup: &'a Setup,
     kind: SessionKind,
@@ -100,11 +93,7 @@ struct Row {
 
 impl<'a> Runner<'a> {
     /// Decides which arms and scenarios can run here.
-    ///
-    /// # Errors
-    ///
-    /// Fails where nothing is left to measure or to compare.
-    pub fn new(
+    pub(crate) fn new(
         experiment: &'a Experiment,
         setup: &'a Setup,
         machine: &Machine,
@@ -184,11 +173,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the session is complete, or is of another experiment, machine or server.
-    pub fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
+    pub(crate) fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
         let Document { session, machine: measured_on, tool, arms, subject, scenarios, runs, .. } = document;
         let refuse = |why: &str| Err(RunnerError::Resume(why.to_owned()));
         if !session.interrupted {
@@ -259,7 +244,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Tells what is about to happen and how long it takes.
-    pub fn announce(&self, notes: Notes<'_>) {
+    pub(crate) fn announce(&self, notes: Notes<'_>) {
         let Experiment { name, rounds, arms, .. } = self.experiment;
         let present = self.arms.iter().filter(|arm| arm.left_out.is_none()).count();
         let on = if arms.len() > 1 { format!(" on {present} arms") } else { String::new() };
@@ -289,8 +274,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Returns about how long the session takes.
-    #[must_use]
-    pub fn duration(&self) -> Duration {
+    pub(crate) fn duration(&self) -> Duration {
         let of_plan = |plan: &Plan| plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN;
         let of_row = |row: &Row| row.cells.iter().map(|cell| of_plan(&cell.plan)).sum::<Duration>();
         let round: Duration = self.rows.iter().map(of_row).sum();
@@ -309,11 +293,7 @@ impl<'a> Runner<'a> {
     /// Events go to `notes`, a line each, and to `progress`. A session that the user ends early has
     /// the runs until then, and is marked. Call it from the main thread, as
     /// [`execute`](crate::run::execute).
-    ///
-    /// # Errors
-    ///
-    /// Fails where nothing was measured. Nothing is left running then.
-    pub fn measure(
+    pub(crate) fn measure(
         mut self,
         machine: Machine,
         execute: Execute<'_>,
@@ -612,11 +592,11 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
-    use engine::EngineKind;
+    use engine::{EngineError, EngineKind};
 
     use super::*;
     use crate::compare::sides::default_thresholds;
-    use crate::compare::{Comparison, Verdict};
+    use crate::compare::{Conclusion, Verdict};
     use crate::experiment::{Outcome, Takes, built_in};
     use crate::load::Load;
     use crate::result::{Disturbance, InvalidKind, example};
@@ -980,8 +960,8 @@ mod tests {
 
     #[test]
     fn a_more_expensive_server_is_found() {
-        let comparison = Comparison::of_arms(&measured(&duel(10), &instant), &default_thresholds);
-        assert_eq!(comparison.overall(), Some(Verdict::Regressed));
+        let comparison = Conclusion::of_arms(&measured(&duel(10), &instant), &default_thresholds);
+        assert_eq!(comparison.overall, Some(Verdict::Regressed));
     }
 
     #[test]
@@ -1297,7 +1277,7 @@ mod tests {
         let marks = &document.session.marks;
         assert!(marks.iter().any(|mark| mark.starts_with("echo, arm B, round 4: a worker")), "{marks:?}");
         assert!(made.fault.is_none(), "it was named, and enough pairs are there");
-        assert_eq!(crate::compare::sides::pairs(&document, "echo").0.len(), 8);
+        assert_eq!(crate::compare::sides::pairs(&document, "echo").len(), 8);
     }
 
     #[test]

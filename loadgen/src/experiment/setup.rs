@@ -16,39 +16,39 @@ use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 /// Everything that an experiment is given on this machine.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// Executable of our own server.
-    pub server: PathBuf,
+    pub(crate) server: PathBuf,
     /// Engine of our own server, where neither arm nor scenario names one.
-    pub server_engine: EngineKind,
+    pub(crate) server_engine: EngineKind,
     /// Source that our own server was built from; `None`: the server is asked.
-    pub checkout: Option<Checkout>,
+    pub(crate) checkout: Option<Checkout>,
     /// A name for the session.
-    pub tag: Option<String>,
+    pub(crate) tag: Option<String>,
     /// Target and placement of every run. Its load and labels are replaced.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// True where the URL of `plan` was typed. Otherwise the protocol of the scenario decides.
-    pub has_url: bool,
+    pub(crate) has_url: bool,
     /// Processors of the servers; empty: not pinned.
-    pub server_cpus: Vec<usize>,
+    pub(crate) server_cpus: Vec<usize>,
     /// True where server and generator have cores of their own.
-    pub is_apart: bool,
+    pub(crate) is_apart: bool,
     /// Notes for the reader of the session, one sentence each.
-    pub marks: Vec<String>,
+    pub(crate) marks: Vec<String>,
 }
 
 /// The state of the source that a server was built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkout {
+pub(crate) struct Checkout {
     /// The commit.
-    pub commit: String,
+    pub(crate) commit: String,
     /// True where there were changes beside it.
-    pub dirty: bool,
+    pub(crate) dirty: bool,
 }
 
 /// Reason why nothing can be measured.
 #[derive(Debug, Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     /// A flag that cannot be used.
     #[error("{flag} `{value}` is not valid: {reason}")]
     Usage {
@@ -67,30 +67,10 @@ pub enum SetupError {
 /// Function that tells whether an engine works here.
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
 
-/// Returns the engine to use, and a note where it is not the usual one. An engine that was asked
-/// for by name never falls back.
-///
-/// # Errors
-///
-/// Fails where the engine that was asked for does not work here.
-pub fn settle_engine(
-    asked: Option<EngineKind>,
-    probe: Probe<'_>,
-) -> Result<(EngineKind, Option<String>), EngineError> {
-    match (asked, probe(asked.unwrap_or(EngineKind::Uring))) {
-        (asked, Ok(())) => Ok((asked.unwrap_or(EngineKind::Uring), None)),
-        (Some(_), Err(error)) => Err(error),
-        (None, Err(error)) => {
-            Ok((EngineKind::Epoll, Some(format!("io_uring is not available, this ran on epoll. {error}"))))
-        }
-    }
-}
-
 impl Setup {
     /// Returns the setup of our own server at `server`, driven by `engine`, on the best processors
     /// of this machine.
-    #[must_use]
-    pub fn new(server: PathBuf, engine: EngineKind) -> Self {
+    pub(crate) fn new(server: PathBuf, engine: EngineKind) -> Self {
         let places = Places::here();
         let mut plan = Plan::new(url(Transport::Ws), engine);
         plan.placement.cpus = places.iter().map(|places| places.client).collect();
@@ -108,11 +88,7 @@ impl Setup {
     }
 
     /// Checks everything that can be checked before anything runs.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a [`SetupError`].
-    pub fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
+    pub(crate) fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
         let usage =
             |flag, value: &str, reason| Err(SetupError::Usage { flag, value: value.to_owned(), reason });
         if let Some(tag) = &self.tag {
@@ -229,14 +205,5 @@ mod tests {
         let text = missing.check(&ours).expect_err("refused").to_string();
         assert!(text.contains("/no/such/server") && text.contains("cargo build"), "{text}");
         assert!(missing.check(&["x=x {port}".parse().expect("an arm")]).is_ok());
-    }
-
-    #[test]
-    fn an_engine_asked_for_by_name_never_falls_back() {
-        let only_epoll = |kind| if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) };
-        assert!(settle_engine(Some(EngineKind::Uring), &only_epoll).is_err());
-        let (engine, mark) = settle_engine(None, &only_epoll).expect("falls back");
-        assert_eq!(engine, EngineKind::Epoll);
-        assert!(mark.is_some_and(|mark| mark.starts_with("io_uring is not available")));
     }
 }

@@ -19,26 +19,23 @@ const MAX_TRIALS: usize = 64;
 
 /// Where is searched, and how long trials take.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
+pub(crate) struct Range {
     /// No lower rate is tried, messages a second.
-    pub lowest: f64,
+    pub(crate) lowest: f64,
     /// No higher rate is tried.
-    pub highest: f64,
+    pub(crate) highest: f64,
     /// The first rate.
-    pub first: f64,
+    pub(crate) first: f64,
     /// A short trial.
-    pub short: Duration,
+    pub(crate) short: Duration,
     /// The confirmation, and no trial is longer.
-    pub full: Duration,
+    pub(crate) full: Duration,
     /// Echoes that a trial must have to be judged; one at a low rate lasts longer for it.
-    pub samples: u64,
+    pub(crate) samples: u64,
 }
 
 /// Makes trials with `attempt` (a rate, a length, whether it is a confirmation) until the highest rate is known.
-///
-/// # Errors
-/// What `attempt` returns: it ends the search.
-pub fn find<E>(
+pub(crate) fn find<E>(
     range: &Range,
     attempt: &mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>,
 ) -> Result<Found, E> {

@@ -11,7 +11,7 @@ use crate::result::{GoalJudgement, Run, percentile};
 
 /// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to the echo.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Threshold {
+pub(crate) struct Threshold {
     metric: Metric,
     comparison: Comparison,
     /// In the metric's unit: nanoseconds, messages a second, a count, bytes.
@@ -47,7 +47,7 @@ enum Comparison {
 
 /// Why a threshold cannot be understood.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum ThresholdError {
+pub(crate) enum ThresholdError {
     /// No comparison in it.
     #[error("`{0}` is no threshold: one looks like p99<2ms, rate>=50k or errors<1")]
     Shape(String),
@@ -96,20 +96,17 @@ impl fmt::Display for Threshold {
 
 impl Threshold {
     /// Whether it is about the server's process, which is known only where the generator started it.
-    #[must_use]
-    pub fn needs_spawn(&self) -> bool {
+    pub(crate) fn needs_spawn(&self) -> bool {
         matches!(self.metric, Metric::ServerCpu | Metric::Rss)
     }
 
     /// Whether more load makes it harder to reach: only of such is there a highest rate.
-    #[must_use]
-    pub fn limits_rate(&self) -> bool {
+    pub(crate) fn limits_rate(&self) -> bool {
         self.metric != Metric::Rate && matches!(self.comparison, Comparison::Below | Comparison::AtMost)
     }
 
     /// Echoes that a run must have so that it can be judged at all.
-    #[must_use]
-    pub fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         match self.metric {
             // See `percentile`: a hundred samples above it.
             Metric::Quantile(q) => (100.0 / (1.0 - q) - 1e-6).ceil() as u64,
@@ -118,8 +115,7 @@ impl Threshold {
     }
 
     /// Holds it against a run.
-    #[must_use]
-    pub fn judge(&self, run: &Run) -> GoalJudgement {
+    pub(crate) fn judge(&self, run: &Run) -> GoalJudgement {
         let value = self.metric.of(run);
         let at_least = value.is_some() && self.metric.is_bound(run);
         // A lower bound can show that a figure is high and cannot show that it is low.

@@ -95,6 +95,16 @@ impl Document {
             verdict: None,
         }
     }
+
+    /// Returns the scenario of this name.
+    pub(crate) fn scenario(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Returns the runs of one arm in a scenario.
+    pub(crate) fn runs_of(&self, scenario: &str, arm: &str) -> Vec<&Run> {
+        self.runs.iter().filter(|run| run.scenario == scenario && run.arm == arm).collect()
+    }
 }
 
 impl Session {

@@ -34,10 +34,9 @@ pub use experiment::{ExperimentRecord, Over, Promise, Show};
 pub use invalid::InvalidKind;
 pub use latency::{HistogramError, Latency, percentile};
 pub use metric::Metric;
-pub use selection::{Selection, SelectionError, Stored, commit_of};
-pub use store::{Store, StoreError, parse};
-pub use summary::Summary;
-pub(crate) use summary::{Merged, median};
+pub(crate) use selection::{Selection, Stored, commit_of};
+pub(crate) use store::{Store, StoreError, parse};
+pub(crate) use summary::{Merged, Summary, median};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{

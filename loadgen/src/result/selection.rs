@@ -12,21 +12,20 @@ use super::store::{Store, StoreError};
 
 /// Which sessions are meant; every field that is set must fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// The machine's id, or its beginning.
-    pub machine: Option<String>,
+    pub(crate) machine: Option<String>,
     /// A scenario the session has, by name.
-    pub scenario: Option<String>,
+    pub(crate) scenario: Option<String>,
     /// The commit of a measured server, or its beginning.
-    pub commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// The session's tag, or its suite.
-    pub tag: Option<String>,
+    pub(crate) tag: Option<String>,
 }
 
 impl Selection {
     /// Whether `document` is meant.
-    #[must_use]
-    pub fn fits(&self, document: &Document) -> bool {
+    pub(crate) fn fits(&self, document: &Document) -> bool {
         let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(test);
         let Document { session, machine, scenarios, .. } = document;
         is(&self.machine, &|id| machine.id.starts_with(id))
@@ -40,14 +39,13 @@ impl Selection {
 
 impl Document {
     /// The commits of all measured servers.
-    pub fn commits(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
         let arms = self.arms.iter().map(|arm| &arm.subject);
         arms.chain([&self.subject]).filter_map(|subject| subject.commit.as_deref())
     }
 
     /// Whether this is the interleaved comparison of a server of commit `a` with one of commit `b`.
-    #[must_use]
-    pub fn is_duel_of(&self, a: &str, b: &str) -> bool {
+    pub(crate) fn is_duel_of(&self, a: &str, b: &str) -> bool {
         let of = |arm: usize, commit: &str| {
             let own = self.arms.get(arm).and_then(|arm| arm.subject.commit.as_deref());
             own.is_some_and(|own| own.starts_with(commit))
@@ -58,16 +56,23 @@ impl Document {
 
 /// A session and the file it is stored in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What it holds.
-    pub document: Document,
+    pub(crate) document: Document,
+}
+
+impl Stored {
+    /// Returns the name of the file, without its folder.
+    pub(crate) fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
 }
 
 /// Why no session was found.
 #[derive(Debug, Error)]
-pub enum SelectionError {
+pub(crate) enum SelectionError {
     /// The file or the folder cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,10 +91,7 @@ pub enum SelectionError {
 
 impl Store {
     /// The machines that have a folder, in alphabetical order; none where there is no store.
-    ///
-    /// # Errors
-    /// When the folder exists and cannot be read.
-    pub fn machines(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn machines(&self) -> Result<Vec<String>, StoreError> {
         let read = |source| StoreError::Io { action: "read", path: self.root().to_owned(), source };
         let entries = match fs::read_dir(self.root()) {
             Ok(entries) => entries,
@@ -104,10 +106,7 @@ impl Store {
     }
 
     /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file does not hide the others.
-    ///
-    /// # Errors
-    /// When a folder cannot be read.
-    pub fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
+    pub(crate) fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for machine in self.machines()? {
             for path in self.sessions(&machine)? {
@@ -125,10 +124,7 @@ impl Store {
     /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
     /// name alone (which may lie below the root), or else all stored ones whose commit begins with
     /// it, that have it as tag or suite, or whose commit is what git makes of it; `last` means all.
-    ///
-    /// # Errors
-    /// [`SelectionError`].
-    pub fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
+    pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
         let path = Path::new(what);
         let below = self.root().join(path);
         let file = if !path.exists() && below.is_file() { below } else { path.to_owned() };
@@ -174,8 +170,7 @@ impl Store {
 }
 
 /// What git in the current directory makes of a revision's name; `None` where it knows none, or there is no git.
-#[must_use]
-pub fn commit_of(revision: &str) -> Option<String> {
+pub(crate) fn commit_of(revision: &str) -> Option<String> {
     let asked = Command::new("git")
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
         .stdin(Stdio::null())

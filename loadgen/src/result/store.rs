@@ -14,7 +14,7 @@ use crate::host::regular;
 ///
 /// A file is never written again, so merges of branches never conflict; every index is derived from the files.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
 }
 
@@ -23,7 +23,7 @@ const USUAL_BYTES: usize = 256 << 10;
 
 /// Why a result cannot be stored or read.
 #[derive(Debug, Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -68,23 +68,18 @@ pub enum StoreError {
 
 impl Store {
     /// The store in the folder `root`, which need not exist yet.
-    #[must_use]
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
     /// The folder.
-    #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Checks, before the measurement, that a session of the machine `machine_id` can be stored. It writes
     /// and removes a file of a session's usual size.
-    ///
-    /// # Errors
-    /// Fails when the folder or the file cannot be written.
-    pub fn check(&self, machine_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn check(&self, machine_id: &str) -> Result<(), StoreError> {
         let folder = self.folder(machine_id)?;
         let path = folder.join(format!(".check.{}", std::process::id()));
         let written = File::create(&path)
@@ -104,10 +99,7 @@ impl Store {
     /// Writes `document` into a new file and says which.
     ///
     /// The file appears whole or not at all: it is written under a temporary name and renamed.
-    ///
-    /// # Errors
-    /// When the folder or the file cannot be written.
-    pub fn save(&self, document: &Document) -> Result<PathBuf, StoreError> {
+    pub(crate) fn save(&self, document: &Document) -> Result<PathBuf, StoreError> {
         let folder = self.folder(&document.machine.id)?;
         let path = free_path(&folder, &stem(document));
         write_whole(&path, document)?;
@@ -115,10 +107,7 @@ impl Store {
     }
 
     /// The files of the machine `machine_id`, oldest first; none where the machine has no folder.
-    ///
-    /// # Errors
-    /// When the folder exists and cannot be read.
-    pub fn sessions(&self, machine_id: &str) -> Result<Vec<PathBuf>, StoreError> {
+    pub(crate) fn sessions(&self, machine_id: &str) -> Result<Vec<PathBuf>, StoreError> {
         let folder = self.root.join(machine_id);
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -133,21 +122,14 @@ impl Store {
     }
 
     /// Reads the document in the file at `path`.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is no regular file, is truncated, has other content, or was
-    /// written by a newer program.
-    pub fn load(path: &Path) -> Result<Document, StoreError> {
+    pub(crate) fn load(path: &Path) -> Result<Document, StoreError> {
         let text = regular::text(path).map_err(io_error("read", path))?;
         parse(&text, path)
     }
 }
 
 /// Reads a document out of `text`; `path` is for the error alone.
-///
-/// # Errors
-/// As [`Store::load`], but for reading.
-pub fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
     let not_a_result = |reason: String| StoreError::NotAResult { path: path.to_owned(), reason };
     let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
         if error.is_eof() {

@@ -7,45 +7,44 @@ use super::latency::percentile;
 
 /// The figures of one scenario over its valid runs, or over all of them where none is valid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// [`Scenario::name`].
-    pub scenario: String,
+    pub(crate) scenario: String,
     /// [`Scenario::hash`].
-    pub hash: String,
+    pub(crate) hash: String,
     /// The server's engine, or the generator's where the server's is not known.
-    pub engine: String,
+    pub(crate) engine: String,
     /// Runs behind the figures.
-    pub runs: usize,
+    pub(crate) runs: usize,
     /// Whether those runs were valid.
-    pub valid: bool,
+    pub(crate) valid: bool,
     /// Whether one of them was ended early by the user.
-    pub interrupted: bool,
+    pub(crate) interrupted: bool,
     /// Echoes per second.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// Message bytes received per second.
-    pub bytes_per_s: f64,
+    pub(crate) bytes_per_s: f64,
     /// Server CPU per message, nanoseconds.
-    pub server_cpu_ns: Option<f64>,
+    pub(crate) server_cpu_ns: Option<f64>,
     /// The part in user space.
-    pub server_user_ns: Option<f64>,
+    pub(crate) server_user_ns: Option<f64>,
     /// System calls that wait for or submit I/O, per message, in the server.
-    pub enters_per_message: Option<f64>,
+    pub(crate) enters_per_message: Option<f64>,
     /// Corrected latency, nanoseconds: median, 99th and 99.9th percentile.
-    pub p50: Option<u64>,
+    pub(crate) p50: Option<u64>,
     /// As above.
-    pub p99: Option<u64>,
+    pub(crate) p99: Option<u64>,
     /// As above.
-    pub p99_9: Option<u64>,
+    pub(crate) p99_9: Option<u64>,
     /// Generator CPU per message, nanoseconds.
-    pub client_cpu_ns: f64,
+    pub(crate) client_cpu_ns: f64,
     /// Utilisation of the generator's busiest thread, 0 to 1.
-    pub client_utilisation: f64,
+    pub(crate) client_utilisation: f64,
 }
 
 impl Summary {
     /// One summary per scenario of `document` that has runs, in the document's order.
-    #[must_use]
-    pub fn all(document: &Document) -> Vec<Self> {
+    pub(crate) fn all(document: &Document) -> Vec<Self> {
         let runs_of = |scenario: &Scenario| {
             document.runs.iter().filter(|run| run.scenario == scenario.name).collect::<Vec<_>>()
         };
@@ -53,8 +52,7 @@ impl Summary {
     }
 
     /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there are no runs.
-    #[must_use]
-    pub fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
+    pub(crate) fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
         let valid: Vec<&Run> = all.iter().copied().filter(|run| run.valid).collect();
         let runs = if valid.is_empty() { all } else { &valid };
         let over = |figure: &dyn Fn(&Run) -> Option<f64>| {

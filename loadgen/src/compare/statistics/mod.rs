@@ -7,50 +7,47 @@
 //! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every level and for every
 //! unit, and the estimate is a factor.
 
-pub mod binomial;
+pub(crate) mod binomial;
 mod holm;
 mod normal;
-pub mod rank_sum;
+pub(crate) mod rank_sum;
 mod ranks;
-pub mod signed_rank;
+pub(crate) mod signed_rank;
 
-pub use holm::holm;
+pub(crate) use holm::holm;
 
 /// A shift between two sides, on the scale of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// The Hodges-Lehmann estimate.
-    pub shift: f64,
+    pub(crate) shift: f64,
     /// The confidence interval of the level asked for; `None` where so few samples bound it on no side.
-    pub interval: Option<(f64, f64)>,
+    pub(crate) interval: Option<(f64, f64)>,
     /// Two-sided p-value of "there is no shift".
-    pub p: f64,
+    pub(crate) p: f64,
 }
 
 /// The confidence level of every interval that is shown.
-pub const CONFIDENCE: f64 = 0.95;
+pub(crate) const CONFIDENCE: f64 = 0.95;
 
 /// The factor between pairs `(before, after)`: estimate and interval of `after / before`, and the p-value of "no change".
 ///
 /// `None` where there is no pair, or one of a figure that is not above zero and so has no ratio.
-#[must_use]
-pub fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
+pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     let logs: Vec<f64> =
         pairs.iter().map(|&(before, after)| log_ratio(before, after)).collect::<Option<_>>()?;
     Some(as_factor(signed_rank::estimate(&logs, CONFIDENCE)?))
 }
 
 /// The factor between two samples that were not paired, as [`ratio_of_pairs`].
-#[must_use]
-pub fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
+pub(crate) fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
     let logs =
         |sample: &[f64]| sample.iter().map(|&figure| log_ratio(1.0, figure)).collect::<Option<Vec<_>>>();
     Some(as_factor(rank_sum::estimate(&logs(before)?, &logs(after)?, CONFIDENCE)?))
 }
 
 /// `ln(after / before)`; `None` where that is no number.
-#[must_use]
-pub fn log_ratio(before: f64, after: f64) -> Option<f64> {
+pub(crate) fn log_ratio(before: f64, after: f64) -> Option<f64> {
     let both = before.is_finite() && after.is_finite() && before > 0.0 && after > 0.0;
     both.then(|| (after / before).ln())
 }

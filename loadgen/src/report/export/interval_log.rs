@@ -3,30 +3,23 @@
 
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, IntervalLogWriterError};
-use thiserror::Error;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
 /// The maximum of each line is in milliseconds, by the tools' custom; the histograms are in
 /// nanoseconds.
 const NS_PER_MS: f64 = 1e6;
 
-/// Why a log cannot be written.
-#[derive(Debug, Error)]
-#[error("cannot write a second's histogram: {0}")]
-pub(crate) struct IntervalLogError(String);
-
 /// Returns the log of a window that began at `start` and lasted for `window`. Entry k is the second
-/// k, and empty where no echo came in it. The last entry may be shorter than a second.
-///
-/// # Errors
-/// When a histogram cannot be serialized: it then counts more than the format can hold.
+/// k, and empty where no echo came in it. The last entry may be shorter than a second. Fails where a
+/// histogram counts more than the format can hold.
 pub(crate) fn interval_log(
     start: SystemTime,
     window: Duration,
     seconds: &[Option<Histogram<u32>>],
-) -> Result<Vec<u8>, IntervalLogError> {
+) -> anyhow::Result<Vec<u8>> {
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let mut writer = IntervalLogWriterBuilder::new()
@@ -36,14 +29,13 @@ pub(crate) fn interval_log(
         .with_start_time(start)
         .with_base_time(start)
         .with_max_value_divisor(NS_PER_MS)
-        .begin_log_with(&mut log, &mut serializer)
-        .map_err(|error| IntervalLogError(error.to_string()))?;
+        .begin_log_with(&mut log, &mut serializer)?;
     for (second, histogram) in (0..).zip(seconds) {
         let Some(histogram) = histogram else { continue };
         let at = Duration::from_secs(second);
-        writer
-            .write_histogram(histogram, at, window.saturating_sub(at).min(Duration::from_secs(1)), None)
-            .map_err(|error: IntervalLogWriterError<_>| IntervalLogError(error.to_string()))?;
+        let length = window.saturating_sub(at).min(Duration::from_secs(1));
+        let written = writer.write_histogram(histogram, at, length, None);
+        written.context("cannot write a second's histogram")?;
     }
     Ok(log)
 }

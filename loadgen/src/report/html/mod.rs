@@ -10,7 +10,7 @@ use super::text::comparison::{headline, remarks, table};
 use super::text::notes;
 use super::text::sessions::{fields, leading, load, server};
 use super::{Block, Blocks, Table};
-use crate::compare::{Comparison, Judgement, Verdict};
+use crate::compare::{Conclusion, Judgement, Verdict};
 use crate::format::{count, figure, tone};
 use crate::load::Load;
 use crate::result::{Run, Stored};
@@ -99,7 +99,7 @@ fn runs_of<'a>(sides: &[Side<'a>], scenario: &str) -> Vec<SideRuns<'a>> {
 
 /// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
 /// are two; `cautions` is what a reader must know of it.
-pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, cautions: &[String]) -> Page {
+pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, cautions: &[String]) -> Page {
     let sides = sides_of(sessions);
     let title = match comparison {
         Some(comparison) => headline(comparison),
@@ -153,8 +153,8 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
 
 /// The verdict in a box, the first thing on the page, and which colour is which server of which
 /// file.
-fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
-    let class = comparison.and_then(Comparison::overall).map_or("", Verdict::name);
+fn verdict(title: &str, comparison: Option<&Conclusion>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
+    let class = comparison.and_then(|comparison| comparison.overall).map_or("", Verdict::name);
     let origin = |stored: &Stored| {
         let (measured, runs) =
             (stored.document.session.start, count(stored.document.runs.len() as u64, "run"));
@@ -183,7 +183,7 @@ fn file_of(stored: &Stored) -> String {
 }
 
 /// Judged metrics as a table, the others folded away below, in a softer colour.
-fn judgements(comparison: &Comparison) -> Markup {
+fn judgements(comparison: &Conclusion) -> Markup {
     let is_judged = |judgement: &Judgement| judgement.verdict.is_some();
     let shown = comparison.judgements.iter().filter(|judgement| !is_judged(judgement)).count();
     html! {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn of(document: Document) -> Page {
-        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        let comparison = Conclusion::of_arms(&document, &default_thresholds);
         page(&[stored(document)], Some(&comparison), &[])
     }
 

@@ -5,7 +5,6 @@ use super::notes::notes_where;
 use super::sessions::load;
 use super::side_by_side::{figures, first, header, relative};
 use crate::compare::Metric;
-use crate::compare::rounds::runs_of;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
 use crate::format::{count, grouped, latency, optional, us};
@@ -49,7 +48,7 @@ fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Tabl
         let mut row = vec![arm.name.clone()];
         row.extend(figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why));
         if is_idle && row.len() + 1 == columns {
-            row.push(memory(scenario, &runs_of(document, &scenario.name, &arm.name)));
+            row.push(memory(scenario, &document.runs_of(&scenario.name, &arm.name)));
         }
         row.resize(columns, String::new());
         table.add_row(row);
@@ -119,7 +118,7 @@ fn summary_table(document: &Document, first: &str) -> Table {
             row.resize(columns - 1, String::new());
         } else {
             let summary = |scenario: &Scenario| {
-                let runs = runs_of(document, &scenario.name, &arm.name);
+                let runs = document.runs_of(&scenario.name, &arm.name);
                 Summary::of(scenario, &runs).filter(|summary| summary.valid)
             };
             if let Some(echo) = echo {
@@ -137,7 +136,7 @@ fn summary_table(document: &Document, first: &str) -> Table {
                 row.extend(percentiles.map(latency));
             }
             if let Some(scenario) = mostly_idle {
-                row.push(memory(scenario, &runs_of(document, &scenario.name, &arm.name)));
+                row.push(memory(scenario, &document.runs_of(&scenario.name, &arm.name)));
             }
         }
         row.push(arm.conformance.map_or("-".to_owned(), counted));

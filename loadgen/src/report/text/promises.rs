@@ -9,7 +9,7 @@ pub(crate) fn promises(document: &Document) -> Blocks {
     let mut table = Table::new(["figure", "scenario", "at most", "measured (95 %)", "outcome"], 2, [1, 2]);
     for promise in document.promises() {
         let estimate = promise.estimate(document);
-        let outcome = estimate.as_ref().map(|estimate| promise.outcome(estimate).name());
+        let outcome = estimate.as_ref().map(|estimate| promise.outcome(estimate));
         table.add_row([
             promise.figure(),
             promise.scenario.clone(),

@@ -2,7 +2,7 @@
 
 use super::notes::notes;
 use super::{comparison, peers, run, side_by_side, summary};
-use crate::compare::Comparison;
+use crate::compare::Conclusion;
 use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
@@ -12,7 +12,7 @@ use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has
 /// two.
-pub(crate) fn session(document: &Document, comparison: Option<&Comparison>) -> Blocks {
+pub(crate) fn session(document: &Document, comparison: Option<&Conclusion>) -> Blocks {
     match document.session.kind {
         SessionKind::Count => return Blocks::default().table(counts(document)),
         SessionKind::Single => return run(document, &[]),
@@ -37,7 +37,7 @@ pub(crate) fn leading(document: &Document) -> Blocks {
 }
 
 /// Returns a stored session with its file and what is known of its servers and its machine.
-pub(crate) fn stored(stored: &Stored, comparison: Option<&Comparison>) -> Blocks {
+pub(crate) fn stored(stored: &Stored, comparison: Option<&Conclusion>) -> Blocks {
     Blocks::default()
         .title(stored.path.display().to_string())
         .fields(fields(&stored.document))
@@ -168,7 +168,7 @@ mod tests {
     const WIDE: Format = Format::Terminal { width: 120 };
 
     fn shown(document: Document) -> String {
-        let comparison = Comparison::of_arms(&document, &crate::compare::sides::default_thresholds);
+        let comparison = Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
         let path = "r/m/f.json".into();
         stored(&Stored { path, document }, Some(&comparison)).render(Format::Terminal { width: 80 })
     }
@@ -189,8 +189,8 @@ mod tests {
     fn a_duel_is_shown_with_the_thresholds_it_had() {
         let document = duel(8, 1.06);
         let given = |_: &Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
-        let conclusion = Conclusion::of(&Comparison::of_arms(&document, &given));
-        let text = session(&document, Some(&conclusion.comparison())).render(WIDE);
+        let conclusion = Conclusion::of_arms(&document, &given);
+        let text = session(&document, Some(&conclusion)).render(WIDE);
         assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains(" 2.0 %"), "{text}");
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let mut peers = arms.clone();
         peers.session.suite = Some("peers".to_owned());
         for document in [example::document(), duel(10, 1.0), noisy, counted, single, arms, peers] {
-            let comparison = Comparison::of_arms(&document, &crate::compare::sides::default_thresholds);
+            let comparison = Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
             let text = session(&document, Some(&comparison)).render(Format::Markdown);
             let mut lines = text.lines().skip_while(|line| !line.starts_with('|'));
             let (header, rule) = (lines.next().expect("a table"), lines.next().expect("a rule"));

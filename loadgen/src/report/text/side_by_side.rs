@@ -3,11 +3,11 @@
 
 use super::notes::notes;
 use super::promises::promises;
-use crate::compare::rounds::{ratio, runs_of};
+use crate::compare::rounds::Figure;
 use crate::compare::sides::default_thresholds;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
-use crate::compare::{Comparison, Metric, Verdict};
+use crate::compare::{Conclusion, Metric, Verdict};
 use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Document, Run, Scenario, Summary};
@@ -21,9 +21,9 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     let mut table = Table::new(header, 2, [4, 7, 9, 6, 3]);
     let against_first = |arm: &Arm| {
         let names = [first.to_owned(), arm.name.clone()];
-        Comparison::of_two(document, names, &Metric::ALL, &default_thresholds)
+        Conclusion::of_two(document, names, &Metric::ALL, &default_thresholds)
     };
-    let comparisons: Vec<Comparison> = document.arms.iter().map(against_first).collect();
+    let comparisons: Vec<Conclusion> = document.arms.iter().map(against_first).collect();
     for scenario in &document.scenarios {
         let mut shown = scenario.name.as_str();
         for (arm, comparison) in document.arms.iter().zip(&comparisons) {
@@ -39,7 +39,7 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
 
 /// Returns the verdict over the judged metrics of a scenario. A change that is not one of the ratios
 /// beside it has the names of its metrics.
-fn verdict(comparison: &Comparison, scenario: &Scenario) -> String {
+fn verdict(comparison: &Conclusion, scenario: &Scenario) -> String {
     let judged = || comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
     let Some(overall) = Verdict::overall(judged().filter_map(|one| one.verdict)) else {
         return "-".to_owned();
@@ -76,7 +76,7 @@ pub(super) fn figures(
     [arm, first]: [&str; 2],
     counts: fn(&Run) -> bool,
 ) -> Option<Vec<String>> {
-    let runs = runs_of(document, &scenario.name, arm);
+    let runs = document.runs_of(&scenario.name, arm);
     let costed: Vec<&Run> = runs.iter().copied().filter(|run| counts(run)).collect();
     let summary = Summary::of(scenario, if costed.is_empty() { &runs } else { &costed })?;
     let sound = runs.iter().filter(|run| is_sound(run)).count();
@@ -116,8 +116,9 @@ pub(super) fn relative(
     counts: fn(&Run) -> bool,
     shown: fn(Estimate) -> String,
 ) -> String {
-    let itself = || runs_of(document, &scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
-    let other = || ratio(document, scenario, metric, [arm, first], counts).map(shown);
+    let itself = || document.runs_of(&scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
+    let of = |arm| Figure { scenario: &scenario.name, arm, metric };
+    let other = || of(arm).over(of(first), document, counts).map(shown);
     if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
 }
 
