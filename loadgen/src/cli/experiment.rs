@@ -10,9 +10,8 @@ use engine::{EngineChoice, EngineKind};
 
 use super::session::{DUEL_PAIRS, JudgeArguments, Making, SessionArguments};
 use super::{SERVER, settle, usage};
-use crate::experiment::{self, Arm, ArmError, Checkout, Experiment, Setup, counts, named};
+use crate::experiment::{self, Arm, ArmError, Checkout, Experiment, Setup, counts, did_you_mean, named};
 use crate::load::Catalogue;
-use crate::load::catalogue::nearest;
 use crate::load::value::time;
 use crate::result::{Conformance, Show};
 
@@ -131,7 +130,8 @@ impl ExperimentArguments {
     fn experiment(&self) -> anyhow::Result<Experiment> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
         let catalogue = catalogue.map_err(|error| usage(format!("--catalogue: {error}")))?;
-        let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
+        let mut experiment =
+            Experiment::read(&self.experiment, &catalogue).map_err(|error| usage(format!("{error:#}")))?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
         if experiment.arms.len() > 1 && experiment.show == Show::Correctness {
             let name = &experiment.name;
@@ -141,9 +141,7 @@ impl ExperimentArguments {
             experiment.show = Show::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
-        if !experiment.show.is_of_our_server()
-            && experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < 2
-        {
+        if experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < experiment.needed_arms() {
             return Err(usage("--arm: at least two arms can be compared"));
         }
         self.choose_scenarios(&mut experiment)?;
@@ -181,13 +179,12 @@ impl ExperimentArguments {
 
     /// Keeps the scenarios that were asked for and that enough arms take, in the usual order.
     fn choose_scenarios(&self, experiment: &mut Experiment) -> anyhow::Result<()> {
+        let needed = experiment.needed_arms();
         let Experiment { arms, scenarios, promises, .. } = experiment;
-        let needed = arms.len().min(2);
         scenarios.retain(|scenario| arms.iter().filter(|arm| arm.takes(scenario)).count() >= needed);
         let names: Vec<String> = scenarios.iter().map(experiment::Scenario::full_name).collect();
         if let Some(unknown) = self.scenarios.iter().find(|name| !names.contains(name)) {
-            let nearest = nearest(unknown, names.iter().map(String::as_str));
-            let hint = nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
+            let hint = did_you_mean(unknown, names.iter().map(String::as_str));
             return Err(usage(format!(
                 "--scenarios: `{unknown}` is not a scenario of these arms{hint}: expected some of {}",
                 names.join(", ")

@@ -36,7 +36,7 @@ use engine::{EngineChoice, EngineError, EngineKind};
 use rustix::io::Errno;
 use tracing_subscriber::EnvFilter;
 
-use crate::experiment::{ExperimentError, RunnerError, SetupError};
+use crate::experiment::{RunnerError, SetupError};
 use crate::run::{PlanError, RunError};
 use crate::target::spawn;
 
@@ -136,7 +136,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     let is_of_plan = matches!(error.downcast_ref(), Some(RunError::Plan(_)));
     let is_of_session =
         matches!(error.downcast_ref(), Some(RunnerError::Resume(_) | RunnerError::Plan { .. }));
-    let is_of_setup = error.is::<PlanError>() || error.is::<SetupError>() || error.is::<ExperimentError>();
+    let is_of_setup = error.is::<PlanError>() || error.is::<SetupError>();
     error.is::<Usage>() || is_of_plan || is_of_session || is_of_setup
 }
 

@@ -230,9 +230,11 @@ impl Files {
     /// Writes the document. Where its file cannot be written any more, the document goes to standard output.
     pub(super) fn write_document(&mut self, document: &Document) -> anyhow::Result<()> {
         let Some(output) = self.0.iter_mut().find(|output| output.flag == "--json") else { return Ok(()) };
-        match output.write_document(document) {
-            Err(failure) if !output.is_standard() => Err(rescue(document, &failure)),
-            written => written,
+        let written = output.write_document(document);
+        if written.is_ok() || output.is_standard() {
+            return written;
         }
+        output.place = Place::Standard;
+        written.map_err(|failure| rescue(document, &failure))
     }
 }

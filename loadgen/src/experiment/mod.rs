@@ -6,14 +6,10 @@
 //! processes differ more from each other than the seconds within one.
 
 mod arm;
-mod calibration;
 mod check;
-mod disturbance;
 mod file;
-mod places;
 mod repeats;
 mod runner;
-mod scenario;
 mod setup;
 mod trial;
 
@@ -25,15 +21,13 @@ use crate::compare::Promise;
 use crate::host::machine::short_hash;
 use crate::result::{Document, ExperimentRecord, Show};
 
-pub(crate) use arm::{Arm, ArmError, Takes, arm_name, counts, named};
-pub(crate) use calibration::SHARE_OF_CAPACITY;
+pub(crate) use arm::{Arm, ArmError, Scenario, arm_name, counts, named};
 pub(crate) use check::complaints;
-pub(crate) use file::{ExperimentError, built_in};
-pub(crate) use repeats::{Cell, Repeats};
-pub(crate) use repeats::{Execute, Fault, Notes};
+pub(crate) use file::{built_in, did_you_mean};
+pub(crate) use repeats::Fault;
 pub(crate) use runner::{Runner, RunnerError};
-pub(crate) use scenario::Scenario;
 pub(crate) use setup::{Checkout, Setup, SetupError};
+pub(crate) use trial::SHARE_OF_CAPACITY;
 
 /// Everything that defines what an experiment measures, and what is judged and shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -65,6 +59,11 @@ impl Experiment {
     /// be used are replaced.
     pub(crate) fn is_of_pairs(&self) -> bool {
         matches!(self.show, Show::Verdict | Show::Noise)
+    }
+
+    /// Returns the number of arms that must be able to run.
+    pub(crate) fn needed_arms(&self) -> usize {
+        if self.arms.len() > 1 || !self.show.is_of_our_server() { 2 } else { 1 }
     }
 
     /// Sets the times of all runs, where they are given.

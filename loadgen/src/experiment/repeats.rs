@@ -6,16 +6,15 @@
 
 use thiserror::Error;
 
-use super::disturbance;
 use crate::result::{InvalidKind, Run};
 use crate::run::{Plan, Progress, RunError, wrong_echoes};
 use crate::target::spawn::SpawnError;
 
 /// Function that carries out a run. Tests replace it by a quicker one.
-pub(crate) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
+pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
 /// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
-pub(crate) type Notes<'a> = &'a mut dyn FnMut(&str);
+pub(super) type Notes<'a> = &'a mut dyn FnMut(&str);
 
 /// Most attempts at one run.
 const ATTEMPTS: u32 = 3;
@@ -27,22 +26,25 @@ const SHARE_BAD: u32 = 2;
 const SHARE_DISTURBED: u32 = 4;
 /// Exit codes with which a shell and the generator's guard report a command that cannot be run.
 const CANNOT_RUN: [i32; 2] = [126, 127];
+/// A thread of the server or of the generator may wait for its processor for this share of the window.
+const MOST_WAITED: f64 = 0.02;
+/// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10 ms.
+const MOST_STOLEN: f64 = 0.05;
 
 /// Fault of a server for which its figures must not be trusted.
 #[derive(Debug, Error)]
 #[error("{run}: {reason}")]
 pub(crate) struct Fault {
     /// Name of the run.
-    pub(crate) run: String,
-    /// Description of the fault.
-    pub(crate) reason: String,
+    run: String,
+    reason: String,
 }
 
 /// All runs of one scenario on one arm.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(super) struct Cell {
     /// Plan of every run.
-    pub(crate) plan: Plan,
+    pub(super) plan: Plan,
     /// True for a debug build of the server, whose figures mean nothing.
     is_debug: bool,
     /// True where only echoes matter and not figures, so that only failures are repeated.
@@ -57,11 +59,11 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Returns a cell without runs. `build` is that of the server, where it is known.
-    pub(crate) fn new(plan: Plan, build: Option<&str>) -> Self {
+    pub(super) fn new(plan: Plan, build: Option<&str>, is_for_correctness: bool) -> Self {
         Self {
             plan,
             is_debug: build == Some("debug"),
-            is_for_correctness: false,
+            is_for_correctness,
             has_succeeded: false,
             failures: 0,
             is_hopeless: false,
@@ -69,19 +71,14 @@ impl Cell {
         }
     }
 
-    /// Returns a cell whose runs must echo correctly, at any speed.
-    pub(crate) fn for_correctness(plan: Plan, build: Option<&str>) -> Self {
-        Self { is_for_correctness: true, ..Self::new(plan, build) }
-    }
-
     /// Returns true where its server cannot be started at all.
-    pub(crate) fn is_hopeless(&self) -> bool {
+    pub(super) fn is_hopeless(&self) -> bool {
         self.is_hopeless
     }
 
     /// Returns true where another run is not worth the time. A cell with an earlier success gets twice the
     /// attempts.
-    pub(crate) fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
         self.is_hopeless || self.failures >= most
     }
@@ -114,7 +111,7 @@ impl Cell {
         } else if !run.valid {
             doubt(DoubtKind::Invalid, run.invalid_reasons.join("; "))
         } else {
-            let why = disturbance::of(run).filter(|_| disturbance::is_told(&self.plan))?;
+            let why = disturbance(run).filter(|_| has_own_processors(&self.plan))?;
             doubt(DoubtKind::Disturbed, why)
         }
     }
@@ -150,25 +147,19 @@ struct Attempt {
     doubt: Option<Doubt>,
 }
 
-/// Run with all its attempts.
+/// Outcome of all attempts at a run.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(super) struct Attempted {
     /// The attempt that counts; `None` where none had a result.
-    pub(crate) run: Option<Run>,
+    pub(super) run: Option<Run>,
     /// Reason why the last attempt failed, without text that must not be stored.
-    pub(crate) failure: Option<String>,
+    pub(super) failure: Option<String>,
     /// True where the user ended the session meanwhile.
-    pub(crate) is_interrupted: bool,
-}
-
-impl Made {
-    fn interrupted(run: Option<Run>) -> Self {
-        Self { run, failure: None, is_interrupted: true }
-    }
+    pub(super) is_interrupted: bool,
 }
 
 /// Executor of a session's runs, with a record of their faults.
-pub(crate) struct Repeats<'a> {
+pub(super) struct Repeats<'a> {
     execute: Execute<'a>,
     /// Function that names a run in sentences.
     name: fn(&Plan) -> String,
@@ -177,14 +168,14 @@ pub(crate) struct Repeats<'a> {
     /// Remaining repeats of the session for disturbed runs.
     left_for_disturbed: u32,
     /// Notes for the reader of the session, one sentence each.
-    pub(crate) marks: Vec<String>,
+    pub(super) marks: Vec<String>,
     /// The first fault that ends the command with an error.
-    pub(crate) fault: Option<Fault>,
+    pub(super) fault: Option<Fault>,
 }
 
 impl<'a> Repeats<'a> {
     /// Returns the executor for a session of `runs` runs.
-    pub(crate) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
+    pub(super) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
         let runs = u32::try_from(runs).unwrap_or(u32::MAX);
         // Even the shortest session can repeat a run.
         let left = |share: u32| (runs / share).max(ATTEMPTS - 1);
@@ -193,34 +184,30 @@ impl<'a> Repeats<'a> {
     }
 
     /// Carries out the run `pair` of a cell, in as many attempts as it needs and may have.
-    pub(crate) fn make(
+    pub(super) fn make(
         &mut self,
         cell: &mut Cell,
         pair: u32,
         progress: &mut dyn Progress,
         notes: Notes<'_>,
-    ) -> Made {
+    ) -> Attempted {
         let plan = cell.plan.clone().with(|plan| plan.pair = pair);
         let name = (self.name)(&plan);
         let mut attempts = Vec::new();
+        let interrupted = |run| Attempted { run, failure: None, is_interrupted: true };
         loop {
             if progress.interrupted() {
-                return Made::interrupted(chosen(attempts));
+                return interrupted(chosen(attempts));
             }
             let mut result = (self.execute)(&plan, progress);
-            if let Ok(run) = &mut result
-                && cell.is_debug
-            {
-                run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
-            }
-            let is_interrupted = match &result {
-                Ok(run) => run.interrupted,
-                Err(error) => matches!(error, RunError::Interrupted),
-            };
-            if is_interrupted {
+            match &mut result {
+                Err(RunError::Interrupted) => return interrupted(chosen(attempts)),
                 // A complete attempt tells more than one that was cut short.
-                let cut = result.ok();
-                return Made::interrupted(chosen(attempts).or(cut));
+                Ok(run) if run.interrupted => return interrupted(chosen(attempts).or(result.ok())),
+                Ok(run) if cell.is_debug => {
+                    run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
+                }
+                _ => {}
             }
             let doubt = cell.judge(&result);
             self.note_wrong_echoes(&name, &result, notes);
@@ -263,7 +250,13 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    fn conclude(&mut self, cell: &mut Cell, name: &str, attempts: Vec<Attempt>, notes: Notes<'_>) -> Made {
+    fn conclude(
+        &mut self,
+        cell: &mut Cell,
+        name: &str,
+        attempts: Vec<Attempt>,
+        notes: Notes<'_>,
+    ) -> Attempted {
         let mut failure = None;
         let is_repeated = attempts.len() > 1;
         match attempts.last() {
@@ -290,7 +283,7 @@ impl<'a> Repeats<'a> {
             }
             _ => {}
         }
-        Made { run: chosen(attempts), failure, is_interrupted: false }
+        Attempted { run: chosen(attempts), failure, is_interrupted: false }
     }
 }
 
@@ -303,6 +296,30 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     let run = attempts.remove(index).result.ok()?;
     let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.doubt?.why)).collect();
     Some(Run { repeated, ..run })
+}
+
+/// Returns true where server and generator each have processors of their own, so that waiting tells of
+/// others.
+fn has_own_processors(plan: &Plan) -> bool {
+    let server = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
+    !plan.placement.cpus.is_empty()
+        && !server.is_empty()
+        && server.iter().all(|cpu| !plan.placement.cpus.contains(cpu))
+}
+
+/// Returns what disturbed a run; `None` where nothing did, or nothing is known.
+fn disturbance(run: &Run) -> Option<String> {
+    let found = run.disturbance?;
+    let waits = [("server", found.server_waited.unwrap_or(0.0)), ("generator", found.generator_waited)];
+    let (who, waited) = waits.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let percent = |share: f64| share * 100.0;
+    if waited > MOST_WAITED {
+        Some(format!("the {who} waited {:.1} % of the window for its processor", percent(waited)))
+    } else if found.stolen > MOST_STOLEN {
+        Some(format!("the hypervisor took {:.0} % of the window", percent(found.stolen)))
+    } else {
+        None
+    }
 }
 
 /// Returns the reasons why a run shows a server that does not work. Empty where the server or the machine may
@@ -401,7 +418,7 @@ mod tests {
     /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the last of
     /// these.
     struct Made {
-        runs: Vec<super::Made>,
+        runs: Vec<Attempted>,
         attempts: u32,
         cell: Cell,
         marks: Vec<String>,
@@ -424,7 +441,7 @@ mod tests {
     }
 
     fn cell() -> Cell {
-        Cell::new(plan(), None)
+        Cell::new(plan(), None, false)
     }
 
     #[test]
@@ -483,7 +500,7 @@ mod tests {
     fn a_run_of_a_debug_build_is_not_repeated_for_being_invalid() {
         let build = Invalid(InvalidKind::DebugGenerator);
         assert_eq!(session(cell(), 1, &[build]).attempts, 1);
-        let made = session(Cell::new(plan(), Some("debug")), 1, &[Disturbed]);
+        let made = session(Cell::new(plan(), Some("debug"), false), 1, &[Disturbed]);
         let run = made.runs[0].run.as_ref().expect("a run");
         assert_eq!((made.attempts, run.valid), (1, false));
     }
@@ -537,11 +554,22 @@ mod tests {
 
     #[test]
     fn where_correctness_is_asked_speed_is_not_looked_at() {
-        let made = session(
-            Cell::for_correctness(plan(), None),
-            3,
-            &[Disturbed, Invalid(InvalidKind::LateSends), Fails],
-        );
+        let made =
+            session(Cell::new(plan(), None, true), 3, &[Disturbed, Invalid(InvalidKind::LateSends), Fails]);
         assert_eq!(made.attempts, 4);
+    }
+
+    fn said(server: Option<f64>, generator: f64, stolen: f64) -> Option<String> {
+        let found = Some(Disturbance { server_waited: server, generator_waited: generator, stolen });
+        disturbance(&Run { disturbance: found, ..example::run("echo", 1000) })
+    }
+
+    #[test]
+    fn what_others_took_is_named() {
+        assert_eq!(said(Some(0.02), 0.02, 0.05), None);
+        assert!(said(Some(0.031), 0.0, 0.0).is_some_and(|why| why.contains("the server waited 3.1 %")));
+        assert!(said(Some(0.03), 0.2, 0.0).is_some_and(|why| why.contains("the generator waited 20.0 %")));
+        assert!(said(None, 0.0, 0.06).is_some_and(|why| why.contains("hypervisor took 6 %")));
+        assert_eq!(disturbance(&Run { disturbance: None, ..example::run("echo", 1000) }), None);
     }
 }
