@@ -9,7 +9,9 @@ use hdrhistogram::Histogram;
 use crate::goal::search;
 use crate::host::machine::Machine;
 use crate::report::text;
-use crate::result::{Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, Start};
+use crate::result::{
+    Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, SessionVerdict, Start,
+};
 use crate::run::{Outcome, Plan, Progress, RunError, measure};
 use crate::target::spawn::Spawn;
 use crate::target::subject::Subject;
@@ -231,7 +233,7 @@ impl RunArguments {
             subject: Subject { engine, ..Subject::of_command(words) },
             scenarios: measured.scenarios(),
             runs: measured.runs.iter().map(|(_, run)| run.clone()).collect(),
-            verdict: measured.goals.clone().map(Into::into),
+            verdict: measured.goals.clone().map(SessionVerdict::Goals),
             ..Document::new(session, engine_of_generator, Machine::here())
         }
     }

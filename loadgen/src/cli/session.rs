@@ -18,7 +18,7 @@ use crate::format::count;
 use crate::host::machine::Machine;
 use crate::report::Blocks;
 use crate::report::text::{self, comparison::comparison, notes::notes};
-use crate::result::{Document, Scenario, Show, Store};
+use crate::result::{Document, Scenario, SessionVerdict, Show, Store};
 use crate::run::execute;
 
 /// The usual folder of results.
@@ -268,12 +268,13 @@ impl Making<'_> {
         let blocks = comparison(&conclusion).notes(vec![noise]).notes(notes(document));
         let code = self.judge.exit_code(document, &conclusion, pairs);
         conclusion.notes.extend(repeats.map(|first| format!("Repeats {first} to confirm a regression.")));
-        document.verdict = Some(conclusion.into());
+        document.verdict = Some(SessionVerdict::Comparison(conclusion));
         (blocks, code)
     }
 
     fn noise(&self, document: &mut Document) -> (Blocks, u8) {
-        document.verdict = Some(Conclusion::of_noise(of_session(document, self.duel_pairs as usize)).into());
+        let noise = of_session(document, self.duel_pairs as usize);
+        document.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(noise)));
         let recorded = |scenario: &Scenario| sides::pairs(document, &scenario.name).len();
         let fewest = document.scenarios.iter().map(recorded).min().unwrap_or(0);
         let few = (fewest < MIN_RECORDED).then(|| {
@@ -385,7 +386,8 @@ mod tests {
     #[test]
     fn a_regression_is_confirmed_by_the_same_metric() {
         let judged = |mut document: Document| {
-            document.verdict = Some(Conclusion::of_arms(&document, &default_thresholds).into());
+            let conclusion = Conclusion::of_arms(&document, &default_thresholds);
+            document.verdict = Some(SessionVerdict::Comparison(conclusion));
             document
         };
         let slower = judged(duel(10, 1.1));

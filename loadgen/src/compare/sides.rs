@@ -319,7 +319,7 @@ mod tests {
         for (pairs, factor) in [(10, 1.06), (3, 1.0)] {
             let mut document = duel(pairs, factor);
             let conclusion = Conclusion::of_arms(&document, &default_thresholds);
-            document.verdict = Some(conclusion.into());
+            document.verdict = Some(SessionVerdict::Comparison(conclusion));
             assert_valid(&document);
             let json = serde_json::to_string(&document).expect("JSON");
             assert_eq!(serde_json::from_str::<Document>(&json).expect("readable"), document);
@@ -330,7 +330,8 @@ mod tests {
     fn recorded_noise_follows_the_schema() {
         let mut document = duel(10, 1.0);
         document.session.kind = SessionKind::Aa;
-        document.verdict = Some(Conclusion::of_noise(noise::of_session(&document, 10)).into());
+        document.verdict =
+            Some(SessionVerdict::Comparison(Conclusion::of_noise(noise::of_session(&document, 10))));
         assert_valid(&document);
     }
 }

@@ -32,11 +32,12 @@ pub use document::{
 };
 pub use experiment::{ExperimentRecord, Over, Promise, Show};
 pub use invalid::InvalidKind;
-pub use latency::{HistogramError, Latency, percentile};
+pub(crate) use latency::percentile;
+pub use latency::{HistogramError, Latency};
 pub use metric::Metric;
 pub(crate) use selection::{Selection, Stored, commit_of};
 pub(crate) use store::{Store, StoreError, parse};
-pub(crate) use summary::{Merged, Summary, median};
+pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{

@@ -1,11 +1,7 @@
 //! Finding stored sessions: by machine, scenario, commit, tag, or file.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use thiserror::Error;
 
 use super::document::{Document, SessionKind};
 use super::store::{Store, StoreError};
@@ -19,7 +15,7 @@ pub(crate) struct Selection {
     pub(crate) scenario: Option<String>,
     /// The commit of a measured server, or its beginning.
     pub(crate) commit: Option<String>,
-    /// The session's tag, or its suite.
+    /// The session's tag, or its experiment.
     pub(crate) tag: Option<String>,
 }
 
@@ -70,41 +66,7 @@ impl Stored {
     }
 }
 
-/// Why no session was found.
-#[derive(Debug, Error)]
-pub(crate) enum SelectionError {
-    /// The file or the folder cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Nothing fits.
-    #[error(
-        "`{what}` is no file, and no stored session of {} has that commit or tag; `sparring-loadgen list` shows what there is",
-        root.display()
-    )]
-    Nothing {
-        /// What was asked for.
-        what: String,
-        /// The folder of results.
-        root: PathBuf,
-    },
-}
-
 impl Store {
-    /// The machines that have a folder, in alphabetical order; none where there is no store.
-    pub(crate) fn machines(&self) -> Result<Vec<String>, StoreError> {
-        let read = |source| StoreError::Io { action: "read", path: self.root().to_owned(), source };
-        let entries = match fs::read_dir(self.root()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(read(error)),
-        };
-        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
-        let mut machines: Vec<String> =
-            folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        machines.sort();
-        Ok(machines)
-    }
-
     /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file does not hide the others.
     pub(crate) fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
@@ -123,8 +85,9 @@ impl Store {
 
     /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
     /// name alone (which may lie below the root), or else all stored ones whose commit begins with
-    /// it, that have it as tag or suite, or whose commit is what git makes of it; `last` means all.
-    pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
+    /// it, that have it as tag or are of the experiment of that name, or whose commit is what git makes of it;
+    /// `last` means all.
+    pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, StoreError> {
         let path = Path::new(what);
         let below = self.root().join(path);
         let file = if !path.exists() && below.is_file() { below } else { path.to_owned() };
@@ -133,39 +96,30 @@ impl Store {
             return Ok(vec![Stored { document: Self::load(&file)?, path: file }]);
         }
         // What was counted has no runs to compare or to draw: it is found by `history` and as a file.
-        let find = |selection: &Selection| {
+        let find = |selection: Selection| {
             let has_runs = |stored: &Stored| stored.document.session.kind != SessionKind::Count;
-            self.select(selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
+            self.select(&selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
         };
-        if what == "last" {
-            return self.some(what, find(&Selection::default())?);
+        let of_commit = |commit| find(Selection { commit: Some(commit), ..Selection::default() });
+        let mut found = match what {
+            "last" => find(Selection::default())?,
+            tag => find(Selection { tag: Some(tag.to_owned()), ..Selection::default() })?,
+        };
+        if found.is_empty() && what.len() >= 7 {
+            found = of_commit(what.to_owned())?;
         }
-        let of_tag = find(&Selection { tag: Some(what.to_owned()), ..Selection::default() })?;
-        if !of_tag.is_empty() {
-            return Ok(of_tag);
-        }
-        let by_commit =
-            |commit: &str| find(&Selection { commit: Some(commit.to_owned()), ..Selection::default() });
-        let written = if what.len() >= 7 { by_commit(what)? } else { Vec::new() };
-        if !written.is_empty() {
-            return Ok(written);
-        }
-        match commit_of(what) {
-            Some(commit) => self.some(what, by_commit(&commit)?),
-            // Says that it is one.
-            None if file.is_dir() => {
-                Err(Self::load(&file).err().map_or_else(|| self.nothing(what), Into::into))
+        if found.is_empty() && what != "last" {
+            match commit_of(what) {
+                Some(commit) => found = of_commit(commit)?,
+                // Says that it is one.
+                None if file.is_dir() => drop(Self::load(&file)?),
+                None => {}
             }
-            None => Err(self.nothing(what)),
         }
-    }
-
-    fn some(&self, what: &str, found: Vec<Stored>) -> Result<Vec<Stored>, SelectionError> {
-        if found.is_empty() { Err(self.nothing(what)) } else { Ok(found) }
-    }
-
-    fn nothing(&self, what: &str) -> SelectionError {
-        SelectionError::Nothing { what: what.to_owned(), root: self.root().to_owned() }
+        if found.is_empty() {
+            return Err(StoreError::Nothing { what: what.to_owned(), root: self.root().to_owned() });
+        }
+        Ok(found)
     }
 }
 
@@ -183,6 +137,8 @@ pub(crate) fn commit_of(revision: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::result::{Arm, Utc, example};
 
@@ -229,7 +185,7 @@ mod tests {
         ] {
             assert!(fits(change, right) && !fits(change, wrong), "{right} {wrong}");
         }
-        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "a suite's name is as good as a tag");
+        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "an experiment's name is as good as a tag");
     }
 
     #[test]
@@ -249,7 +205,7 @@ mod tests {
         assert_eq!(paths("one"), [old]);
         let error = store.named("no-such-thing").expect_err("nothing").to_string();
         assert!(error.contains("no-such-thing") && error.contains("list"), "{error}");
-        assert!(matches!(store.named("gone.json"), Err(SelectionError::Store(StoreError::Io { .. }))));
+        assert!(matches!(store.named("gone.json"), Err(StoreError::Io { .. })));
     }
 
     #[test]

@@ -24,29 +24,6 @@ pub enum SessionVerdict {
     Unknown(serde_json::Value),
 }
 
-impl From<Goals> for SessionVerdict {
-    fn from(goals: Goals) -> Self {
-        Self::Goals(goals)
-    }
-}
-
-impl From<Conclusion> for SessionVerdict {
-    fn from(conclusion: Conclusion) -> Self {
-        Self::Comparison(conclusion)
-    }
-}
-
-impl SessionVerdict {
-    /// Returns the noise that `aa` recorded.
-    #[must_use]
-    pub fn noise(&self) -> &[Noise] {
-        match self {
-            Self::Comparison(conclusion) => &conclusion.noise,
-            Self::Goals(_) | Self::Unknown(_) => &[],
-        }
-    }
-}
-
 /// The conclusion of a comparison, or of recorded noise.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
@@ -100,8 +77,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// For people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Improved => "improved",
             Self::Regressed => "regressed",
@@ -112,8 +88,7 @@ impl Verdict {
 
     /// The verdict over several metrics: the worst of them, and an improvement only where nothing
     /// else is in doubt.
-    #[must_use]
-    pub fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
+    pub(crate) fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
         let weight = |verdict: &Self| match verdict {
             Self::Regressed => 3,
             Self::Inconclusive => 2,
@@ -148,8 +123,7 @@ pub enum ThresholdSource {
 impl Threshold {
     /// The larger of the metric's default and twice the machine's `noise` (relative; `None` where
     /// it was not recorded).
-    #[must_use]
-    pub fn of(metric: Metric, noise: Option<f64>) -> Self {
+    pub(crate) fn of(metric: Metric, noise: Option<f64>) -> Self {
         let default = metric.default_threshold();
         match noise.map(|noise| 2.0 * noise) {
             Some(relative) if relative > default => Self { relative, source: ThresholdSource::Noise },
@@ -270,12 +244,13 @@ mod tests {
     #[test]
     fn each_kind_of_verdict_is_known() {
         let goals = read(r#"{ "met": true, "thresholds": [], "added_later": 1 }"#);
-        assert_eq!(goals, Goals { met: true, ..Goals::default() }.into());
+        assert_eq!(goals, SessionVerdict::Goals(Goals { met: true, ..Goals::default() }));
         let noise = read(
             r#"{ "interleaved": true, "judgements": [],
                  "noise": [{ "scenario": "echo", "metric": "p50", "pairs": 10, "recorded": 31, "p95": 0.1 }] }"#,
         );
-        assert!(noise.noise().len() == 1 && goals.noise().is_empty());
+        let SessionVerdict::Comparison(Conclusion { noise, .. }) = noise else { panic!("{noise:?}") };
+        assert_eq!(noise.len(), 1);
     }
 
     #[test]

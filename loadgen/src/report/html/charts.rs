@@ -5,7 +5,7 @@ use super::{Side, SideRuns};
 use crate::compare::{Metric, sides::is_sound};
 use crate::format::figure;
 use crate::load::Load;
-use crate::result::{Merged, Run, Second, median};
+use crate::result::{Run, Second, median, merged, percentile};
 
 /// A chart and the name of its file.
 pub(super) struct Named {
@@ -87,10 +87,10 @@ fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 /// Nines and microseconds of the merged runs, as far as the sample carries them.
 fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
     let sound: Vec<&Run> = runs.iter().copied().filter(|run| is_sound(run)).collect();
-    let merged = Merged::of(&sound);
+    let Some(merged) = merged(&sound) else { return Vec::new() };
     let steps = (0..=320).map(|step| f64::from(step) / 40.0);
     steps
-        .map_while(|nines| Some((nines, merged.percentile(1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
         .collect()
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
 fn kind(document: &Document) -> String {
     let name = match document.session.kind {
         SessionKind::Single => "run",
-        SessionKind::Suite => document.session.suite.as_deref().unwrap_or("suite"),
+        SessionKind::Suite => document.session.suite.as_deref().unwrap_or("experiment"),
         SessionKind::Ab => "duel",
         SessionKind::Aa => "noise",
         SessionKind::Count => "count",

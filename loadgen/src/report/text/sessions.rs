@@ -121,7 +121,10 @@ pub(crate) fn load(load: &Load) -> String {
 
 /// The noise of a machine, as `aa` recorded it.
 fn noise(document: &Document) -> Blocks {
-    let noises = document.verdict.as_ref().map(SessionVerdict::noise).unwrap_or_default();
+    let noises = match &document.verdict {
+        Some(SessionVerdict::Comparison(conclusion)) => &conclusion.noise[..],
+        _ => &[],
+    };
     let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
     let mut table = Table::new(header, 2, [2]);
     for noise in noises {
@@ -160,6 +163,7 @@ fn counts(document: &Document) -> Table {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
+    use crate::compare::noise::of_session;
     use crate::compare::{Conclusion, Threshold, ThresholdSource};
     use crate::experiment::built_in;
     use crate::report::Format;
@@ -215,7 +219,7 @@ mod tests {
     fn every_kind_of_session_has_its_tables_in_markdown() {
         let mut noisy = duel(10, 1.0);
         noisy.session.kind = SessionKind::Aa;
-        noisy.verdict = Some(Conclusion::of_noise(crate::compare::noise::of_session(&noisy, 8)).into());
+        noisy.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(of_session(&noisy, 8))));
         let mut counted = example::document();
         counted.session.kind = SessionKind::Count;
         counted.counts = vec![Count {
