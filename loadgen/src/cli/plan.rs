@@ -227,20 +227,17 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 }
 
 fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
-    let count = |first: u128, last: u128| Some(last.checked_sub(first)? + 1).filter(|n| *n <= MAX_ADDRESSES);
-    match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => {
-            let (first, last) = (u32::from(first), u32::from(last));
-            count(first.into(), last.into())?;
-            Some((first..=last).map(|n| Ipv4Addr::from(n).into()).collect())
-        }
-        (IpAddr::V6(first), IpAddr::V6(last)) => {
-            let (first, last) = (u128::from(first), u128::from(last));
-            count(first, last)?;
-            Some((first..=last).map(|n| Ipv6Addr::from(n).into()).collect())
-        }
-        _ => None,
-    }
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let (from, to) = (number(first), number(last));
+    let is_range = first.is_ipv4() == last.is_ipv4() && from <= to && to - from < MAX_ADDRESSES;
+    let address = |number: u128| match u32::try_from(number) {
+        Ok(number) if first.is_ipv4() => Ipv4Addr::from(number).into(),
+        _ => Ipv6Addr::from(number).into(),
+    };
+    is_range.then(|| (from..=to).map(address).collect())
 }
 
 #[cfg(test)]
