@@ -7,7 +7,7 @@ use crate::load::Load;
 
 /// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
 /// work, and the whole memory is the steadier figure.
-pub(super) const MANY_CONNECTIONS: u32 = 1000;
+pub(crate) const MANY_CONNECTIONS: u32 = 1000;
 
 /// A figure of one run, with a direction in which it is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

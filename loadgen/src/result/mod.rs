@@ -34,6 +34,7 @@ pub use experiment::{ExperimentRecord, Over, Promise, Show};
 pub use invalid::InvalidKind;
 pub(crate) use latency::percentile;
 pub use latency::{HistogramError, Latency};
+pub(crate) use metric::MANY_CONNECTIONS;
 pub use metric::Metric;
 pub(crate) use selection::{Selection, Stored, commit_of};
 pub(crate) use store::{Store, StoreError, parse};
