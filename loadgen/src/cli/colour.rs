@@ -50,7 +50,6 @@ pub(super) fn highlight(text: &str) -> String {
     highlighted
 }
 
-/// Returns true where standard error takes colour.
 pub(super) fn is_on_standard_error() -> bool {
     AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }

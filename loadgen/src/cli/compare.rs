@@ -60,7 +60,6 @@ impl CompareArguments {
         self.two(&base, &new)
     }
 
-    /// The newest interleaved session of both commits.
     fn duel(&self, new: &str) -> anyhow::Result<Option<Stored>> {
         let commit = |name: &str| {
             let hash = name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -158,7 +157,6 @@ fn thresholds(
     Ok(move |scenario: &Scenario, metric| noises.threshold(scenario, metric, pairs))
 }
 
-/// The recorded noise of a machine.
 pub(super) fn noises(results: &Path, machine: &str) -> anyhow::Result<Noises> {
     let selection = Selection { machine: Some(machine.to_owned()), ..Selection::default() };
     let (found, _) = Store::new(results).select(&selection)?;

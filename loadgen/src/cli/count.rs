@@ -30,7 +30,6 @@ Exit status: 0 stored; 1 no valgrind, or a program that does not run under it; 2
 
 /// Frames in one read, each a workload of its own.
 const FRAMES: [u32; 2] = [1, 16];
-/// Bytes of a message.
 const PAYLOAD: u32 = 32;
 /// Messages of the shorter and of the longer count.
 const MESSAGES: [u32; 2] = [20_000, 120_000];
@@ -83,7 +82,6 @@ impl CountArguments {
         Ok(Count { scenario: name(frames), counter: "instructions".to_owned(), per_message, messages })
     }
 
-    /// All instructions of one execution.
     fn count(&self, reads: u32, frames: u32) -> anyhow::Result<u64> {
         let asked = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

@@ -64,7 +64,6 @@ pub(super) struct DoctorArguments {
     quiet: bool,
 }
 
-/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     schema: u32,

@@ -89,7 +89,6 @@ impl EchoArguments {
     }
 }
 
-/// Returns a line about the end of a connection.
 fn line(visit: &Visit) -> String {
     let number = visit.number.map(|number| format!("{number}: ")).unwrap_or_default();
     let messages = if visit.messages == 1 { "message" } else { "messages" };

@@ -8,13 +8,9 @@ use clap::{CommandFactory, Error};
 use super::Arguments;
 use crate::target::url::Url;
 
-/// A flag of other programs and its equivalent here.
 struct ForeignFlag {
-    /// Its spellings.
     flags: Vec<&'static str>,
-    /// Commands that have the equivalent.
     commands: &'static [&'static str],
-    /// The text that names the equivalent.
     hint: &'static str,
 }
 
@@ -57,7 +53,6 @@ const HINTS: [(&[&str], &str); 5] = [
     (&["run", "echo"], "--url: the URL stands alone, without a flag"),
 ];
 
-/// Returns all known flags.
 fn foreign_flags() -> impl Iterator<Item = ForeignFlag> {
     HINTS.into_iter().flat_map(|(commands, hints)| {
         let lines = hints.lines().filter_map(|line| line.split_once(": "));

@@ -242,7 +242,6 @@ fn printed(result: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Returns true where the reader of the output is gone.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe || Errno::from_io_error(error) == Some(Errno::IO)
 }

@@ -100,7 +100,6 @@ impl Output {
         matches!(self.place, Place::Standard)
     }
 
-    /// Writes all of a text.
     pub(super) fn write(&mut self, text: &[u8]) -> anyhow::Result<()> {
         let written = self.place.write(&self.path, text);
         written.with_context(|| format!("{} {}", self.flag, self.path.display()))
@@ -172,7 +171,6 @@ pub(super) fn rescue(document: &Document, failure: &anyhow::Error) -> anyhow::Er
 pub(super) struct Files(Vec<Output>);
 
 impl Files {
-    /// Opens all places.
     pub(super) fn open(json: Option<&Path>, files: &OutputArguments) -> anyhow::Result<Self> {
         let wanted = [
             ("--json", json),
@@ -201,7 +199,6 @@ impl Files {
         self.0.iter().any(Output::is_standard)
     }
 
-    /// Writes a text where the flag was given.
     fn write(&mut self, flag: &str, text: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
         match self.0.iter_mut().find(|output| output.flag == flag) {
             Some(output) => output.write(&text().with_context(|| flag.to_owned())?),

@@ -153,7 +153,6 @@ fn commit(text: &str) -> Result<String, String> {
 }
 
 impl SideArguments {
-    /// Returns the arms of two commands.
     fn arms(&self, commands: [&str; 2]) -> anyhow::Result<Vec<Arm>> {
         if self.name_a == self.name_b {
             return Err(usage(format!("--name-a and --name-b are both `{}`: give two", self.name_a)));

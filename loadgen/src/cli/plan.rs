@@ -125,12 +125,10 @@ impl PlanArguments {
         })
     }
 
-    /// Returns the protocol of the scenario; `ws` where none was named.
     pub(super) fn transport(&self) -> Transport {
         self.load.load.transport
     }
 
-    /// Returns true where `--spawn-timeout` was typed.
     pub(super) fn has_spawn_timeout(&self) -> bool {
         self.target.spawn_timeout.is_some()
     }
@@ -197,7 +195,6 @@ const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
     ("Transfer-Encoding", "the request has no body; --fragments N splits messages"),
 ];
 
-/// Most addresses of a range. More are a mistyped value.
 const MAX_ADDRESSES: u128 = 65_536;
 
 fn addresses(text: &str) -> Result<Addresses, String> {

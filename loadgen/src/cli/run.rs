@@ -250,7 +250,6 @@ struct Measured {
 }
 
 impl Measured {
-    /// Each scenario once.
     fn scenarios(&self) -> Vec<Scenario> {
         let mut scenarios: Vec<Scenario> = Vec::new();
         for (plan, run) in &self.runs {
@@ -266,7 +265,6 @@ impl Measured {
         scenarios
     }
 
-    /// Returns the reason why a search found no rate.
     fn not_found(&self) -> Option<&str> {
         let found = self.goals.as_ref()?.find_rate.as_ref()?;
         found.rate_per_s.is_none().then_some(&found.conclusion)
@@ -283,7 +281,6 @@ impl Measured {
         invalid.into_iter().chain(missed).chain(not_found).collect()
     }
 
-    /// Returns true where the user ended a search between two of its runs.
     fn is_interrupted(&self) -> bool {
         matches!(self.error, Some(RunError::Interrupted))
     }

@@ -95,7 +95,6 @@ impl ValueEnum for Check {
     }
 }
 
-/// Carries out the hidden subcommand that becomes a server.
 pub(super) fn serve(behaviour: &str, port: Option<u16>) -> anyhow::Result<u8> {
     crate::selfcheck::serve(behaviour, port)?;
     Ok(0)

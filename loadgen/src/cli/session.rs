@@ -106,7 +106,6 @@ fn given_threshold(text: &str) -> Result<(Metric, f64), String> {
 }
 
 impl JudgeArguments {
-    /// Returns the first flag that was typed.
     pub(super) fn first_flag(&self) -> Option<&'static str> {
         let given = [
             (self.confirm, "--confirm"),
@@ -141,14 +140,12 @@ pub(super) struct Making<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) setup: &'a Setup,
     pub(super) session: &'a SessionArguments,
-    /// Folder to store the session in.
     pub(super) results: Option<&'a Path>,
     pub(super) judge: &'a JudgeArguments,
     /// Pairs of the duels whose noise is shown.
     pub(super) duel_pairs: u32,
 }
 
-/// A session with its conclusion.
 struct Concluded {
     document: Document,
     text: String,
@@ -236,7 +233,6 @@ impl Making<'_> {
         Ok(made?)
     }
 
-    /// Judges a session. `repeats`: the session whose regression it is to confirm.
     fn conclude(&self, session: Session, repeats: Option<&str>, noises: &Noises) -> Concluded {
         let outcome = Outcome::of(&session);
         let Session { mut document, fault } = session;

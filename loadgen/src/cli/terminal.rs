@@ -29,11 +29,9 @@ use crate::run::{Phase, Progress, Snapshot};
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
-/// Columns of the small histogram.
 const HISTOGRAM_WIDTH: usize = 30;
 /// Longest time that a panic waits until the view is closed.
 const CLOSING: Duration = Duration::from_millis(500);
-/// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Base of a shell's exit code for a program that a signal ended. The signal's number is added to it.
@@ -72,7 +70,6 @@ struct Screen {
 struct View {
     /// The terminal; `None` where there is no view.
     terminal: Option<Box<dyn Write + Send>>,
-    /// The lines shown, cut for the terminal.
     lines: Vec<String>,
     /// Columns that the terminal had then.
     columns: usize,
@@ -207,7 +204,6 @@ impl Screen {
     }
 }
 
-/// Returns the width of the terminal at standard error.
 fn screen_width() -> usize {
     columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
 }
@@ -218,12 +214,10 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
 }
 
-/// Returns true where the terminal can move its cursor.
 fn moves_cursor() -> bool {
     env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
 }
 
-/// Returns the columns of the terminal that `stream` is.
 fn columns_of(stream: impl AsFd) -> Option<usize> {
     tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
@@ -288,7 +282,6 @@ pub(super) struct Terminal {
     before: Option<(Instant, u64)>,
     rate: f64,
     phase: Option<Phase>,
-    /// The lines about the latencies of the last second.
     latencies: String,
     is_quiet: bool,
 }
@@ -324,7 +317,6 @@ impl Terminal {
         self.screen.erase();
     }
 
-    /// Ends the view.
     pub(super) fn close(&self) {
         self.screen.close();
     }
@@ -444,7 +436,6 @@ fn bar(share: f64) -> String {
     "█".repeat(full) + &"░".repeat(BAR_WIDTH - full)
 }
 
-/// Percentiles and the shape of the last second's latencies.
 fn latency_lines(latencies: &Histogram<u32>) -> String {
     if latencies.is_empty() {
         return "\nlatency  no echo in the last second".to_owned();

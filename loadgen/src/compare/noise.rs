@@ -10,7 +10,6 @@ use crate::run::Random;
 
 /// Duels drawn from the recorded pairs.
 const RESAMPLES: usize = 2000;
-/// The share of them that must lie below the noise.
 const SHARE: f64 = 0.95;
 /// Fewer recorded pairs say nothing about the tail of a distribution.
 pub(crate) const MIN_RECORDED: usize = 8;

@@ -6,12 +6,10 @@ use super::statistics::{Estimate, ratio_of_pairs};
 use crate::result::{Document, Metric, Over, Promise};
 
 impl Promise {
-    /// Returns the scenarios that it names.
     pub(crate) fn scenarios(&self) -> [Option<&str>; 2] {
         [Some(&self.scenario), self.over.as_ref().and_then(|over| over.scenario.as_deref())]
     }
 
-    /// Returns the arms that it names.
     pub(crate) fn arms(&self) -> [Option<&str>; 2] {
         [self.arm.as_deref(), self.over.as_ref().and_then(|over| over.arm.as_deref())]
     }

@@ -18,11 +18,8 @@ use super::verdict::{Judgement, Threshold, Verdict};
 use crate::result::{Arm, Conclusion, Document, Run, SIDES};
 use crate::run::Random;
 
-/// The share of slowdowns that must be found.
 pub(crate) const POWER: f64 = 0.95;
-/// The share of verdicts on identical servers that may say otherwise.
 pub(crate) const FALSE: f64 = 0.05;
-/// The tag of sessions of one server against itself.
 const SAME: &str = "same";
 /// Slowdowns beyond this are not looked for.
 const LARGEST_SLOWDOWN: f64 = 0.5;
@@ -32,7 +29,6 @@ const HALVINGS: u32 = 12;
 /// One pair: all of its runs, over all scenarios.
 type Pair = Vec<Run>;
 
-/// The pairs of sessions with one tag.
 #[derive(Debug, Clone)]
 struct Group {
     /// A document without runs, for the pairs of a block.
@@ -62,7 +58,6 @@ fn of_two_arms(document: Document) -> Vec<Document> {
     others.iter().map(of).collect()
 }
 
-/// Recorded pairs.
 #[derive(Debug, Clone)]
 pub(crate) struct Recording {
     /// Of identical servers.
@@ -73,11 +68,9 @@ pub(crate) struct Recording {
     spoiled: usize,
     /// Attempts that were put aside because something else ran.
     repeated: usize,
-    /// All runs.
     runs: usize,
 }
 
-/// Why sessions are no recording.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum RecordingError {
     #[error("no session of pairs of one server against itself (tag `{SAME}`) is recorded")]
@@ -106,7 +99,6 @@ impl Share {
     }
 }
 
-/// A count over blocks that share no run, and over drawn ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Rate {
     /// Blocks that share no run, in the order of their recording.
@@ -146,10 +138,8 @@ pub(crate) struct OfSlowed {
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Proof {
-    /// Pairs of a block.
     pub(crate) block: usize,
     pub(crate) runs: usize,
-    /// Pairs of identical servers.
     pub(crate) pairs: usize,
     /// Pairs left out because a run of theirs is not valid.
     pub(crate) spoiled: usize,
@@ -294,11 +284,8 @@ impl Group {
     }
 }
 
-/// Judges blocks of pairs.
 struct Trials<'a> {
-    /// Pairs of a block.
     block: usize,
-    /// Blocks to draw.
     draws: usize,
     thresholds: Thresholds<'a>,
 }
@@ -348,7 +335,6 @@ fn turn(arm: &mut String) {
     other.clone_into(arm);
 }
 
-/// Returns the metrics that are judged.
 fn gates(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
     let all = conclusion.into_iter().flat_map(|conclusion| &conclusion.judgements);
     all.filter(|judgement| judgement.threshold.is_some()).cloned().collect()
@@ -374,7 +360,6 @@ fn rate(cut: &[Conclusion], drawn: &[Conclusion], is_it: impl Fn(&Conclusion) ->
     Rate { blocks: count(cut, &is_it), drawn: count(drawn, &is_it) }
 }
 
-/// Makes side B of a block worse.
 fn worsen(block: &mut Document, gate: &Judgement, factor: f64) {
     let worse = block.runs.iter_mut().filter(|run| run.arm == SIDES[1] && run.scenario == gate.scenario);
     worse.for_each(|run| gate.metric.worsen(run, factor));
@@ -389,7 +374,6 @@ fn noise(drawn: &[Conclusion], gate: &Judgement) -> f64 {
     shifts.get(last.saturating_sub(1)).copied().unwrap_or(f64::NAN).exp_m1()
 }
 
-/// The smallest slowdown that `is_found`.
 fn smallest(is_found: impl Fn(f64) -> bool) -> Option<f64> {
     let (mut low, mut high) = (0.0, LARGEST_SLOWDOWN);
     if !is_found(high) {

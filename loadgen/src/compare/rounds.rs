@@ -6,7 +6,6 @@ use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs};
 use crate::result::{Document, Run};
 
-/// A figure of the runs of one arm in a scenario.
 #[derive(Clone, Copy)]
 pub(crate) struct Figure<'a> {
     pub(crate) scenario: &'a str,

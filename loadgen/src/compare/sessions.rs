@@ -8,7 +8,6 @@ use crate::result::{Conclusion, Document, Scenario, Store, StoreError, Stored};
 pub(crate) struct Change {
     /// The earlier session, without scenarios that are others now.
     pub(crate) earlier: Stored,
-    /// The newer session against it.
     pub(crate) comparison: Conclusion,
     /// Further differences, see [`cautions_between`].
     pub(crate) cautions: Vec<String>,

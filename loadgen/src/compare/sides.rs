@@ -11,7 +11,6 @@ use crate::result::{
     Conclusion, Document, Noise, Run, SIDES, Scenario, SessionVerdict, default_sides, median,
 };
 
-/// Which threshold a metric has in a scenario.
 pub(crate) type Thresholds<'a> = &'a dyn Fn(&Scenario, Metric) -> Threshold;
 
 /// The metrics' own thresholds, for want of anything known about the machine.
@@ -98,7 +97,6 @@ impl Conclusion {
         (!conclusion.judgements.is_empty()).then_some(conclusion)
     }
 
-    /// Returns the conclusion of recorded noise.
     pub(crate) fn of_noise(noise: Vec<Noise>) -> Self {
         Self { sides: default_sides(), interleaved: true, noise, ..Self::default() }
     }
@@ -112,7 +110,6 @@ impl Conclusion {
 }
 
 impl Judgement {
-    /// Returns a metric of two sides that is shown and not judged.
     fn shown(scenario: &str, metric: Metric, estimate: Estimate, a: Vec<f64>, b: Vec<f64>) -> Self {
         Self {
             scenario: scenario.to_owned(),
@@ -136,7 +133,6 @@ impl Judgement {
     }
 }
 
-/// What has been compared so far.
 struct Compared<'a> {
     /// Metrics to judge. Others are shown alone.
     judged: &'a [Metric],

@@ -19,10 +19,8 @@ const MAX_NAME: usize = 16;
 /// streams.
 const SPARE_DESCRIPTORS: u64 = 256;
 
-/// One configuration under comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Arm {
-    /// Name in tables and results.
     pub(crate) name: String,
     /// Words of the command that starts the server, with `{port}` for its port. `None`: our own
     /// server.
@@ -33,10 +31,8 @@ pub(crate) struct Arm {
     /// Engine of our own server. `None`: the scenario's, otherwise the session's.
     #[serde(default, serialize_with = "engine_name", deserialize_with = "engine")]
     pub(crate) engine: Option<EngineKind>,
-    /// Further flags of our own server.
     #[serde(default)]
     pub(crate) flags: Vec<String>,
-    /// Scenarios in which it takes part.
     #[serde(default)]
     pub(crate) takes: Takes,
     /// The way in which the generator waits against this arm. `None`: as in the other arms.
@@ -68,7 +64,6 @@ pub(crate) enum Takes {
     Latency,
 }
 
-/// An arm that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ArmError {
     #[error("`{0}` is not NAME=COMMAND, as in 'ws=node server.js {{port}}'")]
@@ -90,12 +85,10 @@ pub(crate) enum ArmError {
 }
 
 impl Arm {
-    /// Returns an arm of our own server.
     pub(crate) fn own(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Returns true for our own server.
     pub(crate) fn is_own(&self) -> bool {
         self.command.is_none() && self.absent.is_none()
     }
@@ -143,7 +136,6 @@ impl FromStr for Arm {
     }
 }
 
-/// Returns the words of a command; none where it cannot be split.
 fn split(command: &str) -> Vec<String> {
     Spawn::parse(command).map(|spawn| spawn.command).unwrap_or_default()
 }
@@ -191,7 +183,6 @@ pub(crate) fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
 pub(crate) struct Scenario {
     /// Its name in the catalogue, or the name that the caller gave it.
     pub(crate) name: String,
-    /// The traffic.
     pub(crate) load: Load,
     /// Engine of our own server, where the scenario is about one; otherwise the session's.
     #[serde(serialize_with = "engine_name", skip_serializing_if = "Option::is_none")]

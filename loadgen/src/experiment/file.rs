@@ -25,7 +25,6 @@ const BUILT_IN: [(&str, &str); 6] = [
     ("peers", include_str!("built_in/peers.toml")),
 ];
 
-/// Returns the experiments that come with the program.
 pub(crate) fn built_in() -> Vec<Experiment> {
     let read = |(name, text): (&str, &str)| {
         let experiment = Experiment::parse(text, name, Catalogue::built_in());
@@ -34,7 +33,6 @@ pub(crate) fn built_in() -> Vec<Experiment> {
     BUILT_IN.map(read).into()
 }
 
-/// The contents of an experiment file.
 #[derive(Deserialize)]
 struct File {
     name: String,
@@ -136,7 +134,6 @@ impl Experiment {
     }
 }
 
-/// Returns the hint at the most similar of `names`, if one is similar.
 pub(crate) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let nearest = nearest(name, names.into_iter());
     nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
@@ -182,7 +179,6 @@ impl File {
     }
 }
 
-/// Returns the keys of a structure in a file.
 fn keys<T: DeserializeOwned>() -> Vec<&'static str> {
     let mut keys = Vec::new();
     // Nothing is read: the structure names its keys before it asks for the first of them.

@@ -32,9 +32,7 @@ pub(crate) use trial::SHARE_OF_CAPACITY;
 /// Everything that defines what an experiment measures, and what is judged and shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Experiment {
-    /// Its name, which the stored session has.
     pub(crate) name: String,
-    /// Its description, one line.
     pub(crate) description: String,
     /// The servers. Where there are several, the others are compared with the first.
     pub(crate) arms: Vec<Arm>,
@@ -42,7 +40,6 @@ pub(crate) struct Experiment {
     pub(crate) scenarios: Vec<Scenario>,
     /// Runs of each arm in each scenario.
     pub(crate) rounds: u32,
-    /// Tables and judgement.
     pub(crate) show: Show,
     /// True where a server that is not ours must echo messages of many lengths before it is
     /// measured.
@@ -50,7 +47,6 @@ pub(crate) struct Experiment {
     /// True where the generator spins in scenarios about latency. The time that a sleeping thread
     /// needs to wake would be part of every latency, and hide the difference of the arms.
     pub(crate) spin: bool,
-    /// Figures that are held to a limit.
     pub(crate) promises: Vec<Promise>,
 }
 
@@ -83,17 +79,14 @@ impl Experiment {
     }
 }
 
-/// Result of an experiment.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Document to store.
     pub(crate) document: Document,
     /// The first fault of a server for which its figures must not be trusted. The command then ends
     /// with an error.
     pub(crate) fault: Option<Fault>,
 }
 
-/// State in which a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Complete, and every scenario has a valid run.
@@ -107,7 +100,6 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of `session`. Wrong echoes are an error in any case.
     pub(crate) fn of(session: &Session) -> Self {
         let Document { scenarios, runs, session: stored, .. } = &session.document;
         let is_of_correctness =

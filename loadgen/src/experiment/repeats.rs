@@ -16,7 +16,6 @@ pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run
 /// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
 pub(super) type Notes<'a> = &'a mut dyn FnMut(&str);
 
-/// Most attempts at one run.
 const ATTEMPTS: u32 = 3;
 /// Divisor of a session's number of runs. The quotient is the number of repeats for runs that failed or are
 /// invalid.
@@ -35,7 +34,6 @@ const MOST_STOLEN: f64 = 0.05;
 #[derive(Debug, Error)]
 #[error("{run}: {reason}")]
 pub(crate) struct Fault {
-    /// Name of the run.
     run: String,
     reason: String,
 }
@@ -43,7 +41,6 @@ pub(crate) struct Fault {
 /// All runs of one scenario on one arm.
 #[derive(Debug)]
 pub(super) struct Cell {
-    /// Plan of every run.
     pub(super) plan: Plan,
     /// True for a debug build of the server, whose figures mean nothing.
     is_debug: bool,
@@ -83,7 +80,6 @@ impl Cell {
         self.is_hopeless || self.failures >= most
     }
 
-    /// Counts an attempt. Returns its fault, if it has one.
     fn judge(&mut self, result: &Result<Run, RunError>) -> Option<Doubt> {
         let doubt = match result {
             Ok(run) => self.doubt(run),
@@ -116,7 +112,6 @@ impl Cell {
         }
     }
 
-    /// Returns true where another attempt may help.
     fn can_improve(&self, doubt: &Doubt) -> bool {
         match doubt.kind {
             DoubtKind::Failed => !self.is_given_up(),
@@ -126,7 +121,6 @@ impl Cell {
     }
 }
 
-/// Fault of an attempt.
 #[derive(Debug)]
 struct Doubt {
     kind: DoubtKind,
@@ -147,7 +141,6 @@ struct Attempt {
     doubt: Option<Doubt>,
 }
 
-/// Outcome of all attempts at a run.
 #[derive(Debug)]
 pub(super) struct Attempted {
     /// The attempt that counts; `None` where none had a result.
@@ -161,7 +154,6 @@ pub(super) struct Attempted {
 /// Executor of a session's runs, with a record of their faults.
 pub(super) struct Repeats<'a> {
     execute: Execute<'a>,
-    /// Function that names a run in sentences.
     name: fn(&Plan) -> String,
     /// Remaining repeats of the session for runs that failed or are invalid.
     left_for_bad: u32,
@@ -169,7 +161,6 @@ pub(super) struct Repeats<'a> {
     left_for_disturbed: u32,
     /// Notes for the reader of the session, one sentence each.
     pub(super) marks: Vec<String>,
-    /// The first fault that ends the command with an error.
     pub(super) fault: Option<Fault>,
 }
 

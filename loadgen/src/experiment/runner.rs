@@ -20,12 +20,10 @@ use crate::target::subject::{Subject, Tool};
 const AROUND_A_RUN: Duration = Duration::from_millis(400);
 /// Time of a trial of an echo, with the start of its server: for the announcement alone.
 const A_TRIAL: Duration = Duration::from_millis(500);
-/// Flag of our own server that makes it slower.
 const BURN: &str = "--burn-per-message";
 /// Rounds of every four that may be replaced where they have a run that failed or is not valid.
 const REPLACED: u32 = 2;
 
-/// Reason why an experiment has no result. Nothing was measured then.
 #[derive(Debug, Error)]
 pub(crate) enum RunnerError {
     #[error("fewer than two arms can run here: {0} Name servers with --arm NAME=COMMAND.")]
@@ -38,7 +36,6 @@ pub(crate) enum RunnerError {
     NoScenario(String),
     #[error("--resume: cannot resume the session: {0}")]
     Resume(&'static str),
-    /// A server failed from the start.
     #[error(transparent)]
     Fault(#[from] Fault),
     /// The calibration run shows no capacity to take a share of.
@@ -60,14 +57,11 @@ pub(crate) struct Runner<'a> {
     setup: &'a Setup,
     /// The arms, in the order of the experiment, as the result has them.
     arms: Vec<result::Arm>,
-    /// The scenarios that can run here.
     rows: Vec<Row>,
     /// Trials that servers that are not ours must pass first.
     trials: Vec<Plan>,
     marks: Vec<String>,
-    /// The runs so far.
     runs: Vec<Run>,
-    /// Session that this one resumes.
     resumed: Option<result::Session>,
 }
 
@@ -132,12 +126,10 @@ impl<'a> Runner<'a> {
         self.arms.len() == 1
     }
 
-    /// Returns the arms that take part.
     fn present(&self) -> impl DoubleEndedIterator<Item = (&'a Arm, &result::Arm)> {
         self.experiment.arms.iter().zip(&self.arms).filter(|(_, stored)| stored.left_out.is_none())
     }
 
-    /// Returns the cells of a scenario.
     fn cells(&self, scenario: &Scenario) -> Vec<Cell> {
         // A very short load on a busy machine may well be invalid.
         let is_for_correctness = self.experiment.show == Show::Correctness;
@@ -234,12 +226,10 @@ impl<'a> Runner<'a> {
         self.rows.iter().map(|row| row.cells.len()).sum()
     }
 
-    /// Returns the number of runs that are still to be made, repeats and replacements aside.
     fn runs_left(&self) -> usize {
         (self.runs_of_a_round() * self.experiment.rounds as usize).saturating_sub(self.runs.len())
     }
 
-    /// Returns about how long the session takes.
     fn duration(&self) -> Duration {
         let of_plan = |plan: &Plan| plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN;
         let cells = self.rows.iter().flat_map(|row| &row.cells);
@@ -473,7 +463,6 @@ impl<'a> Runner<'a> {
         false
     }
 
-    /// Keeps a run of a row.
     fn keep(&mut self, row: usize, run: Run) {
         // Compact runs do not name the engine of a server that is not ours.
         for arm in self.arms.iter_mut().filter(|arm| arm.name == run.arm && arm.subject.engine.is_none()) {

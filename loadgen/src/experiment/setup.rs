@@ -13,16 +13,13 @@ use crate::target::subject::{Subject, is_commit};
 use crate::target::trust::Trust;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
-/// Everything that an experiment is given on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
-    /// Executable of our own server.
     pub(crate) server: PathBuf,
     /// Engine of our own server, where neither arm nor scenario names one.
     pub(crate) server_engine: EngineKind,
     /// Source that our own server was built from; `None`: the server is asked.
     pub(crate) checkout: Option<Checkout>,
-    /// A name for the session.
     pub(crate) tag: Option<String>,
     /// Target and placement of every run. Its load and labels are replaced.
     pub(crate) plan: Plan,
@@ -36,34 +33,20 @@ pub(crate) struct Setup {
     pub(crate) marks: Vec<String>,
 }
 
-/// The state of the source that a server was built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkout {
-    /// The commit.
     pub(crate) commit: String,
-    /// True where there were changes beside it.
     pub(crate) dirty: bool,
 }
 
-/// Reason why nothing can be measured.
 #[derive(Debug, Error)]
 pub(crate) enum SetupError {
-    /// A flag that cannot be used.
     #[error("{flag} `{value}` is not valid: {reason}")]
-    Usage {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        value: String,
-        /// Expected values.
-        reason: &'static str,
-    },
-    /// There is no server to measure.
+    Usage { flag: &'static str, value: String, reason: &'static str },
     #[error("no server at {}: build it with `cargo build --release`, or name it with --server", .0.display())]
     NoServer(PathBuf),
 }
 
-/// Function that tells whether an engine works here.
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
 
 impl Setup {
@@ -176,18 +159,14 @@ impl Setup {
     }
 }
 
-/// Returns the address that servers of a protocol listen at.
 fn url(transport: Transport) -> Url {
     let target = if transport.is_websocket() { "/" } else { "" };
     Url { transport, host: "127.0.0.1".to_owned(), zone: None, port: Port::Chosen, target: target.to_owned() }
 }
 
-/// One logical CPU for each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Places {
-    /// The server's.
     pub(crate) server: usize,
-    /// The generator's.
     pub(crate) client: usize,
     /// What a reader must know where the two are not on cores of their own.
     pub(crate) mark: Option<String>,

@@ -9,7 +9,6 @@ use crate::run::Plan;
 const SIZES: [usize; 6] = [3, 125, 126, 65_535, 65_536, 1 << 20];
 /// Every server here takes messages of this size.
 const LARGEST: usize = 16 << 20;
-/// Messages of each size.
 const TIMES: u64 = 4;
 /// A trial ends with its last echo; this is for a server that does not echo.
 const AT_MOST: Duration = Duration::from_secs(10);

@@ -12,7 +12,6 @@ use crate::result::{Found, Trial, TrialOutcome};
 const NARROW: f64 = 1.02;
 /// After a confirmation failed the next is tried this much lower.
 const STEP_DOWN: f64 = 0.95;
-/// Confirmations, at most.
 const MAX_CONFIRMATIONS: u32 = 6;
 /// Trials in all, at most: no bracket needs as many.
 const MAX_TRIALS: usize = 64;
@@ -22,9 +21,7 @@ const MAX_TRIALS: usize = 64;
 pub(crate) struct Range {
     pub(crate) lowest: f64,
     pub(crate) highest: f64,
-    /// The first rate.
     pub(crate) first: f64,
-    /// A short trial.
     pub(crate) short: Duration,
     /// The confirmation, and no trial is longer.
     pub(crate) full: Duration,

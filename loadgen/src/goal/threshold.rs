@@ -29,17 +29,12 @@ enum Metric {
     Quantile(f64),
     Mean,
     Max,
-    /// Echoes received a second.
     Rate,
-    /// Errors and wrong echoes of any kind.
     Errors,
-    /// The server's processor time for each message.
     ServerCpu,
-    /// The server's resident memory.
     Rss,
 }
 
-/// Unit of a metric.
 struct Unit {
     expected: &'static str,
     read: fn(&str) -> Option<f64>,
@@ -114,7 +109,6 @@ impl Threshold {
         }
     }
 
-    /// Holds it against a run.
     pub(crate) fn judge(&self, run: &Run) -> GoalJudgement {
         let value = self.metric.of(run);
         let at_least = value.is_some() && self.metric.is_bound(run);

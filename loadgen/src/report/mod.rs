@@ -13,26 +13,21 @@ pub(crate) mod text;
 
 pub(crate) use table::Table;
 
-/// Form of a rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Plain text of at most `width` columns. Sentences are whole lines.
     Terminal {
-        /// Columns of the terminal.
         width: usize,
     },
-    /// Markdown as GitHub reads it.
     Markdown,
 }
 
-/// A part of what is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
     /// A line about the blocks that follow.
     Title(String),
     /// Labels with what there is to say about each.
     Fields(Vec<Field>),
-    /// A table.
     Table(Table),
     /// Sentences that explain a table.
     Legend(Vec<String>),
@@ -40,7 +35,6 @@ pub(crate) enum Block {
     Notes(Vec<String>),
 }
 
-/// A label and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     /// Begins with blanks where the field is a part of the one before.
@@ -55,7 +49,6 @@ impl Field {
     }
 }
 
-/// Parts of a rendering, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Blocks(Vec<Block>);
 
@@ -86,7 +79,6 @@ impl Blocks {
         self
     }
 
-    /// Adds everything of `others` behind these.
     pub(crate) fn then(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self

@@ -30,7 +30,6 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Returns the name of a column in one line.
     pub(super) fn title(&self, column: usize) -> String {
         self.header[column].trim().replace('\n', " ")
     }

@@ -54,7 +54,6 @@ pub enum Metric {
     TlsHandshake,
 }
 
-/// Facts about a metric.
 struct Facts {
     name: &'static str,
     label: &'static str,
@@ -115,7 +114,6 @@ impl Metric {
         self.facts().label
     }
 
-    /// The unit of [`Metric::shown`].
     pub(crate) fn unit(self) -> &'static str {
         self.facts().unit
     }
@@ -130,7 +128,6 @@ impl Metric {
         self.facts().threshold
     }
 
-    /// Whether more of it is better.
     pub(crate) fn higher_is_better(self) -> bool {
         self == Self::Throughput
     }

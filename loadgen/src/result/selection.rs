@@ -34,7 +34,6 @@ impl Selection {
 }
 
 impl Document {
-    /// The commits of all measured servers.
     pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
         let arms = self.arms.iter().map(|arm| &arm.subject);
         arms.chain([&self.subject]).filter_map(|subject| subject.commit.as_deref())
@@ -50,12 +49,9 @@ impl Document {
     }
 }
 
-/// A session and the file it is stored in.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Stored {
-    /// The file.
     pub(crate) path: PathBuf,
-    /// What it holds.
     pub(crate) document: Document,
 }
 

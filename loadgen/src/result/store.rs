@@ -19,10 +19,8 @@ pub(crate) struct Store {
     root: PathBuf,
 }
 
-/// Usual size of a session on the disk.
 const USUAL_BYTES: usize = 256 << 10;
 
-/// Why a result cannot be stored or read.
 #[derive(Debug, Error)]
 pub(crate) enum StoreError {
     /// The file system refused to `read`, `write`, `write to` or `create`.
@@ -57,7 +55,6 @@ impl Store {
         Self { root: root.into() }
     }
 
-    /// The folder.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -100,7 +97,6 @@ impl Store {
         Ok(path)
     }
 
-    /// The machines that have a folder.
     pub(super) fn machines(&self) -> Result<Vec<String>, StoreError> {
         let folders = entries(&self.root)?.into_iter().filter(|path| path.is_dir());
         Ok(folders.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
@@ -113,14 +109,12 @@ impl Store {
         Ok(files)
     }
 
-    /// Reads the document in the file at `path`.
     pub(crate) fn load(path: &Path) -> Result<Document, StoreError> {
         let text = regular::text(path).map_err(io_error("read", path))?;
         parse(&text, path)
     }
 }
 
-/// Reads a document out of `text`; `path` is for the error alone.
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
     let not_a_result = |source| StoreError::NotAResult { path: path.to_owned(), source };
     let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| match error.is_eof() {
@@ -153,7 +147,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// Writes a file to the disk.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
@@ -171,7 +164,6 @@ fn is_session(path: &Path) -> bool {
     !hidden && path.extension().is_some_and(|extension| extension == "json")
 }
 
-/// The file name without extension.
 fn stem(document: &Document) -> String {
     let session = &document.session;
     let commit =

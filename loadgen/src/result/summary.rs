@@ -8,7 +8,6 @@ use super::latency::percentile;
 /// The figures of one scenario over its valid runs, or over all of them where none is valid.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Summary {
-    /// [`Scenario::name`].
     pub(crate) scenario: String,
     /// The server's engine, or the generator's where the server's is not known.
     pub(crate) engine: String,
@@ -16,21 +15,16 @@ pub(crate) struct Summary {
     pub(crate) valid: bool,
     /// True where one of them was ended early by the user.
     pub(crate) interrupted: bool,
-    /// Echoes per second.
     pub(crate) rate_per_s: f64,
-    /// Message bytes received per second.
     pub(crate) bytes_per_s: f64,
     /// Server CPU per message, nanoseconds.
     pub(crate) server_cpu_ns: Option<f64>,
-    /// The part in user space.
     pub(crate) server_user_ns: Option<f64>,
     /// System calls that wait for or submit I/O, per message, in the server.
     pub(crate) enters_per_message: Option<f64>,
     /// Corrected latency, nanoseconds: median, 99th and 99.9th percentile.
     pub(crate) p50: Option<u64>,
-    /// As above.
     pub(crate) p99: Option<u64>,
-    /// As above.
     pub(crate) p99_9: Option<u64>,
     /// Generator CPU per message, nanoseconds.
     pub(crate) client_cpu_ns: f64,

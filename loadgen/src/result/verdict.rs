@@ -7,7 +7,6 @@ use super::metric::Metric;
 /// Names of the two sides of a duel that has no others, as runs carry them.
 pub const SIDES: [&str; 2] = ["A", "B"];
 
-/// Returns the default names of two sides.
 pub(crate) fn default_sides() -> [String; 2] {
     SIDES.map(str::to_owned)
 }
@@ -76,7 +75,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// For people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Improved => "improved",

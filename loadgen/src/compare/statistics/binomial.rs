@@ -21,7 +21,6 @@ pub(crate) fn interval(successes: usize, trials: usize, confidence: f64) -> (f64
     (low, high)
 }
 
-/// The share up to which `is_below` holds.
 fn share_where(is_below: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
@@ -31,7 +30,6 @@ fn share_where(is_below: impl Fn(f64) -> bool) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The chance of `successes` or more in `trials`.
 fn at_least(successes: usize, trials: usize, share: f64) -> f64 {
     let n = trials as f64;
     let chance = |k: f64| {

@@ -19,7 +19,6 @@ pub(crate) use holm::holm;
 /// A shift between two sides, on the scale of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
-    /// The Hodges-Lehmann estimate.
     pub(crate) shift: f64,
     /// The confidence interval of the level asked for; `None` where so few samples bound it on no side.
     pub(crate) interval: Option<(f64, f64)>,

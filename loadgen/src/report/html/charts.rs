@@ -7,7 +7,6 @@ use crate::format::figure;
 use crate::load::Load;
 use crate::result::{Run, Second, median, merged, percentile};
 
-/// A chart and the name of its file.
 pub(super) struct Named {
     pub(super) name: &'static str,
     pub(super) chart: Chart,
@@ -103,7 +102,6 @@ fn share(nines: f64) -> String {
     }
 }
 
-/// Echoes of each second of each run.
 fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let points = |run: &Run| -> Vec<(f64, f64)> {
         let rate = |second: &Second| {

@@ -32,10 +32,8 @@ pub(crate) fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]
     chart.file().into_string()
 }
 
-/// A page, and its charts as files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// The whole page.
     pub(crate) html: String,
     /// Names and contents of the charts as SVG files.
     pub(crate) charts: Vec<(String, String)>,
@@ -44,7 +42,6 @@ pub(crate) struct Page {
 /// One side: a session's server, or one of the servers of a session.
 struct Side<'a> {
     name: String,
-    /// The session it was measured in.
     session: &'a Stored,
     subject: &'a Subject,
     runs: Vec<&'a Run>,
@@ -57,10 +54,8 @@ impl Side<'_> {
     }
 }
 
-/// The runs of one side in one scenario.
 type SideRuns<'a> = Vec<&'a Run>;
 
-/// The sides of all sessions in their order.
 fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
     let mut sides = Vec::new();
     for (index, session) in sessions.iter().enumerate() {
@@ -266,7 +261,6 @@ fn scenarios(sessions: &[Stored]) -> Vec<(&str, &Load)> {
     found
 }
 
-/// A scenario's name as part of a file's.
 fn file_name(scenario: &str) -> String {
     scenario
         .chars()

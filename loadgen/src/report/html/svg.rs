@@ -16,7 +16,6 @@ const BOTTOM: f64 = 42.0;
 /// Colours for light and dark, of page and stand-alone file alike.
 pub(super) const COLOURS: &str = include_str!("colours.css");
 
-/// From figures to places along an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
     low: f64,
@@ -89,7 +88,6 @@ fn nice_step(least: f64) -> f64 {
     step.unwrap_or(10.0) * power
 }
 
-/// A chart that is being drawn.
 #[derive(Debug)]
 pub(super) struct Chart {
     x: Scale,
@@ -170,12 +168,10 @@ impl Chart {
         self.line(side, &[(x, y - half), (x, y + half)], false);
     }
 
-    /// The chart as an element of a page.
     pub(super) fn inline(&self) -> Markup {
         self.document(html! {})
     }
 
-    /// The chart as a file of its own.
     pub(super) fn file(&self) -> Markup {
         self.document(html! {
             style { (PreEscaped(COLOURS)) }

@@ -5,7 +5,6 @@ use crate::compare::sessions::Change;
 use crate::format::{change, commit};
 use crate::report::{Blocks, Table};
 
-/// Returns the change since an earlier session, with what it cannot say.
 pub(crate) fn since(Change { earlier, comparison, cautions }: &Change) -> Blocks {
     let file = earlier.path.file_name().unwrap_or_default().to_string_lossy();
     let commit = commit(earlier.document.subject.commit.as_deref());

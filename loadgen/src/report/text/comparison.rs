@@ -4,10 +4,8 @@ use crate::compare::{Conclusion, Judgement, MIN_PAIRS, Threshold, ThresholdSourc
 use crate::format::{change, change_interval, figure, share};
 use crate::report::{Blocks, Table};
 
-/// So many metrics are named in the headline.
 const NAMED: usize = 3;
 
-/// Returns the verdict, all metrics, and what the table does not say.
 pub(crate) fn comparison(conclusion: &Conclusion) -> Blocks {
     Blocks::default()
         .title(headline(conclusion))
@@ -95,7 +93,6 @@ pub(super) fn threshold(threshold: Threshold) -> String {
     share(threshold.relative, 1) + mark
 }
 
-/// What the table does not say.
 pub(crate) fn remarks(conclusion: &Conclusion) -> Vec<String> {
     let judged = || conclusion.judgements.iter().filter(|judgement| judgement.verdict.is_some());
     let mut remarks = Vec::new();

@@ -41,7 +41,6 @@ pub(crate) fn history(
     Blocks::default().title(title).table(table(points)).notes(notes.collect())
 }
 
-/// Returns the figures as an SVG file.
 pub(crate) fn chart(scenario: &str, metric: Metric, points: &[Point]) -> String {
     let places: Vec<(usize, f64)> = points.iter().map(|point| (point.at, point.value)).collect();
     let commits = points.last().map_or(0, |point| point.at + 1);
@@ -93,7 +92,6 @@ pub(crate) fn points(
 
 /// Characters of the plot beside the figures.
 const PLOT: usize = 30;
-/// Characters of a commit's subject.
 const SUBJECT: usize = 36;
 
 fn table(points: &[Point]) -> Table {

@@ -18,7 +18,6 @@ every other library. One machine, loopback, one core for the server and one for 
 libraries' examples, with the fastest build that we found documented; their authors may tune them better. Add a server,
 or show a better one: scripts/peers.sh --server NAME=COMMAND; scripts/peers/README.md says how to correct one of these.";
 
-/// Returns a table for each scenario.
 pub(super) fn each(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     document.scenarios.iter().fold(Blocks::default(), |blocks, scenario| {
@@ -165,7 +164,6 @@ fn counted(counts: Conformance) -> String {
     format!("{ok}/{lax}/{wrong}/{broken}")
 }
 
-/// Method, machine and versions of the figures.
 fn origin(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let machine = &document.machine;
@@ -209,7 +207,6 @@ fn is_limited(run: &Run) -> bool {
         && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
 }
 
-/// Notes about the runs of the tables.
 fn remarks(document: &Document) -> Vec<String> {
     let limited = document.runs.iter().any(is_limited).then(|| {
         "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned()

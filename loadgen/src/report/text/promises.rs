@@ -4,7 +4,6 @@ use super::side_by_side::shown_ratio;
 use crate::report::{Blocks, Table};
 use crate::result::Document;
 
-/// Returns the promises of the session and their outcome.
 pub(crate) fn promises(document: &Document) -> Blocks {
     let mut table = Table::new(["figure", "scenario", "at most", "measured (95 %)", "outcome"], 2, [1, 2]);
     for promise in document.promises() {

@@ -6,7 +6,6 @@ use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Share
 use crate::format::{change, change_interval, count, share};
 use crate::report::{Blocks, Table};
 
-/// The goals that were not reached, a sentence each.
 pub(crate) fn missed(proof: &Proof) -> Vec<String> {
     let mut missed = Vec::new();
     let is_false = |rate: &Rate| rate.drawn.share().is_some_and(|share| share > FALSE);

@@ -25,7 +25,6 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
         .notes(remarks(run))
 }
 
-/// Notes about the figures.
 fn remarks(run: &Run) -> Vec<String> {
     let interrupted = "INTERRUPTED: the figures are those of the part that was measured".to_owned();
     let ended = run.ended_early.as_ref().map(|end| {
@@ -37,7 +36,6 @@ fn remarks(run: &Run) -> Vec<String> {
     run.interrupted.then_some(interrupted).into_iter().chain(ended).chain(notes).chain(invalid).collect()
 }
 
-/// Thresholds and the search for a rate.
 fn goals(document: &Document) -> Vec<Field> {
     let Some(SessionVerdict::Goals(goals)) = &document.verdict else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
@@ -130,7 +128,6 @@ fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
     format!("{text}  (>=: {} had no echo)", count(censored.count, "message"))
 }
 
-/// Percentiles only where the sample carries them.
 fn latency(latency: &Latency, percentiles: &[f64]) -> String {
     marked(latency, percentiles, None)
 }

@@ -82,7 +82,6 @@ pub(crate) fn fields(document: &Document) -> Vec<Field> {
     fields
 }
 
-/// Returns a server in a line.
 pub(crate) fn server(subject: &Subject) -> String {
     let command = subject.command.as_deref().unwrap_or("not started by the generator");
     let dirty = if subject.dirty == Some(true) { " with changes" } else { "" };
@@ -91,7 +90,6 @@ pub(crate) fn server(subject: &Subject) -> String {
     format!("{command} (commit {}{dirty}{build}{engine})", commit(subject.commit.as_deref()))
 }
 
-/// Returns a load in a line.
 pub(crate) fn load(load: &Load) -> String {
     let size = match load.message_bytes.weighted() {
         [(bytes, _)] if *bytes >= 1024 && bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
@@ -119,7 +117,6 @@ pub(crate) fn load(load: &Load) -> String {
     format!("{connections}{tls}{rate}, {size} of {kind}{idle}")
 }
 
-/// The noise of a machine, as `aa` recorded it.
 fn noise(document: &Document) -> Blocks {
     let noises = match &document.verdict {
         Some(SessionVerdict::Comparison(conclusion)) => &conclusion.noise[..],
@@ -144,7 +141,6 @@ fn noise(document: &Document) -> Blocks {
     )])
 }
 
-/// Counts of `count`.
 fn counts(document: &Document) -> Table {
     let mut table = Table::new(["counted", "of a message of", "per message"], 2, []);
     for one in &document.counts {

@@ -99,7 +99,6 @@ pub(super) fn figures(
     ])
 }
 
-/// Formats an estimated ratio with its interval.
 pub(super) fn shown_ratio(estimate: Estimate) -> String {
     match estimate.interval {
         Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
@@ -122,7 +121,6 @@ pub(super) fn relative(
     if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
 }
 
-/// Explanation of the figures.
 fn legend(document: &Document) -> Vec<String> {
     let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
     let mut legend = vec![format!(

@@ -15,7 +15,6 @@ pub(super) fn summary(document: &Document) -> Blocks {
         .then(promises(document))
 }
 
-/// A line for each scenario.
 pub(super) fn table(document: &Document) -> Table {
     let header = [
         "\nscenario",
