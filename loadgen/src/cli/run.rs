@@ -146,7 +146,7 @@ impl RunArguments {
         } else {
             self.single(&plan, &mut terminal)
         };
-        terminal.close();
+        terminal.screen.close();
         let measured = measured?;
         // A failure here does not prevent the remaining outputs of the result.
         let document = self.document(&plan, &measured, start);
@@ -199,7 +199,7 @@ impl RunArguments {
                 Err(error) => goal::failed_outcome(error)?,
             };
             if !self.quiet {
-                terminal.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
+                terminal.screen.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
             }
             Ok(outcome)
         });

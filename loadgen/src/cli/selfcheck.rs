@@ -116,7 +116,7 @@ impl SelfcheckArguments {
         let checks = Check::value_variants().iter();
         for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
             let text = self.make(*check, &check_stall, &mut report, &mut terminal);
-            terminal.erase();
+            terminal.screen.erase();
             self.print(text.map_err(failure)?)?;
         }
         if self.json {

@@ -222,14 +222,14 @@ impl Making<'_> {
         terminal: &mut Terminal,
     ) -> anyhow::Result<Session> {
         self.announce(&runner);
-        let (notes, quiet) = (terminal.notes(), self.session.quiet);
+        let (screen, quiet) = (terminal.screen.clone(), self.session.quiet);
         let mut notes = |line: &str| {
             if !quiet {
-                notes(line)
+                screen.say(line);
             }
         };
         let made = runner.measure(machine.clone(), &execute, terminal, &mut notes);
-        terminal.close();
+        terminal.screen.close();
         Ok(made?)
     }
 

@@ -47,22 +47,12 @@ pub(super) fn interrupted_code() -> u8 {
     }
 }
 
-/// Handler of Ctrl-C, SIGTERM and SIGHUP. The first signal asks the run to end with the results so far. A
-/// second signal ends the program at once, except SIGHUP: the kernel and a shell both send it when a terminal
-/// is closed.
-#[derive(Clone, Debug)]
-struct Interrupt {
-    wish: Arc<AtomicBool>,
-    /// The view, which is taken off the terminal before the second signal ends the program.
-    screen: Screen,
-}
-
 /// The view at the bottom of a terminal, shared by all who print while there is one.
 ///
 /// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
 /// terminal gets narrower, and cannot be found again.
 #[derive(Clone, Debug, Default)]
-struct Screen {
+pub(super) struct Screen {
     view: Arc<Mutex<View>>,
 }
 
@@ -179,7 +169,7 @@ impl Screen {
     }
 
     /// Prints a line above the view, or where there is none on standard error alone.
-    fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         let mut view = self.lock();
         if view.terminal.is_none() {
             return say(line);
@@ -190,13 +180,13 @@ impl Screen {
     }
 
     /// Takes the view off the terminal until something is drawn again.
-    fn erase(&self) {
+    pub(super) fn erase(&self) {
         self.lock().erase();
     }
 
     /// Ends the view: leaves the terminal as it was before, and keeps other threads from drawing
     /// again.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let mut view = self.lock();
         view.erase();
         view.restore_modes();
@@ -229,34 +219,32 @@ pub(super) fn width() -> usize {
     given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
-impl Interrupt {
-    /// Catches the signals from now on.
-    fn catch() -> io::Result<Self> {
-        let interrupt = Self { wish: Arc::default(), screen: Screen::default() };
-        let ending = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // A third signal ends the program also where the second waits for a terminal that takes nothing.
-            flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
-        }
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        // nohup(1) ignores SIGHUP, so that a session continues after its terminal is closed.
-        if !is_ignored(SIGHUP) {
-            signals.handle().add_signal(SIGHUP)?;
-        }
-        let caught = interrupt.clone();
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                let number = u8::try_from(signal).unwrap_or_default();
-                let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
-                if caught.wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
-                    ending.store(true, Ordering::Relaxed);
-                    caught.screen.close();
-                    low_level::exit(128 + signal);
-                }
-            }
-        })?;
-        Ok(interrupt)
+/// Catches Ctrl-C, SIGTERM and SIGHUP from now on. The first signal sets `wish`, which asks the run to end with
+/// the results so far. A second one takes the view off the terminal and ends the program at once, except SIGHUP:
+/// the kernel and a shell both send it when a terminal is closed.
+fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
+    let ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A third signal ends the program also where the second waits for a terminal that takes nothing.
+        flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
     }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // nohup(1) ignores SIGHUP, so that a session continues after its terminal is closed.
+    if !is_ignored(SIGHUP) {
+        signals.handle().add_signal(SIGHUP)?;
+    }
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let number = u8::try_from(signal).unwrap_or_default();
+            let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+            if wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
+                ending.store(true, Ordering::Relaxed);
+                screen.close();
+                low_level::exit(128 + signal);
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Returns true where this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which
@@ -274,8 +262,9 @@ fn is_ignored(signal: i32) -> bool {
 /// signal and by a panic. The cursor is never hidden.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    interrupt: Interrupt,
-    screen: Screen,
+    /// True once the user wants the run to end.
+    wish: Arc<AtomicBool>,
+    pub(super) screen: Screen,
     /// Expected end of the session.
     end: Option<Instant>,
     /// Echoes at some time of the last seconds.
@@ -289,47 +278,29 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Catches the signals, and shows runs from now on. `quiet`: nothing on a terminal either.
     pub(super) fn start(quiet: bool) -> anyhow::Result<Self> {
-        Ok(Self::new(Interrupt::catch().context("cannot catch signals")?, quiet))
+        let terminal = Self::new(quiet);
+        let caught = catch_signals(terminal.wish.clone(), terminal.screen.clone());
+        caught.context("cannot catch signals")?;
+        if !quiet {
+            terminal.screen.show();
+        }
+        if !terminal.screen.is_hidden() {
+            close_on_panic(terminal.screen.clone());
+        }
+        Ok(terminal)
     }
 
-    fn new(interrupt: Interrupt, quiet: bool) -> Self {
-        if !quiet {
-            interrupt.screen.show();
-        }
-        let screen = interrupt.screen.clone();
-        if !screen.is_hidden() {
-            close_on_panic(screen.clone());
-        }
+    fn new(is_quiet: bool) -> Self {
         Self {
-            interrupt,
-            screen,
+            wish: Arc::default(),
+            screen: Screen::default(),
             end: None,
             before: None,
             rate: 0.0,
             phase: None,
             latencies: String::new(),
-            is_quiet: quiet,
+            is_quiet,
         }
-    }
-
-    /// Takes the view off the terminal until the next tick.
-    pub(super) fn erase(&self) {
-        self.screen.erase();
-    }
-
-    pub(super) fn close(&self) {
-        self.screen.close();
-    }
-
-    /// Prints above the view, or where there is none on standard error alone.
-    pub(super) fn say(&self, line: &str) {
-        self.screen.say(line);
-    }
-
-    /// Prints notes as [`say`](Self::say) does, while a session has the view.
-    pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
-        let screen = self.screen.clone();
-        move |line| screen.say(line)
     }
 
     fn count(&mut self, at: &Snapshot) {
@@ -349,7 +320,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.close();
+        self.screen.close();
     }
 }
 
@@ -393,12 +364,12 @@ impl Progress for Terminal {
 
     fn note(&mut self, text: &str) {
         if !self.is_quiet {
-            self.say(&format!("note: {text}"));
+            self.screen.say(&format!("note: {text}"));
         }
     }
 
     fn interrupted(&mut self) -> bool {
-        self.interrupt.wish.load(Ordering::Relaxed)
+        self.wish.load(Ordering::Relaxed)
     }
 }
 
@@ -507,8 +478,7 @@ mod tests {
     }
 
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::default() };
-        let terminal = Terminal::new(interrupt, true);
+        let terminal = Terminal::new(true);
         terminal.screen.lock().terminal = Some(Box::new(Memory(screen.clone())));
         terminal
     }
@@ -528,7 +498,7 @@ mod tests {
         }
         assert_eq!(seen.lines().count(), 4, "{seen}");
         assert!(seen.lines().all(|line| line.chars().count() <= 64), "{seen}");
-        terminal.close();
+        terminal.screen.close();
         assert_eq!(screen.contents(), "");
     }
 
@@ -557,13 +527,13 @@ mod tests {
         let screen = InMemoryTerm::new(24, 100);
         let terminal = on(&screen);
         assert_eq!(screen.contents(), "");
-        terminal.say("a line");
+        terminal.screen.say("a line");
         assert_eq!(screen.contents(), "a line");
         terminal.screen.draw("one\ntwo");
-        terminal.say("another");
+        terminal.screen.say("another");
         terminal.screen.draw("three");
         assert_eq!(screen.contents(), "a line\nanother\nthree");
-        terminal.close();
+        terminal.screen.close();
         assert_eq!(screen.contents(), "a line\nanother");
     }
 
@@ -572,11 +542,11 @@ mod tests {
         let screen = InMemoryTerm::new(24, 100);
         let terminal = on(&screen);
         terminal.screen.draw("one");
-        terminal.erase();
+        terminal.screen.erase();
         assert_eq!(screen.contents(), "");
         terminal.screen.draw("two");
         assert_eq!(screen.contents(), "two");
-        terminal.close();
+        terminal.screen.close();
         terminal.screen.draw("three");
         assert_eq!(screen.contents(), "");
         assert!(terminal.screen.lock().lines.is_empty());
@@ -600,7 +570,7 @@ mod tests {
         let seen = screen.clone();
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |_| seen.write_line("the message").expect("in memory")));
-        close_on_panic(terminal.interrupt.screen.clone());
+        close_on_panic(terminal.screen.clone());
         terminal.tick(&snapshot(Phase::Measure));
         assert!(screen.contents().contains("msg/s"));
         let ended = panic::catch_unwind(|| panic!("as the test wants it"));

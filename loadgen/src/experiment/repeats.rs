@@ -154,6 +154,8 @@ pub(super) struct Attempted {
 /// Executor of a session's runs, with a record of their faults.
 pub(super) struct Repeats<'a> {
     execute: Execute<'a>,
+    progress: &'a mut dyn Progress,
+    notes: Notes<'a>,
     name: fn(&Plan) -> String,
     /// Remaining repeats of the session for runs that failed or are invalid.
     left_for_bad: u32,
@@ -165,32 +167,41 @@ pub(super) struct Repeats<'a> {
 }
 
 impl<'a> Repeats<'a> {
-    /// Returns the executor for a session of `runs` runs.
-    pub(super) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
+    /// Returns an executor that may repeat nothing yet. Events go to `notes`, a line each, and to `progress`.
+    pub(super) fn new(
+        execute: Execute<'a>,
+        name: fn(&Plan) -> String,
+        progress: &'a mut dyn Progress,
+        notes: Notes<'a>,
+    ) -> Self {
+        let (left_for_bad, left_for_disturbed) = (0, 0);
+        let marks = Vec::new();
+        Self { execute, progress, notes, name, left_for_bad, left_for_disturbed, marks, fault: None }
+    }
+
+    /// Allows the repeats of `runs` runs.
+    pub(super) fn allow(&mut self, runs: usize) {
         let runs = u32::try_from(runs).unwrap_or(u32::MAX);
         // Even the shortest session can repeat a run.
         let left = |share: u32| (runs / share).max(ATTEMPTS - 1);
-        let (left_for_bad, left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
-        Self { execute, name, left_for_bad, left_for_disturbed, marks: Vec::new(), fault: None }
+        (self.left_for_bad, self.left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
+    }
+
+    pub(super) fn note(&mut self, line: &str) {
+        (self.notes)(line);
     }
 
     /// Carries out the run `pair` of a cell, in as many attempts as it needs and may have.
-    pub(super) fn make(
-        &mut self,
-        cell: &mut Cell,
-        pair: u32,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> Attempted {
+    pub(super) fn make(&mut self, cell: &mut Cell, pair: u32) -> Attempted {
         let plan = cell.plan.clone().with(|plan| plan.pair = pair);
         let name = (self.name)(&plan);
         let mut attempts = Vec::new();
         let interrupted = |run| Attempted { run, failure: None, is_interrupted: true };
         loop {
-            if progress.interrupted() {
+            if self.progress.interrupted() {
                 return interrupted(chosen(attempts));
             }
-            let mut result = (self.execute)(&plan, progress);
+            let mut result = (self.execute)(&plan, self.progress);
             match &mut result {
                 Err(RunError::Interrupted) => return interrupted(chosen(attempts)),
                 // A complete attempt tells more than one that was cut short.
@@ -201,17 +212,17 @@ impl<'a> Repeats<'a> {
                 _ => {}
             }
             let doubt = cell.judge(&result);
-            self.note_wrong_echoes(&name, &result, notes);
+            self.note_wrong_echoes(&name, &result);
             let is_last = attempts.len() + 1 >= ATTEMPTS as usize;
             let again = doubt.as_ref().filter(|doubt| !is_last && cell.can_improve(doubt));
             let again = again.filter(|doubt| self.take_repeat(doubt.kind));
             if let Some(doubt) = again {
-                notes(&format!("repeating {name}: {}", doubt.why));
+                (self.notes)(&format!("repeating {name}: {}", doubt.why));
             }
             let is_over = again.is_none();
             attempts.push(Attempt { result, doubt });
             if is_over {
-                return self.conclude(cell, &name, attempts, notes);
+                return self.conclude(cell, &name, attempts);
             }
         }
     }
@@ -228,11 +239,11 @@ impl<'a> Repeats<'a> {
     }
 
     /// Notes wrong echoes, so that a repeat does not hide them.
-    fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>, notes: Notes<'_>) {
+    fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>) {
         let Ok(Run { integrity, .. }) = result else { return };
         if integrity.faults() > 0 {
             let reason = wrong_echoes(integrity.faults());
-            notes(&format!("NOTE: {name}: {reason}"));
+            self.note(&format!("NOTE: {name}: {reason}"));
             let mark = format!("{name}: {reason}.");
             if !self.marks.contains(&mark) {
                 self.marks.push(mark);
@@ -241,13 +252,7 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    fn conclude(
-        &mut self,
-        cell: &mut Cell,
-        name: &str,
-        attempts: Vec<Attempt>,
-        notes: Notes<'_>,
-    ) -> Attempted {
+    fn conclude(&mut self, cell: &mut Cell, name: &str, attempts: Vec<Attempt>) -> Attempted {
         let mut failure = None;
         let is_repeated = attempts.len() > 1;
         match attempts.last() {
@@ -258,9 +263,9 @@ impl<'a> Repeats<'a> {
                 if is_given_up || attempts.iter().all(|attempt| attempt.result.is_err()) {
                     let end = if is_given_up { "; it is not run again" } else { "" };
                     let mark = format!("{name}: {}{end}.", why.trim_end_matches('.'));
-                    notes(&format!("NOTE: {mark}"));
+                    self.note(&format!("NOTE: {mark}"));
                     if reason.len() > why.len() {
-                        notes(&reason);
+                        self.note(&reason);
                     }
                     self.marks.push(mark);
                 }
@@ -423,10 +428,13 @@ mod tests {
             *attempts.borrow_mut() += 1;
             attempt(script.borrow_mut().pop_front().unwrap_or(Fine), *attempts.borrow())
         };
-        let mut repeats = Repeats::new(&execute, runs, |plan| format!("run {}", plan.pair + 1));
+        let (mut progress, mut notes) = (Silent, |_: &str| {});
+        let name = |plan: &Plan| format!("run {}", plan.pair + 1);
+        let mut repeats = Repeats::new(&execute, name, &mut progress, &mut notes);
+        repeats.allow(runs);
         let mut cell = cell;
         let numbers = 0..u32::try_from(runs).expect("few");
-        let runs = numbers.map(|pair| repeats.make(&mut cell, pair, &mut Silent, &mut |_| {})).collect();
+        let runs = numbers.map(|pair| repeats.make(&mut cell, pair)).collect();
         let (marks, fault) = (repeats.marks, repeats.fault.map(|fault| fault.to_string()));
         Made { runs, attempts: *attempts.borrow(), cell, marks, fault }
     }

@@ -244,7 +244,7 @@ impl<'a> Runner<'a> {
 
     /// Makes every run.
     ///
-    /// Events go to `notes`, a line each, and to `progress`. A session that the user ends early has
+    /// A session that the user ends early has
     /// the runs until then, and is marked. Call it from the main thread, as
     /// [`execute`](crate::run::execute). Where it fails nothing was measured, and nothing is left running.
     pub(crate) fn measure(
@@ -257,18 +257,20 @@ impl<'a> Runner<'a> {
         let start = Start::now();
         progress.expect(self.duration());
         let name = if self.is_of_one_arm() { name_of_only } else { name_of };
-        let mut trials = Repeats::new(execute, self.trials.len(), name);
-        let mut is_interrupted = self.make_trials(&mut trials, progress, notes);
-        let mut repeats = Repeats::new(execute, self.runs_left(), name);
-        repeats.fault = trials.fault;
+        let mut repeats = Repeats::new(execute, name, progress, notes);
+        repeats.allow(self.trials.len());
+        let mut is_interrupted = self.make_trials(&mut repeats);
+        // An arm that failed has a mark that says it was left out.
+        repeats.marks.clear();
+        repeats.allow(self.runs_left());
         if !is_interrupted {
             self.check_arms()?;
-            is_interrupted = match self.calibrate(&mut repeats, progress, notes) {
+            is_interrupted = match self.calibrate(&mut repeats) {
                 Err(RunnerError::Interrupted) if !self.runs.is_empty() => true,
                 calibrated => calibrated.map(|()| false)?,
             };
         }
-        is_interrupted = is_interrupted || self.make_runs(&mut repeats, progress, notes);
+        is_interrupted = is_interrupted || self.make_runs(&mut repeats);
         if self.runs.is_empty() {
             return Err(repeats.fault.map_or(RunnerError::Interrupted, RunnerError::Fault));
         }
@@ -317,39 +319,29 @@ impl<'a> Runner<'a> {
 
     /// Leaves out servers that do not echo correctly. Returns true where the user ended the
     /// session.
-    fn make_trials(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> bool {
+    fn make_trials(&mut self, repeats: &mut Repeats<'_>) -> bool {
         for plan in std::mem::take(&mut self.trials) {
             let (arm, what) = (plan.arm.clone(), plan.scenario.clone());
             if self.present().all(|(present, _)| present.name != arm) {
                 continue;
             }
-            let attempted = repeats.make(&mut Cell::new(plan, None, true), 0, progress, notes);
+            let attempted = repeats.make(&mut Cell::new(plan, None, true), 0);
             if attempted.is_interrupted {
                 return true;
             }
             let complaints = attempted.run.map(|run| complaints_of(&run).join("; "));
             let why = complaints.or(attempted.failure).unwrap_or_default();
             if why.is_empty() {
-                notes(&format!("[echo] {arm:<16} {what}"));
+                repeats.note(&format!("[echo] {arm:<16} {what}"));
             } else {
-                self.leave_out(&arm, &format!("it does not echo correctly ({what}): {why}"), notes);
+                self.leave_out(&arm, &format!("it does not echo correctly ({what}): {why}"), repeats);
             }
         }
         false
     }
 
     /// Measures the capacity of the first arm where a scenario has a share of it as its rate.
-    fn calibrate(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> Result<(), RunnerError> {
+    fn calibrate(&mut self, repeats: &mut Repeats<'_>) -> Result<(), RunnerError> {
         let slowed: Vec<&Arm> = self.experiment.arms.iter().filter(|arm| arm.burn_share.is_some()).collect();
         let mut is_burn_known = self.resumed.is_some() || slowed.is_empty();
         for at in 0..self.rows.len() {
@@ -358,7 +350,7 @@ impl<'a> Runner<'a> {
             let Some(first) = cells.first().filter(|_| share.is_some() || !is_burn_known) else { continue };
             let mut cell = Cell::new(calibration(&first.plan), None, false);
             let arm = cell.plan.arm.clone();
-            let attempted = repeats.make(&mut cell, 0, progress, notes);
+            let attempted = repeats.make(&mut cell, 0);
             if attempted.is_interrupted {
                 return Err(RunnerError::Interrupted);
             }
@@ -368,14 +360,14 @@ impl<'a> Runner<'a> {
             if let Some(share) = share {
                 let did = run.rate_per_s;
                 let Some(rate) = rate(did, share) else { return Err(RunnerError::NoCapacity(arm)) };
-                notes(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
+                repeats.note(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
                 self.rows[at].cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
             }
             if let (false, Some(server)) = (is_burn_known, &run.server) {
                 let cost = server.cpu_ns_per_message;
                 for arm in &slowed {
                     let burnt = format!("{:.2}ns", cost * arm.burn_share.unwrap_or_default());
-                    notes(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
+                    repeats.note(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
                     self.burn(&arm.name, &burnt);
                 }
                 is_burn_known = true;
@@ -397,24 +389,19 @@ impl<'a> Runner<'a> {
     }
 
     /// Removes an arm from the rest of the session. Its finished runs are kept.
-    fn leave_out(&mut self, name: &str, why: &str, notes: Notes<'_>) {
+    fn leave_out(&mut self, name: &str, why: &str, repeats: &mut Repeats<'_>) {
         self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != name));
         if !self.runs.iter().any(|run| run.arm == name) {
             let arm = self.arms.iter_mut().find(|arm| arm.name == name);
             arm.into_iter().for_each(|arm| arm.left_out = Some(why.to_owned()));
         }
         let mark = left_out_mark(name, why);
-        notes(&format!("NOTE: {mark}"));
+        repeats.note(&format!("NOTE: {mark}"));
         self.marks.push(mark);
     }
 
     /// Makes the runs of all rounds. Returns true where the user ended it early.
-    fn make_runs(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> bool {
+    fn make_runs(&mut self, repeats: &mut Repeats<'_>) -> bool {
         let (began, mut all) = (Instant::now(), self.runs_left());
         let (mut round, mut wanted, mut made) = (0, self.experiment.rounds, 0);
         while round < wanted {
@@ -431,7 +418,7 @@ impl<'a> Runner<'a> {
                 if cell.is_given_up() {
                     continue;
                 }
-                let attempted = repeats.make(cell, round, progress, notes);
+                let attempted = repeats.make(cell, round);
                 let (is_given_up, is_hopeless) = (cell.is_given_up(), cell.is_hopeless());
                 made += 1;
                 is_whole &= attempted.run.as_ref().is_some_and(is_worth_keeping);
@@ -439,14 +426,14 @@ impl<'a> Runner<'a> {
                 if let Some(run) = attempted.run {
                     is_interrupted |= run.interrupted;
                     let left = began.elapsed() / made * (all as u32).saturating_sub(made);
-                    notes(&line(wanted, &run, !self.is_of_one_arm(), left));
+                    repeats.note(&line(wanted, &run, !self.is_of_one_arm(), left));
                     self.keep(row, run);
                 }
                 if is_interrupted {
                     return true;
                 }
                 if let Some(why) = attempted.failure.filter(|_| is_hopeless) {
-                    self.leave_out(&arm, &why, notes);
+                    self.leave_out(&arm, &why, repeats);
                 }
                 if is_given_up && (self.experiment.is_of_pairs() || !self.can_go_on()) {
                     return false;

@@ -8,13 +8,9 @@
 //! unit, and the estimate is a factor.
 
 pub(crate) mod binomial;
-mod holm;
 mod normal;
 pub(crate) mod rank_sum;
-mod ranks;
 pub(crate) mod signed_rank;
-
-pub(crate) use holm::holm;
 
 /// A shift between two sides, on the scale of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,6 +84,42 @@ fn two_sided(probabilities: &[f64], at: usize) -> f64 {
     let below: f64 = probabilities[..=at].iter().sum();
     let above: f64 = probabilities[at..].iter().sum();
     (2.0 * below.min(above)).min(1.0)
+}
+
+/// The ranks of `values` in their order, **doubled** so that the mean of tied ranks is a whole number.
+///
+/// Equal values share the mean of the ranks they take up together (midranks). Values must not be NaN.
+fn doubled_midranks(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0; values.len()];
+    let mut first = 0;
+    while first < order.len() {
+        let tied = order[first..].iter().take_while(|&&index| values[index] == values[order[first]]).count();
+        // Ranks first + 1 to first + tied, whose mean is half the sum of the outer two.
+        for &index in &order[first..first + tied] {
+            ranks[index] = 2 * first + tied + 1;
+        }
+        first += tied;
+    }
+    ranks
+}
+
+/// Adjusts p-values so that the chance of *any* false rejection among them stays what it is for one.
+///
+/// S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979): the smallest is multiplied by
+/// their number, the next by one less, and so on; none becomes smaller than the one before. In the order given.
+pub(crate) fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
+    let mut adjusted = vec![0.0; p_values.len()];
+    let mut least: f64 = 0.0;
+    for (position, &index) in order.iter().enumerate() {
+        let hypotheses_left = (p_values.len() - position) as f64;
+        least = least.max(p_values[index] * hypotheses_left).min(1.0);
+        adjusted[index] = least;
+    }
+    adjusted
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@
 //!
 //! Ties get the mean of their ranks, and the p-value counts the divisions of just those ranks into two groups.
 
-use super::ranks::doubled_midranks;
-use super::{Estimate, middle, normal, order_interval, two_sided, values_within};
+use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
 /// Up to so many samples of both sides together every division is counted.
 pub(crate) const EXACT_UP_TO: usize = 80;

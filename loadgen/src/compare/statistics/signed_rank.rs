@@ -11,8 +11,7 @@
 //! - The **interval** comes from the order statistics of the Walsh averages at the quantiles of the distribution without ties; with
 //!   ties it covers at least as much as it says.
 
-use super::ranks::doubled_midranks;
-use super::{Estimate, middle, normal, order_interval, two_sided, values_within};
+use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
 /// Up to so many differences every assignment of signs is counted. The work grows with the third power: at this size it
 /// is some million additions.

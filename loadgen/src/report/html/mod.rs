@@ -124,7 +124,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
                         @if comparison.is_some() {
                             (blocks(&Blocks::default().notes(notes(&stored.document))))
                         } @else {
-                            @if sessions.len() > 1 { h2 { (file_of(stored)) } }
+                            @if sessions.len() > 1 { h2 { (stored.file_name()) } }
                             (blocks(&leading(&stored.document)))
                         }
                     }
@@ -132,7 +132,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
                     @for (name, load, charts) in &drawn { (scenario(name, load, charts, drawn.len() <= MOST_OPEN)) }
                     h2 { "Sessions, and how to repeat them" }
                     @for stored in sessions {
-                        h3 { (file_of(stored)) }
+                        h3 { (stored.file_name()) }
                         (blocks(&Blocks::default().fields(self::fields(&stored.document))))
                     }
                 }
@@ -153,7 +153,7 @@ fn verdict(title: &str, comparison: Option<&Conclusion>, sessions: &[Stored], si
     let origin = |stored: &Stored| {
         let (measured, runs) =
             (stored.document.session.start, count(stored.document.runs.len() as u64, "run"));
-        html! { span.soft { " " (runs) ", measured " (measured) ", " (file_of(stored)) } }
+        html! { span.soft { " " (runs) ", measured " (measured) ", " (stored.file_name()) } }
     };
     // Where there are more, their commands are below.
     let has_commands = sides.len() <= 2;
@@ -171,10 +171,6 @@ fn verdict(title: &str, comparison: Option<&Conclusion>, sessions: &[Stored], si
             @if let [one] = sessions { p { (origin(one)) } }
         }
     }
-}
-
-fn file_of(stored: &Stored) -> String {
-    stored.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Judged metrics as a table, the others folded away below, in a softer colour.

@@ -1,7 +1,6 @@
 //! Contents of every rendering: which titles, tables and notes there are of a document or a
 //! comparison.
 
-mod change;
 pub(crate) mod comparison;
 pub(crate) mod findings;
 pub(crate) mod history;
@@ -16,7 +15,7 @@ pub(crate) mod sessions;
 mod side_by_side;
 mod summary;
 
-pub(crate) use change::since;
+pub(crate) use comparison::since;
 pub(crate) use notes::notes;
 pub(crate) use peers::over_all;
 pub(crate) use promises::promises;
