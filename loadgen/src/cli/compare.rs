@@ -153,7 +153,7 @@ fn thresholds(
     document: &Document,
 ) -> anyhow::Result<impl Fn(&Scenario, Metric) -> Threshold + use<>> {
     let noises = noises(results, &document.machine.id)?;
-    let pairs = document.runs.iter().map(|run| run.pair as usize + 1).max().unwrap_or(0).max(MIN_PAIRS);
+    let pairs = MIN_PAIRS.max(document.rounds() as usize);
     Ok(move |scenario: &Scenario, metric| noises.threshold(scenario, metric, pairs))
 }
 

@@ -209,11 +209,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints lines on standard output, in colour where that takes it.
-fn print_line(text: &str) -> anyhow::Result<()> {
-    print(text, false)
-}
-
 /// Prints lines that programs read on standard output, never in colour.
 fn print_plain(text: &str) -> anyhow::Result<()> {
     printed(writeln!(io::stdout(), "{text}"))
@@ -225,7 +220,7 @@ fn say(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", colour::highlight(line));
 }
 
-/// Prints the table to the stream that the document does not use.
+/// Prints lines to the stream that no document uses, in colour where that takes it.
 fn print(text: &str, to_error: bool) -> anyhow::Result<()> {
     let text = colour::highlight(text);
     printed(match to_error {

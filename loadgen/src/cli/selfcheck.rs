@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use engine::EngineChoice;
 
 use super::terminal::{self, Terminal};
-use super::{INVALID, OUTPUT, print_line, print_plain, start_log, usage};
+use super::{INVALID, OUTPUT, print, print_plain, start_log, usage};
 use crate::load::value::time;
 use crate::report::text::selfcheck::{case, conclusion, heading, stall};
 use crate::report::{Blocks, Field, Format};
@@ -124,7 +124,7 @@ impl SelfcheckArguments {
         }
         let finding = report.finding();
         if !self.json && !self.quiet {
-            print_line(&format!("\n{}", conclusion(finding)))?;
+            print(&format!("\n{}", conclusion(finding)), false)?;
         }
         Ok(match finding {
             Finding::Right => 0,
@@ -155,7 +155,8 @@ impl SelfcheckArguments {
         if self.json || self.quiet {
             return Ok(());
         }
-        print_line(&Blocks::default().fields(fields).render(Format::Terminal { width: terminal::width() }))
+        let format = Format::Terminal { width: terminal::width() };
+        print(&Blocks::default().fields(fields).render(format), false)
     }
 
     fn server(&self) -> anyhow::Result<Spawn> {

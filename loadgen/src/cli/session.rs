@@ -9,7 +9,7 @@ use engine::EngineKind;
 use super::compare::noises;
 use super::output::{FormatArguments, Output, rescue};
 use super::terminal::Terminal;
-use super::{INCONCLUSIVE, INTERRUPTED, INVALID, OUTPUT, REGRESSED, print, print_line, say, start_log};
+use super::{INCONCLUSIVE, INTERRUPTED, INVALID, OUTPUT, REGRESSED, print, say, start_log};
 use crate::compare::noise::{MIN_RECORDED, Noises, of_session};
 use crate::compare::sessions::last_change;
 use crate::compare::{Conclusion, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict, sides};
@@ -186,7 +186,7 @@ impl Making<'_> {
             std::fs::remove_file(path).with_context(failed)?;
         }
         if let (Show::Figures, Some(results), false) = (experiment.show, results, to_error) {
-            print_line("")?;
+            print("", false)?;
             session.format.print(&change(&Store::new(results), &first.document)?, false)?;
         }
         first.fault.map_or(Ok(()), Err)?;

@@ -39,13 +39,10 @@ pub(crate) struct Checkout {
     pub(crate) dirty: bool,
 }
 
+/// Reason why nothing can be measured: a flag that cannot be used.
 #[derive(Debug, Error)]
-pub(crate) enum SetupError {
-    #[error("{flag} `{value}` is not valid: {reason}")]
-    Usage { flag: &'static str, value: String, reason: &'static str },
-    #[error("no server at {}: build it with `cargo build --release`, or name it with --server", .0.display())]
-    NoServer(PathBuf),
-}
+#[error("{0}")]
+pub(crate) struct SetupError(String);
 
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
 
@@ -71,23 +68,23 @@ impl Setup {
 
     /// Checks everything that can be checked before anything runs.
     pub(crate) fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
-        let usage =
-            |flag, value: &str, reason| Err(SetupError::Usage { flag, value: value.to_owned(), reason });
-        if let Some(tag) = &self.tag {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if tag.is_empty() || tag.len() > 40 || !tag.chars().all(is_plain) {
-                return usage("--tag", tag, "expected 1 to 40 letters, digits, dots, hyphens or underscores");
-            }
-        }
-        if let Some(Checkout { commit, .. }) = &self.checkout
-            && !is_commit(commit)
-        {
-            return usage("--commit", commit, "expected the hash of a commit, 7 to 64 hexadecimal digits");
-        }
-        if arms.iter().any(Arm::is_own) && !self.server.is_file() {
-            return Err(SetupError::NoServer(self.server.clone()));
-        }
-        Ok(())
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let is_tag = |tag: &&String| (1..=40).contains(&tag.len()) && tag.chars().all(is_plain);
+        let checkout = self.checkout.as_ref().filter(|checkout| !is_commit(&checkout.commit));
+        Err(SetupError(if let Some(tag) = self.tag.as_ref().filter(|tag| !is_tag(tag)) {
+            format!(
+                "--tag `{tag}` is not valid: expected 1 to 40 letters, digits, dots, hyphens or underscores"
+            )
+        } else if let Some(Checkout { commit, .. }) = checkout {
+            format!(
+                "--commit `{commit}` is not valid: expected the hash of a commit, 7 to 64 hexadecimal digits"
+            )
+        } else if arms.iter().any(Arm::is_own) && !self.server.is_file() {
+            let server = self.server.display();
+            format!("no server at {server}: build it with `cargo build --release`, or name it with --server")
+        } else {
+            return Ok(());
+        }))
     }
 
     /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our

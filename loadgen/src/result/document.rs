@@ -50,7 +50,6 @@ pub struct Document {
     pub counts: Vec<Count>,
     /// Conclusion of a comparison, or the goals that a run reached and missed; `null` where there
     /// was neither.
-    #[serde(default)]
     pub verdict: Option<SessionVerdict>,
 }
 
@@ -99,6 +98,11 @@ impl Document {
     /// Returns the scenario of this name.
     pub(crate) fn scenario(&self, name: &str) -> Option<&Scenario> {
         self.scenarios.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Returns the number of rounds, or of pairs, that were begun.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0)
     }
 
     /// Returns the runs of one arm in a scenario.
@@ -203,13 +207,11 @@ pub struct Session {
     pub argv: Vec<String>,
     /// The name of the experiment (`quick`, `full`) where the kind is [`SessionKind::Suite`], and what was counted where it is
     /// [`SessionKind::Count`].
-    #[serde(default)]
     pub suite: Option<String>,
     /// The experiment; `None` for a command that is none, and in sessions of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<ExperimentRecord>,
     /// The name the user gave with `--tag`.
-    #[serde(default)]
     pub tag: Option<String>,
     /// Start of the first run.
     pub start: Utc,

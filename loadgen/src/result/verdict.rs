@@ -30,7 +30,6 @@ pub struct Conclusion {
     #[serde(default = "default_sides")]
     pub sides: [String; 2],
     /// The worst of the judged metrics; `null` where none was judged.
-    #[serde(default)]
     pub overall: Option<Verdict>,
     /// True where the runs of both sides alternated.
     #[serde(default)]
@@ -144,24 +143,19 @@ pub struct Judgement {
     /// B / A: the Hodges-Lehmann estimate over the pairs.
     pub ratio: f64,
     /// Its 95 % interval; `null` where there are too few pairs for one.
-    #[serde(default)]
     pub interval: Option<(f64, f64)>,
     /// Pairs behind it.
     pub pairs: usize,
     /// Two-sided p-value of "no change", of this metric alone.
     pub p: f64,
     /// The same, corrected for the other gates (Holm); `null` where the metric is only shown.
-    #[serde(default)]
     pub p_adjusted: Option<f64>,
     /// By how much it must change to matter; `null` where it is only shown.
-    #[serde(default)]
     pub threshold: Option<Threshold>,
     /// `null` where the metric is only shown.
-    #[serde(default)]
     pub verdict: Option<Verdict>,
     /// Pairs that would probably settle an inconclusive verdict, beyond those made; `null` where
     /// there is nothing to settle, or where no reasonable number would.
-    #[serde(default)]
     pub more_pairs: Option<usize>,
 }
 

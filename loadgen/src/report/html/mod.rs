@@ -13,7 +13,7 @@ use super::{Block, Blocks, Table};
 use crate::compare::{Conclusion, Judgement, Verdict};
 use crate::format::{count, figure, tone};
 use crate::load::Load;
-use crate::result::{Run, Stored};
+use crate::result::{Arm, Document, Run, SIDES, Stored};
 use crate::target::subject::Subject;
 use charts::Named;
 use svg::{COLOURS, Chart, Scale};
@@ -47,49 +47,26 @@ struct Side<'a> {
     runs: Vec<&'a Run>,
 }
 
-impl Side<'_> {
-    /// As it fits beside an axis.
-    fn short(&self) -> String {
-        self.name.chars().take(9).collect()
-    }
-}
-
-type SideRuns<'a> = Vec<&'a Run>;
-
 fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
     let mut sides = Vec::new();
-    for (index, session) in sessions.iter().enumerate() {
-        let document = &session.document;
-        if document.arms.is_empty() {
+    for (number, session) in (1..).zip(sessions) {
+        let Document { arms, subject, runs, .. } = &session.document;
+        if arms.is_empty() {
             // Two sessions are A and B, as in a duel; more are numbered.
-            let name = match (sessions.len(), index) {
+            let name = match (sessions.len(), number) {
                 (1, _) => "runs".to_owned(),
-                (2, 0) => "A".to_owned(),
-                (2, _) => "B".to_owned(),
-                _ => format!("{}", index + 1),
+                (2, number) => SIDES[number - 1].to_owned(),
+                _ => number.to_string(),
             };
-            sides.push(Side {
-                name,
-                session,
-                subject: &document.subject,
-                runs: document.runs.iter().collect(),
-            });
+            sides.push(Side { name, session, subject, runs: runs.iter().collect() });
         }
-        for arm in &document.arms {
-            let name =
-                if sessions.len() == 1 { arm.name.clone() } else { format!("{} {}", index + 1, arm.name) };
-            let runs = document.runs.iter().filter(|run| run.arm == arm.name).collect();
-            sides.push(Side { name, session, subject: &arm.subject, runs });
+        for Arm { name, subject, .. } in arms {
+            let runs = runs.iter().filter(|run| run.arm == *name).collect();
+            let name = if sessions.len() == 1 { name.clone() } else { format!("{number} {name}") };
+            sides.push(Side { name, session, subject, runs });
         }
     }
     sides
-}
-
-fn runs_of<'a>(sides: &[Side<'a>], scenario: &str) -> Vec<SideRuns<'a>> {
-    sides
-        .iter()
-        .map(|side| side.runs.iter().copied().filter(|run| run.scenario == scenario).collect())
-        .collect()
 }
 
 /// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
@@ -101,10 +78,8 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
         None if sides.len() == 1 => "A measured session".to_owned(),
         None => format!("{} measured servers", sides.len()),
     };
-    let drawn: Vec<(&str, &Load, Vec<Named>)> = scenarios(sessions)
-        .into_iter()
-        .map(|(name, load)| (name, load, charts::of_scenario(load, &sides, &runs_of(&sides, name))))
-        .collect();
+    let drawn = |(name, load)| (name, load, charts::of_scenario(name, load, &sides));
+    let drawn: Vec<(&str, &Load, Vec<Named>)> = scenarios(sessions).into_iter().map(drawn).collect();
     let html = html! {
         (DOCTYPE)
         html lang="en" {

@@ -152,9 +152,9 @@ impl Chart {
     }
 
     /// Which colour is which side, in the upper right corner.
-    pub(super) fn key(&mut self, names: &[String]) {
+    pub(super) fn key<'n>(&mut self, names: impl ExactSizeIterator<Item = &'n str> + DoubleEndedIterator) {
         let mut right = WIDTH - RIGHT;
-        for (side, name) in names.iter().enumerate().rev() {
+        for (side, name) in names.enumerate().rev() {
             let class = format!("k{}", side % SIDES);
             self.body
                 .push(html! { text class=(class) x=(tenths(right)) y="16" text-anchor="end" { (name) } });

@@ -62,8 +62,7 @@ pub(crate) fn points(
     let mut placed: Vec<(usize, &Document)> =
         found.iter().filter_map(|stored| Some((place(&stored.document)?, &stored.document))).collect();
     placed.sort_by_key(|(at, document)| (*at, document.session.start));
-    let own = |document: &'_ Document| document.scenarios.iter().find(|one| one.name == scenario).cloned();
-    let hash = |document: &Document| own(document).map(|one| one.hash);
+    let hash = |document: &Document| document.scenario(scenario).map(|one| one.hash.clone());
     // The newest session has the present meaning of the name.
     let newest = placed.last().and_then(|(_, document)| hash(document));
     let all = placed.len();
@@ -71,9 +70,9 @@ pub(crate) fn points(
     let others = all - placed.len();
     let first = placed.first().map_or(0, |(at, _)| *at);
     let point = |(at, document): &(usize, &Document)| {
-        let load = own(document)?.parameters;
+        let load = &document.scenario(scenario)?.parameters;
         let runs = newer_side(document).filter(|run| run.scenario == scenario && is_sound(run));
-        let measured = runs.filter_map(|run| metric.of(run, &load));
+        let measured = runs.filter_map(|run| metric.of(run, load));
         let is_it = |count: &&Count| count.scenario == scenario && count.counter == metric.name();
         let counted = document.counts.iter().filter(is_it).map(|count| count.per_message);
         let values: Vec<f64> = measured.chain(counted).collect();

@@ -90,7 +90,7 @@ fn legend(document: &Document, first: &str) -> Vec<String> {
 fn summary_table(document: &Document, first: &str) -> Table {
     let closed: Vec<&Scenario> =
         document.scenarios.iter().filter(|s| s.parameters.rate_per_s.is_none()).collect();
-    let echo = document.scenarios.iter().find(|scenario| scenario.name == ECHO);
+    let echo = document.scenario(ECHO);
     let (at_a_rate, mostly_idle) = (at_a_rate(document), mostly_idle(document));
     let mut header = vec!["\nserver".to_owned()];
     if echo.is_some() {
@@ -165,7 +165,7 @@ fn counted(counts: Conformance) -> String {
 }
 
 fn origin(document: &Document) -> Vec<String> {
-    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let rounds = document.rounds();
     let machine = &document.machine;
     let mut lines = vec![
         format!(

@@ -144,7 +144,7 @@ fn noise(document: &Document) -> Blocks {
 fn counts(document: &Document) -> Table {
     let mut table = Table::new(["counted", "of a message of", "per message"], 2, []);
     for one in &document.counts {
-        let bytes = document.scenarios.iter().find(|scenario| scenario.name == one.scenario);
+        let bytes = document.scenario(&one.scenario);
         let bytes = bytes.map_or_else(String::new, |scenario| {
             let Load { message_bytes, pipeline, .. } = &scenario.parameters;
             format!("{message_bytes} bytes, {pipeline} to a read")

@@ -122,7 +122,7 @@ pub(super) fn relative(
 }
 
 fn legend(document: &Document) -> Vec<String> {
-    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let rounds = document.rounds();
     let mut legend = vec![format!(
         "{}. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
          taken\nwithin each round, and their interval holds the true one with 95 %.",
