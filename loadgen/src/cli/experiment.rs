@@ -8,12 +8,12 @@ use clap::Args;
 use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
-use super::session::{DUEL_PAIRS, JudgeArguments, Making, SessionArguments};
+use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{SERVER, settle, usage};
 use crate::experiment::{self, Arm, ArmError, Checkout, Experiment, Setup, counts, did_you_mean, named};
 use crate::load::Catalogue;
 use crate::load::value::time;
-use crate::result::{Conformance, Show};
+use crate::result::{Conformance, Presentation};
 
 const EXPERIMENT: &str = "Experiment";
 
@@ -123,7 +123,7 @@ impl ExperimentArguments {
         setup.check(&experiment.arms)?;
         let (session, judge) = (&self.session, &self.judge);
         let results = session.results(true);
-        Making { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
+        ExperimentCommand { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
     }
 
     /// Returns the experiment after the changes of the flags.
@@ -133,12 +133,12 @@ impl ExperimentArguments {
         let mut experiment =
             Experiment::read(&self.experiment, &catalogue).map_err(|error| usage(format!("{error:#}")))?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
-        if experiment.arms.len() > 1 && experiment.show == Show::Correctness {
+        if experiment.arms.len() > 1 && experiment.show == Presentation::Correctness {
             let name = &experiment.name;
             return Err(usage(format!("--arm: `{name}` has one server: `arms` takes several")));
         }
         if experiment.arms.len() > 1 && experiment.show.is_of_our_server() {
-            experiment.show = Show::Arms;
+            experiment.show = Presentation::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
         if experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < experiment.needed_arms() {
@@ -152,7 +152,7 @@ impl ExperimentArguments {
         }
         experiment.check().map_err(|fault| usage(format!("--arm: {fault}")))?;
         match self.judge.first_flag() {
-            Some(flag) if experiment.show != Show::Verdict => Err(usage(format!(
+            Some(flag) if experiment.show != Presentation::Verdict => Err(usage(format!(
                 "{flag}: `{}` has no verdict: expected an experiment with show = \"verdict\"",
                 experiment.name
             ))),
@@ -296,7 +296,10 @@ mod tests {
     #[test]
     fn an_arm_beside_our_server_makes_a_comparison() {
         let both = experiment(&["quick", "--arm=theirs=x {port}"]).expect("two arms");
-        assert_eq!((both.show, names(&both).0), (Show::Arms, vec!["A".to_owned(), "theirs".to_owned()]));
+        assert_eq!(
+            (both.show, names(&both).0),
+            (Presentation::Arms, vec!["A".to_owned(), "theirs".to_owned()])
+        );
     }
 
     #[test]

@@ -75,11 +75,11 @@ const RESERVED: u64 = 1 << 20;
 pub(super) struct Output {
     flag: &'static str,
     path: PathBuf,
-    place: Place,
+    place: OutputPlace,
 }
 
 #[derive(Debug)]
-enum Place {
+enum OutputPlace {
     /// `-`.
     Standard,
     /// A file that is there in whole or not at all: written beside its place and renamed.
@@ -91,13 +91,13 @@ enum Place {
 impl Output {
     /// Opens the place; a file that is already there keeps its content until there is a new one.
     pub(super) fn open(flag: &'static str, path: &Path) -> anyhow::Result<Self> {
-        let place = Place::open(path).with_context(|| format!("{flag} {}", path.display()))?;
+        let place = OutputPlace::open(path).with_context(|| format!("{flag} {}", path.display()))?;
         Ok(Self { flag, path: path.to_owned(), place })
     }
 
     /// Returns true where standard output belongs to it alone.
     pub(super) fn is_standard(&self) -> bool {
-        matches!(self.place, Place::Standard)
+        matches!(self.place, OutputPlace::Standard)
     }
 
     pub(super) fn write(&mut self, text: &[u8]) -> anyhow::Result<()> {
@@ -110,7 +110,7 @@ impl Output {
     }
 }
 
-impl Place {
+impl OutputPlace {
     fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Standard);
@@ -146,7 +146,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for OutputPlace {
     fn drop(&mut self) {
         if let Self::File { partial, .. } = self {
             // Gone where the text was written, and no use where it was not.
@@ -183,7 +183,7 @@ impl Files {
             if let Some(before) = outputs.iter().find(|before| before.path == path) {
                 let first = before.flag;
                 return Err(usage(match before.place {
-                    Place::Standard => format!(
+                    OutputPlace::Standard => format!(
                         "{first} - and {flag} - would be mixed up: only one of them can have standard output"
                     ),
                     _ => format!("{first} and {flag} name the same file, {}", path.display()),
@@ -231,7 +231,7 @@ impl Files {
         if written.is_ok() || output.is_standard() {
             return written;
         }
-        output.place = Place::Standard;
+        output.place = OutputPlace::Standard;
         written.map_err(|failure| rescue(document, &failure))
     }
 }

@@ -7,11 +7,11 @@ use engine::EngineKind;
 
 use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::plan::PlanArguments;
-use super::session::{DUEL_PAIRS, JudgeArguments, Making, SessionArguments};
+use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{LOAD, SERVER, settle, usage};
 use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup, arm_name};
 use crate::load::{Load, Transport};
-use crate::result::{SIDES, Show};
+use crate::result::{Presentation, SIDES};
 use crate::run::Plan;
 use crate::target::spawn::Spawn;
 use crate::target::subject::is_commit;
@@ -174,7 +174,8 @@ impl SideArguments {
 impl DuelArguments {
     fn experiment(&self) -> anyhow::Result<(Experiment, Setup)> {
         let arms = self.sides.arms([&self.a, &self.b])?;
-        let (experiment, mut setup) = self.pairs_arguments.experiment(Show::Verdict, arms, self.pairs)?;
+        let (experiment, mut setup) =
+            self.pairs_arguments.experiment(Presentation::Verdict, arms, self.pairs)?;
         setup.tag = setup.tag.or_else(|| self.sides.tag());
         Ok((experiment, setup))
     }
@@ -188,7 +189,7 @@ impl DuelArguments {
 impl AaArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let arms = vec![arm_of(SIDES[0], &self.command)?, arm_of(SIDES[1], &self.command)?];
-        let (experiment, setup) = self.pairs_arguments.experiment(Show::Noise, arms, self.pairs)?;
+        let (experiment, setup) = self.pairs_arguments.experiment(Presentation::Noise, arms, self.pairs)?;
         let judge = JudgeArguments::default();
         self.pairs_arguments.carry_out(&experiment, &setup, &judge, self.duel_pairs)
     }
@@ -197,11 +198,16 @@ impl AaArguments {
 impl PairsArguments {
     /// Returns the experiment that was typed: `arms` under a load that saturates (throughput,
     /// server CPU and memory are judged) and at a fixed rate (latencies).
-    fn experiment(&self, show: Show, arms: Vec<Arm>, pairs: u32) -> anyhow::Result<(Experiment, Setup)> {
+    fn experiment(
+        &self,
+        show: Presentation,
+        arms: Vec<Arm>,
+        pairs: u32,
+    ) -> anyhow::Result<(Experiment, Setup)> {
         let (engine, mark) = settle(self.plan.placement.engine)?;
         let mut plan = self.plan(engine)?;
         let experiment = Experiment {
-            name: if show == Show::Noise { "aa" } else { "duel" }.to_owned(),
+            name: if show == Presentation::Noise { "aa" } else { "duel" }.to_owned(),
             description: "two servers in interleaved pairs".to_owned(),
             arms,
             scenarios: self.scenarios(&plan)?,
@@ -274,7 +280,8 @@ impl PairsArguments {
     ) -> anyhow::Result<u8> {
         check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref())?;
         let results = self.session.results(false);
-        Making { experiment, setup, session: &self.session, results, judge, duel_pairs }.carry_out()
+        ExperimentCommand { experiment, setup, session: &self.session, results, judge, duel_pairs }
+            .carry_out()
     }
 }
 

@@ -9,7 +9,7 @@ use super::output::FormatArguments;
 use super::{compare, say, usage};
 use crate::report::Blocks;
 use crate::report::text::{self, list};
-use crate::result::{Selection, SessionKind, Show, Store, Stored, commit_of};
+use crate::result::{Presentation, Selection, SessionKind, Store, Stored, commit_of};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -137,7 +137,7 @@ impl ShowArguments {
 
     fn blocks(&self, stored: &Stored) -> anyhow::Result<Blocks> {
         let document = &stored.document;
-        if self.summary && document.show() != Show::Peers {
+        if self.summary && document.show() != Presentation::Peers {
             let file = stored.path.display();
             return Err(usage(format!("--summary is for sessions of scripts/peers.sh, which {file} is not")));
         }

@@ -18,7 +18,7 @@ use crate::format::count;
 use crate::host::machine::Machine;
 use crate::report::Blocks;
 use crate::report::text::{self, comparison::comparison, notes::notes};
-use crate::result::{Document, Scenario, SessionVerdict, Show, Store};
+use crate::result::{Document, Presentation, Scenario, SessionVerdict, Store};
 use crate::run::execute;
 
 /// The usual folder of results.
@@ -136,7 +136,7 @@ impl JudgeArguments {
 }
 
 /// An experiment with everything that decides about its session.
-pub(super) struct Making<'a> {
+pub(super) struct ExperimentCommand<'a> {
     pub(super) experiment: &'a Experiment,
     pub(super) setup: &'a Setup,
     pub(super) session: &'a SessionArguments,
@@ -153,7 +153,7 @@ struct Concluded {
     fault: Option<Fault>,
 }
 
-impl Making<'_> {
+impl ExperimentCommand<'_> {
     /// Carries it out: measures, judges, stores, prints. Returns the exit code.
     pub(super) fn carry_out(&self) -> anyhow::Result<u8> {
         let Self { experiment, setup, session, results, judge, .. } = *self;
@@ -169,7 +169,7 @@ impl Making<'_> {
         }
         start_log();
         results.map_or(Ok(()), |folder| Store::new(folder).check(&machine.id))?;
-        let noises = match results.filter(|_| experiment.show == Show::Verdict) {
+        let noises = match results.filter(|_| experiment.show == Presentation::Verdict) {
             Some(results) => noises(results, &machine.id)?,
             None => Noises::default(),
         };
@@ -185,7 +185,7 @@ impl Making<'_> {
             let failed = || format!("--resume: cannot remove {}", path.display());
             std::fs::remove_file(path).with_context(failed)?;
         }
-        if let (Show::Figures, Some(results), false) = (experiment.show, results, to_error) {
+        if let (Presentation::Figures, Some(results), false) = (experiment.show, results, to_error) {
             print("", false)?;
             session.format.print(&change(&Store::new(results), &first.document)?, false)?;
         }
@@ -237,8 +237,8 @@ impl Making<'_> {
         let outcome = Outcome::of(&session);
         let Session { mut document, fault } = session;
         let (blocks, code) = match self.experiment.show {
-            Show::Verdict => self.verdict(&mut document, repeats, noises),
-            Show::Noise => self.noise(&mut document),
+            Presentation::Verdict => self.verdict(&mut document, repeats, noises),
+            Presentation::Noise => self.noise(&mut document),
             show => figures(&document, show, outcome),
         };
         Concluded { text: blocks.render(self.session.format.format()), document, code, fault }
@@ -285,8 +285,8 @@ impl Making<'_> {
     }
 }
 
-fn figures(document: &Document, show: Show, outcome: Outcome) -> (Blocks, u8) {
-    let is_failed = show == Show::Correctness && outcome == Outcome::Failed;
+fn figures(document: &Document, show: Presentation, outcome: Outcome) -> (Blocks, u8) {
+    let is_failed = show == Presentation::Correctness && outcome == Outcome::Failed;
     let faults = if is_failed { complaints(document) } else { Vec::new() };
     let faults = faults.into_iter().map(|complaint| format!("FAILED {complaint}")).collect();
     let code = match outcome {

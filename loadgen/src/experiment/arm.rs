@@ -34,7 +34,7 @@ pub(crate) struct Arm {
     #[serde(default)]
     pub(crate) flags: Vec<String>,
     #[serde(default)]
-    pub(crate) takes: Takes,
+    pub(crate) takes: ArmScenarios,
     /// The way in which the generator waits against this arm. `None`: as in the other arms.
     pub(crate) wait: Option<Wait>,
     /// CPU time that our own server burns for each message, as a share of what a message costs the
@@ -56,7 +56,7 @@ pub(crate) struct Arm {
 /// Scenarios in which an arm takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Takes {
+pub(crate) enum ArmScenarios {
     /// All that the server can serve.
     #[default]
     All,
@@ -122,7 +122,7 @@ impl Arm {
     /// Returns true where it takes part in a scenario. Raw bytes are for our own server alone.
     pub(crate) fn takes(&self, scenario: &Scenario) -> bool {
         let can_serve = self.is_own() || scenario.load.transport.is_websocket();
-        self.absent.is_none() && can_serve && (self.takes == Takes::All || scenario.is_about_latency())
+        self.absent.is_none() && can_serve && (self.takes == ArmScenarios::All || scenario.is_about_latency())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Arm, Experiment, Scenario};
 use crate::compare::Promise;
 use crate::load::catalogue::{self, nearest};
 use crate::load::{Catalogue, span};
-use crate::result::{Over, SIDES, Show};
+use crate::result::{Over, Presentation, SIDES};
 
 /// The experiments that come with the program, by name.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -44,7 +44,7 @@ struct File {
     #[serde(default, with = "span::option")]
     measure: Option<Duration>,
     #[serde(default)]
-    show: Show,
+    show: Presentation,
     #[serde(default)]
     try_echoes: bool,
     #[serde(default)]

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::compare::Promise;
 use crate::host::machine::short_hash;
-use crate::result::{Document, ExperimentRecord, Show};
+use crate::result::{Document, ExperimentRecord, Presentation};
 
 pub(crate) use arm::{Arm, ArmError, Scenario, arm_name, counts, named};
 pub(crate) use check::complaints;
@@ -40,7 +40,7 @@ pub(crate) struct Experiment {
     pub(crate) scenarios: Vec<Scenario>,
     /// Runs of each arm in each scenario.
     pub(crate) rounds: u32,
-    pub(crate) show: Show,
+    pub(crate) show: Presentation,
     /// True where a server that is not ours must echo messages of many lengths before it is
     /// measured.
     pub(crate) try_echoes: bool,
@@ -54,7 +54,7 @@ impl Experiment {
     /// Returns true where the session is judged pair by pair, so that rounds with a run that cannot
     /// be used are replaced.
     pub(crate) fn is_of_pairs(&self) -> bool {
-        matches!(self.show, Show::Verdict | Show::Noise)
+        matches!(self.show, Presentation::Verdict | Presentation::Noise)
     }
 
     /// Returns the number of arms that must be able to run.
@@ -103,7 +103,7 @@ impl Outcome {
     pub(crate) fn of(session: &Session) -> Self {
         let Document { scenarios, runs, session: stored, .. } = &session.document;
         let is_of_correctness =
-            stored.experiment.as_ref().is_some_and(|record| record.show == Show::Correctness);
+            stored.experiment.as_ref().is_some_and(|record| record.show == Presentation::Correctness);
         let has_valid_run = |name: &str| runs.iter().any(|run| run.scenario == name && run.valid);
         if session.fault.is_some() {
             Self::Failed

@@ -80,55 +80,55 @@ impl Cell {
         self.is_hopeless || self.failures >= most
     }
 
-    fn judge(&mut self, result: &Result<Run, RunError>) -> Option<Doubt> {
-        let doubt = match result {
-            Ok(run) => self.doubt(run),
+    fn judge(&mut self, result: &Result<Run, RunError>) -> Option<AttemptFault> {
+        let fault = match result {
+            Ok(run) => self.fault_of(run),
             Err(error) => {
                 self.is_hopeless |= !self.has_succeeded && is_hopeless(error);
-                Some(Doubt { kind: DoubtKind::Failed, why: error.summary() })
+                Some(AttemptFault { kind: FaultKind::Failed, why: error.summary() })
             }
         };
-        if doubt.as_ref().is_some_and(|doubt| doubt.kind == DoubtKind::Failed) {
+        if fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Failed) {
             self.failures += 1;
         } else {
             (self.failures, self.has_succeeded) = (0, true);
         }
-        doubt
+        fault
     }
 
-    fn doubt(&self, run: &Run) -> Option<Doubt> {
-        let doubt = |kind, why| Some(Doubt { kind, why });
+    fn fault_of(&self, run: &Run) -> Option<AttemptFault> {
+        let fault = |kind, why| Some(AttemptFault { kind, why });
         let reasons = broken(run);
         if !reasons.is_empty() {
-            doubt(DoubtKind::Failed, reasons.join("; "))
+            fault(FaultKind::Failed, reasons.join("; "))
         } else if self.is_for_correctness || run.invalid().any(|(kind, _)| kind.is_of_the_build()) {
             // Every run of a debug build is invalid, so a repeat would be invalid too.
             None
         } else if !run.valid {
-            doubt(DoubtKind::Invalid, run.invalid_reasons.join("; "))
+            fault(FaultKind::Invalid, run.invalid_reasons.join("; "))
         } else {
             let why = disturbance(run).filter(|_| has_own_processors(&self.plan))?;
-            doubt(DoubtKind::Disturbed, why)
+            fault(FaultKind::Disturbed, why)
         }
     }
 
-    fn can_improve(&self, doubt: &Doubt) -> bool {
-        match doubt.kind {
-            DoubtKind::Failed => !self.is_given_up(),
-            DoubtKind::Invalid => !self.is_always_invalid,
-            DoubtKind::Disturbed => true,
+    fn can_improve(&self, fault: &AttemptFault) -> bool {
+        match fault.kind {
+            FaultKind::Failed => !self.is_given_up(),
+            FaultKind::Invalid => !self.is_always_invalid,
+            FaultKind::Disturbed => true,
         }
     }
 }
 
 #[derive(Debug)]
-struct Doubt {
-    kind: DoubtKind,
+struct AttemptFault {
+    kind: FaultKind,
     why: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DoubtKind {
+enum FaultKind {
     /// The attempt has no result, or the result of a server that is broken.
     Failed,
     Invalid,
@@ -138,7 +138,7 @@ enum DoubtKind {
 #[derive(Debug)]
 struct Attempt {
     result: Result<Run, RunError>,
-    doubt: Option<Doubt>,
+    fault: Option<AttemptFault>,
 }
 
 #[derive(Debug)]
@@ -211,16 +211,16 @@ impl<'a> Repeats<'a> {
                 }
                 _ => {}
             }
-            let doubt = cell.judge(&result);
+            let fault = cell.judge(&result);
             self.note_wrong_echoes(&name, &result);
             let is_last = attempts.len() + 1 >= ATTEMPTS as usize;
-            let again = doubt.as_ref().filter(|doubt| !is_last && cell.can_improve(doubt));
-            let again = again.filter(|doubt| self.take_repeat(doubt.kind));
-            if let Some(doubt) = again {
-                (self.notes)(&format!("repeating {name}: {}", doubt.why));
+            let again = fault.as_ref().filter(|fault| !is_last && cell.can_improve(fault));
+            let again = again.filter(|fault| self.take_repeat(fault.kind));
+            if let Some(fault) = again {
+                (self.notes)(&format!("repeating {name}: {}", fault.why));
             }
             let is_over = again.is_none();
-            attempts.push(Attempt { result, doubt });
+            attempts.push(Attempt { result, fault });
             if is_over {
                 return self.conclude(cell, &name, attempts);
             }
@@ -228,10 +228,10 @@ impl<'a> Repeats<'a> {
     }
 
     /// Takes one of the session's remaining repeats. Returns false where there was none.
-    fn take_repeat(&mut self, kind: DoubtKind) -> bool {
+    fn take_repeat(&mut self, kind: FaultKind) -> bool {
         let left = match kind {
-            DoubtKind::Failed | DoubtKind::Invalid => &mut self.left_for_bad,
-            DoubtKind::Disturbed => &mut self.left_for_disturbed,
+            FaultKind::Failed | FaultKind::Invalid => &mut self.left_for_bad,
+            FaultKind::Disturbed => &mut self.left_for_disturbed,
         };
         let is_left = *left > 0;
         *left = left.saturating_sub(1);
@@ -256,7 +256,7 @@ impl<'a> Repeats<'a> {
         let mut failure = None;
         let is_repeated = attempts.len() > 1;
         match attempts.last() {
-            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Failed, why }), result }) => {
+            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Failed, why }), result }) => {
                 let is_given_up = cell.is_given_up();
                 // The user sees the full error. The output of the server is not stored.
                 let reason = result.as_ref().err().map_or_else(|| why.clone(), ToString::to_string);
@@ -274,7 +274,9 @@ impl<'a> Repeats<'a> {
                 }
                 failure = Some(why.clone());
             }
-            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Invalid, .. }), .. }) if is_repeated => {
+            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Invalid, .. }), .. })
+                if is_repeated =>
+            {
                 cell.is_always_invalid = true;
             }
             _ => {}
@@ -290,7 +292,7 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     let valid = attempts.iter().rposition(is_valid);
     let index = valid.or_else(|| attempts.iter().rposition(|attempt| attempt.result.is_ok()))?;
     let run = attempts.remove(index).result.ok()?;
-    let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.doubt?.why)).collect();
+    let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.fault?.why)).collect();
     Some(Run { repeated, ..run })
 }
 

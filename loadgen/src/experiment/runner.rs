@@ -12,7 +12,7 @@ use super::{Arm, Experiment, Scenario, Session, Setup};
 use crate::format::{about, count};
 use crate::host::machine::Machine;
 use crate::load::Load;
-use crate::result::{self, Document, Run, SessionKind, Show, Start};
+use crate::result::{self, Document, Presentation, Run, SessionKind, Start};
 use crate::run::{Plan, PlanError, Progress};
 use crate::target::subject::{Subject, Tool};
 
@@ -132,7 +132,7 @@ impl<'a> Runner<'a> {
 
     fn cells(&self, scenario: &Scenario) -> Vec<Cell> {
         // A very short load on a busy machine may well be invalid.
-        let is_for_correctness = self.experiment.show == Show::Correctness;
+        let is_for_correctness = self.experiment.show == Presentation::Correctness;
         let cell = |(arm, stored): (&Arm, &result::Arm)| {
             let plan = self.setup.plan_of(scenario, arm, self.is_of_one_arm(), self.experiment.spin);
             Cell::new(plan, stored.subject.build.as_deref(), is_for_correctness)
@@ -285,8 +285,8 @@ impl<'a> Runner<'a> {
             _ => "rounds of arms, rotated",
         };
         let kind = match self.experiment.show {
-            Show::Verdict => SessionKind::Ab,
-            Show::Noise => SessionKind::Aa,
+            Presentation::Verdict => SessionKind::Ab,
+            Presentation::Noise => SessionKind::Aa,
             _ => SessionKind::Suite,
         };
         let mut session = result::Session {
@@ -455,7 +455,7 @@ impl<'a> Runner<'a> {
         for arm in self.arms.iter_mut().filter(|arm| arm.name == run.arm && arm.subject.engine.is_none()) {
             arm.subject.engine = run.server.as_ref().and_then(|server| server.engine.clone());
         }
-        let is_checked = self.experiment.show == Show::Correctness;
+        let is_checked = self.experiment.show == Presentation::Correctness;
         let cell = self.rows[row].cells.iter().find(|cell| cell.plan.arm == run.arm);
         self.runs.push(match cell.filter(|_| !is_checked) {
             Some(cell) => run.compact(&cell.plan.load),
@@ -552,7 +552,7 @@ mod tests {
     use super::*;
     use crate::compare::sides::default_thresholds;
     use crate::compare::{Conclusion, Verdict};
-    use crate::experiment::arm::Takes;
+    use crate::experiment::arm::ArmScenarios;
     use crate::experiment::{Outcome, built_in};
     use crate::load::Load;
     use crate::result::{Disturbance, InvalidKind, example};
@@ -581,7 +581,7 @@ mod tests {
             arms: vec![arm("A", "old"), arm("B", "new")],
             scenarios: vec![Scenario::new("echo", Load::default())],
             rounds: pairs,
-            show: Show::Verdict,
+            show: Presentation::Verdict,
             try_echoes: false,
             spin: false,
             promises: Vec::new(),
@@ -790,7 +790,7 @@ mod tests {
         assert_eq!((document.session.order.as_str(), document.subject.dirty), ("rounds", Some(true)));
         assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
         let record = document.session.experiment.as_ref().expect("recorded");
-        assert_eq!((record.hash.len(), record.rounds, record.show), (12, 3, Show::Figures));
+        assert_eq!((record.hash.len(), record.rounds, record.show), (12, 3, Presentation::Figures));
         let json = serde_json::to_string(&document).expect("JSON");
         assert!(!json.contains("somebody"), "{json}");
     }
@@ -1300,7 +1300,7 @@ mod tests {
         let names: Vec<&str> =
             engines.scenarios.iter().filter(of_latency).map(|scenario| scenario.name.as_str()).collect();
         assert_eq!(names, ["echo-1x1", "rate-1x1", "rate-64x1"]);
-        assert_eq!(engines.arms[3].takes, Takes::Latency);
+        assert_eq!(engines.arms[3].takes, ArmScenarios::Latency);
         assert_eq!(runner(&engines, &setup()).runs_of_a_round(), 11 * 3 + 3);
     }
 

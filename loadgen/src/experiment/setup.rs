@@ -50,7 +50,7 @@ impl Setup {
     /// Returns the setup of our own server at `server`, driven by `engine`, on the best processors
     /// of this machine.
     pub(crate) fn new(server: PathBuf, engine: EngineKind) -> Self {
-        let places = Places::here();
+        let places = Processors::here();
         let mut plan = Plan::new(url(Transport::Ws), engine);
         plan.placement.cpus = places.iter().map(|places| places.client).collect();
         Self {
@@ -162,14 +162,14 @@ fn url(transport: Transport) -> Url {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Places {
+pub(crate) struct Processors {
     pub(crate) server: usize,
     pub(crate) client: usize,
     /// What a reader must know where the two are not on cores of their own.
     pub(crate) mark: Option<String>,
 }
 
-impl Places {
+impl Processors {
     /// The best that this process's affinity allows; `None` where the kernel does not tell it.
     pub(crate) fn here() -> Option<Self> {
         Self::among(&affinity::allowed().ok()?, affinity::siblings)
@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn places(cpus: &[usize], siblings: fn(usize) -> Vec<usize>) -> (usize, usize, bool) {
-        let places = Places::among(cpus, siblings).expect("there are processors");
+        let places = Processors::among(cpus, siblings).expect("there are processors");
         (places.server, places.client, places.mark.is_some())
     }
 
@@ -249,11 +249,11 @@ mod tests {
     fn sharing_is_marked() {
         assert_eq!(places(&[4, 5], |_| vec![4, 5]), (4, 5, true));
         assert_eq!(places(&[7], |_| Vec::new()), (7, 7, true));
-        assert_eq!(Places::among(&[], |_| Vec::new()), None);
+        assert_eq!(Processors::among(&[], |_| Vec::new()), None);
     }
 
     #[test]
     fn this_machine_has_places() {
-        assert!(Places::here().is_some());
+        assert!(Processors::here().is_some());
     }
 }

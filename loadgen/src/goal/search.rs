@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::result::{Found, Trial, TrialOutcome};
+use crate::result::{FoundRate, Trial, TrialOutcome};
 
 /// The bracket is narrow enough when its ends are within two per cent.
 const NARROW: f64 = 1.02;
@@ -33,7 +33,7 @@ pub(crate) struct Range {
 type Attempt<'a, E> = &'a mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>;
 
 /// Makes trials until the highest rate is known. An error of `attempt` ends the search.
-pub(crate) fn find<E>(range: &Range, attempt: Attempt<'_, E>) -> Result<Found, E> {
+pub(crate) fn find<E>(range: &Range, attempt: Attempt<'_, E>) -> Result<FoundRate, E> {
     let mut search = Search { range, attempt, trials: Vec::new() };
     let found = match search.bracket()? {
         Some((low, high)) => {
@@ -43,7 +43,7 @@ pub(crate) fn find<E>(range: &Range, attempt: Attempt<'_, E>) -> Result<Found, E
         None => None,
     };
     let conclusion = search.conclude(found);
-    Ok(Found { rate_per_s: found, conclusion, trials: search.trials })
+    Ok(FoundRate { rate_per_s: found, conclusion, trials: search.trials })
 }
 
 struct Search<'a, E> {
@@ -185,7 +185,7 @@ mod tests {
     };
 
     /// Searches a server that carries short trials up to one rate, and long ones up to another.
-    fn search(range: &Range, short: f64, full: f64) -> Found {
+    fn search(range: &Range, short: f64, full: f64) -> FoundRate {
         let mut attempt = |rate: f64, _: Duration, is_confirmation: bool| {
             let capacity = if is_confirmation { full } else { short };
             let missed = || TrialOutcome::Missed("p99<2ms: 5ms".to_owned());

@@ -14,7 +14,7 @@ pub struct ExperimentRecord {
     /// Runs of each arm in each scenario that were asked for.
     pub rounds: u32,
     /// Tables and judgement.
-    pub show: Show,
+    pub show: Presentation,
     /// Figures that are held to a limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<Promise>,
@@ -23,7 +23,7 @@ pub struct ExperimentRecord {
 /// Tables and judgement of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Show {
+pub enum Presentation {
     /// The figures of each scenario, and the change since the last session.
     #[default]
     Figures,
@@ -39,7 +39,7 @@ pub enum Show {
     Noise,
 }
 
-impl Show {
+impl Presentation {
     /// Returns true where an experiment without arms is about our own server.
     #[must_use]
     pub fn is_of_our_server(self) -> bool {
@@ -83,14 +83,14 @@ pub struct Over {
 impl Document {
     /// Returns what the session is about. An earlier build stored the name of the experiment alone.
     #[must_use]
-    pub fn show(&self) -> Show {
+    pub fn show(&self) -> Presentation {
         let recorded = self.session.experiment.as_ref().map(|record| record.show);
         recorded.unwrap_or(match (self.session.kind, self.session.suite.as_deref()) {
-            (SessionKind::Ab, _) => Show::Verdict,
-            (SessionKind::Aa, _) => Show::Noise,
-            (_, Some("peers")) => Show::Peers,
-            _ if !self.arms.is_empty() => Show::Arms,
-            _ => Show::Figures,
+            (SessionKind::Ab, _) => Presentation::Verdict,
+            (SessionKind::Aa, _) => Presentation::Noise,
+            (_, Some("peers")) => Presentation::Peers,
+            _ if !self.arms.is_empty() => Presentation::Arms,
+            _ => Presentation::Figures,
         })
     }
 

@@ -30,7 +30,7 @@ pub use document::{
     Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
     Setting, Standstill, Start,
 };
-pub use experiment::{ExperimentRecord, Over, Promise, Show};
+pub use experiment::{ExperimentRecord, Over, Presentation, Promise};
 pub use invalid::InvalidKind;
 pub(crate) use latency::percentile;
 pub use latency::{HistogramError, Latency};
@@ -42,6 +42,6 @@ pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{
-    Conclusion, Found, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
+    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
     ThresholdSource, Trial, TrialOutcome, Verdict,
 };

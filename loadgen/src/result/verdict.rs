@@ -169,7 +169,7 @@ pub struct Goals {
     /// The search, where there was one. Its trials stand for the document's runs, in the same
     /// order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub find_rate: Option<Found>,
+    pub find_rate: Option<FoundRate>,
 }
 
 /// Outcome of a threshold in a run.
@@ -216,7 +216,7 @@ pub struct Trial {
 
 /// Result of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundRate {
     /// The highest rate that was confirmed, messages a second.
     pub rate_per_s: Option<f64>,
     /// Why there is no higher one, or none at all, in a sentence.

@@ -8,7 +8,7 @@ use crate::load::Load;
 use crate::result::{Run, Second, median, merged, percentile};
 
 /// A chart and the name of its file.
-pub(super) struct Named {
+pub(super) struct NamedChart {
     pub(super) name: &'static str,
     pub(super) chart: Chart,
     /// Shown at once: it is about what is judged, and has something to tell apart.
@@ -24,14 +24,14 @@ struct SideRuns<'a> {
 }
 
 /// All charts of a scenario that its runs have something for.
-pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Vec<Named> {
+pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Vec<NamedChart> {
     let of_sides = sides.iter().map(|Side { name, runs, .. }| {
         let runs = runs.iter().copied().filter(|run| run.scenario == scenario).collect();
         SideRuns { name, short: name.chars().take(9).collect(), runs }
     });
     let sides: Vec<SideRuns<'_>> = of_sides.collect();
     let repeats = sides.iter().any(|side| side.runs.len() > 1);
-    let named = |name, leads| move |chart| Named { name, chart, leads };
+    let named = |name, leads| move |chart| NamedChart { name, chart, leads };
     let dots = |metric: Metric, name| dots(metric, load, &sides).map(named(name, repeats));
     // At a fixed rate every run does the same; what differs is how long it takes.
     let first = match load.rate_per_s {

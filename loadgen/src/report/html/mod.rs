@@ -15,7 +15,7 @@ use crate::format::{count, figure, tone};
 use crate::load::Load;
 use crate::result::{Arm, Document, Run, SIDES, Stored};
 use crate::target::subject::Subject;
-use charts::Named;
+use charts::NamedChart;
 use svg::{COLOURS, Chart, Scale};
 
 /// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by
@@ -79,7 +79,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
         None => format!("{} measured servers", sides.len()),
     };
     let drawn = |(name, load)| (name, load, charts::of_scenario(name, load, &sides));
-    let drawn: Vec<(&str, &Load, Vec<Named>)> = scenarios(sessions).into_iter().map(drawn).collect();
+    let drawn: Vec<(&str, &Load, Vec<NamedChart>)> = scenarios(sessions).into_iter().map(drawn).collect();
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -114,7 +114,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, caution
             }
         }
     };
-    let file = |name: &str, named: &Named| {
+    let file = |name: &str, named: &NamedChart| {
         (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
     };
     let charts = drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
@@ -168,10 +168,11 @@ fn judgements(comparison: &Conclusion) -> Markup {
 const MOST_OPEN: usize = 3;
 
 /// The charts of a scenario; those that say little are folded away.
-fn scenario(name: &str, load: &Load, charts: &[Named], is_one_of_few: bool) -> Markup {
-    let (open, folded): (Vec<&Named>, Vec<&Named>) =
+fn scenario(name: &str, load: &Load, charts: &[NamedChart], is_one_of_few: bool) -> Markup {
+    let (open, folded): (Vec<&NamedChart>, Vec<&NamedChart>) =
         charts.iter().partition(|named| is_one_of_few && named.leads);
-    let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
+    let drawn =
+        |charts: &[&NamedChart]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
     let measured = load.measure.as_secs_f64();
     let about = html! { b { (name) } ": " (self::load(load)) "; " (measured) " s measured" };
     html! {

@@ -7,7 +7,7 @@ use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
 use crate::report::{Blocks, Field, Table};
-use crate::result::{Document, SessionKind, SessionVerdict, Show, Stored};
+use crate::result::{Document, Presentation, SessionKind, SessionVerdict, Stored};
 use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has
@@ -19,17 +19,19 @@ pub(crate) fn session(document: &Document, comparison: Option<&Conclusion>) -> B
         SessionKind::Ab | SessionKind::Aa | SessionKind::Suite => {}
     }
     match document.show() {
-        Show::Verdict => comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document)),
-        Show::Noise => noise(document).notes(notes(document)),
-        Show::Figures | Show::Correctness => summary::summary(document),
-        Show::Peers => peers::each(document).title("all of them").then(peers::over_all(document)),
-        Show::Arms => side_by_side::side_by_side(document),
+        Presentation::Verdict => {
+            comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document))
+        }
+        Presentation::Noise => noise(document).notes(notes(document)),
+        Presentation::Figures | Presentation::Correctness => summary::summary(document),
+        Presentation::Peers => peers::each(document).title("all of them").then(peers::over_all(document)),
+        Presentation::Arms => side_by_side::side_by_side(document),
     }
 }
 
 /// Returns a session with its most telling table first, for a page that is read from its top.
 pub(crate) fn leading(document: &Document) -> Blocks {
-    if document.show() == Show::Peers {
+    if document.show() == Presentation::Peers {
         peers::over_all(document).then(peers::each(document))
     } else {
         session(document, None)
