@@ -6,9 +6,8 @@ pub(super) fn block(block: &Block) -> String {
     match block {
         Block::Title(title) => format!("### {}", escape(title)),
         Block::Fields(fields) => {
-            let mut table = Table::new(["", ""], 2, []);
-            fields.iter().for_each(|field| table.add_row([field.label.clone(), field.text.clone()]));
-            self::table(&table)
+            let rows = fields.iter().map(|field| [field.label.clone(), field.text.clone()]);
+            table(&Table::new(["", ""], 2, []).rows(rows))
         }
         Block::Table(table) => self::table(table),
         Block::Legend(lines) => lines.join("\n"),

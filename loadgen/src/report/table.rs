@@ -26,6 +26,11 @@ impl Table {
         self.rows.push(row.into());
     }
 
+    pub(crate) fn rows<R: Into<Vec<String>>>(mut self, rows: impl IntoIterator<Item = R>) -> Self {
+        self.rows.extend(rows.into_iter().map(Into::into));
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

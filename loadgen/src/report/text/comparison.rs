@@ -4,6 +4,7 @@ use crate::compare::sessions::Change;
 use crate::compare::{Conclusion, Judgement, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict};
 use crate::format::{change, change_interval, commit, figure, share};
 use crate::report::{Blocks, Table};
+use crate::result::Scenario;
 
 const NAMED: usize = 3;
 
@@ -67,9 +68,8 @@ pub(crate) fn table(conclusion: &Conclusion, is_wanted: impl Fn(&Judgement) -> b
         ["scenario", "metric", "verdict", "95 % interval", unit, "p", "threshold"]
             .map(|name| format!("\n{name}"));
     let header = [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
-    let mut table = Table::new(header, 3, [8, 7, 9, 5, 6, 4]);
-    conclusion.judgements.iter().filter(|one| is_wanted(one)).for_each(|one| table.add_row(row(one)));
-    table
+    let rows = conclusion.judgements.iter().filter(|one| is_wanted(one)).map(row);
+    Table::new(header, 3, [8, 7, 9, 5, 6, 4]).rows(rows)
 }
 
 fn row(judgement: &Judgement) -> [String; 10] {
@@ -132,16 +132,15 @@ pub(crate) fn remarks(conclusion: &Conclusion) -> Vec<String> {
 pub(crate) fn since(Change { earlier, comparison, cautions }: &Change) -> Blocks {
     let file = earlier.file_name();
     let commit = commit(earlier.document.subject.commit.as_deref());
-    let mut table = Table::new(["scenario", "msg/s", "server CPU/msg", "p50", "p99"], 1, [3]);
-    for scenario in &earlier.document.scenarios {
-        let of = |metric: Metric| {
-            let judgements = &comparison.judgements;
-            let found = judgements.iter().find(|one| one.scenario == scenario.name && one.metric == metric);
-            found.map_or_else(|| "-".to_owned(), |found| change(found.ratio))
-        };
-        let [rate, cpu, p50, p99] = [Metric::Throughput, Metric::ServerCpu, Metric::P50, Metric::P99].map(of);
-        table.add_row([scenario.name.clone(), rate, cpu, p50, p99]);
-    }
+    let of = |scenario: &str, metric| {
+        let found = comparison.judgements.iter().find(|one| one.scenario == scenario && one.metric == metric);
+        found.map_or_else(|| "-".to_owned(), |found| change(found.ratio))
+    };
+    let rows = earlier.document.scenarios.iter().map(|Scenario { name, .. }| {
+        let [rate, cpu, p50, p99] = [Metric::Throughput, Metric::ServerCpu, Metric::P50, Metric::P99];
+        [name.clone(), of(name, rate), of(name, cpu), of(name, p50), of(name, p99)]
+    });
+    let table = Table::new(["scenario", "msg/s", "server CPU/msg", "p50", "p99"], 1, [3]).rows(rows);
     let mut notes = cautions.clone();
     notes.push(
         "Advisory because the two sessions were not interleaved: between them the machine itself may have become\n\

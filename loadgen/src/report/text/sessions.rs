@@ -7,7 +7,7 @@ use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
 use crate::report::{Blocks, Field, Table};
-use crate::result::{Document, Presentation, SessionKind, SessionVerdict, Stored};
+use crate::result::{Count, Document, Presentation, SessionKind, SessionVerdict, Stored};
 use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has
@@ -125,18 +125,18 @@ fn noise(document: &Document) -> Blocks {
         _ => &[],
     };
     let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
-    let mut table = Table::new(header, 2, [2]);
-    for noise in noises {
+    let rows = noises.iter().map(|noise| {
         let default = noise.metric.default_threshold();
         let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
-        table.add_row([
+        [
             noise.scenario.clone(),
             noise.metric.name().to_owned(),
             noise.recorded.to_string(),
             share(noise.p95, 1),
             share(default.max(2.0 * noise.p95), 1) + from,
-        ]);
-    }
+        ]
+    });
+    let table = Table::new(header, 2, [2]).rows(rows);
     let pairs = noises.first().map_or(0, |noise| noise.pairs);
     Blocks::default().table(table).legend(vec![format!(
         "noise: in 95 of 100 duels of {pairs} pairs between identical servers the estimate stays within it"
@@ -144,17 +144,16 @@ fn noise(document: &Document) -> Blocks {
 }
 
 fn counts(document: &Document) -> Table {
-    let mut table = Table::new(["counted", "of a message of", "per message"], 2, []);
-    for one in &document.counts {
+    let row = |one: &Count| {
         let bytes = document.scenario(&one.scenario);
         let bytes = bytes.map_or_else(String::new, |scenario| {
             let Load { message_bytes, pipeline, .. } = &scenario.parameters;
             format!("{message_bytes} bytes, {pipeline} to a read")
         });
-        let counter = format!("{} {}", one.scenario, one.counter);
-        table.add_row([counter, bytes, format!("{:.1}", one.per_message)]);
-    }
-    table
+        [format!("{} {}", one.scenario, one.counter), bytes, format!("{:.1}", one.per_message)]
+    };
+    let table = Table::new(["counted", "of a message of", "per message"], 2, []);
+    table.rows(document.counts.iter().map(row))
 }
 
 #[cfg(test)]
@@ -165,7 +164,7 @@ mod tests {
     use crate::compare::{Conclusion, Threshold, ThresholdSource};
     use crate::experiment::built_in;
     use crate::report::Format;
-    use crate::result::{Count, Scenario, example};
+    use crate::result::{Scenario, example};
 
     const WIDE: Format = Format::Terminal { width: 120 };
 
