@@ -41,8 +41,7 @@ pub enum Presentation {
 
 impl Presentation {
     /// Returns true where an experiment without arms is about our own server.
-    #[must_use]
-    pub fn is_of_our_server(self) -> bool {
+    pub(crate) fn is_of_our_server(self) -> bool {
         matches!(self, Self::Figures | Self::Correctness)
     }
 }
@@ -82,8 +81,7 @@ pub struct Over {
 
 impl Document {
     /// Returns what the session is about. An earlier build stored the name of the experiment alone.
-    #[must_use]
-    pub fn show(&self) -> Presentation {
+    pub(crate) fn show(&self) -> Presentation {
         let recorded = self.session.experiment.as_ref().map(|record| record.show);
         recorded.unwrap_or(match (self.session.kind, self.session.suite.as_deref()) {
             (SessionKind::Ab, _) => Presentation::Verdict,
@@ -95,8 +93,7 @@ impl Document {
     }
 
     /// Returns the figures that are held to a limit.
-    #[must_use]
-    pub fn promises(&self) -> &[Promise] {
+    pub(crate) fn promises(&self) -> &[Promise] {
         self.session.experiment.as_ref().map_or(&[], |record| &record.promises)
     }
 }

@@ -104,8 +104,7 @@ impl Metric {
     }
 
     /// On the command line, in results and in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.facts().name
     }
 

@@ -17,27 +17,23 @@ pub struct Utc {
 
 impl Utc {
     /// Now, by the system's clock.
-    #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The point `unix_ms` milliseconds after 1970-01-01T00:00:00Z.
-    #[must_use]
-    pub fn from_unix_ms(unix_ms: u64) -> Self {
+    pub(crate) fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
     }
 
     /// The same point for the system's clock.
-    #[must_use]
-    pub fn system_time(self) -> SystemTime {
+    pub(crate) fn system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.unix_ms)
     }
 
     /// Returns the point for file names: `20260301T093000Z`. Sorts by time.
-    #[must_use]
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         let text = format_rfc3339_seconds(self.system_time()).to_string();
         text.replace(['-', ':'], "")
     }
