@@ -10,7 +10,7 @@ use engine::{EngineChoice, EngineKind};
 
 use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{SERVER, settle, usage};
-use crate::experiment::{self, Arm, ArmError, Checkout, Experiment, Setup, counts, did_you_mean, named};
+use crate::experiment::{self, Arm, Checkout, Experiment, Setup, counts, did_you_mean, named};
 use crate::load::Catalogue;
 use crate::load::value::time;
 use crate::result::{Conformance, Presentation};
@@ -76,7 +76,7 @@ pub(super) struct ExperimentArguments {
     absent: Vec<Arm>,
 
     /// The version of an arm's server, for the result. Repeatable.
-    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SERVER)]
+    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = named, help_heading = SERVER)]
     versions: Vec<(String, String)>,
 
     /// Counts of `sparring-loadgen conformance` for an arm, for the result:
@@ -111,10 +111,6 @@ pub(super) struct ExperimentArguments {
 
     #[command(flatten)]
     session: SessionArguments,
-}
-
-fn version_of(text: &str) -> Result<(String, String), ArmError> {
-    named(text).map(|(name, version)| (name, version.to_owned()))
 }
 
 impl ExperimentArguments {

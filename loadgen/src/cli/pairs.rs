@@ -258,7 +258,7 @@ impl PairsArguments {
     }
 
     fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
-        let url = match (&self.url, self.plan.transport()) {
+        let url = match (&self.url, self.plan.load.load.transport) {
             (Some(url), _) => url.clone(),
             (None, Transport::Wss) => "wss://127.0.0.1:{port}/".parse()?,
             (None, Transport::Ws) => "ws://127.0.0.1:{port}/".parse()?,

@@ -22,7 +22,7 @@ pub(super) struct PlanArguments {
     pub(super) load: LoadArguments,
 
     #[command(flatten)]
-    target: TargetArguments,
+    pub(super) target: TargetArguments,
 
     #[command(flatten)]
     pub(super) placement: PlacementArguments,
@@ -30,7 +30,7 @@ pub(super) struct PlanArguments {
 
 /// The server and the opening handshake, apart from the URL.
 #[derive(Debug, Args)]
-struct TargetArguments {
+pub(super) struct TargetArguments {
     /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. The
     /// handshake's own fields come from the URL, --subprotocol, and RFC 6455.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
@@ -49,7 +49,7 @@ struct TargetArguments {
 
     /// Longest time until the server accepts connections [default: 20s].
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
-    spawn_timeout: Option<Duration>,
+    pub(super) spawn_timeout: Option<Duration>,
 }
 
 /// The certificates to accept.
@@ -123,14 +123,6 @@ impl PlanArguments {
             placement: self.placement.placement(engine),
             ..plan
         })
-    }
-
-    pub(super) fn transport(&self) -> Transport {
-        self.load.load.transport
-    }
-
-    pub(super) fn has_spawn_timeout(&self) -> bool {
-        self.target.spawn_timeout.is_some()
     }
 }
 

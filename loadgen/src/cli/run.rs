@@ -122,7 +122,7 @@ impl RunArguments {
             let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
             return Err(usage(format!("{flag} {why}")));
         }
-        if self.plan.has_spawn_timeout() && plan.target.spawn.is_none() {
+        if self.plan.target.spawn_timeout.is_some() && plan.target.spawn.is_none() {
             return Err(usage("--spawn-timeout needs --spawn"));
         }
         Ok(plan)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use engine::EngineChoice;
 
 use super::terminal::{self, Terminal};
@@ -37,13 +37,16 @@ Measures how late timers ring here and how late the generator sends. Then it pla
 Exit status: 0 the generator measures what it says; 1 it does not, or an error; 2 wrong usage; 13 the machine was too
 busy to tell.";
 
+/// The check that is no case.
+const STALL: &str = "stall";
+
 /// Takes some thirty seconds, on loopback.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SelfcheckArguments {
     /// Carry out only these checks; may be repeated.
-    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
-    only: Vec<Check>,
+    #[arg(long, value_parser = checks(), value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<String>,
 
     /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain
     /// one in this program].
@@ -71,28 +74,9 @@ pub(super) struct SelfcheckArguments {
     quiet: bool,
 }
 
-/// Name in `--only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Check {
-    Stall,
-    Case(Case),
-}
-
-impl ValueEnum for Check {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Check; 6] = {
-            let [a, b, c, d, e] = Case::ALL;
-            [Check::Stall, Check::Case(a), Check::Case(b), Check::Case(c), Check::Case(d), Check::Case(e)]
-        };
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Stall => "stall",
-            Self::Case(case) => case.name(),
-        }))
-    }
+/// Names in `--only`.
+fn checks() -> PossibleValuesParser {
+    [STALL].into_iter().chain(Case::ALL.map(Case::name)).collect::<Vec<_>>().into()
 }
 
 pub(super) fn serve(behaviour: &str, port: Option<u16>) -> anyhow::Result<u8> {
@@ -103,8 +87,8 @@ pub(super) fn serve(behaviour: &str, port: Option<u16>) -> anyhow::Result<u8> {
 impl SelfcheckArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let server = self.server()?;
-        let has_stall = self.only.is_empty() || self.only.contains(&Check::Stall);
-        if self.server.is_some() && !has_stall {
+        let wants = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        if self.server.is_some() && !wants(STALL) {
             return Err(usage("--server needs the check stall: add it to --only"));
         }
         start_log();
@@ -113,11 +97,17 @@ impl SelfcheckArguments {
         let mut terminal = Terminal::start(self.quiet)?;
         let mut report = Report::begin();
         self.print(heading(&report))?;
-        let checks = Check::value_variants().iter();
-        for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
-            let text = self.make(*check, &check_stall, &mut report, &mut terminal);
+        if wants(STALL) {
+            let made = check_stall.make(&mut terminal);
             terminal.screen.erase();
-            self.print(text.map_err(failure)?)?;
+            self.print(stall(report.stall.insert(made.map_err(failure)?)))?;
+        }
+        for known in Case::ALL.into_iter().filter(|case| wants(case.name())) {
+            let played = known.play(engine, &mut terminal);
+            terminal.screen.erase();
+            let judgement = played.map_err(failure)?;
+            self.print(case(&judgement))?;
+            report.cases.push(judgement);
         }
         if self.json {
             print_plain(&serde_json::to_string_pretty(&report)?)?;
@@ -131,23 +121,6 @@ impl SelfcheckArguments {
             Finding::Wrong => 1,
             Finding::Disturbed => INVALID,
         })
-    }
-
-    /// Carries out a check and adds it to the report. Returns its text for people.
-    fn make(
-        &self,
-        check: Check,
-        check_stall: &StallCheck,
-        report: &mut Report,
-        terminal: &mut Terminal,
-    ) -> Result<Vec<Field>, SelfcheckError> {
-        match check {
-            Check::Stall => Ok(stall(report.stall.insert(check_stall.make(terminal)?))),
-            Check::Case(known) => {
-                report.cases.push(known.play(check_stall.engine, terminal)?);
-                Ok(report.cases.last().map(case).unwrap_or_default())
-            }
-        }
     }
 
     /// Prints fields for people, where any are wanted.

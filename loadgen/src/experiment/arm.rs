@@ -96,7 +96,7 @@ impl Arm {
     /// Reads `NAME=WHY`: a server that cannot be had here.
     pub(crate) fn absent(text: &str) -> Result<Self, ArmError> {
         let (name, why) = named(text)?;
-        Ok(Self { absent: Some(why.to_owned()), ..Self::own(name) })
+        Ok(Self { absent: Some(why), ..Self::own(name) })
     }
 
     /// Returns the arm if it can be used.
@@ -132,7 +132,7 @@ impl FromStr for Arm {
     /// `NAME=COMMAND`; the command is split as a shell would.
     fn from_str(text: &str) -> Result<Self, ArmError> {
         let (name, command) = named(text)?;
-        Self { command: Some(split(command)), ..Self::own(name) }.checked()
+        Self { command: Some(split(&command)), ..Self::own(name) }.checked()
     }
 }
 
@@ -154,9 +154,9 @@ fn engine_name<S: Serializer>(engine: &Option<EngineKind>, serializer: S) -> Res
 }
 
 /// Returns the name of an arm and the text after the `=`.
-pub(crate) fn named(text: &str) -> Result<(String, &str), ArmError> {
+pub(crate) fn named(text: &str) -> Result<(String, String), ArmError> {
     let (name, said) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
-    Ok((arm_name(name)?, said))
+    Ok((arm_name(name)?, said.to_owned()))
 }
 
 /// Checks that a name of an arm fits tables.

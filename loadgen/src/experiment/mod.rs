@@ -21,7 +21,7 @@ use crate::compare::Promise;
 use crate::host::machine::short_hash;
 use crate::result::{Document, ExperimentRecord, Presentation};
 
-pub(crate) use arm::{Arm, ArmError, Scenario, arm_name, counts, named};
+pub(crate) use arm::{Arm, Scenario, arm_name, counts, named};
 pub(crate) use check::complaints;
 pub(crate) use file::{built_in, did_you_mean};
 pub(crate) use repeats::Fault;
