@@ -66,7 +66,7 @@ impl CompareArguments {
             if hash { Some(name.to_owned()) } else { commit_of(name) }
         };
         let (Some(a), Some(b)) = (commit(&self.base), commit(new)) else { return Ok(None) };
-        let (found, _) = self.selection.store().select(&self.selection.selection())?;
+        let (found, _) = self.selection.store().select(&self.selection.only)?;
         Ok(found.into_iter().rfind(|stored| stored.document.is_duel_of(&a, &b)))
     }
 

@@ -9,7 +9,7 @@ use super::output::FormatArguments;
 use super::{compare, say, usage};
 use crate::report::Blocks;
 use crate::report::text::{self, list};
-use crate::result::{Presentation, Selection, SessionKind, Store, Stored, commit_of};
+use crate::result::{Presentation, Selection, SessionKind, Store, Stored};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -33,21 +33,8 @@ pub(super) struct SelectionArguments {
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     pub(super) results: PathBuf,
 
-    /// Only sessions of this machine (an id, or its beginning).
-    #[arg(long, value_name = "ID")]
-    pub(super) machine: Option<String>,
-
-    /// Only sessions that have this scenario.
-    #[arg(long, value_name = "NAME")]
-    pub(super) scenario: Option<String>,
-
-    /// Only sessions of this commit (a hash, its beginning, or a name that git knows).
-    #[arg(long, value_name = "COMMIT")]
-    pub(super) commit: Option<String>,
-
-    /// Only sessions with this tag, or of this experiment.
-    #[arg(long, value_name = "NAME")]
-    pub(super) tag: Option<String>,
+    #[command(flatten)]
+    pub(super) only: Selection,
 }
 
 /// Sessions under bench-results, oldest first.
@@ -89,25 +76,10 @@ impl SelectionArguments {
         Store::new(&self.results)
     }
 
-    pub(super) fn selection(&self) -> Selection {
-        let commit = self.commit.as_ref().map(|name| {
-            let is_hash = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let resolved = if is_hash { None } else { commit_of(name) };
-            resolved.unwrap_or_else(|| name.to_ascii_lowercase())
-        });
-        Selection {
-            machine: self.machine.clone(),
-            scenario: self.scenario.clone(),
-            commit,
-            tag: self.tag.clone(),
-        }
-    }
-
     /// The sessions that `what` names among those that fit, oldest first; at least one.
     pub(super) fn named(&self, what: &str) -> anyhow::Result<Vec<Stored>> {
         let mut found = self.store().named(what)?;
-        let selection = self.selection();
-        found.retain(|stored| selection.fits(&stored.document));
+        found.retain(|stored| self.only.fits(&stored.document));
         ensure!(!found.is_empty(), "no session that `{what}` names fits the other flags");
         Ok(found)
     }
@@ -115,7 +87,7 @@ impl SelectionArguments {
 
 impl ListArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let (found, unreadable) = self.selection.store().select(&self.selection.selection())?;
+        let (found, unreadable) = self.selection.store().select(&self.selection.only)?;
         if found.is_empty() {
             say(&format!("no stored session fits in {}", self.selection.results.display()));
         } else {

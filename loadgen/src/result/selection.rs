@@ -1,22 +1,39 @@
 //! Finding stored sessions: by machine, scenario, commit, tag, or file.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use clap::Args;
 
 use super::document::{Document, SessionKind};
 use super::store::{Store, StoreError};
 
-/// Which sessions are meant; every field that is set must fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Sessions that are meant; every field that is set must fit.
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Selection {
-    /// The machine's id, or its beginning.
+    /// Only sessions of this machine (an id, or its beginning).
+    #[arg(long, value_name = "ID")]
     pub(crate) machine: Option<String>,
-    /// A scenario the session has, by name.
+
+    /// Only sessions that have this scenario.
+    #[arg(long, value_name = "NAME")]
     pub(crate) scenario: Option<String>,
-    /// The commit of a measured server, or its beginning.
+
+    /// Only sessions of this commit (a hash, its beginning, or a name that git knows).
+    #[arg(long, value_name = "COMMIT", value_parser = hash)]
     pub(crate) commit: Option<String>,
-    /// The session's tag, or its experiment.
+
+    /// Only sessions with this tag, or of this experiment.
+    #[arg(long, value_name = "NAME")]
     pub(crate) tag: Option<String>,
+}
+
+/// Returns the hash of a commit that is named by its beginning or as git knows it.
+fn hash(name: &str) -> Result<String, Infallible> {
+    let is_hash = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let resolved = if is_hash { None } else { commit_of(name) };
+    Ok(resolved.unwrap_or_else(|| name.to_ascii_lowercase()))
 }
 
 impl Selection {
