@@ -1,7 +1,7 @@
 //! A load generator for WebSocket servers: latencies that are honest, echoes that are checked,
 //! results that are kept.
 //!
-//! [`run`] makes one run against one server, [`experiment`] a whole session of them. [`result`] is
+//! [`run`] makes one run against one server, `experiment` a whole session of them. [`result`] is
 //! the stored document. [`mod@echo`] measures nothing: it is the strict other end for a server
 //! under test.
 #![forbid(unsafe_code)]

@@ -328,7 +328,7 @@ pub struct Run {
     /// are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Length of each phase. Absent where only figures are kept ([`Run::compact`]).
+    /// Length of each phase. Absent where only figures are kept (runs of an experiment).
     #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
     /// True where the figures may be compared with others.

@@ -92,7 +92,7 @@ impl Latency {
     /// The stored histogram; `None` where none is stored.
     ///
     /// # Errors
-    /// When the field is not what [`Latency::of`] writes.
+    /// When the field is not what this program writes.
     pub fn histogram(&self) -> Result<Option<Histogram<u64>>, HistogramError> {
         let Some(hdr) = &self.hdr else { return Ok(None) };
         let bytes = STANDARD.decode(hdr)?;

@@ -109,7 +109,7 @@ pub struct Threshold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ThresholdSource {
-    /// [`Metric::default_threshold`]; the machine's noise is smaller or was not recorded.
+    /// The metric's own; the machine's noise is smaller or was not recorded.
     Default,
     /// Twice the machine's noise, as `aa` recorded it.
     Noise,

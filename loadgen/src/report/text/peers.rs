@@ -110,11 +110,10 @@ fn columns<'a>(document: &'a Document, first: &'a str) -> Vec<Column<'a>> {
         columns.push((format!("{}\nx CPU", scenario.name), Box::new(multiple)));
     }
     if let Some(scenario) = at_a_rate(document) {
-        let percentiles: [(&str, fn(Summary) -> Option<u64>); 3] =
-            [("p50", |one| one.p50), ("p99", |one| one.p99), ("p99.9", |one| one.p99_9)];
-        for (name, of) in percentiles {
-            let figure = move |arm: &Arm| latency(summary(arm, scenario).and_then(of));
-            columns.push((format!("\n{name}"), Box::new(figure)));
+        for (at, name) in ["\np50", "\np99", "\np99.9"].into_iter().enumerate() {
+            let percentile = move |one: Summary| [one.p50, one.p99, one.p99_9][at];
+            let figure = move |arm: &Arm| latency(summary(arm, scenario).and_then(percentile));
+            columns.push((name.to_owned(), Box::new(figure)));
         }
     }
     if let Some(scenario) = mostly_idle(document) {
