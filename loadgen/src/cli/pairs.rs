@@ -9,8 +9,8 @@ use super::cpus::{CpuList, check_own_cpus, cpu_list};
 use super::plan::PlanArguments;
 use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
 use super::{LOAD, SERVER, settle, usage};
-use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup, arm_name};
-use crate::load::{Load, Transport};
+use crate::experiment::{Arm, Experiment, SHARE_OF_CAPACITY, Scenario, Setup, arm_name, url};
+use crate::load::Load;
 use crate::result::{Presentation, SIDES};
 use crate::run::Plan;
 use crate::target::spawn::Spawn;
@@ -258,12 +258,7 @@ impl PairsArguments {
     }
 
     fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
-        let url = match (&self.url, self.plan.load.load.transport) {
-            (Some(url), _) => url.clone(),
-            (None, Transport::Wss) => "wss://127.0.0.1:{port}/".parse()?,
-            (None, Transport::Ws) => "ws://127.0.0.1:{port}/".parse()?,
-            (None, Transport::Tcp) => "tcp://127.0.0.1:{port}".parse()?,
-        };
+        let url = self.url.clone().unwrap_or_else(|| url(self.plan.load.load.transport));
         let plan = self.plan.plan(url, engine)?;
         let scenario = self.plan.load.scenario.clone().or_else(|| self.session.tag.clone());
         Ok(plan.with(|plan| plan.scenario = scenario.unwrap_or_else(|| "load".to_owned())))

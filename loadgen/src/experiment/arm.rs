@@ -161,11 +161,13 @@ pub(crate) fn named(text: &str) -> Result<(String, String), ArmError> {
 
 /// Checks that a name of an arm fits tables.
 pub(crate) fn arm_name(name: &str) -> Result<String, ArmError> {
+    is_name(name, MAX_NAME).then(|| name.to_owned()).ok_or_else(|| ArmError::Name(name.to_owned()))
+}
+
+/// Returns true for 1 to `longest` letters, digits, dots, hyphens or underscores.
+pub(super) fn is_name(text: &str, longest: usize) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
-        return Err(ArmError::Name(name.to_owned()));
-    }
-    Ok(name.to_owned())
+    (1..=longest).contains(&text.len()) && text.chars().all(is_plain)
 }
 
 /// Reads `NAME=OK,LAX,WRONG,BROKEN,SKIPPED`: counts of the conformance battery.

@@ -26,7 +26,7 @@ pub(crate) use check::complaints;
 pub(crate) use file::{built_in, did_you_mean};
 pub(crate) use repeats::Fault;
 pub(crate) use runner::{Runner, RunnerError};
-pub(crate) use setup::{Checkout, Setup, SetupError};
+pub(crate) use setup::{Checkout, Setup, SetupError, url};
 pub(crate) use trial::SHARE_OF_CAPACITY;
 
 /// Everything that defines what an experiment measures, and what is judged and shown.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use engine::{EngineError, EngineKind, affinity};
 use thiserror::Error;
 
+use super::arm::is_name;
 use super::{Arm, Scenario};
 use crate::load::Transport;
 use crate::run::{Plan, Wait};
@@ -68,10 +69,8 @@ impl Setup {
 
     /// Checks everything that can be checked before anything runs.
     pub(crate) fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let is_tag = |tag: &&String| (1..=40).contains(&tag.len()) && tag.chars().all(is_plain);
         let checkout = self.checkout.as_ref().filter(|checkout| !is_commit(&checkout.commit));
-        Err(SetupError(if let Some(tag) = self.tag.as_ref().filter(|tag| !is_tag(tag)) {
+        Err(SetupError(if let Some(tag) = self.tag.as_ref().filter(|tag| !is_name(tag, 40)) {
             format!(
                 "--tag `{tag}` is not valid: expected 1 to 40 letters, digits, dots, hyphens or underscores"
             )
@@ -121,26 +120,21 @@ impl Setup {
             return arm.command.clone().unwrap_or_default();
         }
         let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
-        let (protocol, tls): (_, &[&str]) = match scenario.load.transport {
-            Transport::Ws => ("ws", &[]),
-            Transport::Wss => ("ws", &["--tls-self-signed"]),
-            Transport::Tcp => ("tcp", &[]),
+        let (scheme, protocol, tls) = match scenario.load.transport {
+            Transport::Ws => ("", "ws", ""),
+            Transport::Wss => ("wss://", "ws", " --tls-self-signed"),
+            Transport::Tcp => ("", "tcp", ""),
         };
-        let listen = match scenario.load.transport {
-            Transport::Wss => format!("wss://127.0.0.1:{PORT_PLACEHOLDER}"),
-            Transport::Ws | Transport::Tcp => format!("127.0.0.1:{PORT_PLACEHOLDER}"),
-        };
-        let mut words = vec![self.server.to_string_lossy().into_owned()];
-        words.extend(["--listen", &listen, "--threads", "1"].map(str::to_owned));
-        words.extend(["--engine", engine.name(), "--protocol", protocol, "--stats"].map(str::to_owned));
+        let congestion = self.plan.placement.congestion.as_ref();
+        let congestion = congestion.map(|name| format!(" --congestion {name}")).unwrap_or_default();
         // Nothing but the load is to happen on the connections.
-        words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
-        words.extend(tls.iter().map(|word| (*word).to_owned()));
-        if let Some(congestion) = &self.plan.placement.congestion {
-            words.extend(["--congestion".to_owned(), congestion.to_string()]);
-        }
-        words.extend(arm.flags.iter().cloned());
-        words
+        let flags = format!(
+            "--listen {scheme}127.0.0.1:{PORT_PLACEHOLDER} --threads 1 --engine {engine} --protocol {protocol} \
+             --stats --ping-interval 0 --idle-timeout 0{tls}{congestion}"
+        );
+        let server = self.server.to_string_lossy().into_owned();
+        let flags = flags.split(' ').map(str::to_owned);
+        [server].into_iter().chain(flags).chain(arm.flags.iter().cloned()).collect()
     }
 
     /// Returns the facts about the server of an arm, as it serves `scenario`.
@@ -156,7 +150,8 @@ impl Setup {
     }
 }
 
-fn url(transport: Transport) -> Url {
+/// Returns the address at which servers of a protocol listen.
+pub(crate) fn url(transport: Transport) -> Url {
     let target = if transport.is_websocket() { "/" } else { "" };
     Url { transport, host: "127.0.0.1".to_owned(), zone: None, port: Port::Chosen, target: target.to_owned() }
 }
