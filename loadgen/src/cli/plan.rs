@@ -106,8 +106,8 @@ impl PlanArguments {
     /// Returns the plan against `url`, driven by `engine`, not yet checked and without a server to
     /// start. Its name is that of the scenario, if one was named.
     pub(super) fn plan(&self, url: Url, engine: EngineKind) -> anyhow::Result<Plan> {
-        let load = &self.load.load;
-        if let Some(name) = &self.load.scenario
+        let Self { load: LoadArguments { load, scenario, .. }, target, placement } = self;
+        if let Some(name) = scenario
             && (load.transport.is_websocket() != url.transport.is_websocket()
                 || (load.transport == Transport::Wss && url.transport != Transport::Wss))
         {
@@ -117,25 +117,26 @@ impl PlanArguments {
         let load = Load { transport: url.transport, ..load.clone() };
         let plan = Plan::new(url, engine);
         Ok(Plan {
-            scenario: self.load.scenario.clone().unwrap_or(plan.scenario),
+            scenario: scenario.clone().unwrap_or(plan.scenario),
             load,
-            target: self.target.target(plan.target),
-            placement: self.placement.placement(engine),
+            target: Target {
+                origin: target.origin.clone(),
+                subprotocols: target.subprotocol.clone(),
+                headers: target.header.clone(),
+                trust: target.tls.trust(),
+                start_timeout: target.spawn_timeout.unwrap_or(plan.target.start_timeout),
+                ..plan.target
+            },
+            placement: Placement {
+                engine,
+                threads: placement.threads,
+                cpus: placement.cpus.clone().map(|list| list.0).unwrap_or_default(),
+                wait: placement.wait,
+                congestion: placement.congestion.clone(),
+                source_ips: placement.source_ip.clone().map(|list| list.0).unwrap_or_default(),
+            },
             ..plan
         })
-    }
-}
-
-impl TargetArguments {
-    fn target(&self, default: Target) -> Target {
-        Target {
-            origin: self.origin.clone(),
-            subprotocols: self.subprotocol.clone(),
-            headers: self.header.clone(),
-            trust: self.tls.trust(),
-            start_timeout: self.spawn_timeout.unwrap_or(default.start_timeout),
-            ..default
-        }
     }
 }
 
@@ -145,19 +146,6 @@ impl TlsArguments {
             Some(path) => Trust::Authorities(path.clone()),
             None if self.insecure => Trust::Anybody,
             None => Trust::System,
-        }
-    }
-}
-
-impl PlacementArguments {
-    fn placement(&self, engine: EngineKind) -> Placement {
-        Placement {
-            engine,
-            threads: self.threads,
-            cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
-            wait: self.wait,
-            congestion: self.congestion.clone(),
-            source_ips: self.source_ip.clone().map(|list| list.0).unwrap_or_default(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The live view on a terminal, and Ctrl-C.
 
 use std::env;
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::mem;
@@ -51,7 +50,7 @@ pub(super) fn interrupted_code() -> u8 {
 ///
 /// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
 /// terminal gets narrower, and cannot be found again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Screen {
     view: Arc<Mutex<View>>,
 }
@@ -65,12 +64,6 @@ struct View {
     columns: usize,
     /// The terminal's modes before something was shown.
     modes: Option<Termios>,
-}
-
-impl fmt::Debug for View {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("lines", &self.lines).finish_non_exhaustive()
-    }
 }
 
 /// Erases from the cursor to the end of the screen.
@@ -140,7 +133,8 @@ impl Screen {
     /// Allows a view on standard error, where that is a terminal that can move its cursor and this
     /// process is in its foreground.
     fn show(&self) {
-        if is_in_foreground() && moves_cursor() {
+        let moves_cursor = env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
+        if is_in_foreground() && moves_cursor {
             self.lock().terminal = Some(Box::new(io::stderr()));
         }
     }
@@ -204,10 +198,6 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
 }
 
-fn moves_cursor() -> bool {
-    env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
-}
-
 fn columns_of(stream: impl AsFd) -> Option<usize> {
     tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
@@ -260,7 +250,7 @@ fn is_ignored(signal: i32) -> bool {
 ///
 /// Nothing of it outlives the program: the terminal is as it was before at the end, before an error is printed, at the second
 /// signal and by a panic. The cursor is never hidden.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Terminal {
     /// True once the user wants the run to end.
     wish: Arc<AtomicBool>,
@@ -278,7 +268,8 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Catches the signals, and shows runs from now on. `quiet`: nothing on a terminal either.
     pub(super) fn start(quiet: bool) -> anyhow::Result<Self> {
-        let terminal = Self::new(quiet);
+        let mut terminal = Self::default();
+        terminal.is_quiet = quiet;
         let caught = catch_signals(terminal.wish.clone(), terminal.screen.clone());
         caught.context("cannot catch signals")?;
         if !quiet {
@@ -288,19 +279,6 @@ impl Terminal {
             close_on_panic(terminal.screen.clone());
         }
         Ok(terminal)
-    }
-
-    fn new(is_quiet: bool) -> Self {
-        Self {
-            wish: Arc::default(),
-            screen: Screen::default(),
-            end: None,
-            before: None,
-            rate: 0.0,
-            phase: None,
-            latencies: String::new(),
-            is_quiet,
-        }
     }
 
     fn count(&mut self, at: &Snapshot) {
@@ -478,7 +456,7 @@ mod tests {
     }
 
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let terminal = Terminal::new(true);
+        let terminal = Terminal::default();
         terminal.screen.lock().terminal = Some(Box::new(Memory(screen.clone())));
         terminal
     }
