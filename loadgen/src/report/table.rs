@@ -22,10 +22,6 @@ impl Table {
         Self { header, names, optional: optional.into(), rows: Vec::new() }
     }
 
-    pub(crate) fn add_row(&mut self, row: impl Into<Vec<String>>) {
-        self.rows.push(row.into());
-    }
-
     pub(crate) fn rows<R: Into<Vec<String>>>(mut self, rows: impl IntoIterator<Item = R>) -> Self {
         self.rows.extend(rows.into_iter().map(Into::into));
         self

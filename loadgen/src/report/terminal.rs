@@ -144,9 +144,8 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(["name", "\nmsg/s", "gen.\nCPU %"], 1, [2]);
-        table.add_row(["a-name-of-some-length", "1,000", "99"].map(str::to_owned));
-        table
+        let rows = [["a-name-of-some-length", "1,000", "99"].map(str::to_owned)];
+        Table::new(["name", "\nmsg/s", "gen.\nCPU %"], 1, [2]).rows(rows)
     }
 
     #[test]

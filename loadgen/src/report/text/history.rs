@@ -98,23 +98,21 @@ fn table(points: &[Point]) -> Table {
     let high = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let range = format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
     let header = ["commit", "measured", "subject", range.as_str(), "median", "change", "runs"];
-    let mut table = Table::new(header, 4, [6, 2, 1, 3]);
-    let mut before: Option<f64> = None;
-    for point in points {
+    let before = std::iter::once(None).chain(points.iter().map(Some));
+    let rows = points.iter().zip(before).map(|(point, before)| {
         let place = if high > low { (point.value - low) / (high - low) } else { 0.5 };
         let at = (place * (PLOT - 1) as f64).round() as usize;
-        table.add_row([
+        [
             point.commit.clone(),
             point.start.clone(),
             point.subject.chars().take(SUBJECT).collect(),
             format!("{}o{}", ".".repeat(at), ".".repeat(PLOT - 1 - at)),
             figure(point.value),
-            before.map_or_else(String::new, |before| change(point.value / before)),
+            before.map_or_else(String::new, |before| change(point.value / before.value)),
             point.runs.to_string(),
-        ]);
-        before = Some(point.value);
-    }
-    table
+        ]
+    });
+    Table::new(header, 4, [6, 2, 1, 3]).rows(rows)
 }
 
 #[cfg(test)]

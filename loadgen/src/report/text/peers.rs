@@ -41,18 +41,17 @@ fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Tabl
     let mut header = header(&["server"], first);
     header.extend(is_idle.then(|| "bytes\n/conn".to_owned()));
     let columns = header.len();
-    let mut table = Table::new(header, 1, [3, 8, 6, 4, 2]);
-    for arm in &document.arms {
+    let row = |arm: &Arm| {
         let why = || vec![if arm.left_out.is_some() { "left out" } else { "no run" }.to_owned()];
-        let mut row = vec![arm.name.clone()];
-        row.extend(figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why));
+        let figures = figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why);
+        let mut row = [vec![arm.name.clone()], figures].concat();
         if is_idle && row.len() + 1 == columns {
             row.push(memory(scenario, &document.runs_of(&scenario.name, &arm.name)));
         }
         row.resize(columns, String::new());
-        table.add_row(row);
-    }
-    table
+        row
+    };
+    Table::new(header, 1, [3, 8, 6, 4, 2]).rows(document.arms.iter().map(row))
 }
 
 /// Growth of the server's memory for each connection, bytes.

@@ -18,22 +18,22 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     let mut header = header(&["scenario", "arm"], first);
     header.push("\nverdict".to_owned());
-    let mut table = Table::new(header, 2, [4, 7, 9, 6, 3]);
     let against_first = |arm: &Arm| {
         let names = [first.to_owned(), arm.name.clone()];
         Conclusion::of_two(document, names, &Metric::ALL, &default_thresholds)
     };
     let comparisons: Vec<Conclusion> = document.arms.iter().map(against_first).collect();
+    let mut rows = Vec::new();
     for scenario in &document.scenarios {
         let mut shown = scenario.name.as_str();
-        for (arm, comparison) in document.arms.iter().zip(&comparisons) {
-            let Some(figures) = figures(document, scenario, [&arm.name, first], is_sound) else { continue };
-            let mut row = vec![std::mem::take(&mut shown).to_owned(), arm.name.clone()];
-            row.extend(figures);
-            row.push(if arm.name == first { String::new() } else { verdict(comparison, scenario) });
-            table.add_row(row);
+        for (Arm { name, .. }, comparison) in document.arms.iter().zip(&comparisons) {
+            let Some(figures) = figures(document, scenario, [name, first], is_sound) else { continue };
+            let verdict = if name == first { String::new() } else { verdict(comparison, scenario) };
+            let names = vec![std::mem::take(&mut shown).to_owned(), name.clone()];
+            rows.push([names, figures, vec![verdict]].concat());
         }
     }
+    let table = Table::new(header, 2, [4, 7, 9, 6, 3]).rows(rows);
     Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
 }
 
