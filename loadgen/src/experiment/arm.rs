@@ -76,12 +76,8 @@ pub(crate) enum ArmError {
     Words(String),
     #[error("the command of arm `{0}` needs {{port}} where the server's port goes")]
     Port(String),
-    #[error("arm `{0}` has a command and `absent`: give one")]
-    Absent(String),
-    #[error("arm `{0}`: burn_share is not valid: expected more than 0, at most 1")]
-    BurnShare(String),
-    #[error("arm `{0}` has a command: `engine`, `flags` and `burn_share` are for our own server")]
-    Ours(String),
+    #[error("arm `{0}`{1}")]
+    Keys(String, &'static str),
 }
 
 impl Arm {
@@ -109,11 +105,14 @@ impl Arm {
         } else if has_command && self.command.iter().flatten().all(|word| !word.contains(PORT_PLACEHOLDER)) {
             Err(ArmError::Port(name))
         } else if has_command && self.absent.is_some() {
-            Err(ArmError::Absent(name))
+            Err(ArmError::Keys(name, " has a command and `absent`: give one"))
         } else if self.burn_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            Err(ArmError::BurnShare(name))
+            Err(ArmError::Keys(name, ": burn_share is not valid: expected more than 0, at most 1"))
         } else if has_command && is_ours {
-            Err(ArmError::Ours(name))
+            Err(ArmError::Keys(
+                name,
+                " has a command: `engine`, `flags` and `burn_share` are for our own server",
+            ))
         } else {
             Ok(self)
         }

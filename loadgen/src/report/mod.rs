@@ -7,11 +7,8 @@
 pub(crate) mod export;
 pub(crate) mod html;
 mod markdown;
-mod table;
 pub(crate) mod terminal;
 pub(crate) mod text;
-
-pub(crate) use table::Table;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -46,6 +43,42 @@ pub(crate) struct Field {
 impl Field {
     pub(crate) fn new(label: impl Into<String>, text: impl Into<String>) -> Self {
         Self { label: label.into(), text: text.into() }
+    }
+}
+
+/// Rows of cells below a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Names of the columns, each in one or two lines.
+    header: Vec<String>,
+    /// Columns of names, at the left. The others have figures, which are aligned to the right.
+    names: usize,
+    /// Columns that a narrow terminal does without, the least important first.
+    optional: Vec<usize>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<S: Into<String>>(
+        header: impl IntoIterator<Item = S>,
+        names: usize,
+        optional: impl Into<Vec<usize>>,
+    ) -> Self {
+        let header = header.into_iter().map(Into::into).collect();
+        Self { header, names, optional: optional.into(), rows: Vec::new() }
+    }
+
+    pub(crate) fn rows<R: Into<Vec<String>>>(mut self, rows: impl IntoIterator<Item = R>) -> Self {
+        self.rows.extend(rows.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn title(&self, column: usize) -> String {
+        self.header[column].trim().replace('\n', " ")
     }
 }
 

@@ -2,7 +2,6 @@
 //! round by round.
 
 use super::notes::notes;
-use super::promises::promises;
 use crate::compare::rounds::Figure;
 use crate::compare::sides::default_thresholds;
 use crate::compare::sides::is_sound;
@@ -135,6 +134,23 @@ fn legend(document: &Document) -> Vec<String> {
     );
     legend.extend((rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()));
     legend
+}
+
+/// Returns the promises of the session and their outcome.
+pub(crate) fn promises(document: &Document) -> Blocks {
+    let rows = document.promises().iter().map(|promise| {
+        let estimate = promise.estimate(document);
+        let outcome = estimate.as_ref().map(|estimate| promise.outcome(estimate));
+        [
+            promise.figure(),
+            promise.scenario.clone(),
+            promise.at_most.map_or_else(String::new, |limit| format!("{limit}")),
+            estimate.map_or_else(|| "-".to_owned(), shown_ratio),
+            outcome.unwrap_or("not measured").to_owned(),
+        ]
+    });
+    let header = ["figure", "scenario", "at most", "measured (95 %)", "outcome"];
+    Blocks::default().table(Table::new(header, 2, [1, 2]).rows(rows))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The runs of one server: a line for each scenario, and the ratios between scenarios.
 
 use super::notes::notes;
-use super::promises::promises;
+use super::side_by_side::promises;
 use crate::format::{grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Document, Summary};
