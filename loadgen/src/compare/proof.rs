@@ -109,7 +109,7 @@ pub(crate) struct Rate {
 
 /// What the recording says of one judged metric.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct OfMetric {
+pub(crate) struct MetricProof {
     pub(crate) scenario: String,
     pub(crate) metric: Metric,
     pub(crate) threshold: Threshold,
@@ -127,7 +127,7 @@ pub(crate) struct OfMetric {
 
 /// What the recording says of a server that was really slowed.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct OfSlowed {
+pub(crate) struct SlowedProof {
     pub(crate) tag: String,
     pub(crate) pairs: usize,
     /// What it cost more, over all pairs, each judged metric: ratio and 95 % interval.
@@ -147,8 +147,8 @@ pub(crate) struct Proof {
     pub(crate) repeated: usize,
     /// Identical servers of which any metric was called improved or regressed.
     pub(crate) any_false: Rate,
-    pub(crate) metrics: Vec<OfMetric>,
-    pub(crate) slowed: Vec<OfSlowed>,
+    pub(crate) metrics: Vec<MetricProof>,
+    pub(crate) slowed: Vec<SlowedProof>,
 }
 
 impl Recording {
@@ -186,7 +186,7 @@ impl Recording {
         Ok(Self { same: identical, slowed: groups, spoiled, repeated, runs })
     }
 
-    /// Cuts and draws blocks of `block` pairs, `draws` of them, and counts what is said of each.
+    /// Cuts and draws blocks of `block` pairs, `draws` of them, and counts the verdicts on each.
     pub(crate) fn prove(&self, block: usize, draws: usize, thresholds: Thresholds<'_>) -> Proof {
         let trials = Trials { block, draws, thresholds };
         let cut = trials.cut(&self.same);
@@ -198,7 +198,7 @@ impl Recording {
             pairs: self.same.pairs.len(),
             spoiled: self.spoiled,
             repeated: self.repeated,
-            any_false: rate(&cut, &drawn, |said| gates.iter().any(|gate| is_change(said, gate))),
+            any_false: rate(&cut, &drawn, |conclusion| gates.iter().any(|gate| is_change(conclusion, gate))),
             metrics: gates.iter().map(|gate| self.of_metric(&trials, gate, &cut, &drawn)).collect(),
             slowed: self.slowed.iter().map(|(tag, group)| of_slowed(&trials, tag, group)).collect(),
         }
@@ -210,18 +210,18 @@ impl Recording {
         gate: &Judgement,
         cut: &[Conclusion],
         drawn: &[Conclusion],
-    ) -> OfMetric {
+    ) -> MetricProof {
         let found = |slowdown: f64| {
             let slowed = trials.drawn(&self.same, true, |block| worsen(block, gate, 1.0 + slowdown));
-            count(&slowed, |said| verdict(said, gate) == Some(Verdict::Regressed))
+            count(&slowed, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed))
         };
         let threshold = gate.threshold.unwrap_or_else(|| Threshold::of(gate.metric, None));
-        OfMetric {
+        MetricProof {
             scenario: gate.scenario.clone(),
             metric: gate.metric,
             threshold,
             noise: noise(&trials.drawn(&self.same, true, |_| {}), gate),
-            false_verdicts: rate(cut, drawn, |said| is_change(said, gate)),
+            false_verdicts: rate(cut, drawn, |conclusion| is_change(conclusion, gate)),
             half_called_regressed: found(threshold.relative / 2.0),
             twice_found: found(threshold.relative * 2.0),
             smallest_found: smallest(|slowdown| found(slowdown).share().is_some_and(|share| share >= POWER)),
@@ -340,20 +340,20 @@ fn gates(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
     all.filter(|judgement| judgement.threshold.is_some()).cloned().collect()
 }
 
-fn find<'a>(said: &'a Conclusion, gate: &Judgement) -> Option<&'a Judgement> {
-    said.judgements.iter().find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
+fn find<'a>(conclusion: &'a Conclusion, gate: &Judgement) -> Option<&'a Judgement> {
+    conclusion.judgements.iter().find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
 }
 
-fn verdict(said: &Conclusion, gate: &Judgement) -> Option<Verdict> {
-    find(said, gate)?.verdict
+fn verdict(conclusion: &Conclusion, gate: &Judgement) -> Option<Verdict> {
+    find(conclusion, gate)?.verdict
 }
 
-fn is_change(said: &Conclusion, gate: &Judgement) -> bool {
-    matches!(verdict(said, gate), Some(Verdict::Improved | Verdict::Regressed))
+fn is_change(conclusion: &Conclusion, gate: &Judgement) -> bool {
+    matches!(verdict(conclusion, gate), Some(Verdict::Improved | Verdict::Regressed))
 }
 
-fn count(said: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Share {
-    Share::new(said.iter().filter(|said| is_it(said)).count(), said.len())
+fn count(conclusions: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Share {
+    Share::new(conclusions.iter().filter(|conclusion| is_it(conclusion)).count(), conclusions.len())
 }
 
 fn rate(cut: &[Conclusion], drawn: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Rate {
@@ -367,8 +367,11 @@ fn worsen(block: &mut Document, gate: &Judgement, factor: f64) {
 
 /// Within which distance of 1 the estimates lie, 95 of 100.
 fn noise(drawn: &[Conclusion], gate: &Judgement) -> f64 {
-    let mut shifts: Vec<f64> =
-        drawn.iter().filter_map(|said| find(said, gate)).map(|one| one.ratio.ln().abs()).collect();
+    let mut shifts: Vec<f64> = drawn
+        .iter()
+        .filter_map(|conclusion| find(conclusion, gate))
+        .map(|one| one.ratio.ln().abs())
+        .collect();
     shifts.sort_by(f64::total_cmp);
     let last = (shifts.len() as f64 * POWER).ceil() as usize;
     shifts.get(last.saturating_sub(1)).copied().unwrap_or(f64::NAN).exp_m1()
@@ -386,14 +389,14 @@ fn smallest(is_found: impl Fn(f64) -> bool) -> Option<f64> {
     Some(high)
 }
 
-fn of_slowed(trials: &Trials<'_>, tag: &str, group: &Group) -> OfSlowed {
+fn of_slowed(trials: &Trials<'_>, tag: &str, group: &Group) -> SlowedProof {
     let (cut, drawn) = (trials.cut(group), trials.drawn(group, false, |_| {}));
     let whole = gates(Some(&trials.judge(&group.block(group.pairs.clone()))));
     let regressed = whole.iter().map(|gate| {
-        let rate = rate(&cut, &drawn, |said| verdict(said, gate) == Some(Verdict::Regressed));
+        let rate = rate(&cut, &drawn, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed));
         (gate.scenario.clone(), gate.metric, rate)
     });
-    OfSlowed {
+    SlowedProof {
         tag: tag.to_owned(),
         pairs: group.pairs.len(),
         regressed: regressed.collect(),
@@ -427,7 +430,7 @@ mod tests {
         Recording::of(sessions).expect("a recording").prove(8, 40, &default_thresholds)
     }
 
-    fn of(proof: &Proof, metric: Metric) -> &OfMetric {
+    fn of(proof: &Proof, metric: Metric) -> &MetricProof {
         proof.metrics.iter().find(|one| one.metric == metric).expect("judged")
     }
 

@@ -2,7 +2,7 @@
 
 use super::comparison::threshold;
 use crate::compare::ThresholdSource;
-use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Share};
+use crate::compare::proof::{FALSE, MetricProof, POWER, Proof, Rate, Share, SlowedProof};
 use crate::format::{change, change_interval, count, share};
 use crate::report::{Blocks, Table};
 
@@ -55,11 +55,11 @@ pub(crate) fn proof(proof: &Proof) -> Blocks {
         .notes(reached.into_iter().chain(missed.into_iter().map(|line| format!("MISSED: {line}"))).collect())
 }
 
-fn metrics(metrics: &[OfMetric]) -> Table {
+fn metrics(metrics: &[MetricProof]) -> Table {
     let header =
         "scenario|metric|noise|threshold|false: blocks|95 % interval|drawn|half|twice|smallest found"
             .split('|');
-    let row = |of: &OfMetric| {
+    let row = |of: &MetricProof| {
         let blocks = &of.false_verdicts.blocks;
         [
             of.scenario.clone(),
@@ -77,7 +77,7 @@ fn metrics(metrics: &[OfMetric]) -> Table {
     Table::new(header, 2, [5, 4, 7, 6, 2]).rows(metrics.iter().map(row))
 }
 
-fn slowed_table(slowed: &OfSlowed) -> Table {
+fn slowed_table(slowed: &SlowedProof) -> Table {
     let header =
         ["scenario", "metric", "measured", "95 % interval", "regressed: blocks", "95 % interval", "drawn"];
     let rows = slowed.measured.iter().zip(&slowed.regressed).map(|(judgement, (_, _, rate))| {
