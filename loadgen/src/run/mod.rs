@@ -39,6 +39,7 @@ pub use plan::{
     MAX_RATE, Placement, Plan, PlanError, Target, Wait,
 };
 pub use progress::{Phase, Progress, Silent, Snapshot};
+pub(crate) use random::Random;
 #[doc(hidden)]
 pub use rehearsal::{Counted, News, Rehearsal};
 pub(crate) use validity::wrong_echoes;

@@ -6,7 +6,7 @@
 /// Not for secrets. RFC 6455 10.3 asks for unpredictable masking keys against intermediaries that could be deceived;
 /// a generator attacks nobody's proxy and must be fast and repeatable.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// The sequence of `seed` that belongs to `stream`; streams of one seed have nothing in common.
