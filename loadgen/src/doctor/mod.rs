@@ -24,7 +24,7 @@ use system::System;
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Nothing to fix.
     Fine,
     /// The kernel does not tell, or not to us.
@@ -48,17 +48,17 @@ impl fmt::Display for Severity {
 
 /// Finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The check's name, the same in every version.
-    pub check: &'static str,
+    pub(crate) check: &'static str,
     /// Its severity.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// The observation.
-    pub seen: String,
+    pub(crate) seen: String,
     /// Reason why it matters; empty where it does not.
-    pub why: String,
+    pub(crate) why: String,
     /// Command or advice that fixes it; empty where there is nothing to fix.
-    pub fix: String,
+    pub(crate) fix: String,
 }
 
 impl Finding {
@@ -87,15 +87,15 @@ impl Finding {
 
 /// Load that is going to be measured, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Intent {
+pub(crate) struct Intent {
     /// Connections from one address.
-    pub connections: Option<u32>,
+    pub(crate) connections: Option<u32>,
     /// The generator's processors.
-    pub cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// The server's.
-    pub server_cpus: Vec<usize>,
+    pub(crate) server_cpus: Vec<usize>,
     /// The generator is a debug build.
-    pub is_debug_build: bool,
+    pub(crate) is_debug_build: bool,
 }
 
 /// Everything that was read.
@@ -136,8 +136,7 @@ const CHECKS: &[Check] = &[
 
 /// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for `watch` to see what
 /// else is going on. The worst findings come first.
-#[must_use]
-pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
+pub(crate) fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     let system = System::below(root);
     let before = Activity::now(&system);
     thread::sleep(watch);
@@ -147,8 +146,7 @@ pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
 
 /// Returns the processors that this process may use, by `proc` below `root`; none where the kernel
 /// does not say.
-#[must_use]
-pub fn allowed(root: &Path) -> Vec<usize> {
+pub(crate) fn allowed(root: &Path) -> Vec<usize> {
     System::below(root).allowed()
 }
 

@@ -51,7 +51,6 @@ pub struct Plan {
 
 impl Plan {
     /// One connection to `url`, with the limits of the server: 64 MiB a message.
-    #[must_use]
     pub fn new(url: Url, engine: EngineKind) -> Self {
         Self {
             url,

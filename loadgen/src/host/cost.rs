@@ -18,7 +18,6 @@ pub enum CostSource {
 
 impl CostSource {
     /// Returns the unit of the least exact count, in nanoseconds.
-    #[must_use]
     pub const fn resolution_ns(self) -> u64 {
         match self {
             Self::CgroupV2 => 1_000,

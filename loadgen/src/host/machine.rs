@@ -57,7 +57,6 @@ pub struct Limits {
 
 impl Machine {
     /// Describes the machine this process runs on.
-    #[must_use]
     pub fn here() -> Self {
         Self::below(Path::new("/"))
     }
@@ -196,7 +195,6 @@ fn load_average(loadavg: &str) -> f64 {
 }
 
 /// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
-#[must_use]
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()

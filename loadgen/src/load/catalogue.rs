@@ -87,7 +87,6 @@ struct File {
 
 impl Catalogue {
     /// Returns the scenarios that come with the program.
-    #[must_use]
     pub fn built_in() -> &'static Self {
         &BUILT_IN
     }
@@ -136,7 +135,6 @@ impl Catalogue {
     }
 
     /// Returns all scenarios.
-    #[must_use]
     pub fn scenarios(&self) -> &[Scenario] {
         &self.scenarios
     }
@@ -157,7 +155,6 @@ impl Catalogue {
 
     /// Returns the present name of a scenario that may have a former one. `@engine` or `-fixed`
     /// behind it is kept.
-    #[must_use]
     pub fn present_name(&self, name: &str) -> String {
         let fixed = name.strip_suffix("-fixed").map(str::len);
         let (base, rest) = name.split_at(name.find('@').or(fixed).unwrap_or(name.len()));

@@ -223,7 +223,6 @@ fn all_connections(connections: u32) -> String {
 impl RunError {
     /// Returns the error as one line that may be stored. It leaves out the output of the server,
     /// which may name private paths and hosts.
-    #[must_use]
     pub fn summary(&self) -> String {
         let text = self.to_string();
         let line = text.lines().next().unwrap_or_default();

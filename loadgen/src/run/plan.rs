@@ -49,7 +49,6 @@ pub enum Wait {
 
 impl Wait {
     /// As it is written in the result and on the command line.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Sleep => "sleep",
@@ -182,7 +181,6 @@ pub enum PlanError {
 
 impl Plan {
     /// Returns a plan with the command line's defaults.
-    #[must_use]
     pub fn new(url: Url, engine: EngineKind) -> Self {
         let load = Load { transport: url.transport, ..Load::default() };
         Self {
@@ -196,7 +194,6 @@ impl Plan {
     }
 
     /// Returns the plan after a change.
-    #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
@@ -310,7 +307,6 @@ impl Plan {
 
     /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
     /// compare.
-    #[must_use]
     pub fn stored_scenario(&self) -> Scenario {
         let generator = Setting {
             engine: Some(self.placement.engine.name().to_owned()),
@@ -323,7 +319,6 @@ impl Plan {
 
 impl Target {
     /// Returns a server that is running, with a plain opening handshake.
-    #[must_use]
     pub fn new(url: Url) -> Self {
         Self {
             url,
@@ -340,7 +335,6 @@ impl Target {
 
 impl Placement {
     /// Returns one thread at the kernel's choice.
-    #[must_use]
     pub fn new(engine: EngineKind) -> Self {
         Self { engine, threads: 1, cpus: Vec::new(), wait: None, congestion: None, source_ips: Vec::new() }
     }

@@ -25,7 +25,6 @@ pub enum Phase {
 
 impl Phase {
     /// For people.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Start => "start",

@@ -54,7 +54,6 @@ impl Rehearsal {
     pub const STOP: u64 = orders::STOP;
 
     /// Returns the only worker of `plan`, which connects to one of the `addresses`.
-    #[must_use]
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
         let shared = Arc::new(share(plan, addresses));
         let (sender, reports) = channel();
@@ -63,20 +62,17 @@ impl Rehearsal {
     }
 
     /// How a run would set its engine up.
-    #[must_use]
     pub fn config(plan: &Plan) -> Config {
         worker::config(plan, plan.load.connections)
     }
 
     /// Sets the window; waking the worker with the bits returned begins the load.
-    #[must_use]
     pub fn load(&self, start: Nanos, span: Duration) -> u64 {
         self.shared.window.set(start, start, start + span);
         orders::LOAD
     }
 
     /// What the worker has told since the last call.
-    #[must_use]
     pub fn news(&self) -> Option<News> {
         self.reports.try_iter().find_map(|report| match report {
             Report::Connected => Some(News::Connected),
@@ -95,13 +91,11 @@ impl Rehearsal {
     }
 
     /// Returns the addresses that connections were made to.
-    #[must_use]
     pub fn addresses_in_use(&self) -> Option<String> {
         self.shared.addresses_in_use()
     }
 
     /// What was counted.
-    #[must_use]
     pub fn outcome(client: Client) -> Counted {
         let tally = client.into_tally();
         let (messages, errors, integrity) = (tally.messages(), tally.errors, tally.integrity);

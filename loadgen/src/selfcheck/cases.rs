@@ -15,7 +15,7 @@ use crate::run::Progress;
 /// Known fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Case {
+pub(crate) enum Case {
     /// A server that answers fewer messages than it is asked for.
     #[default]
     Overload,
@@ -31,19 +31,19 @@ pub enum Case {
 
 /// Judgement of a [`Case`] by the generator, and the verdict on it.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// Fault that was played.
-    pub case: Case,
+    pub(crate) case: Case,
     /// Verdict on the generator's judgement.
-    pub finding: Finding,
+    pub(crate) finding: Finding,
     /// Sentence about the events and the generator's judgement.
-    pub observed: String,
+    pub(crate) observed: String,
     /// Deviations from the expected judgement, a sentence each.
-    pub deviations: Vec<String>,
+    pub(crate) deviations: Vec<String>,
     /// Number of times that the case was played. The last time counts.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Figures of the generator's runs, from the last time.
-    pub runs: Vec<Figures>,
+    pub(crate) runs: Vec<Figures>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,12 +78,11 @@ const HELD_UP: f64 = 0.05;
 
 impl Case {
     /// All cases.
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Overload, Self::Silence, Self::Standstill, Self::ServerEnd, Self::ServerCpu];
 
     /// Returns the name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Overload => "overload",
             Self::Silence => "silence",
@@ -99,7 +98,11 @@ impl Case {
     ///
     /// Fails when a run cannot be started, or the user ends it. A wrong judgement of the generator is no
     /// error but a [`Finding`].
-    pub fn play(self, engine: EngineKind, progress: &mut dyn Progress) -> Result<Judgement, SelfcheckError> {
+    pub(crate) fn play(
+        self,
+        engine: EngineKind,
+        progress: &mut dyn Progress,
+    ) -> Result<Judgement, SelfcheckError> {
         let mut attempts = 0;
         loop {
             attempts += 1;

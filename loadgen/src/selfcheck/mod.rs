@@ -22,40 +22,39 @@ use crate::run::RunError;
 use crate::target::spawn::{Spawn, SpawnError};
 use crate::target::url::UrlError;
 
-pub use cases::{Case, Judgement};
-pub use server::{COMMAND as SERVER, serve};
-pub use stall::{Quantile, Stall, StallCheck};
-pub use trial::Figures;
+pub(crate) use cases::{Case, Judgement};
+pub(crate) use server::{COMMAND as SERVER, serve};
+pub(crate) use stall::{Quantile, Stall, StallCheck};
 
 /// Report of all checks.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Lateness of a one-millisecond sleep, in nanoseconds.
-    pub timer_error_ns: Spread,
+    pub(crate) timer_error_ns: Spread,
     /// Cost of reading the clock, in nanoseconds.
-    pub clock_ns: f64,
+    pub(crate) clock_ns: f64,
     /// Result of the check `stall`, where it was carried out.
     #[serde(flatten)]
-    pub stall: Option<Stall>,
+    pub(crate) stall: Option<Stall>,
     /// Results of the other checks, in the order in which they were carried out.
-    pub cases: Vec<Judgement>,
+    pub(crate) cases: Vec<Judgement>,
 }
 
 /// Three figures of a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Median.
     pub p50: u64,
     /// 99th percentile.
     pub p99: u64,
     /// Highest.
-    pub max: u64,
+    pub(crate) max: u64,
 }
 
 /// Verdict on a figure, or on a judgement of the generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Finding {
+pub(crate) enum Finding {
     /// The figure is as expected.
     #[default]
     Right,
@@ -67,7 +66,7 @@ pub enum Finding {
 
 /// Reason why there is nothing to report.
 #[derive(Debug, Error)]
-pub enum SelfcheckError {
+pub(crate) enum SelfcheckError {
     /// The window leaves no room around the stall.
     #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
     Times {
@@ -110,14 +109,12 @@ const MYSELF: &str = "/proc/self/exe";
 
 impl Report {
     /// Measures timer and clock. The checks are to be added.
-    #[must_use]
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         Self { timer_error_ns: timer_error(), clock_ns: clock_cost(), stall: None, cases: Vec::new() }
     }
 
     /// Returns the worst finding of all checks that were carried out.
-    #[must_use]
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         let stall = self.stall.iter().map(Stall::finding);
         let cases = self.cases.iter().map(|judgement| judgement.finding);
         stall.chain(cases).max().unwrap_or(Finding::Right)
@@ -125,8 +122,7 @@ impl Report {
 }
 
 /// Returns the server of the check `stall` where the user names none. It is in this program.
-#[must_use]
-pub fn own_server() -> Spawn {
+pub(crate) fn own_server() -> Spawn {
     Spawn { command: server::Behaviour::Echo.command(), cpus: Vec::new() }
 }
 

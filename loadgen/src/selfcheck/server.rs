@@ -21,7 +21,7 @@ use super::{MYSELF, nanos};
 use crate::target::url::PORT_PLACEHOLDER;
 
 /// Name of the hidden subcommand.
-pub const COMMAND: &str = "selfcheck-server";
+pub(crate) const COMMAND: &str = "selfcheck-server";
 /// Time that each answer takes where nothing else limits the rate of a closed loop.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Exit status of a server that ends as it was told to.
@@ -85,7 +85,7 @@ struct Server {
 /// # Errors
 ///
 /// Fails when `behaviour` is not valid, or the port cannot be bound.
-pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
+pub(crate) fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     let behaviour = serde_json::from_str(behaviour)?;
     let server = Arc::new(Server { behaviour, loaded: Once::new(), free: Mutex::default() });
     let Some(port) = port else {

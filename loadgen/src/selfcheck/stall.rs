@@ -23,45 +23,45 @@ use crate::target::url::Url;
 
 /// Settings of the check.
 #[derive(Clone, Debug)]
-pub struct StallCheck {
+pub(crate) struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
-    pub server: Spawn,
+    pub(crate) server: Spawn,
     /// The generator's engine.
-    pub engine: EngineKind,
+    pub(crate) engine: EngineKind,
     /// How long the server stands still.
-    pub stall: Duration,
+    pub(crate) stall: Duration,
     /// The measured window; at least twice the stall.
-    pub window: Duration,
+    pub(crate) window: Duration,
 }
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stall {
+pub(crate) struct Stall {
     /// Planned to sent, without any stall, nanoseconds.
-    pub lag_ns: Spread,
+    pub(crate) lag_ns: Spread,
     /// How long the server stood still, nanoseconds.
-    pub stall_ns: u64,
+    pub(crate) stall_ns: u64,
     /// The window it stood still in, nanoseconds.
-    pub window_ns: u64,
+    pub(crate) window_ns: u64,
     /// Messages planned a second.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// The histograms against arithmetic.
-    pub quantiles: Vec<Quantile>,
+    pub(crate) quantiles: Vec<Quantile>,
 }
 
 /// A quantile of a run with a stall, nanoseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Quantile {
+pub(crate) struct Quantile {
     /// 0 to 1.
-    pub q: f64,
+    pub(crate) q: f64,
     /// What arithmetic says.
-    pub expected: u64,
+    pub(crate) expected: u64,
     /// From the planned send.
-    pub corrected: u64,
+    pub(crate) corrected: u64,
     /// From the actual send.
-    pub uncorrected: u64,
+    pub(crate) uncorrected: u64,
     /// How the three agree.
-    pub finding: Finding,
+    pub(crate) finding: Finding,
 }
 
 /// Messages planned a second.
@@ -81,7 +81,7 @@ impl StallCheck {
     /// # Errors
     /// Fails when the server does not start or cannot be measured. A fault of the generator is no error but a
     /// [`Finding`].
-    pub fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
+    pub(crate) fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
             return Err(SelfcheckError::Times { window: self.window, stall: self.stall });
         }
@@ -160,8 +160,7 @@ impl StallCheck {
 
 impl Stall {
     /// Returns the worst finding of all quantiles.
-    #[must_use]
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         self.quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)
     }
 }

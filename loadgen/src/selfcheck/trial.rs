@@ -51,25 +51,25 @@ pub(super) struct Outcome {
 
 /// Figures of a run that were judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Exit status of the generator; `null` where a signal ended it.
-    pub exit_status: Option<i32>,
+    pub(crate) exit_status: Option<i32>,
     /// Reasons why the result is not valid.
-    pub invalid_kinds: Vec<InvalidKind>,
+    pub(crate) invalid_kinds: Vec<InvalidKind>,
     /// The same reasons in sentences.
-    pub invalid_reasons: Vec<String>,
+    pub(crate) invalid_reasons: Vec<String>,
     /// Outcomes of all messages.
-    pub messages: Option<Messages>,
+    pub(crate) messages: Option<Messages>,
     /// Echoes a second.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// Longest latency, in nanoseconds.
-    pub max_ns: u64,
+    pub(crate) max_ns: u64,
     /// Periods in which the generator did not run.
-    pub standstill: Option<Standstill>,
+    pub(crate) standstill: Option<Standstill>,
     /// Cause that ended the load early.
-    pub ended_early: Option<EndedEarly>,
+    pub(crate) ended_early: Option<EndedEarly>,
     /// CPU time of the server for each message, in nanoseconds.
-    pub server_cpu_ns_per_message: Option<f64>,
+    pub(crate) server_cpu_ns_per_message: Option<f64>,
 }
 
 impl Trial {

@@ -54,7 +54,6 @@ pub struct Subject {
 
 impl Tool {
     /// This program, driving its connections by `engine`.
-    #[must_use]
     pub fn this(engine: &str) -> Self {
         Self {
             name: "sparring-loadgen".to_owned(),
@@ -70,7 +69,6 @@ impl Tool {
 impl Subject {
     /// What can be told about the server that `words` start: its command, its executable and, where
     /// it is our own server, what it says of itself.
-    #[must_use]
     pub fn of_command(words: &[String]) -> Self {
         let program = words.first().and_then(|word| find_program(word));
         let own =
@@ -114,7 +112,6 @@ fn find_program(word: &str) -> Option<PathBuf> {
 }
 
 /// Whether `text` is a commit's name as git prints it, whole or abbreviated.
-#[must_use]
 pub fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -139,7 +136,6 @@ pub fn file_hash(path: &Path) -> io::Result<String> {
 /// Returns the words of a command as they may be stored, enough to repeat it. Directories are left
 /// out, host names and queries of URLs, values of handshake fields, and subprotocols. Other
 /// arguments of a server's command are stored as they are.
-#[must_use]
 pub fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut stored: Vec<String> = Vec::new();
     for word in words {

@@ -62,7 +62,6 @@ pub enum TrustError {
 
 impl Trust {
     /// The flag that asks for it, where it is not the default.
-    #[must_use]
     pub fn flag(&self) -> Option<&'static str> {
         match self {
             Self::System => None,

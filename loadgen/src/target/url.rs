@@ -81,7 +81,6 @@ pub enum UrlError {
 
 impl Url {
     /// The same URL with `port` for its placeholder.
-    #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
         match self.port {
             Port::Number(_) => self.clone(),
@@ -91,7 +90,6 @@ impl Url {
 
     /// The value of the Host field: the port is left out where it is the scheme's default (RFC 6455
     /// 4.1).
-    #[must_use]
     pub fn host_field(&self) -> String {
         let host = self.bracketed_host();
         match self.port {

@@ -30,7 +30,7 @@ use crate::target::trust::probe;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 pub(crate) use supervisor::inherited_limits;
-pub use supervisor::{GUARD, guard};
+pub(crate) use supervisor::{GUARD, guard};
 use supervisor::{MYSELF, SUPERVISE, TERMINATE, encode_limits};
 
 /// What a server prints once it accepts; what follows is the URL.
@@ -348,7 +348,6 @@ impl Server {
     }
 
     /// Returns its processes: those of its group, and all other descendants of its command.
-    #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         procfs::descendants(self.supervisor.id()).into_keys().collect()
     }
@@ -390,26 +389,22 @@ impl Server {
     }
 
     /// The engine it named on its `listening on` line: `... (engine uring, 1 thread)`.
-    #[must_use]
     pub fn engine(&self) -> Option<String> {
         announced(lock(&self.output).listening.as_deref()?, "engine")
     }
 
     /// The congestion control it named there; `None` where it is the kernel's default.
-    #[must_use]
     pub fn congestion(&self) -> Option<String> {
         announced(lock(&self.output).listening.as_deref()?, "congestion")
     }
 
     /// What it wrote to standard error last.
-    #[must_use]
     pub fn last_words(&self) -> LastWords {
         LastWords(lock(&self.output).last_words.iter().cloned().collect())
     }
 
     /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it counted (`--stats`: a JSON object as
     /// the last line on standard output); empty where it says nothing.
-    #[must_use]
     pub fn end(mut self) -> BTreeMap<String, u64> {
         if self.exit_status().is_none() {
             // The call fails where the supervisor has ended.

@@ -35,7 +35,7 @@ use crate::host::cgroup::Cgroup;
 use crate::host::procfs;
 
 /// Name of the hidden subcommand that becomes the supervisor, and the server.
-pub const GUARD: &str = "spawn-guard";
+pub(crate) const GUARD: &str = "spawn-guard";
 /// Argument of the subcommand for the supervisor.
 pub(super) const SUPERVISE: &str = "supervise";
 /// Argument of the subcommand for the guard.
@@ -77,7 +77,7 @@ fn decode_limits(text: &str) -> Option<Vec<Rlimit>> {
 }
 
 /// Carries out the hidden subcommand: supervises a server, or becomes it. Returns the exit code.
-pub fn guard(arguments: &[OsString]) -> i32 {
+pub(crate) fn guard(arguments: &[OsString]) -> i32 {
     let (error, program) = match arguments {
         [part, command @ ..] if part == SUPERVISE => match supervise(command) {
             Ok(()) => return 0,
