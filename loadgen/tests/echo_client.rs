@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::echo::{EchoError, Ending, Plan, Visit, execute};
+use loadgen::echo::{Ending, Plan, Visit, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, Opcode, ProtocolError, mask};
 
@@ -138,7 +138,7 @@ fn server(script: impl FnOnce(TcpListener) + Send + 'static) -> (u16, JoinHandle
 }
 
 /// Runs the client; what became of its connections, and of the whole.
-fn visits(plan: &Plan) -> (Vec<Visit>, Result<(), EchoError>) {
+fn visits(plan: &Plan) -> (Vec<Visit>, anyhow::Result<()>) {
     let (sender, receiver) = mpsc::channel();
     let outcome = execute(plan, move |visit| sender.send(visit.clone()).expect("it is read below"));
     (receiver.try_iter().collect(), outcome)

@@ -9,7 +9,7 @@ use engine::{EngineChoice, EngineKind};
 
 use super::plan::TlsArguments;
 use super::{Failure, LIMITS, WORKERS, start_log};
-use crate::echo::{EchoError, Plan, Visit, execute};
+use crate::echo::{Plan, Visit, execute};
 use crate::load::value::time;
 use crate::target::url::Url;
 
@@ -73,8 +73,7 @@ impl EchoArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let plan = self.plan(EngineKind::Uring)?;
         start_log();
-        let failed = |error: EchoError| Failure::Caused(error.into());
-        let (engine, why) = self.engine.settle().map_err(|error| failed(error.into()))?;
+        let (engine, why) = self.engine.settle().map_err(anyhow::Error::from)?;
         if self.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");
         }
@@ -85,7 +84,7 @@ impl EchoArguments {
                 let _ = writeln!(io::stdout(), "{}", line(visit));
             }
         };
-        execute(&Plan { engine, ..plan }, watch).map_err(failed)?;
+        execute(&Plan { engine, ..plan }, watch)?;
         Ok(0)
     }
 }

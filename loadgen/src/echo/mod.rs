@@ -12,18 +12,20 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use bytes::BytesMut;
 use engine::tls::Tls;
-use engine::{Cause, CloseMode, Config, ConnId, Connect, EngineError, EngineKind, Handler, Linger};
-use engine::{Origin, Output, Worker};
+use engine::{
+    Cause, CloseMode, Config, ConnId, Connect, EngineKind, Handler, Linger, Origin, Output, Worker,
+};
 use protocol::frame::MAX_CONTROL_LEN;
 use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
-use thiserror::Error;
 
 use crate::load::Transport;
+use crate::run::{PlanError, check_tls};
 use crate::target::opening::{Ask, Failures, Opening, describe_failures, quoted};
-use crate::target::trust::{Trust, TrustError, explain};
+use crate::target::trust::{Trust, explain};
 use crate::target::url::{Port, Url};
 
 /// Stands for the number of the connection in a URL's path or query.
@@ -69,43 +71,29 @@ impl Plan {
     ///
     /// What does not, by its name on the command line.
     pub fn check(&self) -> Result<(), PlanError> {
+        let refuse = |reason: String| Err(PlanError(reason));
         if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
-            return Err(PlanError::Url(self.url.to_string()));
+            return refuse(format!(
+                "`{}` has nothing to echo: a ws:// URL with the port of a running server is needed",
+                self.url
+            ));
         }
         if self.repeat.is_none() && self.url.target.contains(NUMBER_PLACEHOLDER) {
-            return Err(PlanError::Placeholder);
+            return refuse(format!("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO"));
         }
-        if let Some(flag) = self.trust.flag().filter(|_| self.url.transport != Transport::Wss) {
-            return Err(PlanError::NeedsTls(flag));
-        }
+        check_tls(&self.trust, self.url.transport)?;
         if self.connect_timeout.is_zero() {
-            return Err(PlanError::ConnectTimeout);
+            return refuse("--connect-timeout must be more than 0".to_owned());
         }
         match &self.repeat {
-            Some(numbers) if numbers.is_empty() => Err(PlanError::Repeat(numbers.clone())),
+            Some(numbers) if numbers.is_empty() => refuse(format!(
+                "--repeat {}..{} is empty: the first number must not be above the last",
+                numbers.start(),
+                numbers.end()
+            )),
             _ => Ok(()),
         }
     }
-}
-
-/// Why a plan cannot be carried out.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// Raw TCP has no messages, and no server is started here.
-    #[error("`{0}` has nothing to echo: a ws:// URL with the port of a running server is needed")]
-    Url(String),
-    /// Nothing to put in its place.
-    #[error("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO")]
-    Placeholder,
-    /// No number lies in the range.
-    #[error("--repeat {}..{} is empty: the first number must not be above the last", .0.start(), .0.end())]
-    Repeat(RangeInclusive<u32>),
-    /// There is no certificate to be trusted.
-    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
-    NeedsTls(&'static str),
-    /// Nothing connects within no time.
-    #[error("--connect-timeout must be more than 0")]
-    ConnectTimeout,
 }
 
 /// How a WebSocket ended.
@@ -154,56 +142,21 @@ pub struct Visit {
     pub ending: Ending,
 }
 
-/// Why there is no further connection; the texts name cause and remedy.
-#[derive(Debug, Error)]
-pub enum EchoError {
-    /// The plan cannot be carried out.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The host's name leads to no address.
-    #[error("cannot resolve host `{host}`: {source}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// Nobody can be trusted.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The engine does not run here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// No descriptor is left for the engine.
-    #[error("cannot make an eventfd: {0}")]
-    Eventfd(io::Error),
-    /// None of the host's addresses can be connected to.
-    #[error("{detail}")]
-    Connect {
-        /// The addresses that were tried, and the errors of the kernel.
-        detail: String,
-    },
-    /// The other end is no WebSocket server, or refuses us.
-    #[error("opening handshake for {target} failed: {detail}")]
-    Handshake {
-        /// The request target.
-        target: String,
-        /// What was wrong with the answer.
-        detail: String,
-    },
-}
-
 /// Makes the connections of `plan` one after the other, and calls `watch` when one is over.
 ///
 /// Blocks until the servers have closed all of them; a WebSocket may stay open for ever.
 ///
 /// # Errors
 ///
-/// See [`EchoError`]. A connection that opened and ended is never one, however it ended.
-pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), EchoError> {
+/// Fails where the plan cannot be carried out, or a connection cannot be opened. A connection that
+/// opened and ended is never an error, however it ended.
+pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> anyhow::Result<()> {
     plan.check()?;
-    let (_remote, inbox) = engine::remote().map_err(EchoError::Eventfd)?;
-    let mut client = EchoClient::new(plan, addresses(&plan.url)?, Box::new(watch));
+    let (_remote, inbox) = engine::remote().context("cannot make an eventfd")?;
+    let Port::Number(port) = plan.url.port else { unreachable!("the plan was checked") };
+    let addresses =
+        plan.url.resolve(port).with_context(|| format!("cannot resolve host `{}`", plan.url.host))?;
+    let mut client = EchoClient::new(plan, addresses, Box::new(watch));
     if plan.url.transport == Transport::Wss {
         let mut tls = Tls::new(client, plan.trust.settings(&plan.url.host)?);
         engine::run(plan.engine, &config(plan), inbox, &mut tls)?;
@@ -212,11 +165,6 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), E
         engine::run(plan.engine, &config(plan), inbox, &mut client)?;
     }
     client.failure.map_or(Ok(()), Err)
-}
-
-fn addresses(url: &Url) -> Result<Vec<SocketAddr>, EchoError> {
-    let Port::Number(port) = url.port else { return Err(PlanError::Url(url.to_string()).into()) };
-    url.resolve(port).map_err(|source| EchoError::Resolve { host: url.host.clone(), source })
 }
 
 fn config(plan: &Plan) -> Config {
@@ -274,7 +222,7 @@ struct EchoClient {
     /// Nothing is under way: the next one can begin.
     is_idle: bool,
     /// Ends the run.
-    failure: Option<EchoError>,
+    failure: Option<anyhow::Error>,
     secrets: Secrets,
     watch: Box<dyn FnMut(&Visit)>,
 }
@@ -342,7 +290,7 @@ impl EchoClient {
     }
 
     fn handshake_failed(&mut self, detail: String) {
-        self.failure = Some(EchoError::Handshake { target: self.target(), detail });
+        self.failure = Some(anyhow!("opening handshake for {} failed: {detail}", self.target()));
     }
 
     // Frames.
@@ -468,7 +416,7 @@ impl Handler for EchoClient {
         if attempt + 1 < self.addresses.len() {
             return self.connect(w, attempt + 1);
         }
-        self.failure = Some(EchoError::Connect { detail: describe_failures(&self.failures) });
+        self.failure = Some(anyhow!(describe_failures(&self.failures)));
         self.is_idle = true;
     }
 

@@ -55,7 +55,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         ended_early: measured
             .broken
             .as_ref()
-            .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.summary() }),
+            .map(|(error, after)| EndedEarly { after_ns: nanos(*after), cause: error.summary() }),
         outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
         standstill: (tally.standstill.count > 0).then(|| Standstill {
             total_ns: nanos(tally.standstill.total),
@@ -70,7 +70,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             engine,
             cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
             counters,
-            ..counted(measured.counted.as_ref(), received, server_cost(plan, &cost, received))
+            ..counted(measured.spent.counted.as_ref(), received, server_cost(plan, &cost, received))
         }),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
@@ -148,14 +148,14 @@ fn disturbance(measured: &Measured) -> Disturbance {
     let window_ns = (measured.window.as_nanos() as f64).max(1.0);
     Disturbance {
         server_waited: measured.server.map(|server| server.cpu.waited_ns as f64 / window_ns),
-        generator_waited: measured.threads_waited_ns as f64 / window_ns,
-        stolen: measured.stolen_ns as f64 / window_ns,
+        generator_waited: measured.spent.threads_waited_ns as f64 / window_ns,
+        stolen: measured.spent.stolen_ns as f64 / window_ns,
     }
 }
 
 fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
     let window_ns = measured.window.as_nanos() as f64;
-    let spent = &measured.threads_cpu_ns;
+    let spent = &measured.spent.threads_cpu_ns;
     let (sent, enters) = (measured.tally.sent.total, measured.counters.enters);
     Client {
         engine: plan.placement.engine.name().to_owned(),
@@ -202,6 +202,7 @@ mod tests {
 
     use engine::{Counters, EngineKind};
 
+    use super::super::coordinator::Spent;
     use super::*;
     use crate::host::perf::CountError;
     use crate::host::procfs::{CpuSpent, Memory};
@@ -220,10 +221,12 @@ mod tests {
             window,
             interrupted: false,
             broken: None,
-            threads_cpu_ns: vec![500_000_000, 3_000_000_000],
-            threads_waited_ns: 30_000_000,
-            stolen_ns: 10_000_000,
-            counted: Some(Ok((800_000, 400_000))),
+            spent: Spent {
+                threads_cpu_ns: vec![500_000_000, 3_000_000_000],
+                threads_waited_ns: 30_000_000,
+                stolen_ns: 10_000_000,
+                counted: Some(Ok((800_000, 400_000))),
+            },
             server: Some(ServerCost {
                 cpu: CpuSpent {
                     total_ns: 2000,
@@ -283,8 +286,8 @@ mod tests {
 
     #[test]
     fn what_the_host_does_not_count_is_not_known_and_the_reason_is() {
-        let measured =
-            Measured { counted: Some(Err(CountError::NoCounters)), ..measured(Duration::from_secs(2)) };
+        let mut measured = measured(Duration::from_secs(2));
+        measured.spent.counted = Some(Err(CountError::NoCounters));
         let server = run(&measured).server.expect("known");
         assert_eq!((server.instructions_per_message, server.cycles_per_message), (None, None));
         assert_eq!(server.not_counted, Some(CountError::NoCounters.to_string()));

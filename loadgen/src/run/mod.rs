@@ -33,7 +33,8 @@ mod worker;
 
 #[doc(hidden)]
 pub use client::{Client, Conn};
-pub use error::RunError;
+pub use error::{Opened, RunError};
+pub(crate) use plan::check_tls;
 pub use plan::{
     MAX_CONNECTIONS, MAX_FRAGMENTS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE,
     MAX_RATE, Placement, Plan, PlanError, Target, Wait,
@@ -108,7 +109,8 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let mut addresses = addresses(plan)?;
     let tls = (plan.target.url.transport == Transport::Wss)
         .then(|| plan.target.trust.settings(&plan.target.url.host))
-        .transpose()?;
+        .transpose()
+        .map_err(RunError::Setup)?;
     preflight::check_ports(plan)?;
     let mut server = start_server(plan, &mut addresses, progress)?;
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
@@ -123,7 +125,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     }
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
-    let error = measured.broken.map(|broken| broken.error);
+    let error = measured.broken.map(|(error, _)| error);
     Ok(Outcome { run, seconds, error })
 }
 
@@ -158,6 +160,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
         content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
         load: plan.load.clone(),
         threads: plan.placement.threads,
+        url,
         has_told: AtomicBool::new(false),
         in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
         addresses,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::ValueEnum;
 use engine::EngineKind;
 use engine::socket::Congestion;
-use protocol::handshake::client::RequestError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -116,68 +115,8 @@ pub struct Placement {
 
 /// A plan that cannot be carried out, in the words of the command line.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// A number out of its range.
-    #[error("{flag} must be {range}, not {value}")]
-    Range {
-        /// The flag.
-        flag: &'static str,
-        /// What it may be.
-        range: String,
-        /// What it was.
-        value: u64,
-    },
-    /// A thread without connections would measure nothing.
-    #[error("-t {threads} needs at least as many connections, but -c is {connections}")]
-    IdleThreads {
-        /// Threads asked for.
-        threads: u32,
-        /// Connections asked for.
-        connections: u32,
-    },
-    /// All first messages together would not fit in memory.
-    #[error(
-        "-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {MAX_OUTSTANDING_BYTES}"
-    )]
-    TooMuchOutstanding {
-        /// Their product.
-        bytes: u64,
-    },
-    /// Empty messages leave no trace in a stream of bytes.
-    #[error("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")]
-    EmptyOverTcp,
-    /// The number of processors is not that of threads.
-    #[error("--cpus names {} for {} (-t): one each", count(*cpus as u64, "processor"), count(u64::from(*threads), "thread"))]
-    CpuCount {
-        /// Processors named.
-        cpus: usize,
-        /// Threads asked for.
-        threads: u32,
-    },
-    /// No rate at all, or one that no clock could keep.
-    #[error("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}")]
-    Rate {
-        /// The flag.
-        flag: &'static str,
-        /// What it was.
-        rate: String,
-    },
-    /// Raw bytes have no frames and no opening handshake.
-    #[error("{0} needs a ws:// URL: over tcp:// there are only bytes")]
-    NeedsWebSocket(&'static str),
-    /// There is no certificate to be trusted.
-    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
-    NeedsTls(&'static str),
-    /// The opening handshake's request could not be written as it is meant.
-    #[error("--header, --origin, --subprotocol or the URL: {0}")]
-    Handshake(#[from] RequestError),
-    /// A span that must not be zero.
-    #[error("{0} must be longer than zero")]
-    Zero(&'static str),
-    /// `{port}` without a server to start.
-    #[error("{{port}} in the URL needs --spawn: otherwise nobody knows which port is meant")]
-    PortWithoutSpawn,
-}
+#[error("{0}")]
+pub struct PlanError(pub(crate) String);
 
 impl Plan {
     /// Returns a plan with the command line's defaults.
@@ -199,99 +138,109 @@ impl Plan {
         self
     }
 
-    /// Whether the plan can be carried out at all, before anything is touched.
+    /// Checks that the plan can be carried out at all, before anything is touched.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong, by the name of its flag.
     pub fn check(&self) -> Result<(), PlanError> {
-        in_range("-c", self.load.connections.into(), 1, MAX_CONNECTIONS.into())?;
-        in_range("-t", self.placement.threads.into(), 1, 1024)?;
-        in_range("--pipeline", self.load.pipeline.into(), 1, MAX_PIPELINE.into())?;
-        in_range("--max-outstanding", self.load.max_outstanding.into(), 1, MAX_OUTSTANDING.into())?;
-        if let Some(rate) = self.load.rate_per_s
-            && !(rate > 0.0 && rate <= MAX_RATE)
-        {
-            return Err(PlanError::Rate { flag: "-R", rate: rate.to_string() });
+        let Self { load, placement, .. } = self;
+        for (flag, value, least, most) in [
+            ("-c", load.connections.into(), 1, MAX_CONNECTIONS.into()),
+            ("-t", placement.threads.into(), 1, 1024),
+            ("--pipeline", load.pipeline.into(), 1, MAX_PIPELINE.into()),
+            ("--max-outstanding", load.max_outstanding.into(), 1, MAX_OUTSTANDING.into()),
+            ("--fragments", load.fragments.into(), 1, MAX_FRAGMENTS.into()),
+            ("-n", load.messages.unwrap_or(1), 1, u64::MAX - 1),
+            (
+                "--messages-per-connection",
+                load.messages_per_connection.unwrap_or(1).into(),
+                1,
+                u64::from(u32::MAX) - 1,
+            ),
+            ("-c and --idle together", load.all_connections(), 1, MAX_CONNECTIONS.into()),
+        ] {
+            in_range(flag, value, least, most)?;
         }
-        for &(size, weight) in self.load.message_bytes.weighted() {
+        for &(size, weight) in load.message_bytes.weighted() {
             in_range("-s", size as u64, 0, MAX_MESSAGE_BYTES as u64)?;
             in_range("a weight in -s", weight.into(), 1, 1_000_000)?;
         }
-        in_range("--fragments", self.load.fragments.into(), 1, MAX_FRAGMENTS.into())?;
-        in_range("-n", self.load.messages.unwrap_or(1), 1, u64::MAX - 1)?;
-        in_range(
-            "--messages-per-connection",
-            self.load.messages_per_connection.unwrap_or(1).into(),
-            1,
-            u64::from(u32::MAX) - 1,
-        )?;
-        in_range("-c and --idle together", self.load.all_connections(), 1, MAX_CONNECTIONS.into())?;
-        self.check_transport()?;
-        if self.load.connections < self.placement.threads {
-            let (threads, connections) = (self.placement.threads, self.load.connections);
-            return Err(PlanError::IdleThreads { threads, connections });
-        }
-        let depth = if self.load.rate_per_s.is_some() { 1 } else { self.load.pipeline };
-        let each = u64::from(depth).saturating_mul(self.load.message_bytes.largest() as u64);
-        let bytes = each.saturating_mul(self.load.connections.into());
-        if bytes > MAX_OUTSTANDING_BYTES {
-            return Err(PlanError::TooMuchOutstanding { bytes });
-        }
-        if !self.placement.cpus.is_empty() && self.placement.cpus.len() != self.placement.threads as usize {
-            return Err(PlanError::CpuCount {
-                cpus: self.placement.cpus.len(),
-                threads: self.placement.threads,
-            });
-        }
-        for (flag, span) in [
-            ("-d", self.load.measure),
-            ("--connect-timeout", self.load.connect_timeout),
-            ("--timeout", self.load.answer_timeout),
-            ("--spawn-timeout", self.target.start_timeout),
-            ("--ping-interval", self.load.ping_interval.unwrap_or(Duration::MAX)),
-            ("--channel-lifetime", self.load.lifetime.unwrap_or(Duration::MAX)),
-        ] {
-            if span.is_zero() {
-                return Err(PlanError::Zero(flag));
+        for (flag, rate) in [("-R", load.rate_per_s), ("--connect-rate", load.connect_rate)] {
+            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && *rate <= MAX_RATE)) {
+                refuse(format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}"))?;
             }
         }
-        if self.target.url.port == Port::Chosen && self.target.spawn.is_none() {
-            return Err(PlanError::PortWithoutSpawn);
+        for (flag, span) in [
+            ("-d", Some(load.measure)),
+            ("--connect-timeout", Some(load.connect_timeout)),
+            ("--timeout", Some(load.answer_timeout)),
+            ("--spawn-timeout", Some(self.target.start_timeout)),
+            ("--ping-interval", load.ping_interval),
+            ("--channel-lifetime", load.lifetime),
+        ] {
+            if span.is_some_and(|span| span.is_zero()) {
+                refuse(format!("{flag} must be longer than zero"))?;
+            }
+        }
+        self.check_transport()?;
+        self.check_sums()
+    }
+
+    /// Checks what needs frames or messages, and that the opening handshake can be written.
+    fn check_transport(&self) -> Result<(), PlanError> {
+        let Self { load, target, .. } = self;
+        check_tls(&target.trust, target.url.transport)?;
+        if target.url.transport.is_websocket() {
+            return self.ask().check().map_err(|error| {
+                PlanError(format!("--header, --origin, --subprotocol or the URL: {error}"))
+            });
+        }
+        for (flag, is_given) in [
+            ("--fragments", load.fragments > 1),
+            ("--mask", load.mask != Mask::Random),
+            ("--ping-interval", load.ping_interval.is_some()),
+            ("--origin", target.origin.is_some()),
+            ("--subprotocol", !target.subprotocols.is_empty()),
+            ("--header", !target.headers.is_empty()),
+        ] {
+            if is_given {
+                refuse(format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"))?;
+            }
+        }
+        if load.message_bytes.weighted().iter().any(|(size, _)| *size == 0) {
+            refuse("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")?;
         }
         Ok(())
     }
 
-    /// What needs frames or messages, and whether the opening handshake can be written.
-    fn check_transport(&self) -> Result<(), PlanError> {
-        if self.load.connect_rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
-            return Err(PlanError::Rate {
-                flag: "--connect-rate",
-                rate: self.load.connect_rate.unwrap_or_default().to_string(),
-            });
+    /// Checks what several parts decide together.
+    fn check_sums(&self) -> Result<(), PlanError> {
+        let Self { load, placement: Placement { threads, cpus, .. }, .. } = self;
+        if load.connections < *threads {
+            refuse(format!(
+                "-t {threads} needs at least as many connections, but -c is {}",
+                load.connections
+            ))?;
         }
-        if let Some(flag) = self.target.trust.flag().filter(|_| self.target.url.transport != Transport::Wss) {
-            return Err(PlanError::NeedsTls(flag));
+        let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
+        let each = u64::from(depth).saturating_mul(load.message_bytes.largest() as u64);
+        let bytes = each.saturating_mul(load.connections.into());
+        if bytes > MAX_OUTSTANDING_BYTES {
+            refuse(format!(
+                "-c, --pipeline and -s together make {bytes} bytes outstanding at once: \
+                 at most {MAX_OUTSTANDING_BYTES}"
+            ))?;
         }
-        if self.target.url.transport.is_websocket() {
-            return Ok(self.ask().check()?);
+        if !cpus.is_empty() && cpus.len() != *threads as usize {
+            let (cpus, threads) = (cpus.len() as u64, u64::from(*threads));
+            let (cpus, threads) = (count(cpus, "processor"), count(threads, "thread"));
+            refuse(format!("--cpus names {cpus} for {threads} (-t): one each"))?;
         }
-        let needs_ws = [
-            ("--fragments", self.load.fragments > 1),
-            ("--mask", self.load.mask != Mask::Random),
-            ("--ping-interval", self.load.ping_interval.is_some()),
-            ("--origin", self.target.origin.is_some()),
-            ("--subprotocol", !self.target.subprotocols.is_empty()),
-            ("--header", !self.target.headers.is_empty()),
-        ];
-        if let Some((flag, _)) = needs_ws.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(PlanError::NeedsWebSocket(flag));
+        if self.target.url.port == Port::Chosen && self.target.spawn.is_none() {
+            refuse("{port} in the URL needs --spawn: otherwise nobody knows which port is meant")?;
         }
-        if self.load.message_bytes.weighted().iter().any(|(size, _)| *size == 0) {
-            Err(PlanError::EmptyOverTcp)
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
     /// The opening handshake's request.
@@ -340,11 +289,25 @@ impl Placement {
     }
 }
 
-fn in_range(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
+fn in_range(flag: &str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(PlanError::Range { flag, range: format!("{least} to {most}"), value })
+    refuse(format!("{flag} must be {least} to {most}, not {value}"))
+}
+
+fn refuse(reason: impl Into<String>) -> Result<(), PlanError> {
+    Err(PlanError(reason.into()))
+}
+
+/// Checks that certificates are shown where a flag says which of them to trust.
+pub(crate) fn check_tls(trust: &Trust, transport: Transport) -> Result<(), PlanError> {
+    match trust.flag() {
+        Some(flag) if transport != Transport::Wss => {
+            refuse(format!("{flag} needs a wss:// URL: no certificate is shown otherwise"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use anyhow::anyhow;
 use engine::{affinity, socket};
 
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
+use crate::format::count;
 use crate::target::spawn::inherited_limits;
 use crate::target::url;
 
@@ -45,10 +47,15 @@ fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError>
         plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
     let Some(&source_ip) = lonely else { return Ok(()) };
     // A source that reaches no address of its own family is link-local.
-    Err(match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
-        Some(&to) => RunError::SourceLink { source_ip, to },
-        None => RunError::SourceFamily { source_ip, to: addresses[0] },
-    })
+    let (to, why) = match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
+        Some(to) => (
+            to,
+            "a link-local address reaches its own link alone; name the server's link-local address and its \
+             zone in the URL, as in ws://[fe80::1%25eth0]:9001/",
+        ),
+        None => (&addresses[0], "IPv4 and IPv6 do not mix; name a source address of the server's family"),
+    };
+    Err(RunError::Setup(anyhow!("--source-ip {source_ip} cannot reach {to}: {why}")))
 }
 
 /// Raises the limits and checks that they are enough.
@@ -60,7 +67,14 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     let connections = plan.load.all_connections();
     let spare = u64::from(spare(plan, plan.load.connections));
     let needed = connections + spare + u64::from(plan.placement.threads) * PER_THREAD + PER_PROCESS;
-    if needed > limit { Err(RunError::Descriptors { needed, connections, limit }) } else { Ok(()) }
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(RunError::Setup(anyhow!(
+        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with \
+         `ulimit -n {needed}` (the hard limit too), or lower -c",
+        count(connections, "connection")
+    )))
 }
 
 /// Checks that there are ports for all connections, and that they can be made from where they are to be.
@@ -68,14 +82,24 @@ pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.placement.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
         let from = url::source(source_ip, plan.target.url.scope().unwrap_or_default());
-        if let Err(source) = std::net::UdpSocket::bind(from) {
-            return Err(RunError::SourceAddress { source_ip, source });
+        if let Err(error) = std::net::UdpSocket::bind(from) {
+            return Err(RunError::Setup(anyhow!(
+                "--source-ip {source_ip}: {error}: it must be an address of this machine (`ip addr`)"
+            )));
         }
     }
     let Some(ports) = port_range().map(|range| range.len() as u32) else { return Ok(()) };
     let sources = plan.placement.source_ips.len().max(1);
-    let (connections, all) = (plan.load.all_connections(), u64::from(ports) * sources as u64);
-    if connections > all { Err(RunError::Ports { connections, ports, sources }) } else { Ok(()) }
+    let connections = plan.load.all_connections();
+    if connections <= u64::from(ports) * sources as u64 {
+        return Ok(());
+    }
+    Err(RunError::Setup(anyhow!(
+        "{connections} connections to one address need as many local ports, but there are {ports} for \
+         each source address of {sources} (net.ipv4.ip_local_port_range): name more of them with \
+         --source-ip (127.0.0.1-127.0.0.9 on loopback), \
+         `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
+    )))
 }
 
 /// The ports that the kernel may choose for outgoing connections (ip(7)).

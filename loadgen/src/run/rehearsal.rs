@@ -76,17 +76,10 @@ impl Rehearsal {
     pub fn news(&self) -> Option<News> {
         self.reports.try_iter().find_map(|report| match report {
             Report::Connected => Some(News::Connected),
-            Report::ConnectFailed(why)
-            | Report::HandshakeFailed(why)
-            | Report::LostEarly(why)
-            | Report::GaveUp { why, .. } => Some(News::Unopened(why)),
+            Report::Failed(error) => Some(News::Unopened(error.to_string())),
             Report::Deserted(_) => Some(News::Deserted),
             Report::Drained => Some(News::Drained),
-            Report::LostAtOnce(_)
-            | Report::Started { .. }
-            | Report::LoadEnded
-            | Report::Failed(_)
-            | Report::Unpinned { .. } => None,
+            Report::LostAtOnce(_) | Report::LoadEnded => None,
         })
     }
 

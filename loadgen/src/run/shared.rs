@@ -2,17 +2,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use engine::Nanos;
 use engine::tls::TlsSettings;
-use engine::{EngineError, Nanos};
 
+use super::error::{Opened, RunError};
 use super::outgoing::Framing;
 use super::payload::Content;
 use super::schedule::Lot;
 use super::tally::Interval;
 use crate::load::Load;
 use crate::target::opening::Ask;
+use crate::target::url::Url;
 
 /// What the coordinator tells a worker, as bits of a wake.
 pub(crate) mod orders {
@@ -29,22 +31,11 @@ pub(crate) mod orders {
 /// What a worker tells the coordinator.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// The thread of this worker runs, under this number (gettid(2)).
-    Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
-    /// A connection cannot be opened at any address. Holds the addresses that were tried, and the
-    /// errors of the kernel.
-    ConnectFailed(String),
-    /// The opening handshake of a connection failed.
-    HandshakeFailed(String),
-    /// A connection was lost before the load began. Holds the reason.
-    LostEarly(String),
     /// A connection was closed as soon as it was open, for the first time in the run. Holds the
     /// reason. The connection is reopened.
     LostAtOnce(String),
-    /// All attempts to open a connection before the load have failed since then. Holds the reason.
-    GaveUp { since: Nanos, why: String },
     /// All its connections are gone; why the last one went.
     Deserted(String),
     /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
@@ -52,10 +43,8 @@ pub(crate) enum Report {
     LoadEnded,
     /// All outstanding messages are back, after the load has ended.
     Drained,
-    /// The engine did not start, or broke off.
-    Failed(EngineError),
-    /// Its thread could not be pinned.
-    Unpinned { cpu: usize, source: std::io::Error },
+    /// The run cannot go on.
+    Failed(RunError),
 }
 
 /// The measured window, in the engines' time. Set by the coordinator before the load begins; the
@@ -142,46 +131,53 @@ impl Position {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Gauges {
+    /// Number of the worker's thread (gettid(2)), once it runs.
+    pub(crate) tid: AtomicU64,
     pub(crate) open: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
-    /// Time since which every attempt to open a connection has failed, and the reason of the last
-    /// failure; `None` while one succeeds.
-    failing: Mutex<Option<(Nanos, String)>>,
-    /// The last whole second of the window and its latencies, where there were any: written once a
-    /// second.
-    last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
+    failing: Mutex<Option<Failing>>,
+    last: Mutex<Option<LastSecond>>,
+}
+
+/// Time since which every attempt to open a connection has failed, and the reason of the last
+/// failure.
+type Failing = (Nanos, String);
+/// The last whole second of the window and its latencies, where there were any.
+type LastSecond = (u32, Option<Box<Interval>>);
+
+/// Locks a value that no panic leaves half-written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gauges {
     /// Notes that an attempt to open a connection has failed.
     pub(crate) fn fails(&self, now: Nanos, why: String) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = lock(&self.failing);
         let since = failing.as_ref().map_or(now, |(since, _)| *since);
         *failing = Some((since, why));
     }
 
     /// Notes that a connection was a success.
     pub(crate) fn succeeds(&self) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.failing) = None;
     }
 
-    fn failing(&self) -> Option<(Nanos, String)> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn failing(&self) -> Option<Failing> {
+        lock(&self.failing).clone()
     }
 
-    /// The worker has done with this second.
+    /// Notes that the worker has done with this second.
     pub(crate) fn finish_second(&self, second: u32, latencies: Option<&Interval>) {
-        let last = (second, latencies.map(|latencies| Box::new(latencies.clone())));
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        *lock(&self.last) = Some((second, latencies.map(|latencies| Box::new(latencies.clone()))));
     }
 
-    /// The second the worker has done with last, and what `read` makes of its latencies.
-    pub(crate) fn last_second<T>(&self, read: impl FnOnce(Option<&Interval>) -> T) -> Option<(u32, T)> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map(|(second, latencies)| (*second, read(latencies.as_deref())))
+    /// Returns the second that the worker has done with last.
+    pub(crate) fn last_second(&self) -> MutexGuard<'_, Option<LastSecond>> {
+        lock(&self.last)
     }
 }
 
@@ -198,6 +194,8 @@ pub(crate) struct Shared {
     pub(crate) in_use: Vec<AtomicBool>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
+    /// The URL of the server, with its port.
+    pub(crate) url: Url,
     /// The opening handshake's request.
     pub(crate) ask: Ask,
     pub(crate) framing: Framing,
@@ -235,6 +233,15 @@ impl Shared {
     /// intervals, the window is as long as they take, and the number limits nothing.
     pub(crate) fn limited_messages(&self) -> Option<u64> {
         self.load.messages.filter(|_| self.load.ends_with_last_echo())
+    }
+
+    /// Returns the sum of a gauge over all workers.
+    pub(crate) fn total(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
+        self.gauges.iter().map(|gauges| gauge(gauges).load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        Opened { open: self.total(|gauges| &gauges.open), connections: self.load.connections }
     }
 
     /// Notes that a connection was made to the address of this index.

@@ -82,10 +82,10 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     if cfg!(debug_assertions) {
         verdict.doubt(InvalidKind::DebugGenerator, "the generator is a debug build: build it with --release");
     }
-    if let Some(broken) = &measured.broken
-        && let Some(kind) = broken.error.kind()
+    if let Some((error, _)) = &measured.broken
+        && let Some(kind) = error.kind()
     {
-        verdict.doubt(kind, broken.error.summary());
+        verdict.doubt(kind, error.summary());
     }
     echoes(plan, tally, &mut verdict);
     if plan.load.rate_per_s.is_some() {
@@ -317,7 +317,7 @@ fn time(measured: &Measured, verdict: &mut Verdict) {
     let Spans { total, longest, .. } = tally.standstill;
     // Each thread has its own standstills.
     let share = total.as_secs_f64()
-        / measured.threads_cpu_ns.len().max(1) as f64
+        / measured.spent.threads_cpu_ns.len().max(1) as f64
         / measured.window.as_secs_f64().max(1e-9);
     if longest > LONGEST_STANDSTILL || share > STANDSTILL_SHARE {
         verdict.doubt(
@@ -335,7 +335,7 @@ fn time(measured: &Measured, verdict: &mut Verdict) {
 /// The share of the window in which the busiest thread of the generator was on its processor.
 fn busiest(measured: &Measured) -> f64 {
     let window_ns = measured.window.as_nanos() as f64;
-    measured.threads_cpu_ns.iter().map(|&ns| ns as f64 / window_ns.max(1.0)).fold(0.0, f64::max)
+    measured.spent.threads_cpu_ns.iter().map(|&ns| ns as f64 / window_ns.max(1.0)).fold(0.0, f64::max)
 }
 
 /// The 99th percentile; of a small sample that is its highest value.
@@ -361,7 +361,7 @@ pub(crate) fn wrong_echoes(count: u64) -> String {
 mod tests {
     use engine::{Counters, EngineKind, Nanos};
 
-    use super::super::coordinator::ServerCost;
+    use super::super::coordinator::{ServerCost, Spent};
     use super::super::ledger::Times;
     use super::super::pace::Pace;
     use super::*;
@@ -388,10 +388,7 @@ mod tests {
             window: WINDOW,
             interrupted: false,
             broken: None,
-            threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)],
-            threads_waited_ns: 0,
-            stolen_ns: 0,
-            counted: None,
+            spent: Spent { threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)], ..Spent::default() },
             server: server.map(|share| ServerCost {
                 cpu: CpuSpent { busiest_ns: ns(share), ..CpuSpent::default() },
                 before: memory,

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use engine::tls::Tls;
 use engine::{Config, Counters, EngineKind, Handler, Inbox, Linger, Remote, Spin, UringConfig, affinity};
 
@@ -27,7 +28,7 @@ const MAX_CQ_ENTRIES: u32 = 32_768;
 pub(super) struct WorkerThread {
     /// Wakes it.
     pub(super) remote: Remote,
-    thread: JoinHandle<(Tally, Counters)>,
+    pub(super) thread: JoinHandle<(Tally, Counters)>,
 }
 
 impl WorkerThread {
@@ -59,16 +60,6 @@ impl WorkerThread {
             .map_err(failed("cannot start a thread"))?;
         Ok(Self { remote, thread })
     }
-
-    /// Whether it has ended.
-    pub(super) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// What it counted, once it has ended.
-    pub(super) fn join(self) -> Result<(Tally, Counters), RunError> {
-        self.thread.join().map_err(|_| RunError::Panicked)
-    }
 }
 
 /// The whole life of a worker whose client is `handler`, or inside it.
@@ -82,19 +73,17 @@ fn work<H: Handler>(
     reports: &Sender<Report>,
 ) -> (Tally, Counters) {
     // Where nobody listens to a report any more, the run has failed for another reason.
-    if let Some(cpu) = cpu
-        && let Err(source) = affinity::pin(cpu)
-    {
-        let _ = reports.send(Report::Unpinned { cpu, source });
-        return (client(handler).into_tally(), Counters::default());
-    }
+    let failed = |error| drop(reports.send(Report::Failed(error)));
+    let pinned = cpu.map_or(Ok(()), |cpu| {
+        affinity::pin(cpu).map_err(|error| {
+            RunError::Setup(anyhow!("cannot pin a thread to processor {cpu}: {error}; see --cpus"))
+        })
+    });
     // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
     // is refused, it shows as such.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    let counters = engine::run(kind, config, inbox, &mut handler).unwrap_or_else(|error| {
-        let _ = reports.send(Report::Failed(error));
-        Counters::default()
-    });
+    let ran = pinned.and_then(|()| Ok(engine::run(kind, config, inbox, &mut handler)?));
+    let counters = ran.map_err(failed).unwrap_or_default();
     (client(handler).into_tally(), counters)
 }
 

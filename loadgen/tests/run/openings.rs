@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use engine::{EngineKind, Nanos};
-use loadgen::run::{News, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, execute};
+use loadgen::run::{News, Opened, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
 
 use super::echo::{Echo, Fault};
@@ -308,7 +308,10 @@ fn gives_up_on_the_connection_that_is_always_closed() {
             plan.load.reconnect = true;
             plan.load.answer_timeout = patience;
         }));
-        assert!(matches!(error, RunError::NoneStays { open: 3, .. }), "{engine}: {error}");
+        assert!(
+            matches!(error, RunError::NoneStays { opened: Opened { open: 3, .. }, .. }),
+            "{engine}: {error}"
+        );
         assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
 
+use super::super::error::RunError;
 use super::super::ledger::Ledger;
 use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
@@ -137,7 +138,7 @@ impl Client {
             let is_early = self.doing == Doing::Connecting || (self.doing == Doing::Waiting && !has_lived);
             if is_early && !self.shared.load.reconnect {
                 self.doing = Doing::Waiting;
-                return self.report(Report::LostEarly(why));
+                return self.report_failure(|opened| RunError::LostEarly { cause: why, opened });
             }
             self.check_deserted(why);
         }

@@ -22,6 +22,7 @@ use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::{Connection, Limits, Role};
 
 use super::check::Arriving;
+use super::error::{Opened, RunError};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pace::PaceMeter;
@@ -310,6 +311,12 @@ impl Client {
         let _ = self.reports.send(report);
     }
 
+    /// Ends the run.
+    fn report_failure(&self, error: impl FnOnce(Opened) -> RunError) {
+        self.write_gauges();
+        self.report(Report::Failed(error(self.shared.opened())));
+    }
+
     /// Looks once per turn where in the run it lies.
     #[inline]
     fn begin_turn(&mut self, now: Nanos) {
@@ -376,8 +383,8 @@ impl Handler for Client {
     fn start(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
         self.started = w.now();
-        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        self.report(Report::Started { worker: self.worker, tid });
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        self.shared.gauges[self.worker].tid.store(tid.unsigned_abs().into(), Ordering::Relaxed);
         self.connect_more(w);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
+use super::super::error::RunError;
 use super::super::shared::Report;
 use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
 use crate::target::opening::{Failures, Opening, describe_failures};
@@ -163,7 +164,8 @@ impl Client {
             self.doing = Doing::Waiting;
         }
         if self.doing == Doing::Waiting {
-            return self.report(Report::HandshakeFailed(detail));
+            let url = self.shared.url.to_string();
+            return self.report_failure(|opened| RunError::Handshake { url, detail, opened });
         }
         self.tally.failed(self.position.second());
         self.fail(link, format!("the opening handshake fails: {detail}"));
@@ -186,7 +188,7 @@ impl Client {
             self.doing = Doing::Waiting;
         }
         if self.doing == Doing::Waiting {
-            return self.report(Report::ConnectFailed(detail));
+            return self.report_failure(|opened| RunError::Connect { detail, opened });
         }
         self.tally.failed(self.position.second());
         self.fail(link, detail.clone());
@@ -248,7 +250,8 @@ impl Client {
         if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
             // The load needs all connections, and this one cannot be opened.
             self.doing = Doing::Waiting;
-            return self.report(Report::GaveUp { since, why });
+            let after = self.now.since(since);
+            return self.report_failure(|opened| RunError::NoneStays { cause: why, after, opened });
         }
         self.failing.get_or_insert(self.tally.received.total);
         self.shared.gauges[self.worker].fails(self.now, why);

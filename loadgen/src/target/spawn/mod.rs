@@ -86,7 +86,7 @@ pub enum SpawnError {
         /// How.
         status: ExitStatus,
         /// Its last words, ready to be appended.
-        said: LastWords,
+        said: StderrTail,
         /// True where another process had taken its port.
         port_in_use: bool,
     },
@@ -100,7 +100,7 @@ pub enum SpawnError {
         /// The address.
         at: SocketAddr,
         /// Its last words, ready to be appended.
-        said: LastWords,
+        said: StderrTail,
     },
     /// Another process listens at the address.
     #[error(
@@ -110,7 +110,7 @@ pub enum SpawnError {
         /// The address.
         at: SocketAddr,
         /// Its last words, ready to be appended.
-        said: LastWords,
+        said: StderrTail,
     },
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
@@ -126,9 +126,9 @@ impl SpawnError {
 
 /// The last lines a server wrote to standard error; as text they can be appended to a sentence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastWords(Vec<String>);
+pub struct StderrTail(Vec<String>);
 
-impl fmt::Display for LastWords {
+impl fmt::Display for StderrTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return Ok(());
@@ -287,13 +287,13 @@ impl Server {
         let began = Instant::now();
         while !server.is_ready(url, addresses)? {
             if let Some(status) = server.exit_status() {
-                server.wait_for_last_words();
+                server.wait_for_output();
                 let port_in_use =
                     lock(&server.output).port_in_use || !procfs::listeners_at(addresses).is_empty();
-                return Err(SpawnError::Ended { status, said: server.last_words(), port_in_use });
+                return Err(SpawnError::Ended { status, said: server.stderr_tail(), port_in_use });
             }
             if began.elapsed() > timeout {
-                return Err(SpawnError::NotListening { at, after: timeout, said: server.last_words() });
+                return Err(SpawnError::NotListening { at, after: timeout, said: server.stderr_tail() });
             }
             if !wait() {
                 return Err(SpawnError::Interrupted);
@@ -340,7 +340,7 @@ impl Server {
             // A server that goes into the background passes its sockets on, and the first read may have
             // missed the new process.
             Owner::Stranger if owner() == Owner::Stranger => {
-                return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
+                return Err(SpawnError::NotOurs { at: addresses[0], said: self.stderr_tail() });
             }
             Owner::Gone | Owner::Stranger => return Ok(false),
         }
@@ -399,8 +399,8 @@ impl Server {
     }
 
     /// What it wrote to standard error last.
-    pub fn last_words(&self) -> LastWords {
-        LastWords(lock(&self.output).last_words.iter().cloned().collect())
+    pub fn stderr_tail(&self) -> StderrTail {
+        StderrTail(lock(&self.output).last_words.iter().cloned().collect())
     }
 
     /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it counted (`--stats`: a JSON object as
@@ -415,13 +415,13 @@ impl Server {
             }
         }
         self.kill();
-        self.wait_for_last_words();
+        self.wait_for_output();
         let said = lock(&self.output);
         said.counters.as_deref().map(parse_counters).unwrap_or_default()
     }
 
     /// Until its streams have ended, with a bound: a process that left the group may hold them open.
-    pub(crate) fn wait_for_last_words(&self) {
+    pub(crate) fn wait_for_output(&self) {
         let began = Instant::now();
         while lock(&self.output).open > 0 && began.elapsed() < PROBE_TIME {
             thread::sleep(LOOK_EVERY);
@@ -610,9 +610,9 @@ mod tests {
     }
 
     #[test]
-    fn last_words_follow_a_sentence() {
-        assert_eq!(LastWords::default().to_string(), "");
-        let words = LastWords(vec!["one".into(), "two".into()]).to_string();
+    fn stderr_tail_follow_a_sentence() {
+        assert_eq!(StderrTail::default().to_string(), "");
+        let words = StderrTail(vec!["one".into(), "two".into()]).to_string();
         assert!(words.starts_with("; ") && words.ends_with("\n    one\n    two"));
     }
 }
