@@ -168,8 +168,8 @@ impl SelfcheckArguments {
 
 fn failure(error: SelfcheckError) -> Failure {
     match error {
-        SelfcheckError::Times { .. } => Failure::usage(error),
+        SelfcheckError::Usage(reason) => Failure::Usage(reason),
         SelfcheckError::Run(error) => error.into(),
-        error => Failure::Caused(error.into()),
+        SelfcheckError::Other(error) => error.into(),
     }
 }

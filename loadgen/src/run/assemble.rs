@@ -1,6 +1,5 @@
 //! From what was measured to what is stored.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::coordinator::{Counted, Measured, ServerCost};
@@ -11,6 +10,7 @@ use crate::result::{
     Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server,
     Standstill, Utc,
 };
+use crate::target::spawn::Announced;
 
 /// What is known beside the measurement itself.
 pub(super) struct Context<'a> {
@@ -18,12 +18,14 @@ pub(super) struct Context<'a> {
     pub(super) start: Utc,
     /// The workers' processors.
     pub(super) cpus: &'a [usize],
-    /// The engine the server named, and what it counted.
-    pub(super) server: Option<(Option<String>, BTreeMap<String, u64>)>,
+    /// What the server said of itself, where it was started here.
+    pub(super) server: Option<Announced>,
+    /// Addresses that connections were made to.
+    pub(super) address: Option<String>,
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, server } = context;
+    let Context { plan, start, cpus, server, address } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
     let seconds = measured.window.as_secs_f64();
@@ -35,7 +37,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         arm: plan.arm.clone(),
         pair: plan.pair,
         start,
-        address: None,
+        address,
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
@@ -66,11 +68,14 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
-        server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
-            engine,
-            cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
-            counters,
-            ..counted(measured.spent.counted.as_ref(), received, server_cost(plan, &cost, received))
+        server: server.zip(measured.server).map(|(Announced { engine, congestion, counters }, cost)| {
+            Server {
+                engine,
+                congestion,
+                cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
+                counters,
+                ..counted(measured.spent.counted.as_ref(), received, server_cost(plan, &cost, received))
+            }
         }),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
@@ -251,8 +256,10 @@ mod tests {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.target.spawn = Some(spawn));
-        let server = Some((Some("uring".to_owned()), BTreeMap::from([("messages".to_owned(), 7)])));
-        assemble(Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server }, measured)
+        let counters = [("messages".to_owned(), 7)].into();
+        let server = Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
+        let context = Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server, address: None };
+        assemble(context, measured)
     }
 
     #[test]

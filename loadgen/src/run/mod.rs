@@ -116,13 +116,9 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
-    let congestion = server.as_ref().and_then(Server::congestion);
-    let server = server.map(|server| (server.engine(), server.end()));
-    let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
-    run.address = shared.addresses_in_use();
-    if let Some(server) = run.server.as_mut() {
-        server.congestion = congestion;
-    }
+    let server = server.map(Server::end);
+    let address = shared.addresses_in_use();
+    let run = assemble(Context { plan, start, cpus: &cpus, server, address }, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
     let error = measured.broken.map(|(error, _)| error);

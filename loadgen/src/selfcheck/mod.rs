@@ -17,10 +17,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::result::HistogramError;
 use crate::run::RunError;
-use crate::target::spawn::{Spawn, SpawnError};
-use crate::target::url::UrlError;
+use crate::target::spawn::Spawn;
 
 pub(crate) use cases::{Case, Judgement};
 pub(crate) use server::{COMMAND as SERVER, serve};
@@ -67,37 +65,15 @@ pub(crate) enum Finding {
 /// Reason why there is nothing to report.
 #[derive(Debug, Error)]
 pub(crate) enum SelfcheckError {
-    /// The window leaves no room around the stall.
-    #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
-    Times {
-        /// The window.
-        window: Duration,
-        /// The stall.
-        stall: Duration,
-    },
-    /// The server did not start.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    /// The settings do not fit together.
+    #[error("{0}")]
+    Usage(String),
     /// A run failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The server's URL.
+    /// The check itself failed.
     #[error(transparent)]
-    Url(#[from] UrlError),
-    /// The check's own histogram failed.
-    #[error(transparent)]
-    Histogram(#[from] HistogramError),
-    /// The echoes were not equal to the messages that were sent.
-    #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
-    Echoes {
-        /// Errors of connections.
-        errors: u64,
-        /// Wrong echoes.
-        faults: u64,
-    },
-    /// The run ended before its window.
-    #[error("the run ended before the server was stopped")]
-    NoStall,
+    Other(#[from] anyhow::Error),
 }
 
 const SLEEPS: u32 = 200;

@@ -6,20 +6,20 @@
 //! generators without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected histogram, from
 //! the actual send, hides it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, anyhow};
 use engine::EngineKind;
 use hdrhistogram::Histogram;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
-use crate::result::{HistogramError, Latency};
-use crate::run::{Phase, Plan, Progress, Snapshot, execute};
+use crate::result::Latency;
+use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
 use crate::target::spawn::{Server, Spawn};
-use crate::target::url::Url;
 
 /// Settings of the check.
 #[derive(Clone, Debug)]
@@ -76,14 +76,14 @@ const LEAST_STALL: Duration = Duration::from_millis(100);
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 
 impl StallCheck {
-    /// Carries out the check, which takes some seconds. `progress` watches the runs.
-    ///
-    /// # Errors
-    /// Fails when the server does not start or cannot be measured. A fault of the generator is no error but a
-    /// [`Finding`].
+    /// Carries out the check, which takes some seconds. `progress` watches the runs. A fault of the
+    /// generator is no error but a [`Finding`].
     pub(crate) fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
-            return Err(SelfcheckError::Times { window: self.window, stall: self.stall });
+            return Err(SelfcheckError::Usage(format!(
+                "-d {:?} must be at least 1s and twice --stall {:?}, which must be 100ms or longer",
+                self.window, self.stall
+            )));
         }
         let lag_ns = self.lag(progress)?;
         let mut stalled = self.stalled(lag_ns, progress)?;
@@ -95,7 +95,8 @@ impl StallCheck {
         Ok(stalled)
     }
 
-    fn plan(&self, url: Url) -> Plan {
+    fn plan(&self) -> Plan {
+        let url = "ws://127.0.0.1:{port}/".parse().unwrap_or_else(|error| unreachable!("{error}"));
         Plan::new(url, self.engine).with(|plan| {
             plan.load.connections = CONNECTIONS;
             plan.load.rate_per_s = Some(RATE);
@@ -107,33 +108,36 @@ impl StallCheck {
 
     /// The generator's own lateness, with a server that does not stand still.
     fn lag(&self, progress: &mut dyn Progress) -> Result<Spread, SelfcheckError> {
-        let plan = self
-            .plan("ws://127.0.0.1:{port}/".parse()?)
-            .with(|plan| plan.target.spawn = Some(self.server.clone()));
+        let plan = self.plan().with(|plan| plan.target.spawn = Some(self.server.clone()));
         let run = execute(&plan, progress)?;
         let (errors, faults) = (run.errors.total(), run.integrity.total());
         if errors + faults > 0 {
-            return Err(SelfcheckError::Echoes { errors, faults });
+            let why = "this server cannot be used to check the generator";
+            return Err(anyhow!("{errors} errors and {faults} wrong echoes: {why}").into());
         }
         Ok(spread(&histogram(&run.latency_ns.lag)?))
     }
 
     /// A run with a stall: how long it was, and what the histograms say.
     fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut at = [SocketAddr::new(ip, 0)];
-        let plan = self.plan("ws://127.0.0.1:{port}/".parse()?).with(|plan| plan.load.max_outstanding = 1);
+        let mut at = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let plan = self.plan().with(|plan| plan.load.max_outstanding = 1);
         let mut wait = || !progress.interrupted();
         let server =
-            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)?;
+            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)
+                .map_err(RunError::from)?;
         let plan = plan.with(|plan| plan.target.url = plan.target.url.with_port(at[0].port()));
         let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
         let run = execute(&plan, &mut watch)?;
-        let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;
-        let _ = server.end();
-        let latencies = (histogram(&run.latency_ns.corrected)?, histogram(run.latency_ns.uncorrected())?);
+        let stall = watch
+            .stop
+            .and_then(|stop| stop.join().ok())
+            .context("the run ended before the server was stopped")?;
+        server.end();
+        let corrected = histogram(&run.latency_ns.corrected)?;
+        let uncorrected = histogram(run.latency_ns.uncorrected())?;
         let compare =
-            |q| self.compare(q, stall, latencies.0.value_at_quantile(q), latencies.1.value_at_quantile(q));
+            |q| self.compare(q, stall, corrected.value_at_quantile(q), uncorrected.value_at_quantile(q));
         Ok(Stall {
             lag_ns,
             stall_ns: nanos(stall),
@@ -213,7 +217,7 @@ pub(super) fn stand_still(pids: &[u32], span: Duration) -> Duration {
 }
 
 /// A stored latency's histogram; empty where there are no samples.
-fn histogram(latency: &Latency) -> Result<Histogram<u64>, HistogramError> {
+fn histogram(latency: &Latency) -> anyhow::Result<Histogram<u64>> {
     Ok(latency.histogram()?.unwrap_or_else(latencies))
 }
 

@@ -33,16 +33,16 @@ pub(crate) use supervisor::inherited_limits;
 pub(crate) use supervisor::{GUARD, guard};
 use supervisor::{MYSELF, SUPERVISE, TERMINATE, encode_limits};
 
-/// What a server prints once it accepts; what follows is the URL.
+/// Beginning of the line that a server prints once it accepts; the URL follows.
 const LISTENING: &str = "listening on ";
-/// How long a server may take to end after SIGTERM: its own drain takes up to 5 s.
+/// Longest time from SIGTERM to the end of a server: its own drain takes up to 5 s.
 const END_TIME: Duration = Duration::from_secs(7);
-/// How often is looked whether something has happened.
+/// Interval of all checks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// For one attempt to connect and shake hands, while it is not known whether the server is ready.
+/// Longest attempt to connect and shake hands, while it is not known whether the server is ready.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Lines of standard error that are kept to be shown.
-const LAST_WORDS: usize = 8;
+const KEPT_LINES: usize = 8;
 /// Attempts to find a port for `{port}`. Another process may take a free port before the server's bind(2).
 const PORT_ATTEMPTS: usize = 5;
 
@@ -55,37 +55,29 @@ pub struct Spawn {
     pub cpus: Vec<usize>,
 }
 
-/// Why a server could not be started.
+/// Reason why a server could not be started.
 #[derive(Debug, Error)]
 pub enum SpawnError {
     /// Not a command line.
     #[error("--spawn `{0}` is no command: it is empty, or a quote is not closed")]
     Command(String),
-    /// No free port for `{port}`.
-    #[error("no free port at {ip} for {PORT_PLACEHOLDER}: {source}")]
-    NoPort {
-        /// Where it was looked for.
-        ip: IpAddr,
-        /// What bind(2) said.
-        source: io::Error,
-    },
-    /// Something listens there before the server is started.
+    /// No free port for `{port}` at this address, with the error of bind(2).
+    #[error("no free port at {0} for {PORT_PLACEHOLDER}: {1}")]
+    NoPort(IpAddr, io::Error),
+    /// Something listens at this address before the server is started.
     #[error(
-        "something already listens at {at}: end it, or write {PORT_PLACEHOLDER} in the URL and the command"
+        "something already listens at {0}: end it, or write {PORT_PLACEHOLDER} in the URL and the command"
     )]
-    Taken {
-        /// The address.
-        at: SocketAddr,
-    },
+    Taken(SocketAddr),
     /// The guard could not be started.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
     /// The server ended before it listened.
     #[error("the server ended before it accepted connections ({status}){said}")]
     Ended {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its last words, ready to be appended.
+        /// Its last lines on standard error.
         said: StderrTail,
         /// True where another process had taken its port.
         port_in_use: bool,
@@ -95,23 +87,18 @@ pub enum SpawnError {
         "the server does not accept at {at} after {after:?} (--spawn-timeout): does its command listen there?{said}"
     )]
     NotListening {
-        /// How long it had.
+        /// Time that it had.
         after: Duration,
-        /// The address.
+        /// The expected address.
         at: SocketAddr,
-        /// Its last words, ready to be appended.
+        /// Its last lines on standard error.
         said: StderrTail,
     },
-    /// Another process listens at the address.
+    /// Another process listens at the address; with the server's last lines on standard error.
     #[error(
-        "the socket listening at {at} does not belong to the server that was started: another process has the port{said}"
+        "the socket listening at {0} does not belong to the server that was started: another process has the port{1}"
     )]
-    NotOurs {
-        /// The address.
-        at: SocketAddr,
-        /// Its last words, ready to be appended.
-        said: StderrTail,
-    },
+    NotOurs(SocketAddr, StderrTail),
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
     Interrupted,
@@ -120,11 +107,11 @@ pub enum SpawnError {
 impl SpawnError {
     /// Returns true where another process took the port first.
     fn is_port_race(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::NotOurs { .. } | Self::Ended { port_in_use: true, .. })
+        matches!(self, Self::Taken(_) | Self::NotOurs(..) | Self::Ended { port_in_use: true, .. })
     }
 }
 
-/// The last lines a server wrote to standard error; as text they can be appended to a sentence.
+/// Last lines of a server on standard error. As text they can be appended to a sentence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StderrTail(Vec<String>);
 
@@ -140,11 +127,7 @@ impl fmt::Display for StderrTail {
 
 impl Spawn {
     /// Splits `command` into words as a POSIX shell would.
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError::Command`].
-    pub fn parse(command: &str) -> Result<Self, SpawnError> {
+    pub(crate) fn parse(command: &str) -> Result<Self, SpawnError> {
         match shlex::split(command) {
             Some(words) if !words.is_empty() => Ok(Self { command: words, cpus: Vec::new() }),
             _ => Err(SpawnError::Command(command.to_owned())),
@@ -161,10 +144,8 @@ impl Spawn {
 /// Returns a port for `{port}` that is free at all of these addresses that can be bound.
 fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
     const ATTEMPTS: usize = 32;
-    let mut failed = Err(SpawnError::NoPort {
-        ip: ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        source: io::ErrorKind::AddrNotAvailable.into(),
-    });
+    let first = ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let mut failed = Err(SpawnError::NoPort(first, io::ErrorKind::AddrNotAvailable.into()));
     for _ in 0..ATTEMPTS {
         // The sockets are closed at once. They never had a connection, so the port can be bound again.
         let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
@@ -176,7 +157,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
                 }
                 Err(source) => {
                     is_taken |= source.kind() == io::ErrorKind::AddrInUse;
-                    failed = Err(SpawnError::NoPort { ip, source });
+                    failed = Err(SpawnError::NoPort(ip, source));
                 }
             }
         }
@@ -189,7 +170,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
 
 /// Server that we started. Dropping it ends all of its processes.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     supervisor: Child,
     control: BufReader<UnixStream>,
     /// Its first process, which is also the leader of its process group.
@@ -200,6 +181,17 @@ pub struct Server {
     status: Option<ExitStatus>,
 }
 
+/// Facts that a server printed about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Announced {
+    /// The engine that it named on its `listening on` line: `... (engine uring, 1 thread)`.
+    pub(crate) engine: Option<String>,
+    /// The congestion control that it named there; `None` where it is the kernel's default.
+    pub(crate) congestion: Option<String>,
+    /// Its counters: a JSON object as the last line on standard output (`--stats`).
+    pub(crate) counters: BTreeMap<String, u64>,
+}
+
 /// Output of a server so far.
 #[derive(Debug, Default)]
 struct ServerOutput {
@@ -207,7 +199,7 @@ struct ServerOutput {
     listening: Option<String>,
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
-    last_words: VecDeque<String>,
+    stderr: VecDeque<String>,
     /// True where it has printed that its address is in use.
     port_in_use: bool,
     /// Streams that are still open.
@@ -245,12 +237,8 @@ impl Server {
     ///
     /// The addresses have the URL's port. For `{port}` they get a free one, and another one where another
     /// process takes it before the server does. The function calls `wait` repeatedly to ask whether to
-    /// continue.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a [`SpawnError`]. Nothing is left running then.
-    pub fn start(
+    /// continue. Nothing is left running where the function fails.
+    pub(crate) fn start(
         spawn: &Spawn,
         url: &Url,
         addresses: &mut [SocketAddr],
@@ -281,7 +269,7 @@ impl Server {
     ) -> Result<Self, SpawnError> {
         let at = addresses[0];
         if !procfs::listeners_at(addresses).is_empty() {
-            return Err(SpawnError::Taken { at });
+            return Err(SpawnError::Taken(at));
         }
         let mut server = Self::launch(spawn, at.port()).map_err(SpawnError::Start)?;
         let began = Instant::now();
@@ -340,7 +328,7 @@ impl Server {
             // A server that goes into the background passes its sockets on, and the first read may have
             // missed the new process.
             Owner::Stranger if owner() == Owner::Stranger => {
-                return Err(SpawnError::NotOurs { at: addresses[0], said: self.stderr_tail() });
+                return Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()));
             }
             Owner::Gone | Owner::Stranger => return Ok(false),
         }
@@ -348,7 +336,7 @@ impl Server {
     }
 
     /// Returns its processes: those of its group, and all other descendants of its command.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         procfs::descendants(self.supervisor.id()).into_keys().collect()
     }
 
@@ -359,7 +347,7 @@ impl Server {
 
     /// Returns how it ended, once all of its processes have ended. That is the status of its first process,
     /// or of the last one where the first ended well before it.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none()
             && let Ok(Some(ended)) = self.supervisor.try_wait()
         {
@@ -380,52 +368,37 @@ impl Server {
             let _ = kill_process_group(self.leader, Signal::KILL);
             if let Some(cgroup) = &self.cgroup {
                 cgroup.kill();
-                let began = Instant::now();
-                while !cgroup.remove() && began.elapsed() < PROBE_TIME {
-                    thread::sleep(LOOK_EVERY);
-                }
+                wait_for(PROBE_TIME, || cgroup.remove());
             }
         }
     }
 
-    /// The engine it named on its `listening on` line: `... (engine uring, 1 thread)`.
-    pub fn engine(&self) -> Option<String> {
-        announced(lock(&self.output).listening.as_deref()?, "engine")
+    /// Returns its last lines on standard error.
+    pub(crate) fn stderr_tail(&self) -> StderrTail {
+        StderrTail(lock(&self.output).stderr.iter().cloned().collect())
     }
 
-    /// The congestion control it named there; `None` where it is the kernel's default.
-    pub fn congestion(&self) -> Option<String> {
-        announced(lock(&self.output).listening.as_deref()?, "congestion")
-    }
-
-    /// What it wrote to standard error last.
-    pub fn stderr_tail(&self) -> StderrTail {
-        StderrTail(lock(&self.output).last_words.iter().cloned().collect())
-    }
-
-    /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it counted (`--stats`: a JSON object as
-    /// the last line on standard output); empty where it says nothing.
-    pub fn end(mut self) -> BTreeMap<String, u64> {
+    /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it said of itself.
+    pub(crate) fn end(mut self) -> Announced {
         if self.exit_status().is_none() {
             // The call fails where the supervisor has ended.
             let _ = self.control.get_mut().write_all(&[TERMINATE]);
-            let began = Instant::now();
-            while self.exit_status().is_none() && began.elapsed() < END_TIME {
-                thread::sleep(LOOK_EVERY);
-            }
+            wait_for(END_TIME, || self.exit_status().is_some());
         }
         self.kill();
         self.wait_for_output();
-        let said = lock(&self.output);
-        said.counters.as_deref().map(parse_counters).unwrap_or_default()
+        let output = lock(&self.output);
+        let fact = |name| announced(output.listening.as_deref()?, name);
+        Announced {
+            engine: fact("engine"),
+            congestion: fact("congestion"),
+            counters: output.counters.as_deref().map(parse_counters).unwrap_or_default(),
+        }
     }
 
-    /// Until its streams have ended, with a bound: a process that left the group may hold them open.
+    /// Waits until its streams have ended, with a bound: a process that left the group may hold them open.
     pub(crate) fn wait_for_output(&self) {
-        let began = Instant::now();
-        while lock(&self.output).open > 0 && began.elapsed() < PROBE_TIME {
-            thread::sleep(LOOK_EVERY);
-        }
+        wait_for(PROBE_TIME, || lock(&self.output).open == 0);
     }
 
     fn kill(&mut self) {
@@ -487,10 +460,10 @@ impl ServerOutput {
 
     fn hear_error(&mut self, line: String) {
         self.port_in_use |= says_port_in_use(&line);
-        if self.last_words.len() == LAST_WORDS {
-            self.last_words.pop_front();
+        if self.stderr.len() == KEPT_LINES {
+            self.stderr.pop_front();
         }
-        self.last_words.push_back(line);
+        self.stderr.push_back(line);
     }
 }
 
@@ -508,6 +481,14 @@ fn announced(line: &str, name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
+/// Waits until `is_done` returns true, for `limit` at most.
+fn wait_for(limit: Duration, mut is_done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_done() && began.elapsed() < limit {
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// A panic of a reading thread leaves nothing half-done that matters here.
 fn lock(output: &Mutex<ServerOutput>) -> MutexGuard<'_, ServerOutput> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
@@ -518,16 +499,19 @@ fn parse_counters(line: &str) -> BTreeMap<String, u64> {
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
 }
 
-/// Whether a server accepts at `at`: over `ws`, whether it answers an opening handshake.
+/// Returns true where a server accepts at `at`: over `ws`, where it answers an opening handshake.
 fn answers(url: &Url, at: SocketAddr) -> bool {
-    let Ok(stream) = TcpStream::connect_timeout(&at, PROBE_TIME) else { return false };
-    let is_bounded = [stream.set_read_timeout(Some(PROBE_TIME)), stream.set_write_timeout(Some(PROBE_TIME))];
-    is_bounded.iter().all(Result::is_ok)
-        && match url.transport {
-            Transport::Tcp => true,
-            Transport::Ws => shake_hands(url, stream).unwrap_or(false),
-            Transport::Wss => probe(&url.host, stream).and_then(|tls| shake_hands(url, tls)).unwrap_or(false),
+    let try_out = || {
+        let stream = TcpStream::connect_timeout(&at, PROBE_TIME)?;
+        stream.set_read_timeout(Some(PROBE_TIME))?;
+        stream.set_write_timeout(Some(PROBE_TIME))?;
+        match url.transport {
+            Transport::Tcp => Ok(true),
+            Transport::Ws => shake_hands(url, stream),
+            Transport::Wss => shake_hands(url, probe(&url.host, stream)?),
         }
+    };
+    try_out().unwrap_or(false)
 }
 
 fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
@@ -590,8 +574,8 @@ mod tests {
         said.hear_output("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned());
         said.hear_output(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned());
         (0..20).for_each(|i| said.hear_error(i.to_string()));
-        assert_eq!(said.last_words.len(), LAST_WORDS);
-        assert_eq!(said.last_words.back().map(String::as_str), Some("19"));
+        assert_eq!(said.stderr.len(), KEPT_LINES);
+        assert_eq!(said.stderr.back().map(String::as_str), Some("19"));
         let counters = parse_counters(said.counters.as_deref().expect("heard"));
         assert_eq!(counters, BTreeMap::from([("enters".to_owned(), 2), ("messages".to_owned(), 5)]));
         assert!(parse_counters("{not json").is_empty());

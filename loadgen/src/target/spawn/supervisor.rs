@@ -60,20 +60,15 @@ pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
     INHERITED.get_or_init(|| RAISED.map(getrlimit))
 }
 
-/// Encodes each limit as `SOFT:HARD`, separated by commas. `-` is no limit.
+/// Encodes the soft and the hard limit of each resource; `null` is no limit.
 pub(super) fn encode_limits(limits: &[Rlimit]) -> String {
-    let number = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
-    let pair = |limit: &Rlimit| format!("{}:{}", number(limit.current), number(limit.maximum));
-    limits.iter().map(pair).collect::<Vec<_>>().join(",")
+    let pairs: Vec<_> = limits.iter().map(|limit| (limit.current, limit.maximum)).collect();
+    serde_json::to_string(&pairs).unwrap_or_default()
 }
 
 fn decode_limits(text: &str) -> Option<Vec<Rlimit>> {
-    let number = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
-    let limit = |pair: &str| {
-        let (soft, hard) = pair.split_once(':')?;
-        Some(Rlimit { current: number(soft)?, maximum: number(hard)? })
-    };
-    text.split(',').map(limit).collect()
+    let pairs: Vec<(Option<u64>, Option<u64>)> = serde_json::from_str(text).ok()?;
+    Some(pairs.into_iter().map(|(current, maximum)| Rlimit { current, maximum }).collect())
 }
 
 /// Carries out the hidden subcommand: supervises a server, or becomes it. Returns the exit code.
@@ -111,9 +106,8 @@ fn supervise(command: &[OsString]) -> io::Result<()> {
         let folder = cgroup.as_ref().map(Cgroup::folder).unwrap_or_else(|| "".as_ref());
         // Where the generator is gone, the commands end.
         let _ = writeln!(generator, "{} {}", child.id(), folder.display());
-        let server = Supervised { leader: Pid::from_child(&child), cgroup: cgroup.clone() };
-        let commands = generator.try_clone()?;
-        thread::Builder::new().spawn(move || server.obey(commands))?;
+        let (leader, cgroup, commands) = (Pid::from_child(&child), cgroup.clone(), generator.try_clone()?);
+        thread::Builder::new().spawn(move || apply_commands(leader, cgroup.as_ref(), commands))?;
         wait_for_all(&child)
     });
     if let Some(cgroup) = &cgroup {
@@ -156,46 +150,37 @@ fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
     }
 }
 
-/// Server from the supervisor's view.
-struct Supervised {
-    /// Its first process, which is also the leader of its process group.
-    leader: Pid,
-    cgroup: Option<Cgroup>,
-}
-
-impl Supervised {
-    /// Carries out the generator's commands until the server is to be killed or the generator is gone.
-    fn obey(&self, mut commands: UnixStream) {
-        let mut command = [0];
-        while matches!(commands.read(&mut command), Ok(1)) {
-            if command == [TERMINATE] {
-                self.signal(Signal::TERM);
-            }
-        }
-        // Processes may be started while others are killed, so this repeats. The end of the last process ends
-        // this one.
-        loop {
-            if let Some(cgroup) = &self.cgroup {
-                cgroup.kill();
-            }
-            self.signal(Signal::KILL);
-            thread::sleep(LOOK_EVERY);
+/// Carries out the generator's commands until the server is to be killed or the generator is gone.
+fn apply_commands(leader: Pid, cgroup: Option<&Cgroup>, mut commands: UnixStream) {
+    let mut command = [0];
+    while matches!(commands.read(&mut command), Ok(1)) {
+        if command == [TERMINATE] {
+            signal_server(leader, Signal::TERM);
         }
     }
+    // Processes may be started while others are killed, so this repeats. The end of the last process ends
+    // this one.
+    loop {
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
+        }
+        signal_server(leader, Signal::KILL);
+        thread::sleep(LOOK_EVERY);
+    }
+}
 
-    /// Sends a signal to the process group and to all processes that have left it.
-    fn signal(&self, signal: Signal) {
-        let leader = self.leader.as_raw_nonzero().get().cast_unsigned();
-        let (members, others): (Vec<_>, Vec<_>) =
-            procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == leader);
-        // The number of an empty group may belong to another one. Both calls fail only where their targets
-        // have ended.
-        if !members.is_empty() {
-            let _ = kill_process_group(self.leader, signal);
-        }
-        for pid in others.iter().filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed())) {
-            let _ = kill_process(pid, signal);
-        }
+/// Sends a signal to the process group of `leader` and to all processes that have left it.
+fn signal_server(leader: Pid, signal: Signal) {
+    let group = leader.as_raw_nonzero().get().cast_unsigned();
+    let (members, others): (Vec<_>, Vec<_>) =
+        procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == group);
+    // The number of an empty group may belong to another one. Both calls fail only where their targets
+    // have ended.
+    if !members.is_empty() {
+        let _ = kill_process_group(leader, signal);
+    }
+    for pid in others.iter().filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed())) {
+        let _ = kill_process(pid, signal);
     }
 }
 
@@ -240,8 +225,7 @@ mod tests {
             Rlimit { current: Some(1024), maximum: Some(4096) },
             Rlimit { current: Some(65536), maximum: None },
         ];
-        assert_eq!(encode_limits(&limits), "1024:4096,65536:-");
-        assert_eq!(decode_limits("1024:4096,65536:-").as_deref(), Some(&limits[..]));
+        assert_eq!(decode_limits(&encode_limits(&limits)).as_deref(), Some(&limits[..]));
         assert_eq!(decode_limits("1024"), None);
     }
 }
