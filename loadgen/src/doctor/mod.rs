@@ -9,7 +9,6 @@ mod limits;
 mod network;
 mod noise;
 mod processors;
-mod system;
 
 use std::fmt;
 use std::path::Path;
@@ -18,8 +17,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::host::system::System;
 use activity::Activity;
-use system::System;
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,27 +60,34 @@ pub(crate) struct Finding {
     pub(crate) fix: String,
 }
 
-impl Finding {
-    fn fine(seen: impl Into<String>) -> Self {
-        Self {
-            check: "",
-            severity: Severity::Fine,
-            seen: seen.into(),
-            why: String::new(),
-            fix: String::new(),
-        }
-    }
+/// Returns a finding without remedy, whose check is named later.
+fn fine(seen: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Fine, seen, "", "")
+}
 
-    fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check: "", severity: Severity::Hint, seen: seen.into(), why: why.into(), fix: fix.into() }
-    }
+fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Hint, seen, why, fix)
+}
 
-    fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { severity: Severity::Spoils, ..Self::hint(seen, why, fix) }
-    }
+fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Spoils, seen, why, fix)
+}
 
-    fn unknown() -> Self {
-        Self { severity: Severity::Unknown, ..Self::fine("the kernel does not tell") }
+fn finding(
+    severity: Severity,
+    seen: impl Into<String>,
+    why: impl Into<String>,
+    fix: impl Into<String>,
+) -> Option<Finding> {
+    Some(Finding { check: "", severity, seen: seen.into(), why: why.into(), fix: fix.into() })
+}
+
+/// Returns the severity of a share by the limits from which on it is a hint, and from which on it spoils.
+fn severity(share: f64, hint: f64, spoils: f64) -> Severity {
+    match share {
+        share if share >= spoils => Severity::Spoils,
+        share if share >= hint => Severity::Hint,
+        _ => Severity::Fine,
     }
 }
 
@@ -104,6 +110,13 @@ struct Evidence<'a> {
     intent: &'a Intent,
     before: &'a Activity,
     after: &'a Activity,
+}
+
+impl Evidence<'_> {
+    /// Returns the growth of a counter while the machine was watched.
+    fn growth(&self, counter: impl Fn(&Activity) -> Option<u64>) -> Option<u64> {
+        Some(counter(self.after)?.saturating_sub(counter(self.before)?))
+    }
 }
 
 /// A check's name and what it does.
@@ -144,16 +157,14 @@ pub(crate) fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Find
     judge(&Evidence { system: &system, intent, before: &before, after: &after })
 }
 
-/// Returns the processors that this process may use, by `proc` below `root`; none where the kernel
-/// does not say.
-pub(crate) fn allowed(root: &Path) -> Vec<usize> {
-    System::below(root).allowed()
-}
-
 fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let findings = CHECKS.iter().map(|(name, check)| {
-        let finding = check(evidence).unwrap_or_else(Finding::unknown);
-        Finding { check: name, ..finding }
+    let unknown = || finding(Severity::Unknown, "the kernel does not tell", "", "");
+    let findings = CHECKS.iter().filter_map(|(name, check)| {
+        let found = check(evidence).or_else(unknown)?;
+        // Only a finding that is not fine has a reason and a remedy.
+        let is_fine = found.severity == Severity::Fine;
+        let text = |text: String| if is_fine { String::new() } else { text };
+        Some(Finding { check: name, why: text(found.why), fix: text(found.fix), ..found })
     });
     let mut findings: Vec<Finding> = findings.collect();
     // Stable: within a severity they stay in the order of the table.

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cost::CostSource;
-use crate::host::procfs::Times;
+use super::system::number;
+use crate::host::procfs::Cost;
 
 /// Beginning of a group's name. The number of the process that made it follows.
 const PREFIX: &str = "sparring-server-";
@@ -76,16 +77,13 @@ impl Cgroup {
     }
 
     /// Returns the CPU time of everything that has run in it.
-    pub(crate) fn times(&self) -> Option<Times> {
+    pub(crate) fn times(&self) -> Option<Cost> {
         let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
-        match self.version {
-            Version::V2 => parse_cpu_stat(&read("cpu.stat")?),
-            Version::V1 => {
-                let number = |file: &str| read(file)?.trim().parse().ok();
-                let (user_ns, system_ns) = (number("cpuacct.usage_user")?, number("cpuacct.usage_sys")?);
-                Some(Times { total_ns: number("cpuacct.usage")?, user_ns, system_ns })
-            }
+        if self.version == Version::V2 {
+            return parse_cpu_stat(&read("cpu.stat")?);
         }
+        let ns = |file: &str| read(file)?.trim().parse().ok();
+        cost(ns("cpuacct.usage"), ns("cpuacct.usage_user"), ns("cpuacct.usage_sys"))
     }
 
     /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
@@ -119,13 +117,13 @@ fn enter(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("cgroup.procs"), "0")
 }
 
-fn parse_cpu_stat(text: &str) -> Option<Times> {
-    let nanoseconds = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        value.parse::<u64>().ok()?.checked_mul(1000)
-    };
-    let (user_ns, system_ns) = (nanoseconds("user_usec")?, nanoseconds("system_usec")?);
-    Some(Times { total_ns: nanoseconds("usage_usec")?, user_ns, system_ns })
+fn parse_cpu_stat(text: &str) -> Option<Cost> {
+    let ns = |name: &str| number(text, name)?.checked_mul(1000);
+    cost(ns("usage_usec"), ns("user_usec"), ns("system_usec"))
+}
+
+fn cost(total_ns: Option<u64>, user_ns: Option<u64>, system_ns: Option<u64>) -> Option<Cost> {
+    Some(Cost { total_ns: total_ns?, user_ns: user_ns?, system_ns: system_ns?, faults: 0 })
 }
 
 /// A control group of a process, in a hierarchy that is mounted.
@@ -238,8 +236,8 @@ mod tests {
     #[test]
     fn cpu_stat_is_read_in_nanoseconds() {
         let text = "usage_usec 966527\nuser_usec 193305\nsystem_usec 773222\nnice_usec 0\n";
-        let expected = Times { total_ns: 966_527_000, user_ns: 193_305_000, system_ns: 773_222_000 };
-        assert_eq!(parse_cpu_stat(text), Some(expected));
+        let expected = cost(Some(966_527_000), Some(193_305_000), Some(773_222_000));
+        assert_eq!(parse_cpu_stat(text), expected);
         assert_eq!(parse_cpu_stat("nr_periods 0\n"), None);
     }
 }

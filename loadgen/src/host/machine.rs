@@ -3,12 +3,12 @@
 //! No host name, user name, home directory or environment: results are meant to be committed and published.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
-use engine::affinity::parse_cpu_list;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::system::{System, field};
 
 /// A machine and the state it was in when a session began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -63,27 +63,26 @@ impl Machine {
 
     /// Describes the machine whose `proc` and `sys` lie below `root`.
     fn below(root: &Path) -> Self {
-        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-        let word = |path: &str| Some(read(path).trim().to_owned()).filter(|text| !text.is_empty());
-        let cpuinfo = read("proc/cpuinfo");
-        let (threads, cores) = processors(root);
+        let system = System::below(root);
+        let cpuinfo = system.text("proc/cpuinfo").unwrap_or_default();
+        let vendor = system.text("sys/class/dmi/id/sys_vendor").unwrap_or_default();
+        let online = system.online();
+        let cores: BTreeSet<Vec<usize>> = online.iter().map(|&cpu| system.siblings(cpu)).collect();
+        let load = system.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok());
         let mut machine = Self {
             id: String::new(),
             cpu: cpu_model(&cpuinfo),
-            cores,
-            threads,
-            smt: word("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
-            memory_bytes: memory_bytes(&read("proc/meminfo")),
-            kernel: read("proc/sys/kernel/osrelease").trim().to_owned(),
-            governor: word("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            mitigations: mitigations(&root.join("sys/devices/system/cpu/vulnerabilities")),
-            virtualisation: virtualisation(&cpuinfo, &read("sys/class/dmi/id/sys_vendor")),
-            congestion_control: word("proc/sys/net/ipv4/tcp_congestion_control"),
-            limits: limits(
-                &read("proc/self/limits"),
-                word("proc/sys/kernel/io_uring_disabled").and_then(|text| text.parse().ok()),
-            ),
-            load_at_start: load_average(&read("proc/loadavg")),
+            cores: cores.len() as u32,
+            threads: online.len() as u32,
+            smt: system.text("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
+            memory_bytes: system.memory_kib("MemTotal").unwrap_or(0) * 1024,
+            kernel: system.text("proc/sys/kernel/osrelease").unwrap_or_default(),
+            governor: system.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            mitigations: mitigations(&system),
+            virtualisation: virtualisation(&cpuinfo, &vendor),
+            congestion_control: system.text("proc/sys/net/ipv4/tcp_congestion_control"),
+            limits: limits(&system),
+            load_at_start: load.unwrap_or(0.0),
         };
         machine.id = machine.stable_hash();
         machine
@@ -98,29 +97,6 @@ impl Machine {
     }
 }
 
-/// Online logical CPUs and physical cores of the machine below `root`; zero of both where `/sys` does not say.
-fn processors(root: &Path) -> (u32, u32) {
-    let folder = root.join("sys/devices/system/cpu");
-    let online = fs::read_to_string(folder.join("online")).unwrap_or_default();
-    let online = parse_cpu_list(online.trim()).unwrap_or_default();
-    // The list of siblings names the core: equal for every thread of it, and for no thread of another.
-    let siblings = |cpu: &usize| {
-        let path = folder.join(format!("cpu{cpu}/topology/thread_siblings_list"));
-        fs::read_to_string(path).unwrap_or_else(|_| cpu.to_string())
-    };
-    let cores: BTreeSet<String> = online.iter().map(siblings).collect();
-    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    (count(online.len()), count(cores.len()))
-}
-
-/// The value behind `name:` in the `name: value` files of `/proc`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then_some(value.trim())
-    })
-}
-
 fn cpu_model(cpuinfo: &str) -> String {
     if let Some(name) = field(cpuinfo, "model name") {
         return name.to_owned();
@@ -132,24 +108,13 @@ fn cpu_model(cpuinfo: &str) -> String {
     }
 }
 
-fn memory_bytes(meminfo: &str) -> u64 {
-    let kib =
-        field(meminfo, "MemTotal").and_then(|value| value.trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
-
-fn mitigations(vulnerabilities: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(vulnerabilities) else { return Vec::new() };
-    let mut lines: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let state = fs::read_to_string(entry.path()).ok()?;
-            let state = state.trim();
-            (state != "Not affected").then(|| format!("{}: {state}", entry.file_name().to_string_lossy()))
-        })
-        .collect();
-    lines.sort();
-    lines
+fn mitigations(system: &System) -> Vec<String> {
+    const FOLDER: &str = "sys/devices/system/cpu/vulnerabilities";
+    let line = |name: String| {
+        let state = system.text(&format!("{FOLDER}/{name}"))?;
+        (state != "Not affected").then(|| format!("{name}: {state}"))
+    };
+    system.names(FOLDER).into_iter().filter_map(line).collect()
 }
 
 /// The hypervisor by the vendor that the firmware names, from a list: an unknown vendor's string could name a person.
@@ -174,24 +139,15 @@ fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
     }
 }
 
-/// Limits out of `/proc/PID/limits`, whose columns are separated by two spaces or more.
-fn limits(text: &str, io_uring_disabled: Option<u8>) -> Limits {
-    let columns = |name: &str| -> Vec<&str> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().collect()
-    };
-    let number = |columns: &[&str], index: usize| columns.get(index).and_then(|value| value.parse().ok());
-    let nofile = columns("Max open files");
+fn limits(system: &System) -> Limits {
+    let bounded = |limit: u64| Some(limit).filter(|limit| *limit != u64::MAX);
+    let nofile = system.limit("Max open files");
     Limits {
-        nofile_soft: number(&nofile, 0),
-        nofile_hard: number(&nofile, 1),
-        memlock_soft: number(&columns("Max locked memory"), 0),
-        io_uring_disabled,
+        nofile_soft: nofile.and_then(|(soft, _)| bounded(soft)),
+        nofile_hard: nofile.and_then(|(_, hard)| bounded(hard)),
+        memlock_soft: system.limit("Max locked memory").and_then(|(soft, _)| bounded(soft)),
+        io_uring_disabled: system.value("proc/sys/kernel/io_uring_disabled"),
     }
-}
-
-fn load_average(loadavg: &str) -> f64 {
-    loadavg.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
 /// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
@@ -202,6 +158,8 @@ pub(crate) fn short_hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const CPUINFO: &str = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu sse2 hypervisor avx2\n\n\
@@ -282,10 +240,12 @@ mod tests {
 
     #[test]
     fn an_unlimited_limit_is_null() {
-        assert_eq!(
-            limits("Max open files            unlimited            unlimited            files\n", None),
-            Limits { nofile_soft: None, nofile_hard: None, memlock_soft: None, io_uring_disabled: None }
-        );
+        let root = fake_root("unlimited");
+        let unlimited = "Max open files            unlimited            unlimited            files\n";
+        fs::write(root.join("proc/self/limits"), unlimited).expect("temporary directory is writable");
+        let found = limits(&System::below(&root));
+        fs::remove_dir_all(root).expect("own directory");
+        assert_eq!(found, Limits { io_uring_disabled: Some(2), ..Limits::default() });
     }
 
     #[test]

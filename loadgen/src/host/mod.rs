@@ -6,3 +6,4 @@ pub(crate) mod machine;
 pub(crate) mod perf;
 pub(crate) mod procfs;
 pub(crate) mod regular;
+pub(crate) mod system;
