@@ -136,7 +136,7 @@ impl ExperimentArguments {
     /// Returns the experiment after the changes of the flags.
     fn experiment(&self) -> Result<Experiment, Failure> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
-        let catalogue = catalogue.map_err(|error| Failure::Usage(format!("--catalogue: {error}")))?;
+        let catalogue = catalogue.map_err(|error| Failure::Usage(format!("--catalogue: {error:#}")))?;
         let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
         if experiment.arms.len() > 1 && experiment.show == Show::Correctness {

@@ -39,7 +39,7 @@ pub(super) struct ScenariosArguments {
 impl ScenariosArguments {
     pub(super) fn execute(&self) -> Result<u8, Failure> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
-        let catalogue = catalogue.map_err(|error| Failure::Usage(error.to_string()))?;
+        let catalogue = catalogue.map_err(|error| Failure::Usage(format!("{error:#}")))?;
         self.format.print_text(&scenarios(&catalogue, self.format.format()), false)?;
         Ok(0)
     }

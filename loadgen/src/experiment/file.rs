@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{Arm, ArmError, Experiment, Scenario, Takes, arm_name};
 use crate::compare::Promise;
 use crate::load::catalogue::{self, nearest};
-use crate::load::{Catalogue, CatalogueError, span};
+use crate::load::{Catalogue, span};
 use crate::result::Show;
 use crate::run::Wait;
 
@@ -280,7 +280,7 @@ impl Entry {
             Self::Share { scenario, name, share_of_capacity } => (scenario, name, Some(share_of_capacity)),
         };
         let (base, engine) = name.split_once('@').map_or((name.as_str(), None), |(b, e)| (b, Some(e)));
-        let found = catalogue.find(base).map_err(|error: CatalogueError| error.to_string())?;
+        let found = catalogue.find(base).map_err(|error| error.to_string())?;
         let engine = engine.map(str::parse::<EngineKind>).transpose().map_err(|error| error.to_string())?;
         let share = share.map(|share| match share {
             share if share > 0.0 && share <= 1.0 => Ok(share),

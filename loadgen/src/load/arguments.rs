@@ -60,17 +60,11 @@ enum TextKind {
 
 impl Shorthands {
     /// Returns the name of the scenario, if one was named, and the load that the typed flags change.
-    fn preset(&self) -> Result<(Option<String>, Load), Error> {
-        let refused =
-            |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, error.to_string());
-        let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(|error| refused(&error))?;
-        match &self.scenario {
-            Some(name) => {
-                let scenario = catalogue.find(name).map_err(|error| refused(&error))?;
-                Ok((Some(scenario.name.clone()), scenario.load.clone()))
-            }
-            None => Ok((None, Load::default())),
-        }
+    fn preset(&self) -> anyhow::Result<(Option<String>, Load)> {
+        let catalogue = Catalogue::with(self.catalogue.as_deref())?;
+        let Some(name) = &self.scenario else { return Ok((None, Load::default())) };
+        let scenario = catalogue.find(name)?;
+        Ok((Some(scenario.name.clone()), scenario.load.clone()))
     }
 
     fn payload(&self) -> Option<Payload> {
@@ -95,6 +89,20 @@ impl LoadArguments {
         self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed
     }
 
+    /// Applies the defaults of a run that ends by the number of its messages.
+    fn limit_messages(&mut self) {
+        let usual = Load::default();
+        if self.load.messages.is_none() {
+            return;
+        }
+        if !self.is_typed("measure") && self.load.measure == usual.measure {
+            self.load.measure = LONGEST;
+        }
+        if !self.is_typed("warmup") && self.load.warmup == usual.warmup {
+            self.load.warmup = Duration::ZERO;
+        }
+    }
+
     fn is_typed(&self, id: &str) -> bool {
         self.typed.iter().any(|typed| typed == id)
     }
@@ -113,7 +121,8 @@ impl Args for LoadArguments {
 impl FromArgMatches for LoadArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let shorthands = Shorthands::from_arg_matches(matches)?;
-        let (scenario, mut load) = shorthands.preset()?;
+        let refused = |error| Error::raw(ErrorKind::ValueValidation, format!("{error:#}"));
+        let (scenario, mut load) = shorthands.preset().map_err(refused)?;
         let mut typed = matches.clone();
         let flags = Load::augment_args(Command::new("load"));
         let (mut ids, mut defaults) = (Vec::new(), Vec::new());
@@ -131,29 +140,14 @@ impl FromArgMatches for LoadArguments {
             ids.push("rate_per_connection".to_owned());
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
-        let arguments = Self { load, scenario, typed: ids };
-        Ok(arguments.with_limited_messages())
+        let mut arguments = Self { load, scenario, typed: ids };
+        arguments.limit_messages();
+        Ok(arguments)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
-    }
-}
-
-impl LoadArguments {
-    /// Applies the defaults of a run that ends by the number of its messages.
-    fn with_limited_messages(mut self) -> Self {
-        let usual = Load::default();
-        if self.load.messages.is_some() {
-            if !self.is_typed("measure") && self.load.measure == usual.measure {
-                self.load.measure = LONGEST;
-            }
-            if !self.is_typed("warmup") && self.load.warmup == usual.warmup {
-                self.load.warmup = Duration::ZERO;
-            }
-        }
-        self
     }
 }
 
