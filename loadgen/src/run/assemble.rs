@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::coordinator::{Counted, Measured, ServerCost};
+use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
-use super::tally::{Outstanding, Spans, Tally};
+use super::tally::{Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
     Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server,
@@ -58,7 +58,11 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .broken
             .as_ref()
             .map(|(error, after)| EndedEarly { after_ns: nanos(*after), cause: error.summary() }),
-        outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
+        outages: (tally.outages.count > 0).then(|| Outages {
+            count: tally.outages.count,
+            total_ns: nanos(tally.outages.total),
+            longest_ns: nanos(tally.outages.longest),
+        }),
         standstill: (tally.standstill.count > 0).then(|| Standstill {
             total_ns: nanos(tally.standstill.total),
             longest_ns: nanos(tally.standstill.longest),
@@ -68,15 +72,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
-        server: server.zip(measured.server).map(|(Announced { engine, congestion, counters }, cost)| {
-            Server {
-                engine,
-                congestion,
-                cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
-                counters,
-                ..counted(measured.spent.counted.as_ref(), received, server_cost(plan, &cost, received))
-            }
-        }),
+        server: server.zip(measured.server).map(|(said, cost)| server_figures(plan, said, &cost, measured)),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
         repeated: Vec::new(),
@@ -84,7 +80,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     }
 }
 
-/// Counts the messages that are in the latencies with a lower bound. They change nothing up to the percentile
+/// Returns the messages that are in the latencies with a lower bound. They change nothing up to the percentile
 /// at which the lowest of them lies.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
@@ -94,10 +90,6 @@ fn censored(tally: &Tally) -> Option<Censored> {
     let lowest = tally.latency.lowest_equivalent(youngest_ns);
     let below = tally.latency.count_between(0, lowest.saturating_sub(1));
     Some(Censored { count, exact_up_to: below as f64 * 100.0 / tally.latency.len() as f64 })
-}
-
-fn outages(spans: Spans) -> Outages {
-    Outages { count: spans.count, total_ns: nanos(spans.total), longest_ns: nanos(spans.longest) }
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -118,34 +110,31 @@ fn latencies(tally: &Tally) -> Latencies {
     }
 }
 
-fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
-    let per_each = |count: Option<u64>| count.map(|count| per_message(count, received));
+fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Measured) -> Server {
+    let each = |amount: u64| per_message(amount, measured.tally.received.measured);
+    // What the processor's own counters say, or why they say nothing.
+    let counted = measured.spent.counted.as_ref();
+    let count = counted.and_then(|counted| counted.as_ref().ok());
     let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
-        cpu_ns_per_message: per_message(cost.cpu.total_ns, received),
-        user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
-        system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
+        engine: said.engine,
+        congestion: said.congestion,
+        counters: said.counters,
+        cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
+        cpu_ns_per_message: each(cost.cpu.total_ns),
+        user_ns_per_message: Some(each(cost.cpu.user_ns)),
+        system_ns_per_message: Some(each(cost.cpu.system_ns)),
         cost_source: Some(cost.cpu.source),
         cost_resolution_ns: Some(cost.cpu.source.resolution_ns()),
-        voluntary_switches_per_message: per_each(cost.cpu.voluntary_switches),
-        involuntary_switches_per_message: per_each(cost.cpu.involuntary_switches),
-        page_faults_per_message: Some(per_message(cost.cpu.faults, received)),
+        voluntary_switches_per_message: cost.cpu.voluntary_switches.map(each),
+        involuntary_switches_per_message: cost.cpu.involuntary_switches.map(each),
+        page_faults_per_message: Some(each(cost.cpu.faults)),
+        instructions_per_message: count.map(|(instructions, _)| each(*instructions)),
+        cycles_per_message: count.map(|(_, cycles)| each(*cycles)),
+        not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.load.all_connections() as f64),
         ..Server::default()
-    }
-}
-
-/// With what the processor's own counters say, or why they say nothing.
-fn counted(counted: Option<&Counted>, received: u64, server: Server) -> Server {
-    match counted {
-        None => server,
-        Some(Ok((instructions, cycles))) => Server {
-            instructions_per_message: Some(per_message(*instructions, received)),
-            cycles_per_message: Some(per_message(*cycles, received)),
-            ..server
-        },
-        Some(Err(why)) => Server { not_counted: Some(why.to_string()), ..server },
     }
 }
 
@@ -187,14 +176,7 @@ fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
     // Between a cut and the worker's notice of it, messages may count in a second that has just begun.
     let beyond = series.split_off(kept);
     if let Some(last) = series.last_mut() {
-        for Second { sent, received, errors, max, .. } in beyond {
-            last.sent += sent;
-            last.received += received;
-            last.errors += errors;
-            last.max = last.max.max(max);
-        }
-    }
-    if let Some(last) = series.last_mut() {
+        beyond.iter().for_each(|second| add_second(last, second));
         let span = window - Duration::from_secs(last.second.into());
         last.span_ns = (span < Duration::from_secs(1)).then(|| nanos(span));
     }

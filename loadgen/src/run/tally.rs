@@ -385,12 +385,7 @@ impl Tally {
         self.was_full |= other.was_full;
         self.standstill.merge(other.standstill);
         self.clock_went_back |= other.clock_went_back;
-        for (sum, part) in self.series.iter_mut().zip(&other.series) {
-            sum.sent += part.sent;
-            sum.received += part.received;
-            sum.errors += part.errors;
-            sum.max = sum.max.max(part.max);
-        }
+        self.series.iter_mut().zip(&other.series).for_each(|(sum, part)| add_second(sum, part));
         for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
             if let Some(part) = part {
                 let sum = sum.get_or_insert_with(interval);
@@ -410,6 +405,14 @@ impl Outstanding {
         self.count += other.count;
         self.in_latency += other.in_latency;
     }
+}
+
+/// Adds the counts of a second to those of another.
+pub(super) fn add_second(sum: &mut Second, part: &Second) {
+    sum.sent += part.sent;
+    sum.received += part.received;
+    sum.errors += part.errors;
+    sum.max = sum.max.max(part.max);
 }
 
 fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {

@@ -74,14 +74,20 @@ impl Verdict {
     fn doubt(&mut self, kind: InvalidKind, reason: impl Into<String>) {
         self.reasons.push((kind, reason.into()));
     }
+
+    fn doubt_if(&mut self, is_doubtful: bool, kind: InvalidKind, reason: impl Into<String>) {
+        self.reasons.extend(is_doubtful.then(|| (kind, reason.into())));
+    }
 }
 
 pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     let mut verdict = Verdict::default();
     let tally = &measured.tally;
-    if cfg!(debug_assertions) {
-        verdict.doubt(InvalidKind::DebugGenerator, "the generator is a debug build: build it with --release");
-    }
+    verdict.doubt_if(
+        cfg!(debug_assertions),
+        InvalidKind::DebugGenerator,
+        "the generator is a debug build: build it with --release",
+    );
     if let Some((error, _)) = &measured.broken
         && let Some(kind) = error.kind()
     {
@@ -99,10 +105,8 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     }
     time(measured, &mut verdict);
     if let Some(imbalance) = &tally.imbalance {
-        verdict.doubt(
-            InvalidKind::Imbalance,
-            format!("the generator's counts do not add up ({imbalance}); please report this"),
-        );
+        let reason = format!("the generator's counts do not add up ({imbalance}); please report this");
+        verdict.doubt(InvalidKind::Imbalance, reason);
     }
     if let Some(server) = &measured.server {
         accounts(&server.cpu, &mut verdict);
@@ -111,36 +115,34 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
 }
 
 fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
-    if tally.errors.total() > 0 {
-        verdict.doubt(InvalidKind::LostConnections, connections(plan, tally));
-    }
     let Integrity { lost, lost_with_connection, unsolicited, .. } = tally.integrity;
     let lost = lost - lost_with_connection;
     let wrong = tally.integrity.faults() - lost - unsolicited;
-    if wrong > 0 {
-        verdict.doubt(InvalidKind::WrongEchoes, wrong_echoes(wrong));
-    }
-    if lost > 0 {
-        verdict.doubt(
+    let outstanding = tally.outstanding.count;
+    let messages = |number| count(number, "message");
+    for (number, kind, reason) in [
+        (tally.errors.total(), InvalidKind::LostConnections, connections(plan, tally)),
+        (wrong, InvalidKind::WrongEchoes, wrong_echoes(wrong)),
+        (
+            lost,
             InvalidKind::LostMessages,
-            format!("{} never came back on connections that stayed open", count(lost, "message")),
-        );
-    }
-    if unsolicited > 0 {
-        verdict.doubt(
+            format!("{} never came back on connections that stayed open", messages(lost)),
+        ),
+        (
+            unsolicited,
             InvalidKind::Unsolicited,
-            format!("{} came that nobody had asked for", count(unsolicited, "message")),
-        );
-    }
-    if tally.outstanding.count > 0 {
-        verdict.doubt(
+            format!("{} came that nobody had asked for", messages(unsolicited)),
+        ),
+        (
+            outstanding,
             InvalidKind::Outstanding,
-            format!("{} had no echo when the run ended", count(tally.outstanding.count, "message")),
-        );
+            format!("{} had no echo when the run ended", messages(outstanding)),
+        ),
+    ] {
+        verdict.doubt_if(number > 0, kind, reason);
     }
-    if tally.received.measured == 0 {
-        verdict.doubt(InvalidKind::NoEcho, "no echo was received in the window");
-    }
+    let no_echo = "no echo was received in the window";
+    verdict.doubt_if(tally.received.measured == 0, InvalidKind::NoEcho, no_echo);
 }
 
 /// Describes the connection errors: how many ended, of how many that are open at a time, and how many never
@@ -162,32 +164,29 @@ fn connections(plan: &Plan, tally: &Tally) -> String {
 
 fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
-    if tally.was_full {
-        verdict.doubt(
-            InvalidKind::OutstandingLimit,
-            format!(
-                "a connection had {} outstanding (--max-outstanding): the server does not keep up",
-                count(plan.load.max_outstanding.into(), "message")
-            ),
-        );
-    }
+    verdict.doubt_if(
+        tally.was_full,
+        InvalidKind::OutstandingLimit,
+        format!(
+            "a connection had {} outstanding (--max-outstanding): the server does not keep up",
+            count(plan.load.max_outstanding.into(), "message")
+        ),
+    );
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
     let planned = tally.messages().planned;
-    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured) {
-        verdict.doubt(
-            InvalidKind::LateSends,
-            format!(
-                "the generator was late: {} of {} not sent in time ({})",
-                tally.not_sent,
-                count(planned, "planned message"),
-                remedy(plan, measured)
-            ),
-        );
-    }
-    let burst = if let Arrival::Burst(size) = plan.load.arrival { size.get() } else { 1 };
-    if let Some(pace) = tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)) {
+    verdict.doubt_if(
+        tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured),
+        InvalidKind::LateSends,
+        format!(
+            "the generator was late: {} of {} not sent in time ({})",
+            tally.not_sent,
+            count(planned, "planned message"),
+            remedy(plan, measured)
+        ),
+    );
+    if let Some(pace) = tally.paces.iter().rev().find(|pace| !pace.is_kept(plan.load.burst())) {
         verdict.doubt(
             InvalidKind::RateNotKept,
             format!(
@@ -208,11 +207,9 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let limit = (p99 * CUT_FACTOR).max(long);
     let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     let waiting = tally.waiting.count_between(limit_ns, u64::MAX);
-    if waiting as f64 <= CUT_SHARE * f64::from(plan.load.connections) {
-        return;
-    }
     let longest = rounded(Duration::from_nanos(tally.waiting.max()));
-    verdict.doubt(
+    verdict.doubt_if(
+        waiting as f64 > CUT_SHARE * f64::from(plan.load.connections),
         InvalidKind::CutTail,
         format!(
             "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
@@ -311,31 +308,27 @@ fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
 
 fn time(measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
-    if tally.clock_went_back {
-        verdict.doubt(InvalidKind::Clock, "the clock went backwards");
-    }
+    verdict.doubt_if(tally.clock_went_back, InvalidKind::Clock, "the clock went backwards");
     let Spans { total, longest, .. } = tally.standstill;
     // Each thread has its own standstills.
-    let share = total.as_secs_f64()
-        / measured.spent.threads_cpu_ns.len().max(1) as f64
-        / measured.window.as_secs_f64().max(1e-9);
-    if longest > LONGEST_STANDSTILL || share > STANDSTILL_SHARE {
-        verdict.doubt(
-            InvalidKind::Standstill,
-            format!(
-                "the generator did not run for {:?} of the window, at most {:?} at a time: it was stopped, or something else had \
-                 its processor",
-                rounded(total),
-                rounded(longest)
-            ),
-        );
-    }
+    let threads = measured.spent.threads_cpu_ns.len().max(1) as f64;
+    let share = total.as_secs_f64() / threads / measured.window.as_secs_f64().max(1e-9);
+    verdict.doubt_if(
+        longest > LONGEST_STANDSTILL || share > STANDSTILL_SHARE,
+        InvalidKind::Standstill,
+        format!(
+            "the generator did not run for {:?} of the window, at most {:?} at a time: it was stopped, or \
+             something else had its processor",
+            rounded(total),
+            rounded(longest)
+        ),
+    );
 }
 
-/// The share of the window in which the busiest thread of the generator was on its processor.
+/// Returns the share of the window in which the busiest thread of the generator was on its processor.
 fn busiest(measured: &Measured) -> f64 {
-    let window_ns = measured.window.as_nanos() as f64;
-    measured.spent.threads_cpu_ns.iter().map(|&ns| ns as f64 / window_ns.max(1.0)).fold(0.0, f64::max)
+    let busiest_ns = measured.spent.threads_cpu_ns.iter().max().copied().unwrap_or_default();
+    busiest_ns as f64 / (measured.window.as_nanos() as f64).max(1.0)
 }
 
 /// The 99th percentile; of a small sample that is its highest value.
@@ -350,11 +343,8 @@ fn rounded(span: Duration) -> Duration {
 
 /// Returns the reason why a run with so many wrong echoes is not valid.
 pub(crate) fn wrong_echoes(count: u64) -> String {
-    if count == 1 {
-        "1 echo was not what was sent".to_owned()
-    } else {
-        format!("{count} echoes were not what was sent")
-    }
+    let echoes = if count == 1 { "echo was" } else { "echoes were" };
+    format!("{count} {echoes} not what was sent")
 }
 
 #[cfg(test)]
