@@ -24,7 +24,7 @@ use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 
 use crate::load::Transport;
 use crate::run::{PlanError, check_tls};
-use crate::target::opening::{Ask, Failures, Opening, describe_failures, quoted};
+use crate::target::opening::{Failures, HandshakeRequest, Opening, describe_failures, quoted};
 use crate::target::trust::{Trust, explain};
 use crate::target::url::{Port, Url};
 
@@ -133,7 +133,7 @@ impl fmt::Display for Ending {
 
 /// A connection that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Visit {
+pub struct EndedConnection {
     /// Its number, from [`Plan::repeat`].
     pub number: Option<u32>,
     /// Messages echoed.
@@ -150,7 +150,7 @@ pub struct Visit {
 ///
 /// Fails where the plan cannot be carried out, or a connection cannot be opened. A connection that
 /// opened and ended is never an error, however it ended.
-pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> anyhow::Result<()> {
+pub fn execute(plan: &Plan, watch: impl FnMut(&EndedConnection) + 'static) -> anyhow::Result<()> {
     plan.check()?;
     let (_remote, inbox) = engine::remote().context("cannot make an eventfd")?;
     let Port::Number(port) = plan.url.port else { unreachable!("the plan was checked") };
@@ -206,7 +206,7 @@ impl Secrets {
 
 /// The handler: one connection at a time.
 struct EchoClient {
-    ask: Ask,
+    request: HandshakeRequest,
     url: Url,
     numbers: RangeInclusive<u32>,
     is_numbered: bool,
@@ -218,13 +218,13 @@ struct EchoClient {
     /// Failed attempts for the connection that is being made.
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
-    visit: Visit,
+    visit: EndedConnection,
     /// Nothing is under way: the next one can begin.
     is_idle: bool,
     /// Ends the run.
     failure: Option<anyhow::Error>,
     secrets: Secrets,
-    watch: Box<dyn FnMut(&Visit)>,
+    watch: Box<dyn FnMut(&EndedConnection)>,
 }
 
 /// How far a connection has come.
@@ -240,9 +240,9 @@ enum Stage {
 }
 
 impl EchoClient {
-    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&Visit)>) -> Self {
+    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&EndedConnection)>) -> Self {
         Self {
-            ask: Ask { host: plan.url.host_field(), ..Ask::default() },
+            request: HandshakeRequest { host: plan.url.host_field(), ..HandshakeRequest::default() },
             url: plan.url.clone(),
             numbers: plan.repeat.clone().unwrap_or(1..=1),
             is_numbered: plan.repeat.is_some(),
@@ -251,7 +251,7 @@ impl EchoClient {
             closing_timeout: plan.closing_timeout,
             addresses,
             failures: Failures::new(),
-            visit: Visit { number: None, messages: 0, ending: Ending::Lost(String::new()) },
+            visit: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
             is_idle: true,
             failure: None,
             secrets: Secrets::default(),
@@ -285,8 +285,8 @@ impl EchoClient {
 
     fn request(&mut self, out: &mut Output<'_>) -> Opening {
         let nonce = self.secrets.nonce();
-        let ask = Ask { target: self.target(), ..self.ask.clone() };
-        Opening::begin(&ask, nonce, self.connect_timeout, out)
+        let request = HandshakeRequest { target: self.target(), ..self.request.clone() };
+        Opening::begin(&request, nonce, self.connect_timeout, out)
     }
 
     fn handshake_failed(&mut self, detail: String) {
@@ -422,7 +422,7 @@ impl Handler for EchoClient {
 
     fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
-        match opening.read(&self.ask, bytes) {
+        match opening.read(&self.request, bytes) {
             Ok(None) => {}
             Ok(Some(frames)) => {
                 out.set_deadline(None);

@@ -150,10 +150,14 @@ fn limits(system: &System) -> Limits {
     }
 }
 
-/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
+/// Returns the first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository
+/// will ever hold.
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    shortened(Sha256::new_with_prefix(bytes))
+}
+
+pub(crate) fn shortened(digest: Sha256) -> String {
+    digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::result::Integrity;
 
 /// An echo that comes in several pieces, or that is not the one expected next.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Arriving {
+pub(crate) struct PartialEcho {
     /// Bytes so far.
     got: usize,
     stamp: [u8; STAMP],
@@ -51,7 +51,7 @@ pub(crate) struct Judged {
     pub(crate) is_foreign: bool,
 }
 
-impl Arriving {
+impl PartialEcho {
     /// Bytes of the echo so far.
     pub(crate) fn got(&self) -> usize {
         self.got
@@ -142,7 +142,7 @@ impl Arriving {
 
 /// What became of an echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
+pub(crate) struct EchoOutcome {
     /// When its message was due and sent; `None` where the echo answers none.
     pub(crate) times: Option<Times>,
     /// Something was wrong with it, and is counted.
@@ -160,7 +160,7 @@ pub(crate) fn settle(
     stamped: bool,
     ledger: &mut Ledger,
     integrity: &mut Integrity,
-) -> Settled {
+) -> EchoOutcome {
     if !judged.sound {
         return settle_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
     }
@@ -173,7 +173,7 @@ pub(crate) fn settle(
     integrity.reordered += u64::from(is_late);
     integrity.duplicated += u64::from(times.is_none());
     integrity.wrong_opcode += u64::from(has_wrong_opcode);
-    Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
+    EchoOutcome { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
 }
 
 /// Counts an echo that differs from every message that it could be.
@@ -184,7 +184,7 @@ fn settle_unsound(
     stamped: bool,
     ledger: &mut Ledger,
     integrity: &mut Integrity,
-) -> Settled {
+) -> EchoOutcome {
     let names_none = judged.sequence.is_none();
     let is_unsolicited = names_none
         && if stamped {
@@ -192,7 +192,7 @@ fn settle_unsound(
         } else {
             !ledger.has_answered()
         };
-    let fault = |times| Settled { times, is_fault: true, unnamed: None };
+    let fault = |times| EchoOutcome { times, is_fault: true, unnamed: None };
     if is_unsolicited {
         integrity.unsolicited += 1;
         return fault(None);
@@ -211,7 +211,7 @@ fn settle_unsound(
         Arrival::Again => None,
     });
     if names_none && let Some((sequence, times)) = taken {
-        return Settled { times: Some(times), is_fault: false, unnamed: Some(sequence) };
+        return EchoOutcome { times: Some(times), is_fault: false, unnamed: Some(sequence) };
     }
     integrity.corrupted += 1;
     fault(taken.map(|(_, times)| times))
@@ -253,7 +253,7 @@ mod tests {
 
         /// An echo in pieces of `cut` bytes.
         fn echo(&mut self, bytes: &[u8], cut: usize) {
-            let mut arriving = Arriving::default();
+            let mut arriving = PartialEcho::default();
             arriving.feed(&self.content, CONNECTION, &self.ledger, &[]);
             for piece in bytes.chunks(cut) {
                 arriving.feed(&self.content, CONNECTION, &self.ledger, piece);

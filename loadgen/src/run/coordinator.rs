@@ -382,7 +382,7 @@ impl<'a> Coordinator<'a> {
             Report::Connected => self.connected += 1,
             Report::LoadEnded => self.load_ended += 1,
             Report::Drained => self.drained += 1,
-            Report::Deserted(cause) => {
+            Report::AllConnectionsLost(cause) => {
                 self.deserted += 1;
                 let is_last = self.deserted >= self.plan.placement.threads;
                 if is_last && !matches!(self.phase, Phase::Drain | Phase::Close) {

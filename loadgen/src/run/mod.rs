@@ -41,7 +41,7 @@ pub use plan::{
 };
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
-pub use rehearsal::{Counted, News, Rehearsal};
+pub use rehearsal::{Counted, Rehearsal, WorkerEvent};
 pub(crate) use validity::wrong_echoes;
 
 use std::net::{IpAddr, SocketAddr};
@@ -151,7 +151,7 @@ fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
     let url = plan.target.url.with_port(addresses[0].port());
     Shared {
         tls: None,
-        ask: plan.clone().with(|plan| plan.target.url = url.clone()).ask(),
+        request: plan.target.request(&url),
         framing: Framing { transport: url.transport, fragments: plan.load.fragments, mask: plan.load.mask },
         content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
         load: plan.load.clone(),

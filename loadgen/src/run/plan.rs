@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::format::count;
 use crate::load::{Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
-use crate::target::opening::Ask;
+use crate::target::opening::HandshakeRequest;
 use crate::target::spawn::Spawn;
 use crate::target::trust::Trust;
 use crate::target::url::{Port, Url};
@@ -47,12 +47,9 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// As it is written in the result and on the command line.
+    /// Returns the name in the result and on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Sleep => "sleep",
-            Self::Spin => "spin",
-        }
+        if self == Self::Spin { "spin" } else { "sleep" }
     }
 }
 
@@ -192,7 +189,7 @@ impl Plan {
         let Self { load, target, .. } = self;
         check_tls(&target.trust, target.url.transport)?;
         if target.url.transport.is_websocket() {
-            return self.ask().check().map_err(|error| {
+            return target.request(&target.url).check().map_err(|error| {
                 PlanError(format!("--header, --origin, --subprotocol or the URL: {error}"))
             });
         }
@@ -243,17 +240,6 @@ impl Plan {
         Ok(())
     }
 
-    /// The opening handshake's request.
-    pub(crate) fn ask(&self) -> Ask {
-        Ask {
-            host: self.target.url.host_field(),
-            target: self.target.url.target.clone(),
-            origin: self.target.origin.clone(),
-            subprotocols: self.target.subprotocols.clone(),
-            headers: self.target.headers.clone(),
-        }
-    }
-
     /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
     /// compare.
     pub fn stored_scenario(&self) -> Scenario {
@@ -267,6 +253,17 @@ impl Plan {
 }
 
 impl Target {
+    /// Returns the request of the opening handshake with the server at `url`.
+    pub(crate) fn request(&self, url: &Url) -> HandshakeRequest {
+        HandshakeRequest {
+            host: url.host_field(),
+            target: url.target.clone(),
+            origin: self.origin.clone(),
+            subprotocols: self.subprotocols.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+
     /// Returns a server that is running, with a plain opening handshake.
     pub fn new(url: Url) -> Self {
         Self {

@@ -22,7 +22,7 @@ pub struct Rehearsal {
 
 /// What the worker has told.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum WorkerEvent {
     /// All connections are open.
     Connected,
     /// A connection could not be opened.
@@ -30,7 +30,7 @@ pub enum News {
     /// After the window everything is back.
     Drained,
     /// All connections are gone.
-    Deserted,
+    AllConnectionsLost,
 }
 
 /// What the worker has counted, over the whole run.
@@ -73,12 +73,12 @@ impl Rehearsal {
     }
 
     /// What the worker has told since the last call.
-    pub fn news(&self) -> Option<News> {
+    pub fn next_event(&self) -> Option<WorkerEvent> {
         self.reports.try_iter().find_map(|report| match report {
-            Report::Connected => Some(News::Connected),
-            Report::Failed(error) => Some(News::Unopened(error.to_string())),
-            Report::Deserted(_) => Some(News::Deserted),
-            Report::Drained => Some(News::Drained),
+            Report::Connected => Some(WorkerEvent::Connected),
+            Report::Failed(error) => Some(WorkerEvent::Unopened(error.to_string())),
+            Report::AllConnectionsLost(_) => Some(WorkerEvent::AllConnectionsLost),
+            Report::Drained => Some(WorkerEvent::Drained),
             Report::LostAtOnce(_) | Report::LoadEnded => None,
         })
     }

@@ -16,7 +16,7 @@ pub(crate) struct Schedule {
     epoch: Nanos,
     /// Nanoseconds from one message of the run to the next, on average.
     gap: f64,
-    lot: Lot,
+    shard: Shard,
     random: Random,
     /// The next message: its place in the worker's connections, how often all of them have had a turn before, and when it
     /// is due, in nanoseconds after the epoch.
@@ -27,13 +27,13 @@ pub(crate) struct Schedule {
 
 /// Which connections are a worker's: of `connections`, every `threads`-th from `worker` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lot {
+pub(crate) struct Shard {
     pub(crate) worker: u32,
     pub(crate) threads: u32,
     pub(crate) connections: u32,
 }
 
-impl Lot {
+impl Shard {
     /// How many connections they are.
     pub(crate) fn count(self) -> u32 {
         self.connections / self.threads + u32::from(self.worker < self.connections % self.threads)
@@ -48,9 +48,9 @@ impl Lot {
 
 impl Schedule {
     /// `rate` messages a second over all connections, from `epoch` on.
-    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, lot: Lot, random: Random) -> Self {
+    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, shard: Shard, random: Random) -> Self {
         let mut schedule =
-            Self { arrival, epoch, gap: 1e9 / rate_per_s, lot, random, link: 0, round: 0, offset: 0.0 };
+            Self { arrival, epoch, gap: 1e9 / rate_per_s, shard, random, link: 0, round: 0, offset: 0.0 };
         match arrival {
             Arrival::Poisson => schedule.draw(),
             Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
@@ -77,7 +77,7 @@ impl Schedule {
             return self.draw();
         }
         self.link += 1;
-        if self.link == self.lot.count() {
+        if self.link == self.shard.count() {
             self.link = 0;
             self.round += 1;
         }
@@ -92,11 +92,11 @@ impl Schedule {
         }
         let mut rest = self.clone();
         // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what is before the end.
-        let rounds = (span / (self.gap * f64::from(self.lot.connections))) as u64;
+        let rounds = (span / (self.gap * f64::from(self.shard.connections))) as u64;
         let skipped = rounds.saturating_sub(1).saturating_sub(self.round);
         rest.round += skipped;
         rest.compute();
-        let mut count = skipped * u64::from(self.lot.count());
+        let mut count = skipped * u64::from(self.shard.count());
         while rest.due() < end {
             count += 1;
             rest.advance();
@@ -106,8 +106,8 @@ impl Schedule {
 
     #[inline]
     fn compute(&mut self) {
-        let number = u64::from(self.lot.number(self.link));
-        let k = self.round * u64::from(self.lot.connections) + number;
+        let number = u64::from(self.shard.number(self.link));
+        let k = self.round * u64::from(self.shard.connections) + number;
         let k = match self.arrival {
             Arrival::Burst(size) => k - k % u64::from(size.get()),
             Arrival::Constant | Arrival::Poisson => k,
@@ -122,11 +122,11 @@ impl Schedule {
         // In (0, 1]: a logarithm of zero would never be due.
         let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
         self.offset += -uniform.ln() * self.worker_gap();
-        self.link = self.random.below(self.lot.count() as usize) as u32;
+        self.link = self.random.below(self.shard.count() as usize) as u32;
     }
 
     fn worker_gap(&self) -> f64 {
-        self.gap * f64::from(self.lot.connections) / f64::from(self.lot.count())
+        self.gap * f64::from(self.shard.connections) / f64::from(self.shard.count())
     }
 }
 
@@ -139,8 +139,8 @@ mod tests {
     const EPOCH: Nanos = Nanos(5_000);
 
     fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
-        let lot = |worker| Lot { worker, threads, connections };
-        let schedule = |w| Schedule::new(arrival, rate, EPOCH, lot(w), Random::new(1, u64::from(w)));
+        let shard = |worker| Shard { worker, threads, connections };
+        let schedule = |w| Schedule::new(arrival, rate, EPOCH, shard(w), Random::new(1, u64::from(w)));
         (0..threads).map(schedule).collect()
     }
 
@@ -151,7 +151,7 @@ mod tests {
             let expected = schedule.until(end);
             let before = all.len();
             while schedule.due() < end {
-                all.push((schedule.due().0 - EPOCH.0, schedule.lot.number(schedule.link())));
+                all.push((schedule.due().0 - EPOCH.0, schedule.shard.number(schedule.link())));
                 schedule.advance();
             }
             if schedule.arrival != Arrival::Poisson {

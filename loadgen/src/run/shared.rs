@@ -10,10 +10,10 @@ use engine::tls::TlsSettings;
 use super::error::{Opened, RunError};
 use super::outgoing::Framing;
 use super::payload::Content;
-use super::schedule::Lot;
+use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::Load;
-use crate::target::opening::Ask;
+use crate::target::opening::HandshakeRequest;
 use crate::target::url::Url;
 
 /// What the coordinator tells a worker, as bits of a wake.
@@ -37,7 +37,7 @@ pub(crate) enum Report {
     /// reason. The connection is reopened.
     LostAtOnce(String),
     /// All its connections are gone; why the last one went.
-    Deserted(String),
+    AllConnectionsLost(String),
     /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
     /// are sent.
     LoadEnded,
@@ -197,7 +197,7 @@ pub(crate) struct Shared {
     /// The URL of the server, with its port.
     pub(crate) url: Url,
     /// The opening handshake's request.
-    pub(crate) ask: Ask,
+    pub(crate) request: HandshakeRequest,
     pub(crate) framing: Framing,
     pub(crate) content: Content,
     /// Worker threads.
@@ -214,13 +214,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// The connections of a worker.
-    pub(crate) fn lot(&self, worker: usize) -> Lot {
-        Lot { worker: worker as u32, threads: self.threads, connections: self.load.connections }
+    pub(crate) fn shard(&self, worker: usize) -> Shard {
+        Shard { worker: worker as u32, threads: self.threads, connections: self.load.connections }
     }
 
     /// The idle connections of a worker.
-    pub(crate) fn idle_lot(&self, worker: usize) -> Lot {
-        Lot { connections: self.load.idle, ..self.lot(worker) }
+    pub(crate) fn idle_shard(&self, worker: usize) -> Shard {
+        Shard { connections: self.load.idle, ..self.shard(worker) }
     }
 
     /// What a worker may send in the window; all bits set where that is not limited.

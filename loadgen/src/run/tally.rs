@@ -90,7 +90,7 @@ pub(crate) struct Tally {
     pub(crate) standstill: Spans,
     pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
-    alike: Alike,
+    repeated: RepeatedSample,
     /// Second in which echoes of a closed loop count that come after the window. Their messages were
     /// outstanding when it ended. Their latencies belong to the result, or a server that answers late would
     /// look fast.
@@ -137,7 +137,7 @@ pub(crate) struct Parts {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Alike {
+struct RepeatedSample {
     latency_ns: u64,
     second: Option<u32>,
     count: u64,
@@ -181,7 +181,7 @@ impl Tally {
             was_full: false,
             standstill: Spans::default(),
             clock_went_back: false,
-            alike: Alike::default(),
+            repeated: RepeatedSample::default(),
             last_second: None,
         }
     }
@@ -204,21 +204,21 @@ impl Tally {
     /// Messages that left in one send come back in one read: their latency is the same, and one entry does for all.
     #[inline]
     pub(crate) fn received(&mut self, latency_ns: u64, second: Option<u32>) {
-        if latency_ns != self.alike.latency_ns || second != self.alike.second {
+        if latency_ns != self.repeated.latency_ns || second != self.repeated.second {
             self.settle();
-            (self.alike.latency_ns, self.alike.second) = (latency_ns, second);
+            (self.repeated.latency_ns, self.repeated.second) = (latency_ns, second);
         }
-        self.alike.count += 1;
+        self.repeated.count += 1;
     }
 
     /// Enters what is not yet: at the end of every turn.
     #[inline]
     pub(crate) fn settle(&mut self) {
-        let Alike { latency_ns, second, count } = self.alike;
+        let RepeatedSample { latency_ns, second, count } = self.repeated;
         if count == 0 {
             return;
         }
-        self.alike.count = 0;
+        self.repeated.count = 0;
         self.arrived(count, second);
         if let Some(second) = second.or(self.last_second) {
             self.latency.record_n(latency_ns, count).expect(GROWS);

@@ -47,7 +47,7 @@ impl WorkerThread {
         let (reports, kind, config) = (
             reports.clone(),
             plan.placement.engine,
-            config(plan, shared.lot(index).count() + shared.idle_lot(index).count()),
+            config(plan, shared.shard(index).count() + shared.idle_shard(index).count()),
         );
         let thread = thread::Builder::new()
             .name(format!("load-{index}"))

@@ -10,7 +10,7 @@ use super::super::ledger::Ledger;
 use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
-use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
+use super::{CLOSING_TIME, Client, ConnectionState, NORMAL_CLOSURE, Stage, WorkerPhase};
 use crate::load::Transport;
 use crate::target::opening::quoted;
 use crate::target::trust::explain;
@@ -18,20 +18,20 @@ use crate::target::trust::explain;
 impl Client {
     /// The run needs no connection any more: what fails now is no error.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.doing, Doing::Draining | Doing::Closing)
+        matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing)
     }
 
     // Pings, and the end of a connection's time.
 
     /// Sets the times of a connection that has just opened.
     pub(super) fn begin_life(&mut self, link: u32, out: &mut Output<'_>) {
-        let is_loaded = link < self.lot.count();
+        let is_loaded = link < self.shard.count();
         let ends = self.shared.load.lifetime.filter(|_| is_loaded);
         let state = &mut self.links[link as usize];
         state.ends_at = ends.map_or(Nanos::NEVER, |span| self.now + span);
         if let Some(interval) = self.shared.load.ping_interval {
             // Spread over the interval, so that connections opened together do not ping together.
-            let share = f64::from(self.lot.number(link) % 1024 + 1) / 1024.0;
+            let share = f64::from(self.shard.number(link) % 1024 + 1) / 1024.0;
             state.ping_at = self.now + interval.mul_f64(share);
         }
         self.set_deadline(link, out);
@@ -55,7 +55,7 @@ impl Client {
         }
         let state = &mut self.links[link as usize];
         // Nothing more is sent once the load has ended, not even a ping.
-        if state.ping_at <= self.now && !matches!(self.doing, Doing::Draining | Doing::Closing) {
+        if state.ping_at <= self.now && !matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing) {
             state.ping_at = self.now + self.shared.load.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
             self.outgoing.ping(out);
@@ -118,7 +118,7 @@ impl Client {
         let was_open = matches!(state.stage, Stage::Open);
         let has_lived = state.has_lived(self.now);
         state.stage = Stage::Closing;
-        if self.shared.load.reconnect && self.doing == Doing::Loading {
+        if self.shared.load.reconnect && self.phase == WorkerPhase::Loading {
             state.down_since.get_or_insert(self.now);
         }
         let lost = u64::from(state.ledger.begin_anew());
@@ -135,12 +135,13 @@ impl Client {
             } else {
                 self.lost_at_once(link, &why);
             }
-            let is_early = self.doing == Doing::Connecting || (self.doing == Doing::Waiting && !has_lived);
+            let is_early =
+                self.phase == WorkerPhase::Connecting || (self.phase == WorkerPhase::Waiting && !has_lived);
             if is_early && !self.shared.load.reconnect {
-                self.doing = Doing::Waiting;
+                self.phase = WorkerPhase::Waiting;
                 return self.report_failure(|opened| RunError::LostEarly { cause: why, opened });
             }
-            self.check_deserted(why);
+            self.check_all_lost(why);
         }
     }
 
@@ -157,10 +158,10 @@ impl Client {
     }
 
     /// Tells when there is no connection left and none to come.
-    pub(super) fn check_deserted(&self, why: String) {
+    pub(super) fn check_all_lost(&self, why: String) {
         let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
         if self.open == 0 && none_to_come && !self.shared.load.reconnect {
-            self.report(Report::Deserted(why));
+            self.report(Report::AllConnectionsLost(why));
         }
     }
 
@@ -209,10 +210,10 @@ impl Client {
     /// Ends the load, if it has not ended, and closes all connections.
     pub(super) fn close_all(&mut self, w: &mut Worker<'_, Self>) {
         self.look();
-        if self.doing == Doing::Loading {
+        if self.phase == WorkerPhase::Loading {
             self.end_load(w);
         }
-        self.doing = Doing::Closing;
+        self.phase = WorkerPhase::Closing;
         self.ended_at = Some(self.now);
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
@@ -238,7 +239,7 @@ impl Client {
     /// Classifies the messages without an echo, and checks that the counts add up.
     pub(super) fn finish_counts(&mut self) {
         let end = self.ended_at.unwrap_or(self.now);
-        if self.doing == Doing::Loading {
+        if self.phase == WorkerPhase::Loading {
             // The worker was stopped, or its engine failed.
             self.count_rest();
         }
@@ -259,7 +260,7 @@ impl Client {
     fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.load.answer_timeout;
-        let Link { ledger, heard_at, .. } = &mut self.links[link];
+        let ConnectionState { ledger, heard_at, .. } = &mut self.links[link];
         // An overloaded server may work off other connections first.
         let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.load.burst()));
         let is_silent = has_waited(*heard_at) && !is_overloaded;
@@ -283,7 +284,7 @@ impl Client {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
         {
-            return Some(format!("connection {}: {:?}", self.lot.number(link as u32), state.ledger));
+            return Some(format!("connection {}: {:?}", self.shard.number(link as u32), state.ledger));
         }
         let sum = |count: fn(&Ledger) -> u64| self.links.iter().map(|link| count(&link.ledger)).sum::<u64>();
         let tally = &self.tally;

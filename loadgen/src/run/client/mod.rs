@@ -21,13 +21,13 @@ use std::time::Duration;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::{Connection, Limits, Role};
 
-use super::check::Arriving;
+use super::check::PartialEcho;
 use super::error::{Opened, RunError};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pace::PaceMeter;
 use super::random::Random;
-use super::schedule::{Lot, Schedule};
+use super::schedule::{Schedule, Shard};
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::load::Transport;
@@ -53,7 +53,7 @@ const NORMAL_CLOSURE: u16 = 1000;
 
 /// What the engine keeps for a connection.
 pub struct Conn {
-    /// Index of its [`Link`].
+    /// Index of its [`ConnectionState`].
     link: u32,
     protocol: Connection,
 }
@@ -61,12 +61,12 @@ pub struct Conn {
 const _: () = assert!(size_of::<Conn>() <= 64);
 
 /// What the worker keeps for a connection.
-struct Link {
+struct ConnectionState {
     /// While it is open.
     id: Option<ConnId>,
     stage: Stage,
     ledger: Ledger,
-    arriving: Arriving,
+    arriving: PartialEcho,
     /// Messages that this connection may still send.
     left: u32,
     /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are
@@ -96,13 +96,13 @@ struct Link {
     failing_since: Nanos,
 }
 
-impl Link {
+impl ConnectionState {
     fn new(ledger: Ledger) -> Self {
         Self {
             id: None,
             stage: Stage::Closed,
             ledger,
-            arriving: Arriving::default(),
+            arriving: PartialEcho::default(),
             left: u32::MAX,
             unwritten: 0,
             is_dirty: false,
@@ -167,11 +167,11 @@ pub(crate) struct Times {
 
 /// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the
 /// ledger).
-const _: () = assert!(size_of::<Link>() <= 256);
+const _: () = assert!(size_of::<ConnectionState>() <= 256);
 
 /// What the worker is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
+enum WorkerPhase {
     Connecting,
     /// All connections are open, or some cannot be opened; waiting for orders.
     Waiting,
@@ -187,9 +187,9 @@ pub struct Client {
     /// Index of its gauges.
     worker: usize,
     /// Which connections are its own.
-    lot: Lot,
+    shard: Shard,
     reports: Sender<Report>,
-    links: Vec<Link>,
+    links: Vec<ConnectionState>,
     /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
     dirty: Vec<u32>,
     /// Links with messages to be written in the next turn.
@@ -203,7 +203,7 @@ pub struct Client {
     outgoing: Outgoing,
     limits: Limits,
     tally: Tally,
-    doing: Doing,
+    phase: WorkerPhase,
     /// The address that the last connection was made to, tried first by the next.
     address: usize,
     /// Links that have been told to connect.
@@ -250,22 +250,23 @@ pub struct Client {
 impl Client {
     /// The handler of the connections of worker number `worker`.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
-        let lot = shared.lot(worker);
+        let shard = shared.shard(worker);
         let random = Random::new(shared.load.seed, 1 + worker as u64);
         let loaded = |_| {
-            Link::new(match shared.load.rate_per_s {
+            ConnectionState::new(match shared.load.rate_per_s {
                 None => Ledger::closed(shared.load.pipeline),
                 Some(_) => Ledger::open(shared.load.max_outstanding),
             })
         };
-        let links = (0..lot.count()).map(loaded);
-        let links = links.chain((0..shared.idle_lot(worker).count()).map(|_| Link::new(Ledger::idle())));
+        let links = (0..shard.count()).map(loaded);
+        let links =
+            links.chain((0..shared.idle_shard(worker).count()).map(|_| ConnectionState::new(Ledger::idle())));
         Self {
             worker,
-            lot,
+            shard,
             reports,
             links: links.collect(),
-            dirty: Vec::with_capacity(lot.count() as usize),
+            dirty: Vec::with_capacity(shard.count() as usize),
             next_turn: Vec::new(),
             held_back: Vec::new(),
             write_again_at: Nanos::NEVER,
@@ -273,7 +274,7 @@ impl Client {
             outgoing: Outgoing::new(shared.framing, &shared.content, random),
             limits: Limits::default(),
             tally: Tally::new(shared.seconds, shared.load.rate_per_s.is_some()),
-            doing: Doing::Connecting,
+            phase: WorkerPhase::Connecting,
             address: 0,
             begun: 0,
             opening: 0,
@@ -332,7 +333,7 @@ impl Client {
 
     /// The coordinator has set the window: from now on there is load.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
-        self.doing = Doing::Loading;
+        self.phase = WorkerPhase::Loading;
         if self.shared.load.replaces_connections() {
             self.tally.forget_opened();
         }
@@ -341,12 +342,12 @@ impl Client {
         let window = &self.shared.window;
         let load = &self.shared.load;
         match load.rate_per_s {
-            None => (0..self.lot.count()).for_each(|link| self.mark(link)),
+            None => (0..self.shard.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
                 // A stream of its own, apart from the keys': the plan does not depend on what is
                 // sent.
                 let random = Random::new(load.seed, u64::MAX - self.worker as u64);
-                let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.lot, random);
+                let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.shard, random);
                 self.schedule = Some(schedule);
                 // A limited number of messages takes so long on average.
                 let limit = self.shared.limited_messages().map(|messages| messages as f64 / per_s);
@@ -399,7 +400,7 @@ impl Handler for Client {
         self.address = attempt.address(self.shared.addresses.len());
         self.shared.use_address(self.address);
         self.links[link as usize].id = Some(id);
-        if self.doing == Doing::Closing {
+        if self.phase == WorkerPhase::Closing {
             self.links[link as usize].stage = Stage::Closing;
             self.opening -= 1;
             out.close(CloseMode::Abort);
@@ -511,10 +512,10 @@ impl Handler for Client {
         if bits & orders::END != 0 {
             self.look();
         }
-        if bits & orders::LOAD != 0 && self.doing == Doing::Waiting {
+        if bits & orders::LOAD != 0 && self.phase == WorkerPhase::Waiting {
             self.begin_load(w);
         }
-        if bits & orders::CLOSE != 0 && self.doing != Doing::Closing {
+        if bits & orders::CLOSE != 0 && self.phase != WorkerPhase::Closing {
             self.close_all(w);
         }
     }
@@ -527,15 +528,15 @@ impl Handler for Client {
         if self.has_to_write() {
             self.write_on(w);
         }
-        match self.doing {
-            Doing::Connecting => self.connect_more(w),
-            Doing::Loading if self.schedule.is_some() => self.send_due(w),
-            Doing::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
-            Doing::Loading if !self.dirty.is_empty() => self.refill(w),
-            Doing::Closing if self.live == 0 => w.stop(),
+        match self.phase {
+            WorkerPhase::Connecting => self.connect_more(w),
+            WorkerPhase::Loading if self.schedule.is_some() => self.send_due(w),
+            WorkerPhase::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
+            WorkerPhase::Loading if !self.dirty.is_empty() => self.refill(w),
+            WorkerPhase::Closing if self.live == 0 => w.stop(),
             _ => {}
         }
-        if self.doing == Doing::Draining && self.outstanding == 0 && !self.is_drained {
+        if self.phase == WorkerPhase::Draining && self.outstanding == 0 && !self.is_drained {
             self.is_drained = true;
             self.report(Report::Drained);
         }

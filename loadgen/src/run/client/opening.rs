@@ -8,7 +8,7 @@ use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
 use super::super::error::RunError;
 use super::super::shared::Report;
-use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
+use super::{CONNECTING_AT_ONCE, Client, Stage, Times, WorkerPhase};
 use crate::target::opening::{Failures, Opening, describe_failures};
 use crate::target::url;
 
@@ -51,11 +51,11 @@ impl Client {
     /// Begins the connections that are due, or reports that all are open. It runs at the end of a turn,
     /// because a Close may come together with a response.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
-        if self.doing != Doing::Connecting {
+        if self.phase != WorkerPhase::Connecting {
             return;
         }
         if self.open == self.links.len() {
-            self.doing = Doing::Waiting;
+            self.phase = WorkerPhase::Waiting;
             self.succeed();
             return self.report(Report::Connected);
         }
@@ -73,7 +73,7 @@ impl Client {
     /// When a connection may be begun: at even distances over all workers, where there is a rate.
     fn connect_due(&self, link: u32) -> Nanos {
         let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
-        self.started + Duration::from_secs_f64(f64::from(self.lot.number(link)) / rate)
+        self.started + Duration::from_secs_f64(f64::from(self.shard.number(link)) / rate)
     }
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
@@ -88,7 +88,7 @@ impl Client {
         let to = addresses[attempt.address(addresses.len())];
         let (of_four, of_six) = &self.shared.source_ips;
         let sources = if to.is_ipv4() { of_four } else { of_six };
-        let source = sources.get(self.lot.number(attempt.link) as usize % sources.len().max(1));
+        let source = sources.get(self.shard.number(attempt.link) as usize % sources.len().max(1));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
         let from = source.map(|&ip| url::source(ip, scope));
         w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
@@ -97,13 +97,13 @@ impl Client {
     /// The TCP connection is there: asks for the WebSocket.
     pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
-        let opening = Opening::begin(&shared.ask, nonce, shared.load.connect_timeout, out);
+        let opening = Opening::begin(&shared.request, nonce, shared.load.connect_timeout, out);
         let times = Times { began, connected: self.now, secured: self.now };
         Stage::Handshaking { times, opening: Box::new(opening) }
     }
 
     pub(super) fn now_open(&mut self, link: u32, times: Times, out: &mut Output<'_>) {
-        let is_load = self.doing != Doing::Connecting;
+        let is_load = self.phase != WorkerPhase::Connecting;
         if !is_load || self.position.second().is_some() {
             self.tally.opened(times, self.now);
         }
@@ -118,7 +118,7 @@ impl Client {
         self.opening -= 1;
         self.open += 1;
         self.begin_life(link, out);
-        if self.doing == Doing::Loading && link < self.lot.count() {
+        if self.phase == WorkerPhase::Loading && link < self.shard.count() {
             self.mark(link);
         }
     }
@@ -129,7 +129,7 @@ impl Client {
             return None;
         };
         let times = *times;
-        match opening.read(&self.shared.ask, bytes) {
+        match opening.read(&self.shared.request, bytes) {
             Ok(None) => None,
             Ok(Some(used)) => {
                 out.set_deadline(None);
@@ -160,16 +160,16 @@ impl Client {
         }
         self.tally.errors.handshake += 1;
         self.tally.unopened += 1;
-        if self.doing == Doing::Connecting {
-            self.doing = Doing::Waiting;
+        if self.phase == WorkerPhase::Connecting {
+            self.phase = WorkerPhase::Waiting;
         }
-        if self.doing == Doing::Waiting {
+        if self.phase == WorkerPhase::Waiting {
             let url = self.shared.url.to_string();
             return self.report_failure(|opened| RunError::Handshake { url, detail, opened });
         }
         self.tally.failed(self.position.second());
         self.fail(link, format!("the opening handshake fails: {detail}"));
-        self.check_deserted(detail);
+        self.check_all_lost(detail);
     }
 
     pub(super) fn not_connected(&mut self, link: u32) {
@@ -184,10 +184,10 @@ impl Client {
             Stage::Connecting { failures, .. } => describe_failures(&failures),
             _ => String::new(),
         };
-        if self.doing == Doing::Connecting {
-            self.doing = Doing::Waiting;
+        if self.phase == WorkerPhase::Connecting {
+            self.phase = WorkerPhase::Waiting;
         }
-        if self.doing == Doing::Waiting {
+        if self.phase == WorkerPhase::Waiting {
             return self.report_failure(|opened| RunError::Connect { detail, opened });
         }
         self.tally.failed(self.position.second());
@@ -195,7 +195,7 @@ impl Client {
         if self.shared.load.reconnect {
             self.retry(link);
         }
-        self.check_deserted(detail);
+        self.check_all_lost(detail);
     }
 
     // Opening again.
@@ -247,9 +247,9 @@ impl Client {
         if !self.shared.load.reconnect || self.is_over() {
             return;
         }
-        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
+        if self.phase == WorkerPhase::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
             // The load needs all connections, and this one cannot be opened.
-            self.doing = Doing::Waiting;
+            self.phase = WorkerPhase::Waiting;
             let after = self.now.since(since);
             return self.report_failure(|opened| RunError::NoneStays { cause: why, after, opened });
         }

@@ -3,10 +3,10 @@
 use engine::{Nanos, Output};
 use protocol::{Event, MessageKind};
 
-use super::super::check::{self, Judged, Settled};
+use super::super::check::{self, EchoOutcome, Judged};
 use super::super::ledger::Times;
 use super::super::tally::duration_ns;
-use super::{Client, Conn, Doing};
+use super::{Client, Conn, WorkerPhase};
 
 /// Echo as it is counted.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ impl Client {
                     let payload = chunk.payload.clone();
                     c.protocol.skip(chunk);
                     // What comes after the drain is lost already.
-                    if self.doing != Doing::Closing {
+                    if self.phase != WorkerPhase::Closing {
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
                     }
                 }
@@ -57,7 +57,7 @@ impl Client {
             let (got, content) = (state.arriving.got(), &self.shared.content);
             let len = match content.only_len() {
                 Some(len) => len,
-                None => content.len_of(self.lot.number(link), state.ledger.oldest().unwrap_or_default()),
+                None => content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default()),
             };
             let (piece, rest) = bytes.split_at(bytes.len().min(len - got));
             let last = got + piece.len() == len;
@@ -68,7 +68,7 @@ impl Client {
 
     #[inline]
     fn read_chunk(&mut self, link: u32, kind: MessageKind, whole: bool, last: bool, piece: &[u8]) {
-        let number = self.lot.number(link);
+        let number = self.shard.number(link);
         let content = &self.shared.content;
         let state = &mut self.links[link as usize];
         if whole && self.shared.load.verify {
@@ -98,7 +98,7 @@ impl Client {
     fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
-        let Settled { times, is_fault, unnamed } = check::settle(
+        let EchoOutcome { times, is_fault, unnamed } = check::settle(
             judged,
             kind != content.kind(),
             content.is_stamped() && self.shared.load.verify,

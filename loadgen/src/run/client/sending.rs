@@ -6,7 +6,7 @@ use engine::{Nanos, Output, Worker};
 
 use super::super::ledger::{Slot, Times};
 use super::super::shared::{Position, Report};
-use super::{Client, Doing, SENDS_PER_ENTER, Stage};
+use super::{Client, SENDS_PER_ENTER, Stage, WorkerPhase};
 
 /// Time after the window in which a worker of an open loop may send what was due in it. A longer
 /// time would be a load of its own.
@@ -91,7 +91,7 @@ impl Client {
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
-        let left = self.outgoing.send(&self.shared.content, self.lot.number(link), unwritten.clone(), out);
+        let left = self.outgoing.send(&self.shared.content, self.shard.number(link), unwritten.clone(), out);
         state.unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
@@ -255,7 +255,7 @@ impl Client {
     /// The connection a message goes to: the planned one, or the next that is open and has room;
     /// `None` where there is none.
     fn with_room(&mut self, planned: u32) -> Option<u32> {
-        let (before, after) = (0..planned, planned..self.lot.count());
+        let (before, after) = (0..planned, planned..self.shard.count());
         after.chain(before).find(|&link| {
             let state = &self.links[link as usize];
             let has_room = state.ledger.outstanding() < self.shared.load.max_outstanding;
@@ -282,7 +282,7 @@ impl Client {
         if position == Position::After {
             return self.end_load(w);
         }
-        let loaded = &self.links[..self.lot.count() as usize];
+        let loaded = &self.links[..self.shard.count() as usize];
         if !loaded.iter().any(|link| matches!(link.stage, Stage::Open) && link.left > 0) {
             self.downtime.begin(now);
         }
@@ -291,7 +291,7 @@ impl Client {
 
     /// Ends the load: nothing more is sent, and the rest of the plan counts as not sent.
     pub(super) fn end_load(&mut self, w: &mut Worker<'_, Self>) {
-        self.doing = Doing::Draining;
+        self.phase = WorkerPhase::Draining;
         if self.budget == 0 {
             self.end_limited_load();
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Client, Doing};
+use super::{Client, WorkerPhase};
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -75,7 +75,7 @@ impl Client {
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
         }
-        if self.doing == Doing::Loading {
+        if self.phase == WorkerPhase::Loading {
             self.count_waiting(end);
         }
     }
