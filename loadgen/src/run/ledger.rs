@@ -64,6 +64,13 @@ pub(crate) enum Slot {
     TakenFromLost,
 }
 
+impl Default for Ledger {
+    /// Returns the ledger of a connection that sends nothing.
+    fn default() -> Self {
+        Self::new(vec![BACK], 1, 1)
+    }
+}
+
 impl Ledger {
     /// For a closed loop with a pipeline of this depth.
     pub(crate) fn closed(pipeline: u32) -> Self {
@@ -74,11 +81,6 @@ impl Ledger {
     /// For an open loop in which so many may be outstanding. Begins small and grows with what is.
     pub(crate) fn open(max_outstanding: u32) -> Self {
         Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
-    }
-
-    /// For a connection that sends nothing.
-    pub(crate) fn idle() -> Self {
-        Self::new(vec![BACK], 1, 1)
     }
 
     fn new(ring: Vec<Nanos>, len: u32, max_len: u32) -> Self {

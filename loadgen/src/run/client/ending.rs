@@ -188,9 +188,9 @@ impl Client {
                 }
                 self.lose(link, describe(cause));
             }
-            (Stage::Handshaking { .. }, Cause::Tls(error)) => self.not_open(link, explain(error)),
+            (Stage::Handshaking { .. }, Cause::Tls(error)) => self.not_open(link, explain(error), true),
             (Stage::Handshaking { .. }, _) => {
-                self.not_open(link, format!("the server {} without answering", describe(cause)));
+                self.not_open(link, format!("the server {} without answering", describe(cause)), true);
             }
             _ => {}
         }

@@ -44,14 +44,14 @@ const CONNECTING_AT_ONCE: usize = 256;
 /// Messages that one enter carries in an open loop. They leave one after another, and all count as
 /// sent just before it: more of them would make the last one's time a lie.
 const SENDS_PER_ENTER: u32 = 16;
-/// How long the other end may take to close after our Close.
-const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+/// Longest time from our Close to the end of the connection.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Time after which the end of an open connection is no longer a consequence of how it was opened.
-const LIVED: std::time::Duration = std::time::Duration::from_secs(1);
+const LIVED: Duration = Duration::from_secs(1);
 /// Normal closure (RFC 6455 7.4.1).
 const NORMAL_CLOSURE: u16 = 1000;
 
-/// What the engine keeps for a connection.
+/// State that the engine keeps for a connection.
 pub struct Conn {
     /// Index of its [`ConnectionState`].
     link: u32,
@@ -60,7 +60,8 @@ pub struct Conn {
 
 const _: () = assert!(size_of::<Conn>() <= 64);
 
-/// What the worker keeps for a connection.
+/// State that the worker keeps for a connection.
+#[derive(Default)]
 struct ConnectionState {
     /// While it is open.
     id: Option<ConnId>,
@@ -76,11 +77,9 @@ struct ConnectionState {
     is_dirty: bool,
     /// The next attempt to write messages that have not been handed to the engine.
     next_write: NextWrite,
-    /// It has done its part; when it is gone, another takes its place.
+    /// It is complete; when it is gone, another takes its place.
     is_retired: bool,
-    /// When its time is over.
     ends_at: Nanos,
-    /// When it sends a ping.
     ping_at: Nanos,
     /// Message that took the place of this one, and may turn out not to be an echo of it.
     held: Option<Box<(u64, Echo)>>,
@@ -98,26 +97,8 @@ struct ConnectionState {
 
 impl ConnectionState {
     fn new(ledger: Ledger) -> Self {
-        Self {
-            id: None,
-            stage: Stage::Closed,
-            ledger,
-            arriving: PartialEcho::default(),
-            left: u32::MAX,
-            unwritten: 0,
-            is_dirty: false,
-            next_write: NextWrite::None,
-            is_retired: false,
-            ends_at: Nanos::NEVER,
-            ping_at: Nanos::NEVER,
-            held: None,
-            heard_at: Nanos(0),
-            down_since: None,
-            opened_at: Nanos(0),
-            first: 0,
-            failures: 0,
-            failing_since: Nanos(0),
-        }
+        let (left, never) = (u32::MAX, Nanos::NEVER);
+        Self { ledger, left, ends_at: never, ping_at: never, ..Self::default() }
     }
 
     /// Returns true where the open connection counts as a success: it has lived for a while, or an
@@ -136,8 +117,10 @@ impl ConnectionState {
     }
 }
 
+#[derive(Default)]
 enum Stage {
     /// Not begun, or given up.
+    #[default]
     Closed,
     /// Connecting since `began`, after the failure of these addresses.
     Connecting {
@@ -154,7 +137,7 @@ enum Stage {
     Closing,
 }
 
-/// When the parts of a connection's opening began.
+/// Times at which the parts of a connection's opening began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     /// Connecting.
@@ -169,7 +152,7 @@ pub(crate) struct Times {
 /// ledger).
 const _: () = assert!(size_of::<ConnectionState>() <= 256);
 
-/// What the worker is about.
+/// Current phase of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WorkerPhase {
     Connecting,
@@ -181,12 +164,12 @@ enum WorkerPhase {
     Closing,
 }
 
-/// The handler.
+/// Handler of one worker's connections. A *link* is the place of a connection, which others may take
+/// after it.
 pub struct Client {
     shared: Arc<Shared>,
     /// Index of its gauges.
     worker: usize,
-    /// Which connections are its own.
     shard: Shard,
     reports: Sender<Report>,
     links: Vec<ConnectionState>,
@@ -196,9 +179,9 @@ pub struct Client {
     next_turn: Vec<u32>,
     /// Links with messages to be written when the unsent bytes before them have left.
     held_back: Vec<u32>,
-    /// The time to look at the latter again.
+    /// Time at which the latter are tried again.
     write_again_at: Nanos,
-    /// In an open loop what is to be sent when, once the load has begun.
+    /// The plan of an open loop, once the load has begun.
     schedule: Option<Schedule>,
     outgoing: Outgoing,
     limits: Limits,
@@ -235,20 +218,19 @@ pub struct Client {
     /// The turn's time, and where it lies.
     now: Nanos,
     position: Position,
-    /// The second of the window in which it was last looked at the clock.
+    /// Second of the window at the end of the last turn.
     second: Option<u32>,
     is_drained: bool,
-    /// In an open loop, once the load has begun: the meter of echoes against the plan.
+    /// Meter of an open loop's echoes against its plan, once the load has begun.
     pace: Option<PaceMeter>,
     watch: Watch,
-    /// In an open loop: the periods in which messages were due and no connection was open.
     downtime: Downtime,
     /// Time at which the connections were closed at the end of the run.
     ended_at: Option<Nanos>,
 }
 
 impl Client {
-    /// The handler of the connections of worker number `worker`.
+    /// Returns the handler of the connections of worker number `worker`.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
         let shard = shared.shard(worker);
         let random = Random::new(shared.load.seed, 1 + worker as u64);
@@ -258,9 +240,9 @@ impl Client {
                 Some(_) => Ledger::open(shared.load.max_outstanding),
             })
         };
-        let links = (0..shard.count()).map(loaded);
-        let links =
-            links.chain((0..shared.idle_shard(worker).count()).map(|_| ConnectionState::new(Ledger::idle())));
+        let idle = |_| ConnectionState::new(Ledger::default());
+        let idle = (0..shared.idle_shard(worker).count()).map(idle);
+        let links = (0..shard.count()).map(loaded).chain(idle);
         Self {
             worker,
             shard,
@@ -301,7 +283,7 @@ impl Client {
         }
     }
 
-    /// What was counted.
+    /// Returns its counts.
     pub(crate) fn into_tally(mut self) -> Tally {
         self.finish_counts();
         self.tally
@@ -331,7 +313,7 @@ impl Client {
         }
     }
 
-    /// The coordinator has set the window: from now on there is load.
+    /// Begins the load; the coordinator has set the window.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
         self.phase = WorkerPhase::Loading;
         if self.shared.load.replaces_connections() {
@@ -344,17 +326,16 @@ impl Client {
         match load.rate_per_s {
             None => (0..self.shard.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
+                let (epoch, start, end) = (window.epoch(), window.start(), window.end());
                 // A stream of its own, apart from the keys': the plan does not depend on what is
                 // sent.
                 let random = Random::new(load.seed, u64::MAX - self.worker as u64);
-                let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.shard, random);
-                self.schedule = Some(schedule);
+                self.schedule = Some(Schedule::new(load.arrival, per_s, epoch, self.shard, random));
                 // A limited number of messages takes so long on average.
                 let limit = self.shared.limited_messages().map(|messages| messages as f64 / per_s);
                 let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                let expected = limit.map_or(window.end(), |span| window.end().min(window.start() + span));
-                let meter = PaceMeter::new(window.epoch(), window.start(), expected, limit.is_some());
-                self.pace = Some(meter);
+                let expected = limit.map_or(end, |span| end.min(start + span));
+                self.pace = Some(PaceMeter::new(epoch, start, expected, limit.is_some()));
             }
         }
     }

@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// When a connection may be begun: at even distances over all workers, where there is a rate.
+    /// Returns the time to begin a connection: at even distances over all workers, where there is a rate.
     fn connect_due(&self, link: u32) -> Nanos {
         let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
         self.started + Duration::from_secs_f64(f64::from(self.shard.number(link)) / rate)
@@ -94,7 +94,7 @@ impl Client {
         w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
     }
 
-    /// The TCP connection is there: asks for the WebSocket.
+    /// Begins the opening handshake on a TCP connection.
     pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
         let opening = Opening::begin(&shared.request, nonce, shared.load.connect_timeout, out);
@@ -123,19 +123,17 @@ impl Client {
         }
     }
 
-    /// Reads on in the response; returns how many of `bytes` belong to it once it is whole and right.
+    /// Reads more of the response. Returns the number of `bytes` that belong to it once it is complete and valid.
     pub(super) fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
         let times = *times;
         match opening.read(&self.shared.request, bytes) {
-            Ok(None) => None,
-            Ok(Some(used)) => {
+            Ok(used) => used.inspect(|_| {
                 out.set_deadline(None);
                 self.now_open(link, times, out);
-                Some(used)
-            }
+            }),
             Err(error) => {
                 self.handshake_failed(link, error.to_string(), out);
                 None
@@ -149,50 +147,42 @@ impl Client {
     pub(super) fn handshake_failed(&mut self, link: u32, detail: String, out: &mut Output<'_>) {
         self.links[link as usize].stage = Stage::Closing;
         out.close(CloseMode::Abort);
-        self.not_open(link, detail);
+        self.not_open(link, detail, true);
     }
 
-    /// The opening handshake of a connection has failed.
-    pub(super) fn not_open(&mut self, link: u32, detail: String) {
+    pub(super) fn not_connected(&mut self, link: u32) {
+        let stage = std::mem::take(&mut self.links[link as usize].stage);
+        let detail = match stage {
+            Stage::Connecting { failures, .. } => describe_failures(&failures),
+            _ => String::new(),
+        };
+        self.not_open(link, detail, false);
+    }
+
+    /// Handles a connection that could not be opened: the TCP connection failed, or the handshake on it.
+    pub(super) fn not_open(&mut self, link: u32, detail: String, is_handshake: bool) {
         self.opening -= 1;
         if self.is_over() {
             return;
         }
-        self.tally.errors.handshake += 1;
+        self.tally.errors.handshake += u64::from(is_handshake);
+        self.tally.errors.connect += u64::from(!is_handshake);
         self.tally.unopened += 1;
         if self.phase == WorkerPhase::Connecting {
             self.phase = WorkerPhase::Waiting;
         }
         if self.phase == WorkerPhase::Waiting {
             let url = self.shared.url.to_string();
-            return self.report_failure(|opened| RunError::Handshake { url, detail, opened });
+            return self.report_failure(|opened| match is_handshake {
+                true => RunError::Handshake { url, detail, opened },
+                false => RunError::Connect { detail, opened },
+            });
         }
         self.tally.failed(self.position.second());
-        self.fail(link, format!("the opening handshake fails: {detail}"));
-        self.check_all_lost(detail);
-    }
-
-    pub(super) fn not_connected(&mut self, link: u32) {
-        let stage = std::mem::replace(&mut self.links[link as usize].stage, Stage::Closed);
-        self.opening -= 1;
-        if self.is_over() {
-            return;
-        }
-        self.tally.errors.connect += 1;
-        self.tally.unopened += 1;
-        let detail = match stage {
-            Stage::Connecting { failures, .. } => describe_failures(&failures),
-            _ => String::new(),
-        };
-        if self.phase == WorkerPhase::Connecting {
-            self.phase = WorkerPhase::Waiting;
-        }
-        if self.phase == WorkerPhase::Waiting {
-            return self.report_failure(|opened| RunError::Connect { detail, opened });
-        }
-        self.tally.failed(self.position.second());
-        self.fail(link, detail.clone());
-        if self.shared.load.reconnect {
+        let prefix = if is_handshake { "the opening handshake fails: " } else { "" };
+        self.fail(link, format!("{prefix}{detail}"));
+        // After a failed handshake, the end of the TCP connection is reported later.
+        if !is_handshake && self.shared.load.reconnect {
             self.retry(link);
         }
         self.check_all_lost(detail);
@@ -222,8 +212,8 @@ impl Client {
     }
 
     fn next_retry(&mut self, now: Nanos) -> Option<u32> {
-        let due = self.retries.peek().is_some_and(|Reverse((at, _))| *at <= now);
-        if due { self.retries.pop().map(|Reverse((_, link))| link) } else { None }
+        self.retries.peek().filter(|Reverse((at, _))| *at <= now)?;
+        self.retries.pop().map(|Reverse((_, link))| link)
     }
 
     /// Returns the time at which the next waiting connection is reopened, if there is one.
