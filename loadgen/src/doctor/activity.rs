@@ -7,14 +7,12 @@ use crate::host::cgroup::{Version, own_groups};
 use crate::host::procfs::parse_stat;
 use crate::host::system::{System, number};
 
-/// Counters at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Seconds since the machine was started.
     uptime: f64,
     /// Ticks in which some processor of this machine was not ours but the hypervisor's.
     pub(super) steal: Option<u64>,
-    /// Ticks of all processors.
     pub(super) ticks: u64,
     /// Number of times that processors were slowed down because of their heat.
     pub(super) throttled: Option<u64>,

@@ -20,7 +20,6 @@ use serde::Serialize;
 use crate::host::system::System;
 use activity::Activity;
 
-/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
@@ -45,12 +44,10 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     /// The check's name, the same in every version.
     pub(crate) check: &'static str,
-    /// Its severity.
     pub(crate) severity: Severity,
     /// The observation.
     pub(crate) seen: String,
@@ -100,11 +97,9 @@ pub(crate) struct Intent {
     pub(crate) cpus: Vec<usize>,
     /// The server's.
     pub(crate) server_cpus: Vec<usize>,
-    /// The generator is a debug build.
     pub(crate) is_debug_build: bool,
 }
 
-/// Everything that was read.
 struct Evidence<'a> {
     system: &'a System,
     intent: &'a Intent,
@@ -119,7 +114,6 @@ impl Evidence<'_> {
     }
 }
 
-/// A check's name and what it does.
 type Check = (&'static str, fn(&Evidence<'_>) -> Option<Finding>);
 
 const CHECKS: &[Check] = &[

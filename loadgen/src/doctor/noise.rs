@@ -16,7 +16,6 @@ const DISK_BUSY: f64 = 0.01;
 const BUSY: f64 = 0.02;
 /// All others together, in processors.
 const BUSY_SPOILS: f64 = 0.25;
-/// Names that are printed.
 const NAMED: usize = 4;
 
 pub(super) fn hypervisor(evidence: &Evidence<'_>) -> Option<Finding> {

@@ -232,7 +232,6 @@ enum Stage {
     Handshaking(Box<Opening>),
     Open {
         protocol: Connection,
-        /// The open message, as far as it has come.
         message: BytesMut,
     },
     /// The last Close is sent, or nothing can be sent any more.

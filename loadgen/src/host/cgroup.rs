@@ -61,7 +61,6 @@ impl Cgroup {
         })
     }
 
-    /// Returns the control group at `folder`.
     pub(crate) fn at(folder: &Path) -> Self {
         let version = if folder.join("cpu.stat").exists() { Version::V2 } else { Version::V1 };
         Self { folder: folder.to_owned(), version }

@@ -88,7 +88,6 @@ impl Machine {
         machine
     }
 
-    /// The hash behind [`Machine::id`].
     fn stable_hash(&self) -> String {
         // Firmware and kernel updates move the total by some MiB, hence whole GiB.
         let gib = (self.memory_bytes + (1 << 29)) >> 30;

@@ -64,7 +64,6 @@ pub(crate) struct CpuUsage {
     living: BTreeMap<ProcessKey, (Cost, Cost)>,
     /// Cost of processes that have ended without a wait, as last read.
     unwaited: Cost,
-    /// Cost of the whole tree.
     tree: Cost,
     /// CPU time of the tree by ticks alone, in nanoseconds.
     ticks_ns: u64,
@@ -96,7 +95,6 @@ pub(crate) struct CpuSpent {
     pub(crate) voluntary_switches: Option<u64>,
     /// Context switches because something else was to run. `None` in the same cases.
     pub(crate) involuntary_switches: Option<u64>,
-    /// Page faults.
     pub(crate) faults: u64,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
@@ -162,7 +160,6 @@ impl CpuUsage {
         }
     }
 
-    /// Returns what was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
         let tree = self.tree.since(earlier.tree);
         let group =
@@ -245,7 +242,6 @@ fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey
     if missing.total_ns > error_ns { missing } else { Cost::default() }
 }
 
-/// Returns the threads of a process.
 pub(crate) fn tasks(pid: u32) -> Vec<u32> {
     numbers_in(&format!("/proc/{pid}/task")).collect()
 }

@@ -95,7 +95,6 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Returns the number of a [`field`].
 pub(crate) fn number(text: &str, name: &str) -> Option<u64> {
     field(text, name)?.parse().ok()
 }

@@ -16,9 +16,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// A load from a command line: that of `--scenario`, or the default, changed by the typed flags.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadArguments {
-    /// The load.
     pub(crate) load: Load,
-    /// Name of the scenario, if one was named.
     pub(crate) scenario: Option<String>,
     /// Ids of the flags that were typed.
     typed: Vec<String>,
@@ -83,7 +81,6 @@ impl LoadArguments {
         flags.into_iter().find(|(id, _)| self.is_typed(id)).map(|(_, flag)| flag)
     }
 
-    /// Returns true where the rate is that of the scenario.
     pub(crate) fn has_scenarios_rate(&self) -> bool {
         let is_typed = self.is_typed("rate_per_s") || self.is_typed("rate_per_connection");
         self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed

@@ -138,7 +138,6 @@ fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the error for an unknown key.
 fn unknown_key(path: &str) -> anyhow::Error {
     let key = path.rsplit('.').next().unwrap_or(path);
     let known = serde_json::to_value(Load::default()).unwrap_or_default();

@@ -16,7 +16,6 @@ use crate::target::spawn::Announced;
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) start: Utc,
-    /// The workers' processors.
     pub(super) cpus: &'a [usize],
     /// What the server said of itself, where it was started here.
     pub(super) server: Option<Announced>,

@@ -36,11 +36,9 @@ pub(crate) struct PartialEcho {
     stamp: [u8; STAMP],
     /// Which message it claims to be, once that is known.
     sequence: Option<u64>,
-    /// Something differed.
     unsound: bool,
 }
 
-/// A whole echo, judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judged {
     /// Which message it is compared with; `None` where it names none of ours, or none is due.
@@ -52,7 +50,6 @@ pub(crate) struct Judged {
 }
 
 impl PartialEcho {
-    /// Bytes of the echo so far.
     pub(crate) fn got(&self) -> usize {
         self.got
     }

@@ -31,7 +31,6 @@ const LEAD: Duration = Duration::from_millis(2);
 /// A server that dies closes its connections a little before it can be seen to be dead.
 const DYING: Duration = Duration::from_millis(300);
 
-/// Everything a run yields.
 pub(super) struct Measured {
     pub(super) tally: Tally,
     pub(super) counters: Counters,
@@ -46,10 +45,8 @@ pub(super) struct Measured {
     pub(super) server: Option<ServerCost>,
 }
 
-/// What was spent in the window.
 #[derive(Default)]
 pub(super) struct Spent {
-    /// CPU time of each worker thread.
     pub(super) threads_cpu_ns: Vec<u64>,
     /// Time that the worker thread which waited most was runnable without a processor.
     pub(super) threads_waited_ns: u64,
@@ -62,7 +59,6 @@ pub(super) struct Spent {
 /// Instructions and cycles of the server in the window, or why they are not known.
 pub(super) type Counted = Result<(u64, u64), CountError>;
 
-/// What a run cost the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerCost {
     pub(super) cpu: CpuSpent,
@@ -322,7 +318,7 @@ impl<'a> Coordinator<'a> {
                 return Err(RunError::Stuck("stop"));
             }
         }
-        let mut tally = Tally::new(self.shared.seconds, self.shared.load.rate_per_s.is_some());
+        let mut tally = Tally::for_load(&self.plan.load);
         let mut counters = Counters::default();
         for worker in self.workers.drain(..) {
             let (part, counted) = worker.thread.join().map_err(|_| RunError::Panicked)?;

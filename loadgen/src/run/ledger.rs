@@ -51,14 +51,12 @@ pub(crate) enum Arrival {
     InOrder(Times),
     /// It was due, but a later one had come before it.
     Late(Times),
-    /// It had come before.
     Again,
 }
 
 /// Whose slot of the ring a message that is sent has taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// A free one's.
     Free,
     /// That of the oldest message, which is given up as lost.
     TakenFromLost,

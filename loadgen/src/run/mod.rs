@@ -44,10 +44,8 @@ pub use progress::{Phase, Progress, Silent, Snapshot};
 pub use rehearsal::{Counted, Rehearsal, WorkerEvent};
 pub(crate) use validity::wrong_echoes;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -58,9 +56,7 @@ use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
-use outgoing::Framing;
-use payload::Content;
-use shared::{Gauges, Shared, Window};
+use shared::Shared;
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -113,7 +109,7 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
         .map_err(RunError::Setup)?;
     preflight::check_ports(plan)?;
     let mut server = start_server(plan, &mut addresses, progress)?;
-    let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
+    let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
     let server = server.map(Server::end);
@@ -146,31 +142,3 @@ fn start_server(
         Err(error) => Err(error.into()),
     }
 }
-
-fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
-    let url = plan.target.url.with_port(addresses[0].port());
-    Shared {
-        tls: None,
-        request: plan.target.request(&url),
-        framing: Framing { transport: url.transport, fragments: plan.load.fragments, mask: plan.load.mask },
-        content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
-        load: plan.load.clone(),
-        threads: plan.placement.threads,
-        url,
-        has_told: AtomicBool::new(false),
-        in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
-        addresses,
-        source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
-        seconds: seconds(plan.load.measure),
-        window: Window::unset(),
-        gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
-    }
-}
-
-/// Returns the number of entries of a series: the seconds of the window, incomplete ones included.
-fn seconds(measure: Duration) -> u32 {
-    u32::try_from(measure.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).min(MAX_SERIES)
-}
-
-/// A day of seconds; a longer window has a shorter series than itself.
-const MAX_SERIES: u32 = 24 * 3600;

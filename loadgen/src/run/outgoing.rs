@@ -6,7 +6,7 @@ use protocol::{Header, MaskingKey, Opcode, encode_close, encode_control, mask};
 
 use super::payload::{Content, STAMP};
 use super::random::Random;
-use crate::load::{Mask, Transport};
+use crate::load::{Load, Mask, Transport};
 
 /// From this length on a message goes out in a buffer of its own: what the kernel does not take at
 /// once is then kept without being copied.
@@ -18,21 +18,14 @@ const OWNED_FROM: usize = 16 << 10;
 /// once.
 const MOST_UNSENT: usize = 256 << 10;
 
-/// How messages go out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Framing {
-    pub(crate) transport: Transport,
-    /// Frames of a message; 1 over `tcp`, which has none.
-    pub(crate) fragments: u32,
-    pub(crate) mask: Mask,
-}
-
 /// Builds one worker's messages. Over `ws` each frame is masked with a key of its own, fresh from
 /// the seeded sequence (RFC 6455 5.3), or all with the same one.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     random: Random,
-    framing: Framing,
+    transport: Transport,
+    /// Frames of a message; 1 over `tcp`, which has none.
+    fragments: usize,
     fixed_key: Option<MaskingKey>,
     /// One for each length of a message.
     heads: Vec<Head>,
@@ -60,15 +53,15 @@ impl Head {
 }
 
 impl Outgoing {
-    pub(crate) fn new(framing: Framing, content: &Content, mut random: Random) -> Self {
+    pub(crate) fn new(load: &Load, content: &Content, mut random: Random) -> Self {
         let opcode = content.kind().opcode();
-        let heads = content.lens().map(|len| Head::new(framing.transport, opcode, true, len)).collect();
-        let fixed_key = match framing.mask {
+        let heads = content.lens().map(|len| Head::new(load.transport, opcode, true, len)).collect();
+        let fixed_key = match load.mask {
             Mask::Random => None,
             // Not zero, which would mask nothing.
             Mask::Fixed => Some(MaskingKey::from_bytes((random.next() as u32 | 0x0101_0101).to_le_bytes())),
         };
-        Self { random, framing, fixed_key, heads }
+        Self { random, transport: load.transport, fragments: load.fragments as usize, fixed_key, heads }
     }
 
     /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns
@@ -84,7 +77,7 @@ impl Outgoing {
         let end = sequences.end;
         if let Some(len) = content.only_len()
             && len < OWNED_FROM
-            && self.framing.fragments == 1
+            && self.fragments == 1
         {
             let frame_len = self.heads[0].len + len;
             let len = frame_len * (sequences.end - sequences.start) as usize;
@@ -108,7 +101,7 @@ impl Outgoing {
     fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
         let class = content.class_of(connection, sequence);
         let len = content.len_of(connection, sequence);
-        if self.framing.fragments > 1 {
+        if self.fragments > 1 {
             return self.send_fragments(content, connection, sequence, out);
         }
         if len >= OWNED_FROM {
@@ -156,13 +149,13 @@ impl Outgoing {
 
     /// Sends a message in frames of nearly equal length (RFC 6455 5.4).
     fn send_fragments(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
-        let (len, count) = (content.len_of(connection, sequence), self.framing.fragments as usize);
+        let (len, count) = (content.len_of(connection, sequence), self.fragments);
         let mut buffer = out.buffer();
         buffer.reserve(len + count * Header::MAX_LEN);
         for index in 0..count {
             let part = len * index / count..len * (index + 1) / count;
             let opcode = if index == 0 { content.kind().opcode() } else { Opcode::Continuation };
-            let head = Head::new(self.framing.transport, opcode, index + 1 == count, part.len());
+            let head = Head::new(self.transport, opcode, index + 1 == count, part.len());
             self.push_frame(head, content, connection, sequence, part, &mut buffer);
         }
         out.give(buffer);
@@ -202,7 +195,6 @@ impl Outgoing {
         out.append(&frame[..len]);
     }
 
-    /// Sends a Close (RFC 6455 5.5.1).
     pub(crate) fn close(&mut self, code: Option<u16>, out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
         let key = self.key();
@@ -210,7 +202,6 @@ impl Outgoing {
         out.append(&frame[..len]);
     }
 
-    /// Sends a ping (RFC 6455 5.5.2).
     pub(crate) fn ping(&mut self, out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
         let key = self.key();
@@ -276,13 +267,13 @@ mod tests {
     use super::*;
     use crate::load::Payload;
 
-    fn framed(transport: Transport, fragments: u32, mask: Mask) -> Framing {
-        Framing { transport, fragments, mask }
+    fn framed(transport: Transport, fragments: u32, mask: Mask) -> Load {
+        Load { transport, fragments, mask, ..Load::default() }
     }
 
     /// What goes over the wire for these messages.
-    fn wire(framing: Framing, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
-        let mut outgoing = Outgoing::new(framing, content, Random::new(1, 1));
+    fn wire(load: Load, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
+        let mut outgoing = Outgoing::new(&load, content, Random::new(1, 1));
         let (mut record, mut wire, mut left) = (Record::new(), Vec::new(), sequences);
         while !left.is_empty() {
             left.start = outgoing.send(content, 3, left.clone(), &mut record.begin(Nanos(0), 0, 0));
@@ -370,8 +361,8 @@ mod tests {
     fn writes_no_message_behind_many_unsent_bytes() {
         for (len, fragments) in [(5, 1), (10_000, 1), (20_000, 3), (300_000, 1), (16 << 20, 2)] {
             let content = Content::new(Payload::Binary, &[(len, 1)], 1);
-            let framing = framed(Transport::Ws, fragments, Mask::Random);
-            let mut outgoing = Outgoing::new(framing, &content, Random::new(1, 1));
+            let load = framed(Transport::Ws, fragments, Mask::Random);
+            let mut outgoing = Outgoing::new(&load, &content, Random::new(1, 1));
             let mut record = Record::new();
             let count = (MOST_UNSENT / len + 3) as u64;
             let mut out = record.begin(Nanos(0), 0, 0);

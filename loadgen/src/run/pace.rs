@@ -42,7 +42,6 @@ impl Pace {
     }
 }
 
-/// One worker's part of the paces.
 #[derive(Clone, Debug)]
 pub(crate) struct PaceMeter {
     borders: [Nanos; 2],
@@ -98,7 +97,6 @@ impl PaceMeter {
         self.planned[1] += if due >= self.borders[1] { count } else { 0 };
     }
 
-    /// Returns the two borders.
     pub(crate) fn borders(&self) -> [Nanos; 2] {
         self.borders
     }

@@ -17,7 +17,6 @@ use crate::load::Payload;
 /// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text two times eight
 /// hexadecimal digits of their low 32 bits.
 pub(crate) const STAMP: usize = 16;
-/// Bytes of a line.
 const LINE: usize = 64;
 /// Lines at which bodies begin: 32 KiB, so that the pool for short messages stays in the first-level cache.
 const LINES: usize = 1 << LINES_BITS;
@@ -29,7 +28,6 @@ pub(crate) struct Content {
     payload: Payload,
     /// Not empty.
     classes: Vec<Class>,
-    /// Of the classes' weights.
     total_weight: u64,
     is_stamped: bool,
 }
@@ -92,7 +90,6 @@ impl Content {
         self.class(connection, sequence).len
     }
 
-    /// The kind of the messages.
     #[inline]
     pub(crate) fn kind(&self) -> MessageKind {
         match self.payload {
@@ -172,7 +169,6 @@ impl Content {
         self.class(connection, sequence).body(mix(connection, sequence))
     }
 
-    /// Whether `echo` is this message.
     #[inline]
     pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
         let class = self.class(connection, sequence);

@@ -43,7 +43,6 @@ fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
     }
 }
 
-/// Checks that each source address has an address to connect to.
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
     let lonely =
         plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
@@ -60,7 +59,6 @@ fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError>
     Err(RunError::Setup(anyhow!("--source-ip {source_ip} cannot reach {to}: {why}")))
 }
 
-/// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     // A server that this run starts inherits the limits from before.
     inherited_limits();

@@ -10,7 +10,7 @@ use engine::{Config, Nanos};
 use super::client::Client;
 use super::plan::Plan;
 use super::shared::{Report, Shared, orders};
-use super::{share, worker};
+use super::worker;
 use crate::result::{Errors, Integrity, Messages};
 
 /// The coordinator's part, for whoever stands in for it.
@@ -55,7 +55,7 @@ impl Rehearsal {
 
     /// Returns the only worker of `plan`, which connects to one of the `addresses`.
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
-        let shared = Arc::new(share(plan, addresses));
+        let shared = Arc::new(Shared::new(plan, addresses));
         let (sender, reports) = channel();
         let client = Client::new(shared.clone(), 0, sender);
         (Self { shared, reports }, client)

@@ -8,8 +8,8 @@ use engine::Nanos;
 use engine::tls::TlsSettings;
 
 use super::error::{Opened, RunError};
-use super::outgoing::Framing;
 use super::payload::Content;
+use super::plan::Plan;
 use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::Load;
@@ -43,7 +43,6 @@ pub(crate) enum Report {
     LoadEnded,
     /// All outstanding messages are back, after the load has ended.
     Drained,
-    /// The run cannot go on.
     Failed(RunError),
 }
 
@@ -61,7 +60,6 @@ pub(crate) struct Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     Before,
-    /// In this second of the window.
     Inside(u32),
     After,
 }
@@ -161,7 +159,6 @@ impl Gauges {
         *failing = Some((since, why));
     }
 
-    /// Notes that a connection was a success.
     pub(crate) fn succeeds(&self) {
         *lock(&self.failing) = None;
     }
@@ -170,7 +167,6 @@ impl Gauges {
         lock(&self.failing).clone()
     }
 
-    /// Notes that the worker has done with this second.
     pub(crate) fn finish_second(&self, second: u32, latencies: Option<&Interval>) {
         *lock(&self.last) = Some((second, latencies.map(|latencies| Box::new(latencies.clone()))));
     }
@@ -184,9 +180,7 @@ impl Gauges {
 /// What every worker of a run needs to know.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The traffic.
     pub(crate) load: Load,
-    /// Over `wss`.
     pub(crate) tls: Option<TlsSettings>,
     /// In the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -194,38 +188,47 @@ pub(crate) struct Shared {
     pub(crate) in_use: Vec<AtomicBool>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
-    /// The URL of the server, with its port.
     pub(crate) url: Url,
-    /// The opening handshake's request.
     pub(crate) request: HandshakeRequest,
-    pub(crate) framing: Framing,
     pub(crate) content: Content,
-    /// Worker threads.
-    pub(crate) threads: u32,
     /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the
     /// kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
-    /// Entries of each worker's series.
-    pub(crate) seconds: u32,
     pub(crate) window: Window,
     /// One for each worker.
     pub(crate) gauges: Vec<Gauges>,
 }
 
 impl Shared {
-    /// The connections of a worker.
-    pub(crate) fn shard(&self, worker: usize) -> Shard {
-        Shard { worker: worker as u32, threads: self.threads, connections: self.load.connections }
+    /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
+    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
+        let url = plan.target.url.with_port(addresses[0].port());
+        Self {
+            load: plan.load.clone(),
+            tls: None,
+            in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+            addresses,
+            has_told: AtomicBool::new(false),
+            request: plan.target.request(&url),
+            url,
+            content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
+            source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
+            window: Window::unset(),
+            gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
+        }
     }
 
-    /// The idle connections of a worker.
+    pub(crate) fn shard(&self, worker: usize) -> Shard {
+        Shard { worker: worker as u32, threads: self.gauges.len() as u32, connections: self.load.connections }
+    }
+
     pub(crate) fn idle_shard(&self, worker: usize) -> Shard {
         Shard { connections: self.load.idle, ..self.shard(worker) }
     }
 
     /// What a worker may send in the window; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
-        let (worker, threads) = (worker as u64, u64::from(self.threads));
+        let (worker, threads) = (worker as u64, self.gauges.len() as u64);
         self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
     }
 
@@ -244,7 +247,6 @@ impl Shared {
         Opened { open: self.total(|gauges| &gauges.open), connections: self.load.connections }
     }
 
-    /// Notes that a connection was made to the address of this index.
     pub(crate) fn use_address(&self, index: usize) {
         // Most of the time the flag is set already, and the cache line stays shared.
         if !self.in_use[index].load(Ordering::Relaxed) {

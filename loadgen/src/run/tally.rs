@@ -8,6 +8,7 @@ use hdrhistogram::{Counter, CreationError, Histogram};
 use super::client::Times as Opening;
 use super::ledger::Times;
 use super::pace::Pace;
+use crate::load::Load;
 use crate::result::{Errors, Integrity, Messages, Pings, Second, percentile};
 
 /// Longest latency that a histogram holds without growing: 60 s.
@@ -15,6 +16,9 @@ const USUAL_NS: u64 = 60_000_000_000;
 
 /// Seconds of a window that have a histogram of their own, at most: an hour, 55 MB for each worker.
 const MAX_INTERVALS: u32 = 3600;
+
+/// Entries of a series, at most: a day. A longer window has a shorter series than itself.
+const MAX_SERIES: u32 = 24 * 3600;
 
 /// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It
 /// grows with longer latencies.
@@ -130,9 +134,7 @@ impl Spans {
 /// The two parts of a latency in an open loop.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// Sent to received.
     pub(crate) uncorrected: Histogram<u64>,
-    /// Planned to sent.
     pub(crate) lag: Histogram<u64>,
 }
 
@@ -151,8 +153,14 @@ pub(crate) struct Count {
 }
 
 impl Tally {
-    /// Empty, for a window of at most `seconds`, in a closed or an open loop.
-    pub(crate) fn new(seconds: u32, is_open_loop: bool) -> Self {
+    /// Returns the empty tally of a load whose window is at most [`Load::measure`] long.
+    pub(crate) fn for_load(load: &Load) -> Self {
+        let seconds = load.measure.as_nanos().div_ceil(1_000_000_000);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_SERIES);
+        Self::new(seconds, load.rate_per_s.is_some())
+    }
+
+    pub(super) fn new(seconds: u32, is_open_loop: bool) -> Self {
         Self {
             latency: histogram(),
             parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
@@ -250,7 +258,6 @@ impl Tally {
         *in_latency += 1;
     }
 
-    /// Returns the outcomes of all messages.
     pub(crate) fn messages(&self) -> Messages {
         Messages {
             planned: self.sent.total + self.not_sent,
@@ -305,7 +312,6 @@ impl Tally {
         }
     }
 
-    /// A connection has opened.
     pub(crate) fn opened(&mut self, times: Opening, now: Nanos) {
         let Opening { began, connected, secured } = times;
         self.connect.record(duration_ns(began, now)).expect(GROWS);
@@ -316,7 +322,6 @@ impl Tally {
         self.handshake.record(duration_ns(secured, now)).expect(GROWS);
     }
 
-    /// Forgets the connections opened so far.
     pub(crate) fn forget_opened(&mut self) {
         for histogram in
             [&mut self.connect, &mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake]
@@ -354,42 +359,50 @@ impl Tally {
         each.collect()
     }
 
-    /// Adds another worker's counts.
     pub(crate) fn add(&mut self, other: &Self) {
-        add_histogram(&mut self.latency, &other.latency);
-        add_histogram(&mut self.connect, &other.connect);
-        add_histogram(&mut self.tcp_connect, &other.tcp_connect);
-        add_histogram(&mut self.tls_handshake, &other.tls_handshake);
-        add_histogram(&mut self.handshake, &other.handshake);
-        self.cycles += other.cycles;
-        self.pings.sent += other.pings.sent;
-        self.pings.answered += other.pings.answered;
-        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
-            add_histogram(&mut sum.uncorrected, &part.uncorrected);
-            add_histogram(&mut sum.lag, &part.lag);
+        for (sum, part) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.connect, &other.connect),
+            (&mut self.tcp_connect, &other.tcp_connect),
+            (&mut self.tls_handshake, &other.tls_handshake),
+            (&mut self.handshake, &other.handshake),
+        ] {
+            sum.add(part).expect(GROWS);
         }
-        self.offered += other.offered;
-        self.wrong += other.wrong;
-        self.not_sent += other.not_sent;
+        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
+            sum.uncorrected.add(&part.uncorrected).expect(GROWS);
+            sum.lag.add(&part.lag).expect(GROWS);
+        }
+        for (sum, part) in [
+            (&mut self.cycles, other.cycles),
+            (&mut self.pings.sent, other.pings.sent),
+            (&mut self.pings.answered, other.pings.answered),
+            (&mut self.offered, other.offered),
+            (&mut self.sent.total, other.sent.total),
+            (&mut self.sent.measured, other.sent.measured),
+            (&mut self.received.total, other.received.total),
+            (&mut self.received.measured, other.received.measured),
+            (&mut self.wrong, other.wrong),
+            (&mut self.not_sent, other.not_sent),
+            (&mut self.ends, other.ends),
+            (&mut self.unopened, other.unopened),
+        ] {
+            *sum += part;
+        }
         self.outstanding.merge(other.outstanding);
         self.waiting.add(&other.waiting).expect(GROWS);
         self.paces.iter_mut().zip(other.paces).for_each(|(sum, part)| sum.add(part));
-        self.ends += other.ends;
-        self.unopened += other.unopened;
         self.outages.merge(other.outages);
+        self.standstill.merge(other.standstill);
         self.imbalance = self.imbalance.take().or_else(|| other.imbalance.clone());
-        self.sent.add(other.sent);
-        self.received.add(other.received);
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
         self.was_full |= other.was_full;
-        self.standstill.merge(other.standstill);
         self.clock_went_back |= other.clock_went_back;
         self.series.iter_mut().zip(&other.series).for_each(|(sum, part)| add_second(sum, part));
         for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
             if let Some(part) = part {
-                let sum = sum.get_or_insert_with(interval);
-                sum.add(&**part).expect(GROWS);
+                sum.get_or_insert_with(interval).add(&**part).expect(GROWS);
             }
         }
     }
@@ -413,17 +426,6 @@ pub(super) fn add_second(sum: &mut Second, part: &Second) {
     sum.received += part.received;
     sum.errors += part.errors;
     sum.max = sum.max.max(part.max);
-}
-
-fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
-    sum.add(part).expect(GROWS);
-}
-
-impl Count {
-    fn add(&mut self, other: Self) {
-        self.total += other.total;
-        self.measured += other.measured;
-    }
 }
 
 /// From `earlier` to `later`, at least one nanosecond: the histogram has no zero.

@@ -21,18 +21,14 @@ use super::tally::Tally;
 const LINGER: Duration = Duration::from_secs(1);
 /// Places for connections in all that are closing, at most.
 const MAX_SPARE: u32 = 4096;
-/// Entries of a completion queue, at most.
 const MAX_CQ_ENTRIES: u32 = 32_768;
 
-/// A running worker.
 pub(super) struct WorkerThread {
-    /// Wakes it.
     pub(super) remote: Remote,
     pub(super) thread: JoinHandle<(Tally, Counters)>,
 }
 
 impl WorkerThread {
-    /// Starts worker number `index`.
     pub(super) fn start(
         plan: &Plan,
         shared: &Arc<Shared>,

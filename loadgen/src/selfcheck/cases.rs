@@ -12,7 +12,6 @@ use crate::format::grouped;
 use crate::result::{InvalidKind, Run};
 use crate::run::Progress;
 
-/// Known fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Case {
@@ -23,7 +22,6 @@ pub(crate) enum Case {
     Silence,
     /// The generator itself is stopped for a while.
     Standstill,
-    /// The server ends in the middle of the window.
     ServerEnd,
     /// A server whose work is done in threads and processes that end.
     ServerCpu,
@@ -32,7 +30,6 @@ pub(crate) enum Case {
 /// Judgement of a [`Case`] by the generator, and the verdict on it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Judgement {
-    /// Fault that was played.
     pub(crate) case: Case,
     /// Verdict on the generator's judgement.
     pub(crate) finding: Finding,
@@ -42,7 +39,6 @@ pub(crate) struct Judgement {
     pub(crate) deviations: Vec<String>,
     /// Number of times that the case was played. The last time counts.
     pub(crate) attempts: u32,
-    /// Figures of the generator's runs, from the last time.
     pub(crate) runs: Vec<Figures>,
 }
 
@@ -77,11 +73,9 @@ const PLACES: [&str; 3] =
 const HELD_UP: f64 = 0.05;
 
 impl Case {
-    /// All cases.
     pub(crate) const ALL: [Self; 5] =
         [Self::Overload, Self::Silence, Self::Standstill, Self::ServerEnd, Self::ServerCpu];
 
-    /// Returns the name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Overload => "overload",

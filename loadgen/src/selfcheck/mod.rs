@@ -24,12 +24,10 @@ pub(crate) use cases::{Case, Judgement};
 pub(crate) use server::{COMMAND as SERVER, serve};
 pub(crate) use stall::{Quantile, Stall, StallCheck};
 
-/// Report of all checks.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     /// Lateness of a one-millisecond sleep, in nanoseconds.
     pub(crate) timer_error_ns: Spread,
-    /// Cost of reading the clock, in nanoseconds.
     pub(crate) clock_ns: f64,
     /// Result of the check `stall`, where it was carried out.
     #[serde(flatten)]
@@ -65,20 +63,16 @@ pub(crate) enum Finding {
 /// Reason why there is nothing to report.
 #[derive(Debug, Error)]
 pub(crate) enum SelfcheckError {
-    /// The settings do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// A run failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The check itself failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
 const SLEEPS: u32 = 200;
 const LOOKS: u32 = 100_000;
-/// Most attempts at a disturbed check.
 const ATTEMPTS: u32 = 3;
 /// This program. The link still leads to it after its file was replaced by a newer build.
 const MYSELF: &str = "/proc/self/exe";

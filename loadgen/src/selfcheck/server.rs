@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use super::{MYSELF, nanos};
 use crate::target::url::PORT_PLACEHOLDER;
 
-/// Name of the hidden subcommand.
 pub(crate) const COMMAND: &str = "selfcheck-server";
 /// Time that each answer takes where nothing else limits the rate of a closed loop.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -49,7 +48,6 @@ pub(super) enum Behaviour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Place {
-    /// The connection's thread.
     Connection,
     /// A separate thread, which then ends.
     Thread,
@@ -70,7 +68,6 @@ impl Behaviour {
     }
 }
 
-/// State that all connections share.
 struct Server {
     behaviour: Behaviour,
     /// Completed once the first message has come.

@@ -21,12 +21,10 @@ use crate::result::Latency;
 use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
 use crate::target::spawn::{Server, Spawn};
 
-/// Settings of the check.
 #[derive(Clone, Debug)]
 pub(crate) struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
     pub(crate) server: Spawn,
-    /// The generator's engine.
     pub(crate) engine: EngineKind,
     /// How long the server stands still.
     pub(crate) stall: Duration,
@@ -34,7 +32,6 @@ pub(crate) struct StallCheck {
     pub(crate) window: Duration,
 }
 
-/// What was found.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stall {
     /// Planned to sent, without any stall, nanoseconds.
@@ -43,9 +40,7 @@ pub(crate) struct Stall {
     pub(crate) stall_ns: u64,
     /// The window it stood still in, nanoseconds.
     pub(crate) window_ns: u64,
-    /// Messages planned a second.
     pub(crate) rate_per_s: f64,
-    /// The histograms against arithmetic.
     pub(crate) quantiles: Vec<Quantile>,
 }
 
@@ -54,17 +49,14 @@ pub(crate) struct Stall {
 pub(crate) struct Quantile {
     /// 0 to 1.
     pub(crate) q: f64,
-    /// What arithmetic says.
     pub(crate) expected: u64,
     /// From the planned send.
     pub(crate) corrected: u64,
     /// From the actual send.
     pub(crate) uncorrected: u64,
-    /// How the three agree.
     pub(crate) finding: Finding,
 }
 
-/// Messages planned a second.
 const RATE: f64 = 1_000.0;
 /// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
 const CONNECTIONS: u32 = 8;

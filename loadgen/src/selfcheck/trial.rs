@@ -22,7 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time allowed in addition to the longest run with all of its timeouts.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Settings of the run, and the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
     pub(super) behaviour: Behaviour,
@@ -34,22 +33,18 @@ pub(super) struct Trial {
     /// Time at which the generator is stopped, from the first message on, and length of the stop. The server
     /// then announces that message and does nothing else.
     pub(super) stop: Option<(Duration, Duration)>,
-    /// Further flags.
     pub(super) flags: &'static [&'static str],
 }
 
-/// Outcome of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     /// Exit status; `None` where a signal ended it.
     pub(super) exit_status: Option<i32>,
-    /// Its result, where it has one.
     pub(super) run: Option<Run>,
     /// The last line on its standard error.
     pub(super) complaint: String,
 }
 
-/// Figures of a run that were judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Figures {
     /// Exit status of the generator; `null` where a signal ended it.
@@ -58,7 +53,6 @@ pub(crate) struct Figures {
     pub(crate) invalid_kinds: Vec<InvalidKind>,
     /// The same reasons in sentences.
     pub(crate) invalid_reasons: Vec<String>,
-    /// Outcomes of all messages.
     pub(crate) messages: Option<Messages>,
     /// Echoes a second.
     pub(crate) rate_per_s: f64,
@@ -68,7 +62,6 @@ pub(crate) struct Figures {
     pub(crate) standstill: Option<Standstill>,
     /// Cause that ended the load early.
     pub(crate) ended_early: Option<EndedEarly>,
-    /// CPU time of the server for each message, in nanoseconds.
     pub(crate) server_cpu_ns_per_message: Option<f64>,
 }
 

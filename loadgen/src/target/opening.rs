@@ -9,12 +9,10 @@ use engine::Output;
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{FinalResponse, Request, RequestError, ResponseError, check_response};
 
-/// The request of an opening handshake.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HandshakeRequest {
     /// The Host field.
     pub(crate) host: String,
-    /// The request target.
     pub(crate) target: String,
     pub(crate) origin: Option<String>,
     pub(crate) subprotocols: Vec<String>,

@@ -53,7 +53,6 @@ const NORMAL_CLOSURE: u16 = 1000;
 
 /// State that the engine keeps for a connection.
 pub struct Conn {
-    /// Index of its [`ConnectionState`].
     link: u32,
     protocol: Connection,
 }
@@ -63,7 +62,6 @@ const _: () = assert!(size_of::<Conn>() <= 64);
 /// State that the worker keeps for a connection.
 #[derive(Default)]
 struct ConnectionState {
-    /// While it is open.
     id: Option<ConnId>,
     stage: Stage,
     ledger: Ledger,
@@ -152,7 +150,6 @@ pub(crate) struct Times {
 /// ledger).
 const _: () = assert!(size_of::<ConnectionState>() <= 256);
 
-/// Current phase of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WorkerPhase {
     Connecting,
@@ -168,7 +165,6 @@ enum WorkerPhase {
 /// after it.
 pub struct Client {
     shared: Arc<Shared>,
-    /// Index of its gauges.
     worker: usize,
     shard: Shard,
     reports: Sender<Report>,
@@ -212,7 +208,6 @@ pub struct Client {
     failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
-    /// When the worker began.
     started: Nanos,
     outstanding: u64,
     /// The turn's time, and where it lies.
@@ -253,9 +248,9 @@ impl Client {
             held_back: Vec::new(),
             write_again_at: Nanos::NEVER,
             schedule: None,
-            outgoing: Outgoing::new(shared.framing, &shared.content, random),
+            outgoing: Outgoing::new(&shared.load, &shared.content, random),
             limits: Limits::default(),
-            tally: Tally::new(shared.seconds, shared.load.rate_per_s.is_some()),
+            tally: Tally::for_load(&shared.load),
             phase: WorkerPhase::Connecting,
             address: 0,
             begun: 0,
@@ -283,7 +278,6 @@ impl Client {
         }
     }
 
-    /// Returns its counts.
     pub(crate) fn into_tally(mut self) -> Tally {
         self.finish_counts();
         self.tally
@@ -313,7 +307,6 @@ impl Client {
         }
     }
 
-    /// Begins the load; the coordinator has set the window.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
         self.phase = WorkerPhase::Loading;
         if self.shared.load.replaces_connections() {

@@ -21,7 +21,6 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) link: u32,
-    /// Index of the address that was tried first.
     first: u16,
     /// Number of addresses that were tried before.
     tried: u16,
@@ -247,7 +246,6 @@ impl Client {
         self.shared.gauges[self.worker].fails(self.now, why);
     }
 
-    /// Notes that a connection was a success.
     pub(super) fn succeed(&mut self) {
         if self.failing.take().is_some() {
             self.shared.gauges[self.worker].succeeds();

@@ -11,7 +11,6 @@ use super::{Client, Conn, WorkerPhase};
 /// Echo as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Echo {
-    /// Times at which its message was due and sent.
     times: Times,
     /// Time of its arrival, and the second of the window, if it came within one.
     at: Nanos,
@@ -128,7 +127,6 @@ impl Client {
         self.tally.failed(second);
     }
 
-    /// Counts an echo, right or wrong.
     #[inline]
     fn count(&mut self, echo: Echo) {
         let Echo { times, at, second } = echo;

@@ -20,7 +20,6 @@ const WRITE_AGAIN: Duration = Duration::from_millis(10);
 /// The next attempt to write the unwritten messages of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum NextWrite {
-    /// There are none.
     #[default]
     None,
     /// In the next turn: the kernel may take at once what has just been written, and then the
@@ -36,7 +35,6 @@ pub(super) enum NextWrite {
 pub(super) struct Downtime {
     /// Beginning of the current period, while it lasts.
     since: Option<Nanos>,
-    /// The last finished period.
     last: Option<(Nanos, Nanos)>,
 }
 

@@ -12,7 +12,6 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Client, WorkerPhase};
 
-/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Ordinary lateness; a check that is less late does not count as a standstill.
 const ORDINARY: Duration = Duration::from_millis(10);
@@ -28,13 +27,11 @@ pub(super) struct Watch {
 }
 
 impl Client {
-    /// Begins the checks with the load.
     pub(super) fn begin_watch(&mut self) {
         let due = self.now + INTERVAL;
         self.watch = Watch { due, cpu: thread_cpu(), next: Some(due) };
     }
 
-    /// Carries out all checks that are due.
     #[cold]
     pub(super) fn look(&mut self) {
         if self.watch.next.is_none() {
@@ -97,7 +94,6 @@ impl Client {
     }
 }
 
-/// Returns the CPU time of this thread.
 fn thread_cpu() -> Duration {
     let spent = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))

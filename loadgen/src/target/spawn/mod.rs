@@ -134,7 +134,6 @@ impl Spawn {
         }
     }
 
-    /// The command with `port` for its placeholder.
     fn words(&self, port: u16) -> impl Iterator<Item = String> + '_ {
         let port = port.to_string();
         self.command.iter().map(move |word| word.replace(PORT_PLACEHOLDER, &port))
@@ -192,17 +191,14 @@ pub(crate) struct Announced {
     pub(crate) counters: BTreeMap<String, u64>,
 }
 
-/// Output of a server so far.
 #[derive(Debug, Default)]
 struct ServerOutput {
-    /// Its `listening on` line.
     listening: Option<String>,
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
     stderr: VecDeque<String>,
     /// True where it has printed that its address is in use.
     port_in_use: bool,
-    /// Streams that are still open.
     open: u32,
 }
 

@@ -36,9 +36,7 @@ use crate::host::procfs;
 
 /// Name of the hidden subcommand that becomes the supervisor, and the server.
 pub(crate) const GUARD: &str = "spawn-guard";
-/// Argument of the subcommand for the supervisor.
 pub(super) const SUPERVISE: &str = "supervise";
-/// Argument of the subcommand for the guard.
 const BECOME: &str = "become";
 /// Command to the supervisor to send SIGTERM.
 pub(super) const TERMINATE: u8 = b'T';
