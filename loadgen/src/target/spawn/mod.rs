@@ -9,7 +9,7 @@ mod supervisor;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -141,14 +141,13 @@ impl Spawn {
 }
 
 /// Returns a port for `{port}` that is free at all of these addresses that can be bound.
-fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
+fn free_port(addresses: &[SocketAddr]) -> Result<u16, SpawnError> {
     const ATTEMPTS: usize = 32;
-    let first = ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let mut failed = Err(SpawnError::NoPort(first, io::ErrorKind::AddrNotAvailable.into()));
+    let mut failed = SpawnError::NoPort(addresses[0].ip(), io::ErrorKind::AddrNotAvailable.into());
     for _ in 0..ATTEMPTS {
         // The sockets are closed at once. They never had a connection, so the port can be bound again.
         let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
-        for &ip in ips {
+        for ip in addresses.iter().map(SocketAddr::ip) {
             match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
                 Ok((number, listener)) => {
                     port = number;
@@ -156,7 +155,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
                 }
                 Err(source) => {
                     is_taken |= source.kind() == io::ErrorKind::AddrInUse;
-                    failed = Err(SpawnError::NoPort(ip, source));
+                    failed = SpawnError::NoPort(ip, source);
                 }
             }
         }
@@ -164,7 +163,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
             return Ok(port);
         }
     }
-    failed
+    Err(failed)
 }
 
 /// Server that we started. Dropping it ends all of its processes.
@@ -202,11 +201,11 @@ struct ServerOutput {
     open: u32,
 }
 
-/// Whose the listening sockets are.
+/// Owner of listening sockets.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
     Server,
-    /// One has gone while we looked.
+    /// One is gone by now.
     Gone,
     Stranger,
 }
@@ -245,7 +244,7 @@ impl Server {
         let mut attempts = 1..PORT_ATTEMPTS;
         loop {
             if is_chosen {
-                let port = free_port(&addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
+                let port = free_port(addresses)?;
                 addresses.iter_mut().for_each(|address| address.set_port(port));
             }
             let url = url.with_port(addresses[0].port());
@@ -301,8 +300,8 @@ impl Server {
             .spawn()?;
         let output = Arc::new(Mutex::new(ServerOutput { open: 2, ..ServerOutput::default() }));
         if let (Some(stdout), Some(stderr)) = (supervisor.stdout.take(), supervisor.stderr.take()) {
-            listen_to(stdout, &output, ServerOutput::hear_output)?;
-            listen_to(stderr, &output, ServerOutput::hear_error)?;
+            listen_to(stdout, &output, false)?;
+            listen_to(stderr, &output, true)?;
         }
         let mut control = BufReader::new(control);
         let (leader, cgroup) = read_started(&mut control)?;
@@ -312,23 +311,22 @@ impl Server {
     fn is_ready(&self, url: &Url, addresses: &[SocketAddr]) -> Result<bool, SpawnError> {
         let listeners = procfs::listeners_at(addresses);
         let says_so = lock(&self.output).listening.is_some();
-        if listeners.is_empty() {
-            return Ok(false);
-        }
         let owner = || {
             let own = procfs::sockets_of(&self.pids());
             owner(&listeners, &own, || procfs::listeners_at(addresses))
         };
+        if listeners.is_empty() {
+            return Ok(false);
+        }
         match owner() {
-            Owner::Server => {}
+            Owner::Server => Ok(says_so || addresses.iter().any(|&at| answers(url, at))),
             // A server that goes into the background passes its sockets on, and the first read may have
             // missed the new process.
             Owner::Stranger if owner() == Owner::Stranger => {
-                return Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()));
+                Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()))
             }
-            Owner::Gone | Owner::Stranger => return Ok(false),
+            Owner::Gone | Owner::Stranger => Ok(false),
         }
-        Ok(says_so || addresses.iter().any(|&at| answers(url, at)))
     }
 
     /// Returns its processes: those of its group, and all other descendants of its command.
@@ -374,7 +372,7 @@ impl Server {
         StderrTail(lock(&self.output).stderr.iter().cloned().collect())
     }
 
-    /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it said of itself.
+    /// Ends it: SIGTERM, then SIGKILL where that does not help in time.
     pub(crate) fn end(mut self) -> Announced {
         if self.exit_status().is_none() {
             // The call fails where the supervisor has ended.
@@ -429,14 +427,14 @@ fn read_started(control: &mut impl BufRead) -> io::Result<(Pid, Option<Cgroup>)>
 fn listen_to(
     stream: impl Read + Send + 'static,
     output: &Arc<Mutex<ServerOutput>>,
-    hear: fn(&mut ServerOutput, String),
+    is_error: bool,
 ) -> io::Result<()> {
     let output = output.clone();
     let read_on = move || {
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
         while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-            hear(&mut lock(&output), String::from_utf8_lossy(&line).trim_end().to_owned());
+            lock(&output).hear(String::from_utf8_lossy(&line).trim_end().to_owned(), is_error);
             line.clear();
         }
         lock(&output).open -= 1;
@@ -445,21 +443,18 @@ fn listen_to(
 }
 
 impl ServerOutput {
-    fn hear_output(&mut self, line: String) {
+    fn hear(&mut self, line: String, is_error: bool) {
         self.port_in_use |= says_port_in_use(&line);
-        if line.starts_with(LISTENING) && self.listening.is_none() {
+        if is_error {
+            if self.stderr.len() == KEPT_LINES {
+                self.stderr.pop_front();
+            }
+            self.stderr.push_back(line);
+        } else if line.starts_with(LISTENING) && self.listening.is_none() {
             self.listening = Some(line);
         } else if line.starts_with('{') {
             self.counters = Some(line);
         }
-    }
-
-    fn hear_error(&mut self, line: String) {
-        self.port_in_use |= says_port_in_use(&line);
-        if self.stderr.len() == KEPT_LINES {
-            self.stderr.pop_front();
-        }
-        self.stderr.push_back(line);
     }
 }
 
@@ -512,22 +507,21 @@ fn answers(url: &Url, at: SocketAddr) -> bool {
 
 fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let nonce = *b"is anybody there";
-    let (host, target) = (url.host_field(), url.target.as_str());
-    let request =
-        handshake::Request { host: &host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
-    let mut bytes = Vec::new();
+    let (host, target) = (&url.host_field(), &url.target);
+    let request = handshake::Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
+    let (mut bytes, mut response) = (Vec::new(), handshake::FinalResponse::default());
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
-    let (mut head, mut response) = (Vec::new(), handshake::FinalResponse::default());
-    let mut piece = [0; 1024];
+    bytes.clear();
     loop {
+        let mut piece = [0; 1024];
         match stream.read(&mut piece)? {
             0 => return Ok(false),
-            len => head.extend_from_slice(&piece[..len]),
+            len => bytes.extend_from_slice(&piece[..len]),
         }
-        match response.find(&head, &HeadLimits::default()) {
+        match response.find(&bytes, &HeadLimits::default()) {
             Ok(None) => {}
-            Ok(Some(found)) => return Ok(handshake::check_response(&head[found], &nonce, &[]).is_ok()),
+            Ok(Some(head)) => return Ok(handshake::check_response(&bytes[head], &nonce, &[]).is_ok()),
             Err(_) => return Ok(false),
         }
     }
@@ -567,9 +561,9 @@ mod tests {
     #[test]
     fn what_a_server_says_is_heard() {
         let mut said = ServerOutput::default();
-        said.hear_output("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned());
-        said.hear_output(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned());
-        (0..20).for_each(|i| said.hear_error(i.to_string()));
+        said.hear("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned(), false);
+        said.hear(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned(), false);
+        (0..20).for_each(|i| said.hear(i.to_string(), true));
         assert_eq!(said.stderr.len(), KEPT_LINES);
         assert_eq!(said.stderr.back().map(String::as_str), Some("19"));
         let counters = parse_counters(said.counters.as_deref().expect("heard"));
