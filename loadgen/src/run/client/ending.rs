@@ -12,11 +12,12 @@ use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
 use super::{CLOSING_TIME, Client, ConnectionState, NORMAL_CLOSURE, Stage, WorkerPhase};
 use crate::load::Transport;
+use crate::result::Errors;
 use crate::target::opening::quoted;
 use crate::target::trust::explain;
 
 impl Client {
-    /// The run needs no connection any more: what fails now is no error.
+    /// Returns true where the run needs no connection any more, so that a failure is no error.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing)
     }
@@ -45,8 +46,9 @@ impl Client {
         }
     }
 
-    /// A time of an open connection has come.
+    /// Ends the life of an open connection, or sends a ping, where it is time.
     pub(super) fn on_time(&mut self, link: u32, out: &mut Output<'_>) {
+        let is_over = self.is_over();
         let state = &mut self.links[link as usize];
         if state.ends_at <= self.now {
             state.ends_at = Nanos::NEVER;
@@ -55,7 +57,7 @@ impl Client {
         }
         let state = &mut self.links[link as usize];
         // Nothing more is sent once the load has ended, not even a ping.
-        if state.ping_at <= self.now && !matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing) {
+        if state.ping_at <= self.now && !is_over {
             state.ping_at = self.now + self.shared.load.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
             self.outgoing.ping(out);
@@ -63,7 +65,7 @@ impl Client {
         self.set_deadline(link, out);
     }
 
-    // Connections that have done their part.
+    // Connections that are complete.
 
     /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
@@ -92,17 +94,18 @@ impl Client {
 
     // Connections that end otherwise.
 
-    /// The other end has begun to close.
+    /// Answers the Close of the other end.
     pub(super) fn peer_closes(&mut self, link: u32, close: &protocol::Close, out: &mut Output<'_>) {
         if let Stage::Closing = self.links[link as usize].stage {
             // The answer to ours: the server closes now (RFC 6455 7.1.1), which we see as the end of its bytes.
             return;
         }
         self.outgoing.close(close.code(), out);
-        let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         self.tally.errors.closed += 1;
+        let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         let reason = quoted(close.reason());
-        self.end(link, format!("sent a Close ({code}{}{reason})", colon(&reason)), out);
+        let colon = if reason.is_empty() { "" } else { ": " };
+        self.end(link, format!("sent a Close ({code}{colon}{reason})"), out);
     }
 
     /// Ends a connection because of a fault that is counted already.
@@ -111,7 +114,7 @@ impl Client {
         self.lose(link, why);
     }
 
-    /// A connection is lost: what is outstanding on it will not come.
+    /// Handles a lost connection, whose outstanding messages will not come back.
     pub(super) fn lose(&mut self, link: u32, why: String) {
         self.release_held(link);
         let state = &mut self.links[link as usize];
@@ -157,7 +160,7 @@ impl Client {
         self.fail(link, why);
     }
 
-    /// Tells when there is no connection left and none to come.
+    /// Reports that there is no connection left and none to come.
     pub(super) fn check_all_lost(&self, why: String) {
         let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
         if self.open == 0 && none_to_come && !self.shared.load.reconnect {
@@ -165,14 +168,20 @@ impl Client {
         }
     }
 
-    /// Handles the connections that the engine has reported closed.
+    /// Handles the connections that the engine has reported closed; others may take their places.
     pub(super) fn handle_gone(&mut self) {
         let mut gone = std::mem::take(&mut self.gone);
         for (link, cause) in gone.drain(..) {
             self.release_held(link);
             self.connection_gone(link, &cause);
-            self.links[link as usize].stage = Stage::Closed;
-            self.replace(link);
+            let state = &mut self.links[link as usize];
+            state.stage = Stage::Closed;
+            if std::mem::take(&mut state.is_retired) {
+                self.retiring -= 1;
+                self.reopen.push(link);
+            } else if self.shared.load.reconnect && !self.is_over() {
+                self.retry(link);
+            }
         }
         self.gone = gone;
     }
@@ -181,11 +190,12 @@ impl Client {
         match (&self.links[link as usize].stage, cause) {
             (_, Cause::Shutdown) => {}
             (Stage::Open, _) => {
-                match cause {
-                    Cause::WriteStalled => self.tally.errors.timeout += 1,
-                    Cause::Io(_) => self.tally.errors.io += 1,
-                    _ => self.tally.errors.closed += 1,
-                }
+                let Errors { timeout, io, closed, .. } = &mut self.tally.errors;
+                *match cause {
+                    Cause::WriteStalled => timeout,
+                    Cause::Io(_) => io,
+                    _ => closed,
+                } += 1;
                 self.lose(link, describe(cause));
             }
             (Stage::Handshaking { .. }, Cause::Tls(error)) => self.not_open(link, explain(error), true),
@@ -193,17 +203,6 @@ impl Client {
                 self.not_open(link, format!("the server {} without answering", describe(cause)), true);
             }
             _ => {}
-        }
-    }
-
-    /// The connection is gone: another may take its place.
-    pub(super) fn replace(&mut self, link: u32) {
-        let state = &mut self.links[link as usize];
-        if std::mem::take(&mut state.is_retired) {
-            self.retiring -= 1;
-            self.reopen.push(link);
-        } else if self.shared.load.reconnect && !self.is_over() {
-            self.retry(link);
         }
     }
 
@@ -218,17 +217,13 @@ impl Client {
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
             let state = &mut self.links[link];
-            let Some(id) = state.id else { continue };
-            match state.stage {
-                Stage::Open => {
-                    state.stage = Stage::Closing;
-                    w.with(id, |_, out| self.say_goodbye(deadline, out));
-                }
-                Stage::Handshaking { .. } => {
-                    state.stage = Stage::Closing;
-                    w.with(id, |_, out| out.close(CloseMode::Abort));
-                }
-                _ => {}
+            let is_open = matches!(state.stage, Stage::Open);
+            if let (Some(id), Stage::Open | Stage::Handshaking { .. }) = (state.id, &state.stage) {
+                state.stage = Stage::Closing;
+                w.with(id, |_, out| match is_open {
+                    true => self.say_goodbye(deadline, out),
+                    false => out.close(CloseMode::Abort),
+                });
             }
         }
     }
@@ -298,11 +293,6 @@ impl Client {
         let wrong = counts.into_iter().find(|(_, counted, sum)| counted != sum)?;
         Some(format!("{}: {} were counted, the connections have {}", wrong.0, wrong.1, wrong.2))
     }
-}
-
-/// A separator where there is something to separate.
-fn colon(text: &str) -> &'static str {
-    if text.is_empty() { "" } else { ": " }
 }
 
 pub(super) fn describe(cause: &Cause) -> String {

@@ -134,7 +134,7 @@ impl Client {
         !self.next_turn.is_empty() || self.now >= self.write_again_at
     }
 
-    /// Goes on with the messages that have not been written. None follows a Close.
+    /// Writes messages that have not been written. None follows a Close.
     #[cold]
     pub(super) fn write_on(&mut self, w: &mut Worker<'_, Self>) {
         if self.now >= self.write_again_at {
@@ -158,18 +158,28 @@ impl Client {
     }
 
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
-        let state = &mut self.links[link as usize];
+        let state = &self.links[link as usize];
         let room = self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
-        let room = u64::from(room).min(self.budget);
-        let mut given_up = 0;
-        for _ in 0..room {
-            given_up += u64::from(state.ledger.send(Times { due: now, sent: now }) == Slot::TakenFromLost);
-        }
-        state.spend(room as u32);
-        let count = room as u32;
+        let count = u64::from(room).min(self.budget) as u32;
         self.spend(count, position);
+        self.enter(link, Times { due: now, sent: now }, count, position, out);
+    }
+
+    /// Counts messages as sent, and writes them.
+    #[inline]
+    fn enter(&mut self, link: u32, times: Times, count: u32, position: Position, out: &mut Output<'_>) {
+        let state = &mut self.links[link as usize];
+        let mut lost = 0;
+        for _ in 0..count {
+            lost += u64::from(state.ledger.send(times) == Slot::TakenFromLost);
+        }
+        state.spend(count);
         self.outstanding += u64::from(count);
-        self.give_up(given_up, position);
+        if lost > 0 {
+            self.tally.integrity.lost += lost;
+            self.outstanding -= lost;
+            (0..lost).for_each(|_| self.tally.failed(position.second()));
+        }
         self.tally.sent(count, position.second());
         self.write(link, out);
     }
@@ -178,14 +188,6 @@ impl Client {
     fn spend(&mut self, count: u32, position: Position) {
         if position.second().is_some() && self.budget != u64::MAX {
             self.budget -= u64::from(count);
-        }
-    }
-
-    fn give_up(&mut self, count: u64, position: Position) {
-        if count > 0 {
-            self.tally.integrity.lost += count;
-            self.outstanding -= count;
-            (0..count).for_each(|_| self.tally.failed(position.second()));
         }
     }
 
@@ -226,16 +228,7 @@ impl Client {
     /// connection takes no messages any more.
     fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
         let Some(id) = self.links[link as usize].id else { return false };
-        let sent = w.with(id, |_, out| {
-            let state = &mut self.links[link as usize];
-            let given_up = u64::from(state.ledger.send(times) == Slot::TakenFromLost);
-            state.spend(1);
-            self.outstanding += 1;
-            self.give_up(given_up, position);
-            self.tally.sent(1, position.second());
-            self.write(link, out);
-        });
-        if sent.is_none() {
+        if w.with(id, |_, out| self.enter(link, times, 1, position, out)).is_none() {
             return false;
         }
         if let Some(schedule) = &mut self.schedule {
@@ -250,8 +243,7 @@ impl Client {
         true
     }
 
-    /// The connection a message goes to: the planned one, or the next that is open and has room;
-    /// `None` where there is none.
+    /// Returns the connection for a message: the planned one, or the next that is open and has room.
     fn with_room(&mut self, planned: u32) -> Option<u32> {
         let (before, after) = (0..planned, planned..self.shard.count());
         after.chain(before).find(|&link| {
