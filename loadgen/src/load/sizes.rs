@@ -20,11 +20,6 @@ impl Sizes {
         &self.0
     }
 
-    /// Returns true where messages differ in size.
-    pub fn are_several(&self) -> bool {
-        self.0.len() > 1
-    }
-
     /// Returns the largest size, bytes.
     pub fn largest(&self) -> usize {
         self.0.iter().map(|(bytes, _)| *bytes).max().unwrap_or_default()

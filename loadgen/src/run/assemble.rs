@@ -199,7 +199,7 @@ mod tests {
         let mut tally = Tally::new(3, false);
         tally.sent(300, Some(0));
         (0..200).for_each(|i| tally.received(1000 + i, Some(1)));
-        tally.settle();
+        tally.enter_repeated();
         Measured {
             tally,
             counters: Counters { enters: 100, ..Counters::default() },

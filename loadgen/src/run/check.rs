@@ -54,16 +54,14 @@ impl PartialEcho {
         self.got
     }
 
-    /// The next piece of the echo, perhaps empty.
+    /// Takes the next piece of the echo, perhaps empty.
     pub(crate) fn feed(&mut self, content: &Content, connection: u32, ledger: &Ledger, piece: &[u8]) {
-        let rest = if content.is_stamped() {
-            self.feed_stamp(content, connection, ledger, piece)
-        } else {
-            if self.got == 0 {
-                self.sequence = ledger.oldest();
-            }
-            piece
-        };
+        let mut rest = piece;
+        if content.is_stamped() {
+            rest = self.feed_stamp(content, connection, ledger, piece);
+        } else if self.got == 0 {
+            self.sequence = ledger.oldest();
+        }
         self.compare(content, connection, rest);
     }
 
@@ -137,12 +135,12 @@ impl PartialEcho {
     }
 }
 
-/// What became of an echo.
+/// Outcome of an echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EchoOutcome {
-    /// When its message was due and sent; `None` where the echo answers none.
+    /// Times at which its message was due and sent; `None` where the echo answers none.
     pub(crate) times: Option<Times>,
-    /// Something was wrong with it, and is counted.
+    /// True where something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
     /// The message whose place a message without a valid number of ours has taken. It is corrupted, unless
     /// the true echo of that message still comes. It is not counted yet.
@@ -151,7 +149,7 @@ pub(crate) struct EchoOutcome {
 
 /// Counts a judged echo. `stamped` is true where messages carry numbers and echoes are checked.
 #[inline]
-pub(crate) fn settle(
+pub(crate) fn count_echo(
     judged: Judged,
     has_wrong_opcode: bool,
     stamped: bool,
@@ -159,7 +157,7 @@ pub(crate) fn settle(
     integrity: &mut Integrity,
 ) -> EchoOutcome {
     if !judged.sound {
-        return settle_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
+        return count_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
     }
     let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(sequence));
     let (times, is_late) = match arrival {
@@ -175,7 +173,7 @@ pub(crate) fn settle(
 
 /// Counts an echo that differs from every message that it could be.
 #[cold]
-fn settle_unsound(
+fn count_unsound(
     judged: Judged,
     has_wrong_opcode: bool,
     stamped: bool,
@@ -183,14 +181,12 @@ fn settle_unsound(
     integrity: &mut Integrity,
 ) -> EchoOutcome {
     let names_none = judged.sequence.is_none();
-    let is_unsolicited = names_none
-        && if stamped {
-            ledger.outstanding() == 0 || judged.is_foreign || has_wrong_opcode
-        } else {
-            !ledger.has_answered()
-        };
+    let looks_foreign = match stamped {
+        true => ledger.outstanding() == 0 || judged.is_foreign || has_wrong_opcode,
+        false => !ledger.has_answered(),
+    };
     let fault = |times| EchoOutcome { times, is_fault: true, unnamed: None };
-    if is_unsolicited {
+    if names_none && looks_foreign {
         integrity.unsolicited += 1;
         return fault(None);
     }
@@ -258,7 +254,7 @@ mod tests {
             let judged = arriving.finish(&self.content, CONNECTION, &self.ledger);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
-            let settled = settle(judged, false, stamped, &mut self.ledger, &mut self.integrity);
+            let settled = count_echo(judged, false, stamped, &mut self.ledger, &mut self.integrity);
             assert_eq!(settled.is_fault, self.integrity.total() > faults);
             self.integrity.corrupted += u64::from(settled.unnamed.is_some());
             assert!(self.ledger.is_balanced());

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::{Header, MaskingKey, Opcode, encode_close, encode_control, mask};
+use protocol::{Header, MaskingKey, Opcode, encode_control, mask};
 
 use super::payload::{Content, STAMP};
 use super::random::Random;
@@ -171,41 +171,35 @@ impl Outgoing {
         part: std::ops::Range<usize>,
         buffer: &mut BytesMut,
     ) {
-        let key = head.len.checked_sub(4).map(|at| (at, self.key()));
+        let key = (head.len > 0).then(|| self.key());
         buffer.extend_from_slice(&head.bytes[..head.len]);
-        let payload_at = buffer.len();
-        if let Some((at, key)) = key {
-            let key_at = payload_at - head.len + at;
-            buffer[key_at..key_at + 4].copy_from_slice(&key.to_bytes());
+        if let Some(key) = key {
+            let key_at = buffer.len() - 4;
+            buffer[key_at..].copy_from_slice(&key.to_bytes());
         }
         let (mut at, mut stamp) = (0, [0; STAMP]);
         while at < part.len() {
             let rest = content.rest(connection, sequence, part.start + at, &mut stamp);
             let piece = &rest[..rest.len().min(part.len() - at)];
-            push(piece, buffer, key.map(|(_, key)| turned(key, at)));
+            match key {
+                Some(key) => mask::append(piece, buffer, turned(key, at)),
+                None => buffer.extend_from_slice(piece),
+            }
             at += piece.len();
         }
     }
 
-    /// Sends the answer to a ping (RFC 6455 5.5.3).
-    pub(crate) fn pong(&mut self, payload: &[u8], out: &mut Output<'_>) {
-        let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = self.key();
-        let len = encode_control(Opcode::Pong, payload, Some(key), &mut frame);
-        out.append(&frame[..len]);
-    }
-
+    /// Sends a Close (RFC 6455 5.5.1).
     pub(crate) fn close(&mut self, code: Option<u16>, out: &mut Output<'_>) {
-        let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = self.key();
-        let len = encode_close(code, "", Some(key), &mut frame);
-        out.append(&frame[..len]);
+        let code = code.map(u16::to_be_bytes);
+        self.control(Opcode::Close, code.as_ref().map_or(&[], |code| &code[..]), out);
     }
 
-    pub(crate) fn ping(&mut self, out: &mut Output<'_>) {
+    /// Sends a control frame: a Close, a ping (RFC 6455 5.5.2), or the answer to one (5.5.3).
+    pub(crate) fn control(&mut self, opcode: Opcode, payload: &[u8], out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
         let key = self.key();
-        let len = encode_control(Opcode::Ping, b"sparring", Some(key), &mut frame);
+        let len = encode_control(opcode, payload, Some(key), &mut frame);
         out.append(&frame[..len]);
     }
 
@@ -248,14 +242,6 @@ fn turned(key: MaskingKey, at: usize) -> MaskingKey {
     let mut bytes = key.to_bytes();
     bytes.rotate_left(at % 4);
     MaskingKey::from_bytes(bytes)
-}
-
-/// Copies as [`put`] does, to the end of `buffer`.
-fn push(from: &[u8], buffer: &mut BytesMut, key: Option<MaskingKey>) {
-    match key {
-        Some(key) => mask::append(from, buffer, key),
-        None => buffer.extend_from_slice(from),
-    }
 }
 
 #[cfg(test)]

@@ -213,7 +213,7 @@ impl Tally {
     #[inline]
     pub(crate) fn received(&mut self, latency_ns: u64, second: Option<u32>) {
         if latency_ns != self.repeated.latency_ns || second != self.repeated.second {
-            self.settle();
+            self.enter_repeated();
             (self.repeated.latency_ns, self.repeated.second) = (latency_ns, second);
         }
         self.repeated.count += 1;
@@ -221,7 +221,7 @@ impl Tally {
 
     /// Enters what is not yet: at the end of every turn.
     #[inline]
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn enter_repeated(&mut self) {
         let RepeatedSample { latency_ns, second, count } = self.repeated;
         if count == 0 {
             return;
@@ -237,7 +237,7 @@ impl Tally {
     /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their latencies
     /// count in `last_second`, where there is one.
     pub(crate) fn end_window(&mut self, last_second: Option<u32>) {
-        self.settle();
+        self.enter_repeated();
         self.last_second = last_second;
     }
 
@@ -473,7 +473,7 @@ mod tests {
         tally.received(20, Some(1));
         tally.received(30, Some(1));
         tally.received(70_000_000_000, Some(2));
-        tally.settle();
+        tally.enter_repeated();
         assert_eq!((tally.sent.total, tally.sent.measured), (2, 1));
         assert_eq!((tally.received.total, tally.received.measured), (4, 3));
         assert_eq!(tally.latency.len(), tally.received.measured);
@@ -487,8 +487,8 @@ mod tests {
         for (latency, second, count) in [(100, 0, 16), (100, 1, 3), (200, 1, 1), (100, 1, 2)] {
             (0..count).for_each(|_| tally.received(latency, Some(second)));
         }
-        tally.settle();
-        tally.settle();
+        tally.enter_repeated();
+        tally.enter_repeated();
         assert_eq!((tally.latency.len(), tally.latency.count_at(100), tally.received.total), (22, 21, 22));
         assert_eq!((tally.series[0].received, tally.series[1].received), (16, 6));
     }
@@ -514,8 +514,8 @@ mod tests {
         tally.received(71_500_000_000, Some(0));
         let mut other = closed(1);
         other.received(3_000_000_000_000, Some(0));
-        tally.settle();
-        other.settle();
+        tally.enter_repeated();
+        other.enter_repeated();
         tally.add(&other);
         assert!(tally.latency.max().abs_diff(3_000_000_000_000) < 3_000_000_000);
         assert!(tally.latency.min().abs_diff(71_500_000_000) < 100_000_000);
@@ -528,7 +528,7 @@ mod tests {
         tally.received(10, Some(0));
         tally.end_window(Some(0));
         tally.received(4_000_000_000, None);
-        tally.settle();
+        tally.enter_repeated();
         tally.unanswered(9_000_000_000, Some(0));
         tally.unanswered(7_000_000_000, Some(0));
         tally.unanswered(1, None);
@@ -546,7 +546,7 @@ mod tests {
         let mut tally = closed(2);
         (0..300).for_each(|i| tally.received(1_000 + i, Some(0)));
         (0..20_000).for_each(|i| tally.received(1_000_000 + i, Some(1)));
-        tally.settle();
+        tally.enter_repeated();
         let series = tally.seconds();
         assert!(series[0].p50.is_some() && series[0].p99.is_none());
         assert!(series[1].p99.is_some_and(|p99| (1_000_000..1_040_000).contains(&p99)));
@@ -563,8 +563,8 @@ mod tests {
         b.integrity.lost = 3;
         b.failed(Some(0));
         b.opened(Opening { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
-        a.settle();
-        b.settle();
+        a.enter_repeated();
+        b.enter_repeated();
         a.add(&b);
         assert_eq!((a.latency.len(), a.received.measured, a.sent.measured), (2, 2, 1));
         assert_eq!((a.faults(), a.connect.len()), (5, 1));

@@ -390,7 +390,7 @@ mod tests {
     fn closed() -> Tally {
         let mut tally = Tally::new(1, false);
         tally.received(1_000_000, Some(0));
-        tally.settle();
+        tally.enter_repeated();
         tally
     }
 

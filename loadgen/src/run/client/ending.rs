@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
+use protocol::Opcode;
 
 use super::super::error::RunError;
 use super::super::ledger::Ledger;
@@ -60,7 +61,7 @@ impl Client {
         if state.ping_at <= self.now && !is_over {
             state.ping_at = self.now + self.shared.load.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
-            self.outgoing.ping(out);
+            self.outgoing.control(Opcode::Ping, b"sparring", out);
         }
         self.set_deadline(link, out);
     }
@@ -246,7 +247,7 @@ impl Client {
             self.release_held(index as u32);
             self.classify_unanswered(index, end);
         }
-        self.tally.settle();
+        self.tally.enter_repeated();
         self.tally.imbalance = self.imbalance();
     }
 

@@ -514,7 +514,7 @@ impl Handler for Client {
             self.is_drained = true;
             self.report(Report::Drained);
         }
-        self.tally.settle();
+        self.tally.enter_repeated();
         if self.failing.is_some_and(|received| received != self.tally.received.total) {
             self.succeed();
         }

@@ -1,7 +1,7 @@
 //! From the bytes of a connection to counted echoes.
 
 use engine::{Nanos, Output};
-use protocol::{Event, MessageKind};
+use protocol::{Event, MessageKind, Opcode};
 
 use super::super::check::{self, EchoOutcome, Judged};
 use super::super::ledger::Times;
@@ -31,7 +31,7 @@ impl Client {
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
                     }
                 }
-                Ok(Some(Event::Ping(ping))) => self.outgoing.pong(ping.payload(), out),
+                Ok(Some(Event::Ping(ping))) => self.outgoing.control(Opcode::Pong, ping.payload(), out),
                 Ok(Some(Event::Pong(_))) => self.tally.pings.answered += 1,
                 Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
                 Ok(None) => return,
@@ -74,30 +74,34 @@ impl Client {
             // What nearly every echo is: whole, and the oldest one due.
             let oldest = state.ledger.oldest();
             if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
-                return self.settle(link, kind, Judged { sequence: oldest, sound: true, is_foreign: false });
+                return self.count_echo(
+                    link,
+                    kind,
+                    Judged { sequence: oldest, sound: true, is_foreign: false },
+                );
             }
         }
         if !self.shared.load.verify {
             state.arriving.skip(piece);
             if last {
                 let judged = state.arriving.finish_unseen(&state.ledger);
-                self.settle(link, kind, judged);
+                self.count_echo(link, kind, judged);
             }
             return;
         }
         state.arriving.feed(content, number, &state.ledger, piece);
         if last {
             let judged = state.arriving.finish(content, number, &state.ledger);
-            self.settle(link, kind, judged);
+            self.count_echo(link, kind, judged);
         }
     }
 
-    /// A whole echo has come.
+    /// Handles a complete echo.
     #[inline]
-    fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
+    fn count_echo(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
-        let EchoOutcome { times, is_fault, unnamed } = check::settle(
+        let EchoOutcome { times, is_fault, unnamed } = check::count_echo(
             judged,
             kind != content.kind(),
             content.is_stamped() && self.shared.load.verify,

@@ -43,7 +43,7 @@ impl Client {
         let end = self.shared.window.end();
         let mut next = self.watch.due.min(end);
         if let Some(pace) = &mut self.pace {
-            self.tally.settle();
+            self.tally.enter_repeated();
             pace.read(self.now, self.tally.received.total, self.outstanding);
             next = next.min(pace.next());
         }
@@ -80,7 +80,7 @@ impl Client {
     /// Handles the last message of a limited number. Its echo ends the window, when nobody waits any more and all
     /// echoes are back: pace and waiting are read now.
     pub(super) fn end_limited_load(&mut self) {
-        self.tally.settle();
+        self.tally.enter_repeated();
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
         }
