@@ -19,7 +19,7 @@ use engine::{
     Cause, CloseMode, Config, ConnId, Connect, EngineKind, Handler, Linger, Origin, Output, Worker,
 };
 use protocol::frame::MAX_CONTROL_LEN;
-use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
+use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 
 use crate::load::Transport;
@@ -116,11 +116,9 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { code: None, .. } => f.write_str("the server closed it without a code"),
-            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
-                write!(f, "the server closed it with {code}")
-            }
             Self::Closed { code: Some(code), reason } => {
-                write!(f, "the server closed it with {code}: {reason}")
+                let colon = if reason.is_empty() { "" } else { ": " };
+                write!(f, "the server closed it with {code}{colon}{reason}")
             }
             Self::Failed(error) => {
                 let (code, section) = (error.close_code(), error.section());
@@ -204,30 +202,26 @@ impl Secrets {
     }
 }
 
-/// The handler: one connection at a time.
+/// Handler of one connection at a time.
 struct EchoClient {
-    request: HandshakeRequest,
-    url: Url,
+    plan: Plan,
+    /// Numbers of the connections that are still to be made.
     numbers: RangeInclusive<u32>,
-    is_numbered: bool,
-    limits: Limits,
-    connect_timeout: Duration,
-    closing_timeout: Duration,
     /// Addresses in the order of attempts. The address that worked last is the first.
     addresses: Vec<SocketAddr>,
     /// Failed attempts for the connection that is being made.
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
     visit: EndedConnection,
-    /// Nothing is under way: the next one can begin.
+    /// True where nothing is under way, so that the next connection can begin.
     is_idle: bool,
-    /// Ends the run.
+    /// Error that ends the run.
     failure: Option<anyhow::Error>,
     secrets: Secrets,
     watch: Box<dyn FnMut(&EndedConnection)>,
 }
 
-/// How far a connection has come.
+/// Stage of a connection.
 enum Stage {
     Handshaking(Box<Opening>),
     Open {
@@ -241,13 +235,8 @@ enum Stage {
 impl EchoClient {
     fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&EndedConnection)>) -> Self {
         Self {
-            request: HandshakeRequest { host: plan.url.host_field(), ..HandshakeRequest::default() },
-            url: plan.url.clone(),
+            plan: plan.clone(),
             numbers: plan.repeat.clone().unwrap_or(1..=1),
-            is_numbered: plan.repeat.is_some(),
-            limits: plan.limits,
-            connect_timeout: plan.connect_timeout,
-            closing_timeout: plan.closing_timeout,
             addresses,
             failures: Failures::new(),
             visit: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
@@ -264,7 +253,7 @@ impl EchoClient {
         let next = if self.failure.is_none() { self.numbers.next() } else { None };
         let Some(number) = next else { return w.stop() };
         self.is_idle = false;
-        self.visit.number = self.is_numbered.then_some(number);
+        self.visit.number = self.plan.repeat.as_ref().map(|_| number);
         self.visit.messages = 0;
         self.failures.clear();
         self.connect(w, 0);
@@ -272,20 +261,15 @@ impl EchoClient {
 
     fn connect(&self, w: &mut Worker<'_, Self>, attempt: usize) {
         let (to, tag) = (self.addresses[attempt], attempt as u64);
-        w.connect(Connect { to, from: None, tag, timeout: self.connect_timeout });
+        w.connect(Connect { to, from: None, tag, timeout: self.plan.connect_timeout });
     }
 
     fn target(&self) -> String {
+        let target = self.plan.url.target.clone();
         match self.visit.number {
-            Some(number) => self.url.target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
-            None => self.url.target.clone(),
+            Some(number) => target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
+            None => target,
         }
-    }
-
-    fn request(&mut self, out: &mut Output<'_>) -> Opening {
-        let nonce = self.secrets.nonce();
-        let request = HandshakeRequest { target: self.target(), ..self.request.clone() };
-        Opening::begin(&request, nonce, self.connect_timeout, out)
     }
 
     fn handshake_failed(&mut self, detail: String) {
@@ -298,55 +282,39 @@ impl EchoClient {
         let Stage::Open { protocol, message } = stage else { return };
         let mut at = 0;
         let ending = loop {
-            let done = match protocol.next(&self.limits, bytes, &mut at) {
-                Ok(Some(Event::Data(chunk))) => self.take(protocol, message, chunk, bytes, out),
-                Ok(Some(Event::Ping(ping))) => {
-                    self.control(Opcode::Pong, ping.payload(), out);
-                    Ok(())
+            match protocol.next(&self.plan.limits, bytes, &mut at) {
+                Ok(Some(Event::Data(chunk))) => {
+                    let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
+                    if first {
+                        *message = out.buffer();
+                    }
+                    if let Err(error) = protocol.unmask_append(chunk, bytes, message) {
+                        break self.fail(error, out);
+                    }
+                    if last {
+                        self.visit.messages += 1;
+                        self.send_back(kind, std::mem::take(message), out);
+                    }
                 }
-                Ok(Some(Event::Pong(_))) => Ok(()),
-                Ok(Some(Event::Close(close))) => break self.answer(&close, out),
+                Ok(Some(Event::Ping(ping))) => self.control(Opcode::Pong, ping.payload(), out),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => {
+                    // The answer is the same Close (RFC 6455 5.5.1).
+                    self.control(Opcode::Close, close.payload(), out);
+                    break Ending::Closed { code: close.code(), reason: quoted(close.reason()) };
+                }
                 Ok(None) => return,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = done {
-                break self.fail(error, out);
+                Err(error) => break self.fail(error, out),
             }
         };
         self.end(stage, ending, out);
-        out.set_deadline(Some(out.now() + self.closing_timeout));
-    }
-
-    /// Takes a part of a message; sends the message back when it is whole.
-    fn take(
-        &mut self,
-        protocol: &mut Connection,
-        message: &mut BytesMut,
-        chunk: Chunk,
-        bytes: &[u8],
-        out: &mut Output<'_>,
-    ) -> Result<(), ProtocolError> {
-        let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
-        if first {
-            *message = out.buffer();
-        }
-        protocol.unmask_append(chunk, bytes, message)?;
-        if last {
-            self.visit.messages += 1;
-            self.send_back(kind, std::mem::take(message), out);
-        }
-        Ok(())
+        out.set_deadline(Some(out.now() + self.plan.closing_timeout));
     }
 
     fn send_back(&mut self, kind: MessageKind, mut message: BytesMut, out: &mut Output<'_>) {
         let key = self.secrets.masking_key();
-        let header = Header {
-            fin: true,
-            rsv: 0,
-            opcode: kind.opcode(),
-            mask: Some(key),
-            payload_len: message.len() as u64,
-        };
+        let (opcode, payload_len) = (kind.opcode(), message.len() as u64);
+        let header = Header { fin: true, rsv: 0, opcode, mask: Some(key), payload_len };
         let mut bytes = [0; Header::MAX_LEN];
         let len = header.encode(&mut bytes);
         out.append(&bytes[..len]);
@@ -361,12 +329,6 @@ impl EchoClient {
     }
 
     // Ending.
-
-    /// The server's Close has the same for an answer (RFC 6455 5.5.1).
-    fn answer(&mut self, close: &Close, out: &mut Output<'_>) -> Ending {
-        self.control(Opcode::Close, close.payload(), out);
-        Ending::Closed { code: close.code(), reason: quoted(close.reason()) }
-    }
 
     /// A broken rule has a Close with its code for an answer (RFC 6455 7.1.7).
     fn fail(&mut self, error: ProtocolError, out: &mut Output<'_>) -> Ending {
@@ -406,7 +368,13 @@ impl Handler for EchoClient {
 
     fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) -> Stage {
         self.addresses.rotate_left(self.failures.len());
-        Stage::Handshaking(Box::new(self.request(out)))
+        let request = HandshakeRequest {
+            host: self.plan.url.host_field(),
+            target: self.target(),
+            ..Default::default()
+        };
+        let (nonce, timeout) = (self.secrets.nonce(), self.plan.connect_timeout);
+        Stage::Handshaking(Box::new(Opening::begin(&request, nonce, timeout, out)))
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, source: io::Error) {
@@ -421,7 +389,7 @@ impl Handler for EchoClient {
 
     fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
-        match opening.read(&self.request, bytes) {
+        match opening.read(&HandshakeRequest::default(), bytes) {
             Ok(None) => {}
             Ok(Some(frames)) => {
                 out.set_deadline(None);
@@ -452,7 +420,7 @@ impl Handler for EchoClient {
 
     fn deadline(&mut self, _: ConnId, stage: &mut Stage, out: &mut Output<'_>) {
         if let Stage::Handshaking(_) = stage {
-            self.handshake_failed(format!("no answer within {:?}", self.connect_timeout));
+            self.handshake_failed(format!("no answer within {:?}", self.plan.connect_timeout));
             *stage = Stage::Ended;
         }
         out.close(CloseMode::Abort);
