@@ -8,9 +8,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cost::CostSource;
+use super::procfs::{Cost, CostSource};
 use super::system::number;
-use crate::host::procfs::Cost;
 
 /// Beginning of a group's name. The number of the process that made it follows.
 const PREFIX: &str = "sparring-server-";

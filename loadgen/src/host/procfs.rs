@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::cost::CostSource;
+use serde::{Deserialize, Serialize};
+
 use super::system::{kib, number};
 use crate::host::cgroup::{Cgroup, Version};
 
@@ -43,6 +44,31 @@ impl Cost {
 
     fn since(self, earlier: Self) -> Self {
         self.with(earlier, u64::saturating_sub)
+    }
+}
+
+/// Origin of the server's CPU time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostSource {
+    /// The server's own control group (version 2). Counts everything that ran in it, in microseconds.
+    CgroupV2,
+    /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
+    CgroupV1,
+    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were waited for, in
+    /// ticks.
+    #[default]
+    Procfs,
+}
+
+impl CostSource {
+    /// Returns the unit of the least exact count, in nanoseconds.
+    pub const fn resolution_ns(self) -> u64 {
+        match self {
+            Self::CgroupV2 => 1_000,
+            Self::CgroupV1 => 1,
+            Self::Procfs => 10_000_000,
+        }
     }
 }
 

@@ -119,7 +119,7 @@ fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Me
         engine: said.engine,
         congestion: said.congestion,
         counters: said.counters,
-        cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
+        cpus: numbers(plan.server_cpus()),
         cpu_ns_per_message: each(cost.cpu.total_ns),
         user_ns_per_message: Some(each(cost.cpu.user_ns)),
         system_ns_per_message: Some(each(cost.cpu.system_ns)),

@@ -102,11 +102,8 @@ pub(super) struct Coordinator<'a> {
 
 /// Returns the processors that the run can be on, with those of its workers; none where it may be on any.
 fn confined(plan: &Plan, workers: &[usize]) -> Vec<usize> {
-    let server = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice());
-    if workers.is_empty() || server.is_some_and(<[usize]>::is_empty) {
-        return Vec::new();
-    }
-    [workers, server.unwrap_or_default()].concat()
+    let is_free = plan.target.spawn.is_some() && plan.server_cpus().is_empty();
+    if workers.is_empty() || is_free { Vec::new() } else { [workers, plan.server_cpus()].concat() }
 }
 
 impl<'a> Coordinator<'a> {

@@ -31,7 +31,7 @@ pub enum RunError {
     },
     /// The server of `--spawn` did not start, or is not what is listening.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    Spawn(SpawnError),
     /// The engine does not run here.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -123,6 +123,12 @@ pub enum RunError {
         /// The error of the kernel.
         source: io::Error,
     },
+}
+
+impl From<SpawnError> for RunError {
+    fn from(error: SpawnError) -> Self {
+        if matches!(error, SpawnError::Interrupted) { Self::Interrupted } else { Self::Spawn(error) }
+    }
 }
 
 /// Number of connections that were open, of all that a run needs.

@@ -44,14 +44,13 @@ pub use progress::{Phase, Progress, Silent, Snapshot};
 pub use rehearsal::{Counted, Rehearsal, WorkerEvent};
 pub(crate) use validity::wrong_echoes;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
 use crate::load::Transport;
 use crate::result::{Run, Utc};
-use crate::target::spawn::{Server, SpawnError};
+use crate::target::spawn::Server;
 use crate::target::url::Port;
 
 use assemble::{Context, assemble};
@@ -102,13 +101,20 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
         changed.placement.wait = Some(preflight::wait(plan, &cpus));
         changed.load.measure = plan.load.window();
     });
-    let mut addresses = addresses(plan)?;
+    // The port of `{port}` is not known yet.
+    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
+    let mut addresses = preflight::resolve(plan, port)?;
     let tls = (plan.target.url.transport == Transport::Wss)
         .then(|| plan.target.trust.settings(&plan.target.url.host))
         .transpose()
         .map_err(RunError::Setup)?;
     preflight::check_ports(plan)?;
-    let mut server = start_server(plan, &mut addresses, progress)?;
+    let (url, timeout) = (&plan.target.url, plan.target.start_timeout);
+    let mut wait = || !progress.interrupted();
+    let mut server = match &plan.target.spawn {
+        Some(spawn) => Some(Server::start(spawn, url, &mut addresses, timeout, &mut wait)?),
+        None => None,
+    };
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
@@ -119,26 +125,4 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
     let error = measured.broken.map(|(error, _)| error);
     Ok(Outcome { run, seconds, error })
-}
-
-/// Returns all addresses of the URL's host. The port of `{port}` is not known yet.
-fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
-    preflight::resolve(plan, port)
-}
-
-/// Starts the server of `--spawn`, where there is one. `{port}` becomes a free port in `addresses`.
-fn start_server(
-    plan: &Plan,
-    addresses: &mut [SocketAddr],
-    progress: &mut dyn Progress,
-) -> Result<Option<Server>, RunError> {
-    let Some(spawn) = &plan.target.spawn else { return Ok(None) };
-    match Server::start(spawn, &plan.target.url, addresses, plan.target.start_timeout, &mut || {
-        !progress.interrupted()
-    }) {
-        Ok(server) => Ok(Some(server)),
-        Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -240,6 +240,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Returns the processors of a server that the run starts; none where it may use any.
+    pub(crate) fn server_cpus(&self) -> &[usize] {
+        self.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default()
+    }
+
     /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
     /// compare.
     pub fn stored_scenario(&self) -> Scenario {

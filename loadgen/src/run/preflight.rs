@@ -119,32 +119,26 @@ fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Opti
     (of_each > range.len() as u64 / 4).then_some(range)
 }
 
-/// The workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and the
-/// scheduler decides, where there are fewer than threads.
+/// Returns the workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and
+/// the scheduler decides, where there are fewer than threads.
 pub(super) fn place(plan: &Plan) -> Vec<usize> {
     if !plan.placement.cpus.is_empty() {
         return plan.placement.cpus.clone();
     }
-    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
-    choose(
-        &affinity::allowed().unwrap_or_default(),
-        servers,
-        plan.placement.threads as usize,
-        affinity::siblings,
-    )
+    let (allowed, threads) = (affinity::allowed().unwrap_or_default(), plan.placement.threads as usize);
+    choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
-/// How threads wait where nobody said: a thread spins where exactness asks for it (in an open loop) and nobody else needs its
-/// core, which is known only of a server that was started on other ones.
+/// Returns the way in which threads wait where nobody said. A thread spins where exactness asks for it (in an open loop)
+/// and nobody else needs its core, which is known only of a server that was started on other ones.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
-    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
     plan.placement.wait.unwrap_or_else(|| {
-        let spins = plan.load.rate_per_s.is_some() && cores_are_free(cpus, servers, affinity::siblings);
-        if spins { Wait::Spin } else { Wait::Sleep }
+        let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);
+        if plan.load.rate_per_s.is_some() && is_free() { Wait::Spin } else { Wait::Sleep }
     })
 }
 
-/// Whether each of `cpus` is on a core of its own that is none of the server's, and whether that is known.
+/// Returns true where each of `cpus` is known to be on a core of its own that is none of the server's.
 fn cores_are_free(cpus: &[usize], servers: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> bool {
     let shares = |cpu: usize, other: usize| cpu == other || siblings(cpu).contains(&other);
     let is_alone = |(index, &cpu): (usize, &usize)| {
