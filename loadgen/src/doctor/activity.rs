@@ -122,10 +122,8 @@ impl ControlGroup {
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
     let groups = own_groups(&membership, &mounts, "cpu");
-    let folders = groups.iter().flat_map(|group| {
-        let version = group.version;
-        group.lineage().into_iter().map(move |folder| (folder, version))
-    });
+    let folders =
+        groups.into_iter().flat_map(|group| group.folders.into_iter().map(move |it| (it, group.version)));
     let relative = |(folder, version): (PathBuf, Version)| {
         // Below the root that is examined.
         let folder = folder.strip_prefix("/").unwrap_or(&folder).to_str()?.to_owned();

@@ -45,8 +45,8 @@ impl Cgroup {
     pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), "cpuacct");
-        own.into_iter().find_map(|own| {
-            let (parent, version) = (own.folder(), own.version);
+        own.into_iter().find_map(|mut own| {
+            let (parent, version) = (own.folders.pop()?, own.version);
             // Without permission to move back, the caller stays where it is.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
             let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
@@ -84,9 +84,9 @@ impl Cgroup {
         cost(ns("cpuacct.usage"), ns("cpuacct.usage_user"), ns("cpuacct.usage_sys"))
     }
 
-    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
+    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14). The caller
+    /// also kills the processes one by one.
     pub(crate) fn kill(&self) {
-        // Where the kernel cannot, the caller also kills the processes one by one.
         let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
@@ -101,9 +101,8 @@ fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
-        if maker.is_some_and(|maker| {
-            maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists()
-        }) {
+        let is_alive = |maker: u32| Path::new(&format!("/proc/{maker}")).exists();
+        if maker.is_some_and(|maker| maker == std::process::id() || !is_alive(maker)) {
             // The kernel refuses where the group has a process.
             let _ = fs::remove_dir(entry.path());
         }
@@ -127,24 +126,9 @@ fn cost(total_ns: Option<u64>, user_ns: Option<u64>, system_ns: Option<u64>) -> 
 /// A control group of a process, in a hierarchy that is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnGroup {
-    /// Mount point of the hierarchy, or of the part of it that is mounted.
-    top: PathBuf,
-    /// The group's path below it.
-    below: PathBuf,
+    /// Folders of the groups around it, the outermost mounted one first, and its own.
+    pub(crate) folders: Vec<PathBuf>,
     pub(crate) version: Version,
-}
-
-impl OwnGroup {
-    fn folder(&self) -> PathBuf {
-        self.top.join(&self.below)
-    }
-
-    /// Returns the folders of all groups around it, the outermost first, and its own.
-    pub(crate) fn lineage(&self) -> Vec<PathBuf> {
-        let mut folders: Vec<PathBuf> = self.below.ancestors().map(|below| self.top.join(below)).collect();
-        folders.reverse();
-        folders
-    }
 }
 
 /// Returns a process's control groups that have a controller, version 2 first. `membership` is its
@@ -161,17 +145,15 @@ pub(crate) fn own_groups(membership: &str, mounts: &str, controller: &str) -> Ve
             };
             fields.next().filter(|_| fits)
         })?;
-        mounts.lines().find_map(|line| {
-            let (top, below) = mounted_at(line, version, controller, Path::new(path))?;
-            Some(OwnGroup { top, below, version })
-        })
+        let folders = |line| mounted_at(line, version, controller, Path::new(path));
+        Some(OwnGroup { folders: mounts.lines().find_map(folders)?, version })
     };
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// Returns the mount point of a hierarchy and the control group's path below it, where a line of
+/// Returns the folders from the mount point of a hierarchy to the control group at `path`, where a line of
 /// `mountinfo` describes the hierarchy.
-fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<(PathBuf, PathBuf)> {
+fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<Vec<PathBuf>> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');
     let fits = match (version, filesystem.next()?) {
@@ -181,8 +163,11 @@ fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Op
     };
     // In a container the mount may begin below the hierarchy's root.
     let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (mount.next()?, mount.next()?);
-    fits.then(|| path.strip_prefix(root).ok().map(|below| (PathBuf::from(point), below.to_owned())))?
+    let (root, point) = (mount.next()?, Path::new(mount.next()?));
+    let below = path.strip_prefix(root).ok().filter(|_| fits)?;
+    let mut folders: Vec<PathBuf> = below.ancestors().map(|below| point.join(below)).collect();
+    folders.reverse();
+    Some(folders)
 }
 
 #[cfg(test)]
@@ -212,7 +197,10 @@ mod tests {
         let membership = "3:cpuset:/\n2:cpu,cpuacct:/docker/a/b\n0::/user.slice/x:y\n";
         let found = |membership: &str| {
             let groups = own_groups(membership, MOUNTS, "cpuacct");
-            groups.iter().map(|group| (group.folder(), group.version)).collect::<Vec<_>>()
+            groups
+                .into_iter()
+                .map(|mut group| (group.folders.pop().expect("one"), group.version))
+                .collect::<Vec<_>>()
         };
         let expected = [
             (PathBuf::from("/sys/fs/cgroup/unified/user.slice/x:y"), Version::V2),
@@ -225,10 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn lineage_runs_from_the_mount_point_to_the_group() {
+    fn folders_run_from_the_mount_point_to_the_group() {
         let groups = own_groups("2:cpu,cpuacct:/docker/a/b/c\n", MOUNTS, "cpu");
         let expected = ["/sys/fs/cgroup/cpuacct/", "/sys/fs/cgroup/cpuacct/b", "/sys/fs/cgroup/cpuacct/b/c"];
-        assert_eq!(groups[0].lineage(), expected.map(PathBuf::from));
+        assert_eq!(groups[0].folders, expected.map(PathBuf::from));
     }
 
     #[test]

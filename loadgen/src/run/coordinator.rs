@@ -14,7 +14,7 @@ use super::progress::{Phase, Progress, Snapshot};
 use super::shared::{Gauges, Report, Shared, orders};
 use super::tally::{GROWS, Tally, interval};
 use super::worker::WorkerThread;
-use crate::host::perf::{CountError, Counting};
+use crate::host::perf::{Counted, Counting};
 use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
 use crate::target::spawn::{Server, StderrTail};
@@ -52,12 +52,9 @@ pub(super) struct Spent {
     pub(super) threads_waited_ns: u64,
     /// Time that the hypervisor took from the processor that lost most, of those the run is confined to.
     pub(super) stolen_ns: u64,
-    /// `None` where the server was not started here.
+    /// Counters of the server's processors; `None` where the server was not started here.
     pub(super) counted: Option<Counted>,
 }
-
-/// Instructions and cycles of the server in the window, or why they are not known.
-pub(super) type Counted = Result<(u64, u64), CountError>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerCost {

@@ -1,17 +1,8 @@
 //! Rules that tell whether the figures of a run are the server's, or something else was the limit.
 //!
-//! What makes a run invalid:
-//!
-//! * A debug build, a lost connection, a wrong, lost or unsolicited message, no echo at all, a load that
-//!   ended early, or messages without an echo when the drain ended.
-//! * In an open loop: sends so late that the plan was not kept ([`LATEST`]). Echoes that do not keep up with
-//!   the plan ([`Pace`](super::pace::Pace)). A connection at its limit of outstanding messages.
-//! * In a closed loop: a thread of the generator without idle time while the server's busiest thread had some
-//!   ([`BUSY`], [`IDLE`]), because then the generator set the rate. Connections that had waited for an echo
-//!   much longer than the percentiles when the window ended ([`CUT_FACTOR`]). They sent nothing meanwhile, so
-//!   the percentiles are those of the other connections.
-//! * Disturbed time: a generator that stood still ([`LONGEST_STANDSTILL`], [`STANDSTILL_SHARE`]), or a clock
-//!   that went backwards.
+//! A run is invalid where messages or connections were lost or wrong, where the generator set the rate, was
+//! late or stood still, where a closed loop's percentiles leave out waiting connections, and where an open
+//! loop's plan was not kept ([`Pace`](super::pace::Pace)).
 //!
 //! None of these rules compares one side's figure with the other's. A rule that compares the lag with the
 //! latency would drop the runs of fast servers sooner than those of slow ones.
