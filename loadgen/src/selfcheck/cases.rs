@@ -6,7 +6,7 @@ use engine::EngineKind;
 use serde::Serialize;
 
 use super::server::{Behaviour, Place};
-use super::trial::{Figures, Outcome, Trial};
+use super::trial::{Figures, Outcome, Trial, WARMUP};
 use super::{ATTEMPTS, Finding, SelfcheckError, nanos};
 use crate::format::grouped;
 use crate::result::{InvalidKind, Run};
@@ -43,9 +43,6 @@ pub(crate) struct Judgement {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Time before each window.
-const WARMUP: Duration = Duration::from_millis(300);
-const WINDOW: Duration = Duration::from_secs(2);
 /// Messages a second that the overloaded server answers.
 const CAPACITY: u32 = 700;
 /// Messages a second that the overloaded server is asked for.
@@ -107,15 +104,7 @@ impl Case {
     }
 
     fn trials(self) -> Vec<Trial> {
-        let trial = |behaviour| Trial {
-            behaviour,
-            connections: 4,
-            rate_per_s: None,
-            warmup: WARMUP,
-            window: WINDOW,
-            stop: None,
-            flags: &[],
-        };
+        let trial = |behaviour| Trial { behaviour, connections: 4, rate_per_s: None, stop: None, flags: "" };
         let open = |behaviour| Trial { rate_per_s: Some(RATE), ..trial(behaviour) };
         match self {
             Self::Overload => vec![Trial {
@@ -123,7 +112,7 @@ impl Case {
                 rate_per_s: Some(OVERLOAD),
                 // The drain may end before all echoes are back. The remaining messages must not be called
                 // lost.
-                flags: &["--timeout", "1s"],
+                flags: "--timeout 1s",
                 ..trial(Behaviour::Capacity(CAPACITY))
             }],
             Self::Silence => vec![Trial { connections: 8, ..trial(Behaviour::HalfSilent(SILENCE)) }],
@@ -132,7 +121,7 @@ impl Case {
             Self::ServerCpu => {
                 let [connection, thread, process] = [Place::Connection, Place::Thread, Place::Process]
                     .map(|place| open(Behaviour::Work(place, WORK)));
-                vec![connection, thread, Trial { flags: &["--messages-per-connection", "75"], ..process }]
+                vec![connection, thread, Trial { flags: "--messages-per-connection 75", ..process }]
             }
         }
     }

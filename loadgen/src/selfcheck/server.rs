@@ -3,7 +3,6 @@
 //! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one argument in
 //! JSON.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,16 +54,14 @@ pub(super) enum Place {
     Process,
 }
 
-impl fmt::Display for Behaviour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
-}
-
 impl Behaviour {
     /// Returns the words of the command that starts such a server. `{port}` is to be replaced.
     pub(super) fn command(self) -> Vec<String> {
-        [MYSELF, COMMAND, &self.to_string(), PORT_PLACEHOLDER].map(str::to_owned).into()
+        [MYSELF, COMMAND, &self.argument(), PORT_PLACEHOLDER].map(str::to_owned).into()
+    }
+
+    fn argument(self) -> String {
+        serde_json::to_string(&self).unwrap_or_default()
     }
 }
 
@@ -78,10 +75,6 @@ struct Server {
 
 /// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port, serves the
 /// connection that is its standard input. Ends by a signal, or as `behaviour` has it.
-///
-/// # Errors
-///
-/// Fails when `behaviour` is not valid, or the port cannot be bound.
 pub(crate) fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     let behaviour = serde_json::from_str(behaviour)?;
     let server = Arc::new(Server { behaviour, loaded: Once::new(), free: Mutex::default() });
@@ -104,7 +97,7 @@ pub(crate) fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
 
 /// Hands a connection to a separate process and waits for its end.
 fn serve_in_process(stream: TcpStream, span: Duration) -> io::Result<()> {
-    let behaviour = Behaviour::Work(Place::Connection, span).to_string();
+    let behaviour = Behaviour::Work(Place::Connection, span).argument();
     let socket = Stdio::from(OwnedFd::from(stream));
     Command::new(MYSELF).args([COMMAND, &behaviour]).stdin(socket).status().map(drop)
 }
@@ -195,13 +188,9 @@ struct Connection {
 impl Connection {
     fn read_more(&mut self) -> io::Result<()> {
         let mut piece = [0; 16 << 10];
-        match self.stream.read(&mut piece)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            len => {
-                self.input.extend_from_slice(&piece[..len]);
-                Ok(())
-            }
-        }
+        let len = self.stream.read(&mut piece)?;
+        self.input.extend_from_slice(&piece[..len]);
+        if len == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn shake_hands(&mut self) -> io::Result<()> {
@@ -222,12 +211,10 @@ impl Connection {
         loop {
             let parsed = Header::parse(&self.input).map_err(io::Error::other)?;
             if let Some((header, start)) = parsed
-                && let Some(end) =
-                    usize::try_from(header.payload_len).ok().and_then(|len| start.checked_add(len))
-                && end <= self.input.len()
+                && header.payload_len <= (self.input.len() - start) as u64
             {
-                let mut payload = self.input[start..end].to_vec();
-                self.input.drain(..end);
+                let mut payload: Vec<u8> = self.input.drain(..start + header.payload_len as usize).collect();
+                payload.drain(..start);
                 if let Some(key) = header.mask {
                     mask::in_place(&mut payload, key);
                 }

@@ -78,13 +78,13 @@ impl StallCheck {
             )));
         }
         let lag_ns = self.lag(progress)?;
-        let mut stalled = self.stalled(lag_ns, progress)?;
-        for _ in 1..ATTEMPTS {
-            if stalled.finding() == Finding::Disturbed {
-                stalled = self.stalled(lag_ns, progress)?;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let stalled = self.stalled(lag_ns, progress)?;
+            if stalled.finding() != Finding::Disturbed || attempts.next().is_none() {
+                return Ok(stalled);
             }
         }
-        Ok(stalled)
     }
 
     fn plan(&self) -> Plan {
@@ -98,7 +98,7 @@ impl StallCheck {
         })
     }
 
-    /// The generator's own lateness, with a server that does not stand still.
+    /// Measures the generator's own lateness, with a server that does not stand still.
     fn lag(&self, progress: &mut dyn Progress) -> Result<Spread, SelfcheckError> {
         let plan = self.plan().with(|plan| plan.target.spawn = Some(self.server.clone()));
         let run = execute(&plan, progress)?;
@@ -110,7 +110,7 @@ impl StallCheck {
         Ok(spread(&histogram(&run.latency_ns.lag)?))
     }
 
-    /// A run with a stall: how long it was, and what the histograms say.
+    /// Measures a stall, and compares the histograms with arithmetic.
     fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         let mut at = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         let plan = self.plan().with(|plan| plan.load.max_outstanding = 1);

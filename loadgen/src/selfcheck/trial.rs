@@ -19,6 +19,9 @@ use crate::run::{Progress, RunError};
 
 /// Interval of the checks that the run has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time before each window.
+pub(super) const WARMUP: Duration = Duration::from_millis(300);
+const WINDOW: Duration = Duration::from_secs(2);
 /// Time allowed in addition to the longest run with all of its timeouts.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -28,12 +31,10 @@ pub(super) struct Trial {
     pub(super) connections: u32,
     /// Messages a second of an open loop.
     pub(super) rate_per_s: Option<u32>,
-    pub(super) warmup: Duration,
-    pub(super) window: Duration,
     /// Time at which the generator is stopped, from the first message on, and length of the stop. The server
     /// then announces that message and does nothing else.
     pub(super) stop: Option<(Duration, Duration)>,
-    pub(super) flags: &'static [&'static str],
+    pub(super) flags: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -108,18 +109,18 @@ impl Trial {
     }
 
     fn arguments(&self, engine: EngineKind, behaviour: Behaviour) -> Vec<String> {
+        let line = format!(
+            "run ws://127.0.0.1:{{port}}/ --json - --quiet --engine {} -c {} -w {}ms -d {}ms {} {} --spawn",
+            engine.name(),
+            self.connections,
+            WARMUP.as_millis(),
+            WINDOW.as_millis(),
+            self.rate_per_s.map(|rate| format!("-R {rate}")).unwrap_or_default(),
+            self.flags
+        );
         let command = behaviour.command();
         let command = shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default();
-        let span = |span: Duration| format!("{}ms", span.as_millis());
-        let rate = self.rate_per_s.map(|rate| ["-R".to_owned(), rate.to_string()]);
-        let words = ["run", "ws://127.0.0.1:{port}/", "--json", "-", "--quiet", "--engine", engine.name()];
-        let words = words.iter().chain(self.flags).copied().map(str::to_owned);
-        words
-            .chain(["-c".to_owned(), self.connections.to_string()])
-            .chain(["-w".to_owned(), span(self.warmup), "-d".to_owned(), span(self.window)])
-            .chain(rate.into_iter().flatten())
-            .chain(["--spawn".to_owned(), command])
-            .collect()
+        line.split_ascii_whitespace().map(str::to_owned).chain([command]).collect()
     }
 }
 
