@@ -24,7 +24,7 @@
 //! counts as corrupted. A message that comes when none is due is unsolicited before the first echo of a
 //! connection, and duplicated after it.
 
-use super::ledger::{Arrival, Ledger, Times};
+use super::ledger::{Ledger, Times};
 use super::payload::{Content, STAMP};
 use crate::result::Integrity;
 
@@ -159,12 +159,8 @@ pub(crate) fn count_echo(
     if !judged.sound {
         return count_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
     }
-    let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(sequence));
-    let (times, is_late) = match arrival {
-        Arrival::InOrder(times) => (Some(times), false),
-        Arrival::Late(times) => (Some(times), true),
-        Arrival::Again => (None, false),
-    };
+    let (times, is_late) = judged.sequence.and_then(|sequence| ledger.receive(sequence)).unzip();
+    let is_late = is_late == Some(true);
     integrity.reordered += u64::from(is_late);
     integrity.duplicated += u64::from(times.is_none());
     integrity.wrong_opcode += u64::from(has_wrong_opcode);
@@ -197,12 +193,8 @@ fn count_unsound(
     }
     // The echo answers the message with its number where that is due, else the oldest. Otherwise one flipped
     // bit would also count as a loss.
-    let answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
-    let mut arrivals = answered.map(|sequence| (sequence, ledger.receive(sequence)));
-    let taken = arrivals.find_map(|(sequence, arrival)| match arrival {
-        Arrival::InOrder(times) | Arrival::Late(times) => Some((sequence, times)),
-        Arrival::Again => None,
-    });
+    let mut answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
+    let taken = answered.find_map(|sequence| Some((sequence, ledger.receive(sequence)?.0)));
     if names_none && let Some((sequence, times)) = taken {
         return EchoOutcome { times: Some(times), is_fault: false, unnamed: Some(sequence) };
     }

@@ -44,24 +44,6 @@ pub(crate) struct Ledger {
     has_answered: bool,
 }
 
-/// What the arrival of a message means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// It was due; no later one had come before it.
-    InOrder(Times),
-    /// It was due, but a later one had come before it.
-    Late(Times),
-    Again,
-}
-
-/// Whose slot of the ring a message that is sent has taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Free,
-    /// That of the oldest message, which is given up as lost.
-    TakenFromLost,
-}
-
 impl Default for Ledger {
     /// Returns the ledger of a connection that sends nothing.
     fn default() -> Self {
@@ -148,12 +130,13 @@ impl Ledger {
         sequence < self.next
     }
 
-    /// Enters the message of the number [`next`](Self::next).
+    /// Enters the message of the number [`next`](Self::next). Returns the number of messages (0 or 1) that are
+    /// given up as lost to make room for it.
     #[inline]
-    pub(crate) fn send(&mut self, times: Times) -> Slot {
-        let mut slot = Slot::Free;
+    pub(crate) fn send(&mut self, times: Times) -> u64 {
+        let mut lost = 0;
         if self.next - self.oldest == u64::from(self.len) {
-            slot = self.make_room();
+            lost = self.make_room();
         }
         let at = self.slot(self.next);
         self.ring[at] = times.due;
@@ -162,23 +145,20 @@ impl Ledger {
         }
         self.next += 1;
         self.outstanding += 1;
-        slot
+        lost
     }
 
-    /// Enters the arrival of a message that [was sent](Self::has_sent).
+    /// Enters the arrival of a message that [was sent](Self::has_sent). Returns its times, and true where a
+    /// later message had come before it; `None` where it had come before itself.
     #[inline]
-    pub(crate) fn receive(&mut self, sequence: u64) -> Arrival {
+    pub(crate) fn receive(&mut self, sequence: u64) -> Option<(Times, bool)> {
         debug_assert!(self.has_sent(sequence));
-        let Some(times) = self.times(self.slot(sequence)).filter(|_| sequence >= self.oldest) else {
-            return Arrival::Again;
-        };
+        let times = self.times(self.slot(sequence)).filter(|_| sequence >= self.oldest)?;
         self.clear(sequence);
         self.has_answered = true;
-        if sequence < self.expected {
-            return Arrival::Late(times);
-        }
-        self.expected = sequence + 1;
-        Arrival::InOrder(times)
+        let is_late = sequence < self.expected;
+        self.expected = self.expected.max(sequence + 1);
+        Some((times, is_late))
     }
 
     /// Gives up the outstanding messages for a new connection in this place. Returns how many messages are
@@ -224,14 +204,14 @@ impl Ledger {
     }
 
     #[cold]
-    fn make_room(&mut self) -> Slot {
+    fn make_room(&mut self) -> u64 {
         if self.len < self.max_len {
             self.grow();
-            return Slot::Free;
+            return 0;
         }
         self.clear(self.oldest);
         self.lost += 1;
-        Slot::TakenFromLost
+        1
     }
 
     /// Doubles the ring (of an open loop: a closed one has all that it may have).
@@ -278,7 +258,7 @@ mod tests {
     fn sent(pipeline: u32, count: u64) -> Ledger {
         let mut ledger = Ledger::closed(pipeline);
         for i in 0..count {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
+            assert_eq!(ledger.send(at(i)), 0);
         }
         ledger
     }
@@ -288,7 +268,7 @@ mod tests {
         let mut ledger = sent(4, 4);
         for i in 0..4 {
             assert_eq!(ledger.oldest(), Some(i));
-            assert_eq!(ledger.receive(i), Arrival::InOrder(at(i)));
+            assert_eq!(ledger.receive(i), Some((at(i), false)));
         }
         assert_eq!((ledger.outstanding(), ledger.oldest()), (0, None));
         assert!(!ledger.has_sent(4));
@@ -297,20 +277,20 @@ mod tests {
     #[test]
     fn the_one_that_was_overtaken_is_late() {
         let mut ledger = sent(4, 4);
-        assert_eq!(ledger.receive(1), Arrival::InOrder(at(1)));
-        assert_eq!(ledger.receive(2), Arrival::InOrder(at(2)));
-        assert_eq!(ledger.receive(0), Arrival::Late(at(0)));
-        assert_eq!(ledger.receive(3), Arrival::InOrder(at(3)));
+        assert_eq!(ledger.receive(1), Some((at(1), false)));
+        assert_eq!(ledger.receive(2), Some((at(2), false)));
+        assert_eq!(ledger.receive(0), Some((at(0), true)));
+        assert_eq!(ledger.receive(3), Some((at(3), false)));
     }
 
     #[test]
     fn the_second_arrival_is_known_before_and_after_older_ones_are_back() {
         let mut ledger = sent(4, 4);
         ledger.receive(1);
-        assert_eq!(ledger.receive(1), Arrival::Again);
+        assert_eq!(ledger.receive(1), None);
         ledger.receive(0);
-        assert_eq!(ledger.receive(0), Arrival::Again);
-        assert_eq!(ledger.receive(1), Arrival::Again);
+        assert_eq!(ledger.receive(0), None);
+        assert_eq!(ledger.receive(1), None);
         assert_eq!(ledger.outstanding(), 2);
     }
 
@@ -319,13 +299,13 @@ mod tests {
         let mut ledger = sent(2, 2);
         ledger.receive(1);
         for i in 2..8 {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
-            assert!(matches!(ledger.receive(i), Arrival::InOrder(_)));
+            assert_eq!(ledger.send(at(i)), 0);
+            assert!(matches!(ledger.receive(i), Some((_, false))));
         }
         assert_eq!(ledger.outstanding(), 1);
-        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
+        assert_eq!(ledger.send(at(8)), 1);
         assert_eq!((ledger.outstanding(), ledger.oldest()), (1, Some(8)));
-        assert_eq!(ledger.receive(0), Arrival::Again);
+        assert_eq!(ledger.receive(0), None);
     }
 
     #[test]
@@ -333,14 +313,14 @@ mod tests {
         let mut ledger = Ledger::open(4096);
         let times = |i: u64| Times { due: Nanos(10 * i), sent: Nanos(10 * i + 3) };
         for i in 0..3000 {
-            assert_eq!(ledger.send(times(i)), Slot::Free);
+            assert_eq!(ledger.send(times(i)), 0);
             // Out of step with the powers of two.
             if i == 5 {
-                (0..3).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+                (0..3).for_each(|i| assert_eq!(ledger.receive(i), Some((times(i), false))));
             }
         }
         assert_eq!(ledger.outstanding(), 2997);
-        (3..3000).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+        (3..3000).for_each(|i| assert_eq!(ledger.receive(i), Some((times(i), false))));
         assert_eq!(ledger.outstanding(), 0);
     }
 
@@ -349,10 +329,10 @@ mod tests {
         let mut ledger = Ledger::open(2);
         ledger.send(at(0));
         for i in 1..8 {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
+            assert_eq!(ledger.send(at(i)), 0);
             ledger.receive(i);
         }
-        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
+        assert_eq!(ledger.send(at(8)), 1);
     }
 
     #[test]
@@ -362,15 +342,15 @@ mod tests {
         assert_eq!(ledger.begin_anew(), 2);
         assert_eq!((ledger.outstanding(), ledger.next(), ledger.oldest()), (0, 3, None));
         assert_eq!((ledger.next(), ledger.answered(), ledger.lost()), (3, 1, 2));
-        assert_eq!(ledger.receive(2), Arrival::Again);
+        assert_eq!(ledger.receive(2), None);
         ledger.send(at(9));
-        assert_eq!(ledger.receive(3), Arrival::InOrder(at(9)));
+        assert_eq!(ledger.receive(3), Some((at(9), false)));
     }
 
     #[test]
     fn gives_up_chosen_messages_only() {
         let mut ledger = Ledger::open(8);
-        (0..5).for_each(|i| assert_eq!(ledger.send(at(10 * i)), Slot::Free));
+        (0..5).for_each(|i| assert_eq!(ledger.send(at(10 * i)), 0));
         ledger.receive(2);
         let unanswered: Vec<_> =
             ledger.unanswered().map(|(times, overtaken)| (times.due.0, overtaken)).collect();
@@ -412,10 +392,10 @@ mod tests {
                 match step {
                     Step::Send => {
                         sent += 1;
-                        lost += u64::from(ledger.send(at(time)) == Slot::TakenFromLost);
+                        lost += ledger.send(at(time));
                     }
                     Step::Receive(behind) if behind < sent => {
-                        answered += u64::from(ledger.receive(sent - 1 - behind) != Arrival::Again);
+                        answered += u64::from(ledger.receive(sent - 1 - behind).is_some());
                     }
                     Step::Receive(_) => {}
                     Step::Replace => lost += u64::from(ledger.begin_anew()),

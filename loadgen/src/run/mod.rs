@@ -34,11 +34,8 @@ mod worker;
 #[doc(hidden)]
 pub use client::{Client, Conn};
 pub use error::{Opened, RunError};
-pub(crate) use plan::check_tls;
-pub use plan::{
-    MAX_CONNECTIONS, MAX_FRAGMENTS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE,
-    MAX_RATE, Placement, Plan, PlanError, Target, Wait,
-};
+pub(crate) use plan::{MAX_RATE, check_tls};
+pub use plan::{Placement, Plan, PlanError, Target, Wait};
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]
 pub use rehearsal::{Counted, Rehearsal, WorkerEvent};

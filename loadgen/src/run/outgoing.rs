@@ -101,15 +101,8 @@ impl Outgoing {
     fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
         let class = content.class_of(connection, sequence);
         let len = content.len_of(connection, sequence);
-        if self.fragments > 1 {
-            return self.send_fragments(content, connection, sequence, out);
-        }
-        if len >= OWNED_FROM {
-            let head = self.heads[class];
-            let mut buffer = out.buffer();
-            buffer.reserve(head.len + len);
-            self.push_frame(head, content, connection, sequence, 0..len, &mut buffer);
-            return out.give(buffer);
+        if self.fragments > 1 || len >= OWNED_FROM {
+            return self.send_owned(content, connection, sequence, out);
         }
         let frame_len = self.heads[class].len + len;
         self.write(content, class, connection, sequence, out.reserve(frame_len));
@@ -147,8 +140,8 @@ impl Outgoing {
         Some(key)
     }
 
-    /// Sends a message in frames of nearly equal length (RFC 6455 5.4).
-    fn send_fragments(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+    /// Sends a message in a buffer of its own, in frames of nearly equal length (RFC 6455 5.4).
+    fn send_owned(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
         let (len, count) = (content.len_of(connection, sequence), self.fragments);
         let mut buffer = out.buffer();
         buffer.reserve(len + count * Header::MAX_LEN);

@@ -17,26 +17,23 @@ use crate::target::spawn::Spawn;
 use crate::target::trust::Trust;
 use crate::target::url::{Port, Url};
 
-/// The longest message that is sent, in bytes: a turn's output must fit in memory several times
-/// over.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// The deepest pipeline, in messages per connection.
-pub const MAX_PIPELINE: u32 = 65_536;
-/// The most messages outstanding on a connection of an open loop that can be asked for.
-pub const MAX_OUTSTANDING: u32 = 1 << 20;
-/// The most frames of a message: what servers take by default.
-pub const MAX_FRAGMENTS: u32 = 262_144;
-/// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which
-/// holds them in memory.
-pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
-/// The most connections of one run: what the worker's tables number.
-pub const MAX_CONNECTIONS: u32 = 1 << 24;
+/// Longest message, bytes: a turn's output must fit in memory several times over.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Deepest pipeline, in messages per connection.
+const MAX_PIPELINE: u32 = 65_536;
+/// Most messages outstanding on a connection of an open loop that can be asked for.
+const MAX_OUTSTANDING: u32 = 1 << 20;
+/// Most frames of a message: what servers take by default.
+const MAX_FRAGMENTS: u32 = 262_144;
+/// Most bytes outstanding over all connections: they may all leave in one turn, which holds them in memory.
+const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
+/// Most connections of one run: what the worker's tables number.
+const MAX_CONNECTIONS: u32 = 1 << 24;
+/// Highest rate of an open loop, messages a second. Beyond it they would be due at distances of less than a
+/// nanosecond.
+pub(crate) const MAX_RATE: f64 = 1e9;
 
-/// The highest rate of an open loop, in messages a second: beyond it they would be due at distances
-/// of less than a nanosecond.
-pub const MAX_RATE: f64 = 1e9;
-
-/// How a thread of the generator waits when it has nothing to do.
+/// Way in which a thread of the generator waits when it has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wait {

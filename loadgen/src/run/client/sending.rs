@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::{Nanos, Output, Worker};
 
-use super::super::ledger::{Slot, Times};
+use super::super::ledger::Times;
 use super::super::shared::{Position, Report};
 use super::{Client, SENDS_PER_ENTER, Stage, WorkerPhase};
 
@@ -171,7 +171,7 @@ impl Client {
         let state = &mut self.links[link as usize];
         let mut lost = 0;
         for _ in 0..count {
-            lost += u64::from(state.ledger.send(times) == Slot::TakenFromLost);
+            lost += state.ledger.send(times);
         }
         state.spend(count);
         self.outstanding += u64::from(count);
