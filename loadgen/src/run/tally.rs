@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::Nanos;
 use hdrhistogram::{Counter, CreationError, Histogram};
 
-use super::client::Times as Opening;
+use super::client::OpeningTimes;
 use super::ledger::Times;
 use super::pace::Pace;
 use crate::load::Load;
@@ -312,8 +312,8 @@ impl Tally {
         }
     }
 
-    pub(crate) fn opened(&mut self, times: Opening, now: Nanos) {
-        let Opening { began, connected, secured } = times;
+    pub(crate) fn opened(&mut self, times: OpeningTimes, now: Nanos) {
+        let OpeningTimes { began, connected, secured } = times;
         self.connect.record(duration_ns(began, now)).expect(GROWS);
         self.tcp_connect.record(duration_ns(began, connected)).expect(GROWS);
         if secured > connected {
@@ -562,7 +562,7 @@ mod tests {
         b.errors.closed = 2;
         b.integrity.lost = 3;
         b.failed(Some(0));
-        b.opened(Opening { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
+        b.opened(OpeningTimes { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
         a.enter_repeated();
         b.enter_repeated();
         a.add(&b);

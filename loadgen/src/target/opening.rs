@@ -1,13 +1,13 @@
 //! The opening handshake of a connection that is being opened (RFC 6455 4.1).
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use engine::Output;
 use protocol::handshake::HeadLimits;
-use protocol::handshake::client::{FinalResponse, Request, RequestError, ResponseError, check_response};
+use protocol::handshake::client::{FinalResponse, Request, RequestError, check_response};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HandshakeRequest {
@@ -65,11 +65,7 @@ impl Opening {
 
     /// Reads more of the response. Once the response is complete and valid, returns the number of `bytes`
     /// that belong to it and to the interim responses before it. Fails where the response opens no WebSocket.
-    pub(crate) fn read(
-        &mut self,
-        request: &HandshakeRequest,
-        bytes: &[u8],
-    ) -> Result<Option<usize>, Refused> {
+    pub(crate) fn read(&mut self, request: &HandshakeRequest, bytes: &[u8]) -> anyhow::Result<Option<usize>> {
         // Nearly always the whole response comes in one piece, which needs no copy.
         let before = self.head.len();
         if before > 0 {
@@ -83,30 +79,13 @@ impl Opening {
             return Ok(None);
         };
         let (head, content) = (&all[found.clone()], &all[found.end..]);
-        check_response(head, &self.nonce, &request.offers())
-            .map_err(|error| Refused { said: quoted(&String::from_utf8_lossy(content)), ..error.into() })?;
+        check_response(head, &self.nonce, &request.offers()).map_err(|error| {
+            // The content is the server's own explanation.
+            let said = quoted(&String::from_utf8_lossy(content));
+            let colon = if said.is_empty() { "" } else { ": " };
+            anyhow!("{error}{colon}{said}")
+        })?;
         Ok(Some(found.end - before))
-    }
-}
-
-/// A response that opens no WebSocket.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    error: ResponseError,
-    /// The server's own explanation, escaped; empty where it gives none.
-    said: String,
-}
-
-impl From<ResponseError> for Refused {
-    fn from(error: ResponseError) -> Self {
-        Self { error, said: String::new() }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let colon = if self.said.is_empty() { "" } else { ": " };
-        write!(f, "{}{colon}{}", self.error, self.said)
     }
 }
 

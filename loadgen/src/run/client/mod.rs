@@ -33,7 +33,6 @@ use super::tally::Tally;
 use crate::load::Transport;
 use crate::target::opening::{Failures, Opening};
 use ending::describe;
-use opening::Attempt;
 use receiving::Echo;
 use sending::{Downtime, NextWrite};
 use watch::Watch;
@@ -120,14 +119,15 @@ enum Stage {
     /// Not begun, or given up.
     #[default]
     Closed,
-    /// Connecting since `began`, after the failure of these addresses.
+    /// Connecting since `began`, from the address of index `first` on, after these failures.
     Connecting {
         began: Nanos,
+        first: usize,
         failures: Failures,
     },
     /// The request is out, or waits for TLS.
     Handshaking {
-        times: Times,
+        times: OpeningTimes,
         opening: Box<Opening>,
     },
     Open,
@@ -137,7 +137,7 @@ enum Stage {
 
 /// Times at which the parts of a connection's opening began.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
+pub(crate) struct OpeningTimes {
     /// Connecting.
     pub(crate) began: Nanos,
     /// The TLS handshake, where there is one.
@@ -366,27 +366,25 @@ impl Handler for Client {
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Conn {
         self.begin_turn(out.now());
         self.live += 1;
-        let attempt = match from {
-            Origin::Connected { tag } => Attempt::from_tag(tag),
+        let link = match from {
+            Origin::Connected { tag } => tag as u32,
             Origin::Accepted { .. } => unreachable!("this handler has no listeners"),
         };
-        let link = attempt.link;
-        self.address = attempt.address(self.shared.addresses.len());
-        self.shared.use_address(self.address);
-        self.links[link as usize].id = Some(id);
+        if let Some(address) = self.address_of(link) {
+            self.address = address;
+            self.shared.use_address(address);
+        }
+        let state = &mut self.links[link as usize];
+        state.id = Some(id);
         if self.phase == WorkerPhase::Closing {
-            self.links[link as usize].stage = Stage::Closing;
+            state.stage = Stage::Closing;
             self.opening -= 1;
             out.close(CloseMode::Abort);
-        } else if let Stage::Connecting { began, .. } = self.links[link as usize].stage {
+        } else if let Stage::Connecting { began, .. } = state.stage {
+            let times = OpeningTimes { began, connected: self.now, secured: self.now };
             match self.shared.load.transport {
-                Transport::Tcp => {
-                    let times = Times { began, connected: self.now, secured: self.now };
-                    self.now_open(link, times, out);
-                }
-                Transport::Ws | Transport::Wss => {
-                    self.links[link as usize].stage = self.request(began, out);
-                }
+                Transport::Tcp => self.now_open(link, times, out),
+                Transport::Ws | Transport::Wss => self.request(link, times, out),
             }
         }
         Conn { link, protocol: Connection::new(Role::Client) }
@@ -401,14 +399,13 @@ impl Handler for Client {
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
         self.begin_turn(w.now());
-        let attempt = Attempt::from_tag(tag);
-        let to = self.shared.addresses[attempt.address(self.shared.addresses.len())];
-        if let Stage::Connecting { failures, .. } = &mut self.links[attempt.link as usize].stage {
+        let link = tag as u32;
+        let to = self.address_of(link).map(|index| self.shared.addresses[index]);
+        if let (Some(to), Stage::Connecting { failures, .. }) = (to, &mut self.links[link as usize].stage) {
             failures.push((to, error));
         }
-        match attempt.next(self.shared.addresses.len()) {
-            Some(next) if !self.is_over() => self.connect(w, next),
-            _ => self.not_connected(attempt.link),
+        if self.is_over() || !self.connect(link, w) {
+            self.not_connected(link);
         }
     }
 

@@ -8,7 +8,7 @@ use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
 use super::super::error::RunError;
 use super::super::shared::Report;
-use super::{CONNECTING_AT_ONCE, Client, Stage, Times, WorkerPhase};
+use super::{CONNECTING_AT_ONCE, Client, OpeningTimes, Stage, WorkerPhase};
 use crate::target::opening::{Failures, Opening, describe_failures};
 use crate::target::url;
 
@@ -17,33 +17,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Upper limit of that time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// One attempt to connect, as it is written in [`Connect::tag`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    pub(super) link: u32,
-    first: u16,
-    /// Number of addresses that were tried before.
-    tried: u16,
-}
-
-impl Attempt {
-    pub(super) fn from_tag(tag: u64) -> Self {
-        Self { link: tag as u32, first: (tag >> 32) as u16, tried: (tag >> 48) as u16 }
-    }
-
-    fn tag(self) -> u64 {
-        u64::from(self.link) | u64::from(self.first) << 32 | u64::from(self.tried) << 48
-    }
-
-    /// Returns the index of the address to try, out of `addresses`.
-    pub(super) fn address(self, addresses: usize) -> usize {
-        (usize::from(self.first) + usize::from(self.tried)) % addresses
-    }
-
-    /// Returns the attempt at the next address, if one is left.
-    pub(super) fn next(self, addresses: usize) -> Option<Self> {
-        (usize::from(self.tried) + 1 < addresses).then(|| Self { tried: self.tried + 1, ..self })
-    }
+/// Returns the index of the address to try after so many failures, where one is left. The first is that
+/// of the address that worked last.
+pub(super) fn next_address(first: usize, failures: usize, addresses: usize) -> Option<usize> {
+    (failures < addresses).then(|| (first + failures) % addresses)
 }
 
 impl Client {
@@ -77,31 +54,38 @@ impl Client {
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
         self.opening += 1;
-        self.links[link as usize].stage = Stage::Connecting { began: now, failures: Failures::new() };
-        // The address that worked last is tried first.
-        self.connect(w, Attempt { link, first: self.address as u16, tried: 0 });
+        self.links[link as usize].stage =
+            Stage::Connecting { began: now, first: self.address, failures: Failures::new() };
+        self.connect(link, w);
     }
 
-    pub(super) fn connect(&mut self, w: &mut Worker<'_, Self>, attempt: Attempt) {
-        let addresses = &self.shared.addresses;
-        let to = addresses[attempt.address(addresses.len())];
+    /// Returns the index of the address that a connection is being made to, where one is left.
+    pub(super) fn address_of(&self, link: u32) -> Option<usize> {
+        let Stage::Connecting { first, failures, .. } = &self.links[link as usize].stage else { return None };
+        next_address(*first, failures.len(), self.shared.addresses.len())
+    }
+
+    /// Connects to the next address. Returns false where none is left.
+    pub(super) fn connect(&mut self, link: u32, w: &mut Worker<'_, Self>) -> bool {
+        let Some(index) = self.address_of(link) else { return false };
+        let to = self.shared.addresses[index];
         let (of_four, of_six) = &self.shared.source_ips;
         let sources = if to.is_ipv4() { of_four } else { of_six };
-        let source = sources.get(self.shard.number(attempt.link) as usize % sources.len().max(1));
+        let source = sources.get(self.shard.number(link) as usize % sources.len().max(1));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
         let from = source.map(|&ip| url::source(ip, scope));
-        w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
+        w.connect(Connect { to, from, tag: link.into(), timeout: self.shared.load.connect_timeout });
+        true
     }
 
     /// Begins the opening handshake on a TCP connection.
-    pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
+    pub(super) fn request(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
         let opening = Opening::begin(&shared.request, nonce, shared.load.connect_timeout, out);
-        let times = Times { began, connected: self.now, secured: self.now };
-        Stage::Handshaking { times, opening: Box::new(opening) }
+        self.links[link as usize].stage = Stage::Handshaking { times, opening: Box::new(opening) };
     }
 
-    pub(super) fn now_open(&mut self, link: u32, times: Times, out: &mut Output<'_>) {
+    pub(super) fn now_open(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
         let is_load = self.phase != WorkerPhase::Connecting;
         if !is_load || self.position.second().is_some() {
             self.tally.opened(times, self.now);
@@ -276,13 +260,7 @@ mod tests {
 
     #[test]
     fn tries_each_address_once_from_the_one_that_worked_last() {
-        let mut attempt = Attempt { link: u32::MAX, first: 1, tried: 0 };
-        let mut tried = vec![attempt.address(3)];
-        while let Some(next) = attempt.next(3) {
-            attempt = Attempt::from_tag(next.tag());
-            assert_eq!(attempt, next);
-            tried.push(attempt.address(3));
-        }
-        assert_eq!(tried, [1, 2, 0]);
+        let tried = [0, 1, 2, 3].map(|failures| next_address(1, failures, 3));
+        assert_eq!(tried, [Some(1), Some(2), Some(0), None]);
     }
 }
