@@ -34,7 +34,7 @@ use crate::load::Transport;
 use crate::target::opening::{Failures, Opening};
 use ending::describe;
 use receiving::Echo;
-use sending::{Downtime, NextWrite};
+use sending::NextWrite;
 use watch::Watch;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few
@@ -219,7 +219,10 @@ pub struct Client {
     /// Meter of an open loop's echoes against its plan, once the load has begun.
     pace: Option<PaceMeter>,
     watch: Watch,
-    downtime: Downtime,
+    /// Time since which messages of an open loop are due and no connection is open.
+    down_since: Option<Nanos>,
+    /// The last such period.
+    downtime: (Nanos, Nanos),
     /// Time at which the connections were closed at the end of the run.
     ended_at: Option<Nanos>,
 }
@@ -272,7 +275,8 @@ impl Client {
             is_drained: false,
             pace: None,
             watch: Watch::default(),
-            downtime: Downtime::default(),
+            down_since: None,
+            downtime: (Nanos(0), Nanos(0)),
             ended_at: None,
             shared,
         }

@@ -30,31 +30,6 @@ pub(super) enum NextWrite {
     Drained,
 }
 
-/// Periods in which messages were due and no connection was open.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Downtime {
-    /// Beginning of the current period, while it lasts.
-    since: Option<Nanos>,
-    last: Option<(Nanos, Nanos)>,
-}
-
-impl Downtime {
-    fn begin(&mut self, now: Nanos) {
-        self.since.get_or_insert(now);
-    }
-
-    fn end(&mut self, now: Nanos) {
-        if let Some(since) = self.since.take() {
-            self.last = Some((since, now));
-        }
-    }
-
-    /// Returns the time that a message due at `due` had to wait for a connection.
-    fn kept(self, due: Nanos) -> Duration {
-        self.last.map_or(Duration::ZERO, |(since, until)| until.since(due.max(since)))
-    }
-}
-
 impl Client {
     // The closed loop.
 
@@ -212,10 +187,13 @@ impl Client {
                 return self.wake_at(due, w);
             }
             let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
-            self.downtime.end(now);
+            if let Some(since) = self.down_since.take() {
+                self.downtime = (since, now);
+            }
             // The server caused the time without an open connection, so it does not count as lag:
             // the message counts as sent that much earlier.
-            let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
+            let (since, until) = self.downtime;
+            let sent = Nanos(now.0 - until.since(due.max(since)).as_nanos() as u64);
             if !self.send_one(link, Times { due, sent }, position, w) {
                 // The engine knows that the connection has ended, and reports it later.
                 self.links[link as usize].id = None;
@@ -274,7 +252,7 @@ impl Client {
         }
         let loaded = &self.links[..self.shard.count() as usize];
         if !loaded.iter().any(|link| matches!(link.stage, Stage::Open) && link.left > 0) {
-            self.downtime.begin(now);
+            self.down_since.get_or_insert(now);
         }
         self.wake_at(self.shared.window.end(), w);
     }
