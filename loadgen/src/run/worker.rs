@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use engine::tls::Tls;
-use engine::{Config, Counters, EngineKind, Handler, Inbox, Linger, Remote, Spin, UringConfig, affinity};
+use engine::tls::{Tls, TlsSettings};
+use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, Spin, UringConfig, affinity};
 
 use super::client::Client;
 use super::error::RunError;
@@ -39,48 +39,49 @@ impl WorkerThread {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let client = Client::new(shared.clone(), index, reports.clone());
-        let tls = shared.tls.clone();
-        let (reports, kind, config) = (
-            reports.clone(),
-            plan.placement.engine,
-            config(plan, shared.shard(index).count() + shared.idle_shard(index).count()),
-        );
-        let thread = thread::Builder::new()
-            .name(format!("load-{index}"))
-            .spawn(move || match tls {
-                None => work(kind, &config, inbox, client, |client| client, cpu, &reports),
-                Some(tls) => {
-                    work(kind, &config, inbox, Tls::new(client, tls), Tls::into_inner, cpu, &reports)
-                }
-            })
-            .map_err(failed("cannot start a thread"))?;
-        Ok(Self { remote, thread })
+        let config = config(plan, shared.shard(index).count() + shared.idle_shard(index).count());
+        let (tls, kind, reports) = (shared.tls.clone(), plan.placement.engine, reports.clone());
+        let work = move || {
+            let (client, ran) = work(client, tls, kind, &config, inbox, cpu);
+            let counters = ran.unwrap_or_else(|error| {
+                // Where nobody listens to a report any more, the run has failed for another reason.
+                let _ = reports.send(Report::Failed(error));
+                Counters::default()
+            });
+            (client.into_tally(), counters)
+        };
+        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(work);
+        Ok(Self { remote, thread: thread.map_err(failed("cannot start a thread"))? })
     }
 }
 
-/// The whole life of a worker whose client is `handler`, or inside it.
-fn work<H: Handler>(
+fn work(
+    mut client: Client,
+    tls: Option<TlsSettings>,
     kind: EngineKind,
     config: &Config,
     inbox: Inbox,
-    mut handler: H,
-    client: impl FnOnce(H) -> Client,
     cpu: Option<usize>,
-    reports: &Sender<Report>,
-) -> (Tally, Counters) {
-    // Where nobody listens to a report any more, the run has failed for another reason.
-    let failed = |error| drop(reports.send(Report::Failed(error)));
-    let pinned = cpu.map_or(Ok(()), |cpu| {
-        affinity::pin(cpu).map_err(|error| {
-            RunError::Setup(anyhow!("cannot pin a thread to processor {cpu}: {error}; see --cpus"))
-        })
-    });
+) -> (Client, Result<Counters, RunError>) {
+    if let Some(cpu) = cpu
+        && let Err(error) = affinity::pin(cpu)
+    {
+        let error = anyhow!("cannot pin a thread to processor {cpu}: {error}; see --cpus");
+        return (client, Err(RunError::Setup(error)));
+    }
     // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
     // is refused, it shows as such.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    let ran = pinned.and_then(|()| Ok(engine::run(kind, config, inbox, &mut handler)?));
-    let counters = ran.map_err(failed).unwrap_or_default();
-    (client(handler).into_tally(), counters)
+    let ran = match tls {
+        None => engine::run(kind, config, inbox, &mut client),
+        Some(tls) => {
+            let mut outer = Tls::new(client, tls);
+            let ran = engine::run(kind, config, inbox, &mut outer);
+            client = outer.into_inner();
+            ran
+        }
+    };
+    (client, ran.map_err(RunError::from))
 }
 
 /// Places for connections that begin while the ones before them are still closing.

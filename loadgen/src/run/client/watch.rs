@@ -69,9 +69,7 @@ impl Client {
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
         self.tally.end_window(last_second.filter(|_| self.shared.load.rate_per_s.is_none()));
-        if let Some(pace) = &mut self.pace {
-            pace.finish(self.tally.received.total);
-        }
+        self.finish_pace();
         if self.phase == WorkerPhase::Loading {
             self.count_waiting(end);
         }
@@ -81,10 +79,14 @@ impl Client {
     /// echoes are back: pace and waiting are read now.
     pub(super) fn end_limited_load(&mut self) {
         self.tally.enter_repeated();
+        self.finish_pace();
+        self.count_waiting(self.now);
+    }
+
+    fn finish_pace(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
         }
-        self.count_waiting(self.now);
     }
 
     /// Counts how long the connections have been waiting for their oldest echoes.
