@@ -34,14 +34,14 @@ pub(crate) struct PartialEcho {
     /// Bytes so far.
     got: usize,
     stamp: [u8; STAMP],
-    /// Which message it claims to be, once that is known.
+    /// The message that it claims to be, once that is known.
     sequence: Option<u64>,
     unsound: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// Which message it is compared with; `None` where it names none of ours, or none is due.
+    /// The message it is compared with; `None` where it names none of ours, or none is due.
     pub(crate) sequence: Option<u64>,
     /// Its content is that message's.
     pub(crate) sound: bool,
@@ -107,19 +107,19 @@ impl PartialEcho {
         self.got += piece.len();
     }
 
-    /// The next piece of an echo that nobody looks at.
+    /// Takes the next piece of an echo that is not checked.
     pub(crate) fn skip(&mut self, piece: &[u8]) {
         self.got += piece.len();
     }
 
-    /// An echo that nobody has looked at is whole: it is taken for the oldest one due.
+    /// Ends an echo that was not checked: it is taken for the oldest one due.
     pub(crate) fn finish_unseen(&mut self, ledger: &Ledger) -> Judged {
         *self = Self::default();
         let sequence = ledger.oldest();
         Judged { sequence, sound: sequence.is_some(), is_foreign: false }
     }
 
-    /// The echo is whole; the next one begins.
+    /// Ends an echo; the next one begins.
     pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {

@@ -1,19 +1,19 @@
-//! What a connection has sent and not yet got back.
+//! The messages that a connection has sent and not yet got back.
 
 use engine::Nanos;
 
 /// Marks a slot whose message is back. No message is ever due at this point in time.
 const BACK: Nanos = Nanos::NEVER;
 
-/// How far beyond its depth a connection may get while an early message is missing. A message that is not back after so
-/// many times the depth of later ones is given up as lost, and its place is filled.
+/// Multiple of its depth that a connection may send while an early message is missing. That one is then given up as
+/// lost, and its place is filled.
 const PATIENCE: u32 = 4;
 
 /// The ring of an open loop begins with so many slots and doubles when it must: most connections never have more
 /// outstanding.
 const FIRST_LEN: u32 = PATIENCE;
 
-/// When a message was to be sent, and when it was. In a closed loop, which plans nothing, both are the same.
+/// Times at which a message was due and sent. In a closed loop, which plans nothing, both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) due: Nanos,
@@ -52,13 +52,13 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// For a closed loop with a pipeline of this depth.
+    /// Returns the ledger of a closed loop with a pipeline of this depth.
     pub(crate) fn closed(pipeline: u32) -> Self {
         let len = ring_len(pipeline);
         Self::new(vec![BACK; len as usize], len, len)
     }
 
-    /// For an open loop in which so many may be outstanding. Begins small and grows with what is.
+    /// Returns the ledger of an open loop in which so many may be outstanding. Begins small and grows with what is.
     pub(crate) fn open(max_outstanding: u32) -> Self {
         Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
     }
@@ -83,13 +83,13 @@ impl Ledger {
         self.outstanding
     }
 
-    /// The sequence number of the oldest message that is not back.
+    /// Returns the number of the oldest message that is not back.
     #[inline]
     pub(crate) fn oldest(&self) -> Option<u64> {
         (self.outstanding > 0).then_some(self.oldest)
     }
 
-    /// The sequence number of the message that is sent next.
+    /// Returns the number of the message that is sent next.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
         self.next
@@ -125,7 +125,6 @@ impl Ledger {
         slots == u64::from(self.outstanding) && taken == slots && self.lost + slots <= self.next
     }
 
-    /// Whether a message of this number was ever sent.
     pub(crate) fn has_sent(&self, sequence: u64) -> bool {
         sequence < self.next
     }

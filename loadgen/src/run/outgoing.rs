@@ -27,7 +27,7 @@ pub(crate) struct Outgoing {
     /// Frames of a message; 1 over `tcp`, which has none.
     fragments: usize,
     fixed_key: Option<MaskingKey>,
-    /// One for each length of a message.
+    /// A head for each length of a message.
     heads: Vec<Head>,
 }
 
@@ -204,7 +204,7 @@ impl Outgoing {
         }
     }
 
-    /// A nonce for the opening handshake (RFC 6455 4.1).
+    /// Returns a nonce for the opening handshake (RFC 6455 4.1).
     pub(crate) fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.random.next().to_le_bytes());
@@ -213,7 +213,7 @@ impl Outgoing {
     }
 }
 
-/// A stamp, masked where there is a key: in one piece, as it stands in every message.
+/// Masks a stamp where there is a key: in one piece, as it stands in every message.
 #[inline]
 fn masked(stamp: u128, key: Option<MaskingKey>) -> [u8; STAMP] {
     let key = u32::from_le_bytes(key.map_or([0; 4], MaskingKey::to_bytes));
@@ -230,7 +230,7 @@ fn put(from: &[u8], to: &mut [u8], key: Option<MaskingKey>) {
     }
 }
 
-/// The key as it stands `at` bytes into the payload.
+/// Returns the key as it stands `at` bytes into the payload.
 fn turned(key: MaskingKey, at: usize) -> MaskingKey {
     let mut bytes = key.to_bytes();
     bytes.rotate_left(at % 4);

@@ -1,4 +1,4 @@
-//! What is settled before anything is started: addresses, descriptors, ports, processors.
+//! Checks and choices before anything is started: addresses, descriptors, ports, processors.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -106,14 +106,14 @@ fn port_range() -> Option<RangeInclusive<u16>> {
     System::below(Path::new("/")).local_ports()
 }
 
-/// The range that sockets are to be told, so that the kernel takes ports of both parities alike: where so many connections go
-/// to one address that it would look through all odd ones in vain, again and again ([`engine::Config::local_ports`]).
-/// Otherwise `None`: the even ones are what others bind to.
+/// Returns the range that sockets are to be told, so that the kernel takes ports of both parities alike: where so many
+/// connections go to one address that it would search all odd ones in vain ([`engine::Config::local_ports`]). Otherwise
+/// `None`: the even ones are what others bind to.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
     crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
 
-/// The range, where more than half of its odd ports are needed for each source address.
+/// Returns the range, where more than half of its odd ports are needed for each source address.
 fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Option<RangeInclusive<u16>> {
     let of_each = connections.div_ceil(sources.max(1) as u64);
     (of_each > range.len() as u64 / 4).then_some(range)

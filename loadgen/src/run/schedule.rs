@@ -1,4 +1,4 @@
-//! When the messages of an open loop are due.
+//! Times at which the messages of an open loop are due.
 //!
 //! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that being late costs no memory and
 //! forgets nothing. Message `k` of the run belongs to connection `k mod c`; connection `i` belongs to worker `i mod t`. Hence
@@ -25,7 +25,7 @@ pub(crate) struct Schedule {
     offset: f64,
 }
 
-/// Which connections are a worker's: of `connections`, every `threads`-th from `worker` on.
+/// A worker's part of the connections: every `threads`-th from `worker` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) worker: u32,
@@ -34,12 +34,12 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// How many connections they are.
+    /// Returns the number of its connections.
     pub(crate) fn count(self) -> u32 {
         self.connections / self.threads + u32::from(self.worker < self.connections % self.threads)
     }
 
-    /// The number, over all workers, of the worker's connection `link`.
+    /// Returns the number, over all workers, of the worker's connection `link`.
     #[inline]
     pub(crate) fn number(self, link: u32) -> u32 {
         link * self.threads + self.worker
@@ -47,7 +47,7 @@ impl Shard {
 }
 
 impl Schedule {
-    /// `rate` messages a second over all connections, from `epoch` on.
+    /// Returns a schedule of `rate_per_s` messages over all connections, from `epoch` on.
     pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, shard: Shard, random: Random) -> Self {
         let mut schedule =
             Self { arrival, epoch, gap: 1e9 / rate_per_s, shard, random, link: 0, round: 0, offset: 0.0 };
@@ -58,19 +58,19 @@ impl Schedule {
         schedule
     }
 
-    /// When the next message is due.
+    /// Returns the time at which the next message is due.
     #[inline]
     pub(crate) fn due(&self) -> Nanos {
         Nanos(self.epoch.0.saturating_add(self.offset.round() as u64))
     }
 
-    /// The connection that it is due on, as a place in the worker's.
+    /// Returns the worker's connection that it is due on.
     #[inline]
     pub(crate) fn link(&self) -> u32 {
         self.link
     }
 
-    /// Goes on to the message after it.
+    /// Proceeds to the message after it.
     #[inline]
     pub(crate) fn advance(&mut self) {
         if self.arrival == Arrival::Poisson {
@@ -84,7 +84,7 @@ impl Schedule {
         self.compute();
     }
 
-    /// Messages from the next one on that are due before `end`; of a Poisson process the number to be expected.
+    /// Counts the messages from the next one on that are due before `end`; of a Poisson process the expected number.
     pub(crate) fn until(&self, end: Nanos) -> u64 {
         let span = end.0.saturating_sub(self.epoch.0) as f64;
         if self.arrival == Arrival::Poisson {
@@ -116,7 +116,7 @@ impl Schedule {
         self.offset = k as f64 * self.gap;
     }
 
-    /// The gap to the worker's next message, exponentially distributed, and a connection at random: many independent Poisson
+    /// Draws an exponentially distributed gap to the worker's next message, and a connection at random: many independent Poisson
     /// processes together are one, so each worker, and each connection, has one of its own.
     fn draw(&mut self) {
         // In (0, 1]: a logarithm of zero would never be due.

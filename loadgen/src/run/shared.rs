@@ -1,4 +1,4 @@
-//! What the coordinator and the workers of a run share.
+//! State that the coordinator and the workers of a run share.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::load::Load;
 use crate::target::opening::HandshakeRequest;
 use crate::target::url::Url;
 
-/// What the coordinator tells a worker, as bits of a wake.
+/// Orders of the coordinator to a worker, as bits of a wake.
 pub(crate) mod orders {
     /// Begin the load; the window is set.
     pub(crate) const LOAD: u64 = 1;
@@ -28,7 +28,7 @@ pub(crate) mod orders {
     pub(crate) const STOP: u64 = 1 << 3;
 }
 
-/// What a worker tells the coordinator.
+/// Messages of a worker to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// All its connections are open.
@@ -36,7 +36,7 @@ pub(crate) enum Report {
     /// A connection was closed as soon as it was open, for the first time in the run. Holds the
     /// reason. The connection is reopened.
     LostAtOnce(String),
-    /// All its connections are gone; why the last one went.
+    /// All its connections are lost. Holds the reason of the last loss.
     AllConnectionsLost(String),
     /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
     /// are sent.
@@ -56,7 +56,7 @@ pub(crate) struct Window {
     end: AtomicU64,
 }
 
-/// Where a point in time lies.
+/// Position of a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     Before,
@@ -70,7 +70,7 @@ impl Window {
         Self { epoch: never(), start: never(), end: never() }
     }
 
-    /// The load begins at `epoch`, with the warm-up; the window lasts from `start` to `end`.
+    /// Sets the begin of the load, with the warm-up, to `epoch`, and the window from `start` to `end`.
     pub(crate) fn set(&self, epoch: Nanos, start: Nanos, end: Nanos) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.start.store(start.0, Ordering::Release);
@@ -81,7 +81,7 @@ impl Window {
         self.end.store(end.0, Ordering::Release);
     }
 
-    /// When the first message of an open loop is due.
+    /// Returns the time at which the first message of an open loop is due.
     pub(crate) fn epoch(&self) -> Nanos {
         Nanos(self.epoch.load(Ordering::Acquire))
     }
@@ -114,7 +114,6 @@ impl Window {
 }
 
 impl Position {
-    /// The second of the window, if in it.
     #[inline]
     pub(crate) fn second(self) -> Option<u32> {
         match self {
@@ -177,7 +176,7 @@ impl Gauges {
     }
 }
 
-/// What every worker of a run needs to know.
+/// Everything that the workers of a run need to know.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) load: Load,
@@ -226,7 +225,7 @@ impl Shared {
         Shard { connections: self.load.idle, ..self.shard(worker) }
     }
 
-    /// What a worker may send in the window; all bits set where that is not limited.
+    /// Returns the number of messages that a worker may send in the window; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, self.gauges.len() as u64);
         self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))

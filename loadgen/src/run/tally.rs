@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! Counts of one worker.
 
 use std::time::Duration;
 
@@ -47,15 +47,15 @@ pub(crate) struct Tally {
     /// In a closed loop sent to received, of messages received in the window; in an open one planned to received, of messages
     /// planned in it.
     pub(crate) latency: Histogram<u64>,
-    /// In an open loop where the latency comes from.
+    /// The parts of the latency in an open loop.
     pub(crate) parts: Option<Parts>,
-    /// Start of connecting to open, and the parts of that, of which that of TLS is empty where there is none. Of the connections opened before the load, or, where they are
-    /// opened again and again, of those in the window.
+    /// From the start of connecting to the open connection, and its parts. Of the connections opened before the
+    /// load, or, where they are opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,
     pub(crate) handshake: Histogram<u64>,
-    /// Connections that have done their part in the window and were closed for another.
+    /// Connections that were complete in the window and were closed for another.
     pub(crate) cycles: u64,
     pub(crate) pings: Pings,
     /// Messages that an open loop planned in the window.
@@ -194,7 +194,7 @@ impl Tally {
         }
     }
 
-    /// Messages were sent, in this second of the window if in any.
+    /// Counts sent messages, in this second of the window if in any.
     #[inline]
     pub(crate) fn sent(&mut self, count: u32, second: Option<u32>) {
         let count = u64::from(count);
@@ -207,7 +207,7 @@ impl Tally {
         }
     }
 
-    /// An echo of a closed loop came back after `latency`, in this second of the window if in any.
+    /// Counts an echo of a closed loop, in this second of the window if in any.
     ///
     /// Messages that left in one send come back in one read: their latency is the same, and one entry does for all.
     #[inline]
@@ -219,7 +219,7 @@ impl Tally {
         self.repeated.count += 1;
     }
 
-    /// Enters what is not yet: at the end of every turn.
+    /// Enters echoes that were held back, at the end of every turn.
     #[inline]
     pub(crate) fn enter_repeated(&mut self) {
         let RepeatedSample { latency_ns, second, count } = self.repeated;
@@ -270,7 +270,7 @@ impl Tally {
         }
     }
 
-    /// An echo of an open loop came back, to a message planned in the second `planned` of the window, in the second `arrived`.
+    /// Counts an echo of an open loop: its message was planned in the second `planned` of the window, and it came in `arrived`.
     #[inline]
     pub(crate) fn received_planned(
         &mut self,
@@ -330,7 +330,7 @@ impl Tally {
         }
     }
 
-    /// Something went wrong, in this second of the window if in any; what exactly is counted by the caller.
+    /// Counts a fault, in this second of the window if in any; its kind is counted by the caller.
     pub(crate) fn failed(&mut self, second: Option<u32>) {
         if let Some(entry) = second.and_then(|second| self.series.get_mut(second as usize)) {
             entry.errors += 1;
@@ -344,12 +344,12 @@ impl Tally {
         self.errors.total() + self.integrity.faults()
     }
 
-    /// The latencies of a second so far, where there were any.
+    /// Returns the latencies of a second so far, where there were any.
     pub(crate) fn interval(&self, second: u32) -> Option<&Interval> {
         self.intervals.get(second as usize)?.as_deref()
     }
 
-    /// The series, with the percentiles that each second carries.
+    /// Returns the series, with the percentiles that each second carries.
     pub(crate) fn seconds(&self) -> Vec<Second> {
         let each = self.series.iter().enumerate().map(|(index, second)| {
             let histogram = self.intervals.get(index).and_then(Option::as_deref);
@@ -428,7 +428,7 @@ pub(super) fn add_second(sum: &mut Second, part: &Second) {
     sum.max = sum.max.max(part.max);
 }
 
-/// From `earlier` to `later`, at least one nanosecond: the histogram has no zero.
+/// Returns the time between the two, at least one nanosecond: the histogram has no zero.
 #[inline]
 pub(crate) fn duration_ns(earlier: Nanos, later: Nanos) -> u64 {
     later.0.saturating_sub(earlier.0).max(1)

@@ -17,7 +17,7 @@ use super::preflight;
 use super::shared::{Report, Shared};
 use super::tally::Tally;
 
-/// How long a gentle close may take; the run waits no longer for anything.
+/// Longest time of a gentle close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Places for connections in all that are closing, at most.
 const MAX_SPARE: u32 = 4096;
