@@ -1,4 +1,4 @@
-//! What the machine does: counters that are read twice.
+//! Activity of the machine: counters that are read twice.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(super) struct Activity {
 pub(super) struct Busy {
     pub(super) pid: u32,
     pub(super) name: String,
-    /// In processors: 0.5 is half of one.
+    /// Share in processors: 0.5 is half of one.
     pub(super) share: f64,
 }
 

@@ -4,9 +4,9 @@ use super::{Evidence, Finding, fine, hint, spoils};
 
 /// Descriptors beside those of connections: see the preflight of a run.
 const BESIDE_CONNECTIONS: u64 = 128;
-/// With so many there is room for every load that one machine's ports carry.
+/// Number that suffices for every load that one machine's ports carry.
 const MANY_DESCRIPTORS: u64 = 65_536;
-/// What the rings of some threads lock, on kernels that count it.
+/// Bytes that the rings of some threads lock, on kernels that count them.
 const ENOUGH_MEMLOCK: u64 = 8 << 20;
 /// The first kernel whose io_uring the uring engine uses.
 const URING_FROM: (u32, u32) = (6, 1);

@@ -1,4 +1,4 @@
-//! What the kernel's TCP is set to.
+//! Settings of the kernel's TCP.
 
 use super::{Evidence, Finding, fine, hint, spoils};
 

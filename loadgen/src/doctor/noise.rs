@@ -1,4 +1,4 @@
-//! Who else uses the machine.
+//! Other users of the machine.
 
 use super::activity::control_groups;
 use super::{Evidence, Finding, Severity, finding, fine, hint, severity, spoils};
@@ -10,7 +10,7 @@ const STEAL_SPOILS: f64 = 0.02;
 /// Per cent of the last ten seconds in which something waited.
 const PRESSURE_SEEN: f64 = 2.0;
 const PRESSURE_SPOILS: f64 = 10.0;
-/// From this share of the time on a disk counts as busy.
+/// Share of the time from which on a disk counts as busy.
 const DISK_BUSY: f64 = 0.01;
 /// A process is named from this share of a processor on.
 const BUSY: f64 = 0.02;

@@ -31,7 +31,7 @@ use crate::target::url::{Port, Url};
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";
 
-/// What to connect to, and how often.
+/// Connections to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The server. [`NUMBER_PLACEHOLDER`] in its target becomes the number of the connection.
@@ -40,14 +40,14 @@ pub struct Plan {
     pub repeat: Option<RangeInclusive<u32>>,
     /// The event loop.
     pub engine: EngineKind,
-    /// For connecting, and again for the opening handshake.
+    /// Longest time for connecting, and again for the opening handshake.
     pub connect_timeout: Duration,
-    /// How long the server may take, after the last Close, to close the TCP connection. It does so first
+    /// Longest time from the last Close to the end of the TCP connection. The server closes it first
     /// (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
     pub closing_timeout: Duration,
-    /// What is taken of a message.
+    /// Limits of received messages.
     pub limits: Limits,
-    /// Whose certificates are taken, over `wss`.
+    /// The accepted certificates, over `wss`.
     pub trust: Trust,
 }
 
@@ -69,7 +69,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// What does not, by its name on the command line.
+    /// The first part that does not, by its name on the command line.
     pub fn check(&self) -> Result<(), PlanError> {
         let refuse = |reason: String| Err(PlanError(reason));
         if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
@@ -96,7 +96,7 @@ impl Plan {
     }
 }
 
-/// How a WebSocket ended.
+/// End of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The server sent a Close, which was answered by the same.
@@ -136,7 +136,7 @@ pub struct EndedConnection {
     pub number: Option<u32>,
     /// Messages echoed.
     pub messages: u64,
-    /// How it ended.
+    /// Its end.
     pub ending: Ending,
 }
 

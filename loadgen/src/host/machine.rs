@@ -16,13 +16,13 @@ pub struct Machine {
     /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU, cores, threads,
     /// memory in whole GiB, virtualisation. Results are kept below it and compare only within it.
     pub id: String,
-    /// As the CPU calls itself (`/proc/cpuinfo`).
+    /// The CPU's own name (`/proc/cpuinfo`).
     pub cpu: String,
     /// Physical cores that are online.
     pub cores: u32,
     /// Logical CPUs that are online.
     pub threads: u32,
-    /// Whether cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where the kernel does not say.
+    /// True where cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where the kernel does not say.
     pub smt: Option<bool>,
     /// Memory the kernel manages, bytes.
     pub memory_bytes: u64,
@@ -36,7 +36,7 @@ pub struct Machine {
     pub virtualisation: String,
     /// TCP congestion control that new sockets get.
     pub congestion_control: Option<String>,
-    /// What the process may use.
+    /// Limits of the process.
     pub limits: Limits,
     /// Load average over one minute when the session began.
     pub load_at_start: f64,

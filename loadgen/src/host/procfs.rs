@@ -1,4 +1,4 @@
-//! What `/proc` tells about processes: proc(5).
+//! Costs and sockets of processes, by `/proc`: proc(5).
 
 use std::array;
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,7 +114,7 @@ pub(crate) struct CpuSpent {
     /// Time of the thread with the least idle time: on a CPU or waiting for one. Threads that started and
     /// ended count as one.
     pub(crate) busiest_ns: u64,
-    /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
+    /// Time that the thread which waited most for other processes was runnable without a CPU.
     pub(crate) waited_ns: u64,
     /// Context switches because a thread waited for something. `None` where ended threads did much of the
     /// work.

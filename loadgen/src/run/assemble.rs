@@ -1,4 +1,4 @@
-//! From what was measured to what is stored.
+//! Stored results of a run.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::result::{
 };
 use crate::target::spawn::Announced;
 
-/// What is known beside the measurement itself.
+/// Facts beside the measurement itself.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) start: Utc,
     pub(super) cpus: &'a [usize],
-    /// What the server said of itself, where it was started here.
+    /// Facts that the server printed, where it was started here.
     pub(super) server: Option<Announced>,
     /// Addresses that connections were made to.
     pub(super) address: Option<String>,

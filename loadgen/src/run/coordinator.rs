@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// Time that workers may take for something that needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
-/// From the order to begin to the first message of an open loop: every worker hears of it before.
+/// Time from the order to begin to the first message of an open loop: every worker hears of it before.
 const LEAD: Duration = Duration::from_millis(2);
 /// A server that dies closes its connections a little before it can be seen to be dead.
 const DYING: Duration = Duration::from_millis(300);

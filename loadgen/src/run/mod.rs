@@ -76,7 +76,7 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
 /// A run with what is too much to store of it.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What is stored.
+    /// The part that is stored.
     pub run: Run,
     /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
     /// first hour.
@@ -85,11 +85,11 @@ pub struct Outcome {
     pub error: Option<RunError>,
 }
 
-/// As [`execute`], with the histogram of each second.
+/// Carries out `plan` as [`execute`] does, and returns the histogram of each second, too.
 ///
 /// # Errors
 ///
-/// See [`RunError`]. Nothing is left running then.
+/// Fails with a [`RunError`]. Nothing is left running then.
 pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
     plan.check()?;
     preflight::check_limits(plan)?;

@@ -1,4 +1,4 @@
-//! What messages are made of.
+//! Contents of messages.
 //!
 //! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a *body*, a slice of one
 //! seeded pool that all connections share; which slice depends on connection and sequence. A message too short for a

@@ -78,7 +78,7 @@ pub struct Target {
     pub subprotocols: Vec<String>,
     /// Further fields of the opening handshake.
     pub headers: Vec<(String, String)>,
-    /// Whose certificates are accepted, over `wss`.
+    /// The accepted certificates, over `wss`.
     pub trust: Trust,
     /// The server to start for this run and to end with it.
     pub spawn: Option<Spawn>,

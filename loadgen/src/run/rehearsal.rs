@@ -20,7 +20,7 @@ pub struct Rehearsal {
     reports: Receiver<Report>,
 }
 
-/// What the worker has told.
+/// Event of the worker.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WorkerEvent {
     /// All connections are open.
@@ -33,7 +33,7 @@ pub enum WorkerEvent {
     AllConnectionsLost,
 }
 
-/// What the worker has counted, over the whole run.
+/// Counts of the worker over the whole run.
 #[derive(Clone, Debug)]
 pub struct Counted {
     /// Outcomes of all messages.
@@ -61,7 +61,7 @@ impl Rehearsal {
         (Self { shared, reports }, client)
     }
 
-    /// How a run would set its engine up.
+    /// Returns the engine's configuration of a run.
     pub fn config(plan: &Plan) -> Config {
         worker::config(plan, plan.load.connections)
     }
@@ -72,7 +72,7 @@ impl Rehearsal {
         orders::LOAD
     }
 
-    /// What the worker has told since the last call.
+    /// Returns the next event of the worker, if there is one.
     pub fn next_event(&self) -> Option<WorkerEvent> {
         self.reports.try_iter().find_map(|report| match report {
             Report::Connected => Some(WorkerEvent::Connected),
@@ -88,7 +88,7 @@ impl Rehearsal {
         self.shared.addresses_in_use()
     }
 
-    /// What was counted.
+    /// Returns the counts.
     pub fn outcome(client: Client) -> Counted {
         let tally = client.into_tally();
         let (messages, errors, integrity) = (tally.messages(), tally.errors, tally.integrity);

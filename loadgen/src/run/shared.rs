@@ -181,7 +181,7 @@ impl Gauges {
 pub(crate) struct Shared {
     pub(crate) load: Load,
     pub(crate) tls: Option<TlsSettings>,
-    /// In the order in which they are tried.
+    /// The server's addresses, in the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
     /// For each of them, true where a connection was made to it.
     pub(crate) in_use: Vec<AtomicBool>,

@@ -44,12 +44,12 @@ pub(crate) const GROWS: &str = "a histogram that grows takes every value";
 /// One worker's counts; the sum of all workers' is the run's.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// In a closed loop sent to received, of messages received in the window; in an open one planned to received, of messages
-    /// planned in it.
+    /// Time from the send to the echo, of messages received in the window. In an open loop from the planned
+    /// time, of messages planned in the window.
     pub(crate) latency: Histogram<u64>,
     /// The parts of the latency in an open loop.
     pub(crate) parts: Option<Parts>,
-    /// From the start of connecting to the open connection, and its parts. Of the connections opened before the
+    /// Time from the start of connecting to the open connection, and its parts: of the connections opened before the
     /// load, or, where they are opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
@@ -86,7 +86,7 @@ pub(crate) struct Tally {
     pub(crate) integrity: Integrity,
     /// One entry for each second that the window may have.
     pub(crate) series: Vec<Second>,
-    /// As `series`: what `latency` holds, by second; for as many as there are histograms for.
+    /// The latencies of each second of `series`, up to [`MAX_INTERVALS`].
     pub(crate) intervals: Vec<Option<Box<Interval>>>,
     /// A connection of an open loop had as much outstanding as it may.
     pub(crate) was_full: bool,

@@ -52,12 +52,11 @@ const LONGEST_STANDSTILL: Duration = Duration::from_millis(100);
 /// Largest valid share of the window that all standstills together may take.
 const STANDSTILL_SHARE: f64 = 0.1;
 
-/// What a reader must know before believing the figures.
+/// Validity of the figures.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Why they must not be compared with others; empty where they may.
+    /// Reasons why they must not be compared with others; empty where they may.
     pub(super) reasons: Vec<(InvalidKind, String)>,
-    /// What else is worth knowing.
     pub(super) notes: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
     pub(crate) server: Spawn,
     pub(crate) engine: EngineKind,
-    /// How long the server stands still.
+    /// Time for which the server is stopped.
     pub(crate) stall: Duration,
     /// The measured window; at least twice the stall.
     pub(crate) window: Duration,
@@ -36,7 +36,7 @@ pub(crate) struct StallCheck {
 pub(crate) struct Stall {
     /// Planned to sent, without any stall, nanoseconds.
     pub(crate) lag_ns: Spread,
-    /// How long the server stood still, nanoseconds.
+    /// Time for which the server was stopped, nanoseconds.
     pub(crate) stall_ns: u64,
     /// The window it stood still in, nanoseconds.
     pub(crate) window_ns: u64,
@@ -50,9 +50,9 @@ pub(crate) struct Quantile {
     /// 0 to 1.
     pub(crate) q: f64,
     pub(crate) expected: u64,
-    /// From the planned send.
+    /// Time from the planned send.
     pub(crate) corrected: u64,
-    /// From the actual send.
+    /// Time from the actual send.
     pub(crate) uncorrected: u64,
     pub(crate) finding: Finding,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Quantile {
 const RATE: f64 = 1_000.0;
 /// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
 const CONNECTIONS: u32 = 8;
-/// Where histogram and arithmetic are compared. Far enough out to lie within the stall.
+/// Quantiles at which histogram and arithmetic are compared. They lie within the stall.
 const QUANTILES: [f64; 2] = [0.95, 0.99];
 /// Shorter stalls drown in the timer's error.
 const LEAST_STALL: Duration = Duration::from_millis(100);

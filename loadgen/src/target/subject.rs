@@ -1,4 +1,4 @@
-//! What was measured and what measured it: the server's and the generator's identity in a result.
+//! Identity of the server and of the generator in a result.
 
 use std::env;
 use std::ffi::OsString;

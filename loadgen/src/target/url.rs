@@ -1,4 +1,4 @@
-//! Where to connect: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
+//! URLs of servers: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
 
 use std::fmt;
 use std::io;

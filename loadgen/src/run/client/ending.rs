@@ -1,4 +1,4 @@
-//! How connections live and end, whoever ends them.
+//! Life and end of connections, whoever ends them.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

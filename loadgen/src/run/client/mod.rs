@@ -169,7 +169,7 @@ pub struct Client {
     shard: Shard,
     reports: Sender<Report>,
     links: Vec<ConnectionState>,
-    /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
+    /// Links of a closed loop with room in their pipeline; all of one turn are filled together.
     dirty: Vec<u32>,
     /// Links with messages to be written in the next turn.
     next_turn: Vec<u32>,
@@ -187,7 +187,7 @@ pub struct Client {
     address: usize,
     /// Links that have been told to connect.
     begun: usize,
-    /// Of those, the ones that are not open yet.
+    /// Those of them that are not open yet.
     opening: usize,
     /// Links in [`Stage::Open`].
     open: usize,

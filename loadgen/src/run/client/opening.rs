@@ -1,4 +1,4 @@
-//! From the first connect to the open connection.
+//! Opening of connections.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! From the bytes of a connection to counted echoes.
+//! Received bytes and the echoes in them.
 
 use engine::{Nanos, Output};
 use protocol::{Event, MessageKind, Opcode};

@@ -1,4 +1,4 @@
-//! What is sent, and when: at the end of a turn, just before the enter that carries it.
+//! Sending: at the end of a turn, just before the enter that carries it.
 
 use std::time::Duration;
 
@@ -171,7 +171,7 @@ impl Client {
     /// Sends what is due, [`SENDS_PER_ENTER`] messages at most, and has the worker come back for
     /// the next.
     ///
-    /// What is late goes out as soon as it can, in the order of the plan, with its planned time.
+    /// Late messages go out as soon as they can, in the order of the plan, with their planned time.
     pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
         self.retire_spent(w);
         let now = w.clock();
