@@ -341,7 +341,7 @@ mod tests {
     use super::*;
     use crate::result::{Disturbance, example};
     use crate::run::Silent;
-    use crate::target::spawn::{Spawn, StderrTail};
+    use crate::target::spawn::Spawn;
 
     /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]
@@ -366,7 +366,7 @@ mod tests {
             Fine => {}
             Fails => return Err(RunError::Panicked),
             Exits(code) => {
-                let (status, said) = (ExitStatus::from_raw(code << 8), StderrTail::default());
+                let (status, said) = (ExitStatus::from_raw(code << 8), String::new());
                 return Err(SpawnError::Ended { status, said, port_in_use: false }.into());
             }
             Invalid(kind) => run.invalidate(kind, "why"),

@@ -17,7 +17,7 @@ use super::worker::WorkerThread;
 use crate::host::perf::{Counted, Counting};
 use crate::host::procfs::{self, CpuSpent, CpuUsage, Memory};
 use crate::result::Phases;
-use crate::target::spawn::{Server, StderrTail};
+use crate::target::spawn::Server;
 
 /// Interval of progress reports and of all checks.
 const TICK: Duration = Duration::from_millis(100);
@@ -377,7 +377,7 @@ impl<'a> Coordinator<'a> {
                 let is_last = self.deserted >= self.plan.placement.threads;
                 if is_last && !matches!(self.phase, Phase::Drain | Phase::Close) {
                     let connections = self.plan.load.connections;
-                    return Err(RunError::AllClosed { connections, cause, said: StderrTail::default() });
+                    return Err(RunError::AllClosed { connections, cause, said: String::new() });
                 }
             }
             Report::LostAtOnce(cause) => self.progress.note(&format!("{cause}; opening connections again")),
@@ -399,7 +399,7 @@ impl<'a> Coordinator<'a> {
             self.look_at_server();
         }
         if let Some(status) = self.server.as_mut().and_then(|server| server.exit_status()) {
-            return Err(RunError::ServerEnded { status, said: StderrTail::default() });
+            return Err(RunError::ServerEnded { status, said: String::new() });
         }
         let patience = self.plan.load.answer_timeout;
         self.check_failing(patience)?;
@@ -432,7 +432,7 @@ impl<'a> Coordinator<'a> {
 
     fn stopped_answering(&self) -> RunError {
         let (outstanding, after) = (self.outstanding(), self.silence());
-        RunError::StoppedAnswering { outstanding, after, said: StderrTail::default() }
+        RunError::StoppedAnswering { outstanding, after, said: String::new() }
     }
 
     /// Returns the time for which no echo has come.

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::plan::PlanError;
 use crate::result::InvalidKind;
-use crate::target::spawn::{SpawnError, StderrTail};
+use crate::target::spawn::SpawnError;
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]
@@ -59,7 +59,7 @@ pub enum RunError {
         /// Its exit status.
         status: ExitStatus,
         /// Its last lines on standard error.
-        said: StderrTail,
+        said: String,
     },
     /// A connection was lost before the load began.
     #[error("the server closed a connection before the load began: {cause} ({opened})")]
@@ -90,7 +90,7 @@ pub enum RunError {
         /// The last one's cause.
         cause: String,
         /// The spawned server's last lines on standard error.
-        said: StderrTail,
+        said: String,
     },
     /// No echo for too long.
     #[error(
@@ -104,7 +104,7 @@ pub enum RunError {
         /// Time without an echo.
         after: Duration,
         /// The spawned server's last lines on standard error.
-        said: StderrTail,
+        said: String,
     },
     /// A worker did not do what it was told: a fault of this program, reported instead of hanging.
     #[error("a worker thread of the generator did not {0} in time; please report this")]
@@ -191,12 +191,12 @@ mod tests {
         assert_eq!(were_open(1, 4), "refused (1 of 4 connections was open)");
         assert_eq!(were_open(0, 4), "refused (0 of 4 connections were open)");
         let due = |outstanding| {
-            let (after, said) = (Duration::from_secs(5), StderrTail::default());
+            let (after, said) = (Duration::from_secs(5), String::new());
             RunError::StoppedAnswering { outstanding, after, said }.to_string()
         };
         assert!(due(1).ends_with("1 message is due") && due(2).ends_with("2 messages are due"));
         let closed = |connections| {
-            let (cause, said) = ("reset".to_owned(), StderrTail::default());
+            let (cause, said) = ("reset".to_owned(), String::new());
             RunError::AllClosed { connections, cause, said }.to_string()
         };
         assert_eq!(closed(1), "the server closed the only connection: reset");

@@ -220,7 +220,7 @@ pub struct Client {
     pace: Option<PaceMeter>,
     watch: Watch,
     /// Time since which messages of an open loop are due and no connection is open.
-    down_since: Option<Nanos>,
+    blocked_since: Option<Nanos>,
     /// The last such period.
     downtime: (Nanos, Nanos),
     /// Time at which the connections were closed at the end of the run.
@@ -275,7 +275,7 @@ impl Client {
             is_drained: false,
             pace: None,
             watch: Watch::default(),
-            down_since: None,
+            blocked_since: None,
             downtime: (Nanos(0), Nanos(0)),
             ended_at: None,
             shared,

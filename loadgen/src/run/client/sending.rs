@@ -187,7 +187,7 @@ impl Client {
                 return self.wake_at(due, w);
             }
             let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
-            if let Some(since) = self.down_since.take() {
+            if let Some(since) = self.blocked_since.take() {
                 self.downtime = (since, now);
             }
             // The server caused the time without an open connection, so it does not count as lag:
@@ -252,7 +252,7 @@ impl Client {
         }
         let loaded = &self.links[..self.shard.count() as usize];
         if !loaded.iter().any(|link| matches!(link.stage, Stage::Open) && link.left > 0) {
-            self.down_since.get_or_insert(now);
+            self.blocked_since.get_or_insert(now);
         }
         self.wake_at(self.shared.window.end(), w);
     }

@@ -7,7 +7,6 @@
 mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -78,7 +77,7 @@ pub enum SpawnError {
         /// Its exit status.
         status: ExitStatus,
         /// Its last lines on standard error.
-        said: StderrTail,
+        said: String,
         /// True where another process had taken its port.
         port_in_use: bool,
     },
@@ -92,13 +91,13 @@ pub enum SpawnError {
         /// The expected address.
         at: SocketAddr,
         /// Its last lines on standard error.
-        said: StderrTail,
+        said: String,
     },
     /// Another process listens at the address; with the server's last lines on standard error.
     #[error(
         "the socket listening at {0} does not belong to the server that was started: another process has the port{1}"
     )]
-    NotOurs(SocketAddr, StderrTail),
+    NotOurs(SocketAddr, String),
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
     Interrupted,
@@ -108,20 +107,6 @@ impl SpawnError {
     /// Returns true where another process took the port first.
     fn is_port_race(&self) -> bool {
         matches!(self, Self::Taken(_) | Self::NotOurs(..) | Self::Ended { port_in_use: true, .. })
-    }
-}
-
-/// Last lines of a server on standard error. As text they can be appended to a sentence.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StderrTail(Vec<String>);
-
-impl fmt::Display for StderrTail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        f.write_str("; the last it wrote to standard error:")?;
-        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
@@ -367,9 +352,9 @@ impl Server {
         }
     }
 
-    /// Returns its last lines on standard error.
-    pub(crate) fn stderr_tail(&self) -> StderrTail {
-        StderrTail(lock(&self.output).stderr.iter().cloned().collect())
+    /// Returns its last lines on standard error, ready to be appended to a sentence.
+    pub(crate) fn stderr_tail(&self) -> String {
+        tail(&lock(&self.output).stderr)
     }
 
     /// Ends it: SIGTERM, then SIGKILL where that does not help in time.
@@ -470,6 +455,11 @@ fn announced(line: &str, name: &str) -> Option<String> {
     let (_, facts) = line.strip_suffix(')')?.rsplit_once(" (")?;
     let value = facts.split(", ").find_map(|fact| fact.strip_prefix(name)?.strip_prefix(' '))?;
     Some(value.to_owned())
+}
+
+fn tail(lines: &VecDeque<String>) -> String {
+    let said = if lines.is_empty() { "" } else { "; the last it wrote to standard error:" };
+    lines.iter().fold(said.to_owned(), |text, line| format!("{text}\n    {line}"))
 }
 
 /// Waits until `is_done` returns true, for `limit` at most.
@@ -585,8 +575,8 @@ mod tests {
 
     #[test]
     fn stderr_tail_follow_a_sentence() {
-        assert_eq!(StderrTail::default().to_string(), "");
-        let words = StderrTail(vec!["one".into(), "two".into()]).to_string();
+        assert_eq!(tail(&VecDeque::new()), "");
+        let words = tail(&["one".to_owned(), "two".to_owned()].into());
         assert!(words.starts_with("; ") && words.ends_with("\n    one\n    two"));
     }
 }
