@@ -126,17 +126,8 @@ pub(crate) struct CpuSpent {
     pub(crate) source: CostSource,
     /// True where processes ended without a wait, so that part of their time is missing.
     pub(crate) is_incomplete: bool,
-    /// The kernel's two accounts of the CPU time, where they differ.
-    pub(crate) disagreement: Option<Disagreement>,
-}
-
-/// CPU time by two accounts of the kernel that differ by more than the error of ticks, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Disagreement {
-    /// CPU time that the run's cost is based on.
-    pub(crate) used_ns: u64,
-    /// Sum over `/proc/PID/stat`.
-    pub(crate) ticks_ns: u64,
+    /// Total CPU time by `/proc/PID/stat`, where it differs by more than the error of ticks.
+    pub(crate) other_total_ns: Option<u64>,
 }
 
 /// Divisor of a CPU time by which two accounts of it may differ, because they are not read at the same
@@ -208,7 +199,7 @@ impl CpuUsage {
             faults: tree.faults,
             source,
             is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
-            disagreement: differs.then_some(Disagreement { used_ns: times.total_ns, ticks_ns }),
+            other_total_ns: differs.then_some(ticks_ns),
             ..self.threads_since(earlier, times.total_ns)
         }
     }
@@ -551,7 +542,7 @@ mod tests {
         let mut now = usage(SECOND, SECOND, None);
         now.threads.insert((1, 2), [200_000_000, 50_000_000, 5, 6]);
         let spent = now.since(&CpuUsage::default());
-        assert_eq!((spent.total_ns, spent.source, spent.disagreement), (SECOND, CostSource::Procfs, None));
+        assert_eq!((spent.total_ns, spent.source, spent.other_total_ns), (SECOND, CostSource::Procfs, None));
         // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their switches.
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
         now.threads.insert((1, 3), [800_000_000, 0, 0, 0]);
@@ -568,12 +559,11 @@ mod tests {
 
     #[test]
     fn accounts_that_differ_by_more_than_ticks_are_told() {
-        let disagreement = |now: CpuUsage| now.since(&CpuUsage::default()).disagreement;
-        assert_eq!(disagreement(usage(SECOND, SECOND - SECOND / 60, None)), None);
-        let expected = Disagreement { used_ns: SECOND, ticks_ns: SECOND / 2 };
-        assert_eq!(disagreement(usage(SECOND, SECOND / 2, None)), Some(expected));
+        let other = |now: CpuUsage| now.since(&CpuUsage::default()).other_total_ns;
+        assert_eq!(other(usage(SECOND, SECOND - SECOND / 60, None)), None);
+        assert_eq!(other(usage(SECOND, SECOND / 2, None)), Some(SECOND / 2));
         let many = CpuUsage { tick_counters: 60, ..usage(SECOND, SECOND / 2, None) };
-        assert_eq!(disagreement(many), None);
+        assert_eq!(other(many), None);
     }
 
     #[test]

@@ -224,7 +224,7 @@ mod tests {
                     faults: 2,
                     source: CostSource::CgroupV2,
                     is_incomplete: false,
-                    disagreement: None,
+                    other_total_ns: None,
                 },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },

@@ -19,7 +19,7 @@ use super::error::share;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
 use crate::format::count;
-use crate::host::procfs::{CpuSpent, Disagreement};
+use crate::host::procfs::CpuSpent;
 use crate::load::Arrival;
 use crate::result::{Integrity, InvalidKind};
 
@@ -280,8 +280,8 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 
 /// Notes where the kernel's accounts of the server's CPU time are in doubt.
 fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
-    if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
-        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+    if let Some(ticks_ns) = spent.other_total_ns {
+        let (used, ticks) = (spent.total_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
         verdict.notes.push(format!(
             "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
              explain: one of them does not know all of its processes; its cost is from the first"
@@ -425,9 +425,8 @@ mod tests {
     #[test]
     fn accounts_of_cpu_time_that_differ_are_noted() {
         let mut measured = measured(closed(), 0.5, Some(0.5));
-        let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
         let cpu = &mut measured.server.as_mut().expect("a server").cpu;
-        (cpu.disagreement, cpu.is_incomplete) = (disagreement, true);
+        (cpu.total_ns, cpu.other_total_ns, cpu.is_incomplete) = (1_600_000_000, Some(1_200_000_000), true);
         let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
         assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
         assert!(notes[1].contains("nobody waited"), "{notes:?}");
