@@ -117,8 +117,7 @@ impl ControlGroup {
     }
 }
 
-/// Returns this process's control groups and all around them: a quota of any of them binds. `None`
-/// where the kernel does not say.
+/// Returns this process's control groups and all around them: a quota of any of them binds.
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
     let groups = own_groups(&membership, &mounts, "cpu");

@@ -74,8 +74,7 @@ pub(super) fn pressure(evidence: &Evidence<'_>) -> Option<Finding> {
     };
     let some: Vec<(&str, f64)> =
         ["cpu", "memory", "io"].into_iter().filter_map(|what| Some((what, waited(what)?))).collect();
-    // The kernel counts a task as waiting for I/O also while an idle io_uring server waits for its
-    // clients.
+    // Tasks wait for I/O also while an idle io_uring server waits for its clients.
     let is_disk_idle = evidence.after.disk_busy_since(evidence.before).is_some_and(|share| share < DISK_BUSY);
     let counts = |what: &str| what != "io" || !is_disk_idle;
     some.first()?;

@@ -149,8 +149,7 @@ fn limits(system: &System) -> Limits {
     }
 }
 
-/// Returns the first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository
-/// will ever hold.
+/// Returns the first twelve hexadecimal digits of SHA-256.
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
     shortened(Sha256::new_with_prefix(bytes))
 }

@@ -72,8 +72,7 @@ impl CostSource {
     }
 }
 
-/// Key of a process: its number and the time of its start. The kernel sooner or later gives a number to
-/// another process.
+/// Key of a process: its number, which may be given again, and the time of its start.
 type ProcessKey = (u32, u64);
 
 /// CPU time and other costs of a server, as last read.
@@ -111,13 +110,11 @@ pub(crate) struct CpuSpent {
     pub(crate) user_ns: u64,
     /// CPU time in the kernel, sampled by the timer tick.
     pub(crate) system_ns: u64,
-    /// Time of the thread with the least idle time: on a CPU or waiting for one. Threads that started and
-    /// ended count as one.
+    /// Time of the thread with the least idle time; ended threads count as one.
     pub(crate) busiest_ns: u64,
     /// Time that the thread which waited most for other processes was runnable without a CPU.
     pub(crate) waited_ns: u64,
-    /// Context switches because a thread waited for something. `None` where ended threads did much of the
-    /// work.
+    /// Voluntary context switches. `None` where ended threads did much of the work.
     pub(crate) voluntary_switches: Option<u64>,
     /// Context switches because something else was to run. `None` in the same cases.
     pub(crate) involuntary_switches: Option<u64>,
@@ -130,11 +127,9 @@ pub(crate) struct CpuSpent {
     pub(crate) other_total_ns: Option<u64>,
 }
 
-/// Divisor of a CPU time by which two accounts of it may differ, because they are not read at the same
-/// moment.
+/// Divisor of a CPU time by which two accounts of it may differ: they are read in turn.
 const SKEW: u64 = 50;
-/// Divisor of the CPU time that ended threads may have used where context switches are still known. One tick
-/// is allowed too.
+/// Divisor of the CPU time of ended threads up to which context switches are known.
 const UNSEEN: u64 = 20;
 /// Attempts to read a tree while processes end.
 const TREE_ATTEMPTS: usize = 5;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Longest time of a flag. A longer one is a mistyped value, and its sum with a clock might
-/// overflow.
+/// Longest time of a flag. A longer one is a mistyped value, and its sum might overflow.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {

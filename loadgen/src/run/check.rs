@@ -123,8 +123,7 @@ impl PartialEcho {
     pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
-            // An echo cut off within its number belongs to the oldest message, where it begins as that one
-            // does.
+            // An echo cut off within its number belongs to the oldest message, if it begins like it.
             let begins =
                 |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
             echo.sequence = ledger.oldest().filter(begins);

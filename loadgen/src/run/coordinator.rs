@@ -21,8 +21,7 @@ use crate::target::spawn::Server;
 
 /// Interval of progress reports and of all checks.
 const TICK: Duration = Duration::from_millis(100);
-/// Interval at which the server's threads are sampled within the window, so that the load of each one is
-/// known.
+/// Interval at which the server's threads are sampled within the window.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// Time that workers may take for something that needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
@@ -200,8 +199,7 @@ impl<'a> Coordinator<'a> {
         Ok(Measured { tally, counters, phases, window, interrupted, broken, spent, server })
     }
 
-    /// Turns an early end of the load into an early end of the window. The result is what was measured until
-    /// then.
+    /// Turns an early end of the load into an early end of the window, with a result.
     fn or_broken<T>(&mut self, phase: Result<T, RunError>) -> Result<Option<T>, RunError> {
         match phase {
             Ok(value) => Ok(Some(value)),
@@ -252,8 +250,7 @@ impl<'a> Coordinator<'a> {
         self.enter(Phase::Measure, self.plan.load.measure);
         // The remainder of the window is shorter than an interval, because sampling takes time.
         let end = Instant::now() + self.shared.window.end().since(Nanos::monotonic());
-        // The two clocks are read one after the other, so a small remainder does not mean that the window was
-        // cut short.
+        // A small remainder between the two clocks does not mean that the window was cut short.
         let is_cut = |own: &Self| own.broken.is_some() || own.is_interrupted || own.has_last_echo();
         let window = self.wait_until(end, is_cut);
         self.or_broken(window)?;
@@ -289,8 +286,7 @@ impl<'a> Coordinator<'a> {
     /// Waits until all outstanding messages are back or have timed out. Does not wait for a load that ended
     /// early, because nothing more comes.
     fn drain(&mut self, window_end: Nanos) -> Result<(), RunError> {
-        // What was due in the window may be sent a moment later, so the drain begins when nothing more is
-        // sent.
+        // What was due in the window may be sent a moment later.
         let threads = self.plan.placement.threads;
         self.wait_until(Instant::now() + GRACE, |own| own.broken.is_some() || own.load_ended >= threads)?;
         self.enter(Phase::Drain, Duration::ZERO);

@@ -9,8 +9,7 @@ const BACK: Nanos = Nanos::NEVER;
 /// lost, and its place is filled.
 const PATIENCE: u32 = 4;
 
-/// The ring of an open loop begins with so many slots and doubles when it must: most connections never have more
-/// outstanding.
+/// First length of an open loop's ring, which doubles when it must.
 const FIRST_LEN: u32 = PATIENCE;
 
 /// Times at which a message was due and sent. In a closed loop, which plans nothing, both are the same.
@@ -110,8 +109,7 @@ impl Ledger {
         self.lost
     }
 
-    /// Returns the outstanding messages, oldest first: their times, and true where a later message has come
-    /// back already.
+    /// Returns the outstanding messages, oldest first, and true where a later one has come back.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
         let all = self.oldest..self.next;
         all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))

@@ -64,8 +64,7 @@ impl Outgoing {
         Self { random, transport: load.transport, fragments: load.fragments as usize, fixed_key, heads }
     }
 
-    /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns
-    /// the first message that is left.
+    /// Sends messages, as far as unsent bytes allow. Returns the first message that is left.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -123,8 +122,7 @@ impl Outgoing {
         put(body, rest, key);
     }
 
-    /// Writes the header with a key to the front of `frame`; returns the key, or `None` where
-    /// nothing is masked.
+    /// Writes the header with a key to the front of `frame`; returns the key, if there is one.
     #[inline]
     fn begin(&mut self, class: usize, frame: &mut [u8]) -> Option<MaskingKey> {
         let head = self.heads[class];

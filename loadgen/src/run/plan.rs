@@ -29,8 +29,7 @@ const MAX_FRAGMENTS: u32 = 262_144;
 const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// Most connections of one run: what the worker's tables number.
 const MAX_CONNECTIONS: u32 = 1 << 24;
-/// Highest rate of an open loop, messages a second. Beyond it they would be due at distances of less than a
-/// nanosecond.
+/// Highest rate of an open loop, messages a second: one in a nanosecond.
 pub(crate) const MAX_RATE: f64 = 1e9;
 
 /// Way in which a thread of the generator waits when it has nothing to do.
@@ -95,11 +94,9 @@ pub struct Placement {
     pub engine: EngineKind,
     /// Worker threads.
     pub threads: u32,
-    /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away
-    /// from the server's.
+    /// The worker threads' CPUs in their order; empty: chosen, away from the server's.
     pub cpus: Vec<usize>,
-    /// The way in which threads wait. `None`: the most exact one that takes no processor from the
-    /// server.
+    /// The way in which threads wait. `None`: the most exact one that costs the server nothing.
     pub wait: Option<Wait>,
     /// Congestion control of the connections; `None`: the kernel's default.
     pub congestion: Option<Congestion>,
@@ -242,8 +239,7 @@ impl Plan {
         self.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default()
     }
 
-    /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
-    /// compare.
+    /// Returns the plan's scenario as it is stored: all that decides whether results compare.
     pub fn stored_scenario(&self) -> Scenario {
         let generator = Setting {
             engine: Some(self.placement.engine.name().to_owned()),

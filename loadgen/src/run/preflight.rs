@@ -20,8 +20,7 @@ const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
 
-/// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
-/// order.
+/// Returns the addresses of the host that its sources can reach, in the resolver's order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
     let failed = |source| RunError::Resolve { host: plan.target.url.host.clone(), source };
     let mut addresses = plan.target.url.resolve(port).map_err(failed)?;

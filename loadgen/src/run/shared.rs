@@ -33,13 +33,11 @@ pub(crate) mod orders {
 pub(crate) enum Report {
     /// All its connections are open.
     Connected,
-    /// A connection was closed as soon as it was open, for the first time in the run. Holds the
-    /// reason. The connection is reopened.
+    /// A connection was closed as soon as it was open, for the first time in the run.
     LostAtOnce(String),
     /// All its connections are lost. Holds the reason of the last loss.
     AllConnectionsLost(String),
-    /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
-    /// are sent.
+    /// Nothing more is sent: the window has ended, or all messages are sent.
     LoadEnded,
     /// All outstanding messages are back, after the load has ended.
     Drained,
@@ -139,8 +137,7 @@ pub(crate) struct Gauges {
     last: Mutex<Option<LastSecond>>,
 }
 
-/// Time since which every attempt to open a connection has failed, and the reason of the last
-/// failure.
+/// Time since which all attempts to connect have failed, and the reason of the last failure.
 type Failing = (Nanos, String);
 /// The last whole second of the window and its latencies, where there were any.
 type LastSecond = (u32, Option<Box<Interval>>);
@@ -190,8 +187,7 @@ pub(crate) struct Shared {
     pub(crate) url: Url,
     pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
-    /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the
-    /// kernel's choice.
+    /// IPv4 and IPv6 addresses to connect from, in turn. Empty for the kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
     pub(crate) window: Window,
     /// One for each worker.

@@ -135,8 +135,7 @@ fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
     verdict.doubt_if(tally.received.measured == 0, InvalidKind::NoEcho, no_echo);
 }
 
-/// Describes the connection errors: how many ended, of how many that are open at a time, and how many never
-/// opened.
+/// Describes the connection errors: ends, and connections that never opened.
 fn connections(plan: &Plan, tally: &Tally) -> String {
     let (ends, all) = (tally.ends, plan.load.all_connections());
     let unopened = tally.unopened;

@@ -110,8 +110,7 @@ impl Case {
             Self::Overload => vec![Trial {
                 connections: 16,
                 rate_per_s: Some(OVERLOAD),
-                // The drain may end before all echoes are back. The remaining messages must not be called
-                // lost.
+                // The drain may end before all echoes are back, which are not lost.
                 flags: "--timeout 1s",
                 ..trial(Behaviour::Capacity(CAPACITY))
             }],
@@ -230,8 +229,7 @@ struct Judge {
 }
 
 impl Judge {
-    /// Returns the finding. A deviation that a known disturbance may explain is not certain to be the
-    /// generator's fault.
+    /// Returns the finding. A known disturbance may explain a deviation.
     fn finding(&self) -> Finding {
         let worst = self.deviations.iter().map(|(finding, _)| *finding).max().unwrap_or_default();
         if self.is_disturbed { worst.min(Finding::Disturbed) } else { worst }
@@ -245,8 +243,7 @@ impl Judge {
         self.deviations.extend(is_off.then(|| (Finding::Disturbed, sentence.into())));
     }
 
-    /// Notes a disturbance of a run. `is_stopped` is true where the generator's standstill belongs to the
-    /// case.
+    /// Notes a disturbance; where `is_stopped`, the standstill belongs to the case.
     fn note_disturbance(&mut self, run: &Run, is_stopped: bool) {
         let has_standstill = run.invalid_kinds.contains(&InvalidKind::Standstill);
         let others = run.disturbance.unwrap_or_default();
@@ -254,8 +251,7 @@ impl Judge {
         self.is_disturbed |= has_standstill && !is_stopped || waited.max(others.stolen) > HELD_UP;
     }
 
-    /// Returns the result of a run, if there is one. Its message counts must add up, and it must not accuse a
-    /// server.
+    /// Returns the result of a run, if there is one, and checks its message counts.
     fn result<'a>(&mut self, outcome: &'a Outcome) -> Option<&'a Run> {
         let Some(run) = &outcome.run else {
             let (status, complaint) = (status(outcome.exit_status), &outcome.complaint);

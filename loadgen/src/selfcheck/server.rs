@@ -139,8 +139,7 @@ impl Server {
         }
     }
 
-    /// Carries out the part before a message is answered, on a connection whose first message came at
-    /// `first`.
+    /// Delays an answer, on a connection whose first message came at `first`.
     fn before_answer(&self, number: usize, first: Instant) {
         match self.behaviour {
             Behaviour::Echo => {}

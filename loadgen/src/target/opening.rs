@@ -20,8 +20,7 @@ pub(crate) struct HandshakeRequest {
 }
 
 impl HandshakeRequest {
-    /// Checks that the request can be written as it is meant. The error is the first part that is wrong, and
-    /// the rule.
+    /// Checks that the request can be written. The error is the first part that is wrong.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
         self.with_fields([0; 16], |request| request.check())
     }

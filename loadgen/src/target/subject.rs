@@ -149,8 +149,7 @@ fn without_value(field: &str) -> String {
     format!("{}: ...", field.split(':').next().unwrap_or_default())
 }
 
-/// Returns a word of a command, or a whole command in one word, without directories, host names and
-/// queries.
+/// Returns a word, or a command in one word, without directories, host names and queries.
 fn reduced(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if let Some((name, value)) = word.split_once('=')
@@ -178,8 +177,7 @@ fn reduced_word(word: &str) -> String {
     }
 }
 
-/// Returns a URL without user, host name, query and fragment. Addresses stay, as the results have
-/// them anyway.
+/// Returns a URL without user, host name, query and fragment. Addresses stay.
 fn reduced_url(url: &str, scheme: usize) -> String {
     let (scheme, rest) = url.split_at(scheme + "://".len());
     let rest = rest.split(['?', '#']).next().unwrap_or_default();

@@ -176,8 +176,7 @@ fn days(from: UnixTime, to: UnixTime) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// Returns a blocking TLS client over `stream` that trusts anybody: to see whether somebody is
-/// there.
+/// Returns a blocking TLS client over `stream` that trusts anybody.
 pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,

@@ -61,8 +61,7 @@ impl Url {
         }
     }
 
-    /// Returns the index of the zone's interface, 0 without a zone. The error names an interface
-    /// that does not exist.
+    /// Returns the index of the zone's interface, 0 without a zone.
     pub(crate) fn scope(&self) -> io::Result<u32> {
         let Some(zone) = &self.zone else { return Ok(0) };
         socket::interface_index(zone).map_err(|error| {
@@ -167,8 +166,7 @@ impl FromStr for Url {
     }
 }
 
-/// Returns a source address with any port. One that is link-local lies on the link of the
-/// destination, which has this scope.
+/// Returns a source address with any port; a link-local one is on the link of this scope.
 pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, scope).into(),

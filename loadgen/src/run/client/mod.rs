@@ -67,8 +67,7 @@ struct ConnectionState {
     arriving: PartialEcho,
     /// Messages that this connection may still send.
     left: u32,
-    /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are
-    /// on their way.
+    /// First message whose bytes the engine does not have yet.
     unwritten: u64,
     /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
@@ -98,8 +97,7 @@ impl ConnectionState {
         Self { ledger, left, ends_at: never, ping_at: never, ..Self::default() }
     }
 
-    /// Returns true where the open connection counts as a success: it has lived for a while, or an
-    /// echo has come.
+    /// Returns true where the open connection has lived for a while, or an echo has come.
     fn has_lived(&self, now: Nanos) -> bool {
         now.since(self.opened_at) >= LIVED
             || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())
@@ -146,8 +144,7 @@ pub(crate) struct OpeningTimes {
     pub(crate) secured: Nanos,
 }
 
-/// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the
-/// ledger).
+/// The worker's part of what a connection may cost: 1 KiB with the engine's and the ring.
 const _: () = assert!(size_of::<ConnectionState>() <= 256);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,8 +158,7 @@ enum WorkerPhase {
     Closing,
 }
 
-/// Handler of one worker's connections. A *link* is the place of a connection, which others may take
-/// after it.
+/// Handler of one worker's connections. A *link* is the place of a connection.
 pub struct Client {
     shared: Arc<Shared>,
     worker: usize,
@@ -203,8 +199,7 @@ pub struct Client {
     retries: BinaryHeap<Reverse<(Nanos, u32)>>,
     /// Random spread of these times.
     jitter: Random,
-    /// Echoes received by the time at which attempts to open began to fail on all connections;
-    /// `None` while one succeeds.
+    /// Echoes received when all attempts to open began to fail; `None` while one succeeds.
     failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
@@ -324,8 +319,7 @@ impl Client {
             None => (0..self.shard.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
                 let (epoch, start, end) = (window.epoch(), window.start(), window.end());
-                // A stream of its own, apart from the keys': the plan does not depend on what is
-                // sent.
+                // A stream of its own: the plan does not depend on what is sent.
                 let random = Random::new(load.seed, u64::MAX - self.worker as u64);
                 self.schedule = Some(Schedule::new(load.arrival, per_s, epoch, self.shard, random));
                 // A limited number of messages takes so long on average.

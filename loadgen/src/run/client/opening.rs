@@ -206,8 +206,7 @@ impl Client {
         next.filter(|at| *at > self.now).unwrap_or(Nanos::NEVER)
     }
 
-    // Failed attempts. A connection that is closed as soon as it is open counts like one that cannot be
-    // opened.
+    // A connection that is closed as soon as it is open counts as a failed attempt.
 
     /// Counts a failed attempt to open a connection.
     pub(super) fn fail(&mut self, link: u32, why: String) {

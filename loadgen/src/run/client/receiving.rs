@@ -161,8 +161,7 @@ impl Client {
         }
     }
 
-    /// Returns true where a seemingly repeated echo is the true one of a message whose place was taken. It is
-    /// counted then.
+    /// Returns true where an echo that seems repeated is the true one; it is counted then.
     #[cold]
     fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
         let held = &mut self.links[link as usize].held;

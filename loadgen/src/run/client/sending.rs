@@ -8,8 +8,7 @@ use super::super::ledger::Times;
 use super::super::shared::{Position, Report};
 use super::{Client, SENDS_PER_ENTER, Stage, WorkerPhase};
 
-/// Time after the window in which a worker of an open loop may send what was due in it. A longer
-/// time would be a load of its own.
+/// Time after the window in which an open loop may send what was due in it.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Time after which a connection whose unsent bytes left no room is looked at again. Nearly always
@@ -22,11 +21,9 @@ const WRITE_AGAIN: Duration = Duration::from_millis(10);
 pub(super) enum NextWrite {
     #[default]
     None,
-    /// In the next turn: the kernel may take at once what has just been written, and then the
-    /// engine has nothing to report.
+    /// In the next turn: the engine may have nothing to report.
     NextTurn,
-    /// When the engine reports that the unsent bytes have left
-    /// ([`drained`](engine::Handler::drained)).
+    /// When the engine reports [`drained`](engine::Handler::drained).
     Drained,
 }
 
@@ -58,8 +55,7 @@ impl Client {
         }
     }
 
-    /// Writes the messages of a connection that count as sent, as far as the unsent bytes before
-    /// them allow.
+    /// Writes sent messages, as far as the unsent bytes before them allow.
     #[inline]
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
@@ -88,8 +84,7 @@ impl Client {
         }
     }
 
-    /// Writes more in this turn where the engine held bytes back and has reported that they have
-    /// left.
+    /// Writes more in this turn where bytes were held back and have left.
     pub(super) fn write_in_this_turn(&mut self, link: u32) {
         let next = &mut self.links[link as usize].next_write;
         if *next == NextWrite::Drained {
@@ -202,8 +197,7 @@ impl Client {
         self.wake_at(now, w);
     }
 
-    /// Sends the message that is due, and goes on to the next one. Returns false where the
-    /// connection takes no messages any more.
+    /// Sends the message that is due. Returns false where the connection takes none any more.
     fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
         let Some(id) = self.links[link as usize].id else { return false };
         if w.with(id, |_, out| self.enter(link, times, 1, position, out)).is_none() {

@@ -305,8 +305,7 @@ impl Server {
         }
         match owner() {
             Owner::Server => Ok(says_so || addresses.iter().any(|&at| answers(url, at))),
-            // A server that goes into the background passes its sockets on, and the first read may have
-            // missed the new process.
+            // A server that goes into the background passes its sockets on to a new process.
             Owner::Stranger if owner() == Owner::Stranger => {
                 Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()))
             }

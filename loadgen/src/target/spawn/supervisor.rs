@@ -52,8 +52,7 @@ const RAISED: [Resource; 2] = [Resource::Nofile, Resource::Memlock];
 /// Limits that the generator was started with.
 static INHERITED: OnceLock<[Rlimit; RAISED.len()]> = OnceLock::new();
 
-/// Returns the limits of this process for a server. The first call notes them, so it must come before they
-/// are raised.
+/// Returns the limits of this process for a server, as they were at the first call.
 pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
     INHERITED.get_or_init(|| RAISED.map(getrlimit))
 }
@@ -156,8 +155,7 @@ fn apply_commands(leader: Pid, cgroup: Option<&Cgroup>, mut commands: UnixStream
             signal_server(leader, Signal::TERM);
         }
     }
-    // Processes may be started while others are killed, so this repeats. The end of the last process ends
-    // this one.
+    // Processes may be started meanwhile. The end of the last one ends this process.
     loop {
         if let Some(cgroup) = cgroup {
             cgroup.kill();
@@ -172,8 +170,7 @@ fn signal_server(leader: Pid, signal: Signal) {
     let group = leader.as_raw_nonzero().get().cast_unsigned();
     let (members, others): (Vec<_>, Vec<_>) =
         procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == group);
-    // The number of an empty group may belong to another one. Both calls fail only where their targets
-    // have ended.
+    // The number of an empty group may belong to another one. Ended targets are no error.
     if !members.is_empty() {
         let _ = kill_process_group(leader, signal);
     }
