@@ -108,10 +108,9 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
     preflight::check_ports(plan)?;
     let (url, timeout) = (&plan.target.url, plan.target.start_timeout);
     let mut wait = || !progress.interrupted();
-    let mut server = match &plan.target.spawn {
-        Some(spawn) => Some(Server::start(spawn, url, &mut addresses, timeout, &mut wait)?),
-        None => None,
-    };
+    let spawn = plan.target.spawn.as_ref();
+    let start = |spawn| Server::start(spawn, url, &mut addresses, timeout, &mut wait);
+    let mut server = spawn.map(start).transpose()?;
     let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;

@@ -196,10 +196,8 @@ impl Outgoing {
 
     #[inline]
     fn key(&mut self) -> MaskingKey {
-        match self.fixed_key {
-            Some(key) => key,
-            None => MaskingKey::from_bytes((self.random.next() as u32).to_le_bytes()),
-        }
+        let random = &mut self.random;
+        self.fixed_key.unwrap_or_else(|| MaskingKey::from_bytes((random.next() as u32).to_le_bytes()))
     }
 
     /// Returns a nonce for the opening handshake (RFC 6455 4.1).

@@ -97,11 +97,9 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.zone {
-            Some(zone) => write!(f, "{}://[{}%{zone}]", self.transport.scheme(), self.host)?,
-            None => write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?,
-        }
-        write!(f, ":{}{}", self.port, self.target)
+        let zone = self.zone.as_ref().map(|zone| format!("[{}%{zone}]", self.host));
+        let (scheme, host) = (self.transport.scheme(), zone.unwrap_or_else(|| self.bracketed_host()));
+        write!(f, "{scheme}://{host}:{}{}", self.port, self.target)
     }
 }
 

@@ -54,10 +54,9 @@ impl Client {
                 return self.end(link, "sent more bytes than it was sent".to_owned(), out);
             }
             let (got, content) = (state.arriving.got(), &self.shared.content);
-            let len = match content.only_len() {
-                Some(len) => len,
-                None => content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default()),
-            };
+            let oldest =
+                || content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default());
+            let len = content.only_len().unwrap_or_else(oldest);
             let (piece, rest) = bytes.split_at(bytes.len().min(len - got));
             let last = got + piece.len() == len;
             self.read_chunk(link, self.shared.content.kind(), got == 0 && last, last, piece);

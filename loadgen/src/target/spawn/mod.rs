@@ -504,14 +504,14 @@ fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     bytes.clear();
     loop {
         let mut piece = [0; 1024];
-        match stream.read(&mut piece)? {
-            0 => return Ok(false),
-            len => bytes.extend_from_slice(&piece[..len]),
+        let len = stream.read(&mut piece)?;
+        bytes.extend_from_slice(&piece[..len]);
+        let head = response.find(&bytes, &HeadLimits::default()).map_err(io::Error::other)?;
+        if let Some(head) = head {
+            return Ok(handshake::check_response(&bytes[head], &nonce, &[]).is_ok());
         }
-        match response.find(&bytes, &HeadLimits::default()) {
-            Ok(None) => {}
-            Ok(Some(head)) => return Ok(handshake::check_response(&bytes[head], &nonce, &[]).is_ok()),
-            Err(_) => return Ok(false),
+        if len == 0 {
+            return Ok(false);
         }
     }
 }

@@ -13,7 +13,6 @@
 //! | generator | end of file | kill the whole server; sent by the kernel where the generator is killed |
 //! | supervisor | `STATUS\n` | the whole server has ended, with this wait status |
 
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -70,19 +69,14 @@ fn decode_limits(text: &str) -> Option<Vec<Rlimit>> {
 
 /// Carries out the hidden subcommand: supervises a server, or becomes it. Returns the exit code.
 pub(crate) fn guard(arguments: &[OsString]) -> i32 {
-    let (error, program) = match arguments {
-        [part, command @ ..] if part == SUPERVISE => match supervise(command) {
-            Ok(()) => return 0,
-            Err(error) => (error, command.get(2)),
-        },
+    let (ended, program) = match arguments {
+        [part, command @ ..] if part == SUPERVISE => (supervise(command), command.get(2)),
         [part, parent, cpus, limits, program, rest @ ..] if part == BECOME => {
-            match become_server(parent, cpus, limits, program, rest) {
-                Ok(never) => match never {},
-                Err(error) => (error, Some(program)),
-            }
+            (become_server(parent, cpus, limits, program, rest), Some(program))
         }
-        _ => (io::Error::other(format!("{GUARD} is for the load generator itself")), None),
+        _ => (Err(io::Error::other(format!("{GUARD} is for the load generator itself"))), None),
     };
+    let Err(error) = ended else { return 0 };
     let program = program.map(|program| program.to_string_lossy()).unwrap_or_default();
     // Where standard error is closed, the error cannot be reported.
     let _ = writeln!(io::stderr(), "cannot run `{program}`: {error}");
@@ -179,13 +173,14 @@ fn signal_server(leader: Pid, signal: Signal) {
     }
 }
 
+/// Becomes the server. Returns only where that fails.
 fn become_server(
     parent: &OsStr,
     cpus: &OsStr,
     limits: &OsStr,
     program: &OsStr,
     rest: &[OsString],
-) -> io::Result<Infallible> {
+) -> io::Result<()> {
     // This covers the case that generator and supervisor are killed together.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have ended before the request to the kernel.
