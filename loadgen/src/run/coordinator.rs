@@ -1,8 +1,8 @@
 //! Leads the workers through the phases of a run and watches that it comes to an end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,6 @@ impl<'a> Coordinator<'a> {
     ) -> Result<Self, RunError> {
         let (sender, reports) = channel();
         let now = Instant::now();
-        let memory_before = server.as_ref().map(|server| procfs::memory(&server.pids()));
         let mut coordinator = Self {
             plan,
             progress,
@@ -135,23 +134,19 @@ impl<'a> Coordinator<'a> {
             received_at: now,
             is_interrupted: false,
             broken: None,
-            memory_before: memory_before.unwrap_or_default(),
+            memory_before: Memory::default(),
             usage: CpuUsage::default(),
             usage_at: now,
         };
+        coordinator.memory_before = coordinator.server_memory();
         coordinator.enter(Phase::Connect, Duration::ZERO);
-        coordinator.start_workers(&sender, cpus)?;
-        Ok(coordinator)
-    }
-
-    fn start_workers(&mut self, sender: &Sender<Report>, cpus: &[usize]) -> Result<(), RunError> {
-        for index in 0..self.plan.placement.threads as usize {
+        for index in 0..plan.placement.threads as usize {
             let cpu = cpus.get(index).copied();
-            let started = WorkerThread::start(self.plan, &self.shared, sender, index, cpu);
-            let worker = started.inspect_err(|_| self.stop())?;
-            self.workers.push(worker);
+            let worker = WorkerThread::start(plan, &coordinator.shared, &sender, index, cpu);
+            let worker = worker.inspect_err(|_| coordinator.stop())?;
+            coordinator.workers.push(worker);
         }
-        Ok(())
+        Ok(coordinator)
     }
 
     /// Leads the run through its phases. Nothing of it is left running afterwards.
@@ -383,7 +378,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn tick(&mut self) -> Result<(), RunError> {
-        let received = self.total(|gauges| &gauges.received);
+        let received = self.shared.total(|gauges| &gauges.received);
         // Silence begins when something is due.
         if received != self.received || self.outstanding() == 0 {
             self.received = received;
@@ -409,7 +404,8 @@ impl<'a> Coordinator<'a> {
     /// Ends the run where all attempts to open connections fail: none is open, and for `patience` all
     /// attempts have failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
-        let is_of_use = self.total(|gauges| &gauges.open) > 0 || self.total(|gauges| &gauges.received) > 0;
+        let is_of_use =
+            self.shared.total(|gauges| &gauges.open) > 0 || self.shared.total(|gauges| &gauges.received) > 0;
         if is_of_use || !matches!(self.phase, Phase::Settle | Phase::Warmup | Phase::Measure) {
             return Ok(());
         }
@@ -437,7 +433,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn outstanding(&self) -> u64 {
-        self.total(|gauges| &gauges.outstanding)
+        self.shared.total(|gauges| &gauges.outstanding)
     }
 
     /// Adds what the server has to say. That it died explains whatever else went wrong.
@@ -475,11 +471,11 @@ impl<'a> Coordinator<'a> {
             phase: self.phase,
             elapsed: self.phase_began.elapsed(),
             planned: self.phase_planned,
-            open: self.total(|gauges| &gauges.open),
+            open: self.shared.total(|gauges| &gauges.open),
             connections: self.plan.load.all_connections(),
-            sent: self.total(|gauges| &gauges.sent),
-            received: self.total(|gauges| &gauges.received),
-            errors: self.total(|gauges| &gauges.faults),
+            sent: self.shared.total(|gauges| &gauges.sent),
+            received: self.shared.total(|gauges| &gauges.received),
+            errors: self.shared.total(|gauges| &gauges.faults),
         };
         self.progress.tick(&at);
         self.tell_second();
@@ -500,10 +496,6 @@ impl<'a> Coordinator<'a> {
         drop(lasts);
         self.second = second;
         self.progress.second(&sum);
-    }
-
-    fn total(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
-        self.shared.total(gauge)
     }
 
     /// Returns the nanoseconds of each worker thread on a processor and waiting for one.
