@@ -83,10 +83,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
 /// at which the lowest of them lies.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
-    if count == 0 {
-        return None;
-    }
-    let lowest = tally.latency.lowest_equivalent(youngest_ns);
+    let lowest = tally.latency.lowest_equivalent(youngest_ns?);
     let below = tally.latency.count_between(0, lowest.saturating_sub(1));
     Some(Censored { count, exact_up_to: below as f64 * 100.0 / tally.latency.len() as f64 })
 }

@@ -97,13 +97,10 @@ impl PaceMeter {
         self.planned[1] += if due >= self.borders[1] { count } else { 0 };
     }
 
-    pub(crate) fn borders(&self) -> [Nanos; 2] {
-        self.borders
-    }
-
     /// Counts messages that were planned after each border and never sent.
-    pub(crate) fn plan_rest(&mut self, rest: [u64; 2]) {
-        self.planned = [self.planned[0] + rest[0], self.planned[1] + rest[1]];
+    pub(crate) fn plan_rest(&mut self, rest_after: impl Fn(Nanos) -> u64) {
+        let planned = self.planned.iter_mut().zip(self.borders);
+        planned.for_each(|(planned, border)| *planned += rest_after(border));
     }
 
     /// Returns both paces; an empty one where the load ended before its border.

@@ -108,7 +108,7 @@ pub(crate) struct Outstanding {
     /// Messages that are in the latencies, with their age as a lower bound.
     pub(crate) in_latency: u64,
     /// Age of the youngest of these, in nanoseconds.
-    pub(crate) youngest_ns: u64,
+    pub(crate) youngest_ns: Option<u64>,
 }
 
 /// Number and lengths of periods of one kind.
@@ -253,9 +253,7 @@ impl Tally {
         let Some(second) = second else { return };
         self.latency.record(age_ns).expect(GROWS);
         self.in_second(second, age_ns, 1);
-        let Outstanding { in_latency, youngest_ns, .. } = &mut self.outstanding;
-        *youngest_ns = if *in_latency == 0 { age_ns } else { age_ns.min(*youngest_ns) };
-        *in_latency += 1;
+        self.outstanding.merge(Outstanding { count: 0, in_latency: 1, youngest_ns: Some(age_ns) });
     }
 
     pub(crate) fn messages(&self) -> Messages {
@@ -410,11 +408,7 @@ impl Tally {
 
 impl Outstanding {
     fn merge(&mut self, other: Self) {
-        self.youngest_ns = match (self.in_latency, other.in_latency) {
-            (0, _) => other.youngest_ns,
-            (_, 0) => self.youngest_ns,
-            _ => self.youngest_ns.min(other.youngest_ns),
-        };
+        self.youngest_ns = self.youngest_ns.into_iter().chain(other.youngest_ns).min();
         self.count += other.count;
         self.in_latency += other.in_latency;
     }
@@ -534,7 +528,7 @@ mod tests {
         tally.unanswered(1, None);
         assert_eq!((tally.received.total, tally.received.measured, tally.latency.len()), (2, 1, 4));
         assert_eq!(tally.intervals[0].as_ref().map(|interval| interval.len()), Some(4));
-        let expected = Outstanding { count: 3, in_latency: 2, youngest_ns: 7_000_000_000 };
+        let expected = Outstanding { count: 3, in_latency: 2, youngest_ns: Some(7_000_000_000) };
         assert_eq!(tally.outstanding, expected);
         let mut sum = closed(1);
         sum.add(&tally);

@@ -276,8 +276,7 @@ impl Client {
         self.tally.offered += in_window;
         self.tally.not_sent = rest - after(start) + in_window;
         if let Some(pace) = &mut self.pace {
-            let borders = pace.borders().map(|border| after(border).min(self.budget));
-            pace.plan_rest(borders);
+            pace.plan_rest(|border| after(border).min(self.budget));
         }
     }
 
