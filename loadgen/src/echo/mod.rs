@@ -65,12 +65,9 @@ impl Plan {
         }
     }
 
-    /// Checks that the parts fit together.
-    ///
-    /// # Errors
-    ///
-    /// The first part that does not, by its name on the command line.
-    pub fn check(&self) -> Result<(), PlanError> {
+    /// Checks that the parts fit together. The error names the first that does not as the command line
+    /// does.
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
         let refuse = |reason: String| Err(PlanError(reason));
         if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
             return refuse(format!(

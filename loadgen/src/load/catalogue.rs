@@ -38,17 +38,13 @@ pub struct Scenario {
 
 impl Catalogue {
     /// Returns the scenarios that come with the program.
-    pub fn built_in() -> &'static Self {
+    pub(crate) fn built_in() -> &'static Self {
         &BUILT_IN
     }
 
     /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same
     /// name.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the file cannot be read, has a key that is not known, or a name twice.
-    pub fn with(file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn with(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = file else { return Ok(Self::built_in().clone()) };
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the catalogue {}", path.display()))?;
@@ -56,11 +52,7 @@ impl Catalogue {
     }
 
     /// Returns the catalogue with further scenarios, which replace those of the same name.
-    ///
-    /// # Errors
-    ///
-    /// Fails where a load has a key that is not known, or a name comes twice.
-    pub fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
+    pub(crate) fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
         check(&own)?;
         for scenario in own {
             self.scenarios.retain(|known| known.name != scenario.name);
@@ -83,17 +75,12 @@ impl Catalogue {
         parse().with_context(|| format!("the catalogue {} is not valid", path.display()))
     }
 
-    /// Returns all scenarios.
-    pub fn scenarios(&self) -> &[Scenario] {
+    pub(crate) fn scenarios(&self) -> &[Scenario] {
         &self.scenarios
     }
 
-    /// Returns the scenario of this name, or with this former name.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the most similar name where there is none.
-    pub fn find(&self, name: &str) -> anyhow::Result<&Scenario> {
+    /// Returns the scenario of this name, or with this former name. An error has the most similar one.
+    pub(crate) fn find(&self, name: &str) -> anyhow::Result<&Scenario> {
         let is_former = |scenario: &&Scenario| scenario.aliases.iter().any(|alias| alias == name);
         let found = self.scenarios.iter().find(|scenario| scenario.name == name);
         found.or_else(|| self.scenarios.iter().find(is_former)).ok_or_else(|| {
@@ -105,7 +92,7 @@ impl Catalogue {
 
     /// Returns the present name of a scenario that may have a former one. `@engine` or `-fixed`
     /// behind it is kept.
-    pub fn present_name(&self, name: &str) -> String {
+    pub(crate) fn present_name(&self, name: &str) -> String {
         let fixed = name.strip_suffix("-fixed").map(str::len);
         let (base, rest) = name.split_at(name.find('@').or(fixed).unwrap_or(name.len()));
         let present = self.find(base).map_or(base, |scenario| scenario.name.as_str());

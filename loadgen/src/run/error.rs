@@ -158,7 +158,7 @@ pub(super) fn share(part: u64, all: u64, what: &str) -> String {
 impl RunError {
     /// Returns the error as one line that may be stored. It leaves out the output of the server,
     /// which may name private paths and hosts.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let text = self.to_string();
         let line = text.lines().next().unwrap_or_default();
         line.split("; the last it wrote").next().unwrap_or_default().to_owned()

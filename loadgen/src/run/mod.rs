@@ -75,22 +75,18 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
 
 /// A run with what is too much to store of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The part that is stored.
-    pub run: Run,
+    pub(crate) run: Run,
     /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
     /// first hour.
-    pub seconds: Vec<Option<Histogram<u32>>>,
+    pub(crate) seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load early, with the last output of a spawned server.
-    pub error: Option<RunError>,
+    pub(crate) error: Option<RunError>,
 }
 
 /// Carries out `plan` as [`execute`] does, and returns the histogram of each second, too.
-///
-/// # Errors
-///
-/// Fails with a [`RunError`]. Nothing is left running then.
-pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
+pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);

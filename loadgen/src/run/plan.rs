@@ -129,12 +129,9 @@ impl Plan {
         self
     }
 
-    /// Checks that the plan can be carried out at all, before anything is touched.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong, by the name of its flag.
-    pub fn check(&self) -> Result<(), PlanError> {
+    /// Checks that the plan can be carried out at all, before anything is touched. The error is the
+    /// first thing that is wrong, by the name of its flag.
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
         let Self { load, placement, .. } = self;
         for (flag, value, least, most) in [
             ("-c", load.connections.into(), 1, MAX_CONNECTIONS.into()),
@@ -240,7 +237,7 @@ impl Plan {
     }
 
     /// Returns the plan's scenario as it is stored: all that decides whether results compare.
-    pub fn stored_scenario(&self) -> Scenario {
+    pub(crate) fn stored_scenario(&self) -> Scenario {
         let generator = Setting {
             engine: Some(self.placement.engine.name().to_owned()),
             threads: Some(self.placement.threads),

@@ -45,7 +45,7 @@ pub struct UrlError(String);
 
 impl Url {
     /// The same URL with `port` for its placeholder.
-    pub fn with_port(&self, port: u16) -> Self {
+    pub(crate) fn with_port(&self, port: u16) -> Self {
         match self.port {
             Port::Number(_) => self.clone(),
             Port::Chosen => Self { port: Port::Number(port), ..self.clone() },
@@ -54,7 +54,7 @@ impl Url {
 
     /// The value of the Host field: the port is left out where it is the scheme's default (RFC 6455
     /// 4.1).
-    pub fn host_field(&self) -> String {
+    pub(crate) fn host_field(&self) -> String {
         match self.port {
             Port::Number(port) if Some(port) == default_port(self.transport) => self.bracketed_host(),
             port => format!("{}:{port}", self.bracketed_host()),
