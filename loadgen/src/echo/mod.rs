@@ -23,7 +23,7 @@ use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcod
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
 
 use crate::load::Transport;
-use crate::run::{PlanError, check_tls};
+use crate::run::{PlanError, check_tls, require};
 use crate::target::opening::{Failures, HandshakeRequest, Opening, describe_failures, quoted};
 use crate::target::trust::{Trust, explain};
 use crate::target::url::{Port, Url};
@@ -68,28 +68,22 @@ impl Plan {
     /// Checks that the parts fit together. The error names the first that does not as the command line
     /// does.
     pub(crate) fn check(&self) -> Result<(), PlanError> {
-        let refuse = |reason: String| Err(PlanError(reason));
-        if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
-            return refuse(format!(
-                "`{}` has nothing to echo: a ws:// URL with the port of a running server is needed",
-                self.url
-            ));
-        }
-        if self.repeat.is_none() && self.url.target.contains(NUMBER_PLACEHOLDER) {
-            return refuse(format!("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO"));
-        }
-        check_tls(&self.trust, self.url.transport)?;
-        if self.connect_timeout.is_zero() {
-            return refuse("--connect-timeout must be more than 0".to_owned());
-        }
-        match &self.repeat {
-            Some(numbers) if numbers.is_empty() => refuse(format!(
-                "--repeat {}..{} is empty: the first number must not be above the last",
-                numbers.start(),
-                numbers.end()
-            )),
-            _ => Ok(()),
-        }
+        let Self { url, repeat, .. } = self;
+        require(
+            url.transport.is_websocket() && url.port != Port::Chosen,
+            format!("`{url}` has nothing to echo: a ws:// URL with the port of a running server is needed"),
+        )?;
+        require(
+            repeat.is_some() || !url.target.contains(NUMBER_PLACEHOLDER),
+            format!("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO"),
+        )?;
+        check_tls(&self.trust, url.transport)?;
+        require(!self.connect_timeout.is_zero(), "--connect-timeout must be more than 0")?;
+        let Some(numbers) = repeat else { return Ok(()) };
+        let (first, last) = (numbers.start(), numbers.end());
+        let reason =
+            format!("--repeat {first}..{last} is empty: the first number must not be above the last");
+        require(!numbers.is_empty(), reason)
     }
 }
 

@@ -34,7 +34,7 @@ mod worker;
 #[doc(hidden)]
 pub use client::{Client, Conn};
 pub use error::{Opened, RunError};
-pub(crate) use plan::{MAX_RATE, check_tls};
+pub(crate) use plan::{MAX_RATE, check_tls, require};
 pub use plan::{Placement, Plan, PlanError, Target, Wait};
 pub use progress::{Phase, Progress, Silent, Snapshot};
 #[doc(hidden)]

@@ -155,9 +155,9 @@ impl Plan {
             in_range("a weight in -s", weight.into(), 1, 1_000_000)?;
         }
         for (flag, rate) in [("-R", load.rate_per_s), ("--connect-rate", load.connect_rate)] {
-            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && *rate <= MAX_RATE)) {
-                refuse(format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}"))?;
-            }
+            let rate = rate.unwrap_or(1.0);
+            let reason = format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}");
+            require(rate > 0.0 && rate <= MAX_RATE, reason)?;
         }
         for (flag, span) in [
             ("-d", Some(load.measure)),
@@ -167,9 +167,7 @@ impl Plan {
             ("--ping-interval", load.ping_interval),
             ("--channel-lifetime", load.lifetime),
         ] {
-            if span.is_some_and(|span| span.is_zero()) {
-                refuse(format!("{flag} must be longer than zero"))?;
-            }
+            require(span != Some(Duration::ZERO), format!("{flag} must be longer than zero"))?;
         }
         self.check_transport()?;
         self.check_sums()
@@ -192,43 +190,36 @@ impl Plan {
             ("--subprotocol", !target.subprotocols.is_empty()),
             ("--header", !target.headers.is_empty()),
         ] {
-            if is_given {
-                refuse(format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"))?;
-            }
+            require(!is_given, format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"))?;
         }
-        if load.message_bytes.weighted().iter().any(|(size, _)| *size == 0) {
-            refuse("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")?;
-        }
-        Ok(())
+        require(
+            load.message_bytes.weighted().iter().all(|(size, _)| *size > 0),
+            "-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all",
+        )
     }
 
     /// Checks what several parts decide together.
     fn check_sums(&self) -> Result<(), PlanError> {
-        let Self { load, placement: Placement { threads, cpus, .. }, .. } = self;
-        if load.connections < *threads {
-            refuse(format!(
-                "-t {threads} needs at least as many connections, but -c is {}",
-                load.connections
-            ))?;
-        }
+        let Self { load, target, placement: Placement { threads, cpus, .. }, .. } = self;
+        let connections = load.connections;
+        require(
+            connections >= *threads,
+            format!("-t {threads} needs at least as many connections, but -c is {connections}"),
+        )?;
         let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
         let each = u64::from(depth).saturating_mul(load.message_bytes.largest() as u64);
-        let bytes = each.saturating_mul(load.connections.into());
-        if bytes > MAX_OUTSTANDING_BYTES {
-            refuse(format!(
-                "-c, --pipeline and -s together make {bytes} bytes outstanding at once: \
-                 at most {MAX_OUTSTANDING_BYTES}"
-            ))?;
-        }
-        if !cpus.is_empty() && cpus.len() != *threads as usize {
-            let (cpus, threads) = (cpus.len() as u64, u64::from(*threads));
-            let (cpus, threads) = (count(cpus, "processor"), count(threads, "thread"));
-            refuse(format!("--cpus names {cpus} for {threads} (-t): one each"))?;
-        }
-        if self.target.url.port == Port::Chosen && self.target.spawn.is_none() {
-            refuse("{port} in the URL needs --spawn: otherwise nobody knows which port is meant")?;
-        }
-        Ok(())
+        let (bytes, most) = (each.saturating_mul(connections.into()), MAX_OUTSTANDING_BYTES);
+        require(
+            bytes <= most,
+            format!("-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {most}"),
+        )?;
+        let fits = cpus.is_empty() || cpus.len() == *threads as usize;
+        let (cpus, threads) = (count(cpus.len() as u64, "processor"), count((*threads).into(), "thread"));
+        require(fits, format!("--cpus names {cpus} for {threads} (-t): one each"))?;
+        require(
+            target.url.port != Port::Chosen || target.spawn.is_some(),
+            "{port} in the URL needs --spawn: otherwise nobody knows which port is meant",
+        )
     }
 
     /// Returns the processors of a server that the run starts; none where it may use any.
@@ -282,24 +273,20 @@ impl Placement {
 }
 
 fn in_range(flag: &str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    refuse(format!("{flag} must be {least} to {most}, not {value}"))
+    let reason = format!("{flag} must be {least} to {most}, not {value}");
+    require((least..=most).contains(&value), reason)
 }
 
-fn refuse(reason: impl Into<String>) -> Result<(), PlanError> {
-    Err(PlanError(reason.into()))
+/// Refuses a plan where a condition is not met.
+pub(crate) fn require(is_met: bool, reason: impl Into<String>) -> Result<(), PlanError> {
+    if is_met { Ok(()) } else { Err(PlanError(reason.into())) }
 }
 
 /// Checks that certificates are shown where a flag says which of them to trust.
 pub(crate) fn check_tls(trust: &Trust, transport: Transport) -> Result<(), PlanError> {
-    match trust.flag() {
-        Some(flag) if transport != Transport::Wss => {
-            refuse(format!("{flag} needs a wss:// URL: no certificate is shown otherwise"))
-        }
-        _ => Ok(()),
-    }
+    let Some(flag) = trust.flag() else { return Ok(()) };
+    let reason = format!("{flag} needs a wss:// URL: no certificate is shown otherwise");
+    require(transport == Transport::Wss, reason)
 }
 
 #[cfg(test)]
