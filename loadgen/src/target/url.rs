@@ -125,21 +125,17 @@ impl FromStr for Url {
             "wss" => Transport::Wss,
             _ => return Err(no_scheme()),
         };
+        let refuse = |is_wrong: bool, fault: &str| if is_wrong { Err(invalid(fault)) } else { Ok(()) };
         // RFC 6455 3: a fragment must not be used.
-        if rest.contains('#') {
-            return Err(invalid("WebSocket has no fragments, leave out the part from the # on"));
-        }
+        refuse(rest.contains('#'), "WebSocket has no fragments, leave out the part from the # on")?;
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if authority.contains('@') {
-            return Err(invalid("user information is not supported, leave out the part up to the @"));
-        }
+        refuse(authority.contains('@'), "user information is not supported, leave out the part up to the @")?;
         let (host, zone, port) = split_authority(authority)?;
-        if host.is_empty() {
-            return Err(invalid("it has no host, expected one as in ws://127.0.0.1:9001/"));
-        }
-        if !is_printable(&host) || !is_printable(target) {
-            return Err(invalid("percent-encode spaces, control characters and all that is not ASCII"));
-        }
+        refuse(host.is_empty(), "it has no host, expected one as in ws://127.0.0.1:9001/")?;
+        refuse(
+            !is_printable(&host) || !is_printable(target),
+            "percent-encode spaces, control characters and all that is not ASCII",
+        )?;
         let port = match (port, default_port(transport)) {
             (Some(PORT_PLACEHOLDER), _) => Port::Chosen,
             (Some(number), _) => match number.parse() {
