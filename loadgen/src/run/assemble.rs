@@ -130,7 +130,6 @@ fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Me
         not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.load.all_connections() as f64),
-        ..Server::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The server that a run starts and ends: `--spawn`.
 //!
 //! The command is split into words as in a shell and runs without one, in its own process group. A process of
-//! this program stands between us and the server (see [`guard`]). It ends the whole server when we end,
+//! this program stands between us and the server (see `supervisor`). It ends the whole server when we end,
 //! however that happens. It also makes the cost of the server's ended processes known.
 
 mod supervisor;
@@ -45,7 +45,7 @@ const KEPT_LINES: usize = 8;
 /// Attempts to find a port for `{port}`. Another process may take a free port before the server's bind(2).
 const PORT_ATTEMPTS: usize = 5;
 
-/// A server to start. Only the load generator's own binary can: it has the subcommand [`GUARD`].
+/// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
     /// Program and arguments, `{port}` not yet replaced.
