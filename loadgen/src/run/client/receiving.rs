@@ -69,28 +69,18 @@ impl Client {
         let number = self.shard.number(link);
         let content = &self.shared.content;
         let state = &mut self.links[link as usize];
-        if whole && self.shared.load.verify {
-            // What nearly every echo is: whole, and the oldest one due.
-            let oldest = state.ledger.oldest();
-            if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
-                return self.count_echo(
-                    link,
-                    kind,
-                    Judged { sequence: oldest, sound: true, is_foreign: false },
-                );
-            }
-        }
-        if !self.shared.load.verify {
+        // Nearly every echo is whole, and the oldest one due.
+        let oldest = state.ledger.oldest();
+        let judged = if !self.shared.load.verify {
             state.arriving.skip(piece);
-            if last {
-                let judged = state.arriving.finish_unseen(&state.ledger);
-                self.count_echo(link, kind, judged);
-            }
-            return;
-        }
-        state.arriving.feed(content, number, &state.ledger, piece);
-        if last {
-            let judged = state.arriving.finish(content, number, &state.ledger);
+            last.then(|| state.arriving.finish_unseen(&state.ledger))
+        } else if whole && oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
+            Some(Judged { sequence: oldest, sound: true, is_foreign: false })
+        } else {
+            state.arriving.feed(content, number, &state.ledger, piece);
+            last.then(|| state.arriving.finish(content, number, &state.ledger))
+        };
+        if let Some(judged) = judged {
             self.count_echo(link, kind, judged);
         }
     }
