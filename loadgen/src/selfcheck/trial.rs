@@ -74,8 +74,8 @@ impl Trial {
         progress: &mut dyn Progress,
     ) -> Result<Outcome, SelfcheckError> {
         let failed = |source| RunError::System { what: "cannot start the generator", source };
-        let mut stop = self.stop.map(Stop::new).transpose().map_err(failed)?;
-        let behaviour = stop.as_ref().map_or(self.behaviour, |stop| Behaviour::Announce(stop.port));
+        let listener = self.stop.map(|_| announcements()).transpose().map_err(failed)?;
+        let behaviour = listener.as_ref().map_or(self.behaviour, |(_, port)| Behaviour::Announce(*port));
         let child = Command::new(MYSELF)
             .arg0("sparring-loadgen")
             .args(self.arguments(engine, behaviour))
@@ -88,7 +88,7 @@ impl Trial {
         let (id, group) = (child.id(), Pid::from_child(&child));
         let reader = thread::spawn(move || child.wait_with_output());
         let began = Instant::now();
-        let mut is_interrupted = false;
+        let (mut is_interrupted, mut stop, mut announced) = (false, self.stop, None);
         while !reader.is_finished() {
             is_interrupted |= progress.interrupted();
             if is_interrupted || began.elapsed() > LONGEST {
@@ -96,8 +96,12 @@ impl Trial {
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }
-            if stop.as_mut().is_some_and(|stop| stop.apply(id)) {
-                stop = None;
+            if announced.is_none() && listener.as_ref().is_some_and(|(at, _)| at.accept().is_ok()) {
+                announced = Some(Instant::now());
+            }
+            let is_due = |(after, _): &mut _| announced.is_some_and(|at| at.elapsed() >= *after);
+            if let Some((_, span)) = stop.take_if(is_due) {
+                stand_still(&[id], span);
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -124,35 +128,12 @@ impl Trial {
     }
 }
 
-/// Single stop of the generator.
-struct Stop {
-    listener: TcpListener,
-    port: u16,
-    after: Duration,
-    span: Duration,
-    /// Time at which the first message was announced.
-    began: Option<Instant>,
-}
-
-impl Stop {
-    fn new((after, span): (Duration, Duration)) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        Ok(Self { listener, port, after, span, began: None })
-    }
-
-    /// Stops the process for the set time once it is due, and then continues it. Returns true when it has done so.
-    fn apply(&mut self, pid: u32) -> bool {
-        if self.began.is_none() && self.listener.accept().is_ok() {
-            self.began = Some(Instant::now());
-        }
-        let is_due = self.began.is_some_and(|began| began.elapsed() >= self.after);
-        if is_due {
-            stand_still(&[pid], self.span);
-        }
-        is_due
-    }
+/// Returns a listener to which the server announces the first message, and its port.
+fn announcements() -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
 }
 
 impl Outcome {
