@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum};
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 
 use super::value::rate;
 use super::{Catalogue, LOAD, Load, MESSAGES, Payload};
@@ -46,14 +47,13 @@ struct Shorthands {
     binary: bool,
 
     /// Content of text messages: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
-    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
-    text_kind: Option<TextKind>,
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["mixed", "ascii"]).map(text_kind),
+          conflicts_with = "binary", help_heading = MESSAGES)]
+    text_kind: Option<Payload>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TextKind {
-    Mixed,
-    Ascii,
+fn text_kind(name: String) -> Payload {
+    if name == "ascii" { Payload::TextAscii } else { Payload::TextMixed }
 }
 
 impl Shorthands {
@@ -66,11 +66,8 @@ impl Shorthands {
     }
 
     fn payload(&self) -> Option<Payload> {
-        match (self.text_kind, self.text) {
-            (Some(TextKind::Ascii), _) => Some(Payload::TextAscii),
-            (Some(TextKind::Mixed), _) | (None, true) => Some(Payload::TextMixed),
-            (None, false) => self.binary.then_some(Payload::Binary),
-        }
+        let text = self.text_kind.or(self.text.then_some(Payload::TextMixed));
+        text.or(self.binary.then_some(Payload::Binary))
     }
 }
 
