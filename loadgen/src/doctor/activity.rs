@@ -40,7 +40,7 @@ impl Activity {
         let uptime = system.text("proc/uptime").and_then(|text| text.split(' ').next()?.parse().ok());
         Self {
             uptime: uptime.unwrap_or(0.0),
-            // user nice system idle iowait irq softirq steal; what guests use is part of user already: proc_stat(5).
+            // user nice system idle iowait irq softirq steal: proc_stat(5).
             steal: ticks.get(7).copied(),
             ticks: ticks.iter().take(8).sum(),
             throttled: throttled(system),
@@ -50,8 +50,8 @@ impl Activity {
         }
     }
 
-    /// Returns the share of the time since `before` in which the busiest disk was busy. `None` where no time
-    /// has passed, or the kernel does not say.
+    /// Returns the share of the time since `before` in which the busiest disk was busy. `None`
+    /// where no time has passed, or the kernel does not say.
     pub(super) fn disk_busy_since(&self, before: &Self) -> Option<f64> {
         let (then, seconds) = (before.disks.as_ref()?, self.uptime - before.uptime);
         let busy = |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
@@ -59,8 +59,8 @@ impl Activity {
         (seconds > 0.0).then(|| most as f64 / 1000.0 / seconds)
     }
 
-    /// Returns the processes that used more than `least` of a processor since `before`, the busiest first; this
-    /// one is left out. `None` where no time has passed, or no process can be seen.
+    /// Returns the processes that used more than `least` of a processor since `before`, the busiest
+    /// first; this one is left out. `None` where no time has passed, or no process can be seen.
     pub(super) fn busy_since(&self, before: &Self, least: f64) -> Option<Vec<Busy>> {
         let seconds = self.uptime - before.uptime;
         if seconds <= 0.0 || self.processes.is_empty() {

@@ -1,8 +1,9 @@
 //! Everything on this machine that would invalidate a measurement, and the command that fixes it.
 //!
-//! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is changed. Every check is a
-//! function from what was read to one [`Finding`], or to none where the kernel does not say: a check that cannot be made
-//! is reported as [`Severity::Unknown`], never as fine.
+//! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is
+//! changed. Every check is a function from what was read to one [`Finding`], or to none where the
+//! kernel does not say: a check that cannot be made is reported as [`Severity::Unknown`], never as
+//! fine.
 
 mod activity;
 mod limits;
@@ -79,7 +80,7 @@ fn finding(
     Some(Finding { check: "", severity, seen: seen.into(), why: why.into(), fix: fix.into() })
 }
 
-/// Returns the severity of a share by the limits from which on it is a hint, and from which on it spoils.
+/// Returns the severity of a share by the limits of a hint and of an invalid measurement.
 fn severity(share: f64, hint: f64, spoils: f64) -> Severity {
     match share {
         share if share >= spoils => Severity::Spoils,
@@ -141,8 +142,8 @@ const CHECKS: &[Check] = &[
     ("others", noise::others),
 ];
 
-/// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for `watch` to see what
-/// else is going on. The worst findings come first.
+/// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for
+/// `watch` to see what else is going on. The worst findings come first.
 pub(crate) fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     let system = System::below(root);
     let before = Activity::now(&system);

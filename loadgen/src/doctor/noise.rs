@@ -4,7 +4,7 @@ use super::activity::control_groups;
 use super::{Evidence, Finding, Severity, finding, fine, hint, severity, spoils};
 use crate::format::count;
 
-/// Shares of the processors' time that others had, above which it is told and above which it spoils.
+/// Shares of the processors' time that others had: limits of a hint and of SPOILS.
 const STEAL_SEEN: f64 = 0.002;
 const STEAL_SPOILS: f64 = 0.02;
 /// Per cent of the last ten seconds in which something waited.

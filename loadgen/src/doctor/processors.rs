@@ -37,7 +37,7 @@ pub(super) fn count(evidence: &Evidence<'_>) -> Option<Finding> {
     }
 }
 
-/// Threads of one core share its units: a server beside its generator on one core runs at about half the speed.
+/// Threads of one core share its units: each runs at about half the speed.
 pub(super) fn smt(evidence: &Evidence<'_>) -> Option<Finding> {
     let system = evidence.system;
     let online = system.online();

@@ -1,8 +1,9 @@
 //! A small echoing client: connects, sends every message back, leaves the ending to the server.
 //!
-//! It is the client's side of the protocol as strict as it can be, to test servers with (`sparring-loadgen echo`), and to
-//! be tested itself: the Autobahn testsuite drives it through the same cases as any other client. One connection at a time.
-//! A message comes back whole, as one masked frame of the same kind, after all of it has arrived and is valid.
+//! It is the client's side of the protocol as strict as it can be, to test servers with
+//! (`sparring-loadgen echo`), and to be tested itself: the Autobahn testsuite drives it through the
+//! same cases as any other client. One connection at a time. A message comes back whole, as one
+//! masked frame of the same kind, after all of it has arrived and is valid.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -42,8 +43,8 @@ pub struct Plan {
     pub engine: EngineKind,
     /// Longest time for connecting, and again for the opening handshake.
     pub connect_timeout: Duration,
-    /// Longest time from the last Close to the end of the TCP connection. The server closes it first
-    /// (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+    /// Longest time from the last Close to the end of the TCP connection. The server closes it
+    /// first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
     pub closing_timeout: Duration,
     /// Limits of received messages.
     pub limits: Limits,
@@ -65,8 +66,7 @@ impl Plan {
         }
     }
 
-    /// Checks that the parts fit together. The error names the first that does not as the command line
-    /// does.
+    /// Checks that the parts fit together. The error names the first that does not.
     pub(crate) fn check(&self) -> Result<(), PlanError> {
         let Self { url, repeat, .. } = self;
         require(
@@ -165,8 +165,9 @@ fn config(plan: &Plan) -> Config {
     }
 }
 
-/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be predictable to it
-/// (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which the standard library has.
+/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be
+/// predictable to it (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which
+/// the standard library has.
 #[derive(Debug, Default)]
 struct Secrets {
     hash: RandomState,

@@ -1,8 +1,9 @@
 //! The server's own control group: cgroups(7).
 //!
-//! The kernel counts for a control group everything that has run in it, also threads and processes that have
-//! ended. We enable no controller, so the scheduling of the server stays the same. (In version 1 `cpuacct`
-//! may be mounted together with `cpu`. Then the server gets its share of a processor as a group.)
+//! The kernel counts for a control group everything that has run in it, also threads and processes
+//! that have ended. We enable no controller, so the scheduling of the server stays the same. (In
+//! version 1 `cpuacct` may be mounted together with `cpu`. Then the server gets its share of a
+//! processor as a group.)
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -40,8 +41,8 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a control group below the caller's own and moves the caller into it. Returns `None` where that
-    /// is not allowed, or where the group does not report its CPU time.
+    /// Makes a control group below the caller's own and moves the caller into it. Returns `None`
+    /// where that is not allowed, or where the group does not report its CPU time.
     pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), "cpuacct");
@@ -84,13 +85,13 @@ impl Cgroup {
         cost(ns("cpuacct.usage"), ns("cpuacct.usage_user"), ns("cpuacct.usage_sys"))
     }
 
-    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14). The caller
-    /// also kills the processes one by one.
+    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14). The
+    /// caller also kills the processes one by one.
     pub(crate) fn kill(&self) {
         let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
-    /// Removes the group. Returns true where it is gone: the kernel refuses while a process of it is ending.
+    /// Removes the group. Returns false while a process of it is ending.
     pub(crate) fn remove(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
     }
@@ -151,8 +152,8 @@ pub(crate) fn own_groups(membership: &str, mounts: &str, controller: &str) -> Ve
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// Returns the folders from the mount point of a hierarchy to the control group at `path`, where a line of
-/// `mountinfo` describes the hierarchy.
+/// Returns the folders from the mount point of a hierarchy to the control group at `path`, where a
+/// line of `mountinfo` describes the hierarchy.
 fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<Vec<PathBuf>> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');

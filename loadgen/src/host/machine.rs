@@ -1,6 +1,7 @@
 //! The machine a session ran on, as far as it explains the figures and names nobody.
 //!
-//! No host name, user name, home directory or environment: results are meant to be committed and published.
+//! No host name, user name, home directory or environment: results are meant to be committed and
+//! published.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,8 +14,9 @@ use super::system::{System, field};
 /// A machine and the state it was in when a session began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU, cores, threads,
-    /// memory in whole GiB, virtualisation. Results are kept below it and compare only within it.
+    /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU,
+    /// cores, threads, memory in whole GiB, virtualisation. Results are kept below it and compare
+    /// only within it.
     pub id: String,
     /// The CPU's own name (`/proc/cpuinfo`).
     pub cpu: String,
@@ -22,15 +24,18 @@ pub struct Machine {
     pub cores: u32,
     /// Logical CPUs that are online.
     pub threads: u32,
-    /// True where cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where the kernel does not say.
+    /// True where cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where
+    /// the kernel does not say.
     pub smt: Option<bool>,
     /// Memory the kernel manages, bytes.
     pub memory_bytes: u64,
     /// The kernel's release, such as `6.12.9-amd64`.
     pub kernel: String,
-    /// CPU frequency governor; `null` where the machine does not let the kernel choose (most virtual ones).
+    /// CPU frequency governor; `null` where the machine does not let the kernel choose (most
+    /// virtual ones).
     pub governor: Option<String>,
-    /// One line per CPU vulnerability that costs time or is left open; those the CPU does not have are left out.
+    /// One line per CPU vulnerability that costs time or is left open; those the CPU does not have
+    /// are left out.
     pub mitigations: Vec<String>,
     /// `none`, or the hypervisor's name where it is known, or `hypervisor`.
     pub virtualisation: String,
@@ -51,7 +56,8 @@ pub struct Limits {
     pub nofile_hard: Option<u64>,
     /// Locked memory in bytes: soft limit; `null` is unlimited.
     pub memlock_soft: Option<u64>,
-    /// `/proc/sys/kernel/io_uring_disabled`: 0 allowed, 1 for privileged groups, 2 off; `null` before Linux 6.6.
+    /// `/proc/sys/kernel/io_uring_disabled`: 0 allowed, 1 for privileged groups, 2 off; `null`
+    /// before Linux 6.6.
     pub io_uring_disabled: Option<u8>,
 }
 
@@ -116,7 +122,7 @@ fn mitigations(system: &System) -> Vec<String> {
     system.names(FOLDER).into_iter().filter_map(line).collect()
 }
 
-/// The hypervisor by the vendor that the firmware names, from a list: an unknown vendor's string could name a person.
+/// The hypervisor, from a list of vendors: an unknown one could name a person.
 fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
     const KNOWN: [(&str, &str); 7] = [
         ("Amazon EC2", "Amazon EC2"),
@@ -132,7 +138,7 @@ fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
     let known = KNOWN.iter().find(|(prefix, _)| vendor.starts_with(prefix)).map(|(_, name)| *name);
     match (virtual_cpu, known) {
         (true, known) => known.unwrap_or("hypervisor").to_owned(),
-        // Arm CPUs have no such flag, and bare-metal instances of these vendors are told apart by the product only.
+        // Arm CPUs have no such flag, and the product alone tells bare-metal instances.
         (false, Some(name)) if field(cpuinfo, "flags").is_none() => name.to_owned(),
         (false, _) => "none".to_owned(),
     }
@@ -170,7 +176,8 @@ mod tests {
                           Max open files            1024                 1048576              files     \n\
                           Max locked memory         8388608              unlimited            bytes     \n";
 
-    /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine apart.
+    /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine
+    /// apart.
     fn fake_root(name: &str) -> std::path::PathBuf {
         let root = std::env::temp_dir().join(format!("sparring-machine-{name}-{}", std::process::id()));
         let write = |path: &str, text: &str| {

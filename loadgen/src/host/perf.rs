@@ -1,4 +1,5 @@
-//! Instructions and cycles of other processes, where the host has counters for them: perf_event_open(2).
+//! Instructions and cycles of other processes, where the host has counters for them:
+//! perf_event_open(2).
 
 use std::io;
 
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::host::procfs;
 
-/// Instructions and cycles, or the reason why they are not counted, with the remedy where there is one.
+/// Instructions and cycles, or the reason why they are not counted, with the remedy.
 pub(crate) type Counted = anyhow::Result<(u64, u64)>;
 
 fn explained(error: io::Error) -> anyhow::Error {

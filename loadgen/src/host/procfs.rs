@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::system::{kib, number};
 use crate::host::cgroup::{Cgroup, Version};
 
-/// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every architecture that Rust's
-/// Linux targets have (`USER_HZ`).
+/// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every
+/// architecture that Rust's Linux targets have (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
 /// CPU time in nanoseconds, and page faults with and without a read from a disk.
@@ -51,12 +51,13 @@ impl Cost {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CostSource {
-    /// The server's own control group (version 2). Counts everything that ran in it, in microseconds.
+    /// The server's own control group (version 2). Counts everything that ran in it, in
+    /// microseconds.
     CgroupV2,
     /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
     CgroupV1,
-    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were waited for, in
-    /// ticks.
+    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were
+    /// waited for, in ticks.
     #[default]
     Procfs,
 }
@@ -77,10 +78,10 @@ type ProcessKey = (u32, u64);
 
 /// CPU time and other costs of a server, as last read.
 ///
-/// A server is all descendants of one process, the root, which itself does not belong to it. The root
-/// inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them. So the kernel
-/// adds the time of an ended process to the children's time of a process that lives. Only the time of
-/// processes that nobody waits for is lost (SIGCHLD ignored?).
+/// A server is all descendants of one process, the root, which itself does not belong to it. The
+/// root inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them.
+/// So the kernel adds the time of an ended process to the children's time of a process that lives.
+/// Only the time of processes that nobody waits for is lost (SIGCHLD ignored?).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
     /// Counters by process and thread. A thread that has ended keeps its last values.
@@ -98,7 +99,7 @@ pub(crate) struct CpuUsage {
     group: Option<(Cost, Version)>,
 }
 
-/// Nanoseconds of a thread on a CPU and waiting for one, and its voluntary and other context switches.
+/// Nanoseconds of a thread on a CPU and waiting for one, and its context switches.
 type ThreadCounters = [u64; 4];
 
 /// CPU time that passed between two looks, nanoseconds, and what happened.
@@ -209,7 +210,7 @@ impl CpuUsage {
         let sum = |counter: usize| each.iter().map(|counters| counters[counter]).sum::<u64>();
         let unseen_ns = total_ns.saturating_sub(sum(0));
         let busiest_ns = each.iter().map(|[spent, waited, ..]| spent + waited).max().unwrap_or(0);
-        // Threads of one server may share a processor and wait for each other: at most what the others have spent.
+        // Threads of one server may wait for each other: at most what the others have spent.
         let held_up =
             |[spent, waited, ..]: &ThreadCounters| waited.saturating_sub(total_ns.saturating_sub(*spent));
         let is_known = unseen_ns <= (total_ns / UNSEEN).max(TICK_NS);
@@ -222,8 +223,8 @@ impl CpuUsage {
         }
     }
 
-    /// Returns the largest difference of ticks from scheduler time. Every counter is rounded down to whole
-    /// ticks, and the kernel updates the time of a running thread at the next tick.
+    /// Returns the largest difference of ticks from scheduler time. Every counter is rounded down
+    /// to whole ticks, and the kernel updates the time of a running thread at the next tick.
     fn tick_error_ns(&self, total_ns: u64) -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         (self.tick_counters + self.threads.len().min(processors) as u64) * TICK_NS + total_ns / SKEW
@@ -236,7 +237,7 @@ fn own_cost(pid: u32, stat: &Stat) -> Cost {
     Cost { total_ns: exact.unwrap_or(stat.own.total_ns), ..stat.own }
 }
 
-/// Returns the cost of processes that have ended since without a wait: no living process has grown by it.
+/// Returns the cost of ended processes by which no living process has grown.
 fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey, (Cost, Cost)>) -> Cost {
     let (mut ended, mut waited_for, mut count) = (Cost::default(), Cost::default(), 0);
     for (process, (own, children)) in then {
@@ -264,8 +265,8 @@ fn numbers_in(folder: &str) -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Returns the time that the hypervisor gave to others while a processor had work, in nanoseconds: for these
-/// processors, or for all where none is named.
+/// Returns the time that the hypervisor gave to others while a processor had work, in nanoseconds:
+/// for these processors, or for all where none is named.
 pub(crate) fn stolen_ns(cpus: &[usize]) -> BTreeMap<usize, u64> {
     let mut stolen = parse_stolen(&fs::read_to_string("/proc/stat").unwrap_or_default());
     stolen.retain(|cpu, _| cpus.is_empty() || cpus.contains(cpu));
@@ -284,7 +285,8 @@ fn parse_stolen(stat: &str) -> BTreeMap<usize, u64> {
     stat.lines().filter(|line| !line.starts_with("cpu ")).filter_map(line).collect()
 }
 
-/// Returns the time a thread has spent on a CPU, and runnable without one, nanoseconds. Unlike ticks, `schedstat` is exact.
+/// Returns the time a thread has spent on a CPU, and runnable without one, nanoseconds. Unlike
+/// ticks, `schedstat` is exact.
 pub(crate) fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
     let mut times = text.split_ascii_whitespace().map(str::parse);
@@ -308,7 +310,7 @@ fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The program's name in parentheses may hold anything, also spaces and parentheses: fields count from the last one.
+/// The program's name in parentheses may hold anything: fields count from the last one.
 pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
     let (head, fields) = text.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
@@ -348,8 +350,8 @@ fn tree(root: u32) -> BTreeMap<u32, Stat> {
     all
 }
 
-/// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended process counts
-/// once: as its own, or as its parent's.
+/// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended
+/// process counts once: as its own, or as its parent's.
 fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
     let mut seen = tree(root);
     for _ in 1..TREE_ATTEMPTS {
@@ -393,7 +395,7 @@ fn parse_memory(status: &str) -> Memory {
     Memory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon") }
 }
 
-/// Returns the inodes of the sockets that listen at one of `addresses`, or at all addresses with its port.
+/// Returns the inodes of the sockets that listen at one of `addresses`.
 pub(crate) fn listeners_at(addresses: &[SocketAddr]) -> BTreeSet<u64> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let text = tables.into_iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();
@@ -523,8 +525,8 @@ mod tests {
         Cost { total_ns, user_ns: total_ns, ..Cost::default() }
     }
 
-    /// Returns a usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, and whose control
-    /// group has spent `group_ns`.
+    /// Returns a usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, and
+    /// whose control group has spent `group_ns`.
     fn usage(tree_ns: u64, ticks_ns: u64, group_ns: Option<u64>) -> CpuUsage {
         let group = group_ns.map(|ns| (cost(ns), Version::V2));
         CpuUsage { tree: cost(tree_ns), ticks_ns, group, ..CpuUsage::default() }
@@ -538,7 +540,8 @@ mod tests {
         now.threads.insert((1, 2), [200_000_000, 50_000_000, 5, 6]);
         let spent = now.since(&CpuUsage::default());
         assert_eq!((spent.total_ns, spent.source, spent.other_total_ns), (SECOND, CostSource::Procfs, None));
-        // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their switches.
+        // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their
+        // switches.
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
         now.threads.insert((1, 3), [800_000_000, 0, 0, 0]);
         assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));

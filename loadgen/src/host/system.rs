@@ -18,7 +18,7 @@ impl System {
         Self { root: root.to_owned() }
     }
 
-    /// Returns a file's text without white space around it; `None` where it is missing, not for us, or empty.
+    /// Returns a file's text, trimmed; `None` where it is missing, not for us, or empty.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join(path)).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
@@ -39,7 +39,7 @@ impl System {
         kib(&self.text("proc/meminfo")?, name)
     }
 
-    /// Returns the soft and the hard limit of a line of `proc/self/limits`; `u64::MAX` is unlimited.
+    /// Returns a soft and a hard limit of `proc/self/limits`; `u64::MAX` is unlimited.
     pub(crate) fn limit(&self, name: &str) -> Option<(u64, u64)> {
         let line = self.field("proc/self/limits", name)?;
         let number = |word: &str| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() };

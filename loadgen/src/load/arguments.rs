@@ -57,7 +57,7 @@ fn text_kind(name: String) -> Payload {
 }
 
 impl Shorthands {
-    /// Returns the name of the scenario, if one was named, and the load that the typed flags change.
+    /// Returns the named scenario, if there is one, and the load that the flags change.
     fn preset(&self) -> anyhow::Result<(Option<String>, Load)> {
         let catalogue = Catalogue::with(self.catalogue.as_deref())?;
         let Some(name) = &self.scenario else { return Ok((None, Load::default())) };

@@ -42,8 +42,7 @@ impl Catalogue {
         &BUILT_IN
     }
 
-    /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same
-    /// name.
+    /// Returns the built-in scenarios and those of `file`, which replace equal names.
     pub(crate) fn with(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = file else { return Ok(Self::built_in().clone()) };
         let text = fs::read_to_string(path)
@@ -79,7 +78,7 @@ impl Catalogue {
         &self.scenarios
     }
 
-    /// Returns the scenario of this name, or with this former name. An error has the most similar one.
+    /// Returns the scenario of this name, present or former. An error has the most similar one.
     pub(crate) fn find(&self, name: &str) -> anyhow::Result<&Scenario> {
         let is_former = |scenario: &&Scenario| scenario.aliases.iter().any(|alias| alias == name);
         let found = self.scenarios.iter().find(|scenario| scenario.name == name);
@@ -90,8 +89,7 @@ impl Catalogue {
         })
     }
 
-    /// Returns the present name of a scenario that may have a former one. `@engine` or `-fixed`
-    /// behind it is kept.
+    /// Returns the present name of a scenario. `@engine` or `-fixed` behind it is kept.
     pub(crate) fn present_name(&self, name: &str) -> String {
         let fixed = name.strip_suffix("-fixed").map(str::len);
         let (base, rest) = name.split_at(name.find('@').or(fixed).unwrap_or(name.len()));

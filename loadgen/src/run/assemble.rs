@@ -79,8 +79,8 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     }
 }
 
-/// Returns the messages that are in the latencies with a lower bound. They change nothing up to the percentile
-/// at which the lowest of them lies.
+/// Returns the messages that are in the latencies with a lower bound. They change nothing up to the
+/// percentile at which the lowest of them lies.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
     let lowest = tally.latency.lowest_equivalent(youngest_ns?);
@@ -92,7 +92,8 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
+/// A closed loop has no plan that a message could be late for: corrected and uncorrected are the
+/// same, and there is no lag.
 fn latencies(tally: &Tally) -> Latencies {
     let parts = tally.parts.as_ref();
     Latencies {
@@ -150,7 +151,8 @@ fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
         engine: plan.placement.engine.name().to_owned(),
         cpus: numbers(cpus),
         cpu_ns_per_message: per_message(spent.iter().sum(), measured.tally.received.measured),
-        // Both edges are read a moment late: a busy thread may seem to have been on its CPU a moment longer than it could.
+        // Both edges are read a moment late: a busy thread may seem to have been on its CPU a
+        // moment longer than it could.
         cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
         sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
         wait: plan.placement.wait.unwrap_or(Wait::Sleep).name().to_owned(),
@@ -168,7 +170,7 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
 /// Returns the seconds of the window. The last one has its length where the window ends within it.
 fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
     let kept = series.iter().filter(|entry| Duration::from_secs(entry.second.into()) < window).count();
-    // Between a cut and the worker's notice of it, messages may count in a second that has just begun.
+    // Between a cut and the worker's notice of it, a further second may have begun.
     let beyond = series.split_off(kept);
     if let Some(last) = series.last_mut() {
         beyond.iter().for_each(|second| add_second(last, second));

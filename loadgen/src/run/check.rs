@@ -1,28 +1,32 @@
 //! Comparison of echoes with the messages that were sent.
 //!
-//! Every echo is compared, byte for byte, with the message whose number it carries. The kinds of fault:
+//! Every echo is compared, byte for byte, with the message whose number it carries. The kinds of
+//! fault:
 //!
-//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose
-//!   number cannot be ours (another connection's, or never sent) is corrupted too. It takes the place of the
-//!   oldest message due where it looks like one of ours: it has the right opcode and a length that some message
-//!   has. Should the true echo of that message still come, the first one was unsolicited.
-//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is no echo and takes no
-//!   place.
-//! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the content, not
-//!   instead of it.
+//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An
+//!   echo whose number cannot be ours (another connection's, or never sent) is corrupted too. It
+//!   takes the place of the oldest message due where it looks like one of ours: it has the right
+//!   opcode and a length that some message has. Should the true echo of that message still come,
+//!   the first one was unsolicited.
+//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is no echo
+//!   and takes no place.
+//! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the
+//!   content, not instead of it.
 //! * *duplicated*: right, but it had come before. It is no received message.
-//! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the reordered one).
-//! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of these is
-//!   true. A later message came back and this one did not until the end of the drain. The connection was
-//!   silent for the answer timeout and longer. Four times the pipeline's depth of later messages have been
-//!   sent since. (Should the echo come after all, it counts as duplicated.)
-//! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count as a
-//!   fault of the echo.
+//! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the
+//!   reordered one).
+//! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of
+//!   these is true. A later message came back and this one did not until the end of the drain. The
+//!   connection was silent for the answer timeout and longer. Four times the pipeline's depth of
+//!   later messages have been sent since. (Should the echo come after all, it counts as
+//!   duplicated.)
+//! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count
+//!   as a fault of the echo.
 //!
-//! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every echo is
-//! compared with the oldest message due, so that a wrong order shows as wrong content. There, any difference
-//! counts as corrupted. A message that comes when none is due is unsolicited before the first echo of a
-//! connection, and duplicated after it.
+//! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every
+//! echo is compared with the oldest message due, so that a wrong order shows as wrong content.
+//! There, any difference counts as corrupted. A message that comes when none is due is unsolicited
+//! before the first echo of a connection, and duplicated after it.
 
 use super::ledger::{Ledger, Times};
 use super::payload::{Content, STAMP};
@@ -123,7 +127,7 @@ impl PartialEcho {
     pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
-            // An echo cut off within its number belongs to the oldest message, if it begins like it.
+            // An echo cut off within its number may belong to the oldest message.
             let begins =
                 |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
             echo.sequence = ledger.oldest().filter(begins);
@@ -141,8 +145,8 @@ pub(crate) struct EchoOutcome {
     pub(crate) times: Option<Times>,
     /// True where something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
-    /// The message whose place a message without a valid number of ours has taken. It is corrupted, unless
-    /// the true echo of that message still comes. It is not counted yet.
+    /// The message whose place a message without a valid number of ours has taken. It is corrupted,
+    /// unless the true echo of that message still comes. It is not counted yet.
     pub(crate) unnamed: Option<u64>,
 }
 
@@ -190,8 +194,8 @@ fn count_unsound(
         integrity.duplicated += 1;
         return fault(None);
     }
-    // The echo answers the message with its number where that is due, else the oldest. Otherwise one flipped
-    // bit would also count as a loss.
+    // The echo answers the message with its number where that is due, else the oldest. Otherwise
+    // one flipped bit would also count as a loss.
     let mut answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
     let taken = answered.find_map(|sequence| Some((sequence, ledger.receive(sequence)?.0)));
     if names_none && let Some((sequence, times)) = taken {

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
 /// Time that workers may take for something that needs nobody else.
 const GRACE: Duration = Duration::from_secs(5);
-/// Time from the order to begin to the first message of an open loop: every worker hears of it before.
+/// Time from the order to begin to the first message, so that every worker hears of it.
 const LEAD: Duration = Duration::from_millis(2);
 /// A server that dies closes its connections a little before it can be seen to be dead.
 const DYING: Duration = Duration::from_millis(300);
@@ -37,8 +37,8 @@ pub(super) struct Measured {
     /// The window as it was in the end.
     pub(super) window: Duration,
     pub(super) interrupted: bool,
-    /// Reason why the load ended early, where the server or an engine ended it, and the time of the end
-    /// from the beginning of the load.
+    /// Reason why the load ended early, where the server or an engine ended it, and the time of the
+    /// end from the beginning of the load.
     pub(super) broken: Option<(RunError, Duration)>,
     pub(super) spent: Spent,
     pub(super) server: Option<ServerCost>,
@@ -49,7 +49,7 @@ pub(super) struct Spent {
     pub(super) threads_cpu_ns: Vec<u64>,
     /// Time that the worker thread which waited most was runnable without a processor.
     pub(super) threads_waited_ns: u64,
-    /// Time that the hypervisor took from the processor that lost most, of those the run is confined to.
+    /// Time that the hypervisor took from the run's processor that lost most.
     pub(super) stolen_ns: u64,
     /// Counters of the server's processors; `None` where the server was not started here.
     pub(super) counted: Option<Counted>,
@@ -73,8 +73,8 @@ pub(super) struct Coordinator<'a> {
     /// The processors that workers and server are confined to; empty where one of them is not.
     cpus: Vec<usize>,
     reports: Receiver<Report>,
-    /// Numbers of workers whose connections are all open, that have stopped sending, that have all echoes
-    /// back, and that have lost all connections.
+    /// Numbers of workers whose connections are all open, that have stopped sending, that have all
+    /// echoes back, and that have lost all connections.
     connected: u32,
     load_ended: u32,
     drained: u32,
@@ -96,7 +96,7 @@ pub(super) struct Coordinator<'a> {
     usage_at: Instant,
 }
 
-/// Returns the processors that the run can be on, with those of its workers; none where it may be on any.
+/// Returns the processors that the run can be on; none where it may be on any.
 fn confined(plan: &Plan, workers: &[usize]) -> Vec<usize> {
     let is_free = plan.target.spawn.is_some() && plan.server_cpus().is_empty();
     if workers.is_empty() || is_free { Vec::new() } else { [workers, plan.server_cpus()].concat() }
@@ -211,7 +211,7 @@ impl<'a> Coordinator<'a> {
 
     /// Waits until every connection is open; the workers have begun as they were started.
     fn connect(&mut self) -> Result<u64, RunError> {
-        // Each connection has its own time limits; this is for the case that one of them does not work.
+        // Each connection has its own limits; this is for the case that one of them fails.
         let (load, threads) = (&self.plan.load, self.plan.placement.threads);
         let all = load.all_connections() as u32;
         let attempts = 2 * (1 + all / (threads * 256)) * self.shared.addresses.len() as u32;
@@ -269,7 +269,7 @@ impl<'a> Coordinator<'a> {
         Ok((spent, self.usage.since(&usage_before)))
     }
 
-    /// Returns true where all echoes of a limited number of messages are back, which ends the window.
+    /// Returns true where the last echo of a limited number of messages is back.
     fn has_last_echo(&self) -> bool {
         self.plan.load.ends_with_last_echo() && self.is_drained()
     }
@@ -278,8 +278,8 @@ impl<'a> Coordinator<'a> {
         self.drained >= self.plan.placement.threads
     }
 
-    /// Waits until all outstanding messages are back or have timed out. Does not wait for a load that ended
-    /// early, because nothing more comes.
+    /// Waits until all outstanding messages are back or have timed out. Does not wait for a load
+    /// that ended early, because nothing more comes.
     fn drain(&mut self, window_end: Nanos) -> Result<(), RunError> {
         // What was due in the window may be sent a moment later.
         let threads = self.plan.placement.threads;
@@ -313,7 +313,7 @@ impl<'a> Coordinator<'a> {
         Ok((tally, counters))
     }
 
-    /// Ends the workers at once. One that does not end is left behind: the error that led here matters more.
+    /// Ends the workers at once. One that does not end is left behind.
     fn stop(&mut self) {
         self.order(orders::STOP);
         self.all_finished_within(GRACE);
@@ -337,7 +337,7 @@ impl<'a> Coordinator<'a> {
 
     // Watching.
 
-    /// Watches the run until `is_done` returns true or `end` has come. Returns true in the first case.
+    /// Watches the run until `is_done` returns true, or until `end`. Returns true if it is done.
     fn wait_until(&mut self, end: Instant, is_done: impl Fn(&Self) -> bool) -> Result<bool, RunError> {
         while !is_done(self) {
             let now = Instant::now();
@@ -401,8 +401,8 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// Ends the run where all attempts to open connections fail: none is open, and for `patience` all
-    /// attempts have failed without an echo between them.
+    /// Ends the run where all attempts to open connections fail: none is open, and for `patience`
+    /// all attempts have failed without an echo between them.
     fn check_failing(&self, patience: Duration) -> Result<(), RunError> {
         let is_of_use =
             self.shared.total(|gauges| &gauges.open) > 0 || self.shared.total(|gauges| &gauges.received) > 0;

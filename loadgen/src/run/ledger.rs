@@ -5,14 +5,14 @@ use engine::Nanos;
 /// Marks a slot whose message is back. No message is ever due at this point in time.
 const BACK: Nanos = Nanos::NEVER;
 
-/// Multiple of its depth that a connection may send while an early message is missing. That one is then given up as
-/// lost, and its place is filled.
+/// Multiple of its depth that a connection may send while an early message is missing. That one is
+/// then given up as lost, and its place is filled.
 const PATIENCE: u32 = 4;
 
 /// First length of an open loop's ring, which doubles when it must.
 const FIRST_LEN: u32 = PATIENCE;
 
-/// Times at which a message was due and sent. In a closed loop, which plans nothing, both are the same.
+/// Times at which a message was due and sent. In a closed loop both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) due: Nanos,
@@ -21,8 +21,8 @@ pub(crate) struct Times {
 
 /// The sequence numbers of one connection and the times of those outstanding.
 ///
-/// Times lie in a ring of a power of two of slots, by sequence number. In an open loop a second half of the ring holds the
-/// times of sending; the first half alone tells which slots are taken.
+/// Times lie in a ring of a power of two of slots, by sequence number. In an open loop a second
+/// half of the ring holds the times of sending; the first half alone tells which slots are taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     ring: Box<[Nanos]>,
@@ -57,7 +57,7 @@ impl Ledger {
         Self::new(vec![BACK; len as usize], len, len)
     }
 
-    /// Returns the ledger of an open loop in which so many may be outstanding. Begins small and grows with what is.
+    /// Returns the ledger of an open loop. It begins small and grows with what is outstanding.
     pub(crate) fn open(max_outstanding: u32) -> Self {
         Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
     }
@@ -94,7 +94,7 @@ impl Ledger {
         self.next
     }
 
-    /// Returns the number of messages that came back, right or wrong: sent, and neither outstanding nor lost.
+    /// Returns the number of messages that came back, right or wrong.
     pub(crate) fn answered(&self) -> u64 {
         self.next - u64::from(self.outstanding) - self.lost
     }
@@ -115,8 +115,8 @@ impl Ledger {
         all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))
     }
 
-    /// Returns true where the counts agree with the slots of the ring: each outstanding message has one slot,
-    /// and no other message has one.
+    /// Returns true where the counts agree with the slots of the ring: each outstanding message has
+    /// one slot, and no other message has one.
     pub(crate) fn is_balanced(&self) -> bool {
         let slots = self.unanswered().count() as u64;
         let taken = self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
@@ -127,8 +127,8 @@ impl Ledger {
         sequence < self.next
     }
 
-    /// Enters the message of the number [`next`](Self::next). Returns the number of messages (0 or 1) that are
-    /// given up as lost to make room for it.
+    /// Enters the message of the number [`next`](Self::next). Returns the number of messages (0 or
+    /// 1) that are given up as lost to make room for it.
     #[inline]
     pub(crate) fn send(&mut self, times: Times) -> u64 {
         let mut lost = 0;
@@ -145,8 +145,8 @@ impl Ledger {
         lost
     }
 
-    /// Enters the arrival of a message that [was sent](Self::has_sent). Returns its times, and true where a
-    /// later message had come before it; `None` where it had come before itself.
+    /// Enters the arrival of a message that [was sent](Self::has_sent). Returns its times, and true
+    /// where a later message had come before it; `None` where it had come before itself.
     #[inline]
     pub(crate) fn receive(&mut self, sequence: u64) -> Option<(Times, bool)> {
         debug_assert!(self.has_sent(sequence));
@@ -158,9 +158,9 @@ impl Ledger {
         Some((times, is_late))
     }
 
-    /// Gives up the outstanding messages for a new connection in this place. Returns how many messages are
-    /// lost. Sequence numbers continue, so that an echo of the old connection is not taken for one of the
-    /// new.
+    /// Gives up the outstanding messages for a new connection in this place. Returns how many
+    /// messages are lost. Sequence numbers continue, so that an echo of the old connection is not
+    /// taken for one of the new.
     pub(crate) fn begin_anew(&mut self) -> u32 {
         self.ring.fill(BACK);
         let lost = std::mem::take(&mut self.outstanding);
@@ -379,8 +379,8 @@ mod tests {
     }
 
     proptest! {
-        /// Sent messages are those that came back, are lost or are outstanding, after every step of every
-        /// history.
+        /// Sent messages are those that came back, are lost or are outstanding, after every step of
+        /// every history.
         #[test]
         fn every_message_has_one_outcome(steps in steps(), is_open in any::<bool>(), depth in 1..9_u32) {
             let mut ledger = if is_open { Ledger::open(depth) } else { Ledger::closed(depth) };

@@ -1,15 +1,17 @@
 //! One run: a set of connections, one load, one result.
 //!
-//! The `coordinator` leads the workers through the phases; each worker is an engine that drives a `client`, the handler
-//! of its share of the connections. A message goes through `outgoing` (built from `payload`) and `ledger` (entered as
-//! sent), and its echo through `check`, `ledger` and `tally`. When it is over, `assemble` makes of it what is stored.
+//! The `coordinator` leads the workers through the phases; each worker is an engine that drives a
+//! `client`, the handler of its share of the connections. A message goes through `outgoing` (built
+//! from `payload`) and `ledger` (entered as sent), and its echo through `check`, `ledger` and
+//! `tally`. When it is over, `assemble` makes of it what is stored.
 //!
-//! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages outstanding. All places that become free in one turn
-//! of the engine are filled in one send for each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave when the
-//! `schedule` says, however many are outstanding, and latency runs from the planned time.
+//! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages
+//! outstanding. All places that become free in one turn of the engine are filled in one send for
+//! each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave
+//! when the `schedule` says, however many are outstanding, and latency runs from the planned time.
 //!
-//! Sent is a message at the clock read just before the turn's sends leave, received at the clock read with which the turn
-//! began: latencies are exact to one turn, and to one enter.
+//! Sent is a message at the clock read just before the turn's sends leave, received at the clock
+//! read with which the turn began: latencies are exact to one turn, and to one enter.
 
 mod assemble;
 mod check;
@@ -78,8 +80,8 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
 pub(crate) struct Outcome {
     /// The part that is stored.
     pub(crate) run: Run,
-    /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
-    /// first hour.
+    /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there
+    /// were none, and after the first hour.
     pub(crate) seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load early, with the last output of a spawned server.
     pub(crate) error: Option<RunError>,

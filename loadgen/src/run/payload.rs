@@ -1,12 +1,13 @@
 //! Contents of messages.
 //!
-//! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a *body*, a slice of one
-//! seeded pool that all connections share; which slice depends on connection and sequence. A message too short for a
-//! stamp is body alone. So the expected content of every echo is known without keeping any message, and compared in
-//! place.
+//! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a
+//! *body*, a slice of one seeded pool that all connections share; which slice depends on connection
+//! and sequence. A message too short for a stamp is body alone. So the expected content of every
+//! echo is known without keeping any message, and compared in place.
 //!
-//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is built so that a
-//! character ends where a body can end: bodies have their exact length in bytes and no character is ever cut.
+//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is
+//! built so that a character ends where a body can end: bodies have their exact length in bytes and
+//! no character is ever cut.
 
 use bytes::Bytes;
 use protocol::MessageKind;
@@ -14,11 +15,11 @@ use protocol::MessageKind;
 use super::random::Random;
 use crate::load::Payload;
 
-/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text two times eight
-/// hexadecimal digits of their low 32 bits.
+/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text
+/// two times eight hexadecimal digits of their low 32 bits.
 pub(crate) const STAMP: usize = 16;
 const LINE: usize = 64;
-/// Lines at which bodies begin: 32 KiB, so that the pool for short messages stays in the first-level cache.
+/// Lines at which bodies begin: 32 KiB, so that the pool stays in the first-level cache.
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
 
@@ -43,7 +44,8 @@ struct Class {
 }
 
 impl Content {
-    /// Returns messages of these sizes, each as often as its weight says. There is at least one, and no weight is zero.
+    /// Returns messages of these sizes, each as often as its weight says. There is at least one,
+    /// and no weight is zero.
     pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
         let mut total_weight = 0;
@@ -113,8 +115,8 @@ impl Content {
         self.stamp_word(connection, sequence).to_le_bytes()
     }
 
-    /// Returns the bytes `at` and after it of a message, as far as they lie in one piece: of its stamp (put into `stamp`), or of its
-    /// body. Empty at the end.
+    /// Returns the bytes `at` and after it of a message, as far as they lie in one piece: of its
+    /// stamp (put into `stamp`), or of its body. Empty at the end.
     pub(crate) fn rest<'a>(
         &'a self,
         connection: u32,
@@ -134,8 +136,9 @@ impl Content {
         &stamp[at..]
     }
 
-    /// Returns the stamp as one little-endian number: put together in memory, it would be read back before its parts have left the
-    /// store buffer, which costs more than all the rest of a comparison.
+    /// Returns the stamp as one little-endian number: put together in memory, it would be read back
+    /// before its parts have left the store buffer, which costs more than all the rest of a
+    /// comparison.
     #[inline]
     pub(crate) fn stamp_word(&self, connection: u32, sequence: u64) -> u128 {
         let (first, second) = if self.payload == Payload::Binary {
@@ -146,8 +149,8 @@ impl Content {
         u128::from(first) | u128::from(second) << 64
     }
 
-    /// Returns connection and sequence of a stamp; `None` where there are none in it. Text carries only the low half of a
-    /// sequence: it is completed to the number nearest to `near`.
+    /// Returns connection and sequence of a stamp; `None` where there are none in it. Text carries
+    /// only the low half of a sequence: it is completed to the number nearest to `near`.
     pub(crate) fn read_stamp(&self, stamp: &[u8; STAMP], near: u64) -> Option<(u32, u64)> {
         let (first, second) = stamp.split_at(STAMP / 2);
         if self.payload == Payload::Binary {
@@ -211,7 +214,8 @@ fn mix(connection: u32, sequence: u64) -> u64 {
     (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Compares two bodies: short ones by two overlapping loads each, without the call that a comparison of any length is.
+/// Compares two bodies: short ones by two overlapping loads each, without the call that a
+/// comparison of any length is.
 #[inline]
 fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -260,10 +264,10 @@ fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u
 type Script = (char, char);
 
 const LATIN: Script = ('a', 'z');
-/// One, two, three and four bytes a character; CJK and Cyrillic twice, as emoji are rarer in what people write.
+/// One to four bytes a character; CJK and Cyrillic twice, as emoji are rarer.
 const MIXED: [Script; 7] = [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
 
-/// Adds words of up to seven characters, each of one script, with spaces between, `len` bytes in all.
+/// Adds words of up to seven characters, each of one script, `len` bytes in all.
 fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec<u8>) {
     let end = pool.len() + len;
     while pool.len() < end {
@@ -277,7 +281,7 @@ fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec
     }
 }
 
-/// Adds a character of `script`, or of the Latin one where it would not fit before `end`; nothing at `end`.
+/// Adds a character of `script`, or of the Latin one where it would not fit.
 fn push_char(script: Script, end: usize, random: &mut Random, pool: &mut Vec<u8>) {
     let room = end - pool.len();
     let (first, last) = if script.0.len_utf8() <= room { script } else { LATIN };

@@ -25,7 +25,7 @@ const MAX_PIPELINE: u32 = 65_536;
 const MAX_OUTSTANDING: u32 = 1 << 20;
 /// Most frames of a message: what servers take by default.
 const MAX_FRAGMENTS: u32 = 262_144;
-/// Most bytes outstanding over all connections: they may all leave in one turn, which holds them in memory.
+/// Most bytes outstanding over all connections: one turn may hold them in memory.
 const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
 /// Most connections of one run: what the worker's tables number.
 const MAX_CONNECTIONS: u32 = 1 << 24;

@@ -15,7 +15,7 @@ use crate::host::system::System;
 use crate::target::spawn::inherited_limits;
 use crate::target::url;
 
-/// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
+/// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers.
 const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
@@ -76,7 +76,7 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     )))
 }
 
-/// Checks that there are ports for all connections, and that they can be made from where they are to be.
+/// Checks that there are ports for all connections, and that their sources exist.
 pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.placement.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
@@ -105,9 +105,9 @@ fn port_range() -> Option<RangeInclusive<u16>> {
     System::below(Path::new("/")).local_ports()
 }
 
-/// Returns the range that sockets are to be told, so that the kernel takes ports of both parities alike: where so many
-/// connections go to one address that it would search all odd ones in vain ([`engine::Config::local_ports`]). Otherwise
-/// `None`: the even ones are what others bind to.
+/// Returns the range that sockets are to be told, so that the kernel takes ports of both parities
+/// alike: where so many connections go to one address that it would search all odd ones in vain
+/// ([`engine::Config::local_ports`]). Otherwise `None`: the even ones are what others bind to.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
     crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
@@ -118,8 +118,8 @@ fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Opti
     (of_each > range.len() as u64 / 4).then_some(range)
 }
 
-/// Returns the workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and
-/// the scheduler decides, where there are fewer than threads.
+/// Returns the workers' processors: those asked for, else the last of the allowed ones, away from
+/// the server's. Empty, and the scheduler decides, where there are fewer than threads.
 pub(super) fn place(plan: &Plan) -> Vec<usize> {
     if !plan.placement.cpus.is_empty() {
         return plan.placement.cpus.clone();
@@ -128,8 +128,9 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
     choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
-/// Returns the way in which threads wait where nobody said. A thread spins where exactness asks for it (in an open loop)
-/// and nobody else needs its core, which is known only of a server that was started on other ones.
+/// Returns the way in which threads wait where nobody said. A thread spins where exactness asks for
+/// it (in an open loop) and nobody else needs its core, which is known only of a server that was
+/// started on other ones.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     plan.placement.wait.unwrap_or_else(|| {
         let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);
@@ -137,7 +138,7 @@ pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     })
 }
 
-/// Returns true where each of `cpus` is known to be on a core of its own that is none of the server's.
+/// Returns true where each of `cpus` is known to be alone on its core.
 fn cores_are_free(cpus: &[usize], servers: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> bool {
     let shares = |cpu: usize, other: usize| cpu == other || siblings(cpu).contains(&other);
     let is_alone = |(index, &cpu): (usize, &usize)| {
@@ -157,8 +158,8 @@ fn choose(
     if free.is_empty() {
         free = allowed.to_vec();
     }
-    // From the end: servers and interrupts usually begin with the first. Distinct cores first, and those that share no
-    // core with the server before those that do.
+    // From the end: servers and interrupts usually begin with the first. Distinct cores first, and
+    // those that share no core with the server before those that do.
     free.reverse();
     let mut order = affinity::spread(&free, &siblings);
     order.sort_by_key(|&cpu| siblings(cpu).iter().any(|sibling| servers.contains(sibling)));

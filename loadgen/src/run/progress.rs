@@ -56,7 +56,7 @@ pub struct Snapshot {
     pub errors: u64,
 }
 
-/// Receiver of the reports, which may end a run early. Called on the thread that called [`execute`](super::execute).
+/// Receiver of the reports, on the thread of [`execute`](super::execute).
 pub trait Progress {
     /// Announces about how long a session takes, or a run of its own.
     fn expect(&mut self, _total: Duration) {}
@@ -70,7 +70,7 @@ pub trait Progress {
     /// Reports a message that the user should see before the run is over.
     fn note(&mut self, _text: &str) {}
 
-    /// Returns true where the user wants the run to end now, with what was measured so far as its result.
+    /// Returns true where the user wants the run to end now, with a result.
     fn interrupted(&mut self) -> bool {
         false
     }

@@ -1,4 +1,5 @@
-//! One worker of a run without its thread and without the coordinator: for simulations of the engine under it.
+//! One worker of a run without its thread and without the coordinator: for simulations of the
+//! engine under it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

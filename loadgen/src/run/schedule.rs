@@ -1,8 +1,9 @@
 //! Times at which the messages of an open loop are due.
 //!
-//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that being late costs no memory and
-//! forgets nothing. Message `k` of the run belongs to connection `k mod c`; connection `i` belongs to worker `i mod t`. Hence
-//! each worker's messages lie evenly among those of the others, and no worker needs to know how far the others are.
+//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that
+//! being late costs no memory and forgets nothing. Message `k` of the run belongs to connection `k
+//! mod c`; connection `i` belongs to worker `i mod t`. Hence each worker's messages lie evenly
+//! among those of the others, and no worker needs to know how far the others are.
 
 use engine::Nanos;
 
@@ -18,8 +19,8 @@ pub(crate) struct Schedule {
     gap: f64,
     shard: Shard,
     random: Random,
-    /// The next message: its place in the worker's connections, how often all of them have had a turn before, and when it
-    /// is due, in nanoseconds after the epoch.
+    /// The next message: its place in the worker's connections, how often all of them have had a
+    /// turn before, and when it is due, in nanoseconds after the epoch.
     link: u32,
     round: u64,
     offset: f64,
@@ -84,14 +85,15 @@ impl Schedule {
         self.compute();
     }
 
-    /// Counts the messages from the next one on that are due before `end`; of a Poisson process the expected number.
+    /// Counts the messages that are still due before `end`, or the expected number of them.
     pub(crate) fn until(&self, end: Nanos) -> u64 {
         let span = end.0.saturating_sub(self.epoch.0) as f64;
         if self.arrival == Arrival::Poisson {
             return ((span - self.offset) / self.worker_gap()).max(0.0).round() as u64;
         }
         let mut rest = self.clone();
-        // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what is before the end.
+        // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what
+        // is before the end.
         let rounds = (span / (self.gap * f64::from(self.shard.connections))) as u64;
         let skipped = rounds.saturating_sub(1).saturating_sub(self.round);
         rest.round += skipped;
@@ -116,8 +118,9 @@ impl Schedule {
         self.offset = k as f64 * self.gap;
     }
 
-    /// Draws an exponentially distributed gap to the worker's next message, and a connection at random: many independent Poisson
-    /// processes together are one, so each worker, and each connection, has one of its own.
+    /// Draws an exponentially distributed gap to the worker's next message, and a connection at
+    /// random: many independent Poisson processes together are one, so each worker, and each
+    /// connection, has one of its own.
     fn draw(&mut self) {
         // In (0, 1]: a logarithm of zero would never be due.
         let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;

@@ -68,7 +68,7 @@ impl Window {
         Self { epoch: never(), start: never(), end: never() }
     }
 
-    /// Sets the begin of the load, with the warm-up, to `epoch`, and the window from `start` to `end`.
+    /// Sets the begin of the load to `epoch`, and the window from `start` to `end`.
     pub(crate) fn set(&self, epoch: Nanos, start: Nanos, end: Nanos) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.start.store(start.0, Ordering::Release);
@@ -221,7 +221,7 @@ impl Shared {
         Shard { connections: self.load.idle, ..self.shard(worker) }
     }
 
-    /// Returns the number of messages that a worker may send in the window; all bits set where that is not limited.
+    /// Returns the messages that a worker may send; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
         let (worker, threads) = (worker as u64, self.gauges.len() as u64);
         self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))

@@ -20,8 +20,8 @@ const MAX_INTERVALS: u32 = 3600;
 /// Entries of a series, at most: a day. A longer window has a shorter series than itself.
 const MAX_SERIES: u32 = 24 * 3600;
 
-/// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It
-/// grows with longer latencies.
+/// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to
+/// 60 s. It grows with longer latencies.
 pub(crate) fn histogram() -> Histogram<u64> {
     growing(Histogram::new_with_bounds(1, USUAL_NS, 3))
 }
@@ -44,13 +44,13 @@ pub(crate) const GROWS: &str = "a histogram that grows takes every value";
 /// One worker's counts; the sum of all workers' is the run's.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Time from the send to the echo, of messages received in the window. In an open loop from the planned
-    /// time, of messages planned in the window.
+    /// Time from the send to the echo, of messages received in the window. In an open loop from the
+    /// planned time, of messages planned in the window.
     pub(crate) latency: Histogram<u64>,
     /// The parts of the latency in an open loop.
     pub(crate) parts: Option<Parts>,
-    /// Time from the start of connecting to the open connection, and its parts: of the connections opened before the
-    /// load, or, where they are opened again and again, of those in the window.
+    /// Time from the start of connecting to the open connection, and its parts: of the connections
+    /// opened before the load, or, where they are opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,
@@ -95,9 +95,9 @@ pub(crate) struct Tally {
     pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
     repeated: RepeatedSample,
-    /// Second in which echoes of a closed loop count that come after the window. Their messages were
-    /// outstanding when it ended. Their latencies belong to the result, or a server that answers late would
-    /// look fast.
+    /// Second in which echoes of a closed loop count that come after the window. Their messages
+    /// were outstanding when it ended. Their latencies belong to the result, or a server that
+    /// answers late would look fast.
     last_second: Option<u32>,
 }
 
@@ -209,7 +209,8 @@ impl Tally {
 
     /// Counts an echo of a closed loop, in this second of the window if in any.
     ///
-    /// Messages that left in one send come back in one read: their latency is the same, and one entry does for all.
+    /// Messages that left in one send come back in one read: their latency is the same, and one
+    /// entry does for all.
     #[inline]
     pub(crate) fn received(&mut self, latency_ns: u64, second: Option<u32>) {
         if latency_ns != self.repeated.latency_ns || second != self.repeated.second {
@@ -234,20 +235,20 @@ impl Tally {
         }
     }
 
-    /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their latencies
-    /// count in `last_second`, where there is one.
+    /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their
+    /// latencies count in `last_second`, where there is one.
     pub(crate) fn end_window(&mut self, last_second: Option<u32>) {
         self.enter_repeated();
         self.last_second = last_second;
     }
 
-    /// Records the time for which a connection had waited for its oldest echo when the window ended.
+    /// Records how long a connection had waited for its oldest echo at the window's end.
     pub(crate) fn waits_at_end(&mut self, waited: Duration) {
         self.waiting.record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1)).expect(GROWS);
     }
 
-    /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is the second
-    /// of the window that the message counts in, if it counts in one.
+    /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is
+    /// the second of the window that the message counts in, if it counts in one.
     pub(crate) fn unanswered(&mut self, age_ns: u64, second: Option<u32>) {
         self.outstanding.count += 1;
         let Some(second) = second else { return };
@@ -268,7 +269,7 @@ impl Tally {
         }
     }
 
-    /// Counts an echo of an open loop: its message was planned in the second `planned` of the window, and it came in `arrived`.
+    /// Counts an echo of an open loop, by the seconds in which it was planned and arrived.
     #[inline]
     pub(crate) fn received_planned(
         &mut self,
@@ -335,8 +336,8 @@ impl Tally {
         }
     }
 
-    /// Returns the errors of connections and the wrong echoes so far. Messages that were lost with their
-    /// connection are not counted again.
+    /// Returns the errors of connections and the wrong echoes so far. Messages that were lost with
+    /// their connection are not counted again.
     #[inline]
     pub(crate) fn faults(&self) -> u64 {
         self.errors.total() + self.integrity.faults()

@@ -1,14 +1,15 @@
 //! Rules that tell whether the figures of a run are the server's, or something else was the limit.
 //!
-//! A run is invalid where messages or connections were lost or wrong, where the generator set the rate, was
-//! late or stood still, where a closed loop's percentiles leave out waiting connections, and where an open
-//! loop's plan was not kept ([`Pace`](super::pace::Pace)).
+//! A run is invalid where messages or connections were lost or wrong, where the generator set the
+//! rate, was late or stood still, where a closed loop's percentiles leave out waiting connections,
+//! and where an open loop's plan was not kept ([`Pace`](super::pace::Pace)).
 //!
-//! None of these rules compares one side's figure with the other's. A rule that compares the lag with the
-//! latency would drop the runs of fast servers sooner than those of slow ones.
+//! None of these rules compares one side's figure with the other's. A rule that compares the lag
+//! with the latency would drop the runs of fast servers sooner than those of slow ones.
 //!
-//! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate belongs to both.
-//! A server that was not started here is not sampled. A thread that spins is never idle.
+//! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate
+//! belongs to both. A server that was not started here is not sampled. A thread that spins is never
+//! idle.
 
 use std::time::Duration;
 
@@ -23,29 +24,30 @@ use crate::host::procfs::CpuSpent;
 use crate::load::Arrival;
 use crate::result::{Integrity, InvalidKind};
 
-/// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,
-/// and some milliseconds where something does, whatever the server. Few runs lie between the two.
+/// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing
+/// disturbs them, and some milliseconds where something does, whatever the server. Few runs lie
+/// between the two.
 const LATEST: Duration = Duration::from_micros(500);
 /// Share of the latency's 99th percentile from which on a note says that this much of it is lag.
 const LAG_SHARE: f64 = 0.5;
-/// Share of the planned messages that may be unsent at the end. The messages that were due last are unsent.
+/// Share of the planned messages that may be unsent at the end.
 const UNSENT_SHARE: f64 = 0.01;
 /// Ordinary lateness of the kernel's timers, which needs no note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
 /// Part of the interval between two bursts that sending a burst may take.
 const BURST_SHARE: f64 = 0.1;
-/// Multiple of the 99th percentile after which a waiting connection is not represented by the percentiles.
-/// All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
+/// Multiple of the 99th percentile after which a waiting connection is not represented by the
+/// percentiles. All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
 const CUT_FACTOR: u32 = 10;
 /// Divisor of the window that gives the shortest such wait, up to [`LONGEST_STANDSTILL`].
 const CUT_PART: u32 = 10;
 /// Shortest such wait, whatever the window.
 const CUT_FLOOR: Duration = Duration::from_millis(50);
-/// Share of the connections that may wait so long. It is the share of messages above the 99th percentile.
+/// Share of the connections that may wait so long: that above the 99th percentile.
 const CUT_SHARE: f64 = 0.01;
 /// A thread of the generator that was on its processor for so much of the window had no idle time.
 const BUSY: f64 = 0.95;
-/// The server had idle time where its busiest thread ran, or waited for a processor, for less than this share.
+/// The server had idle time where its busiest thread was busy for less than this share.
 const IDLE: f64 = 0.90;
 /// Longest valid standstill. A longer one is not the kernel's ordinary lateness.
 const LONGEST_STANDSTILL: Duration = Duration::from_millis(100);
@@ -187,8 +189,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
-/// Rejects a closed loop in which connections waited too long. A waiting connection sends nothing, so the
-/// percentiles are those of the other connections.
+/// Rejects a closed loop in which connections waited too long. A waiting connection sends nothing,
+/// so the percentiles are those of the other connections.
 fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     let p99 = high(&tally.latency);
@@ -214,7 +216,7 @@ fn is_held_up(measured: &Measured) -> bool {
     measured.tally.was_full || measured.tally.ends > 0 || measured.broken.is_some()
 }
 
-/// Returns the longest lag of a plan. A burst is sent message by message, which may take a part of its interval.
+/// Returns the longest lag of a plan. Sending a burst may take a part of its interval.
 fn longest_lag(plan: &Plan) -> Duration {
     let interval_s = match (plan.load.arrival, plan.load.rate_per_s) {
         (Arrival::Burst(size), Some(rate)) => f64::from(size.get()) / rate,
@@ -314,7 +316,7 @@ fn time(measured: &Measured, verdict: &mut Verdict) {
     );
 }
 
-/// Returns the share of the window in which the busiest thread of the generator was on its processor.
+/// Returns the share of the window in which the generator's busiest thread ran.
 fn busiest(measured: &Measured) -> f64 {
     let busiest_ns = measured.spent.threads_cpu_ns.iter().max().copied().unwrap_or_default();
     busiest_ns as f64 / (measured.window.as_nanos() as f64).max(1.0)
@@ -383,8 +385,9 @@ mod tests {
         tally
     }
 
-    /// Returns the tally of 1,000 planned messages, each back `latency` after it was due and sent `lag` after
-    /// it. `back` of the 500 messages planned in the second half of the window came back within it.
+    /// Returns the tally of 1,000 planned messages, each back `latency` after it was due and sent
+    /// `lag` after it. `back` of the 500 messages planned in the second half of the window came
+    /// back within it.
     fn open(back: u64, lag: u64, latency: u64) -> Tally {
         let mut tally = Tally::new(1, true);
         let times = Times { due: Nanos(1), sent: Nanos(1 + lag) };
@@ -457,8 +460,8 @@ mod tests {
         assert!(busy.iter().any(|(_, reason)| reason.contains("-t")), "{busy:?}");
     }
 
-    /// The choice of dropped runs must not depend on the side: in recorded duels both sides lose about the
-    /// same number.
+    /// The choice of dropped runs must not depend on the side: in recorded duels both sides lose
+    /// about the same number.
     #[test]
     fn late_sends_drop_runs_of_both_sides_alike() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results");
@@ -476,7 +479,8 @@ mod tests {
         let [(all_a, a), (all_b, b)] = ["A", "B"].map(|side| dropped[side]);
         println!("dropped for late sends: {a} of {all_a} runs of side A, {b} of {all_b} of side B");
         assert!(all_a == all_b && all_a >= 200);
-        // Two standard deviations of the number of heads when a fair coin is thrown for each dropped run.
+        // Two standard deviations of the number of heads when a fair coin is thrown for each
+        // dropped run.
         assert!(f64::from(a.abs_diff(b)) <= 2.0 * f64::from(a + b).sqrt(), "{a} and {b}");
     }
 

@@ -69,8 +69,8 @@ fn work(
         let error = anyhow!("cannot pin a thread to processor {cpu}: {error}; see --cpus");
         return (client, Err(RunError::Setup(error)));
     }
-    // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
-    // is refused, it shows as such.
+    // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here
+    // that would be lag. Where it is refused, it shows as such.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let ran = match tls {
         None => engine::run(kind, config, inbox, &mut client),
@@ -96,8 +96,8 @@ pub(super) fn config(plan: &Plan, connections: u32) -> Config {
     Config {
         max_accepted: 0,
         max_connects: connections as usize + spare(plan, connections) as usize,
-        // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only end in a deadlock with a
-        // server that does the same.
+        // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only
+        // end in a deadlock with a server that does the same.
         high_water: usize::MAX,
         write_stall: plan.load.answer_timeout,
         spin: if plan.placement.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },

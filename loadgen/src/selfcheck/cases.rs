@@ -51,7 +51,7 @@ const OVERLOAD: u32 = 1400;
 const SILENCE: Duration = Duration::from_millis(2800);
 /// Time at which the generator is stopped, from the first message on, and length of the stop.
 const STOP: (Duration, Duration) = (SECOND, Duration::from_millis(700));
-/// Difference allowed between a time and what the generator says of it. Its checks and a busy machine take less.
+/// Difference allowed between a time and what the generator says of it.
 const LOOK: Duration = Duration::from_millis(100);
 /// Messages a second of the cases that are neither overload nor a closed loop.
 const RATE: u32 = 200;
@@ -66,7 +66,7 @@ const BORDERS: f64 = 0.05;
 /// Places of the work, run by run.
 const PLACES: [&str; 3] =
     ["in the connection's thread", "in a thread for each", "in a process for each connection"];
-/// Share of the window for which threads must have waited for their processors to explain a deviation.
+/// Share of the window that threads must have waited to explain a deviation.
 const HELD_UP: f64 = 0.05;
 
 impl Case {
@@ -344,7 +344,7 @@ impl Judge {
         }
     }
 
-    /// Checks that the same work costs the same wherever it is done, and that the cost is that of the work.
+    /// Checks that the same work costs the same everywhere, and its own cost.
     fn judge_costs(&mut self, costs_ms: &[f64]) {
         let work = WORK.as_secs_f64() * 1e3;
         for (cost, place) in costs_ms.iter().zip(PLACES) {

@@ -1,8 +1,8 @@
 //! Checks of the generator itself: known faults are played against it, and it must report them.
 //!
-//! The check `stall` compares latencies with arithmetic. The other checks start the generator as a user does,
-//! against a server of this program with a known fault. They judge exit status and result. They need nothing
-//! but this program.
+//! The check `stall` compares latencies with arithmetic. The other checks start the generator as a
+//! user does, against a server of this program with a known fault. They judge exit status and
+//! result. They need nothing but this program.
 
 mod cases;
 mod server;

@@ -1,7 +1,7 @@
 //! Echo server with a known fault: blocking, with a thread for each connection.
 //!
-//! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one argument in
-//! JSON.
+//! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one
+//! argument in JSON.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -73,8 +73,8 @@ struct Server {
     free: Mutex<Option<Instant>>,
 }
 
-/// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port, serves the
-/// connection that is its standard input. Ends by a signal, or as `behaviour` has it.
+/// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port,
+/// serves the connection that is its standard input. Ends by a signal, or as `behaviour` has it.
 pub(crate) fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     let behaviour = serde_json::from_str(behaviour)?;
     let server = Arc::new(Server { behaviour, loaded: Once::new(), free: Mutex::default() });

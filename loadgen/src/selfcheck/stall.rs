@@ -1,10 +1,12 @@
-//! Check of the generator's lag, and of its latencies for a server that stands still for a known time.
+//! Check of the generator's lag, and of its latencies for a server that stands still for a known
+//! time.
 //!
-//! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate. A message that is planned x
-//! before it goes on takes at least x, so that the share of messages that take longer than x is (S - x) / W, whatever the rate:
-//! the quantile q is S - (1 - q) W. The corrected histogram must say so. Each connection may have one message outstanding, as
-//! generators without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected histogram, from
-//! the actual send, hides it.
+//! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate.
+//! A message that is planned x before it goes on takes at least x, so that the share of messages
+//! that take longer than x is (S - x) / W, whatever the rate: the quantile q is S - (1 - q) W. The
+//! corrected histogram must say so. Each connection may have one message outstanding, as generators
+//! without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected
+//! histogram, from the actual send, hides it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
@@ -58,7 +60,7 @@ pub(crate) struct Quantile {
 }
 
 const RATE: f64 = 1_000.0;
-/// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
+/// Each has one message of the stall that was sent in time: few in any window.
 const CONNECTIONS: u32 = 8;
 /// Quantiles at which histogram and arithmetic are compared. They lie within the stall.
 const QUANTILES: [f64; 2] = [0.95, 0.99];

@@ -31,8 +31,8 @@ pub(super) struct Trial {
     pub(super) connections: u32,
     /// Messages a second of an open loop.
     pub(super) rate_per_s: Option<u32>,
-    /// Time at which the generator is stopped, from the first message on, and length of the stop. The server
-    /// then announces that message and does nothing else.
+    /// Time at which the generator is stopped, from the first message on, and length of the stop.
+    /// The server then announces that message and does nothing else.
     pub(super) stop: Option<(Duration, Duration)>,
     pub(super) flags: &'static str,
 }
@@ -92,7 +92,7 @@ impl Trial {
         while !reader.is_finished() {
             is_interrupted |= progress.interrupted();
             if is_interrupted || began.elapsed() > LONGEST {
-                // The kernel ends its server with it. The call fails only where the process has ended.
+                // The kernel ends its server with it. An ended process is no error.
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }

@@ -62,8 +62,9 @@ impl Opening {
         Self { nonce, head: Vec::new(), response: FinalResponse::default() }
     }
 
-    /// Reads more of the response. Once the response is complete and valid, returns the number of `bytes`
-    /// that belong to it and to the interim responses before it. Fails where the response opens no WebSocket.
+    /// Reads more of the response. Once the response is complete and valid, returns the number of
+    /// `bytes` that belong to it and to the interim responses before it. Fails where the response
+    /// opens no WebSocket.
     pub(crate) fn read(&mut self, request: &HandshakeRequest, bytes: &[u8]) -> anyhow::Result<Option<usize>> {
         // Nearly always the whole response comes in one piece, which needs no copy.
         let before = self.head.len();
@@ -88,7 +89,7 @@ impl Opening {
     }
 }
 
-/// Returns the server's text for display: on one line, control characters escaped, at most 200 characters.
+/// Returns the server's text on one line, escaped, at most 200 characters.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     let (mut shown, mut len) = (String::new(), 0);

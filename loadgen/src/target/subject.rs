@@ -69,8 +69,8 @@ impl Tool {
 }
 
 impl Subject {
-    /// Describes the server that `words` start: its command, its executable and, where it is our own server,
-    /// what it says of itself.
+    /// Describes the server that `words` start: its command, its executable and, where it is our
+    /// own server, what it says of itself.
     pub(crate) fn of_command(words: &[String]) -> Self {
         let program = words.first().and_then(|word| find_program(word));
         let is_own = |path: &&PathBuf| path.file_name().is_some_and(|name| name == "sparring-server");

@@ -34,7 +34,7 @@ impl Trust {
         }
     }
 
-    /// Returns the client's side of TLS with `host`. An error names the file, the cause and the remedy.
+    /// Returns the client's side of TLS with `host`. An error names file, cause and remedy.
     pub(crate) fn client(&self, host: &str) -> anyhow::Result<TlsClient> {
         let server = ServerName::try_from(host.to_owned()).map_err(|_| {
             anyhow!(

@@ -68,7 +68,7 @@ impl Client {
 
     // Connections that are complete.
 
-    /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
+    /// Closes a complete connection; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
         let state = &mut self.links[link as usize];
         let Some(id) = state.id else { return };
@@ -85,7 +85,7 @@ impl Client {
     fn say_goodbye(&mut self, deadline: Nanos, out: &mut Output<'_>) {
         match self.shared.load.transport {
             Transport::Tcp => out.close(CloseMode::Flush),
-            // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+            // The server closes first (RFC 6455 7.1.1), so that its end is in TIME_WAIT.
             Transport::Ws | Transport::Wss => {
                 self.outgoing.close(Some(NORMAL_CLOSURE), out);
                 out.set_deadline(Some(deadline));
@@ -98,7 +98,7 @@ impl Client {
     /// Answers the Close of the other end.
     pub(super) fn peer_closes(&mut self, link: u32, close: &protocol::Close, out: &mut Output<'_>) {
         if let Stage::Closing = self.links[link as usize].stage {
-            // The answer to ours: the server closes now (RFC 6455 7.1.1), which we see as the end of its bytes.
+            // The answer to ours: the server closes now (RFC 6455 7.1.1).
             return;
         }
         self.outgoing.close(close.code(), out);
@@ -251,8 +251,9 @@ impl Client {
         self.tally.imbalance = self.imbalance();
     }
 
-    /// Classifies the messages of a connection that have no echo. A message is lost where a later one came
-    /// back, or where the server has been silent for too long. Otherwise the server may still answer it.
+    /// Classifies the messages of a connection that have no echo. A message is lost where a later
+    /// one came back, or where the server has been silent for too long. Otherwise the server may
+    /// still answer it.
     fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.load.answer_timeout;
@@ -265,8 +266,8 @@ impl Client {
         self.tally.integrity.lost += u64::from(lost);
         let window = &shared.window;
         for (times, _) in self.links[link].ledger.unanswered() {
-            // A closed loop counts the messages that were outstanding when the window ended. An open loop
-            // counts those that were planned in it.
+            // A closed loop counts the messages that were outstanding when the window ended. An
+            // open loop counts those that were planned in it.
             let second = match shared.load.rate_per_s {
                 Some(_) => window.position(times.due).second(),
                 None => window.last_second(),

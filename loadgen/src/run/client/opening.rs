@@ -17,15 +17,15 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Upper limit of that time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Returns the index of the address to try after so many failures, where one is left. The first is that
-/// of the address that worked last.
+/// Returns the index of the address to try after so many failures, where one is left. The first is
+/// that of the address that worked last.
 pub(super) fn next_address(first: usize, failures: usize, addresses: usize) -> Option<usize> {
     (failures < addresses).then(|| (first + failures) % addresses)
 }
 
 impl Client {
-    /// Begins the connections that are due, or reports that all are open. It runs at the end of a turn,
-    /// because a Close may come together with a response.
+    /// Begins the connections that are due, or reports that all are open. It runs at the end of a
+    /// turn, because a Close may come together with a response.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
         if self.phase != WorkerPhase::Connecting {
             return;
@@ -46,7 +46,7 @@ impl Client {
         }
     }
 
-    /// Returns the time to begin a connection: at even distances over all workers, where there is a rate.
+    /// Returns the time to begin a connection: at even distances over all workers.
     fn connect_due(&self, link: u32) -> Nanos {
         let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
         self.started + Duration::from_secs_f64(f64::from(self.shard.number(link)) / rate)
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// Reads more of the response. Returns the number of `bytes` that belong to it once it is complete and valid.
+    /// Reads more of the response. Returns the number of its `bytes` once it is complete.
     pub(super) fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
@@ -124,8 +124,8 @@ impl Client {
         }
     }
 
-    // What fails before the load ends the run: there is something wrong with the server or the plan. Within it, with
-    // connections opened again and again, it is counted.
+    // What fails before the load ends the run: there is something wrong with the server or the
+    // plan. Within it, with connections opened again and again, it is counted.
 
     pub(super) fn handshake_failed(&mut self, link: u32, detail: String, out: &mut Output<'_>) {
         self.links[link as usize].stage = Stage::Closing;
@@ -142,7 +142,7 @@ impl Client {
         self.not_open(link, detail, false);
     }
 
-    /// Handles a connection that could not be opened: the TCP connection failed, or the handshake on it.
+    /// Handles a connection that could not be opened, or whose handshake failed.
     pub(super) fn not_open(&mut self, link: u32, detail: String, is_handshake: bool) {
         self.opening -= 1;
         if self.is_over() {
@@ -236,8 +236,8 @@ impl Client {
     }
 }
 
-/// Returns the time until a connection is reopened after this many failed attempts. Half of it is random, so
-/// that connections that were lost together are not reopened together.
+/// Returns the time until a connection is reopened after this many failed attempts. Half of it is
+/// random, so that connections that were lost together are not reopened together.
 fn back_off(attempts: u32, random: u64) -> Duration {
     let longest = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
     longest.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))

@@ -131,8 +131,8 @@ impl Client {
         }
     }
 
-    // Messages that look like ours and have no valid number of ours. A message of the server's own may come
-    // before the echo, so the echo decides.
+    // Messages that look like ours and have no valid number of ours. A message of the server's own
+    // may come before the echo, so the echo decides.
 
     /// Keeps such a message until its kind is known.
     #[cold]

@@ -215,7 +215,7 @@ impl Client {
         true
     }
 
-    /// Returns the connection for a message: the planned one, or the next that is open and has room.
+    /// Returns the connection for a message: the planned one, or the next that has room.
     fn with_room(&mut self, planned: u32) -> Option<u32> {
         let (before, after) = (0..planned, planned..self.shard.count());
         after.chain(before).find(|&link| {

@@ -1,9 +1,10 @@
-//! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the end of the
-//! window.
+//! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the
+//! end of the window.
 //!
-//! During the window an alarm fires fifty times a second, in a closed loop too. A late alarm shows that the
-//! worker did not run. The process was stopped, the machine stood still, or something else had the processor.
-//! The CPU time that the worker used meanwhile is subtracted, because a long turn is work and no standstill.
+//! During the window an alarm fires fifty times a second, in a closed loop too. A late alarm shows
+//! that the worker did not run. The process was stopped, the machine stood still, or something else
+//! had the processor. The CPU time that the worker used meanwhile is subtracted, because a long
+//! turn is work and no standstill.
 
 use std::time::Duration;
 
@@ -75,8 +76,8 @@ impl Client {
         }
     }
 
-    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits any more and all
-    /// echoes are back: pace and waiting are read now.
+    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits
+    /// any more and all echoes are back: pace and waiting are read now.
     pub(super) fn end_limited_load(&mut self) {
         self.tally.enter_repeated();
         self.finish_pace();

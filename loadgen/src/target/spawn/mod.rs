@@ -1,8 +1,9 @@
 //! The server that a run starts and ends: `--spawn`.
 //!
-//! The command is split into words as in a shell and runs without one, in its own process group. A process of
-//! this program stands between us and the server (see `supervisor`). It ends the whole server when we end,
-//! however that happens. It also makes the cost of the server's ended processes known.
+//! The command is split into words as in a shell and runs without one, in its own process group. A
+//! process of this program stands between us and the server (see `supervisor`). It ends the whole
+//! server when we end, however that happens. It also makes the cost of the server's ended processes
+//! known.
 
 mod supervisor;
 
@@ -42,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Lines of standard error that are kept to be shown.
 const KEPT_LINES: usize = 8;
-/// Attempts to find a port for `{port}`. Another process may take a free port before the server's bind(2).
+/// Attempts to find a port for `{port}`, which another process may take first.
 const PORT_ATTEMPTS: usize = 5;
 
 /// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
@@ -130,7 +131,7 @@ fn free_port(addresses: &[SocketAddr]) -> Result<u16, SpawnError> {
     const ATTEMPTS: usize = 32;
     let mut failed = SpawnError::NoPort(addresses[0].ip(), io::ErrorKind::AddrNotAvailable.into());
     for _ in 0..ATTEMPTS {
-        // The sockets are closed at once. They never had a connection, so the port can be bound again.
+        // The sockets are closed at once. They had no connection, so the port is free again.
         let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
         for ip in addresses.iter().map(SocketAddr::ip) {
             match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
@@ -195,10 +196,12 @@ enum Owner {
     Stranger,
 }
 
-/// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which listen afterwards.
+/// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which
+/// listen afterwards.
 ///
-/// The server holds a socket from before it listens on it. So one that listened, was not among the server's, and still listens
-/// is somebody else's. One that is gone may have been the server's, which tried its port before it opened it for good.
+/// The server holds a socket from before it listens on it. So one that listened, was not among the
+/// server's, and still listens is somebody else's. One that is gone may have been the server's,
+/// which tried its port before it opened it for good.
 fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> BTreeSet<u64>) -> Owner {
     let others: BTreeSet<u64> = listeners.difference(own).copied().collect();
     if others.is_empty() {
@@ -211,13 +214,13 @@ fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> B
 }
 
 impl Server {
-    /// Starts a server and waits until it accepts at one of `addresses`, for `timeout` at most. It must have
-    /// printed its `listening on` line or answered an opening handshake, and the listening socket must be its
-    /// own.
+    /// Starts a server and waits until it accepts at one of `addresses`, for `timeout` at most. It
+    /// must have printed its `listening on` line or answered an opening handshake, and the
+    /// listening socket must be its own.
     ///
-    /// The addresses have the URL's port. For `{port}` they get a free one, and another one where another
-    /// process takes it before the server does. The function calls `wait` repeatedly to ask whether to
-    /// continue. Nothing is left running where the function fails.
+    /// The addresses have the URL's port. For `{port}` they get a free one, and another one where
+    /// another process takes it before the server does. The function calls `wait` repeatedly to ask
+    /// whether to continue. Nothing is left running where the function fails.
     pub(crate) fn start(
         spawn: &Spawn,
         url: &Url,
@@ -323,8 +326,8 @@ impl Server {
         usage.look(self.supervisor.id(), self.cgroup.as_ref());
     }
 
-    /// Returns how it ended, once all of its processes have ended. That is the status of its first process,
-    /// or of the last one where the first ended well before it.
+    /// Returns how it ended, once all of its processes have ended. That is the status of its first
+    /// process, or of the last one where the first ended well before it.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none()
             && let Ok(Some(ended)) = self.supervisor.try_wait()
@@ -334,8 +337,8 @@ impl Server {
         self.status
     }
 
-    /// Takes its exit status from the supervisor's last message. A supervisor that was killed has sent none,
-    /// so its part is done here.
+    /// Takes its exit status from the supervisor's last message. A supervisor that was killed has
+    /// sent none, so its part is done here.
     fn supervisor_has_ended(&mut self, ended: ExitStatus) {
         let mut message = String::new();
         let read = self.control.read_to_string(&mut message);
@@ -374,7 +377,7 @@ impl Server {
         }
     }
 
-    /// Waits until its streams have ended, with a bound: a process that left the group may hold them open.
+    /// Waits until its streams have ended. A process that left the group may hold them open.
     pub(crate) fn wait_for_output(&self) {
         wait_for(PROBE_TIME, || lock(&self.output).open == 0);
     }

@@ -90,7 +90,7 @@ fn supervise(command: &[OsString]) -> io::Result<()> {
     let cgroup = Cgroup::enter_new();
     let child = start_guard(command);
     if let Some(cgroup) = &cgroup {
-        // Where it fails, the supervisor is counted and killed with the server, and the generator detects it.
+        // Where it fails, the supervisor counts as a part of the server.
         let _ = cgroup.leave();
     }
     let ended = child.and_then(|child| {
@@ -121,8 +121,9 @@ fn start_guard(command: &[OsString]) -> io::Result<Child> {
         .spawn()
 }
 
-/// Waits until no process of the server is left. Returns the status of the first process; where that is a
-/// success, the status of the last one. The first process may have existed only to start the others.
+/// Waits until no process of the server is left. Returns the status of the first process; where
+/// that is a success, the status of the last one. The first process may have existed only to start
+/// the others.
 fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
     let first = Pid::from_child(first);
     let mut ended: Option<WaitStatus> = None;
