@@ -204,7 +204,7 @@ struct EchoClient {
     /// Failed attempts for the connection that is being made.
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
-    visit: EndedConnection,
+    connection: EndedConnection,
     /// True where nothing is under way, so that the next connection can begin.
     is_idle: bool,
     /// Error that ends the run.
@@ -231,7 +231,7 @@ impl EchoClient {
             numbers: plan.repeat.clone().unwrap_or(1..=1),
             addresses,
             failures: Failures::new(),
-            visit: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
+            connection: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
             is_idle: true,
             failure: None,
             secrets: Secrets::default(),
@@ -245,8 +245,8 @@ impl EchoClient {
         let next = if self.failure.is_none() { self.numbers.next() } else { None };
         let Some(number) = next else { return w.stop() };
         self.is_idle = false;
-        self.visit.number = self.plan.repeat.as_ref().map(|_| number);
-        self.visit.messages = 0;
+        self.connection.number = self.plan.repeat.as_ref().map(|_| number);
+        self.connection.messages = 0;
         self.failures.clear();
         self.connect(w, 0);
     }
@@ -258,7 +258,7 @@ impl EchoClient {
 
     fn target(&self) -> String {
         let target = self.plan.url.target.clone();
-        match self.visit.number {
+        match self.connection.number {
             Some(number) => target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
             None => target,
         }
@@ -284,7 +284,7 @@ impl EchoClient {
                         break self.fail(error, out);
                     }
                     if last {
-                        self.visit.messages += 1;
+                        self.connection.messages += 1;
                         self.send_back(kind, std::mem::take(message), out);
                     }
                 }
@@ -332,7 +332,7 @@ impl EchoClient {
     }
 
     fn end(&mut self, stage: &mut Stage, ending: Ending, out: &mut Output<'_>) {
-        self.visit.ending = ending;
+        self.connection.ending = ending;
         if let Stage::Open { message, .. } = std::mem::replace(stage, Stage::Ended) {
             out.recycle(message);
         }
@@ -421,11 +421,11 @@ impl Handler for EchoClient {
     fn closed(&mut self, _: ConnId, stage: Stage, cause: Cause) {
         match stage {
             Stage::Handshaking(_) => self.handshake_failed(describe(&cause)),
-            Stage::Open { .. } => self.visit.ending = Ending::Lost(describe(&cause)),
+            Stage::Open { .. } => self.connection.ending = Ending::Lost(describe(&cause)),
             Stage::Ended => {}
         }
         if self.failure.is_none() {
-            (self.watch)(&self.visit);
+            (self.watch)(&self.connection);
         }
         self.is_idle = true;
     }
