@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::cpus::{CpuList, check_cpus, check_own_cpus, cpu_list};
 use super::output::FormatArguments;
 use super::{OUTPUT, print_plain, usage};
-use crate::doctor::{self, Finding, Intent, Severity, examine};
+use crate::doctor::{Finding, Intent, Severity, examine};
+use crate::host::system::System;
 use crate::load::value::time;
 use crate::report::text::findings;
 
@@ -106,7 +107,7 @@ impl DoctorArguments {
         if self.root == Path::new("/") {
             return check_own_cpus(cpus, spawn_cpus);
         }
-        let allowed = doctor::allowed(&self.root);
+        let allowed = System::below(&self.root).allowed();
         if allowed.is_empty() {
             return Ok(());
         }

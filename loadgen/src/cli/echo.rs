@@ -9,7 +9,7 @@ use engine::{EngineChoice, EngineKind};
 
 use super::plan::TlsArguments;
 use super::{LIMITS, WORKERS, start_log, usage};
-use crate::echo::{Plan, Visit, execute};
+use crate::echo::{EndedConnection, Plan, execute};
 use crate::load::value::time;
 use crate::target::url::Url;
 
@@ -78,7 +78,7 @@ impl EchoArguments {
             eprintln!("engine {engine}: {why}");
         }
         let quiet = self.quiet;
-        let watch = move |visit: &Visit| {
+        let watch = move |visit: &EndedConnection| {
             if !quiet {
                 // Nobody reads it any more: no reason to cease echoing.
                 let _ = writeln!(io::stdout(), "{}", line(visit));
@@ -89,7 +89,7 @@ impl EchoArguments {
     }
 }
 
-fn line(visit: &Visit) -> String {
+fn line(visit: &EndedConnection) -> String {
     let number = visit.number.map(|number| format!("{number}: ")).unwrap_or_default();
     let messages = if visit.messages == 1 { "message" } else { "messages" };
     format!("{number}{} {messages} echoed; {}", visit.messages, visit.ending)
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_line_says_how_a_connection_ended() {
-        let line = |number, messages, ending| line(&Visit { number, messages, ending });
+        let line = |number, messages, ending| line(&EndedConnection { number, messages, ending });
         let closed = |code, reason: &str| Ending::Closed { code, reason: reason.to_owned() };
         assert_eq!(line(None, 1, closed(None, "")), "1 message echoed; the server closed it without a code");
         assert_eq!(

@@ -125,7 +125,7 @@ impl ExperimentArguments {
     /// Returns the experiment after the changes of the flags.
     fn experiment(&self) -> anyhow::Result<Experiment> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
-        let catalogue = catalogue.map_err(|error| usage(format!("--catalogue: {error}")))?;
+        let catalogue = catalogue.map_err(|error| usage(format!("--catalogue: {error:#}")))?;
         let mut experiment =
             Experiment::read(&self.experiment, &catalogue).map_err(|error| usage(format!("{error:#}")))?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());

@@ -276,10 +276,10 @@ mod tests {
     #[test]
     fn an_engine_asked_for_by_name_never_falls_back() {
         for kind in EngineKind::ALL {
-            let settled = settle(EngineChoice::Named(kind)).ok();
+            let settled = resolve_engine(EngineChoice::Named(kind)).ok();
             assert_eq!(settled, kind.probe().is_ok().then_some((kind, None)));
         }
-        let (engine, mark) = settle(EngineChoice::Auto).expect("epoll is everywhere");
+        let (engine, mark) = resolve_engine(EngineChoice::Auto).expect("epoll is everywhere");
         assert_eq!(engine == EngineKind::Epoll, mark.is_some());
         assert!(mark.is_none_or(|mark| mark.starts_with("io_uring is not available")));
     }

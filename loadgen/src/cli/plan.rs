@@ -220,7 +220,7 @@ fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::opening::Ask;
+    use crate::target::opening::HandshakeRequest;
 
     #[test]
     fn lists_of_addresses_have_ranges() {
@@ -249,13 +249,13 @@ mod tests {
             let error = header(&format!("{}: x", own.to_ascii_lowercase())).expect_err(own);
             assert!(error.contains(own) && error.contains(instead), "{error}");
             // The handshake refuses the same.
-            let ask = Ask {
+            let request = HandshakeRequest {
                 host: "h".to_owned(),
                 target: "/".to_owned(),
                 headers: vec![(own.to_owned(), "x".to_owned())],
-                ..Ask::default()
+                ..HandshakeRequest::default()
             };
-            assert!(ask.check().is_err(), "{own}");
+            assert!(request.check().is_err(), "{own}");
         }
         let host = header("host: x").expect_err("Host");
         assert!(host.contains("URL"), "{host}");

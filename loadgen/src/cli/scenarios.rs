@@ -38,7 +38,8 @@ pub(super) struct ScenariosArguments {
 
 impl ScenariosArguments {
     pub(super) fn execute(&self) -> anyhow::Result<u8> {
-        let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(usage)?;
+        let catalogue = Catalogue::with(self.catalogue.as_deref());
+        let catalogue = catalogue.map_err(|error| usage(format!("{error:#}")))?;
         self.format.print_text(&scenarios(&catalogue, self.format.format()), false)?;
         Ok(0)
     }

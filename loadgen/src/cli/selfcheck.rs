@@ -140,8 +140,8 @@ impl SelfcheckArguments {
 
 fn failure(error: SelfcheckError) -> anyhow::Error {
     match error {
-        SelfcheckError::Times { .. } => usage(error),
+        SelfcheckError::Usage(reason) => usage(reason),
         SelfcheckError::Run(error) => error.into(),
-        error => error.into(),
+        SelfcheckError::Other(error) => error,
     }
 }

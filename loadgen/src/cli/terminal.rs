@@ -282,7 +282,7 @@ impl Terminal {
     }
 
     fn count(&mut self, at: &Snapshot) {
-        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Start | Phase::Connect | Phase::Warmup) {
+        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Connect | Phase::Warmup) {
             (self.before, self.rate) = (None, 0.0);
             self.latencies.clear();
         }
@@ -364,7 +364,6 @@ fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -
         (at.phase.name(), left.map(|left| format!("  {} left", about(left))).unwrap_or_default());
     let open = grouped(at.open as f64);
     match at.phase {
-        Phase::Start => format!("{name:8} waiting for the server{left}"),
         Phase::Connect => {
             let progress = bar(at.open as f64 / at.connections.max(1) as f64);
             format!("{name:8} {progress} {open} of {}{left}", count(at.connections, "connection"))

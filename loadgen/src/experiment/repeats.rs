@@ -336,15 +336,7 @@ fn broken(run: &Run) -> Vec<String> {
 /// Returns true where another attempt would fail in the same way.
 fn is_hopeless(error: &RunError) -> bool {
     match error {
-        RunError::Plan(_)
-        | RunError::Descriptors { .. }
-        | RunError::Ports { .. }
-        | RunError::SourceFamily { .. }
-        | RunError::SourceLink { .. }
-        | RunError::SourceAddress { .. }
-        | RunError::Trust(_)
-        | RunError::Pin { .. }
-        | RunError::Engine(_) => true,
+        RunError::Plan(_) | RunError::Setup(_) | RunError::Engine(_) => true,
         RunError::Spawn(SpawnError::Ended { status, .. }) => {
             status.code().is_some_and(|code| CANNOT_RUN.contains(&code))
         }
@@ -364,7 +356,7 @@ mod tests {
     use super::*;
     use crate::result::{Disturbance, example};
     use crate::run::Silent;
-    use crate::target::spawn::{LastWords, Spawn};
+    use crate::target::spawn::Spawn;
 
     /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]
@@ -389,7 +381,7 @@ mod tests {
             Fine => {}
             Fails => return Err(RunError::Panicked),
             Exits(code) => {
-                let (status, said) = (ExitStatus::from_raw(code << 8), LastWords::default());
+                let (status, said) = (ExitStatus::from_raw(code << 8), String::new());
                 return Err(SpawnError::Ended { status, said, port_in_use: false }.into());
             }
             Invalid(kind) => run.invalidate(kind, "why"),

@@ -557,7 +557,7 @@ mod tests {
     use crate::load::Load;
     use crate::result::{Disturbance, InvalidKind, example};
     use crate::run::{RunError, Silent, Snapshot};
-    use crate::target::spawn::{LastWords, SpawnError};
+    use crate::target::spawn::SpawnError;
 
     fn named(name: &str) -> Experiment {
         built_in().into_iter().find(|experiment| experiment.name == name).expect("built in")
@@ -1101,7 +1101,7 @@ mod tests {
     }
 
     fn cannot_run() -> RunError {
-        let (status, said) = (ExitStatus::from_raw(127 << 8), LastWords::default());
+        let (status, said) = (ExitStatus::from_raw(127 << 8), String::new());
         SpawnError::Ended { status, said, port_in_use: false }.into()
     }
 

@@ -15,8 +15,8 @@ use super::latency::Latency;
 use super::rounded;
 use super::utc::Utc;
 use super::verdict::SessionVerdict;
-use crate::host::cost::CostSource;
 use crate::host::machine::{Machine, short_hash};
+use crate::host::procfs::CostSource;
 use crate::load::{Load, Transport};
 use crate::target::subject::{self, Subject, Tool};
 

@@ -24,7 +24,7 @@ mod summary;
 mod utc;
 mod verdict;
 
-pub use crate::host::cost::CostSource;
+pub use crate::host::procfs::CostSource;
 pub use document::{
     Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors, Integrity,
     Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
