@@ -31,7 +31,8 @@ regressed; 13 nothing could be judged of an interleaved one.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompareArguments {
-    /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest that compares.
+    /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest
+    /// that compares.
     base: String,
 
     /// The other side, named like BASE. Without it BASE must be an interleaved session.
@@ -103,7 +104,8 @@ fn newest(mut found: Vec<Stored>) -> anyhow::Result<Stored> {
     found.pop().ok_or_else(|| anyhow!("there is no such session"))
 }
 
-/// The newest of `found` that compares with `new` and is another one; else the newest, so that the refusal says why.
+/// The newest of `found` that compares with `new` and is another one; else the newest, so that the
+/// refusal says why.
 fn best(mut found: Vec<Stored>, new: &Stored) -> anyhow::Result<Stored> {
     let compares =
         |stored: &Stored| stored.path != new.path && refusals(&stored.document, &new.document).is_empty();
@@ -113,7 +115,8 @@ fn best(mut found: Vec<Stored>, new: &Stored) -> anyhow::Result<Stored> {
     newest(found)
 }
 
-/// Compares two sessions, also those that do not compare where that is forced. Returns what must be known of it too.
+/// Compares two sessions, also those that do not compare where that is forced. Returns what must be
+/// known of it too.
 pub(super) fn sessions(
     results: &Path,
     base: &Stored,

@@ -1,4 +1,5 @@
-//! `sparring-loadgen count`: instructions of a message, counted by callgrind and stored commit by commit.
+//! `sparring-loadgen count`: instructions of a message, counted by callgrind and stored commit by
+//! commit.
 
 use std::fs;
 use std::io;
@@ -34,7 +35,8 @@ const PAYLOAD: u32 = 32;
 /// Messages of the shorter and of the longer count.
 const MESSAGES: [u32; 2] = [20_000, 120_000];
 
-/// Count the instructions that a message costs the server's own code, and store them. Needs valgrind and no quiet machine.
+/// Count the instructions that a message costs the server's own code, and store them. Needs
+/// valgrind and no quiet machine.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CountArguments {

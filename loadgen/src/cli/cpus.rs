@@ -26,8 +26,8 @@ pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) 
     Err(usage(format!("{flag}: processor {cpu} is not among those this process may use ({allowed})")))
 }
 
-/// Fails where `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a thread of this
-/// process.
+/// Fails where `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a
+/// thread of this process.
 pub(super) fn check_own_cpus(cpus: Option<&CpuList>, spawn_cpus: Option<&CpuList>) -> anyhow::Result<()> {
     for (flag, list) in [("--cpus", cpus), ("--spawn-cpus", spawn_cpus)] {
         let Some(CpuList(cpus)) = list else { continue };

@@ -29,7 +29,8 @@ Exit status: 0 every connection was opened and has ended; 1 error; 2 wrong usage
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EchoArguments {
-    /// The server: ws://HOST[:PORT]/PATH, or wss://. {n} in path or query: the number of the connection, with --repeat.
+    /// The server: ws://HOST[:PORT]/PATH, or wss://. {n} in path or query: the number of the
+    /// connection, with --repeat.
     url: Url,
 
     /// One connection for each of these numbers, the last included, one after the other.
@@ -39,7 +40,8 @@ pub(super) struct EchoArguments {
     #[command(flatten)]
     tls: TlsArguments,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never
+    /// falls back.
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto", help_heading = WORKERS)]
     engine: EngineChoice,
 
@@ -80,7 +82,7 @@ impl EchoArguments {
         let quiet = self.quiet;
         let watch = move |visit: &EndedConnection| {
             if !quiet {
-                // Nobody reads it any more: no reason to cease echoing.
+                // A closed pipe is not a reason to stop echoing.
                 let _ = writeln!(io::stdout(), "{}", line(visit));
             }
         };

@@ -16,8 +16,9 @@ struct ForeignFlag {
 
 const LOADS: &[&str] = &["run", "duel", "aa"];
 
-/// Flags of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and their hints, by the commands that have
-/// an equivalent. A short flag may have its value in the same word (`-z10s`, `-z=10s`), a long one behind `=`.
+/// Flags of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and their hints, by the
+/// commands that have an equivalent. A short flag may have its value in the same word (`-z10s`,
+/// `-z=10s`), a long one behind `=`.
 const HINTS: [(&[&str], &str); 5] = [
     (
         LOADS,

@@ -22,13 +22,14 @@ pub(super) struct GoalArguments {
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS)]
     threshold: Vec<Threshold>,
 
-    /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials, confirm at full length.
-    /// Repeatable: all have to hold.
+    /// Search the highest rate of an open loop that meets this: bracket, bisect with short trials,
+    /// confirm at full length. Repeatable: all have to hold.
     #[arg(long, value_name = "'p99<2ms'", help_heading = GOALS,
           conflicts_with_all = ["rate_per_s", "rate_per_connection", "messages"])]
     find_rate: Vec<Threshold>,
 
-    /// Rates between which --find-rate searches [default: what -d can judge, up to what the generator can send].
+    /// Rates between which --find-rate searches [default: what -d can judge, up to what the
+    /// generator can send].
     #[arg(long, value_name = "LOW..HIGH", value_parser = rates, requires = "find_rate", help_heading = GOALS)]
     rate_range: Option<(f64, f64)>,
 
@@ -96,7 +97,8 @@ impl GoalArguments {
     }
 }
 
-/// Where a search begins unless its range lies elsewhere, messages a second: every server carries it.
+/// Where a search begins unless its range lies elsewhere, messages a second: every server carries
+/// it.
 const FIRST_RATE: f64 = 2_000.0;
 const SHORT_WARMUP: Duration = Duration::from_millis(500);
 
@@ -115,7 +117,7 @@ pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmat
 /// Returns the outcome of a finished trial. An invalid trial never counts as met.
 pub(super) fn outcome(run: &Run, judgements: &[GoalJudgement]) -> TrialOutcome {
     let faults = run.errors.total() + run.integrity.faults();
-    // A debug build is said of every run, and is no limit found at this rate.
+    // Every run of a debug build has this reason, so it is not a limit found at this rate.
     let (servers, others): (Vec<_>, Vec<_>) =
         run.invalid().filter(|(kind, _)| !kind.is_of_the_build()).partition(|(kind, _)| kind.is_servers());
     let reasons =
@@ -236,7 +238,8 @@ mod tests {
         let full = (InvalidKind::OutstandingLimit, "--max-outstanding");
         assert_eq!(outcome(&with(&[full]), &judged(true)), TrialOutcome::Missed(full.1.into()));
         assert!(matches!(outcome(&with(&[full, late]), &judged(true)), TrialOutcome::GeneratorLimit(_)));
-        // An invalid trial never counts as met, and its reason comes before the results of the thresholds.
+        // An invalid trial never counts as met, and its reason comes before the results of the
+        // thresholds.
         let unknown = Run { valid: false, ..run() };
         assert!(matches!(outcome(&unknown, &judged(true)), TrialOutcome::GeneratorLimit(_)));
         for kind in [InvalidKind::RateNotKept, InvalidKind::LostConnections, InvalidKind::NoEcho] {

@@ -1,4 +1,5 @@
-//! The command line: one module for each command, with what was typed, its translation, and what is printed.
+//! The command line: one module for each command, with what was typed, its translation, and what is
+//! printed.
 
 mod colour;
 mod compare;
@@ -53,7 +54,8 @@ Exit status: 0 fine; 1 error, or an echo that was not what was sent; 2 wrong usa
 missed, or no rate meets it; 13 the measurement is invalid (see run --help); 130, 143, 129 ended by \
 SIGINT (Ctrl-C), SIGTERM, SIGHUP, with the result of what was measured.";
 
-/// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked, results that are kept.
+/// A load generator for WebSocket (RFC 6455) echo servers: honest latencies, every echo checked,
+/// results that are kept.
 #[derive(Debug, Parser)]
 #[command(
     name = "sparring-loadgen",
@@ -70,7 +72,8 @@ struct Arguments {
     #[arg(short = 'V', long)]
     version: bool,
 
-    /// With --version: lines `key: value` with commit, profile, engines available here, and masking kernel.
+    /// With --version: lines `key: value` with commit, profile, engines available here, and masking
+    /// kernel.
     #[arg(long, requires = "version")]
     verbose: bool,
 }
@@ -81,17 +84,20 @@ enum Command {
     Run(Box<run::RunArguments>),
     /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and experiments.
     Scenarios(scenarios::ScenariosArguments),
-    /// Run an experiment: servers x scenarios x rounds, by its name or from a file, and store the session.
+    /// Run an experiment: servers x scenarios x rounds, by its name or from a file, and store the
+    /// session.
     #[command(alias = "suite")]
     Experiment(Box<experiment::ExperimentArguments>),
     /// Run the conformance battery against any WebSocket echo server.
     Conformance(conformance::ConformanceArguments),
-    /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
+    /// Connect to a server as a client that sends every message back: the strict other end for a
+    /// server under test.
     Echo(echo::EchoArguments),
     /// Report everything on this machine that would invalidate a measurement, and the command that
     /// fixes it. Changes nothing.
     Doctor(doctor::DoctorArguments),
-    /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or inconclusive.
+    /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or
+    /// inconclusive.
     Duel(Box<pairs::DuelArguments>),
     /// Record this machine's noise: one server against itself.
     Aa(Box<pairs::AaArguments>),
@@ -101,15 +107,18 @@ enum Command {
     Show(selection::ShowArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
     Compare(compare::CompareArguments),
-    /// Count the instructions that a message costs the server's own code, and store them. Needs valgrind, and no quiet machine.
+    /// Count the instructions that a message costs the server's own code, and store them. Needs
+    /// valgrind, and no quiet machine.
     Count(count::CountArguments),
     /// Show a figure over the commits of a branch.
     History(history::HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
     Report(report::ReportArguments),
-    /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/experiments/proof.toml).
+    /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers
+    /// (scripts/experiments/proof.toml).
     Proof(proof::ProofArguments),
-    /// Check the generator itself: it must report servers with known faults, and a stall of its own.
+    /// Check the generator itself: it must report servers with known faults, and a stall of its
+    /// own.
     Selfcheck(selfcheck::SelfcheckArguments),
     /// The servers of selfcheck.
     #[command(name = crate::selfcheck::SERVER, hide = true)]
@@ -229,7 +238,7 @@ fn print(text: &str, to_error: bool) -> anyhow::Result<()> {
     })
 }
 
-/// A closed pipe (`| head`) or a closed terminal is no error, so that the rest is not lost.
+/// A closed pipe (`| head`) or a closed terminal is not an error, so that the rest is not lost.
 fn printed(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if is_gone(&error) => Ok(()),

@@ -19,12 +19,13 @@ use crate::result::{Document, Run};
 /// The figures to show, and the files beside the document.
 #[derive(Debug, Default, Args)]
 pub(super) struct OutputArguments {
-    /// Percentiles of the latency to show, as in 50,99,99.9. One that the sample does not carry (a hundred samples above it) is
-    /// not shown.
+    /// Percentiles of the latency to show, as in 50,99,99.9. One that the sample does not carry (a
+    /// hundred samples above it) is not shown.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = percent, help_heading = OUTPUT)]
     pub(super) percentiles: Vec<f64>,
 
-    /// Write a line for each second of the window: sent, received, errors and latencies in nanoseconds.
+    /// Write a line for each second of the window: sent, received, errors and latencies in
+    /// nanoseconds.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) csv: Option<PathBuf>,
 
@@ -32,7 +33,8 @@ pub(super) struct OutputArguments {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) hdr_log: Option<PathBuf>,
 
-    /// Write the percentile distribution of the latency, in milliseconds, as the HdrHistogram tools plot it (.hgrm).
+    /// Write the percentile distribution of the latency, in milliseconds, as the HdrHistogram tools
+    /// plot it (.hgrm).
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) hgrm: Option<PathBuf>,
 }
@@ -122,7 +124,8 @@ impl OutputPlace {
         name.push(format!(".partial-{}", std::process::id()));
         let partial = path.with_file_name(name);
         let file = File::create_new(&partial)?;
-        // Reserves space for a usual result, so that a full disk is found before anything is measured.
+        // Reserves space for a usual result, so that a full disk is found before anything is
+        // measured.
         let reserved = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED);
         let place = Self::File { partial, file };
         match reserved {
@@ -155,8 +158,8 @@ impl Drop for OutputPlace {
     }
 }
 
-/// Writes a document that could not be written to its place to standard output, so that no result is lost.
-/// Returns the failure with what became of it.
+/// Writes a document that could not be written to its place to standard output, so that no result
+/// is lost. Returns the failure with what became of it.
 pub(super) fn rescue(document: &Document, failure: &anyhow::Error) -> anyhow::Error {
     let failure = with_causes(failure);
     let json = document.to_json().map_err(io::Error::from);
@@ -224,7 +227,8 @@ impl Files {
         csv.and(log).and(distribution)
     }
 
-    /// Writes the document. Where its file cannot be written any more, the document goes to standard output.
+    /// Writes the document. Where its file cannot be written any more, the document goes to
+    /// standard output.
     pub(super) fn write_document(&mut self, document: &Document) -> anyhow::Result<()> {
         let Some(output) = self.0.iter_mut().find(|output| output.flag == "--json") else { return Ok(()) };
         let written = output.write_document(document);

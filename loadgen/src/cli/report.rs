@@ -25,7 +25,8 @@ Exit status: 0 written; 1 a file cannot be read, or the sessions do not compare;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ReportArguments {
-    /// Stored sessions: files, tags, commits, or `last`. Two are compared, more are set side by side.
+    /// Stored sessions: files, tags, commits, or `last`. Two are compared, more are set side by
+    /// side.
     #[arg(required = true, value_name = "FILES")]
     sessions: Vec<String>,
 
@@ -37,7 +38,8 @@ pub(super) struct ReportArguments {
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
 
-    /// Compare what does not compare: other machines, builds, scenarios or engines. The page says so.
+    /// Compare what does not compare: other machines, builds, scenarios or engines. The page says
+    /// so.
     #[arg(long)]
     force: bool,
 

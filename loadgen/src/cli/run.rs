@@ -1,4 +1,5 @@
-//! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and written of the run.
+//! `sparring-loadgen run`: what was typed, its translation into a [`Plan`], and what is printed and
+//! written of the run.
 
 use std::path::PathBuf;
 
@@ -61,13 +62,15 @@ wrong echoes, a debug build, a machine that stood still.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{RUN_EXAMPLES}{EXIT_STATUS}"), allow_negative_numbers = true)]
 pub(super) struct RunArguments {
-    /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}: a free port, with --spawn.
+    /// The server: ws://HOST[:PORT]/PATH, wss:// for TLS, or tcp://HOST:PORT for raw bytes. {port}:
+    /// a free port, with --spawn.
     url: Url,
 
     #[command(flatten)]
     plan: PlanArguments,
 
-    /// Start this server for the run and end it afterwards; its CPU time and memory are measured. No shell is used.
+    /// Start this server for the run and end it afterwards; its CPU time and memory are measured.
+    /// No shell is used.
     #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
     spawn: Option<String>,
 
@@ -303,8 +306,8 @@ impl Measured {
     }
 }
 
-/// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run is known
-/// to be incomplete.
+/// Returns the exit code. Wrong echoes and a broken load are errors in any case. An interrupted run
+/// is known to be incomplete.
 fn exit_code(run: &Run, allows_invalid: bool) -> u8 {
     let is_broken = run.ended_early.is_some() || run.invalid_kinds.contains(&InvalidKind::Imbalance);
     if run.integrity.faults() > 0 || is_broken {

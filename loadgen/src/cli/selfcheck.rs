@@ -37,7 +37,7 @@ Measures how late timers ring here and how late the generator sends. Then it pla
 Exit status: 0 the generator measures what it says; 1 it does not, or an error; 2 wrong usage; 13 the machine was too
 busy to tell.";
 
-/// The check that is no case.
+/// Name of the check that is not a case.
 const STALL: &str = "stall";
 
 /// Takes some thirty seconds, on loopback.
@@ -48,8 +48,8 @@ pub(super) struct SelfcheckArguments {
     #[arg(long, value_parser = checks(), value_name = "NAME,...", value_delimiter = ',')]
     only: Vec<String>,
 
-    /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain
-    /// one in this program].
+    /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1
+    /// [default: a plain one in this program].
     #[arg(long, value_name = "COMMAND")]
     server: Option<String>,
 
@@ -61,7 +61,8 @@ pub(super) struct SelfcheckArguments {
     #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "4s")]
     duration: Duration,
 
-    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never falls back.
+    /// The event loop: auto takes uring where the kernel allows it, else epoll; one named never
+    /// falls back.
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", default_value = "auto")]
     engine: EngineChoice,
 

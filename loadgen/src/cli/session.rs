@@ -1,4 +1,5 @@
-//! The flags of a session of many runs, and its making up to the exit code: for `experiment`, `duel` and `aa`.
+//! The flags of a session of many runs, and its making up to the exit code: for `experiment`,
+//! `duel` and `aa`.
 
 use std::path::{Path, PathBuf};
 
@@ -298,20 +299,20 @@ fn figures(document: &Document, show: Presentation, outcome: Outcome) -> (Blocks
     (text::session(document, None).notes(faults), code)
 }
 
-/// Stores the session and writes it to the file of `--json`. Then prints its text and the name of the stored
-/// file, and returns that name.
+/// Stores the session and writes it to the file of `--json`. Then prints its text and the name of
+/// the stored file, and returns that name.
 ///
-/// `to_error` is true where standard output belongs to a document, so that the text goes to standard error.
-/// The text also goes there where the session cannot be written. Then the document goes to standard output,
-/// so that no result is lost.
+/// `to_error` is true where standard output belongs to a document, so that the text goes to
+/// standard error. The text also goes there where the session cannot be written. Then the document
+/// goes to standard output, so that no result is lost.
 fn keep(
     Concluded { document, text, .. }: &Concluded,
     results: Option<&Path>,
     json: Option<&mut Output>,
     to_error: bool,
 ) -> anyhow::Result<Option<PathBuf>> {
-    // The session is stored before anything is printed, so that the result is kept where the terminal is
-    // gone.
+    // The session is stored before anything is printed, so that the result is kept where the
+    // terminal is gone.
     let stored = results.map(|folder| Store::new(folder).save(document)).transpose();
     let has_standard_output = json.as_deref().is_some_and(Output::is_standard);
     let written = json.map_or(Ok(()), |output| output.write_document(document));

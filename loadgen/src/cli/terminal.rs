@@ -33,7 +33,8 @@ const HISTOGRAM_WIDTH: usize = 30;
 const CLOSING: Duration = Duration::from_millis(500);
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Base of a shell's exit code for a program that a signal ended. The signal's number is added to it.
+/// Base of a shell's exit code for a program that a signal ended. The signal's number is added to
+/// it.
 const ENDED_BY_SIGNAL: u8 = 128;
 /// The first signal that was caught; 0 for none.
 static CAUGHT: AtomicU8 = AtomicU8::new(0);
@@ -57,7 +58,7 @@ pub(super) struct Screen {
 
 #[derive(Default)]
 struct View {
-    /// The terminal; `None` where there is no view.
+    /// The terminal; `None` without a live view.
     terminal: Option<Box<dyn Write + Send>>,
     lines: Vec<String>,
     /// Columns that the terminal had then.
@@ -209,13 +210,14 @@ pub(super) fn width() -> usize {
     given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
-/// Catches Ctrl-C, SIGTERM and SIGHUP from now on. The first signal sets `wish`, which asks the run to end with
-/// the results so far. A second one takes the view off the terminal and ends the program at once, except SIGHUP:
-/// the kernel and a shell both send it when a terminal is closed.
+/// Catches Ctrl-C, SIGTERM and SIGHUP from now on. The first signal sets `wish`, which asks the run
+/// to end with the results so far. A second one takes the view off the terminal and ends the
+/// program at once, except SIGHUP: the kernel and a shell both send it when a terminal is closed.
 fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
     let ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // A third signal ends the program also where the second waits for a terminal that takes nothing.
+        // A third signal ends the program also where the second waits for a terminal that takes
+        // nothing.
         flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -237,8 +239,8 @@ fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns true where this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which
-/// counts signals from 1.
+/// Returns true where this process was started with the signal ignored: a bit of `SigIgn`
+/// (proc(5)), which counts signals from 1.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored =
@@ -248,8 +250,8 @@ fn is_ignored(signal: i32) -> bool {
 
 /// Shows a run on standard error where that is a terminal, and nothing elsewhere.
 ///
-/// Nothing of it outlives the program: the terminal is as it was before at the end, before an error is printed, at the second
-/// signal and by a panic. The cursor is never hidden.
+/// Nothing of it outlives the program: the terminal is as it was before at the end, before an error
+/// is printed, at the second signal and by a panic. The cursor is never hidden.
 #[derive(Default)]
 pub(super) struct Terminal {
     /// True once the user wants the run to end.
@@ -302,7 +304,8 @@ impl Drop for Terminal {
     }
 }
 
-/// In a release a panic aborts, and nothing is dropped: what is on the terminal must go before its message comes.
+/// In a release a panic aborts, and nothing is dropped: what is on the terminal must go before its
+/// message comes.
 fn close_on_panic(screen: Screen) {
     let message = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -352,7 +355,7 @@ impl Progress for Terminal {
 }
 
 /// Returns the time until the session ends, or until the phase does where that is later or all that
-/// is known. `None` where nobody knows.
+/// is known. `None` where it is unknown.
 fn left(at: &Snapshot, session: Option<Duration>) -> Option<Duration> {
     let phase = at.planned.checked_sub(at.elapsed).unwrap_or_default();
     [session.unwrap_or_default(), phase].into_iter().max().filter(|left| !left.is_zero())
@@ -402,7 +405,8 @@ fn latency_lines(latencies: &Histogram<u32>) -> String {
     )
 }
 
-/// The histogram in columns of equal ratio from its lowest to its highest value. What is not empty can be seen.
+/// The histogram in columns of equal ratio from its lowest to its highest value. What is not empty
+/// can be seen.
 fn columns(histogram: &Histogram<u32>, width: usize) -> String {
     let (low, high) = (histogram.min_nz() as f64, histogram.max() as f64);
     let mut counts = vec![0; width];

@@ -3,7 +3,8 @@
 use crate::result::SIDES;
 use crate::result::{Arm, Document, Run, SessionKind, example};
 
-/// `pairs` pairs in ABBA order over the scenario `echo`; side B's server costs `factor` as much CPU.
+/// `pairs` pairs in ABBA order over the scenario `echo`; side B's server costs `factor` as much
+/// CPU.
 pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
     let mut document = example::document();
     document.scenarios.truncate(1);
@@ -34,7 +35,8 @@ pub(crate) fn duel(pairs: u32, factor: f64) -> Document {
     document
 }
 
-/// Rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than that.
+/// Rounds of two arms: `slow` takes `factor` times the CPU, in rounds that differ by much more than
+/// that.
 pub(crate) fn rounds(factor: f64, rounds: u32) -> Document {
     let mut document = example::document();
     document.scenarios.truncate(1);

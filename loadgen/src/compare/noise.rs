@@ -1,4 +1,4 @@
-//! What a machine does to two identical servers: recorded by `aa`, used as the floor of every
+//! Noise of a machine, by two identical servers: recorded by `aa`, used as the floor of every
 //! threshold.
 
 use super::metric::Metric;
@@ -68,8 +68,8 @@ impl Noises {
         Self(recorded)
     }
 
-    /// The newest recorded noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and
-    /// the file it comes from.
+    /// The newest recorded noise of `metric` under a load like `scenario`'s for duels of `pairs`
+    /// pairs, and the file it comes from.
     pub(crate) fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
         self.0.iter().find_map(|(file, document)| {
             let mut recorded = document.scenarios.iter().filter(|one| is_like(one, scenario));

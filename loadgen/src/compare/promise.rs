@@ -49,8 +49,8 @@ impl Promise {
         upper.over(lower, document, is_sound)
     }
 
-    /// Returns the outcome for an estimate: the whole interval lies within the limit (kept) or beyond it
-    /// (MISSED); or it needs more rounds (open), or has no limit (reported).
+    /// Returns the outcome for an estimate: the whole interval lies within the limit (kept) or
+    /// beyond it (MISSED); or it needs more rounds (open), or has no limit (reported).
     pub(crate) fn outcome(&self, estimate: &Estimate) -> &'static str {
         match (self.at_most, estimate.interval) {
             (None, _) => "reported",

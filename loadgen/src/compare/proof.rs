@@ -1,11 +1,13 @@
-//! How often a verdict is wrong: recorded pairs whose answer is known, cut into blocks as large as a duel, each judged by the
-//! code that judges a duel ([`Conclusion::of_arms`]).
+//! Frequency of wrong verdicts: recorded pairs whose answer is known, cut into blocks as large as a
+//! duel, each judged by the code that judges a duel ([`Conclusion::of_arms`]).
 //!
-//! What is recorded are sessions of pairs: of a server against itself, and against the same server slowed by a known amount.
-//! The answer of the first is "no change". Blocks that share no run are independent trials, and their share has a binomial
-//! interval; there are few of them. Blocks drawn from all pairs with replacement give a smooth estimate, whose trials are not
-//! independent. For false verdicts their sides stay what they were: a bias of the procedure towards one of them must show. Where a
-//! slowdown is simulated each pair has its sides at random, so that chance in the recording does not help or hide it.
+//! What is recorded are sessions of pairs: of a server against itself, and against the same server
+//! slowed by a known amount. The answer of the first is "no change". Blocks that share no run are
+//! independent trials, and their share has a binomial interval; there are few of them. Blocks drawn
+//! from all pairs with replacement give a smooth estimate, whose trials are not independent. For
+//! false verdicts their sides stay what they were: a bias of the procedure towards one of them must
+//! show. Where a slowdown is simulated each pair has its sides at random, so that chance in the
+//! recording does not help or hide it.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +38,8 @@ struct Group {
     pairs: Vec<Pair>,
 }
 
-/// Returns a session of several arms as sessions of two: the first arm and each other one, whose name
-/// becomes the tag.
+/// Returns a session of several arms as sessions of two: the first arm and each other one, whose
+/// name becomes the tag.
 fn of_two_arms(document: Document) -> Vec<Document> {
     let [first, others @ ..] = &document.arms[..] else { return vec![document] };
     if others.len() < 2 {
@@ -60,9 +62,9 @@ fn of_two_arms(document: Document) -> Vec<Document> {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Recording {
-    /// Of identical servers.
+    /// Pairs of identical servers.
     same: Group,
-    /// Of a slowed one, by the session's tag.
+    /// Pairs of a slowed server, by the session's tag.
     slowed: BTreeMap<String, Group>,
     /// Pairs left out because a run of theirs is not valid.
     spoiled: usize,
@@ -107,7 +109,7 @@ pub(crate) struct Rate {
     pub(crate) drawn: Share,
 }
 
-/// What the recording says of one judged metric.
+/// Result of the recording for one judged metric.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MetricProof {
     pub(crate) scenario: String,
@@ -121,18 +123,19 @@ pub(crate) struct MetricProof {
     pub(crate) half_called_regressed: Share,
     /// Made worse by twice the threshold, called regressed.
     pub(crate) twice_found: Share,
-    /// The smallest slowdown that is found in [`POWER`] of the drawn blocks; `None` where not even `LARGEST_SLOWDOWN` is.
+    /// The smallest slowdown that is found in [`POWER`] of the drawn blocks; `None` where not even
+    /// `LARGEST_SLOWDOWN` is.
     pub(crate) smallest_found: Option<f64>,
 }
 
-/// What the recording says of a server that was really slowed.
+/// Result of the recording for a server that was slowed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SlowedProof {
     pub(crate) tag: String,
     pub(crate) pairs: usize,
-    /// What it cost more, over all pairs, each judged metric: ratio and 95 % interval.
+    /// Measured slowdown over all pairs, each judged metric: ratio and 95 % interval.
     pub(crate) measured: Vec<Judgement>,
-    /// How often each judged metric was called regressed.
+    /// Share of verdicts that called each judged metric regressed.
     pub(crate) regressed: Vec<(String, Metric, Rate)>,
 }
 
@@ -152,9 +155,11 @@ pub(crate) struct Proof {
 }
 
 impl Recording {
-    /// Sorts recorded sessions by their tag; `same` are identical servers, all others side B slowed.
+    /// Sorts recorded sessions by their tag; `same` are identical servers, all others side B
+    /// slowed.
     ///
-    /// Two consecutive pairs of a slowed server give one more of identical ones: their runs of side A.
+    /// Two consecutive pairs of a slowed server give one more of identical ones: their runs of side
+    /// A.
     pub(crate) fn of(sessions: Vec<Document>) -> Result<Self, RecordingError> {
         // Pairs of a session of several arms share the runs of the first one.
         let shares_runs = sessions.iter().any(|session| session.arms.len() > 2);
@@ -260,7 +265,8 @@ fn split(session: Document) -> Vec<Pair> {
     pairs.into_values().collect()
 }
 
-/// The runs of side A of each two consecutive pairs, as a pair; every other one turned, as the order of a duel is.
+/// The runs of side A of each two consecutive pairs, as a pair; every other one turned, as the
+/// order of a duel is.
 fn neighbours(pairs: &[Pair]) -> Vec<Pair> {
     let of_a = |pair: &Pair| pair.iter().filter(|run| run.arm == SIDES[0]).cloned().collect::<Pair>();
     let joined = pairs.chunks_exact(2).enumerate().map(|(index, two)| {
@@ -301,8 +307,8 @@ impl Trials<'_> {
         blocks.map(|pairs| self.judge(&group.block(pairs.to_vec()))).collect()
     }
 
-    /// Judges blocks drawn with replacement, the same every time: changed by `change`, and the sides of each
-    /// pair at random where `are_sides_random`.
+    /// Judges blocks drawn with replacement, the same every time: changed by `change`, and the
+    /// sides of each pair at random where `are_sides_random`.
     fn drawn(
         &self,
         group: &Group,
@@ -411,8 +417,8 @@ mod tests {
     use super::*;
     use crate::result::SessionKind;
 
-    /// `sessions` sessions of two pairs; side B costs `factor` as much, and every run a little that changes from session to
-    /// session.
+    /// `sessions` sessions of two pairs; side B costs `factor` as much, and every run a little that
+    /// changes from session to session.
     fn sessions(tag: &str, sessions: u32, factor: f64) -> Vec<Document> {
         let session = |number: u32| {
             let mut document = duel(2, factor);
@@ -453,7 +459,8 @@ mod tests {
         assert_eq!((regressed("twice").drawn.count, regressed("half").drawn.count), (40, 0));
     }
 
-    /// The method itself is on trial: blocks that change by more than the threshold by chance must be counted.
+    /// The method itself is on trial: blocks that change by more than the threshold by chance must
+    /// be counted.
     #[test]
     fn a_false_verdict_is_counted() {
         let mut all = sessions(SAME, 8, 1.0);

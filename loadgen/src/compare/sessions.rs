@@ -1,4 +1,4 @@
-//! Whether two stored sessions may be compared at all.
+//! Conditions under which two stored sessions may be compared.
 
 use super::sides::default_thresholds;
 use crate::result::{Conclusion, Document, Scenario, Store, StoreError, Stored};

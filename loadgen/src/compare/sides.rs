@@ -24,8 +24,8 @@ impl Conclusion {
         Self::of_arms_in(document, &Metric::ALL, thresholds)
     }
 
-    /// The same, of which only the metrics `judged` are judged, where they are gated at all, and corrected for each other;
-    /// all others are shown.
+    /// The same, of which only the metrics `judged` are judged, where they are gated at all, and
+    /// corrected for each other; all others are shown.
     pub(crate) fn of_arms_in(document: &Document, judged: &[Metric], thresholds: Thresholds<'_>) -> Self {
         Self::of_two(document, names_of(document), judged, thresholds)
     }
@@ -56,7 +56,7 @@ impl Conclusion {
 
     /// The session `new` against the session `base`: scenarios of the same name, runs not paired.
     ///
-    /// Whether the two may be compared at all is the caller's question.
+    /// Returns whether the two may be compared at all is the caller's question.
     pub(crate) fn of_sessions(base: &Document, new: &Document, thresholds: Thresholds<'_>) -> Self {
         let mut compared = Compared::new(&Metric::ALL, thresholds);
         let named = |document: &Document, name: &str| document.scenarios.iter().position(|s| s.name == name);
@@ -101,7 +101,8 @@ impl Conclusion {
         Self { sides: default_sides(), interleaved: true, noise, ..Self::default() }
     }
 
-    /// Pairs that would probably settle what is inconclusive; `None` where nothing is, or no reasonable number would.
+    /// Pairs that would probably settle what is inconclusive; `None` where nothing is, or no
+    /// reasonable number would.
     pub(crate) fn more_pairs(&self) -> Option<usize> {
         let open =
             self.judgements.iter().filter(|judgement| judgement.verdict == Some(Verdict::Inconclusive));

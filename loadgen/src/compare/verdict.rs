@@ -5,8 +5,8 @@ pub(crate) use crate::result::{Judgement, Threshold, ThresholdSource, Verdict};
 
 /// The chance of calling any unchanged metric of a comparison changed.
 const SIGNIFICANCE: f64 = 0.05;
-/// The gates of a full comparison: three under saturation, two at a fixed rate. Five tests corrected together need eight
-/// pairs to be able to find anything (`2^(1-8) * 5 < 0.05`).
+/// The gates of a full comparison: three under saturation, two at a fixed rate. Five tests
+/// corrected together need eight pairs to be able to find anything (`2^(1-8) * 5 < 0.05`).
 pub(crate) const MIN_PAIRS: usize = 8;
 /// More pairs than this are not asked for: longer runs or a quieter machine help more.
 const MOST_PAIRS_ASKED: f64 = 200.0;
@@ -40,17 +40,20 @@ fn verdict(gate: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
     }
 }
 
-/// How many pairs more would settle an inconclusive verdict, if estimate and spread stay what they are.
+/// Number of further pairs that would decide an inconclusive verdict, if estimate and spread stay
+/// what they are.
 ///
-/// An interval shrinks with the square root of the pairs. Inside the threshold it must shrink until it fits; beyond,
-/// until it excludes "no change" at the level that is left for the strictest of the gates.
+/// An interval shrinks with the square root of the pairs. Inside the threshold it must shrink until
+/// it fits; beyond, until it excludes "no change" at the level that is left for the strictest of
+/// the gates.
 fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
     let made = gate.pairs;
     let least = MIN_PAIRS.max(pairs_to_be_significant(gates)).saturating_sub(made);
     let Some((low, high)) = gate.interval else { return Some(least.max(1)) };
     let (shift, half) = (gate.ratio.ln().abs(), (high.ln() - low.ln()) / 2.0);
     let shrink = if shift > limit {
-        // Quantiles of the normal distribution: what is asked of one gate of five against what the interval shows.
+        // Quantiles of the normal distribution: what is asked of one gate of five against what the
+        // interval shows.
         shift / (half * 2.576 / 1.960)
     } else {
         (limit - shift) / half

@@ -49,7 +49,8 @@ pub(super) struct Case {
 pub(super) enum Check {
     /// The first bytes of a connection, in these writes.
     Request(Vec<Vec<u8>>, Answer),
-    /// What follows a handshake, in these writes: the data and control frames that come back, and the end.
+    /// Writes after a handshake, and the expected answers: the data and control frames that come
+    /// back, and the end.
     Frames(Vec<Vec<u8>>, Vec<Frame>, End),
     /// Anything else.
     Scenario(&'static str, fn(&Target) -> Outcome),
@@ -168,11 +169,10 @@ fn no_connection() -> Outcome {
     (Verdict::Broken, "no connection".into())
 }
 
-/// Writes on a thread of its own, so that neither side waits for the other. That writing fails is no finding: the server
-/// may have closed.
-///
-/// The probe goes out behind so many replies, so that it is no frame before the server's 101 (RFC 6455 4.1), and its pong,
-/// which may overtake an echo (5.5.3), does not end a case too early.
+/// Writes on a thread of its own, so that neither side waits for the other. A failed write is not a
+/// finding: the server may have closed. The probe is sent after this number of replies, so that it
+/// is not a frame before the server's 101 (RFC 6455 4.1), and its pong, which may overtake an echo
+/// (5.5.3), does not end a case too early.
 fn exchange(
     stream: &TcpStream,
     writes: &[Vec<u8>],
@@ -187,7 +187,8 @@ fn exchange(
                 if stream.write_all(write).is_err() {
                     return;
                 }
-                // So that short sequences are not joined into one segment; the verdict does not depend on it.
+                // So that short sequences are not joined into one segment; the verdict does not
+                // depend on it.
                 if (2..64).contains(&writes.len()) {
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -213,11 +214,11 @@ fn exchange(
 pub struct CaseResult {
     /// Name of the case.
     pub id: String,
-    /// What was sent, in words.
+    /// Description of what was sent.
     pub sent: String,
-    /// What the RFC asks for, in words.
+    /// Description of what the RFC requires.
     pub expected: String,
-    /// What came back, in words.
+    /// Description of what came back.
     pub seen: String,
     /// The verdict.
     pub verdict: Verdict,

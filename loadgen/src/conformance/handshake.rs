@@ -360,7 +360,7 @@ fn websocket_refusals(d: &Draft, servers: &Servers) -> Vec<Case> {
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), Answer::Status(426, VERSION))
     };
     let no_websocket = |id: &str, sent: &str, draft: Draft| {
-        // At the path of our own servers is no page.
+        // Our own servers have no page at this path.
         let is_ours = servers.pid().is_some();
         let answer = if is_ours { Answer::Status(426, VERSION) } else { Answer::StatusOrPage(426, VERSION) };
         Case::request(id, sent, "RFC 6455 4.2.1", draft.bytes(), answer)
@@ -482,7 +482,7 @@ fn offers(d: &Draft) -> Vec<Case> {
     cases
 }
 
-/// What any page in a browser could do to a server of its own machine.
+/// Requests that any page in a browser could send to a server of its own machine.
 fn guarded(d: &Draft, servers: &Servers) -> Vec<Case> {
     let host = &servers.host;
     let from = |origin: &str| d.clone().with("Origin", origin).bytes();

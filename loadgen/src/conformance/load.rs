@@ -19,10 +19,11 @@ use super::wire::{self, BINARY, FIN, PING, TEXT, frame, raw};
 const UNREAD: u64 = 64 << 20;
 const MESSAGE: usize = 64 << 10;
 
-/// What the echoes of a peer that does not read may cost: high-water mark, a message and a turn's receives (1 MiB each at
-/// most), and as much again for the allocator.
+/// Memory that the echoes of a peer that does not read may cost: high-water mark, a message and a
+/// turn's receives (1 MiB each at most), and as much again for the allocator.
 const GROWTH: u64 = 8 << 20;
-/// The same over TLS, where ciphertext lies beside the plaintext that it is made of, in buffers of other sizes.
+/// The same over TLS, where ciphertext lies beside the plaintext that it is made of, in buffers of
+/// other sizes.
 const GROWTH_OVER_TLS: u64 = 2 * GROWTH;
 
 /// No progress for this long: the server has ceased to read. It ends the wait, and decides nothing.
@@ -78,17 +79,18 @@ fn rss(pid: u32) -> io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
-/// Sends `unit` over and over without reading until the server takes no more: how many bytes it took, how much its memory
-/// grew, and the writer, which goes on when reading begins.
+/// Sends `unit` over and over without reading until the server takes no more: how many bytes it
+/// took, how much its memory grew, and the writer, which goes on when reading begins.
 struct Unread {
     taken: u64,
-    /// Of a server whose process is known.
+    /// Growth of a server whose process is known.
     growth: Option<u64>,
     may_grow: u64,
     writer: thread::JoinHandle<io::Result<()>>,
 }
 
-/// Touches what a server keeps for good once messages come, such as its receive buffers: that is no growth by what is unread.
+/// Touches what a server keeps for good once messages come, such as its receive buffers: that is
+/// not growth by unread output.
 fn warm_up(target: &Target) -> io::Result<()> {
     let mut stream = wire::open(target)?;
     let message = frame(BINARY, &[0x5a; 60_000]);
@@ -130,8 +132,8 @@ fn leave_unread(target: &Target, stream: &TcpStream, unit: Vec<u8>) -> io::Resul
 }
 
 impl Unread {
-    /// By the memory where it is known. Otherwise by what was taken: a server that has taken everything keeps it somewhere,
-    /// as two sockets' buffers hold only a part of it.
+    /// By the memory where it is known. Otherwise by what was taken: a server that has taken
+    /// everything keeps it somewhere, as two sockets' buffers hold only a part of it.
     fn judge(&self) -> Outcome {
         let taken = self.taken >> 20;
         match self.growth {
@@ -175,7 +177,7 @@ fn ping_flood(target: &Target) -> Outcome {
         let pings: Vec<u8> = (0..500).flat_map(|_| frame(PING, &[0x5a; 125])).collect();
         let unread = leave_unread(target, &stream, pings)?;
         let outcome = unread.judge();
-        // Wakes the writer; what it says then is no matter.
+        // Wakes the writer; its result does not matter then.
         let _ = stream.shutdown(std::net::Shutdown::Both);
         let _ = unread.writer.join();
         Ok(outcome)

@@ -1,4 +1,4 @@
-//! What comes back, and the verdict on it.
+//! Answers of the server, and the verdict on them.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
@@ -10,7 +10,7 @@ use super::wire::{ACCEPT, CLOSE, FIN, PONG};
 /// Opcode, or whole first byte where it is one that was seen, and payload.
 pub(super) type Frame = (u8, Vec<u8>);
 
-/// How what was seen ended.
+/// End of what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Last {
     /// The probe was answered.
@@ -32,7 +32,7 @@ pub(super) struct Seen {
     pub(super) last: Last,
 }
 
-/// How a case after the handshake is to end. After a Close the server ends TCP.
+/// Expected end of a case after the handshake. After a Close the server ends TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The connection goes on.
@@ -45,15 +45,15 @@ pub(super) enum End {
     Eof,
 }
 
-/// What a request is to get.
+/// Expected answer to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     /// 101 with the right fields, these frames, and an open connection.
     Opens(Vec<Frame>),
     /// This status with these fields, then the end of TCP.
     Status(u16, &'static [(&'static str, &'static str)]),
-    /// As [`Status`](Self::Status), or 200 with any page: no WebSocket was asked for, and what else was may be passed over
-    /// (RFC 9110 7.8).
+    /// As [`Status`](Self::Status), or 200 with any page: no WebSocket was asked for, and what else
+    /// was may be passed over (RFC 9110 7.8).
     StatusOrPage(u16, &'static [(&'static str, &'static str)]),
     /// 400, or a dropped connection: whoever speaks another protocol cannot read more.
     StatusOrDrop,
@@ -219,7 +219,8 @@ impl End {
             (Self::Close(_) | Self::Answer(_), None) => Verdict::Wrong,
             (Self::Close(code), Some(payload)) if !payload.starts_with(&code.to_be_bytes()) => Verdict::Wrong,
             (Self::Answer(expected), Some(payload)) if code(payload) != code(expected) => Verdict::Wrong,
-            // The messages before were sound, but the RFC does not say that they are answered first (7.1.7).
+            // The messages before were sound, but the RFC does not say that they are answered first
+            // (7.1.7).
             _ if in_order && !complete && after == 0 => Verdict::Lax,
             _ if !exactly || after > 0 => Verdict::Wrong,
             // The code is echoed, the reason need not be (5.5.1).
@@ -235,9 +236,9 @@ fn code(payload: &[u8]) -> &[u8] {
     &payload[..payload.len().min(2)]
 }
 
-/// What came beside what is expected.
+/// Received frames beside the expected ones.
 struct Replies {
-    /// What came begins as expected, or is the beginning of it.
+    /// True if the received frames begin as expected.
     in_order: bool,
     /// Nothing is missing.
     complete: bool,
@@ -303,8 +304,8 @@ impl Answer {
 /// Fields that a refusal with their status must have (RFC 9110 15.5.6, 15.5.22).
 const OBLIGATORY: [&str; 2] = ["Allow", "Upgrade"];
 
-/// RFC 6455 leaves the status to the server ("such as 400", 4.2.1), HTTP whether the connection stays: another refusal, and
-/// one that lacks a field that only helps, is lax.
+/// RFC 6455 leaves the status to the server ("such as 400", 4.2.1), HTTP whether the connection
+/// stays: another refusal, and one that lacks a field that only helps, is lax.
 fn refused(wanted: u16, fields: &[(&str, &str)], seen: &Seen) -> Outcome {
     let verdict = match status(&seen.head) {
         None | Some(101) => Verdict::Lax,
@@ -343,7 +344,7 @@ fn has(head: &[u8], name: &str, value: &str) -> bool {
     values(head, name).iter().any(|found| found.split(',').any(|element| element.trim() == value))
 }
 
-/// What is wrong about a 101 (RFC 6455 4.2.2).
+/// Fault of a 101 (RFC 6455 4.2.2).
 fn wrong_field(request: &[u8], head: &[u8]) -> Option<&'static str> {
     if status(head) != Some(101) {
         return Some("no 101");

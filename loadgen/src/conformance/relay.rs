@@ -1,5 +1,5 @@
-//! A relay between plain sockets, which the battery has, and a server that speaks TLS: bytes pass as they are, an end as an
-//! end, a reset as a reset.
+//! A relay between plain sockets, which the battery has, and a server that speaks TLS: bytes pass
+//! as they are, an end as an end, a reset as a reset.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,8 +12,8 @@ use engine::rustls::pki_types::ServerName;
 use engine::rustls::{ClientConfig, ClientConnection};
 use engine::tls::{Trust, client_config};
 
-/// Where plain connections are relayed to `server`, for as long as the process lives. Whose certificate it shows does not
-/// matter here.
+/// Where plain connections are relayed to `server`, for as long as the process lives. Whose
+/// certificate it shows does not matter here.
 pub(super) fn relay(server: SocketAddr, name: &str) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let here = listener.local_addr()?;

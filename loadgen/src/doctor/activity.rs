@@ -112,7 +112,7 @@ impl ControlGroup {
                 (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?, "cpu.cfs_quota_us")
             }
         };
-        // Version 1 writes -1 where there is no quota.
+        // Version 1 has -1 without a quota.
         (quota > 0.0 && period > 0.0).then(|| (quota / period, file))
     }
 }

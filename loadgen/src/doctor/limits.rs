@@ -47,7 +47,7 @@ pub(super) fn io_uring(evidence: &Evidence<'_>) -> Option<Finding> {
             format!("for others {EPOLL}"),
             "sudo sysctl kernel.io_uring_disabled=0, or join the group that kernel.io_uring_group names",
         ),
-        // Before Linux 6.6 there is no such switch.
+        // The switch exists since Linux 6.6.
         _ => fine(format!("Linux {release} has it, and no sysctl forbids it")),
     }
 }

@@ -78,7 +78,7 @@ impl Tree {
         Activity::now(&System::below(&self.0))
     }
 
-    /// What is found here, a second after what was found `before`.
+    /// Findings here, a second after `before`.
     fn examine(&self, before: &Activity, intent: &Intent) -> Vec<Finding> {
         let system = System::below(&self.0);
         judge(&Evidence { system: &system, intent, before, after: &self.activity() })
@@ -97,7 +97,7 @@ const LIMITS: &str = "Limit                     Soft Limit           Hard Limit 
                       Max open files            1024                 1048576              files     \n\
                       Max locked memory         8388608              unlimited            bytes     ";
 
-/// What is found by `check` after a second in which these files changed.
+/// Findings of `check` after a second in which these files changed.
 fn after(name: &str, check: &str, changes: &[(&str, &str)]) -> Finding {
     after_with(name, check, changes, &Intent::default())
 }

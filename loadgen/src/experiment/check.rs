@@ -1,4 +1,4 @@
-//! What a smoke session must show: that everything works, whatever its speed.
+//! Requirements of a smoke session: everything works, at any speed.
 
 use crate::result::{Document, Messages, Run};
 
@@ -15,7 +15,7 @@ pub(crate) fn complaints(document: &Document) -> Vec<String> {
     missing.chain(of_runs).collect()
 }
 
-/// What is wrong with one run, one sentence each.
+/// Faults of one run, one sentence each.
 pub(super) fn complaints_of(run: &Run) -> Vec<String> {
     let mut complaints = Vec::new();
     if run.received == 0 {

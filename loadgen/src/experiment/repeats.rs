@@ -1,8 +1,8 @@
 //! Runs of an experiment, which are repeated within bounds.
 //!
-//! A run is repeated where it failed, is invalid, or was disturbed by something else on the machine. The rule
-//! looks at the fault and never at the speed of a run, so that repeating favours no arm. A run that stays bad
-//! is kept and named, and the other runs are kept as well.
+//! A run is repeated where it failed, is invalid, or was disturbed by something else on the
+//! machine. The rule looks at the fault and never at the speed of a run, so that repeating favours
+//! no arm. A run that stays bad is kept and named, and the other runs are kept as well.
 
 use thiserror::Error;
 
@@ -13,21 +13,24 @@ use crate::target::spawn::SpawnError;
 /// Function that carries out a run. Tests replace it by a quicker one.
 pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
-/// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
+/// Receiver of lines about events during the session. No result is lost where the lines cannot be
+/// shown.
 pub(super) type Notes<'a> = &'a mut dyn FnMut(&str);
 
 const ATTEMPTS: u32 = 3;
-/// Divisor of a session's number of runs. The quotient is the number of repeats for runs that failed or are
-/// invalid.
+/// Divisor of a session's number of runs. The quotient is the number of repeats for runs that
+/// failed or are invalid.
 const SHARE_BAD: u32 = 2;
-/// The same divisor for disturbed runs, which are valid. On a machine that is always busy repeating does not
-/// help.
+/// The same divisor for disturbed runs, which are valid. On a machine that is always busy repeating
+/// does not help.
 const SHARE_DISTURBED: u32 = 4;
 /// Exit codes with which a shell and the generator's guard report a command that cannot be run.
 const CANNOT_RUN: [i32; 2] = [126, 127];
-/// A thread of the server or of the generator may wait for its processor for this share of the window.
+/// A thread of the server or of the generator may wait for its processor for this share of the
+/// window.
 const MOST_WAITED: f64 = 0.02;
-/// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10 ms.
+/// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10
+/// ms.
 const MOST_STOLEN: f64 = 0.05;
 
 /// Fault of a server for which its figures must not be trusted.
@@ -73,8 +76,8 @@ impl Cell {
         self.is_hopeless
     }
 
-    /// Returns true where another run is not worth the time. A cell with an earlier success gets twice the
-    /// attempts.
+    /// Returns true where another run is not worth the time. A cell with an earlier success gets
+    /// twice the attempts.
     pub(super) fn is_given_up(&self) -> bool {
         let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
         self.is_hopeless || self.failures >= most
@@ -167,7 +170,8 @@ pub(super) struct Repeats<'a> {
 }
 
 impl<'a> Repeats<'a> {
-    /// Returns an executor that may repeat nothing yet. Events go to `notes`, a line each, and to `progress`.
+    /// Returns an executor that may repeat nothing yet. Events go to `notes`, a line each, and to
+    /// `progress`.
     pub(super) fn new(
         execute: Execute<'a>,
         name: fn(&Plan) -> String,
@@ -285,8 +289,8 @@ impl<'a> Repeats<'a> {
     }
 }
 
-/// Returns the attempt that counts: the last valid one, else the last with a result. It names the reasons why
-/// the others do not count.
+/// Returns the attempt that counts: the last valid one, else the last with a result. It names the
+/// reasons why the others do not count.
 fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     let is_valid = |attempt: &Attempt| attempt.result.as_ref().is_ok_and(|run| run.valid);
     let valid = attempts.iter().rposition(is_valid);
@@ -296,8 +300,8 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     Some(Run { repeated, ..run })
 }
 
-/// Returns true where server and generator each have processors of their own, so that waiting tells of
-/// others.
+/// Returns true where server and generator each have processors of their own, so that waiting tells
+/// of others.
 fn has_own_processors(plan: &Plan) -> bool {
     let server = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
     !plan.placement.cpus.is_empty()
@@ -320,8 +324,8 @@ fn disturbance(run: &Run) -> Option<String> {
     }
 }
 
-/// Returns the reasons why a run shows a server that does not work. Empty where the server or the machine may
-/// only be slow.
+/// Returns the reasons why a run shows a server that does not work. Empty where the server or the
+/// machine may only be slow.
 fn broken(run: &Run) -> Vec<String> {
     use InvalidKind::{CutTail, NoEcho, Outstanding, OutstandingLimit, RateNotKept};
     let is_slow = |kind| matches!(kind, NoEcho | OutstandingLimit | Outstanding | CutTail | RateNotKept);
@@ -405,8 +409,8 @@ mod tests {
         })
     }
 
-    /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the last of
-    /// these.
+    /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the
+    /// last of these.
     struct Made {
         runs: Vec<Attempted>,
         attempts: u32,

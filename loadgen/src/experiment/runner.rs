@@ -72,7 +72,8 @@ struct Row {
 }
 
 impl<'a> Runner<'a> {
-    /// Decides which arms and scenarios can run here. Fails where nothing is left to measure or to compare.
+    /// Decides which arms and scenarios can run here. Fails where nothing is left to measure or to
+    /// compare.
     pub(crate) fn new(
         experiment: &'a Experiment,
         setup: &'a Setup,
@@ -140,8 +141,8 @@ impl<'a> Runner<'a> {
         self.present().filter(|(arm, _)| arm.takes(scenario)).map(cell).collect()
     }
 
-    /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others. Fails
-    /// where the session is complete, or is of another experiment, machine or server.
+    /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
+    /// Fails where the session is complete, or is of another experiment, machine or server.
     pub(crate) fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
         let Document { session, machine: measured_on, tool, arms, subject, scenarios, runs, .. } = document;
         let refuse = |why| Err(RunnerError::Resume(why));
@@ -244,9 +245,9 @@ impl<'a> Runner<'a> {
 
     /// Makes every run.
     ///
-    /// A session that the user ends early has
-    /// the runs until then, and is marked. Call it from the main thread, as
-    /// [`execute`](crate::run::execute). Where it fails nothing was measured, and nothing is left running.
+    /// A session that the user ends early has the runs until then, and is marked. Call it from the
+    /// main thread, as [`execute`](crate::run::execute). Where it fails nothing was measured, and
+    /// nothing is left running.
     pub(crate) fn measure(
         mut self,
         machine: Machine,
@@ -463,8 +464,8 @@ impl<'a> Runner<'a> {
         });
     }
 
-    /// Returns the runs of a round: the rows, each with its arms in their order. The arm that begins changes
-    /// from round to round, so that no place in the order belongs to an arm.
+    /// Returns the runs of a round: the rows, each with its arms in their order. The arm that
+    /// begins changes from round to round, so that no place in the order belongs to an arm.
     fn order(&self, round: u32) -> Vec<(usize, String)> {
         let of_row = |(row, Row { cells, .. }): (usize, &Row)| {
             let mut arms: Vec<_> = cells.iter().map(|cell| (row, cell.plan.arm.clone())).collect();

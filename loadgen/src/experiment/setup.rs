@@ -160,7 +160,7 @@ pub(crate) fn url(transport: Transport) -> Url {
 pub(crate) struct Processors {
     pub(crate) server: usize,
     pub(crate) client: usize,
-    /// What a reader must know where the two are not on cores of their own.
+    /// Mark for readers where server and generator share cores.
     pub(crate) mark: Option<String>,
 }
 

@@ -11,7 +11,8 @@ pub(crate) fn optional(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-/// Formats a latency in microseconds with the digits that mean something: the histogram carries three.
+/// Formats a latency in microseconds with the digits that mean something: the histogram carries
+/// three.
 pub(crate) fn latency(ns: Option<u64>) -> String {
     let value = ns.map(|ns| us(ns as f64));
     optional(value, if value.is_some_and(|us| us < 100.0) { 1 } else { 0 })

@@ -1,8 +1,9 @@
-//! The highest rate that meets all thresholds: bracket, bisect with short trials, confirm at full length.
+//! The highest rate that meets all thresholds: bracket, bisect with short trials, confirm at full
+//! length.
 //!
-//! Between the bracket's ends every trial is short and the next one lies at the geometric mean, because what a server
-//! carries spans orders of magnitude. A short trial can be lucky; so the rate that is reported has held for the full length,
-//! and steps down where it did not.
+//! Between the bracket's ends every trial is short and the next one lies at the geometric mean,
+//! because what a server carries spans orders of magnitude. A short trial can be lucky; so the rate
+//! that is reported has held for the full length, and steps down where it did not.
 
 use std::time::Duration;
 
@@ -53,9 +54,9 @@ struct Search<'a, E> {
 }
 
 impl<E> Search<'_, E> {
-    /// Returns true where the thresholds are met at `rate`. A trial that the generator or the machine limited
-    /// is repeated once. Such a trial tells nothing about the server, and the machine may have been
-    /// disturbed.
+    /// Returns true where the thresholds are met at `rate`. A trial that the generator or the
+    /// machine limited is repeated once. Such a trial tells nothing about the server, and the
+    /// machine may have been disturbed.
     fn try_rate(&mut self, rate: f64, is_confirmation: bool) -> Result<bool, E> {
         let length = if is_confirmation { self.range.full } else { self.range.trial_length(rate) };
         let measure_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
@@ -72,8 +73,9 @@ impl<E> Search<'_, E> {
         Ok(met)
     }
 
-    /// Doubles from the first rate until the thresholds are missed; or halves until they are met. Returns the
-    /// rate that was met and the one that was not: the highest twice where all are met; `None` where none is.
+    /// Doubles from the first rate until the thresholds are missed; or halves until they are met.
+    /// Returns the rate that was met and the one that was not: the highest twice where all are met;
+    /// `None` where none is.
     fn bracket(&mut self) -> Result<Option<(f64, f64)>, E> {
         let Range { lowest, highest, first, .. } = *self.range;
         let mut rate = first.clamp(lowest, highest);
@@ -125,7 +127,7 @@ impl<E> Search<'_, E> {
         Ok(None)
     }
 
-    /// Why there is no higher rate: the failed trial nearest above what was found says it.
+    /// Reason why no higher rate was found, from the nearest failed trial above it.
     fn conclude(&self, found: Option<f64>) -> String {
         let Range { lowest, highest, .. } = *self.range;
         let above = |trial: &&Trial| found.is_none_or(|rate| trial.rate_per_s > rate);

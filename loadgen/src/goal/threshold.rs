@@ -1,4 +1,4 @@
-//! What a run has to reach: `p99<2ms`, `rate>=50k`, `errors<1`.
+//! Goals of a run: `p99<2ms`, `rate>=50k`, `errors<1`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,8 @@ use bytesize::ByteSize;
 use crate::load::value::rate;
 use crate::result::{GoalJudgement, Run, percentile};
 
-/// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to the echo.
+/// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to
+/// the echo.
 #[derive(Clone, Debug)]
 pub(crate) struct Threshold {
     metric: Metric,
@@ -90,7 +91,8 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
-    /// Returns true where it is about the server's process, which is known only where the generator started it.
+    /// Returns true where it is about the server's process, which is known only where the generator
+    /// started it.
     pub(crate) fn needs_spawn(&self) -> bool {
         matches!(self.metric, Metric::ServerCpu | Metric::Rss)
     }
@@ -194,7 +196,7 @@ impl Metric {
     }
 }
 
-/// To four digits: nobody reads more, and the histogram has three.
+/// Rounds to four digits, since the histogram has three.
 fn round(ns: f64) -> u64 {
     let unit = 10f64.powf((ns.max(1.0).log10().floor() - 3.0).max(0.0));
     ((ns / unit).round() * unit) as u64

@@ -1,4 +1,4 @@
-//! The machine a session ran on, as far as it explains the figures and names nobody.
+//! The machine a session ran on, as far as it explains the figures and identifies no person.
 //!
 //! No host name, user name, home directory or environment: results are meant to be committed and
 //! published.

@@ -18,7 +18,7 @@ fn explained(error: io::Error) -> anyhow::Error {
         io::ErrorKind::PermissionDenied => {
             anyhow!("not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON")
         }
-        // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
+        // ENOENT, or EOPNOTSUPP, or ENODEV: this machine does not have the event.
         io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
             anyhow!("this machine has no counters for them, as is usual in virtual machines")
         }

@@ -81,7 +81,7 @@ type ProcessKey = (u32, u64);
 /// A server is all descendants of one process, the root, which itself does not belong to it. The
 /// root inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them.
 /// So the kernel adds the time of an ended process to the children's time of a process that lives.
-/// Only the time of processes that nobody waits for is lost (SIGCHLD ignored?).
+/// Only the time of processes that are never waited for is lost (SIGCHLD ignored).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
     /// Counters by process and thread. A thread that has ended keeps its last values.

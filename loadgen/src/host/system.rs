@@ -63,17 +63,18 @@ impl System {
         names
     }
 
-    /// Returns the logical processors that are online; none where nobody tells.
+    /// Returns the logical processors that are online; none where the files do not say.
     pub(crate) fn online(&self) -> Vec<usize> {
         cpu_list(self.text("sys/devices/system/cpu/online"))
     }
 
-    /// Returns the processors this process may use; none where nobody tells.
+    /// Returns the processors this process may use; none where the files do not say.
     pub(crate) fn allowed(&self) -> Vec<usize> {
         cpu_list(self.field("proc/self/status", "Cpus_allowed_list"))
     }
 
-    /// Returns the threads of the core that `cpu` is one of; `cpu` alone where nobody tells.
+    /// Returns the threads of the core that `cpu` is one of; `cpu` alone where the files do not
+    /// say.
     pub(crate) fn siblings(&self, cpu: usize) -> Vec<usize> {
         let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
         let list = cpu_list(self.text(&path));

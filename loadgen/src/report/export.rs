@@ -76,10 +76,10 @@ fn buckets(highest: u64) -> u32 {
     (0..).find(|&shift| (SUB_BUCKETS << shift) > highest).unwrap_or(0) + 1
 }
 
-/// Returns the interval log that `HistogramLogProcessor` and its relatives read, of a window that began at
-/// `start` and lasted for `window`. Entry k is the second k, and empty where no echo came in it. The last
-/// entry may be shorter than a second. Histograms are in nanoseconds, maxima in milliseconds. Fails where a
-/// histogram counts more than the format can hold.
+/// Returns the interval log that `HistogramLogProcessor` and its relatives read, of a window that
+/// began at `start` and lasted for `window`. Entry k is the second k, and empty where no echo came
+/// in it. The last entry may be shorter than a second. Histograms are in nanoseconds, maxima in
+/// milliseconds. Fails where a histogram counts more than the format can hold.
 pub(crate) fn interval_log(
     start: SystemTime,
     window: Duration,

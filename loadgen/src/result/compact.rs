@@ -9,10 +9,11 @@ use crate::load::{Load, Transport};
 impl Run {
     /// Returns the run with every figure that tables and comparisons show, in about a kilobyte.
     ///
-    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, what the
-    /// scenario and the machine say of server and generator, and counters that no figure is made of.
-    /// `messages` is left out where all came back. Notes of valid runs and the reason why nothing was
-    /// counted are those of the first round alone. Histograms are coarse between the percentiles.
+    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, what
+    /// the scenario and the machine say of server and generator, and counters that no figure is
+    /// made of. `messages` is left out where all came back. Notes of valid runs and the reason why
+    /// nothing was counted are those of the first round alone. Histograms are coarse between the
+    /// percentiles.
     pub(crate) fn compact(mut self, load: &Load) -> Self {
         let latencies = &mut self.latency_ns;
         latencies.connect = Latency::default();

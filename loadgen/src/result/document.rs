@@ -1,7 +1,7 @@
 //! The types of the stored document.
 //!
-//! Times are nanoseconds in integers unless a name says otherwise; sizes are bytes; `null` means "not known" or "not
-//! carried by the sample", never zero.
+//! Times are nanoseconds in integers unless a name says otherwise; sizes are bytes; `null` means
+//! "not known" or "not carried by the sample", never zero.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,7 +22,8 @@ use crate::target::subject::{self, Subject, Tool};
 
 /// The version of the document this program writes, and the highest it reads.
 ///
-/// Raised when the meaning of a field changes or a required field is added, not for an optional one.
+/// Raised when the meaning of a field changes or a required field is added, not for an optional
+/// one.
 pub const SCHEMA: u32 = 2;
 
 /// One measured session: what was measured, by what, where, and every run of it.
@@ -32,7 +33,8 @@ pub struct Document {
     pub schema: u32,
     /// The generator.
     pub tool: Tool,
-    /// The server; in a comparison the newer side, the last of [`Document::arms`] whose commit is known.
+    /// The server; in a comparison the newer side, the last of [`Document::arms`] whose commit is
+    /// known.
     pub subject: Subject,
     /// The sides of a comparison, by the names that the runs use; empty where there is one side.
     #[serde(default)]
@@ -43,7 +45,8 @@ pub struct Document {
     pub session: Session,
     /// Scenarios, each once, under the names that the runs use.
     pub scenarios: Vec<Scenario>,
-    /// Every run, in the order in which they were made; none in a session of [`SessionKind::Count`].
+    /// Every run, in the order in which they were made; none in a session of
+    /// [`SessionKind::Count`].
     pub runs: Vec<Run>,
     /// Counts that were made without a run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -54,8 +57,8 @@ pub struct Document {
 }
 
 impl Document {
-    /// Returns the document as it is stored: JSON that people can read, with a line for each arm, scenario and
-    /// run, and a final newline.
+    /// Returns the document as it is stored: JSON that people can read, with a line for each arm,
+    /// scenario and run, and a final newline.
     pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         let mut frame = self.clone();
         let arms = lines(&std::mem::take(&mut frame.arms))?;
@@ -73,8 +76,8 @@ impl Document {
         Ok(json)
     }
 
-    /// Returns the document of a session on `machine`, without scenarios, runs and subject. `engine` is the
-    /// generator's.
+    /// Returns the document of a session on `machine`, without scenarios, runs and subject.
+    /// `engine` is the generator's.
     pub(crate) fn new(session: Session, engine: &str, machine: Machine) -> Self {
         Self {
             schema: SCHEMA,
@@ -107,7 +110,8 @@ impl Document {
 }
 
 impl Session {
-    /// Returns a session of this process that has lasted since `start`, with one run after the other.
+    /// Returns a session of this process that has lasted since `start`, with one run after the
+    /// other.
     pub(crate) fn new(kind: SessionKind, start: Start) -> Self {
         Self {
             kind,
@@ -164,7 +168,8 @@ pub struct Arm {
     /// The version of somebody else's server, as whoever set it up tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Verdicts about the server's answers to hostile and unusual input (`sparring-loadgen conformance`).
+    /// Verdicts about the server's answers to hostile and unusual input (`sparring-loadgen
+    /// conformance`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conformance: Option<Conformance>,
     /// Reason why it has no runs: it cannot be had, or does not echo right.
@@ -177,7 +182,8 @@ pub struct Arm {
 pub struct Conformance {
     /// As the RFC asks.
     pub ok: u32,
-    /// Tolerated, dropped without a status or a close code, or refused in another way than the most exact one.
+    /// Tolerated, dropped without a status or a close code, or refused in another way than the most
+    /// exact one.
     pub lax: u32,
     /// Another answer.
     pub wrong: u32,
@@ -193,12 +199,12 @@ pub struct Session {
     /// Kind of command that made it.
     pub kind: SessionKind,
     /// Words of the command that made it, for repeating it. Directories, host names and queries of
-    /// URLs, values of handshake fields, and subprotocols are left out. Empty where an earlier build
-    /// wrote the document.
+    /// URLs, values of handshake fields, and subprotocols are left out. Empty where an earlier
+    /// build wrote the document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub argv: Vec<String>,
-    /// The name of the experiment (`quick`, `full`) where the kind is [`SessionKind::Suite`], and what was counted where it is
-    /// [`SessionKind::Count`].
+    /// The name of the experiment (`quick`, `full`) where the kind is [`SessionKind::Suite`], and
+    /// what was counted where it is [`SessionKind::Count`].
     pub suite: Option<String>,
     /// The experiment; `None` for a command that is none, and in sessions of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,7 +213,8 @@ pub struct Session {
     pub tag: Option<String>,
     /// Start of the first run.
     pub start: Utc,
-    /// Time from there to the end of the last run, nanoseconds, without a pause before it was resumed.
+    /// Time from there to the end of the last run, nanoseconds, without a pause before it was
+    /// resumed.
     pub duration_ns: u64,
     /// Order of the runs: `rounds` (each scenario once, then again) or `single`; comparisons add
     /// theirs.
@@ -254,8 +261,9 @@ pub struct Count {
 pub struct Scenario {
     /// Unique within the document, such as `pipeline` or `echo@epoll`.
     pub name: String,
-    /// Hash of the three values below: results compare only where it is equal. It is computed anew when a document is
-    /// read, so that a field that is added later, with its default, leaves results comparable.
+    /// Hash of the three values below: results compare only where it is equal. It is computed anew
+    /// when a document is read, so that a field that is added later, with its default, leaves
+    /// results comparable.
     pub hash: String,
     /// The traffic that was asked for.
     #[serde(serialize_with = "without_nulls")]
@@ -303,8 +311,8 @@ impl Scenario {
         scenario
     }
 
-    /// Sets the hash to twelve hexadecimal digits of SHA-256 over what decides whether results compare, as JSON
-    /// with sorted keys.
+    /// Sets the hash to twelve hexadecimal digits of SHA-256 over what decides whether results
+    /// compare, as JSON with sorted keys.
     pub(crate) fn rehash(&mut self) {
         // `Value`'s map is sorted, so the order of the fields in the struct does not matter.
         let values = (self.parameters.canonical(), &self.generator, &self.server);
@@ -324,8 +332,8 @@ pub struct Run {
     pub pair: u32,
     /// Start of connecting.
     pub start: Utc,
-    /// Address that the connections were made to, one of the addresses of the URL's host. Several addresses
-    /// are separated by `, `. `null` where an earlier build wrote the document.
+    /// Address that the connections were made to, one of the addresses of the URL's host. Several
+    /// addresses are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Length of each phase. Absent where only figures are kept (runs of an experiment).
@@ -346,17 +354,18 @@ pub struct Run {
     /// True where the user ended it before its time; its figures cover what was measured.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interrupted: bool,
-    /// Messages planned for the measured window. Absent in a closed loop, which plans what it sends.
+    /// Messages planned for the measured window. Absent in a closed loop, which plans what it
+    /// sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered: Option<u64>,
     /// Messages sent within the measured window.
     pub sent: u64,
-    /// Echoes received within the measured window. The latencies of a closed loop also include echoes of
-    /// messages that were outstanding at its end. The latencies of an open loop are those of the messages
-    /// planned in the window, whenever their echoes came.
+    /// Echoes received within the measured window. The latencies of a closed loop also include
+    /// echoes of messages that were outstanding at its end. The latencies of an open loop are those
+    /// of the messages planned in the window, whenever their echoes came.
     pub received: u64,
-    /// Outcomes of all messages, over the whole run. Absent where an earlier build wrote the document,
-    /// and in a compact run where all came back.
+    /// Outcomes of all messages, over the whole run. Absent where an earlier build wrote the
+    /// document, and in a compact run where all came back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
     /// `received` per second of the measured window.
@@ -374,10 +383,12 @@ pub struct Run {
     /// Reason why some figures of `latency_ns` are lower bounds; `null` where none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub censored: Option<Censored>,
-    /// Cause that ended the load early, other than the user. The figures are of what was measured until then.
+    /// Cause that ended the load early, other than the user. The figures are of what was measured
+    /// until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_early: Option<EndedEarly>,
-    /// Periods in which a lost connection was being reopened (`--reconnect`); `null` where there was none.
+    /// Periods in which a lost connection was being reopened (`--reconnect`); `null` where there
+    /// was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outages: Option<Outages>,
     /// Periods in the window in which the generator did not run; `null` where there was none.
@@ -400,8 +411,8 @@ pub struct Run {
     /// Reasons why earlier attempts at this run were put aside, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeated: Vec<String>,
-    /// Seconds of the measured window. The last one is as long as the window has it (a day at most). `sent`
-    /// and `received` add up to the run's.
+    /// Seconds of the measured window. The last one is as long as the window has it (a day at
+    /// most). `sent` and `received` add up to the run's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub series: Vec<Second>,
 }
@@ -415,13 +426,15 @@ impl Run {
 
 /// Outcomes of all messages, over the whole run, warm-up and drain included.
 ///
-/// `planned = sent + not_sent` and `sent = echoed + wrong + lost + outstanding` hold for every run, connection by connection.
+/// `planned = sent + not_sent` and `sent = echoed + wrong + lost + outstanding` hold for every run,
+/// connection by connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Messages {
-    /// Messages planned. In a closed loop without a number of messages: the messages that were sent.
+    /// Messages planned. In a closed loop without a number of messages: the messages that were
+    /// sent.
     pub planned: u64,
-    /// Messages planned and not sent. The generator was too late, no connection was open or had room, or the
-    /// run ended before.
+    /// Messages planned and not sent. The generator was too late, no connection was open or had
+    /// room, or the run ended before.
     pub not_sent: u64,
     /// Messages handed to the connection.
     pub sent: u64,
@@ -435,14 +448,14 @@ pub struct Messages {
     pub outstanding: u64,
 }
 
-/// Messages that are in the latencies with their age at the end of the run. Their latencies were at least as
-/// long.
+/// Messages that are in the latencies with their age at the end of the run. Their latencies were at
+/// least as long.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Censored {
     /// Number of such messages.
     pub count: u64,
-    /// Percentile (0 to 100) up to which they change nothing. Percentiles above it, the mean and the maximum
-    /// are lower bounds.
+    /// Percentile (0 to 100) up to which they change nothing. Percentiles above it, the mean and
+    /// the maximum are lower bounds.
     pub exact_up_to: f64,
 }
 
@@ -473,8 +486,8 @@ pub struct Outages {
     pub longest_ns: u64,
 }
 
-/// Periods in which a thread of the generator should have run and did not, summed over its threads. Ordinary
-/// lateness (10 ms) does not count.
+/// Periods in which a thread of the generator should have run and did not, summed over its threads.
+/// Ordinary lateness (10 ms) does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standstill {
     /// Sum of the periods, in nanoseconds.
@@ -509,12 +522,13 @@ pub struct Phases {
     pub warmup: u64,
     /// The measured window.
     pub measure: u64,
-    /// Time from the window's end until the last echo was back or given up. It includes the moment in which
-    /// an open loop may still send what was due in the window.
+    /// Time from the window's end until the last echo was back or given up. It includes the moment
+    /// in which an open loop may still send what was due in the window.
     pub drain: u64,
 }
 
-/// Connections that sent all they were to send in the measured window, got everything back, and were replaced.
+/// Connections that sent all they were to send in the measured window, got everything back, and
+/// were replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cycles {
     /// Number of connections.
@@ -559,8 +573,8 @@ impl Errors {
 /// Counts of echoes that were not what was sent, over the whole run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrity {
-    /// Messages that never came back and never will. Their connection ended, a later message came back, or
-    /// the connection was silent for the answer timeout.
+    /// Messages that never came back and never will. Their connection ended, a later message came
+    /// back, or the connection was silent for the answer timeout.
     pub lost: u64,
     /// The part of `lost` whose connection ended.
     #[serde(default)]
@@ -584,25 +598,27 @@ impl Integrity {
         self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode + self.unsolicited
     }
 
-    /// Returns the number of faults of the server on connections that stayed open. The end of a connection
-    /// counts as a connection error instead.
+    /// Returns the number of faults of the server on connections that stayed open. The end of a
+    /// connection counts as a connection error instead.
     pub fn faults(&self) -> u64 {
         self.total() - self.lost_with_connection
     }
 }
 
-/// The four latencies of a run, nanoseconds. `sent` is a clock read just before the system call that carries the send (at most
-/// 16 messages in an open loop), received the one at the start of the turn: exact to one such call.
+/// The four latencies of a run, nanoseconds. `sent` is a clock read just before the system call
+/// that carries the send (at most 16 messages in an open loop), received the one at the start of
+/// the turn: exact to one such call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Time from the planned send to the echo.
     pub corrected: Latency,
-    /// Time from the actual send to the echo: the server's part. It includes the time in which a message was
-    /// due and no connection was open. Absent in a closed loop, where it equals `corrected`.
+    /// Time from the actual send to the echo: the server's part. It includes the time in which a
+    /// message was due and no connection was open. Absent in a closed loop, where it equals
+    /// `corrected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncorrected: Option<Latency>,
-    /// Time from the planned to the actual send, without the time in which no connection was open: the
-    /// generator's part. Absent in a closed loop.
+    /// Time from the planned to the actual send, without the time in which no connection was open:
+    /// the generator's part. Absent in a closed loop.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lag: Latency,
     /// Time from the start of connecting to the end of the opening handshake, one sample per
@@ -613,7 +629,8 @@ pub struct Latencies {
     /// The part of `connect` until TCP had connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_connect: Option<Latency>,
-    /// The part of `connect` from there on to the end of the TLS handshake; absent where there is none.
+    /// The part of `connect` from there on to the end of the TLS handshake; absent where there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_handshake: Option<Latency>,
     /// The part of `connect` from there on: the opening handshake.
@@ -634,16 +651,18 @@ pub struct Server {
     /// Its engine as it said itself; `null` where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// The congestion control it said it has set; `None`: the machine's default, or it does not say.
+    /// The congestion control it said it has set; `None`: the machine's default, or it does not
+    /// say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub congestion: Option<String>,
     /// The CPUs it was confined to; empty where it was not.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cpus: Vec<u32>,
-    /// CPU time per received message in the measured window, from the scheduler's nanosecond accounting.
+    /// CPU time per received message in the measured window, from the scheduler's nanosecond
+    /// accounting.
     pub cpu_ns_per_message: f64,
-    /// Origin of the CPU time. Absent in older documents, which count neither ended threads nor ended
-    /// processes.
+    /// Origin of the CPU time. Absent in older documents, which count neither ended threads nor
+    /// ended processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_source: Option<CostSource>,
     /// Unit of the least exact count of that origin.
@@ -661,9 +680,9 @@ pub struct Server {
     /// Growth of resident memory from before the first connection, per connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_bytes_per_connection: Option<f64>,
-    /// Context switches per received message in the measured window because a thread waited for something.
-    /// Absent where threads that have ended did much of the work, because the kernel keeps no counts of ended
-    /// threads.
+    /// Context switches per received message in the measured window because a thread waited for
+    /// something. Absent where threads that have ended did much of the work, because the kernel
+    /// keeps no counts of ended threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voluntary_switches_per_message: Option<f64>,
     /// The same because something else was to run.
@@ -672,7 +691,8 @@ pub struct Server {
     /// Page faults per received message in the measured window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page_faults_per_message: Option<f64>,
-    /// Instructions per received message in the measured window, user space and kernel where the host lets both be counted.
+    /// Instructions per received message in the measured window, user space and kernel where the
+    /// host lets both be counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions_per_message: Option<f64>,
     /// The processor's cycles, likewise.
@@ -688,9 +708,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts both.
+    /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts
+    /// both.
     ///
-    /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from the bytes.
+    /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from
+    /// the bytes.
     pub(crate) fn enters_per_message(&self, load: &Load) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
         let messages = match load.transport {
@@ -726,8 +748,8 @@ pub struct Client {
 pub struct Second {
     /// Seconds since the window began, at the start of this one.
     pub second: u32,
-    /// Length of the part that is in the window, in nanoseconds. Absent where all of it is; the last one may
-    /// be shorter.
+    /// Length of the part that is in the window, in nanoseconds. Absent where all of it is; the
+    /// last one may be shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_ns: Option<u64>,
     /// Messages sent.
@@ -737,8 +759,8 @@ pub struct Second {
     /// Errors of any kind.
     #[serde(default, skip_serializing_if = "is_default")]
     pub errors: u64,
-    /// Median of the corrected latency, where the second carries it. Of the messages received in this second in a closed loop,
-    /// planned in it in an open one; so are the other two.
+    /// Median of the corrected latency, where the second carries it. Of the messages received in
+    /// this second in a closed loop, planned in it in an open one; so are the other two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<u64>,
     /// 99th percentile of the corrected latency, where the second carries it.

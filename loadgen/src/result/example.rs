@@ -206,12 +206,14 @@ pub(crate) fn run(scenario: &str, received: u64) -> Run {
     }
 }
 
-/// A run whose histogram is as scattered as a long run's on a busy machine: every value from 20 us to 20 ms.
+/// A run whose histogram is as scattered as a long run's on a busy machine: every value from 20 us
+/// to 20 ms.
 pub(crate) fn long_run() -> Run {
     let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds are legal");
     let mut state = 1u64;
     for _ in 0..2_000_000 {
-        // Knuth's MMIX generator: the counts must not be regular, or they would compress better than real ones.
+        // Knuth's MMIX generator: the counts must not be regular, or they would compress better
+        // than real ones.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let exponent = f64::from(u32::try_from(state >> 43).unwrap_or(0)) / f64::from(1u32 << 21);
         let second = f64::from(u32::try_from((state >> 22) & 0x1f_ffff).unwrap_or(0)) / f64::from(1u32 << 21);

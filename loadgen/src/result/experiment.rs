@@ -59,7 +59,7 @@ pub struct Promise {
     /// The figure that it is divided by; `None`: it is a figure by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Over>,
-    /// The limit, in the unit that tables show where there is no ratio; `None`: the figure is
+    /// The limit, in the unit that tables show without a ratio; `None`: the figure is
     /// reported and not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,

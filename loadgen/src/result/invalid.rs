@@ -22,7 +22,8 @@ pub enum InvalidKind {
     Unsolicited,
     /// Messages had no echo when the drain ended.
     Outstanding,
-    /// Connections had waited for their echoes for much longer than the percentiles when the window ended.
+    /// Connections had waited for their echoes for much longer than the percentiles when the window
+    /// ended.
     CutTail,
     /// The server's process ended.
     ServerEnded,
@@ -83,7 +84,8 @@ impl Run {
     /// Says that the figures may not be compared with others, and why: a sentence for people.
     pub(crate) fn invalidate(&mut self, kind: InvalidKind, reason: impl Into<String>) {
         self.valid = false;
-        // In a document of an earlier version the kinds of the reasons before this one are not known.
+        // In a document of an earlier version the kinds of the reasons before this one are not
+        // known.
         self.invalid_kinds.resize(self.invalid_reasons.len(), InvalidKind::Unknown);
         self.invalid_kinds.push(kind);
         self.invalid_reasons.push(reason.into());

@@ -1,4 +1,5 @@
-//! A latency distribution as it is stored: the figures people read, and the histogram everything else derives from.
+//! A latency distribution as it is stored: the figures people read, and the histogram everything
+//! else derives from.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +10,8 @@ use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A percentile is stored only where at least this many samples lie above it; fewer make it an anecdote.
+/// A percentile is stored only where at least this many samples lie above it; fewer make it an
+/// anecdote.
 const SAMPLES_ABOVE: f64 = 100.0;
 
 /// Quantiles around which a coarse histogram is fine: those that tables show, and the maximum.
@@ -79,8 +81,8 @@ impl Latency {
         }
     }
 
-    /// Returns the same figures with a histogram of about 300 bytes. Around the percentiles it has two
-    /// significant digits, and elsewhere eight buckets for each power of two.
+    /// Returns the same figures with a histogram of about 300 bytes. Around the percentiles it has
+    /// two significant digits, and elsewhere eight buckets for each power of two.
     pub(super) fn coarsened(&self) -> Result<Self, HistogramError> {
         let Some(fine) = self.histogram()? else { return Ok(self.clone()) };
         let kept = QUANTILES.map(|q| fine.value_at_quantile(q) as f64);
@@ -110,8 +112,8 @@ pub(crate) fn percentile<C: Counter>(histogram: &Histogram<C>, q: f64) -> Option
     (above >= SAMPLES_ABOVE - 1e-6).then(|| histogram.value_at_quantile(q))
 }
 
-/// Returns the histogram with `digits` significant digits in the eighths that hold the `kept` values,
-/// and one bucket for each other [`eighth`].
+/// Returns the histogram with `digits` significant digits in the eighths that hold the `kept`
+/// values, and one bucket for each other [`eighth`].
 ///
 /// Samples stay within their eighth. So the counts below and above a kept value are exact.
 fn thinned(fine: &Histogram<u64>, digits: u8, kept: &[u64]) -> Option<Histogram<u64>> {

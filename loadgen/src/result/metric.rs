@@ -1,12 +1,13 @@
-//! The figures of a run that are compared: which are judged, which are shown beside, and by how much one must change to matter.
+//! The figures of a run that are compared: which are judged, which are shown beside, and by how
+//! much one must change to matter.
 
 use serde::{Deserialize, Serialize};
 
 use super::Run;
 use crate::load::Load;
 
-/// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
-/// work, and the whole memory is the steadier figure.
+/// Number of connections from which on the growth of the server's memory is theirs; below, it is
+/// that of a server that has begun to work, and the whole memory is the steadier figure.
 pub(crate) const MANY_CONNECTIONS: u32 = 1000;
 
 /// A figure of one run, with a direction in which it is better.
@@ -25,7 +26,8 @@ pub enum Metric {
     /// Its 99.9th percentile.
     #[serde(alias = "p99.9")]
     P99_9,
-    /// The server's resident memory per connection, bytes: its growth from 1,000 connections on, all of it below.
+    /// The server's resident memory per connection, bytes: its growth from 1,000 connections on,
+    /// all of it below.
     Memory,
     /// `io_uring_enter` (or `epoll_wait`) calls of the server per message.
     Enters,
@@ -108,7 +110,7 @@ impl Metric {
         self.facts().name
     }
 
-    /// What it is, with the unit of [`Metric::shown`].
+    /// Label with the unit of [`Metric::shown`].
     pub(crate) fn label(self) -> &'static str {
         self.facts().label
     }
@@ -122,7 +124,7 @@ impl Metric {
         value / self.facts().divisor
     }
 
-    /// The relative change below which nobody would act, however certain it is.
+    /// Relative change that is too small to act on, however certain it is.
     pub(crate) fn default_threshold(self) -> f64 {
         self.facts().threshold
     }
@@ -131,10 +133,10 @@ impl Metric {
         self == Self::Throughput
     }
 
-    /// Whether a verdict hangs on it under this load; all else is shown and not judged.
+    /// Returns whether a verdict hangs on it under this load; all else is shown and not judged.
     ///
-    /// Few, because each takes some of the certainty of the others: throughput, server CPU and memory under a load that
-    /// saturates (a closed loop), latencies under a fixed rate.
+    /// Few, because each takes some of the certainty of the others: throughput, server CPU and
+    /// memory under a load that saturates (a closed loop), latencies under a fixed rate.
     pub(crate) fn is_gated(self, load: &Load) -> bool {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
@@ -169,8 +171,8 @@ impl Metric {
         }
     }
 
-    /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what is worse large.
-    /// Metrics outside [`Metric::ALL`] stay as they are.
+    /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what
+    /// is worse large. Metrics outside [`Metric::ALL`] stay as they are.
     pub(crate) fn worsen(self, run: &mut Run, factor: f64) {
         let whole = |value: &mut Option<u64>| *value = value.map(|n| (n as f64 * factor).round() as u64);
         let scale = |value: &mut Option<f64>| *value = value.map(|n| n * factor);

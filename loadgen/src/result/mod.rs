@@ -1,8 +1,9 @@
 //! The stored result: one document, one schema, for everything that stores.
 //!
-//! [`Document`] and the types below it are the file, field by field (`bench-results/schema.json` says the same to other
-//! programs). Reading ignores fields it does not know, so that a newer tool may add some; it refuses a document whose
-//! `schema` is higher than [`SCHEMA`], because then the meaning of a known field may have changed.
+//! [`Document`] and the types below it are the file, field by field (`bench-results/schema.json`
+//! says the same to other programs). Reading ignores fields it does not know, so that a newer tool
+//! may add some; it refuses a document whose `schema` is higher than [`SCHEMA`], because then the
+//! meaning of a known field may have changed.
 //!
 //! Nothing in a document names the host, the user, a home directory or the environment.
 

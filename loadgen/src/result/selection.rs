@@ -37,7 +37,7 @@ fn hash(name: &str) -> Result<String, Infallible> {
 }
 
 impl Selection {
-    /// Whether `document` is meant.
+    /// Returns whether `document` is meant.
     pub(crate) fn fits(&self, document: &Document) -> bool {
         let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(test);
         let Document { session, machine, scenarios, .. } = document;
@@ -56,7 +56,8 @@ impl Document {
         arms.chain([&self.subject]).filter_map(|subject| subject.commit.as_deref())
     }
 
-    /// Whether this is the interleaved comparison of a server of commit `a` with one of commit `b`.
+    /// Returns whether this is the interleaved comparison of a server of commit `a` with one of
+    /// commit `b`.
     pub(crate) fn is_duel_of(&self, a: &str, b: &str) -> bool {
         let of = |arm: usize, commit: &str| {
             let own = self.arms.get(arm).and_then(|arm| arm.subject.commit.as_deref());
@@ -80,7 +81,8 @@ impl Stored {
 }
 
 impl Store {
-    /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file does not hide the others.
+    /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file
+    /// does not hide the others.
     pub(crate) fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for machine in self.machines()? {
@@ -98,8 +100,8 @@ impl Store {
 
     /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
     /// name alone (which may lie below the root), or else all stored ones whose commit begins with
-    /// it, that have it as tag or are of the experiment of that name, or whose commit is what git makes of it;
-    /// `last` means all.
+    /// it, that have it as tag or are of the experiment of that name, or whose commit is what git
+    /// makes of it; `last` means all.
     pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, StoreError> {
         let path = Path::new(what);
         let below = self.root().join(path);
@@ -108,7 +110,8 @@ impl Store {
         if file.exists() && !file.is_dir() || what.ends_with(".json") {
             return Ok(vec![Stored { document: Self::load(&file)?, path: file }]);
         }
-        // What was counted has no runs to compare or to draw: it is found by `history` and as a file.
+        // What was counted has no runs to compare or to draw: it is found by `history` and as a
+        // file.
         let find = |selection: Selection| {
             let has_runs = |stored: &Stored| stored.document.session.kind != SessionKind::Count;
             self.select(&selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
@@ -136,7 +139,8 @@ impl Store {
     }
 }
 
-/// What git in the current directory makes of a revision's name; `None` where it knows none, or there is no git.
+/// Commit of a revision, from git in the current directory; `None` where git does not know it, or
+/// is missing.
 pub(crate) fn commit_of(revision: &str) -> Option<String> {
     let asked = Command::new("git")
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])

@@ -13,7 +13,8 @@ use crate::host::regular;
 
 /// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or experiment>.json`.
 ///
-/// A file is never written again, so merges of branches never conflict; every index is derived from the files.
+/// A file is never written again, so merges of branches never conflict; every index is derived from
+/// the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     root: PathBuf,
@@ -29,7 +30,7 @@ pub(crate) enum StoreError {
     /// The file ends in the middle of its last line.
     #[error("{} is truncated (it ends at line {line}); restore it from version control or delete it", path.display())]
     Truncated { path: PathBuf, line: usize },
-    /// The file is no document of this schema.
+    /// The file is not a document of this schema.
     #[error("{} is not a stored result: {source}", path.display())]
     NotAResult { path: PathBuf, source: serde_json::Error },
     /// A newer program wrote it.
@@ -59,8 +60,8 @@ impl Store {
         &self.root
     }
 
-    /// Checks, before the measurement, that a session of the machine `machine_id` can be stored. It writes
-    /// and removes a file of a session's usual size.
+    /// Checks, before the measurement, that a session of the machine `machine_id` can be stored. It
+    /// writes and removes a file of a session's usual size.
     pub(crate) fn check(&self, machine_id: &str) -> Result<(), StoreError> {
         let folder = self.folder(machine_id)?;
         let path = folder.join(format!(".check.{}", std::process::id()));
@@ -84,13 +85,15 @@ impl Store {
         let folder = self.folder(&document.machine.id)?;
         let path = free_path(&folder, &stem(document));
         let json = document.to_json()?;
-        // JSON has no NaN and no infinity: such a figure becomes null and would be found out only by the next reader.
+        // JSON has no NaN and no infinity: such a figure becomes null and would be found out only
+        // by the next reader.
         parse(&json, &path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let written = write(&temporary, json.as_bytes()).and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|error| {
-            // What could not be finished is of no use to anybody; the first error is the one to report.
+            // What could not be finished is of no use to anybody; the first error is the one to
+            // report.
             let _ = fs::remove_file(&temporary);
             io_error("write", &path)(error)
         })?;
@@ -121,7 +124,8 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
         true => StoreError::Truncated { path: path.to_owned(), line: error.line() },
         false => not_a_result(error),
     })?;
-    // The version first: under a higher one nothing else in the file may mean what this program thinks.
+    // The version first: under a higher one nothing else in the file may mean what this program
+    // thinks.
     match value.get("schema").and_then(serde_json::Value::as_u64) {
         None => Err(not_a_result(serde_json::Error::custom("it has no field `schema`"))),
         Some(found) if found > u64::from(SCHEMA) => {
@@ -136,7 +140,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
     }
 }
 
-/// Returns what a folder holds, in alphabetical order; nothing where there is no such folder.
+/// Returns what a folder holds, in alphabetical order; nothing where the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -158,7 +162,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stor
     move |source| StoreError::Io { action, path, source }
 }
 
-/// Whether the file is a session and not the temporary name of one that is being written.
+/// Returns whether the file is a session and not the temporary name of one that is being written.
 fn is_session(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     !hidden && path.extension().is_some_and(|extension| extension == "json")

@@ -1,4 +1,5 @@
-//! A scenario's runs in one line: medians of what was measured per run, percentiles of the merged histograms.
+//! A scenario's runs in one line: medians of what was measured per run, percentiles of the merged
+//! histograms.
 
 use hdrhistogram::Histogram;
 
@@ -41,7 +42,8 @@ impl Summary {
         document.scenarios.iter().filter_map(|scenario| Self::of(scenario, &runs_of(scenario))).collect()
     }
 
-    /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there are no runs.
+    /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there
+    /// are no runs.
     pub(crate) fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
         let valid: Vec<&Run> = all.iter().copied().filter(|run| run.valid).collect();
         let runs = if valid.is_empty() { all } else { &valid };
@@ -72,8 +74,8 @@ impl Summary {
     }
 }
 
-/// Returns the corrected latencies of several runs as one histogram: percentiles are never averaged. A run
-/// whose histogram cannot be read spoils those of the whole scenario: better none.
+/// Returns the corrected latencies of several runs as one histogram: percentiles are never
+/// averaged. A run whose histogram cannot be read spoils those of the whole scenario: better none.
 pub(crate) fn merged(runs: &[&Run]) -> Option<Histogram<u64>> {
     let mut each = runs.iter().map(|run| run.latency_ns.corrected.histogram().ok().flatten());
     let first = each.next()??;

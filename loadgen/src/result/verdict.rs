@@ -219,7 +219,7 @@ pub struct Trial {
 pub struct FoundRate {
     /// The highest rate that was confirmed, messages a second.
     pub rate_per_s: Option<f64>,
-    /// Why there is no higher one, or none at all, in a sentence.
+    /// Reason why no higher rate, or none at all, was found, in a sentence.
     pub conclusion: String,
     /// All trials in their order.
     pub trials: Vec<Trial>,

@@ -23,7 +23,7 @@ use crate::target::spawn::Server;
 const TICK: Duration = Duration::from_millis(100);
 /// Interval at which the server's threads are sampled within the window.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
-/// Time that workers may take for something that needs nobody else.
+/// Time that workers may take for something that depends on no other party.
 const GRACE: Duration = Duration::from_secs(5);
 /// Time from the order to begin to the first message, so that every worker hears of it.
 const LEAD: Duration = Duration::from_millis(2);

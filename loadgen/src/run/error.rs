@@ -43,7 +43,7 @@ pub enum RunError {
         /// The connections that were open by then.
         opened: Opened,
     },
-    /// The other end is no WebSocket server, or refuses us.
+    /// The peer is not a WebSocket server, or refuses the handshake.
     #[error("opening handshake with {url} failed: {detail} ({opened})")]
     Handshake {
         /// The URL.

@@ -61,9 +61,10 @@ use shared::Shared;
 ///
 /// Blocks for the length of the run, and never longer than its timeouts allow.
 ///
-/// A run with wrong echoes or lost connections is a result, with its counts and with [`valid`](Run::valid)
-/// unset. A run whose server ended, closed all connections or stopped answering once the load had begun is a
-/// result too ([`ended_early`](Run::ended_early)). A run that could not be carried out is an error.
+/// A run with wrong echoes or lost connections is a result, with its counts and with
+/// [`valid`](Run::valid) unset. A run whose server ended, closed all connections or stopped
+/// answering once the load had begun is a result too ([`ended_early`](Run::ended_early)). A run
+/// that could not be carried out is an error.
 ///
 /// # Errors
 ///

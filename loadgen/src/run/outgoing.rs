@@ -246,7 +246,7 @@ mod tests {
         Load { transport, fragments, mask, ..Load::default() }
     }
 
-    /// What goes over the wire for these messages.
+    /// Bytes on the wire for these messages.
     fn wire(load: Load, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
         let mut outgoing = Outgoing::new(&load, content, Random::new(1, 1));
         let (mut record, mut wire, mut left) = (Record::new(), Vec::new(), sequences);

@@ -106,8 +106,8 @@ fn port_range() -> Option<RangeInclusive<u16>> {
 }
 
 /// Returns the range that sockets are to be told, so that the kernel takes ports of both parities
-/// alike: where so many connections go to one address that it would search all odd ones in vain
-/// ([`engine::Config::local_ports`]). Otherwise `None`: the even ones are what others bind to.
+/// alike: where connections to one address are so numerous that it would search all odd ones in
+/// vain ([`engine::Config::local_ports`]). Otherwise `None`: the even ones are what others bind to.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
     crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
@@ -128,9 +128,9 @@ pub(super) fn place(plan: &Plan) -> Vec<usize> {
     choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
-/// Returns the way in which threads wait where nobody said. A thread spins where exactness asks for
-/// it (in an open loop) and nobody else needs its core, which is known only of a server that was
-/// started on other ones.
+/// Returns the way in which threads wait by default. A thread spins where exactness asks for it (in
+/// an open loop) and its core is free for it, which is known only where the server was started on
+/// other cores.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
     plan.placement.wait.unwrap_or_else(|| {
         let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);

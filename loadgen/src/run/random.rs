@@ -5,7 +5,7 @@
 /// that a run can be repeated from its seed.
 ///
 /// Not for secrets. RFC 6455 10.3 asks for unpredictable masking keys against intermediaries that
-/// could be deceived; a generator attacks nobody's proxy and must be fast and repeatable.
+/// could be deceived; a generator attacks no proxy and must be fast and repeatable.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

@@ -327,12 +327,12 @@ fn high(histogram: &Histogram<u64>) -> Duration {
     Duration::from_nanos(histogram.value_at_quantile(0.99))
 }
 
-/// To microseconds: nobody needs more of a span that is said in a sentence.
+/// Rounds to microseconds, enough for a span in a sentence.
 fn rounded(span: Duration) -> Duration {
     Duration::from_micros(span.as_micros() as u64)
 }
 
-/// Returns the reason why a run with so many wrong echoes is not valid.
+/// Returns the reason why a run with `count` wrong echoes is not valid.
 pub(crate) fn wrong_echoes(count: u64) -> String {
     let echoes = if count == 1 { "echo was" } else { "echoes were" };
     format!("{count} {echoes} not what was sent")

@@ -44,7 +44,7 @@ impl WorkerThread {
         let work = move || {
             let (client, ran) = work(client, tls, kind, &config, inbox, cpu);
             let counters = ran.unwrap_or_else(|error| {
-                // Where nobody listens to a report any more, the run has failed for another reason.
+                // Without a receiver of the report, the run has failed for another reason.
                 let _ = reports.send(Report::Failed(error));
                 Counters::default()
             });

@@ -84,7 +84,7 @@ impl Case {
     }
 
     /// Plays the case, and repeats it where something disturbed it. Takes some seconds. A wrong
-    /// judgement of the generator is no error but a [`Finding`].
+    /// judgement of the generator is not an error but a [`Finding`].
     pub(crate) fn play(
         self,
         engine: EngineKind,

@@ -71,7 +71,7 @@ const LEAST_WINDOW: Duration = Duration::from_secs(1);
 
 impl StallCheck {
     /// Carries out the check, which takes some seconds. `progress` watches the runs. A fault of the
-    /// generator is no error but a [`Finding`].
+    /// generator is not an error but a [`Finding`].
     pub(crate) fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
             return Err(SelfcheckError::Usage(format!(

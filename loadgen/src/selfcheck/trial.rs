@@ -92,7 +92,7 @@ impl Trial {
         while !reader.is_finished() {
             is_interrupted |= progress.interrupted();
             if is_interrupted || began.elapsed() > LONGEST {
-                // The kernel ends its server with it. An ended process is no error.
+                // The kernel ends its server with it. An ended process is not an error.
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }

@@ -65,7 +65,7 @@ impl Trust {
 fn system() -> anyhow::Result<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Some that are old or strange may not be understood; nobody is to notice for it.
+    // Old or unusual certificates that cannot be parsed are skipped silently.
     let (taken, _) = roots.add_parsable_certificates(found.certs);
     let cause = || found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
     ensure!(

@@ -1,16 +1,17 @@
 //! A share of trials, and what it can have been by chance.
 
-/// The Clopper-Pearson interval of a share: `successes` of `trials`, at `confidence` (0 to 1, both excluded).
+/// The Clopper-Pearson interval of a share: `successes` of `trials`, at `confidence` (0 to 1, both
+/// excluded).
 ///
-/// C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
-/// Biometrika 26 (1934): the shares that two one-sided tests, each at half of the error, do not reject. It covers at least
-/// what it says. Of no trials: everything.
+/// C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
+/// of the binomial", Biometrika 26 (1934): the shares that two one-sided tests, each at half of the
+/// error, do not reject. It covers at least what it says. Of no trials: everything.
 pub(crate) fn interval(successes: usize, trials: usize, confidence: f64) -> (f64, f64) {
     let tail = (1.0 - confidence) / 2.0;
     let low = if successes == 0 {
         0.0
     } else {
-        // The chance of so many or more grows with the share.
+        // The probability of at least this number grows with the share.
         share_where(|share| at_least(successes, trials, share) < tail)
     };
     let high = if successes >= trials {

@@ -1,11 +1,13 @@
-//! The statistics of a comparison: rank tests, their estimates, and the correction for several of them.
+//! The statistics of a comparison: rank tests, their estimates, and the correction for several of
+//! them.
 //!
-//! Everything here is exact where that can be had, by counting all assignments that the null hypothesis makes equally
-//! likely (see [`signed_rank`] for pairs, [`rank_sum`] for two unpaired samples). Figures of load tests are skewed and have
-//! outliers; ranks need no assumption about their shape, and an outlier weighs no more than the largest rank.
+//! Everything here is exact where that can be had, by counting all assignments that the null
+//! hypothesis makes equally likely (see [`signed_rank`] for pairs, [`rank_sum`] for two unpaired
+//! samples). Figures of load tests are skewed and have outliers; ranks need no assumption about
+//! their shape, and an outlier weighs no more than the largest rank.
 //!
-//! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every level and for every
-//! unit, and the estimate is a factor.
+//! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every
+//! level and for every unit, and the estimate is a factor.
 
 pub(crate) mod binomial;
 mod normal;
@@ -16,7 +18,8 @@ pub(crate) mod signed_rank;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) shift: f64,
-    /// The confidence interval of the level asked for; `None` where so few samples bound it on no side.
+    /// The confidence interval of the level asked for; `None` where so few samples bound it on no
+    /// side.
     pub(crate) interval: Option<(f64, f64)>,
     /// Two-sided p-value of "there is no shift".
     pub(crate) p: f64,
@@ -25,9 +28,10 @@ pub(crate) struct Estimate {
 /// The confidence level of every interval that is shown.
 pub(crate) const CONFIDENCE: f64 = 0.95;
 
-/// The factor between pairs `(before, after)`: estimate and interval of `after / before`, and the p-value of "no change".
+/// The factor between pairs `(before, after)`: estimate and interval of `after / before`, and the
+/// p-value of "no change".
 ///
-/// `None` where there is no pair, or one of a figure that is not above zero and so has no ratio.
+/// `None` without pairs, or with a pair of a figure that is not above zero and so has no ratio.
 pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     let logs: Vec<f64> =
         pairs.iter().map(|&(before, after)| log_ratio(before, after)).collect::<Option<_>>()?;
@@ -41,7 +45,7 @@ pub(crate) fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate
     Some(as_factor(rank_sum::estimate(&logs(before)?, &logs(after)?, CONFIDENCE)?))
 }
 
-/// `ln(after / before)`; `None` where that is no number.
+/// `ln(after / before)`; `None` where that is not a number.
 pub(crate) fn log_ratio(before: f64, after: f64) -> Option<f64> {
     let both = before.is_finite() && after.is_finite() && before > 0.0 && after > 0.0;
     both.then(|| (after / before).ln())
@@ -68,7 +72,8 @@ fn order_interval(sorted: &[f64], k: usize) -> Option<(f64, f64)> {
     Some((low, *sorted.get(sorted.len().checked_sub(k)?)?))
 }
 
-/// How many of the smallest values of a distribution (`probabilities` of 0, 1, 2, ...) together have at most `tail`.
+/// Number of the smallest values of a distribution (`probabilities` of 0, 1, 2, ...) together have
+/// at most `tail`.
 fn values_within(probabilities: &[f64], tail: f64) -> usize {
     let mut sum = 0.0;
     let within = |&probability: &f64| {
@@ -86,9 +91,11 @@ fn two_sided(probabilities: &[f64], at: usize) -> f64 {
     (2.0 * below.min(above)).min(1.0)
 }
 
-/// The ranks of `values` in their order, **doubled** so that the mean of tied ranks is a whole number.
+/// The ranks of `values` in their order, **doubled** so that the mean of tied ranks is a whole
+/// number.
 ///
-/// Equal values share the mean of the ranks they take up together (midranks). Values must not be NaN.
+/// Equal values share the mean of the ranks they take up together (midranks). Values must not be
+/// NaN.
 fn doubled_midranks(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -105,10 +112,12 @@ fn doubled_midranks(values: &[f64]) -> Vec<usize> {
     ranks
 }
 
-/// Adjusts p-values so that the chance of *any* false rejection among them stays what it is for one.
+/// Adjusts p-values so that the chance of *any* false rejection among them stays what it is for
+/// one.
 ///
-/// S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979): the smallest is multiplied by
-/// their number, the next by one less, and so on; none becomes smaller than the one before. In the order given.
+/// S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979):
+/// the smallest is multiplied by their number, the next by one less, and so on; none becomes
+/// smaller than the one before. In the order given.
 pub(crate) fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
     order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));

@@ -1,8 +1,10 @@
 //! The normal distribution, for samples too large to count every assignment.
 
-/// Two-sided p-value of a statistic `distance` away from its mean, with standard deviation `deviation`.
+/// Two-sided p-value of a statistic `distance` away from its mean, with standard deviation
+/// `deviation`.
 ///
-/// Half a step is taken off the distance, since the statistic takes whole values (continuity correction).
+/// Half a step is taken off the distance, since the statistic takes whole values (continuity
+/// correction).
 pub(super) fn two_sided(distance: f64, deviation: f64) -> f64 {
     if deviation <= 0.0 {
         return 1.0;
@@ -11,10 +13,11 @@ pub(super) fn two_sided(distance: f64, deviation: f64) -> f64 {
     libm::erfc(z / std::f64::consts::SQRT_2).min(1.0)
 }
 
-/// How many standard deviations around the mean hold the share `confidence` (0 to 1, both excluded).
+/// Number of standard deviations around the mean that hold the share `confidence` (0 to 1, both
+/// excluded).
 pub(super) fn half_width(confidence: f64) -> f64 {
     let (mut low, mut high) = (0.0, 40.0);
-    // Bisection: there is no closed form, and a hundred halvings are as exact as the type.
+    // Bisection: no closed form exists, and a hundred halvings are as exact as the type.
     for _ in 0..100 {
         let z = f64::midpoint(low, high);
         if libm::erf(z / std::f64::consts::SQRT_2) < confidence { low = z } else { high = z }

@@ -1,16 +1,20 @@
-//! Unpaired samples: the Wilcoxon-Mann-Whitney rank-sum test and the shift estimate that belongs to it.
+//! Unpaired samples: the Wilcoxon-Mann-Whitney rank-sum test and the shift estimate that belongs to
+//! it.
 //!
-//! H. B. Mann, D. R. Whitney, "On a test of whether one of two random variables is stochastically larger than the other",
-//! Ann. Math. Stat. 18 (1947); Hollander, Wolfe, Chicken, "Nonparametric Statistical Methods", chapter 4.
+//! H. B. Mann, D. R. Whitney, "On a test of whether one of two random variables is stochastically
+//! larger than the other", Ann. Math. Stat. 18 (1947); Hollander, Wolfe, Chicken, "Nonparametric
+//! Statistical Methods", chapter 4.
 //!
-//! Ties get the mean of their ranks, and the p-value counts the divisions of just those ranks into two groups.
+//! Ties get the mean of their ranks, and the p-value counts the divisions of just those ranks into
+//! two groups.
 
 use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
-/// Up to so many samples of both sides together every division is counted.
+/// Most samples of both sides together for which every division is counted.
 pub(crate) const EXACT_UP_TO: usize = 80;
 
-/// Estimate of `after - before`, its interval at `confidence`, and the two-sided p-value of "no shift".
+/// Estimate of `after - before`, its interval at `confidence`, and the two-sided p-value of "no
+/// shift".
 ///
 /// `None` where a side is empty or has a value that is not finite.
 pub(crate) fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option<Estimate> {
@@ -23,7 +27,8 @@ pub(crate) fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option
     Some(Estimate { shift: middle(&shifts), interval, p: p_value(before, after) })
 }
 
-/// Two-sided p-value of "both samples come from one distribution"; 1 where a side is empty. Values must be finite.
+/// Two-sided p-value of "both samples come from one distribution"; 1 where a side is empty. Values
+/// must be finite.
 pub(crate) fn p_value(before: &[f64], after: &[f64]) -> f64 {
     let ranks = doubled_midranks(&[before, after].concat());
     let sum: usize = ranks[before.len()..].iter().sum();
@@ -43,7 +48,8 @@ fn interval_rank(before: usize, after: usize, confidence: f64) -> usize {
     let tail = (1.0 - confidence) / 2.0;
     if before + after <= EXACT_UP_TO {
         let sums = group_sums(&(1..=before + after).collect::<Vec<_>>(), after);
-        // The smallest sum is that of the ranks 1 to `after`: from there on it is Mann and Whitney's U.
+        // The smallest sum is that of the ranks 1 to `after`: from there on it is Mann and
+        // Whitney's U.
         return values_within(&sums[after * (after + 1) / 2..], tail);
     }
     let (m, n) = (before as f64, after as f64);
@@ -76,8 +82,8 @@ mod tests {
     use super::*;
     use crate::compare::statistics::CONFIDENCE;
 
-    /// The largest U that is still significant at 5 %, two-sided: Milton, "An extended table of critical values for the
-    /// Mann-Whitney (Wilcoxon) two-sample statistic", JASA 59 (1964).
+    /// The largest U that is still significant at 5 %, two-sided: Milton, "An extended table of
+    /// critical values for the Mann-Whitney (Wilcoxon) two-sample statistic", JASA 59 (1964).
     const CRITICAL: [(usize, usize, usize); 9] = [
         (4, 4, 0),
         (5, 5, 2),

@@ -1,25 +1,25 @@
 //! Paired samples: Wilcoxon's signed-rank test and the Hodges-Lehmann estimate.
 //!
-//! F. Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945); J. W. Pratt, "Remarks on zeros and
-//! ties in the Wilcoxon signed rank procedures", JASA 54 (1959); Hollander, Wolfe, Chicken, "Nonparametric Statistical
-//! Methods", chapter 3.
+//! F. Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945); J. W.
+//! Pratt, "Remarks on zeros and ties in the Wilcoxon signed rank procedures", JASA 54 (1959);
+//! Hollander, Wolfe, Chicken, "Nonparametric Statistical Methods", chapter 3.
 //!
 //! - **Ties** among the absolute differences get the mean of their ranks, and the p-value counts the sign assignments of just
-//!   those ranks: it stays exact, conditionally on the ties.
+//! those ranks: it stays exact, conditionally on the ties.
 //! - **Zeros** take part in the ranking and then have no sign (Pratt). Dropping them before the ranking, as Wilcoxon did,
-//!   can make a result more significant by adding evidence for "no change".
+//! can make a result more significant by adding evidence for "no change".
 //! - The **interval** comes from the order statistics of the Walsh averages at the quantiles of the distribution without ties; with
-//!   ties it covers at least as much as it says.
+//! ties it covers at least as much as it says.
 
 use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
-/// Up to so many differences every assignment of signs is counted. The work grows with the third power: at this size it
-/// is some million additions.
+/// Most differences for which every assignment of signs is counted. The work grows with the third
+/// power: at this size it is some million additions.
 pub(crate) const EXACT_UP_TO: usize = 200;
 
 /// Estimate of the shift, its interval at `confidence`, and the p-value.
 ///
-/// `None` where there is no difference, or one that is not finite.
+/// `None` without differences, or with one that is not finite.
 pub(crate) fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate> {
     if differences.is_empty() || differences.iter().any(|difference| !difference.is_finite()) {
         return None;
@@ -29,12 +29,14 @@ pub(crate) fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate>
     Some(Estimate { shift: middle(&averages), interval, p: p_value(differences) })
 }
 
-/// The Hodges-Lehmann estimate alone: the median of the Walsh averages; zero of no differences. They must be finite.
+/// The Hodges-Lehmann estimate alone: the median of the Walsh averages; zero of no differences.
+/// They must be finite.
 pub(crate) fn shift(differences: &[f64]) -> f64 {
     if differences.is_empty() { 0.0 } else { middle(&walsh_averages(differences)) }
 }
 
-/// Two-sided p-value of "the differences are symmetric about zero"; 1 where all are zero. Differences must be finite.
+/// Two-sided p-value of "the differences are symmetric about zero"; 1 where all are zero.
+/// Differences must be finite.
 pub(crate) fn p_value(differences: &[f64]) -> f64 {
     let magnitudes: Vec<f64> = differences.iter().map(|difference| difference.abs()).collect();
     let ranks = doubled_midranks(&magnitudes);
@@ -76,7 +78,8 @@ fn interval_rank(pairs: usize, confidence: f64) -> usize {
     (n * (n + 1.0) / 4.0 - normal::half_width(confidence) * deviation).floor().max(0.0) as usize
 }
 
-/// The distribution of the sum of those `ranks` whose sign is positive, when each is so with probability one half.
+/// The distribution of the sum of those `ranks` whose sign is positive, when each is so with
+/// probability one half.
 fn sign_sums(ranks: &[usize]) -> Vec<f64> {
     let mut probabilities = vec![0.0; ranks.iter().sum::<usize>() + 1];
     probabilities[0] = 1.0;
@@ -97,8 +100,9 @@ mod tests {
     use super::*;
     use crate::compare::statistics::CONFIDENCE;
 
-    /// The largest rank sum of the rarer sign that is still significant at 5 %, two-sided, by number of pairs: Wilcoxon and
-    /// Wilcox, "Some Rapid Approximate Statistical Procedures" (1964), table 2.
+    /// The largest rank sum of the rarer sign that is still significant at 5 %, two-sided, by
+    /// number of pairs: Wilcoxon and Wilcox, "Some Rapid Approximate Statistical Procedures"
+    /// (1964), table 2.
     const CRITICAL: [(usize, usize); 17] = [
         (6, 0),
         (7, 2),

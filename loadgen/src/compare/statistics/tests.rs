@@ -1,4 +1,5 @@
-//! Against other implementations (`fixtures.json`, made by `fixtures.py`), against plain enumeration, and by properties.
+//! Against other implementations (`fixtures.json`, made by `fixtures.py`), against plain
+//! enumeration, and by properties.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -64,7 +65,8 @@ impl Expected {
         let by = &self.by;
         assert!(close(found.p, self.p), "{by}: {found:?}, expected p {}", self.p);
         let Some(shift) = self.shift else { return };
-        // R finds it as the root of the test's statistic, to a tolerance, where there is more than one candidate.
+        // R finds it as the root of the test's statistic, to a tolerance, where there is more than
+        // one candidate.
         assert!((found.shift - shift).abs() < 1e-4, "{by}: {found:?}, expected {shift}");
         let (low, high) = found.interval.expect("an interval");
         let bounds = (self.low.expect("low"), self.high.expect("high"));
@@ -182,7 +184,8 @@ proptest! {
         }
     }
 
-    /// A 95 % interval leaves zero out exactly where the test says 5 %: they are two views of one thing.
+    /// A 95 % interval leaves zero out exactly where the test says 5 %: they are two views of one
+    /// thing.
     #[test]
     fn interval_and_test_agree(differences in fine(6..40), shift in -0.5..0.5f64) {
         let differences: Vec<f64> = differences.iter().map(|d| d + shift).collect();

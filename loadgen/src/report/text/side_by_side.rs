@@ -36,8 +36,8 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
 }
 
-/// Returns the verdict over the judged metrics of a scenario. A change that is not one of the ratios
-/// beside it has the names of its metrics.
+/// Returns the verdict over the judged metrics of a scenario. A change that is not one of the
+/// ratios beside it has the names of its metrics.
 fn verdict(comparison: &Conclusion, scenario: &Scenario) -> String {
     let judged = || comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
     let Some(overall) = Verdict::overall(judged().filter_map(|one| one.verdict)) else {

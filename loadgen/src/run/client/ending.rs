@@ -18,7 +18,7 @@ use crate::target::opening::quoted;
 use crate::target::trust::explain;
 
 impl Client {
-    /// Returns true where the run needs no connection any more, so that a failure is no error.
+    /// Returns true where the run needs no connection any more, so that a failure is not an error.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing)
     }
@@ -161,7 +161,7 @@ impl Client {
         self.fail(link, why);
     }
 
-    /// Reports that there is no connection left and none to come.
+    /// Reports that all connections are lost and none will follow.
     pub(super) fn check_all_lost(&self, why: String) {
         let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
         if self.open == 0 && none_to_come && !self.shared.load.reconnect {

@@ -283,7 +283,7 @@ impl Client {
     }
 
     fn report(&self, report: Report) {
-        // The coordinator is gone only when the run is over; then nobody needs to know.
+        // The coordinator is gone only when the run is over; then the report is not needed.
         let _ = self.reports.send(report);
     }
 

@@ -17,8 +17,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Upper limit of that time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Returns the index of the address to try after so many failures, where one is left. The first is
-/// that of the address that worked last.
+/// Returns the index of the address to try after this number of failures, where one is left. The
+/// first is that of the address that worked last.
 pub(super) fn next_address(first: usize, failures: usize, addresses: usize) -> Option<usize> {
     (failures < addresses).then(|| (first + failures) % addresses)
 }

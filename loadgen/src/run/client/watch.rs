@@ -76,8 +76,8 @@ impl Client {
         }
     }
 
-    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits
-    /// any more and all echoes are back: pace and waiting are read now.
+    /// Handles the last message of a limited number. Its echo ends the window, when all echoes are
+    /// back: pace and waiting are read now.
     pub(super) fn end_limited_load(&mut self) {
         self.tally.enter_repeated();
         self.finish_pace();

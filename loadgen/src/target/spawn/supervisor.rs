@@ -1,8 +1,9 @@
 //! Processes between the generator and its server: the hidden subcommand [`GUARD`].
 //!
-//! The generator starts the *supervisor*, this program again. The supervisor makes a control group where it may, and starts
-//! the *guard*, which confines itself and then becomes the server's command. Processes of the server whose parent ends
-//! become children of the supervisor. It waits for them, so that their cost is known, and can end them all.
+//! The generator starts the *supervisor*, this program again. The supervisor makes a control group
+//! where it may, and starts the *guard*, which confines itself and then becomes the server's
+//! command. Processes of the server whose parent ends become children of the supervisor. It waits
+//! for them, so that their cost is known, and can end them all.
 //!
 //! Supervisor and generator talk over a socket, the supervisor's standard input:
 //!
@@ -56,7 +57,7 @@ pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
     INHERITED.get_or_init(|| RAISED.map(getrlimit))
 }
 
-/// Encodes the soft and the hard limit of each resource; `null` is no limit.
+/// Encodes the soft and the hard limit of each resource; `null` stands for none.
 pub(super) fn encode_limits(limits: &[Rlimit]) -> String {
     let pairs: Vec<_> = limits.iter().map(|limit| (limit.current, limit.maximum)).collect();
     serde_json::to_string(&pairs).unwrap_or_default()
