@@ -19,6 +19,11 @@ pub(super) fn root() -> PathBuf {
 
 /// Returns every Markdown document of the project.
 pub(super) fn documents() -> Vec<PathBuf> {
+    files(".md")
+}
+
+/// Returns every file of the project whose name ends with `end`.
+pub(super) fn files(end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
@@ -28,7 +33,7 @@ pub(super) fn documents() -> Vec<PathBuf> {
             let is_project = !name.starts_with('.') && name != "target" && name != "node_modules";
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && is_project => folders.push(path),
-                Ok(kind) if kind.is_file() && name.ends_with(".md") => found.push(path),
+                Ok(kind) if kind.is_file() && name.ends_with(end) => found.push(path),
                 _ => {}
             }
         }

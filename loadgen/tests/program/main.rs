@@ -16,6 +16,7 @@ mod selfcheck;
 mod stored;
 mod tables;
 mod terminal;
+mod wording;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
