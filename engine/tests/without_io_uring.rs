@@ -1,4 +1,4 @@
-//! The helper that refuses io_uring to a command really does, and does nothing else.
+//! The helper that refuses io_uring to a command really does so, and does nothing else.
 
 use std::env;
 use std::io;
@@ -7,10 +7,11 @@ use std::process::{Command, Output};
 
 use engine::{EngineChoice, EngineError, EngineKind};
 
-/// Set in the process that runs under the filter.
+/// Variable that is set in the process that runs under the filter.
 const UNDER_THE_FILTER: &str = "SPARRING_TEST_UNDER_THE_FILTER";
 
-/// `cargo test` builds examples beside the folder of the test binaries, but not when it is told to run one test file.
+/// Returns the helper's path. `cargo test` builds examples beside the folder of the test binaries,
+/// but not when it runs one test file.
 fn helper() -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
@@ -23,7 +24,7 @@ fn under_the_filter(words: &[&str]) -> Output {
     Command::new(helper()).args(words).output().expect("the helper runs")
 }
 
-/// The body runs in a child of its own, because a filter cannot be taken off again.
+/// Runs the body in a child process, because a filter cannot be removed again.
 #[test]
 fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
     if env::var_os(UNDER_THE_FILTER).is_some() {
@@ -54,7 +55,7 @@ fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
     );
 }
 
-/// Covers a ring that can be set up and not used.
+/// Covers a ring that can be created and not used.
 #[test]
 fn a_call_refused_after_the_setup_is_named() {
     if let Some(call) = env::var_os(UNDER_THE_FILTER) {
@@ -65,7 +66,7 @@ fn a_call_refused_after_the_setup_is_named() {
         assert_eq!(kind, EngineKind::Epoll);
         assert!(reason.starts_with(&format!("{call} is refused")), "{reason}");
         let named = EngineChoice::Named(EngineKind::TokioUring).resolve();
-        // That engine registers nothing.
+        // The epoll engine registers nothing with io_uring.
         assert_eq!(named.is_err(), call == "io_uring_enter", "{named:?}");
         return;
     }

@@ -1,4 +1,4 @@
-//! Metrics and health, as whoever watches the server sees them.
+//! Metrics and health checks, as monitoring sees them.
 
 mod program;
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use program::{LONG, Program, client_frame, connect, engines, expect, rest, run};
 use rustix::process::Signal;
 
-/// A server with its admin address, which it tells on standard error.
+/// Server with its admin address, which it prints on standard error.
 struct WorkerHandle {
     server: Program,
     admin: SocketAddr,
@@ -43,7 +43,7 @@ impl WorkerHandle {
         (status, content.to_owned())
     }
 
-    /// Every sample by its name and labels.
+    /// Returns every sample by its name and labels.
     fn metrics(&self) -> BTreeMap<String, u64> {
         let (status, content) = self.get("/metrics");
         assert_eq!(status, 200);
@@ -54,7 +54,8 @@ impl WorkerHandle {
         samples.collect()
     }
 
-    /// Waits until a metric has a value: what a client has seen may reach the counters a turn later.
+    /// Waits until a metric has a value: an event that a client has seen may reach the counters a
+    /// turn later.
     fn until(&self, name: &str, value: u64) {
         self.until_it_is(name, |now| now == value);
     }
@@ -157,7 +158,8 @@ fn odd_requests_do_no_harm() {
     let head = watched.ask(b"HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let mut long = connect(watched.admin);
-    // Its end is not waited for: the answer comes when it is too long, and the rest may meet a closed connection.
+    // The request may be longer than what the server reads: it answers at its limit and may close
+    // before the rest.
     let _ = long.write_all(&[b'a'; 9 << 10]);
     let mut answer = Vec::new();
     let _ = std::io::Read::read_to_end(&mut long, &mut answer);
@@ -224,7 +226,7 @@ fn an_admin_port_in_use_is_an_error() {
     assert!(message.contains(&address) && message.contains("--admin"), "{message}");
 }
 
-/// Prometheus' own parser, of its client for Python.
+/// Prometheus' own parser, from its Python client, reads the metrics.
 #[test]
 fn the_metrics_are_what_prometheus_reads() {
     const PARSE: &str = "import sys\nfrom prometheus_client.parser import text_string_to_metric_families as parse\n\
@@ -276,7 +278,7 @@ fn the_log_can_be_json() {
     assert_eq!(event["peer"], stream.local_addr().expect("address").to_string(), "{line}");
 }
 
-/// Whoever watches costs the connections nothing: a look at the metrics wakes each worker once.
+/// Monitoring costs the connections nothing: a request for the metrics wakes each worker once.
 #[test]
 fn many_looks_disturb_nobody() {
     let watched = WorkerHandle::start(&["--threads", "1"]);

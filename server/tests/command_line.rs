@@ -1,4 +1,4 @@
-//! The program as a whole: its lines, its exit codes, its signals.
+//! The whole program: its output, its exit codes, its signals.
 
 mod program;
 
@@ -110,7 +110,7 @@ fn a_host_without_an_address_is_an_error() {
 
 #[test]
 fn an_address_of_another_host_is_an_error() {
-    // TEST-NET-1 (RFC 5737): nobody has it.
+    // TEST-NET-1 (RFC 5737): no host has this address.
     let output = run(&["--listen", "192.0.2.1:0"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("192.0.2.1:0"), "{}", stderr(&output));
@@ -153,7 +153,7 @@ fn the_version_for_people_and_for_machines() {
     assert!(facts.contains("\nengine epoll: available\n"), "{facts}");
 }
 
-/// Standard error of a server that has started and ended.
+/// Returns the standard error of a server that has started and ended.
 fn stderr_of(arguments: &[&str]) -> String {
     let path =
         std::env::temp_dir().join(format!("sparring-stderr-{}-{}", std::process::id(), arguments.len()));
@@ -166,7 +166,7 @@ fn stderr_of(arguments: &[&str]) -> String {
     text
 }
 
-/// The line is for those who asked, and for a choice that is not the usual one.
+/// The line is printed on request, and for an unusual choice.
 #[test]
 fn says_why_this_engine_where_it_matters() {
     let asked = stderr_of(&["--engine", "auto"]);
@@ -178,7 +178,7 @@ fn says_why_this_engine_where_it_matters() {
     assert!(!named.contains("engine "), "{named}");
 }
 
-/// Link-local addresses need an interface, which the line of the listener, the log and errors name.
+/// Link-local addresses need an interface, which the listener's line, the log and errors name.
 #[test]
 fn listens_on_link_local_addresses_with_their_interface() {
     let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
@@ -226,14 +226,15 @@ fn listens_on_link_local_addresses_with_their_interface() {
 #[test]
 fn a_signal_closes_with_1001_and_ends_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        // With one worker the connections are accepted in their order.
+        // A single worker accepts the connections in their order.
         let server = Program::start(&["--stats", "--threads", "1"]);
         let mut idle = server.connect();
         let mut open = server.open();
         open.write_all(&client_frame(1, b"hello")).expect("frame");
         expect(&mut open, b"\x81\x05hello");
         server.signal(signal);
-        // The Close, then the end of the stream; a handshake that has not begun is dropped.
+        // The Close comes, then the end of the stream; a connection whose handshake has not begun
+        // is dropped.
         assert_eq!(rest(&mut open), CLOSE_1001);
         assert_eq!(rest(&mut idle), b"");
         drop((open, idle));

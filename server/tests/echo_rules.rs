@@ -1,4 +1,5 @@
-//! What an echo is, rule by rule: the handler alone, without sockets. Frames are not built by the code under test.
+//! Rules of the echo, one by one: the handler alone, without sockets. The code under test does not
+//! build the frames.
 
 #[path = "../../protocol/tests/websocket/frames.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
@@ -18,7 +19,7 @@ const ID: ConnId = ConnId { slot: 0, generation: 0 };
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// Nothing ends an open WebSocket but what it sends.
+/// Returns settings without time limits: only the client's input ends an open WebSocket.
 fn untimed() -> EchoSettings {
     EchoSettings {
         heartbeat: Heartbeat::default(),
@@ -27,7 +28,7 @@ fn untimed() -> EchoSettings {
     }
 }
 
-/// A handler with one connection, driven as an engine would.
+/// Handler with one connection, driven as an engine would.
 struct Driven {
     handler: WebSocketEcho,
     connection: Connection,
@@ -57,7 +58,7 @@ impl Driven {
         driven
     }
 
-    /// A connection whose handshake is done.
+    /// Creates a connection whose handshake is done.
     fn open() -> Self {
         Self::open_with(EchoSettings::default())
     }
@@ -68,7 +69,7 @@ impl Driven {
         driven
     }
 
-    /// One read; what it brings onto the wire.
+    /// Feeds one read; returns the bytes that it puts on the wire.
     fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut input = bytes.to_vec();
         let mut out = self.record.begin(self.now, 0, input.len());
@@ -80,7 +81,7 @@ impl Driven {
         self.deadline_with(after, 0)
     }
 
-    /// The deadline comes while so many bytes wait for the other end.
+    /// Fires the deadline while `unsent` bytes wait for the peer.
     fn deadline_with(&mut self, after: Duration, unsent: usize) -> Vec<u8> {
         self.now = self.now + after;
         let mut out = self.record.begin(self.now, unsent, 0);
@@ -114,7 +115,7 @@ impl Driven {
     }
 }
 
-/// Payloads of every header length and many remainders.
+/// Returns a payload; the tests use every header length and many remainders.
 fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 31 + len) as u8).collect()
 }
@@ -145,7 +146,7 @@ fn a_whole_message_is_echoed_in_the_buffer_it_came_in() {
         let mut driven = Driven::open();
         let frame = masked(FIN | BINARY, &payload(len));
         assert_eq!(driven.receive(&frame), server_frame(BINARY, &payload(len)), "{len}");
-        // The payload stays where it lies; the header is four bytes shorter.
+        // The payload stays in its place; the header is four bytes shorter.
         assert_eq!(driven.segments, [Segment::Echo(4..frame.len() as u32)]);
     }
 }
@@ -233,7 +234,7 @@ fn nothing_of_a_message_leaves_before_its_end() {
     assert_eq!(driven.receive(end), server_frame(BINARY, &payload(300)));
 }
 
-/// A stream with everything in it, and what answers it.
+/// Returns a stream with every kind of frame, and its answers.
 fn medley() -> (Vec<u8>, Vec<u8>) {
     let stream = [
         masked(FIN | TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
@@ -453,7 +454,8 @@ fn messages_move_the_deadline_without_setting_it() {
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
 }
 
-/// Lets the time pass to each deadline that is set, for as long as nothing is closed; how long that was, and the last wire.
+/// Lets the time pass to each deadline that is set until the handler closes; returns the duration,
+/// and the last bytes on the wire.
 fn until_closed(driven: &mut Driven) -> (Duration, Vec<u8>) {
     let began = driven.now;
     let mut wire = Vec::new();
@@ -471,7 +473,8 @@ fn a_message_that_has_begun_ends_in_time() {
         ("payload", masked(FIN | TEXT, b"hello")[..9].to_vec(), timeout),
         ("fragment", masked(TEXT, b"hello"), timeout),
         ("empty fragment", masked(TEXT, b""), timeout),
-        // Of these nothing is kept but the frame's header: they are noticed at the next deadline.
+        // The handler keeps only the frame's header of these, and notices them at the next
+        // deadline.
         ("header", masked(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
         ("ping", masked(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
     ];
@@ -521,7 +524,7 @@ fn a_pause_does_not_stop_a_messages_time() {
     let mut driven =
         Driven::open_with(EchoSettings { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
     driven.receive(&masked(TEXT, b"begun"));
-    // Four seconds of debt: the time of the message ends before that.
+    // The debt is four seconds: the message's time ends before that.
     driven.receive(&masked(FIN | PING, b"").repeat(5));
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + timeout)));
     assert_eq!(&driven.deadline(timeout)[2..4], 1008u16.to_be_bytes());
@@ -570,7 +573,7 @@ fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
     let wire = driven.receive(&read);
     assert_eq!(wire.len(), 20 * 3 + 2, "what has come is answered");
     assert_eq!(driven.commands.pause, Some(true));
-    // 21 at 10 to a second, of which ten were saved up.
+    // These are 21 messages at 10 per second, ten of which were saved up.
     let paid = Duration::from_millis(1100);
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + paid)));
     assert_eq!(driven.deadline(paid), b"");
@@ -651,7 +654,7 @@ fn without_limits_nothing_is_kept_for_them() {
     }
 }
 
-/// Time this thread has been on a processor, nanoseconds.
+/// Returns this thread's time on a processor, in nanoseconds.
 fn on_processor() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).expect("a number")
@@ -663,7 +666,8 @@ fn a_burning_server_answers_alike_and_takes_its_time() {
     let before = on_processor();
     let wire = driven.receive(&masked(FIN | TEXT, b"x").repeat(50));
     assert_eq!(wire, server_frame(TEXT, b"x").repeat(50));
-    // 50 ms; a processor may have become faster since the server measured it, but not twice as fast.
+    // The cost is 50 ms. A processor may have become faster since the server measured it, but not
+    // twice as fast.
     assert!(on_processor() - before > 25_000_000, "{} ns", on_processor() - before);
     assert_eq!(driven.commands.pause, None);
 }

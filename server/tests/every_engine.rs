@@ -1,4 +1,5 @@
-//! The server end to end on every engine that works here, with an independent WebSocket at the other end.
+//! The server end to end on every engine that works here, with an independent WebSocket
+//! implementation as its peer.
 
 mod program;
 

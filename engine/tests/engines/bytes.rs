@@ -1,4 +1,4 @@
-//! Bytes: all of them, in order, whatever the cuts.
+//! Every byte arrives, in order, whatever the cuts.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -46,7 +46,8 @@ pub(crate) fn one_byte_at_a_time(case: &Case) {
     running.finish();
 }
 
-/// From nothing on: what fits a buffer exactly, one less and one more, and whatever sockets hold.
+/// Covers sizes from zero on: an exactly full buffer, one byte less and one more, and whatever
+/// sockets hold.
 pub(crate) fn sizes_around_every_edge(case: &Case) {
     let running = Running::echo(case);
     let mut client = running.connect();
@@ -85,7 +86,7 @@ pub(crate) fn sixteen_mebibytes(case: &Case) {
     assert_eq!((counters.bytes_in, counters.bytes_out), (16 << 20, 16 << 20));
 }
 
-/// Sends `bytes` in `pieces` pieces of all three kinds, in turns.
+/// Sends `bytes` in `pieces` pieces of all three kinds, in turn.
 fn scatter(bytes: &[u8], pieces: usize, out: &mut Output<'_>) {
     let cut = |i: usize| bytes.len() * i / pieces;
     for i in 0..pieces {
@@ -114,7 +115,7 @@ pub(crate) fn many_segments_of_every_kind(case: &Case) {
     }
 }
 
-/// `received`, then `with` in `turn_end`, then once more: three pieces, one order.
+/// Writes in `received`, with `with` in `turn_end`, and once more: three pieces, one order.
 pub(crate) fn output_of_a_turn_keeps_its_order(case: &Case) {
     let seen: Arc<Mutex<Vec<ConnId>>> = Arc::default();
     let at_end = seen.clone();
@@ -174,7 +175,8 @@ pub(crate) fn random_cuts_keep_the_order(case: &Case) {
     }
 }
 
-/// What may wait for one connection with the settings below: the mark, and what one turn receives on any engine.
+/// Largest backlog of one connection with the settings below: the high-water mark, and what one
+/// turn receives on any engine.
 const MARK: usize = 128 << 10;
 const A_TURN: usize = 2 << 20;
 
@@ -197,7 +199,8 @@ pub(crate) fn a_reader_that_never_reads(case: &Case) {
     let by_id = running.wait_opened();
     let mut client = running.connect();
     let id = running.wait_opened();
-    // Far more than the kernel's buffers hold: the write ends only because the server drops the connection.
+    // Far more than the kernel's buffers hold: the write ends only because the server drops the
+    // connection.
     let chunk = pattern(1 << 20, 5);
     let mut written = 0;
     while written < (1 << 30) {
@@ -229,7 +232,8 @@ pub(crate) fn a_slow_reader_gets_everything(case: &Case) {
         let (mut client, bytes) = (client.try_clone().expect("clone"), bytes.clone());
         thread::spawn(move || client.write_all(&bytes).expect("write"))
     };
-    // Nobody reads until the server has had more to send than its mark and stands still with some of it held back.
+    // The client reads only after the server has stopped with more to send than its mark, and holds
+    // some of it back.
     let (mut last, mut same) = (0, 0);
     while same < 5 || most_unsent.load(Ordering::Relaxed) <= MARK {
         let unsent = running.with(id, |out| out.unsent()).expect("open");
@@ -245,7 +249,8 @@ pub(crate) fn a_slow_reader_gets_everything(case: &Case) {
     running.finish();
 }
 
-/// Connections inherit the size: so little of what a test writes is in the kernel's hands.
+/// Sets small socket buffers, which connections inherit, so that the kernel holds little of what a
+/// test writes.
 fn small_buffers(listener: &TcpListener) {
     rustix::net::sockopt::set_socket_send_buffer_size(listener, 64 << 10).expect("send buffer");
     rustix::net::sockopt::set_socket_recv_buffer_size(listener, 64 << 10).expect("receive buffer");
@@ -269,7 +274,7 @@ pub(crate) fn a_stall_that_has_passed_is_forgotten(case: &Case) {
     running.finish();
 }
 
-/// Pieces of all kinds, given while earlier ones wait for the reader.
+/// Sends pieces of all kinds while earlier ones wait for the reader.
 pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     let running = Running::start(case, case.config(), Script::default());
     let mut client = running.connect();
@@ -291,7 +296,7 @@ pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     assert!(left > 0, "the kernel took 12 MiB");
     expect(&mut client, &all);
     running.wait_for(|e| matches!(e, Event::Drained(_)).then_some(()));
-    // The other end has everything; the engine may learn it a moment later.
+    // The peer has everything; the engine may learn it a moment later.
     let since = Instant::now();
     while running.with(id, |out| out.unsent()) != Some(0) {
         assert!(since.elapsed() < LIMIT, "bytes stay unsent");
@@ -299,7 +304,8 @@ pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     running.finish();
 }
 
-/// A client on the engine against a server on the engine: eight connections, each passing a counter to and fro.
+/// Runs a client on the engine against a server on the engine: eight connections, each passing a
+/// counter to and fro.
 pub(crate) fn two_workers_talk_to_each_other(case: &Case) {
     const ROUNDS: u64 = 500;
     const CONNECTIONS: u64 = 8;

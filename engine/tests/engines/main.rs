@@ -1,4 +1,5 @@
-//! One table of scenarios over every engine that works here: what the seam promises, seen from a plain socket.
+//! One table of scenarios over every engine that works here: the contract of the engine and its
+//! handler, seen from a plain socket.
 //!
 //! An engine that the kernel refuses is skipped with a line on standard error.
 #![allow(
@@ -17,7 +18,7 @@ mod stage;
 mod timing;
 mod tls;
 
-/// A module of tests for each engine, every one running all scenarios.
+/// Declares a module of tests for each engine, every one running all scenarios.
 macro_rules! engines {
     ($($engine:ident: $name:literal, $kind:ident, $completions:ident;)*; $($group:ident::{$($scenario:ident),* $(,)?};)*) => {
         engines!(@each [$($engine: $name, $kind, $completions;)*] { $($group::{$($scenario),*};)* });

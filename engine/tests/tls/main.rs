@@ -1,6 +1,7 @@
-//! `Tls` between an engine that the tests play and rustls' own buffered client: what it takes, what it hands on, how it ends.
+//! `Tls` between a simulated engine and rustls' own buffered client: its input, its output, its
+//! ends.
 //!
-//! Over sockets and every engine it is tested in `engines/tls.rs`.
+//! `engines/tls.rs` tests it over sockets and every engine.
 
 mod ends;
 
@@ -21,7 +22,7 @@ fn the_handler_is_told_in_order() {
     }
 }
 
-/// The client's whole side of a connection, cut in two at each place there is, and byte by byte.
+/// The client's whole side of a connection is cut in two at each possible place, and byte by byte.
 #[test]
 fn every_cut_gives_the_same() {
     for version in VERSIONS {
@@ -65,7 +66,7 @@ fn sizes_from_one_byte_to_many_records() {
     }
 }
 
-/// What a read brings is one call of the handler, and what the handler writes in it one record.
+/// One read is one call of the handler, and its whole output in that call is one record.
 #[test]
 fn many_records_in_one_read_are_one_call_and_one_record() {
     let (mut near, mut far) = secured(&TLS13);
@@ -77,7 +78,7 @@ fn many_records_in_one_read_are_one_call_and_one_record() {
     assert_eq!(far.take(&mut near).expect("an echo"), pieces.concat());
 }
 
-/// Below and above what is joined, what is a record, and what goes into the arena.
+/// Sizes below and above each limit: pieces that are joined, a record, the arena.
 const PIECES: [usize; 9] = [3, 9000, 1, 1, 20_000, (3 << 20) + 1, 8191, 8192, 5];
 
 #[test]
@@ -152,7 +153,7 @@ fn what_is_written_before_the_handshake_waits_for_it() {
     assert_eq!(plain, b"welcome to TLS");
 }
 
-/// A server that is full says so, and says it in TLS.
+/// A server at its limit reports that, and reports it in TLS.
 #[test]
 fn closed_before_the_handshake_the_client_still_learns_why() {
     let full = |told: &Told, out: &mut engine::Output<'_>| {
@@ -169,7 +170,7 @@ fn closed_before_the_handshake_the_client_still_learns_why() {
         assert!(far.0.process_new_packets().expect("state").peer_has_closed(), "no close_notify");
         assert_eq!(near.told(), [Told::Opened], "a call after the close");
     }
-    // One that does not shake hands is not waited for.
+    // A client that does not shake hands is not waited for.
     let mut near = Near::with(full);
     assert!(near.commands.deadline.flatten().is_some(), "nothing ends the wait");
     near.deadline();
@@ -194,7 +195,7 @@ fn close_notify_goes_both_ways() {
         let mut wire = far.records([&b"last"[..]]);
         far.0.send_close_notify();
         wire.extend(far.flight());
-        // After it nothing counts.
+        // Bytes after the close_notify are ignored.
         wire.extend([0; 40]);
         near.receive(&wire);
         assert_eq!(near.told()[2..], [Told::Received(b"last".to_vec()), Told::Eof]);
@@ -205,7 +206,7 @@ fn close_notify_goes_both_ways() {
     }
 }
 
-/// A FIN without close_notify: what was whole counts, the rest does not.
+/// A FIN without close_notify: complete records count, an incomplete one does not.
 #[test]
 fn a_truncated_record_is_dropped() {
     let (mut near, mut far) = secured(&TLS13);
@@ -232,7 +233,7 @@ fn whoever_speaks_no_tls_is_told_so() {
     assert_eq!(near.end(), [Told::Opened, Told::Closed("Layer(NotTls)".to_owned())]);
 }
 
-/// Whatever is wrong, the alert leaves first (RFC 8446 6.2).
+/// Whatever the fault, the alert is sent first (RFC 8446 6.2).
 #[test]
 fn a_changed_byte_is_an_alert_and_the_end() {
     for version in VERSIONS {
@@ -261,7 +262,8 @@ fn keys_change_on_the_way() {
     }
 }
 
-/// A message that came while the handler had paused its reads is not called late either: pausing is the engine's.
+/// A message that came while the handler had paused its reads is not reported late either: pausing
+/// is the engine's task.
 #[test]
 fn pauses_wait_for_the_handshake() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| {
@@ -278,11 +280,11 @@ fn pauses_wait_for_the_handshake() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Anything at all: no panic, no plaintext out of it, and when it ends it says why.
+    /// Arbitrary bytes cause no panic and yield no plaintext, and an end has a cause.
     #[test]
     fn arbitrary_bytes_secure_nothing(mut reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..400), 1..6), record in any::<bool>()) {
         if record {
-            // A header that lets the rest be looked at.
+            // A header that is valid, so that the rest is examined.
             let len = (reads[0].len() as u16).to_be_bytes();
             reads[0].splice(0..0, [22, 3, 1, len[0], len[1]]);
         }
@@ -294,7 +296,8 @@ proptest! {
         prop_assert!(matches!(told.last(), Some(Told::Closed(cause)) if cause.starts_with("Layer(")), "{told:?}");
     }
 
-    /// A genuine connection into which bytes are thrown: what the handler hears is a beginning of what was sent.
+    /// Bytes are inserted into a genuine connection: the handler receives a prefix of what was
+    /// sent.
     #[test]
     fn damage_is_never_taken_for_plaintext(
         at in any::<prop::sample::Index>(), with in any::<u8>(), cut in 1..200usize, in_handshake in any::<bool>(),

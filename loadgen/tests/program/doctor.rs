@@ -4,7 +4,7 @@ use engine::affinity;
 
 use super::{output, text};
 
-/// Debug builds spoil every measurement.
+/// True for debug builds, which invalidate every measurement.
 const SPOILED: bool = cfg!(debug_assertions);
 
 #[test]
@@ -38,7 +38,8 @@ fn wrong_usage_is_named() {
     assert!(text(&output.stderr).contains("--root /no/such/folder"));
 }
 
-/// No machine has it, and the kernel's type for sets of processors does.
+/// Number of a processor that no machine has, and that the kernel's type for sets of processors
+/// holds.
 const ABSENT: &str = "1023";
 
 #[test]
@@ -72,7 +73,7 @@ fn processors_beyond_the_mask_are_taken_within_the_cpuset() {
         vec!["run", "ws://127.0.0.1:{port}/", "--spawn", "true", "--spawn-cpus", &first],
         vec!["run", "ws://127.0.0.1:1/", "--cpus", &first],
     ];
-    // The programs inherit the mask of the thread that starts them.
+    // Child processes inherit the mask of the thread that starts them.
     let narrowed = thread::scope(|scope| {
         let start = || {
             affinity::pin(*cpus.last().expect("two")).expect("allowed");

@@ -86,7 +86,8 @@ fn lines(document: &str) -> Vec<(Kind, &str)> {
     all
 }
 
-/// Returns the line without its links; of a link that begins on an earlier line, the part on this line.
+/// Returns the line without its links; of a link that begins on an earlier line, the part on this
+/// line.
 fn without_links(line: &str) -> String {
     let mut rest = String::from(line);
     while let Some(middle) = rest.find("](") {
@@ -132,7 +133,7 @@ fn anchors(document: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// Returns why a link of the document at `path` does not resolve.
+/// Returns the reason why a link of the document at `path` does not resolve.
 fn broken(path: &Path, document: &str, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
@@ -178,8 +179,8 @@ fn lines_of_prose_have_at_most_100_columns() {
     assert!(faults.is_empty(), "wider than {WIDTH} columns:\n{}", faults.join("\n"));
 }
 
-/// Returns the words of the commands in the code of a document, without what is quoted: lines that begin with a word
-/// that `is_program` accepts, with their continuations.
+/// Returns the words of the commands in the code of a document, without what is quoted: lines that
+/// begin with a word that `is_program` accepts, with their continuations.
 fn commands(document: &str, is_program: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let code = lines(document).into_iter().filter(|(kind, _)| *kind == Kind::Code);
     let code: Vec<&str> = code.map(|(_, line)| line).collect();

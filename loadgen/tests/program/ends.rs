@@ -104,7 +104,7 @@ fn ends_with_1_and_what_was_measured_when_the_server_gives_up() {
     }
 }
 
-/// Waits until the server has answered something, then sends a signal.
+/// Waits until the server has answered a message, then sends a signal.
 fn interrupt(child: Child, server: &Echo, signal: Signal) -> Output {
     let began = Instant::now();
     while server.seen.messages.load(Ordering::Relaxed) < 100 && began.elapsed() < BOUND {
@@ -144,7 +144,7 @@ fn ends_with_1_when_nothing_can_be_measured() {
     assert_eq!(no_server.status.code(), Some(1));
 }
 
-/// Device that can be opened and fails on writes, as a disk does that became full in the meantime.
+/// Device that can be opened and fails on writes, as a disk that has become full does.
 const FULL: &str = "/dev/full";
 
 #[test]

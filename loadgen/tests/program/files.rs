@@ -33,7 +33,7 @@ fn each_format_has_what_was_measured() {
     read_by_python(&hlog, count);
 }
 
-/// The log by the HdrHistogram project's own Python reader, where that is installed.
+/// Reads the log with the HdrHistogram project's own Python reader, where that is installed.
 fn read_by_python(hlog: &str, count: u64) {
     const READ: &str = "import sys
 from hdrh.log import HistogramLogReader

@@ -32,7 +32,7 @@ fn bad_phrase(text: &str) -> Option<&'static str> {
     BAD_PHRASES.into_iter().find(|phrase| text.contains(phrase))
 }
 
-/// Returns what is wrong with the comments of a source: line number and fault.
+/// Returns the faults of a source's comments: line number and description.
 fn faults(source: &str) -> Vec<(usize, String)> {
     let mut faults = Vec::new();
     let mut in_doc = false;

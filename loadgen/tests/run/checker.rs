@@ -1,4 +1,5 @@
-//! Every fault is counted exactly, and right echoes are no fault, however they come.
+//! Every fault is counted exactly, and valid echoes are never counted as faults, however they
+//! arrive.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use loadgen::run::Plan;
 use super::echo::{Echo, Fault};
 use super::{assert_consistent, counted, engines, plan, reasons, run};
 
-/// The run of a plan against a server with `fault`, on every engine.
+/// Runs a plan against a server with `fault`, on every engine, and checks each run.
 fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run)) {
     for engine in engines() {
         let server = Echo::ws(fault);
@@ -83,7 +84,7 @@ fn fragments_and_single_bytes_are_right_and_pings_are_answered() {
             assert_consistent(&run);
             assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{fault:?}");
             let pongs = server.seen.pongs.load(Ordering::Relaxed);
-            // The last ones may still be on their way.
+            // The last pongs may still be on their way.
             assert_eq!(pongs > 0, fault == Fault::Fragments);
         }
     }

@@ -1,4 +1,4 @@
-//! The program itself: exit codes, what goes where, and servers it starts.
+//! The program itself: exit codes, output streams and files, and servers that it starts.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::echo::{Echo, Fault};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
-/// Debug builds measure, but say that it is not valid.
+/// Exit code of a good run: debug builds measure, but report that the run is not valid.
 pub(super) const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
-/// Names the fault to the server that this test program becomes.
+/// Environment variable with the fault of the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE";
 
 pub(super) fn loadgen(arguments: &[&str]) -> Command {
@@ -33,7 +33,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Asserts the exit code, and that the one line on standard error says so.
+/// Asserts the exit code, and that the one line on standard error has these parts.
 pub(super) fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
     let output = output(arguments);
     let said = text(&output.stderr);
@@ -42,7 +42,7 @@ pub(super) fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
     assert!(output.stdout.is_empty());
 }
 
-/// A run of a moment.
+/// Flags of a very short run.
 const SHORT: [&str; 8] = ["-c", "4", "-d", "300ms", "-w", "20ms", "--engine", "epoll"];
 
 fn short(more: &[&str]) -> Vec<String> {
@@ -82,7 +82,7 @@ fn flags_that_would_change_nothing_are_told() {
     assert_fails(&["run", "ws://localhost/", "--find-rate", "p99<2ms", "-n", "5"], 2, &["--messages"]);
 }
 
-/// As with `| head`: the file is worth as much as before.
+/// With `| head`, the reader closes the pipe early; the file is complete all the same.
 #[test]
 fn a_reader_that_has_gone_costs_nothing_but_the_table() {
     let server = Echo::ws(Fault::None);
@@ -126,7 +126,7 @@ fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
     let quiet = run_short(&[&server.ws_url(), "--quiet"]);
     let said = text(&quiet.stderr);
     assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(FINE), String::new()));
-    // A test is a debug build, which measures nothing.
+    // A test is a debug build, whose runs are not valid.
     let expected =
         if cfg!(debug_assertions) { "sparring-loadgen: INVALID: the generator is a debug" } else { "" };
     assert!(said.starts_with(expected) && said.lines().count() <= 1, "{said}");
@@ -225,7 +225,7 @@ fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
     let run = &document(&output).runs[0];
     assert!(run.interrupted && run.received > 0 && run.phases.measure < 3_600_000_000_000);
 
-    // A server that never answers keeps the drain waiting: the second signal does not.
+    // A server that never answers delays the drain; the second signal ends it at once.
     let server = Echo::ws(Fault::Silent);
     let url = server.ws_url();
     let words = ["run", &url, "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
@@ -260,7 +260,7 @@ fn a_reader_of_the_version_that_has_seen_enough_is_no_error() {
 
 // Servers that the program starts: this test program, in another role.
 
-/// Not a test: what a spawned server does. `SPARRING_TEST_SERVE` is the port and the fault.
+/// Not a test: the spawned server. `SPARRING_TEST_SERVE` is the port and the fault.
 #[test]
 #[ignore = "the server that other tests spawn"]
 fn serve() {
@@ -281,7 +281,7 @@ fn serve() {
     }
 }
 
-/// The command of a server, for --spawn.
+/// Returns the command of a server, for --spawn.
 pub(super) fn server_command(fault: &str) -> String {
     let this = std::env::current_exe().expect("this program");
     let name = "command::serve";
@@ -299,7 +299,7 @@ fn a_spawned_server_is_measured_and_ended() {
     let server = document.runs[0].server.as_ref().expect("its cost");
     assert!(server.cpu_ns_per_message > 0.0 && server.rss_bytes.is_some_and(|bytes| bytes > 0));
     assert_eq!((server.engine.as_deref(), server.counters["messages"]), (Some("blocking"), 12));
-    // The generator's own congestion control comes from a flag, the server's from what it says.
+    // The generator's own congestion control comes from a flag, the server's from its output.
     let scenario = &document.scenarios[0];
     assert_eq!(scenario.generator.congestion.as_deref(), Some("reno"));
     assert_eq!(scenario.server.congestion.as_deref(), Some("cubic"));
@@ -341,7 +341,7 @@ fn the_port_of_somebody_else_is_no_server_of_ours() {
     let words = ["run", &taken.ws_url(), "--engine", "epoll", "--spawn", "sleep 3600"];
     assert_fails(&words, 1, &["already listens"]);
 
-    // Somebody takes the port while the server is starting.
+    // Another process takes the port while the server is starting.
     let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let folder = scratch("port");
     let marker = folder.join("started");
@@ -386,7 +386,7 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A folder of this test's own.
+/// Returns a folder of this test's own.
 pub(super) fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");

@@ -1,4 +1,4 @@
-//! How a run ends when the server does not do its part, or the user has seen enough.
+//! End of a run when the server fails, or the user interrupts it.
 
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use loadgen::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, assert_consistent, engines, failure, plan, reasons, run};
 
-/// Far beyond what any of these needs, and far below what a hang would take.
+/// Time limit far beyond the needs of these tests, and far below a hang.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The error against a server with `fault`, on every engine.
+/// Returns the errors of runs against a server with `fault`, on every engine.
 fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     let error = |engine| {
         let server = Echo::ws(fault);
@@ -28,8 +28,8 @@ fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     engines().into_iter().map(error).collect()
 }
 
-/// Returns the causes that ended the load early against a server with `fault`, on every engine. Checks that
-/// each result has what was measured until then.
+/// Returns the causes that ended the load early against a server with `fault`, on every engine.
+/// Checks that each result has the measurements until then.
 fn early_ends(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     let end = |engine| {
         let server = Echo::ws(fault);
@@ -141,7 +141,8 @@ fn more_bytes_than_were_sent() {
 
 #[test]
 fn names_and_addresses_of_both_families() {
-    // Listens at one address only: where the name leads to others first, they are tried and given up.
+    // The server listens at one address only: if the name resolves to others first, the generator
+    // tries them and goes on.
     let server = Echo::ws(Fault::None);
     let url = format!("ws://localhost:{}/", server.at.port());
     for engine in engines() {
@@ -159,7 +160,7 @@ fn names_and_addresses_of_both_families() {
     assert!(matches!(error, RunError::Resolve { .. }), "{error}");
 }
 
-/// Interrupts in a phase, once there is something to show.
+/// Interrupts in a phase, once there are measurements.
 struct Impatient(Phase, bool);
 
 impl Progress for Impatient {

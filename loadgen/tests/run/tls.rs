@@ -1,4 +1,4 @@
-//! Runs over wss://: timed, trusted, refused, spawned.
+//! Runs over wss://: timing, trust, refusals, spawned servers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,16 +22,16 @@ use super::command::{assert_fails, loadgen, text};
 use super::echo::{Echo, Fault};
 use super::{assert_consistent, engines, failure, plan, reasons, run};
 
-/// A folder with a certificate and its key, gone with the value.
+/// A folder with a certificate and its key, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
-    /// For `names`, valid until some days from now, or ago.
+    /// Creates a certificate for `names`, valid until `days` days from now, or ago.
     fn new(test: &str, names: &[&str], days: i64) -> Self {
         Self::of_kind(test, names, days, IsCa::NoCa)
     }
 
-    /// With the certificate of an authority, as `openssl req -x509` makes it.
+    /// Creates the certificate of an authority, as `openssl req -x509` makes it.
     fn authority(test: &str, names: &[&str], days: i64) -> Self {
         Self::of_kind(test, names, days, IsCa::Ca(BasicConstraints::Unconstrained))
     }
@@ -143,8 +143,8 @@ fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
     }
 }
 
-/// A self-signed certificate is commonly an authority's too. Where it is given itself, that is no reason to reject it;
-/// its name and its time still count.
+/// A self-signed certificate is commonly an authority's too. A certificate that the user gives
+/// itself is not rejected for that; its name and its time still count.
 #[test]
 fn takes_an_authority_that_is_given_itself() {
     let right = Folder::authority("ca-right", &["127.0.0.1"], 30);
@@ -171,7 +171,7 @@ fn takes_an_authority_that_is_given_itself() {
     }
 }
 
-/// X.509 version 1: `openssl x509 -req -signkey` without extensions.
+/// Certificate of X.509 version 1: `openssl x509 -req -signkey` without extensions.
 const VERSION_1: &[u8] = b"\
 -----BEGIN CERTIFICATE-----
 MIIBJDCBywIUdylH/q/+Qge0ea8QKErkvwxztJIwCgYIKoZIzj0EAwIwFDESMBAG
@@ -184,10 +184,11 @@ vQIBFVel/Cc=
 -----END CERTIFICATE-----
 ";
 
-/// Both versions that servers speak, one at a time.
+/// Both versions that servers speak, tested one at a time.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// Shows a certificate that need not belong to its key, or be one.
+/// Returns the configuration of a server with a certificate that may not fit its key, and may be
+/// malformed.
 fn showing(certificate: CertificateDer<'static>, version: &'static SupportedProtocolVersion) -> ServerConfig {
     let key = KeyPair::generate().expect("a key").serialize_der();
     let key = PrivateKeyDer::try_from(key).expect("a key");
@@ -256,7 +257,7 @@ fn plain_and_tls_mixed_up_are_told() {
     }
 }
 
-/// What it echoes over TLS is for the Autobahn testsuite; here the server closes when nothing comes.
+/// The server closes when nothing comes. The Autobahn testsuite covers the echoes over TLS.
 #[test]
 fn the_echoing_client_speaks_tls() {
     let identity = Some(Identity::SelfSigned { names: Vec::new() });
@@ -279,10 +280,10 @@ fn the_echoing_client_speaks_tls() {
     }
 }
 
-/// Names the port to the server that this test program becomes.
+/// Environment variable with the port of the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE_TLS";
 
-/// Not a test: a server that says nothing of itself, so that only a TLS handshake can show that it is there.
+/// Not a test: a server that prints nothing, so that only a TLS handshake can detect it.
 #[test]
 #[ignore = "the server that another test spawns"]
 fn serve_in_silence() {

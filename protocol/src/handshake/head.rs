@@ -1,26 +1,27 @@
-//! Where the head of an HTTP message ends, and that it is made of clean lines (RFC 9112 2.2).
+//! The end of an HTTP message's head, and the validity of its lines (RFC 9112 2.2).
 
 use super::HeadLimits;
 
-/// Why a head is refused before it is parsed.
+/// Reason for refusing a head before it is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadFault {
     /// A line feed without a carriage return before it, or the reverse.
     BareLineEnd,
     /// NUL or another control character.
     ControlCharacter,
-    /// More bytes than [`HeadLimits::bytes`]; whether they are all the first line.
+    /// More bytes than [`HeadLimits::bytes`]; `first_line` where all of them belong to the first
+    /// line.
     TooLong { first_line: bool },
 }
 
-/// Finds the end of the first empty line. `scanned` remembers how far earlier calls looked, so that every
-/// byte is looked at once however slowly they come.
+/// Finds the end of the first empty line. `scanned` remembers the position that earlier calls
+/// reached, so that every byte is examined once, however slowly the bytes come.
 pub(super) fn find_end(
     buffered: &[u8],
     scanned: &mut usize,
     limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadFault> {
-    // One empty line before the first one is passed over (RFC 9112 2.2).
+    // One empty line before the first one is skipped (RFC 9112 2.2).
     let start = if buffered.starts_with(b"\r\n") { 2 } else { 0 };
     let allowed = buffered.len().min(limits.bytes);
     for at in *scanned..allowed {
@@ -38,7 +39,8 @@ pub(super) fn find_end(
     Err(HeadFault::TooLong { first_line })
 }
 
-/// Lines end in CR LF, and nothing else controls anything but a tab (RFC 9110 5.5).
+/// Checks that lines end in CR LF, and that a tab is the only other control character (RFC 9110
+/// 5.5).
 fn check_byte(before: Option<u8>, byte: u8) -> Result<(), HeadFault> {
     match (before, byte) {
         (Some(b'\r'), b'\n') => Ok(()),
@@ -59,7 +61,8 @@ mod tests {
         find_end(bytes, &mut 0, &LIMITS)
     }
 
-    /// Whole and byte by byte must agree, and no byte may be looked at twice.
+    /// Checks that the whole input and single bytes give the same result, and that each byte is
+    /// examined once.
     fn both_ways(bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
         let mut scanned = 0;
         for end in 0..=bytes.len() {

@@ -5,18 +5,18 @@ use super::*;
 
 const KEY: MaskingKey = MaskingKey([0x37, 0xfa, 0x21, 0x3d]);
 
-/// The oracle: RFC 6455 5.3, word for word.
+/// Returns the masked payload by the oracle: RFC 6455 5.3, taken literally.
 fn oracle(payload: &[u8], key: MaskingKey) -> Vec<u8> {
     payload.iter().enumerate().map(|(i, byte)| byte ^ key.0[i % 4]).collect()
 }
 
-/// The same bytes for every kernel, without a period that an instruction set has.
+/// Returns the same bytes for every kernel, without the period of any instruction set.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 131 + (i >> 8) * 17) as u8).collect()
 }
 
-/// Every length up to where the last algorithm begins, lengths around the steps beyond it, and some long ones. Miri, a
-/// thousand times slower, takes one of each algorithm.
+/// Returns every length up to the start of the last algorithm, lengths around the steps beyond it,
+/// and some long ones. Miri, a thousand times slower, tests one of each algorithm.
 fn lengths() -> impl Iterator<Item = usize> {
     const ONE_OF_EACH: [usize; 19] =
         [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 128, 129, 191, 300];
@@ -26,15 +26,16 @@ fn lengths() -> impl Iterator<Item = usize> {
     all.filter(|len| !cfg!(miri) || ONE_OF_EACH.contains(len))
 }
 
-/// Every one of these, and for Miri some.
+/// Returns every number of the range, and for Miri some.
 fn each(range: Range<usize>) -> impl Iterator<Item = usize> + Clone {
     range.step_by(if cfg!(miri) { 41 } else { 1 })
 }
 
-/// Bytes around the range that may be written.
+/// Bytes around the writable range.
 const GUARD: u8 = 0xa5;
 
-/// The kernels for payloads of this length; below [`SHORT`] there is one way for all, and `None` stands for it.
+/// Returns the kernels for payloads of this length. Below [`SHORT`] there is one way for all, and
+/// `None` stands for it.
 fn ways(len: usize) -> Vec<Option<&'static Kernel>> {
     if len <= SHORT { vec![None] } else { available().map(Some).collect() }
 }
@@ -136,7 +137,7 @@ fn test_every_kernel_shifts_by_every_distance() {
     }
 }
 
-/// Nothing around `written` was written.
+/// Checks that only `written` was written.
 fn check_guards(buf: &[u8], written: Range<usize>, case: impl Fn() -> String) {
     let around = buf[..written.start].iter().chain(&buf[written.end..]);
     assert!(around.copied().all(|byte| byte == GUARD), "{} wrote beyond", case());
@@ -206,7 +207,7 @@ fn test_kernel_can_be_asked_for_by_name_and_unknown_names_give_the_best() {
     assert!(available().any(|kernel| kernel.name == super::kernel()));
 }
 
-/// Text of any scripts, with some bytes overwritten, so that both answers are common.
+/// Returns text of any scripts, with some bytes overwritten, so that both answers are common.
 fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     let script =
         prop_oneof![Just('a'..='z'), Just('б'..='я'), Just('ก'..='๛'), Just('가'..='힣'), Just('😀'..='🙏')];
@@ -226,7 +227,8 @@ fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Each pair of bytes, and each lead with what may follow it, at every place in a register.
+/// Tests each pair of bytes, and each lead with possible continuations, at every place in a
+/// register.
 #[test]
 fn test_every_kernel_knows_what_utf_8_is() {
     let edges: [u8; 24] = [
@@ -261,7 +263,7 @@ fn test_every_kernel_knows_what_utf_8_is() {
     }
 }
 
-/// Registers are loaded where they are aligned, together with the three bytes before them.
+/// Registers are loaded aligned, together with the three bytes before them.
 #[test]
 fn test_what_stands_around_a_text_is_not_looked_at() {
     let text = "日本語 és 😀🎉 한국 ".repeat(20);

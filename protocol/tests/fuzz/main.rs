@@ -1,7 +1,9 @@
-//! The fuzz targets on stable: over the stored corpus, and over inputs mutated from it by a seeded generator.
+//! The fuzz targets on stable Rust: over the stored corpus, and over inputs mutated from it by a
+//! seeded generator.
 //!
-//! By default the number of inputs is fixed, so that every run is the same. `SPARRING_FUZZ_SECONDS=60` goes
-//! on for that long with each target instead; `SPARRING_FUZZ_SEED=1` starts elsewhere.
+//! By default the number of inputs is fixed, so that every run is the same.
+//! `SPARRING_FUZZ_SECONDS=60` runs each target for that long instead; `SPARRING_FUZZ_SEED=1`
+//! changes the seed.
 
 mod mutate;
 #[path = "../../fuzz/targets/mod.rs"]
@@ -13,10 +15,10 @@ use std::time::{Duration, Instant};
 use mutate::Mutator;
 use targets::Target;
 
-/// Mutated inputs for each target, unless there is a time.
+/// Mutated inputs for each target, unless a time is given.
 const INPUTS: u64 = 20_000;
 
-/// The stored inputs of a target, in the order of their names.
+/// Returns the stored inputs of a target, in the order of their names.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -25,7 +27,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Says which input it was when a target panics.
+/// Guard that prints the input when a target panics.
 struct Running<'a> {
     name: &'a str,
     input: &'a [u8],

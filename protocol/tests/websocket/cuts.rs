@@ -1,4 +1,4 @@
-//! Random conversations, right and wrong, cut at random: the result is that of the whole.
+//! Random conversations, valid and invalid, cut at random: the result is that of the whole.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -7,7 +7,7 @@ use protocol::{Limits, Role};
 use crate::frames::{FIN, frame, with_length};
 use crate::reader::{Unmasking, read};
 
-/// Frames that mostly fit together, so that conversations get somewhere before they fail.
+/// Returns frames that mostly fit together, so that conversations get somewhere before they fail.
 fn piece(mask: bool) -> impl Strategy<Value = Vec<u8>> {
     let key = any::<[u8; 4]>().prop_map(move |key| mask.then_some(key));
     let payload = prop_oneof![

@@ -1,4 +1,4 @@
-//! The RFC's examples, and what else must simply work.
+//! The RFC's examples, and further valid traffic.
 
 use protocol::{
     Connection, Event, Header, Limits, MaskingKey, Opcode, Role, client_header_len, encode_close,
@@ -176,7 +176,7 @@ fn test_skipped_chunks_are_neither_unmasked_nor_validated() {
     while let Some(Event::Data(chunk)) = connection.next(&Limits::default(), &mut bytes, &mut at).unwrap() {
         lengths.push(chunk.payload.len());
         match lengths.len() {
-            // The rest of a message whose beginning nobody looked at cannot be judged.
+            // The rest of a message whose beginning was skipped cannot be validated.
             2 => assert!(connection.unmask_in_place(chunk, &mut bytes).is_ok()),
             _ => connection.skip(chunk),
         }

@@ -1,4 +1,4 @@
-//! The opening handshake: what is accepted, and the status of everything that is not.
+//! The opening handshake: accepted requests, and the status of each rejected one.
 
 use proptest::prelude::*;
 use protocol::handshake::HeadLimits;
@@ -21,12 +21,12 @@ fn head(lines: &[&str]) -> Vec<u8> {
     format!("{}\r\n\r\n", lines.join("\r\n")).into_bytes()
 }
 
-/// The good request with further lines.
+/// Returns the good request with further lines.
 fn with(more: &[&str]) -> Vec<u8> {
     head(&[&GOOD, more].concat())
 }
 
-/// The good request with the line that starts with `name` replaced, or left out.
+/// Returns the good request with the line that starts with `name` replaced, or left out.
 fn replaced(name: &str, line: Option<&str>) -> Vec<u8> {
     let lines: Vec<&str> =
         GOOD.iter().filter_map(|&good| if good.starts_with(name) { line } else { Some(good) }).collect();
@@ -570,8 +570,8 @@ fn bounds_what_it_quotes_of_the_server() {
     assert!(reason.len() < 300, "{} characters", reason.len());
 }
 
-/// Returns the result of the finder for `bytes` that come one after the other. It must be equal to the result
-/// for all of them at once.
+/// Returns the result of the finder for `bytes` that arrive one by one. It must be equal to the
+/// result for all of them at once.
 fn find_final(bytes: &[u8]) -> Result<Option<std::ops::Range<usize>>, ResponseError> {
     let mut finder = FinalResponse::default();
     let by_byte = (0..=bytes.len()).find_map(|len| finder.find(&bytes[..len], &LIMITS).transpose());
@@ -617,7 +617,7 @@ fn refuses_interim_responses_without_end() {
     let error = find_final(&many).unwrap_err();
     assert_eq!((error.rule(), &error), ("too-many-interim", &ResponseError::TooManyInterim));
     assert!(error.to_string().contains("more than 8 interim (1xx) responses"));
-    // These are few, but together they are longer than one head may be.
+    // There are few of them, but together they are longer than one head may be.
     let long = head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
     let error = find_final(&[&long.repeat(3)[..], &head(&SWITCH)].concat()).unwrap_err();
     assert_eq!(error, ResponseError::HeadTooLong { limit: LIMITS.bytes });

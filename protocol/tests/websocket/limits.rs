@@ -1,4 +1,4 @@
-//! The limits on messages, found from headers alone.
+//! Limits on messages, checked on headers alone.
 
 use protocol::{Limits, ProtocolError, Role};
 

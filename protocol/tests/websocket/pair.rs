@@ -1,4 +1,4 @@
-//! A client and a server of ours joined in memory: handshake, echo, close.
+//! This project's client and server, joined in memory: handshake, echo, close.
 
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{Request, check_response, find_response};

@@ -1,18 +1,18 @@
-//! Every way a frame can be wrong, with its error and close code, and how early it is found.
+//! Every kind of invalid frame, with its error, its close code, and the byte that decides.
 
 use protocol::{Connection, Limits, ProtocolError, Role};
 
 use crate::frames::{FIN, KEY, RSV1, masked, plain, with_length};
 use crate::reader::{Seen, client_reads, server_reads, text};
 
-/// The server must see a good message, then the error; nothing of what follows.
+/// Checks that the server reports a good message, then the error, and no later event.
 fn server_rejects(bytes: &[u8], error: ProtocolError, code: u16) {
     let all = [masked(FIN | 1, b"good"), bytes.to_vec(), masked(FIN | 1, b"late")].concat();
     assert_eq!(server_reads(&all), [text("good"), Seen::Error(error)]);
     assert_eq!(error.close_code(), code);
 }
 
-/// The error must be found from exactly these bytes: no fewer, and no more are waited for.
+/// Checks that exactly these bytes decide the error: not fewer, and no more are needed.
 fn found_with_the_last_of(bytes: &[u8], before: &[u8], error: ProtocolError) {
     for len in 0..=bytes.len() {
         let mut input = [before, &bytes[..len]].concat();

@@ -1,4 +1,4 @@
-//! tungstenite as the independent other end, in both roles, over pipes in memory.
+//! tungstenite as the independent peer, in both roles, over pipes in memory.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use tungstenite::{HandshakeError, Message, WebSocket};
 
 use crate::end::End;
 
-/// Socket for tungstenite: would block where there is nothing to read.
+/// Socket for tungstenite that would block where there is nothing to read.
 #[derive(Clone, Default)]
 struct Wire {
     to_them: Rc<RefCell<VecDeque<u8>>>,
@@ -51,7 +51,7 @@ impl Write for Wire {
     }
 }
 
-/// Messages of every length form, text and binary.
+/// Returns messages of every length form, text and binary.
 fn messages() -> Vec<Message> {
     let mixed = "mixed 日本語 κόσμε 😀 ";
     let mut messages = Vec::new();

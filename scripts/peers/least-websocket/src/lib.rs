@@ -1,7 +1,9 @@
-//! The least of RFC 6455 that an echo of small frames needs, shared by the yardsticks `epoll-echo` and `tokio-uring-echo`.
+//! The minimal part of RFC 6455 for an echo of small frames, shared by the reference servers
+//! `epoll-echo` and `tokio-uring-echo`.
 //!
-//! What they do is right for what a load generator sends: unfragmented masked frames, text checked to be UTF-8, pings, a Close.
-//! Everything else ends the connection without a Close frame. A server for others to use needs more; see `server/`.
+//! They handle a load generator's traffic correctly: unfragmented masked frames, text checked to be
+//! UTF-8, pings, a Close. Everything else ends the connection without a Close frame. A server for
+//! other users needs more; see `server/`.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -9,11 +11,12 @@ use std::ops::Range;
 use base64::Engine;
 use sha1::{Digest, Sha1};
 
-/// Whatever is not understood.
+/// Error for unsupported input.
 #[derive(Debug)]
 pub struct Unsupported;
 
-/// The answer to an opening handshake and the length of the request; `None` while it is not complete.
+/// Returns the answer to an opening handshake and the length of the request; `None` while it is not
+/// complete.
 pub fn accept(request: &[u8]) -> Result<Option<(String, usize)>, Unsupported> {
     let Some(end) = request.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&request[..end]).map_err(|_| Unsupported)?;
@@ -28,20 +31,20 @@ pub fn accept(request: &[u8]) -> Result<Option<(String, usize)>, Unsupported> {
     Ok(Some((format!("{answer}{accept}\r\n\r\n"), end + 4)))
 }
 
-/// What came of the frames in a buffer.
+/// Outcome of the frames in a buffer.
 pub struct Echoes {
-    /// The replies, which lie in the buffer one behind the other.
+    /// The replies, which are adjacent in the buffer.
     pub replies: Range<usize>,
-    /// Bytes of the whole frames; what follows them is the beginning of another.
+    /// Bytes of the complete frames; the beginning of another may follow them.
     pub consumed: usize,
-    /// A Close is among them: nothing follows.
+    /// True if they include a Close: no further frame is read.
     pub closed: bool,
 }
 
-/// Turns the whole frames in `bytes` into their replies, in place.
+/// Turns the complete frames in `bytes` into their replies, in place.
 ///
-/// A reply is four bytes shorter than its frame, so the first stays where it is, with the header directly before it, and the
-/// others move to stand behind it.
+/// A reply is four bytes shorter than its frame. The first payload stays in its place, with the
+/// header directly before it, and the others move to follow it.
 #[inline]
 pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
     let mut echoes = Echoes { replies: 0..0, consumed: 0, closed: false };
@@ -52,7 +55,7 @@ pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
         if opcode == 1 && std::str::from_utf8(&bytes[payload..payload + frame.payload]).is_err() {
             return Err(Unsupported);
         }
-        // 8 bytes of key and length fewer make the server's header 2, 4 or 10 bytes long.
+        // A server's header is four bytes shorter, because it has no key: 2, 4 or 10 bytes.
         let header = frame.header - 4;
         if echoes.replies.is_empty() {
             echoes.replies = payload - header..payload - header;
@@ -78,7 +81,7 @@ struct Frame {
     mask: [u8; 4],
 }
 
-/// The header of a frame that has arrived whole; `None` where it has not.
+/// Returns the header of a complete frame; `None` where it is incomplete.
 #[inline]
 fn parse(bytes: &[u8]) -> Result<Option<Frame>, Unsupported> {
     let [first, second, ..] = *bytes else { return Ok(None) };
