@@ -89,21 +89,21 @@ fn a_call_refused_after_the_setup_is_named() {
 }
 
 #[test]
-fn the_commands_output_and_status_come_through() {
+fn passes_on_output_and_status_of_the_command() {
     let output = under_the_filter(&["sh", "-c", "echo here; exit 7"]);
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stdout, b"here\n");
 }
 
 #[test]
-fn a_command_that_is_not_there_is_named() {
+fn a_missing_command_is_named() {
     let output = under_the_filter(&["no-such-command"]);
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
 }
 
 #[test]
-fn without_a_command_the_usage_is_shown() {
+fn shows_its_usage_without_a_command() {
     let output = under_the_filter(&[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));

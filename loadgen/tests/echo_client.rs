@@ -169,7 +169,7 @@ fn closed(code: u16, reason: &str) -> Ending {
 }
 
 #[test]
-fn messages_of_every_length_come_back_as_one_frame_of_their_kind() {
+fn messages_of_every_length_are_echoed_in_one_frame() {
     let lengths = [0, 1, 125, 126, 65_535, 65_536, 300_000];
     let visits = every_engine(move |listener| {
         let mut peer = Peer::accept(listener, &[]);
@@ -217,7 +217,7 @@ fn skips_interim_responses() {
 }
 
 #[test]
-fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
+fn fragments_are_echoed_as_one_frame_after_the_pong() {
     every_engine(|listener| {
         // A character is split between the fragments, and every byte comes alone.
         let fragments = [
@@ -239,7 +239,7 @@ fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
 }
 
 #[test]
-fn an_empty_close_is_answered_by_an_empty_one_and_nothing_after_it_is_read() {
+fn an_empty_close_is_answered_by_an_empty_one() {
     for visit in every_engine(|listener| {
         let late =
             [server_frame(CLOSE, b""), server_frame(TEXT, b"late"), server_frame(PING, b"late")].concat();
@@ -275,7 +275,7 @@ fn faults() -> Vec<(Vec<u8>, ProtocolError, u16)> {
 }
 
 #[test]
-fn a_broken_rule_gets_its_close_code_at_once_after_the_echoes_of_what_came_before() {
+fn a_broken_rule_gets_its_close_code_after_earlier_echoes() {
     for (bytes, error, code) in faults() {
         let what = error.to_string();
         for visit in every_engine(move |listener| {
@@ -347,7 +347,7 @@ fn an_answer_that_opens_no_websocket_ends_it_with_the_reason() {
 }
 
 #[test]
-fn nobody_listening_ends_it_with_the_address() {
+fn a_closed_port_ends_it_with_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
@@ -359,7 +359,7 @@ fn nobody_listening_ends_it_with_the_address() {
 }
 
 #[test]
-fn repeated_connections_come_one_after_the_other_with_their_numbers() {
+fn repeated_connections_are_numbered_in_sequence() {
     for engine in engines() {
         let (port, server) = server(|listener| {
             for number in 7..=9 {
@@ -407,7 +407,7 @@ fn the_program_prints_a_line_for_each_connection() {
 }
 
 #[test]
-fn the_program_ends_with_1_where_nothing_can_be_echoed_and_with_2_where_it_is_used_wrongly() {
+fn the_exit_code_is_1_without_echoes_and_2_for_wrong_usage() {
     for (arguments, code, part) in [
         (["ws://127.0.0.1:1/", "-q"], 1, "cannot connect to 127.0.0.1:1"),
         (["tcp://127.0.0.1:1", "-q"], 2, "ws://"),

@@ -77,25 +77,25 @@ mod tests {
     }
 
     #[test]
-    fn test_empty_close_has_neither_code_nor_reason() {
+    fn empty_close_has_neither_code_nor_reason() {
         let close = parse(b"").unwrap();
         assert_eq!((close.code(), close.reason(), close.payload()), (None, "", &b""[..]));
     }
 
     #[test]
-    fn test_close_with_code_and_reason() {
+    fn close_has_code_and_reason() {
         let close = parse(b"\x03\xe8bye").unwrap();
         assert_eq!((close.code(), close.reason()), (Some(NORMAL), "bye"));
         assert_eq!(close.payload(), b"\x03\xe8bye");
     }
 
     #[test]
-    fn test_reject_close_of_one_byte() {
+    fn rejects_close_of_one_byte() {
         assert_eq!(parse(b"\x03").unwrap_err(), ProtocolError::TruncatedCloseCode);
     }
 
     #[test]
-    fn test_every_close_code_is_taken_or_rejected_as_listed() {
+    fn every_close_code_is_accepted_or_rejected_as_listed() {
         for code in 0..=u16::MAX {
             let allowed = [1000..=1003, 1007..=1014, 3000..=4999].iter().any(|range| range.contains(&code));
             let parsed = parse(&code.to_be_bytes());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn test_reject_close_reason_that_is_not_utf8() {
+    fn rejects_close_reason_that_is_not_utf8() {
         let error = parse(b"\x03\xe8\xff").unwrap_err();
         assert_eq!((error, error.close_code()), (ProtocolError::InvalidCloseReason, INVALID_PAYLOAD));
     }

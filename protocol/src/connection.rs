@@ -479,7 +479,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_connection_is_at_most_40_bytes() {
+    fn connection_is_at_most_40_bytes() {
         assert!(size_of::<Connection>() <= 40, "{}", size_of::<Connection>());
     }
 }

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_the_common_shape_is_read_as_any_header_is() {
+    fn the_common_shape_is_read_like_any_header() {
         let lengths = [0, 1, 2, 125, 126, 127, 128, 255, 256, 0x7e7e, 0xffff];
         let seconds =
             [0, 1, 2, 77, 124, 125, 126, 127].into_iter().flat_map(|second| [second, second | MASK_BIT]);

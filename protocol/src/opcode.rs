@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_from_u4_inverts_the_number_and_knows_no_other() {
+    fn from_u4_inverts_the_number_and_accepts_no_other() {
         let known: Vec<u8> = (0..=255).filter(|&n| Opcode::from_u4(n).is_some()).collect();
         assert_eq!(known, [0, 1, 2, 8, 9, 10]);
         for number in known {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn test_control_opcodes_are_close_ping_and_pong() {
+    fn control_opcodes_are_close_ping_and_pong() {
         let control: Vec<u8> =
             (0..16).filter(|&n| Opcode::from_u4(n).is_some_and(Opcode::is_control)).collect();
         assert_eq!(control, [8, 9, 10]);

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn test_characters_cut_everywhere_among_plain_text() {
+    fn validates_characters_cut_everywhere_in_plain_text() {
         for sequence in
             ["", "é", "日", "😀"].map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"\xed\xa0", b"\xc3x"])
         {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn test_characters_at_the_seams_of_blocks() {
+    fn validates_characters_at_the_borders_of_blocks() {
         for sequence in ["é", "日", "😀"].map(str::as_bytes).into_iter().chain([
             &b"\xff"[..],
             b"\xed\xa0",
@@ -258,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn test_agrees_with_std_however_cut(
+        fn agrees_with_std_however_cut(
             text in prop_oneof![any::<Vec<char>>(), prop::collection::vec(prop::char::range('a', 'ã'), 0..300)],
             spoiled in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
             cuts in any::<[prop::sample::Index; 3]>(),

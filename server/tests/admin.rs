@@ -69,7 +69,7 @@ impl WorkerHandle {
 }
 
 #[test]
-fn everything_that_happens_is_counted() {
+fn every_event_is_counted() {
     for engine in engines() {
         eprintln!("engine {engine}");
         let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
@@ -113,7 +113,7 @@ fn everything_that_happens_is_counted() {
 }
 
 #[test]
-fn slow_readers_show() {
+fn slow_readers_appear_in_the_metrics() {
     for engine in engines() {
         eprintln!("engine {engine}");
         let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
@@ -169,7 +169,7 @@ fn odd_requests_do_no_harm() {
 }
 
 #[test]
-fn silent_and_slow_clients_delay_nobody() {
+fn silent_and_slow_clients_delay_no_others() {
     let watched = WorkerHandle::start(&["--drain-timeout", "1h"]);
     let silent: Vec<_> = (0..8).map(|_| connect(watched.admin)).collect();
     let mut slow = connect(watched.admin);
@@ -203,7 +203,7 @@ fn many_admin_connections_are_bounded() {
 }
 
 #[test]
-fn the_metrics_say_what_is_running() {
+fn the_metrics_describe_the_server() {
     for engine in engines() {
         let watched = WorkerHandle::start(&["--engine", &engine]);
         let version = env!("CARGO_PKG_VERSION");
@@ -228,7 +228,7 @@ fn an_admin_port_in_use_is_an_error() {
 
 /// Prometheus' own parser, from its Python client, reads the metrics.
 #[test]
-fn the_metrics_are_what_prometheus_reads() {
+fn prometheus_parses_the_metrics() {
     const PARSE: &str = "import sys\nfrom prometheus_client.parser import text_string_to_metric_families as parse\n\
         families = list(parse(sys.stdin.read()))\nassert all(f.documentation and f.type != 'unknown' for f in families)\n\
         names = {f.name for f in families}\nassert len(names) == len(families), 'a family comes twice'\n\
@@ -280,7 +280,7 @@ fn the_log_can_be_json() {
 
 /// Monitoring costs the connections nothing: a request for the metrics wakes each worker once.
 #[test]
-fn many_looks_disturb_nobody() {
+fn requests_for_metrics_wake_each_worker_once() {
     let watched = WorkerHandle::start(&["--threads", "1"]);
     let mut stream = watched.server.open();
     let end = Instant::now() + Duration::from_millis(300);

@@ -16,7 +16,7 @@ fn stderr(output: &std::process::Output) -> String {
 }
 
 #[test]
-fn the_documents_request_gets_its_answer() {
+fn the_documented_request_is_answered() {
     let server = Program::start(&[]);
     let mut stream = server.connect();
     stream.write_all(program::REQUEST).expect("request");
@@ -49,7 +49,7 @@ fn the_congestion_control_is_announced_where_it_is_set() {
 }
 
 #[test]
-fn a_congestion_control_that_cannot_be_used_is_refused_at_the_start() {
+fn an_unusable_congestion_control_is_refused() {
     let output = run(&["--congestion", "no-such"]);
     assert_eq!(output.status.code(), Some(2));
     let message = stderr(&output);
@@ -60,7 +60,7 @@ fn a_congestion_control_that_cannot_be_used_is_refused_at_the_start() {
 }
 
 #[test]
-fn raw_bytes_come_back_as_they_are() {
+fn raw_bytes_are_echoed_unchanged() {
     let server = Program::start(&["--protocol", "tcp", "--engine", "epoll", "--threads", "1"]);
     assert_eq!(server.lines[0], format!("listening on tcp://{} (engine epoll, 1 thread)", server.address()));
     let mut stream = server.connect();
@@ -142,7 +142,7 @@ fn wrong_flags_are_named() {
 }
 
 #[test]
-fn the_version_for_people_and_for_machines() {
+fn prints_its_version_for_people_and_programs() {
     let line = String::from_utf8(run(&["--version"]).stdout).expect("text");
     assert!(line.starts_with("sparring-server 0.") && line.lines().count() == 1, "{line}");
     let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
@@ -273,7 +273,7 @@ fn the_line_of_a_listener_names_the_path() {
 }
 
 #[test]
-fn a_drain_ends_without_the_other_side() {
+fn a_drain_ends_without_the_peer() {
     let server = Program::start(&["--drain-timeout", "100ms"]);
     let mut stubborn = server.open();
     server.signal(Signal::TERM);
@@ -292,7 +292,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_closed_standard_output_is_no_reason_to_end() {
+fn runs_on_after_its_standard_output_is_closed() {
     let mut server = Program::start(&["--stats"]);
     server.close_stdout();
     let mut stream = server.open();

@@ -83,7 +83,7 @@ fn example_flags() -> Vec<(&'static str, Vec<String>)> {
 
 /// A load-test target that is started as in the examples serves the generator's default load.
 #[test]
-fn examples_take_the_default_load_at_once() {
+fn examples_serve_the_default_load() {
     for (name, flags) in example_flags() {
         assert!(flags.iter().any(|flag| flag == "--connect-rate-per-ip"), "{name}: {flags:?}");
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();

@@ -21,7 +21,7 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(Program)) {
 }
 
 #[test]
-fn what_has_arrived_is_echoed_before_the_close() {
+fn received_messages_are_echoed_before_the_close() {
     on_every_engine(&[], |server| {
         let mut streams: Vec<_> = (0..20).map(|_| server.open()).collect();
         // These are fewer bytes than the sockets' buffers hold, so all have arrived when the signal
@@ -43,7 +43,7 @@ fn what_has_arrived_is_echoed_before_the_close() {
 }
 
 #[test]
-fn newcomers_are_told_that_the_server_is_going_down() {
+fn new_connections_are_refused_in_a_drain() {
     on_every_engine(&["--drain-timeout", "1h"], |server| {
         let mut last = server.open();
         server.signal(Signal::TERM);
@@ -65,7 +65,7 @@ fn newcomers_are_told_that_the_server_is_going_down() {
 }
 
 #[test]
-fn nothing_is_taken_after_the_close() {
+fn input_after_the_close_is_discarded() {
     on_every_engine(&[], |server| {
         let mut stream = server.open();
         server.signal(Signal::TERM);
@@ -78,7 +78,7 @@ fn nothing_is_taken_after_the_close() {
 }
 
 #[test]
-fn without_connections_a_drain_takes_no_time() {
+fn a_drain_without_connections_ends_at_once() {
     on_every_engine(&["--drain-timeout", "1h"], |server| {
         server.signal(Signal::TERM);
         assert_eq!(server.end().0.code(), Some(0));
@@ -86,7 +86,7 @@ fn without_connections_a_drain_takes_no_time() {
 }
 
 #[test]
-fn who_does_not_go_is_cut_off() {
+fn a_peer_that_stays_is_disconnected() {
     on_every_engine(&["--drain-timeout", "200ms", "--close-timeout", "1h"], |server| {
         let mut stubborn = server.open();
         server.signal(Signal::TERM);

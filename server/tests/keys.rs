@@ -211,7 +211,7 @@ fn keys_without_a_conversion_are_named() {
 }
 
 #[test]
-fn files_that_do_not_go_together_are_told() {
+fn mismatched_files_are_reported() {
     let Some(folder) = Folder::new("pairs") else { return };
     folder.make_pair();
     says(&folder.refusal("key.pem", "cert.pem"), &["--tls-cert", "--tls-key", "exchange the two"]);

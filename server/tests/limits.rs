@@ -40,7 +40,7 @@ fn is_let_in(server: &Program) -> TcpStream {
 }
 
 #[test]
-fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
+fn connections_beyond_the_limit_get_503() {
     on_every_engine(&["--max-connections", "3"], |server| {
         let mut open: Vec<TcpStream> = (0..3).map(|_| server.open()).collect();
         for _ in 0..20 {
@@ -121,7 +121,7 @@ fn an_address_cannot_connect_faster_than_its_rate() {
 }
 
 #[test]
-fn over_its_rate_a_connection_has_to_wait_and_loses_nothing() {
+fn a_connection_over_its_rate_waits_and_loses_nothing() {
     on_every_engine(&["--message-rate", "100", "--ping-interval", "50ms"], |server| {
         let mut stream = server.open();
         let (count, began) = (160u8, Instant::now());
@@ -154,7 +154,7 @@ fn expect_data(stream: &mut TcpStream, payload: &[u8]) {
 }
 
 #[test]
-fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
+fn closes_a_connection_over_its_rate_by_policy() {
     on_every_engine(&["--byte-rate", "1KiB", "--rate-policy", "close"], |server| {
         let mut stream = server.open();
         let flood = client_frame(2, &[7; 100]).repeat(40);
@@ -192,7 +192,7 @@ fn pages_of_other_sites_cannot_drive_a_server_on_loopback() {
 }
 
 #[test]
-fn origins_can_be_listed_or_all_be_let_in() {
+fn origins_can_be_listed_or_all_be_accepted() {
     let listed = Program::start(&["--origin", "https://a.example", "--origin", "https://b.example:8443"]);
     for (origin, status) in [
         ("https://a.example", 101),
@@ -207,7 +207,7 @@ fn origins_can_be_listed_or_all_be_let_in() {
 }
 
 #[test]
-fn the_first_subprotocol_offered_that_is_known_is_agreed_on() {
+fn the_first_known_subprotocol_is_selected() {
     let server = Program::start(&["--subprotocol", "chat", "--subprotocol", "v2.chat"]);
     let agreed = |offers: &str| {
         let (status, head) = ask(&mut server.connect(), offers);

@@ -82,7 +82,7 @@ fn both_schemes_echo_side_by_side() {
 
 /// A server at its limit answers in TLS, after a handshake that it would not have needed.
 #[test]
-fn beyond_the_limit_the_answer_is_a_503_in_tls() {
+fn connections_beyond_the_limit_get_503_in_tls() {
     on_every_engine(&["--max-connections", "1"], |server| {
         let mut first = open(server);
         for _ in 0..5 {
@@ -99,7 +99,7 @@ fn beyond_the_limit_the_answer_is_a_503_in_tls() {
 }
 
 #[test]
-fn the_handshakes_time_covers_that_of_tls() {
+fn the_handshake_timeout_covers_tls() {
     on_every_engine(&["--handshake-timeout", "300ms"], |server| {
         // The server closes both half a hello and a TLS connection without a request.
         let mut half = connect(server.address_of(1));
@@ -115,7 +115,7 @@ fn the_handshakes_time_covers_that_of_tls() {
 }
 
 #[test]
-fn a_drain_takes_leave_in_tls() {
+fn a_drain_closes_connections_in_tls() {
     for engine in engines() {
         let arguments = ["--engine", &engine, "--threads", "1", "--tls-self-signed"];
         let server = Program::start_with(&LISTEN, &arguments);
@@ -133,7 +133,7 @@ fn a_drain_takes_leave_in_tls() {
 /// A client that uses the other scheme's port gets an answer where it can read one, and a line in
 /// the log names the fault.
 #[test]
-fn plain_and_tls_on_each_others_port_are_told() {
+fn clients_of_the_wrong_port_are_reported() {
     let path = std::env::temp_dir().join(format!("sparring-tls-{}.log", std::process::id()));
     let log = File::create(&path).expect("a file");
     let server = Program::start_logging(&LISTEN, &["--threads", "1", "--tls-self-signed"], log);

@@ -189,7 +189,7 @@ fn echo_and_watch(most_unsent: Arc<AtomicUsize>) -> Script {
         .eof(|_, out| out.close(CloseMode::Flush))
 }
 
-pub(crate) fn a_reader_that_never_reads(case: &Case) {
+pub(crate) fn drops_a_client_that_never_reads(case: &Case) {
     let most_unsent = Arc::new(AtomicUsize::new(0));
     let mut config = case.config();
     config.high_water = MARK;
@@ -257,7 +257,7 @@ fn small_buffers(listener: &TcpListener) {
 }
 
 /// A backlog that has emptied leaves no stall timer behind.
-pub(crate) fn a_stall_that_has_passed_is_forgotten(case: &Case) {
+pub(crate) fn a_finished_stall_leaves_no_timer(case: &Case) {
     let mut config = case.config();
     config.write_stall = Duration::from_secs(1);
     small_buffers(&config.listeners[0].socket);

@@ -39,7 +39,7 @@ pub(crate) fn connects_and_talks(case: &Case) {
     assert_eq!((counters.accepted, counters.connected, counters.closed), (0, 1, 1));
 }
 
-pub(crate) fn from_a_source_address(case: &Case) {
+pub(crate) fn connects_from_a_source_address(case: &Case) {
     let listener = TcpListener::bind(loopback(0)).expect("bind");
     let addr = listener.local_addr().expect("address");
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -51,7 +51,7 @@ pub(crate) fn from_a_source_address(case: &Case) {
     running.finish();
 }
 
-pub(crate) fn from_a_range_of_ports(case: &Case) {
+pub(crate) fn connects_from_a_range_of_ports(case: &Case) {
     let listener = TcpListener::bind(loopback(0)).expect("bind");
     let addr = listener.local_addr().expect("address");
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("proc");
@@ -203,7 +203,7 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
 
 /// Checks that the only slot is free again when the handler learns of the failure, however the
 /// attempt failed.
-pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
+pub(crate) fn a_failed_connect_frees_its_slot(case: &Case) {
     let server = Running::echo(case);
     let (_listener, silent, _queued) = deaf_listener();
     let quick = |addr, tag| Connect { timeout: Duration::from_millis(50), ..to(addr, tag) };

@@ -435,7 +435,7 @@ pub(crate) fn paused_between_two_messages(case: &Case) {
 
 /// Drains as a server does: accepts no new connections, sends a last message to all, and stops when
 /// all are closed.
-pub(crate) fn a_drain_takes_leave_of_everyone(case: &Case) {
+pub(crate) fn a_drain_sends_a_last_message_to_all(case: &Case) {
     const COUNT: usize = 100;
     let running = Running::start(case, case.config(), Script::default());
     let mut clients: Vec<_> = (0..COUNT).map(|_| running.connect()).collect();

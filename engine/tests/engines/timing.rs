@@ -8,7 +8,7 @@ use engine::Nanos;
 
 use crate::stage::{Case, Event, Running, Script, round_trip};
 
-pub(crate) fn deadlines_ring_once_and_never_early(case: &Case) {
+pub(crate) fn deadlines_fire_once_and_never_early(case: &Case) {
     let due: Arc<Mutex<Vec<Nanos>>> = Arc::default();
     let set = due.clone();
     let script = Script::default().opened(move |_, out| {
@@ -66,7 +66,7 @@ pub(crate) fn a_deadline_moves_and_is_unset(case: &Case) {
     running.finish();
 }
 
-pub(crate) fn alarms_ring_once_and_never_early(case: &Case) {
+pub(crate) fn alarms_fire_once_and_never_early(case: &Case) {
     let running = Running::start(case, case.clients_only(), Script::default());
     for micros in [0, 1, 100, 3_000, 25_000] {
         let at = running.ask(move |w| {

@@ -266,7 +266,7 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     near.finish();
 }
 
-pub(crate) fn a_plain_server_is_named(case: &Case) {
+pub(crate) fn a_plain_server_is_reported(case: &Case) {
     let script = Script::default().received(|_, _, out| out.append(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let near = Running::start(case, case.config(), script);
     let error = end_of_connect(case, near.addr, connects(Trust::Anybody));
@@ -353,7 +353,7 @@ pub(crate) fn reset_in_the_handshake(case: &Case) {
 }
 
 /// Output that a handler writes outside of a connection's calls reaches it in TLS too.
-pub(crate) fn a_drain_takes_leave_in_tls(case: &Case) {
+pub(crate) fn a_drain_sends_a_last_message_in_tls(case: &Case) {
     let running = serve(case, Script::echo());
     let mut clients: Vec<Client> = (0..20).map(|_| client(&running, &rustls::version::TLS13)).collect();
     clients.iter_mut().for_each(|client| echo_of(client, b"here"));
@@ -419,7 +419,7 @@ for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
 print("all echoed")
 "#;
 
-pub(crate) fn other_peoples_clients(case: &Case) {
+pub(crate) fn serves_independent_tls_clients(case: &Case) {
     let running = serve(case, Script::echo());
     let path =
         std::env::temp_dir().join(format!("sparring-{}-{}.pem", std::process::id(), running.addr.port()));

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::ends::{Far, NOT_TLS, Near, Told, VERSIONS, secured, secured_by, server_of_few_records};
 
 #[test]
-fn the_handler_is_told_in_order() {
+fn events_reach_the_handler_in_order() {
     for version in VERSIONS {
         let (mut near, mut far) = secured(version);
         near.receive(&far.records([&b"hello"[..]]));
@@ -24,7 +24,7 @@ fn the_handler_is_told_in_order() {
 
 /// The client's whole side of a connection is cut in two at each possible place, and byte by byte.
 #[test]
-fn every_cut_gives_the_same() {
+fn every_cut_gives_the_same_events() {
     for version in VERSIONS {
         let byte_by_byte = |near: &mut Near, wire: &[u8]| wire.chunks(1).for_each(|byte| near.receive(byte));
         let (mut near, mut far, _) = secured_by(version, Near::new(), byte_by_byte);
@@ -102,7 +102,7 @@ fn pieces_of_every_size_keep_their_order() {
 }
 
 #[test]
-fn keys_used_up_are_changed_in_tls_1_3() {
+fn used_up_keys_are_updated_in_tls_1_3() {
     let near = Near::of(server_of_few_records(20), |_, _| {});
     let (mut near, mut far, _) = secured_by(&TLS13, near, Near::receive);
     // Ten times as many records as one key may encrypt, alone and several in a call.
@@ -115,7 +115,7 @@ fn keys_used_up_are_changed_in_tls_1_3() {
 }
 
 #[test]
-fn keys_used_up_end_a_connection_of_tls_1_2() {
+fn used_up_keys_end_a_tls_1_2_connection() {
     let near = Near::of(server_of_few_records(20), |_, _| {});
     let (mut near, mut far, _) = secured_by(&TLS12, near, Near::receive);
     let mut echoes = 0;
@@ -136,7 +136,7 @@ fn keys_used_up_end_a_connection_of_tls_1_2() {
 }
 
 #[test]
-fn what_is_written_before_the_handshake_waits_for_it() {
+fn early_output_waits_for_the_handshake() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| match told {
         Told::Opened => {
             out.append(b"welcome ");
@@ -155,7 +155,7 @@ fn what_is_written_before_the_handshake_waits_for_it() {
 
 /// A server at its limit reports that, and reports it in TLS.
 #[test]
-fn closed_before_the_handshake_the_client_still_learns_why() {
+fn a_close_before_the_handshake_has_its_reason() {
     let full = |told: &Told, out: &mut engine::Output<'_>| {
         if let Told::Opened = told {
             out.append(b"full");
@@ -179,7 +179,7 @@ fn closed_before_the_handshake_the_client_still_learns_why() {
 }
 
 #[test]
-fn a_handshake_that_never_ends_is_the_deadlines() {
+fn the_deadline_ends_an_endless_handshake() {
     let mut near = Near::new();
     let hello = Far::new(&TLS13).flight();
     near.receive(&hello[..hello.len() / 2]);
@@ -217,7 +217,7 @@ fn a_truncated_record_is_dropped() {
 }
 
 #[test]
-fn an_end_in_the_handshake_is_named() {
+fn an_end_in_the_handshake_is_reported() {
     let mut near = Near::new();
     near.receive(&Far::new(&TLS13).flight());
     near.eof();
@@ -226,7 +226,7 @@ fn an_end_in_the_handshake_is_named() {
 }
 
 #[test]
-fn whoever_speaks_no_tls_is_told_so() {
+fn a_plain_client_gets_an_answer() {
     let mut near = Near::new();
     near.receive(b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!((&near.wire[..], near.commands.close), (NOT_TLS, Some(CloseMode::Flush)));
@@ -235,7 +235,7 @@ fn whoever_speaks_no_tls_is_told_so() {
 
 /// Whatever the fault, the alert is sent first (RFC 8446 6.2).
 #[test]
-fn a_changed_byte_is_an_alert_and_the_end() {
+fn a_changed_byte_causes_an_alert_and_the_end() {
     for version in VERSIONS {
         for at in [5usize, 10, 20] {
             let (mut near, mut far) = secured(version);
@@ -252,7 +252,7 @@ fn a_changed_byte_is_an_alert_and_the_end() {
 }
 
 #[test]
-fn keys_change_on_the_way() {
+fn a_client_may_update_its_keys() {
     let (mut near, mut far) = secured(&TLS13);
     for round in 0..3u8 {
         far.0.refresh_traffic_keys().expect("a key update");
@@ -299,7 +299,7 @@ proptest! {
     /// Bytes are inserted into a genuine connection: the handler receives a prefix of what was
     /// sent.
     #[test]
-    fn damage_is_never_taken_for_plaintext(
+    fn damaged_records_yield_no_plaintext(
         at in any::<prop::sample::Index>(), with in any::<u8>(), cut in 1..200usize, in_handshake in any::<bool>(),
     ) {
         let mut near = Near::new();

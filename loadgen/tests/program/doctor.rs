@@ -43,7 +43,7 @@ fn wrong_usage_is_named() {
 const ABSENT: &str = "1023";
 
 #[test]
-fn absent_processors_are_refused_and_the_allowed_named() {
+fn absent_processors_are_refused_with_the_allowed_ones() {
     for arguments in [
         &["doctor", "--watch", "0", "--cpus", ABSENT][..],
         &["doctor", "--watch", "0", "--spawn-cpus", ABSENT],
@@ -61,7 +61,7 @@ fn absent_processors_are_refused_and_the_allowed_named() {
 }
 
 #[test]
-fn processors_beyond_the_mask_are_taken_within_the_cpuset() {
+fn processors_beyond_the_mask_are_used_within_the_cpuset() {
     let cpus = affinity::allowed().expect("a mask");
     let [first, .., last] = cpus[..] else {
         println!("skipped: there is only one processor");

@@ -30,7 +30,7 @@ fn a_missed_threshold_ends_with_10_and_is_stored() {
 }
 
 #[test]
-fn goals_that_make_no_sense_are_told() {
+fn invalid_goals_are_rejected() {
     for (flags, part) in [
         (&["--threshold", "p99=2ms"][..], "p99<2ms"),
         (&["--threshold", "rss<1GB"], "--spawn"),
@@ -56,7 +56,7 @@ fn search(threshold: &str) -> Output {
 }
 
 #[test]
-fn a_search_says_when_even_the_lowest_rate_misses() {
+fn a_search_reports_that_even_the_lowest_rate_misses() {
     let found = search("max<1ns");
     assert_eq!(found.status.code(), Some(10), "{}", text(&found.stderr));
     let document = document(&found);

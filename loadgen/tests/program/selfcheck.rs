@@ -20,7 +20,7 @@ fn serve() {
 }
 
 #[test]
-fn a_stall_is_seen_as_arithmetic_says_it() {
+fn a_stall_is_measured_as_calculated() {
     let this = std::env::current_exe().expect("this program");
     let command =
         format!("env '{PORT}={{port}}' '{}' --exact selfcheck::serve --ignored --nocapture", this.display());
@@ -53,7 +53,7 @@ fn cases(report: &serde_json::Value) -> Vec<(&str, &serde_json::Value)> {
 }
 
 #[test]
-fn misbehaving_servers_are_judged_rightly() {
+fn misbehaving_servers_are_detected() {
     let report = selfcheck(&["--only", "overload,silence", "--only", "standstill,server-end"]);
     assert!(report.get("quantiles").is_none(), "{report}");
     let cases = cases(&report);

@@ -95,7 +95,7 @@ fn a_file_that_list_names_can_be_shown() {
 }
 
 #[test]
-fn every_table_fits_the_width_that_is_asked_for() {
+fn every_table_fits_the_requested_width() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
     let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
@@ -121,7 +121,7 @@ fn every_table_fits_the_width_that_is_asked_for() {
 }
 
 #[test]
-fn every_table_can_be_had_as_markdown() {
+fn every_table_has_a_markdown_form() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
     let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");

@@ -70,7 +70,7 @@ fn exit_code(child: &mut Child) -> Option<i32> {
 }
 
 #[test]
-fn the_view_is_live_and_leaves_nothing_but_the_table() {
+fn the_view_is_live_and_leaves_only_the_table() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "2500ms", "-w", "100ms", "--engine", "epoll"];
@@ -107,7 +107,7 @@ fn a_dumb_terminal_gets_no_view_and_no_colour() {
 }
 
 #[test]
-fn a_quiet_run_shows_nothing_but_why_it_is_not_valid() {
+fn a_quiet_run_shows_only_why_it_is_invalid() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let Some(mut child) = on_terminal(&["run", &url, "-d", "300ms", "-w", "0", "--engine", "epoll", "-q"])
@@ -123,7 +123,7 @@ fn a_quiet_run_shows_nothing_but_why_it_is_not_valid() {
 /// Covers `sparring-loadgen run ... &`, and timeout(1): the kernel stops a background process when
 /// it sets the modes of its terminal (SIGTTOU, termios(3)).
 #[test]
-fn in_the_background_it_shows_nothing_and_is_not_stopped() {
+fn a_background_run_shows_nothing_and_is_not_stopped() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "300ms", "-w", "0", "--engine", "epoll"];

@@ -42,7 +42,7 @@ fn assert_integrity(fault: Fault, expected: Integrity) {
 }
 
 #[test]
-fn right_echoes_of_any_size_are_right() {
+fn valid_echoes_of_any_size_are_accepted() {
     for payload in [Payload::Binary, Payload::TextAscii, Payload::TextMixed] {
         for len in [0, 1, 15, 16, 125, 126, 1024, 65_536] {
             let server = Echo::ws(Fault::None);
@@ -76,7 +76,7 @@ fn large_messages_and_several_threads_on_every_engine() {
 }
 
 #[test]
-fn fragments_and_single_bytes_are_right_and_pings_are_answered() {
+fn fragments_and_single_bytes_are_accepted() {
     for engine in engines() {
         for fault in [Fault::Fragments, Fault::Trickle] {
             let server = Echo::ws(fault);
@@ -114,7 +114,7 @@ fn dropped_messages_are_lost() {
 }
 
 #[test]
-fn the_wrong_opcode_is_counted_and_the_content_is_not() {
+fn a_wrong_opcode_is_counted_once() {
     assert_integrity(Fault::WrongOpcode, Integrity { wrong_opcode: 4, ..Integrity::default() });
 }
 

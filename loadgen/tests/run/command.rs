@@ -74,7 +74,7 @@ fn unusable_flags_end_with_2_and_their_name() {
 }
 
 #[test]
-fn flags_that_would_change_nothing_are_told() {
+fn flags_without_effect_are_reported() {
     assert_fails(&["run", "ws://localhost/", "--arrival", "poisson"], 2, &["--arrival needs -R"]);
     assert_fails(&["run", "ws://localhost/", "--max-outstanding", "5"], 2, &["--max-outstanding needs -R"]);
     assert_fails(&["run", "ws://localhost/", "--spawn-timeout", "5s"], 2, &["--spawn-timeout needs --spawn"]);
@@ -84,7 +84,7 @@ fn flags_that_would_change_nothing_are_told() {
 
 /// With `| head`, the reader closes the pipe early; the file is complete all the same.
 #[test]
-fn a_reader_that_has_gone_costs_nothing_but_the_table() {
+fn a_closed_pipe_loses_only_the_table() {
     let server = Echo::ws(Fault::None);
     let folder = scratch("reader");
     let file = folder.join("result.json");
@@ -98,7 +98,7 @@ fn a_reader_that_has_gone_costs_nothing_but_the_table() {
 }
 
 #[test]
-fn what_cannot_be_done_ends_with_1_before_anything_is_measured() {
+fn an_impossible_run_ends_with_1_before_measuring() {
     assert_fails(&["run", "ws://no-such-host.invalid/"], 1, &["no-such-host.invalid"]);
     assert_fails(&["run", "ws://127.0.0.1:1/", "--json", "/no/such/folder/result.json"], 1, &["--json"]);
     let many = ["run", "ws://127.0.0.1:1/", "-c", "16777216"];
@@ -109,7 +109,7 @@ fn what_cannot_be_done_ends_with_1_before_anything_is_measured() {
 }
 
 #[test]
-fn the_table_goes_to_standard_output_and_nothing_else_does() {
+fn only_the_table_goes_to_standard_output() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url()]);
     let (table, said) = (text(&output.stdout), text(&output.stderr));
@@ -121,7 +121,7 @@ fn the_table_goes_to_standard_output_and_nothing_else_does() {
 }
 
 #[test]
-fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
+fn a_quiet_run_prints_only_why_it_is_invalid() {
     let server = Echo::ws(Fault::None);
     let quiet = run_short(&[&server.ws_url(), "--quiet"]);
     let said = text(&quiet.stderr);
@@ -141,7 +141,7 @@ fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
 }
 
 #[test]
-fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
+fn json_replaces_the_table_on_standard_output() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "--json", "-", "--tag", "trial"]);
     assert_eq!(output.status.code(), Some(FINE));
@@ -161,7 +161,7 @@ fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
 }
 
 #[test]
-fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
+fn an_open_loop_prints_its_plan_and_its_latencies() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "-R", "1k", "--json", "-", "--arrival", "poisson"]);
     let table = text(&output.stderr);
@@ -177,7 +177,7 @@ fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
 }
 
 #[test]
-fn a_json_file_is_there_in_whole_or_not_at_all() {
+fn a_json_file_is_complete_or_missing() {
     let folder = scratch("json");
     let file = folder.join("result.json");
     let name = file.to_str().expect("UTF-8");
@@ -213,7 +213,7 @@ fn lost_connections_are_invalid() {
 }
 
 #[test]
-fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
+fn ctrl_c_gives_a_result_and_twice_ends_at_once() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-d", "1h", "-w", "0", "--settle", "0", "--engine", "epoll", "--json", "-"];
@@ -240,7 +240,7 @@ fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
 }
 
 #[test]
-fn the_version_is_readable_by_people_and_machines() {
+fn the_version_is_readable_by_people_and_programs() {
     let line = text(&output(&["--version"]).stdout);
     assert!(line.starts_with("sparring-loadgen ") && line.lines().count() == 1, "{line}");
     let facts = text(&output(&["--version", "--verbose"]).stdout);
@@ -250,7 +250,7 @@ fn the_version_is_readable_by_people_and_machines() {
 }
 
 #[test]
-fn a_reader_of_the_version_that_has_seen_enough_is_no_error() {
+fn the_version_may_go_to_a_closed_pipe() {
     let mut command = loadgen(&["--version", "--verbose"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
     drop(child.stdout.take());
@@ -308,7 +308,7 @@ fn a_spawned_server_is_measured_and_ended() {
 }
 
 #[test]
-fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
+fn a_server_that_dies_is_reported_with_its_stderr() {
     let command = server_command("exit");
     let output =
         output(&["run", SPAWNED, "--spawn", &command, "-d", "1h", "--engine", "epoll", "--json", "-"]);
@@ -323,7 +323,7 @@ fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_told_with_its_last_words() {
+fn a_server_that_does_not_start_is_reported_with_its_stderr() {
     let fails = |command: &str, parts: &[&str]| {
         assert_fails(&["run", SPAWNED, "--engine", "epoll", "--spawn", command], 1, parts);
     };
@@ -336,7 +336,7 @@ fn a_server_that_does_not_start_is_told_with_its_last_words() {
 }
 
 #[test]
-fn the_port_of_somebody_else_is_no_server_of_ours() {
+fn another_process_on_the_port_is_not_the_server() {
     let taken = Echo::ws(Fault::None);
     let words = ["run", &taken.ws_url(), "--engine", "epoll", "--spawn", "sleep 3600"];
     assert_fails(&words, 1, &["already listens"]);

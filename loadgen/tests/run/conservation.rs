@@ -107,7 +107,7 @@ fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
 
 /// Messages that were due while no connection was open had to wait for the server.
 #[test]
-fn downtime_is_the_servers_and_no_lag() {
+fn downtime_is_latency_and_not_lag() {
     let down = Duration::from_millis(1500);
     for engine in engines() {
         let server = Echo::ws(Fault::Down(down));
@@ -130,7 +130,7 @@ fn downtime_is_the_servers_and_no_lag() {
 /// Covers messages with a length that no sent message has, while messages are due, and all messages
 /// while none are due.
 #[test]
-fn what_nobody_asked_for_is_named_and_is_no_echo() {
+fn unsolicited_messages_are_named_and_are_not_echoes() {
     for engine in engines() {
         for (payload, text) in [
             (Payload::TextAscii, "Request served by 1781505b56ee58"),
@@ -153,7 +153,7 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
 /// Connections that are opened under load get their greeting while a message is due already. One
 /// greeting is as long as the messages.
 #[test]
-fn greetings_of_replaced_connections_take_no_place() {
+fn greetings_of_replaced_connections_are_not_echoes() {
     for engine in engines() {
         for text in ["hello", "Request served by 1781505b56ee58"] {
             let server = Echo::ws(Fault::Greeting(text));
@@ -172,7 +172,7 @@ fn greetings_of_replaced_connections_take_no_place() {
 }
 
 #[test]
-fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
+fn overload_is_a_missed_rate_and_not_a_server_fault() {
     for engine in engines() {
         for (warmup, window) in [(0, 600), (800, 400)] {
             let server = Echo::ws(Fault::Capacity(500));
@@ -193,7 +193,7 @@ fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
 }
 
 #[test]
-fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
+fn a_closed_loop_includes_latencies_of_outstanding_messages() {
     for engine in engines() {
         let late = Duration::from_millis(900);
         let server = Echo::ws(Fault::HalfLate(late));
@@ -209,7 +209,7 @@ fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
 }
 
 #[test]
-fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
+fn unanswered_messages_are_lost_after_the_answer_timeout() {
     // The silence is longer than the drain. When the run ends, the server has not been silent long
     // enough for its messages to be lost.
     let server = Echo::ws(Fault::HalfLate(Duration::from_secs(30)));
@@ -227,7 +227,7 @@ fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
 }
 
 #[test]
-fn a_limited_number_of_messages_is_planned_and_what_is_not_sent_is_said() {
+fn unsent_messages_of_a_limited_plan_are_reported() {
     let server = Echo::ws(Fault::Disconnect);
     let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
     super::counted(&mut plan, 1000);
@@ -298,7 +298,7 @@ fn idle_connections_send_nothing_after_they_are_reopened() {
 
 /// Silence counts from the time when a message is due, not from the last echo.
 #[test]
-fn sparse_traffic_is_no_silence() {
+fn sparse_traffic_does_not_count_as_silence() {
     for engine in engines() {
         let server = Echo::ws(Fault::Delay(Duration::from_millis(250)));
         let run = run(&plan(&server.ws_url(), engine).with(|plan| {

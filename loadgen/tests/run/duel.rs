@@ -84,7 +84,7 @@ fn a_dry_run_checks_the_flags_and_starts_nothing() {
 }
 
 #[test]
-fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
+fn a_broken_server_ends_the_duel_with_its_side_and_stderr() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
     let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
@@ -117,7 +117,7 @@ fn stored(folder: &Path) -> Document {
 }
 
 #[test]
-fn what_was_measured_beside_a_broken_server_is_stored() {
+fn good_runs_beside_a_broken_server_are_stored() {
     let good = server_command("none");
     for (bad, part) in [
         ("/no/such/server".to_owned(), "cannot run `/no/such/server`"),
@@ -340,7 +340,7 @@ fn noise_is_recorded_and_stored() {
 }
 
 #[test]
-fn recorded_pairs_of_known_servers_are_judged_and_a_damaged_recording_refused() {
+fn recorded_pairs_are_judged_and_damaged_recordings_refused() {
     let folder = scratch("proof");
     let (server, json) = (server_command("none"), folder.join("pair.json"));
     let kept = ["--pairs", "2", "--tag", "same", "-q", "--json", json.to_str().expect("UTF-8")];
@@ -389,7 +389,7 @@ fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -
 }
 
 #[test]
-fn files_that_do_not_compare_or_cannot_be_read_are_refused_with_the_reason() {
+fn incomparable_and_unreadable_files_are_refused() {
     let folder = scratch("compare-bad");
     let good = changed(&folder, "good.json", |_| {});
     let newer = changed(&folder, "newer.json", |json| json["schema"] = 99.into());
@@ -420,7 +420,7 @@ fn files_that_do_not_compare_or_cannot_be_read_are_refused_with_the_reason() {
 }
 
 #[test]
-fn stored_sessions_are_listed_shown_and_made_a_page_of() {
+fn stored_sessions_are_listed_shown_and_made_a_page() {
     let folder = scratch("list");
     let machine = folder.join("0123456789ab");
     fs::create_dir_all(&machine).expect("made");

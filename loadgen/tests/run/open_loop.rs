@@ -99,7 +99,7 @@ fn both_ways_of_waiting_work_and_are_recorded() {
 /// The server stops for 300 ms. The message at which it stopped waits as long; messages that are
 /// planned meanwhile wait for the rest of it.
 #[test]
-fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
+fn a_stall_delays_every_message_planned_in_it() {
     for engine in engines() {
         let server = Echo::ws(Fault::Stall);
         let run = run(&open(&server.ws_url(), engine).with(|plan| plan.load.connections = 1));
@@ -116,7 +116,7 @@ fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
 /// The server takes 10 ms for each message, and one may be outstanding: from the second on all wait
 /// for their turn.
 #[test]
-fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
+fn waiting_for_a_full_connection_counts_as_lag() {
     for engine in engines() {
         let server = Echo::ws(Fault::Slow);
         let plan = open(&server.ws_url(), engine).with(|plan| {
@@ -140,7 +140,7 @@ fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
 /// The plan is so far behind that the run ends before any message that was planned for the window
 /// is sent.
 #[test]
-fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
+fn an_impossible_plan_is_offered_all_the_same() {
     let server = Echo::ws(Fault::None);
     let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| {
         plan.load.rate_per_s = Some(1e9);

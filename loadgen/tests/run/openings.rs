@@ -157,7 +157,7 @@ fn tries_every_address_in_every_mode() {
 }
 
 #[test]
-fn names_every_address_where_nobody_listens() {
+fn names_every_address_without_a_listener() {
     for engine in engines() {
         let addresses = vec![closed_port(), closed_port()];
         let plan = plan("ws://example.invalid/", engine);
@@ -262,7 +262,7 @@ fn refuses_interim_responses_without_end() {
 // Connections that are closed as soon as they are open.
 
 #[test]
-fn tells_at_once_why_connections_are_closed_at_once() {
+fn reports_at_once_why_connections_close_at_once() {
     for engine in engines() {
         for connections in [1, 2, 40] {
             let (url, _) = server("", |_| close("token \u{1b}[31mmissing"), After::End);

@@ -66,7 +66,7 @@ fn masking_keys_are_fresh_or_fixed() {
 }
 
 #[test]
-fn without_verification_nobody_looks_at_what_comes_back() {
+fn without_verification_echoes_are_not_checked() {
     for (fault, len) in [(Fault::Corrupt(20), 32), (Fault::Reorder, 32), (Fault::Corrupt(2), 5)] {
         let server = Echo::ws(fault);
         let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
@@ -130,7 +130,7 @@ fn connections_come_from_the_addresses_in_turn() {
 }
 
 #[test]
-fn the_opening_handshake_says_what_it_is_told() {
+fn the_opening_handshake_has_the_given_fields() {
     let change = |plan: &mut Plan| {
         plan.target.headers = vec![("X-Trace".to_owned(), "a b".to_owned())];
         plan.target.subprotocols = vec!["chat".to_owned(), "echo".to_owned()];
@@ -150,7 +150,7 @@ fn the_opening_handshake_says_what_it_is_told() {
 }
 
 #[test]
-fn connections_are_begun_no_faster_than_asked() {
+fn connections_are_opened_no_faster_than_requested() {
     let change = |plan: &mut Plan| {
         (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2);
     };

@@ -294,7 +294,7 @@ fn group_folders(membership: &str) -> Vec<String> {
 // Port of a server.
 
 #[test]
-fn a_lost_race_for_the_port_is_run_again_with_another() {
+fn a_run_that_loses_its_port_is_repeated_with_another() {
     let folder = scratch("race");
     let marker = folder.join("port");
     let first = format!("if [ ! -e {0} ]; then echo {{port}} > {0}.new; mv {0}.new {0}; ", marker.display());

@@ -102,7 +102,7 @@ fn the_tls_handshake_is_timed_apart() {
 }
 
 #[test]
-fn without_tls_there_is_no_such_time() {
+fn plain_connections_have_no_tls_time() {
     let server = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
     let run = run(&plan(&format!("ws://{}/", server.addresses()[0]), EngineKind::Epoll));
     assert!(run.latency_ns.tls_handshake.is_none() && run.latency_ns.handshake.is_some());
@@ -123,7 +123,7 @@ fn connections_come_and_go_over_tls() {
 }
 
 #[test]
-fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
+fn a_rejected_certificate_is_reported_with_the_fix() {
     let (right, stranger) =
         (Folder::new("right", &["127.0.0.1"], 30), Folder::new("stranger", &["127.0.0.1"], 30));
     let (other, expired) =
@@ -146,7 +146,7 @@ fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
 /// A self-signed certificate is commonly an authority's too. A certificate that the user gives
 /// itself is not rejected for that; its name and its time still count.
 #[test]
-fn takes_an_authority_that_is_given_itself() {
+fn accepts_an_authority_that_is_given_itself() {
     let right = Folder::authority("ca-right", &["127.0.0.1"], 30);
     let stranger = Folder::authority("ca-stranger", &["127.0.0.1"], 30);
     let (other, expired) = (
@@ -203,7 +203,7 @@ fn secure_echo(server: &Echo, engine: EngineKind) -> Plan {
 }
 
 #[test]
-fn takes_any_certificate_when_told_to() {
+fn accepts_any_certificate_on_request() {
     let version_1 = CertificateDer::from_pem_slice(VERSION_1).expect("a certificate");
     for certificate in [version_1, CertificateDer::from(b"not a certificate".to_vec())] {
         for version in VERSIONS {
@@ -225,7 +225,7 @@ fn takes_any_certificate_when_told_to() {
 }
 
 #[test]
-fn a_server_that_wants_a_client_certificate_is_told() {
+fn a_server_that_wants_a_client_certificate_is_named() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).expect("a root");
@@ -246,7 +246,7 @@ fn a_server_that_wants_a_client_certificate_is_told() {
 }
 
 #[test]
-fn plain_and_tls_mixed_up_are_told() {
+fn a_mixed_up_scheme_is_reported() {
     let plain = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
     let tls = self_signed();
     for engine in engines() {

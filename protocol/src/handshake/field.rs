@@ -131,13 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_elements_pass_over_empty_ones_and_white_space() {
+    fn elements_skip_empty_ones_and_white_space() {
         let found: Vec<_> = elements(b" , keep-alive\t,,Upgrade , ").collect();
         assert_eq!(found, [&b"keep-alive"[..], b"Upgrade"]);
     }
 
     #[test]
-    fn test_list_over_several_lines_in_odd_case() {
+    fn lists_span_several_lines_in_any_case() {
         let fields = [
             Header { name: "Connection", value: b"keep-alive" },
             Header { name: "cOnNeCtIoN", value: b"x, UPGRADE" },
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn test_token_lists() {
+    fn token_lists_are_counted() {
         for list in [&b"chat"[..], b"chat, superchat", b", chat ,", b"v1.chat.example"] {
             assert!(count_tokens(list).is_some_and(|n| n > 0), "{}", list.escape_ascii());
         }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn test_lines_of_a_list_are_one_list() {
+    fn lines_of_a_list_are_one_list() {
         let field = |value| Header { name: "List", value };
         for lines in [&[&b"a"[..], b""][..], &[b",", b"a, b"], &[b"a"], &[]] {
             let fields: Vec<_> = lines.iter().map(|line| field(line)).collect();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn test_extension_lists() {
+    fn extension_lists_are_counted() {
         let good: [&[u8]; 8] = [
             b"permessage-deflate",
             b"permessage-deflate; client_max_window_bits",

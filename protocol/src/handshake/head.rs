@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn test_head_ends_with_the_first_empty_line() {
+    fn head_ends_with_the_first_empty_line() {
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest\r\n\r\n"), Ok(Some(24)));
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\n\r\n"), Ok(Some(18)));
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n"), Ok(None));
@@ -88,26 +88,26 @@ mod tests {
     }
 
     #[test]
-    fn test_one_empty_line_before_the_head_is_passed_over() {
+    fn one_empty_line_before_the_head_is_skipped() {
         assert_eq!(both_ways(b"\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Some(20)));
     }
 
     #[test]
-    fn test_reject_bare_line_ends() {
+    fn rejects_bare_line_ends() {
         for bytes in [&b"GET / HTTP/1.1\nA"[..], b"GET / HTTP/1.1\rA", b"\n", b"A\r\n\n", b"A\r\r\n"] {
             assert_eq!(both_ways(bytes), Err(HeadFault::BareLineEnd), "{}", bytes.escape_ascii());
         }
     }
 
     #[test]
-    fn test_reject_control_characters() {
+    fn rejects_control_characters() {
         for byte in (0..0x20).filter(|byte| !b"\t\r\n".contains(byte)).chain([0x7f]) {
             assert_eq!(both_ways(&[b'A', byte]), Err(HeadFault::ControlCharacter), "{byte}");
         }
     }
 
     #[test]
-    fn test_reject_a_head_beyond_the_limit_as_soon_as_it_is_reached() {
+    fn rejects_a_head_at_the_first_byte_beyond_the_limit() {
         let fits = [&[b'x'; 60][..], b"\r\n\r\n"].concat();
         assert_eq!(both_ways(&fits), Ok(Some(64)));
         assert_eq!(both_ways(&[b'x'; 63]), Ok(None));

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_rfc6455_1_3_accept_key() {
+    fn accept_key_is_that_of_rfc6455_1_3() {
         assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -52,14 +52,14 @@ fn name(way: Option<&Kernel>) -> &str {
 }
 
 #[test]
-fn test_rfc6455_5_7_masked_hello() {
+fn masks_hello_as_rfc6455_5_7() {
     let mut payload = [0x7f, 0x9f, 0x4d, 0x51, 0x58];
     in_place(&mut payload, KEY);
     assert_eq!(&payload, b"Hello");
 }
 
 #[test]
-fn test_rotated_key_fits_the_rest_of_the_payload() {
+fn rotated_key_fits_the_rest_of_the_payload() {
     let masked = oracle(&bytes(40), KEY);
     for n in 0..40 {
         assert_eq!(oracle(&masked[n..], KEY.rotated(n)), bytes(40)[n..], "{n}");
@@ -67,7 +67,7 @@ fn test_rotated_key_fits_the_rest_of_the_payload() {
 }
 
 #[test]
-fn test_every_kernel_masks_in_place_at_every_length_alignment_and_phase() {
+fn every_kernel_masks_in_place_at_every_length_and_alignment() {
     for len in lengths() {
         let payload = bytes(len);
         for phase in 0..4 {
@@ -97,7 +97,7 @@ fn test_every_kernel_masks_in_place_at_every_length_alignment_and_phase() {
 }
 
 #[test]
-fn test_every_kernel_copies_between_all_alignments() {
+fn every_kernel_copies_between_all_alignments() {
     for len in lengths() {
         let expected = oracle(&bytes(len), KEY);
         for way in ways(len) {
@@ -117,7 +117,7 @@ fn test_every_kernel_copies_between_all_alignments() {
 }
 
 #[test]
-fn test_every_kernel_shifts_by_every_distance() {
+fn every_kernel_shifts_by_every_distance() {
     for len in lengths() {
         let (payload, expected) = (bytes(len), oracle(&bytes(len), KEY));
         let beyond = [len.saturating_sub(1), len, len + 1, 2 * len + 1];
@@ -144,7 +144,7 @@ fn check_guards(buf: &[u8], written: Range<usize>, case: impl Fn() -> String) {
 }
 
 #[test]
-fn test_one_byte_anywhere_that_is_not_ascii_is_seen() {
+fn one_byte_that_is_not_ascii_is_found_anywhere() {
     for len in each(1..301).chain([320, 321, 513, 577, 700]) {
         let plain = vec![b'x'; len];
         let masked = oracle(&plain, KEY);
@@ -161,7 +161,7 @@ fn test_one_byte_anywhere_that_is_not_ascii_is_seen() {
 }
 
 #[test]
-fn test_the_kernel_in_use_does_all_of_it() {
+fn the_kernel_in_use_masks_copies_and_shifts() {
     for len in lengths() {
         let (payload, expected) = (bytes(len), oracle(&bytes(len), KEY));
         let mut buf = payload.clone();
@@ -180,24 +180,24 @@ fn test_the_kernel_in_use_does_all_of_it() {
 
 #[test]
 #[should_panic(expected = "forward only")]
-fn test_shift_backward_panics() {
+fn shift_backward_panics() {
     shift(&mut [0; 8], 2..4, 3, KEY);
 }
 
 #[test]
 #[should_panic(expected = "out of range")]
-fn test_shift_from_beyond_the_end_panics() {
+fn shift_from_beyond_the_end_panics() {
     shift(&mut [0; 8], 2..9, 1, KEY);
 }
 
 #[test]
 #[should_panic(expected = "differ in length")]
-fn test_copy_of_unequal_lengths_panics() {
+fn copy_of_unequal_lengths_panics() {
     copy(&[0; 3], &mut [0; 4], KEY);
 }
 
 #[test]
-fn test_kernel_can_be_asked_for_by_name_and_unknown_names_give_the_best() {
+fn unknown_kernel_names_give_the_preferred_one() {
     for kernel in available() {
         assert_eq!(choose(Some(kernel.name)).name, kernel.name);
     }
@@ -230,7 +230,7 @@ fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
 /// Tests each pair of bytes, and each lead with possible continuations, at every place in a
 /// register.
 #[test]
-fn test_every_kernel_knows_what_utf_8_is() {
+fn every_kernel_decides_utf_8_as_std() {
     let edges: [u8; 24] = [
         0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee,
         0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
@@ -265,7 +265,7 @@ fn test_every_kernel_knows_what_utf_8_is() {
 
 /// Registers are loaded aligned, together with the three bytes before them.
 #[test]
-fn test_what_stands_around_a_text_is_not_looked_at() {
+fn bytes_around_a_text_make_no_difference() {
     let text = "日本語 és 😀🎉 한국 ".repeat(20);
     for alignment in each(0..64) {
         for len in (0..text.len()).filter(|&len| text.is_char_boundary(len)).rev().take(90) {
@@ -285,7 +285,7 @@ fn test_what_stands_around_a_text_is_not_looked_at() {
 
 proptest! {
     #[test]
-    fn test_every_kernel_agrees_with_std_about_utf_8(text in text(0..40), cut in any::<prop::sample::Index>()) {
+    fn every_kernel_agrees_with_std_on_random_text(text in text(0..40), cut in any::<prop::sample::Index>()) {
         for text in [&text[..], &text[cut.index(text.len() + 1)..], &text[..cut.index(text.len() + 1)]] {
             for kernel in available() {
                 prop_assert_eq!(kernel.is_utf8(text), std::str::from_utf8(text).is_ok(), "{}", kernel.name);
@@ -294,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn test_random_payloads_cut_anywhere(
+    fn masks_random_payloads_cut_anywhere(
         payload in prop::collection::vec(any::<u8>(), 0..400),
         key in any::<[u8; 4]>(),
         cut in any::<prop::sample::Index>(),

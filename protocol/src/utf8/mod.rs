@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn test_known_sequences_cut_everywhere() {
+    fn validates_known_sequences_cut_everywhere() {
         let sequences: [&[u8]; 22] = [
             b"",
             b"plain",
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn test_validator_is_four_bytes() {
+    fn validator_is_four_bytes() {
         assert_eq!(size_of::<Utf8>(), 4);
     }
 
@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn test_agrees_with_std_however_cut(bytes in text(), cuts in any::<[prop::sample::Index; 4]>()) {
+        fn agrees_with_std_however_cut(bytes in text(), cuts in any::<[prop::sample::Index; 4]>()) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             check(&bytes, &cuts);
@@ -239,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn test_agrees_with_std_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..6)) {
+        fn agrees_with_std_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..6)) {
             check_cut_everywhere(&bytes);
         }
     }

@@ -71,47 +71,47 @@ fn over_corpus_and_mutations(name: &str) {
 }
 
 #[test]
-fn test_request_over_corpus_and_mutations() {
+fn request_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("request");
 }
 
 #[test]
-fn test_response_over_corpus_and_mutations() {
+fn response_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("response");
 }
 
 #[test]
-fn test_handshake_over_corpus_and_mutations() {
+fn handshake_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("handshake");
 }
 
 #[test]
-fn test_header_over_corpus_and_mutations() {
+fn header_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("header");
 }
 
 #[test]
-fn test_connection_over_corpus_and_mutations() {
+fn connection_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("connection");
 }
 
 #[test]
-fn test_close_over_corpus_and_mutations() {
+fn close_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("close");
 }
 
 #[test]
-fn test_utf8_over_corpus_and_mutations() {
+fn utf8_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("utf8");
 }
 
 #[test]
-fn test_mask_over_corpus_and_mutations() {
+fn mask_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("mask");
 }
 
 #[test]
-fn test_every_target_has_a_binary_and_a_corpus() {
+fn every_target_has_a_binary_and_a_corpus() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     for (name, _) in targets::ALL {
         let binary = std::fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();

@@ -59,7 +59,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn test_server_sees_the_same_however_the_bytes_are_cut(
+    fn server_sees_the_same_events_however_bytes_are_cut(
         bytes in conversation(true),
         cuts in prop::collection::vec(any::<Index>(), 0..12),
         unmasking in unmasking(),
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn test_client_sees_the_same_however_the_bytes_are_cut(
+    fn client_sees_the_same_events_however_bytes_are_cut(
         bytes in conversation(false),
         cuts in prop::collection::vec(any::<Index>(), 0..12),
         unmasking in unmasking(),
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn test_any_bytes_give_the_same_however_cut_and_never_a_panic(
+    fn any_bytes_give_the_same_events_however_cut(
         bytes in prop::collection::vec(any::<u8>(), 0..80),
         cuts in prop::collection::vec(any::<Index>(), 0..6),
     ) {

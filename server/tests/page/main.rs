@@ -53,7 +53,7 @@ fn browsers_get_the_page_at_the_root_and_nothing_elsewhere() {
 }
 
 #[test]
-fn with_one_path_the_page_offers_it() {
+fn the_page_offers_the_only_path() {
     let server = Program::start(&["--path", "/chat"]);
     assert!(get(&server, "/").contains("data-path=\"/chat\""));
 }
@@ -218,7 +218,7 @@ fn a_page_of_another_origin_is_refused() {
 }
 
 #[test]
-fn a_browser_is_told_why_it_is_closed() {
+fn a_browser_gets_the_close_reason() {
     let Some(mut browser) = Browser::start() else { return };
     let server = Program::start(&["--max-message", "16KiB"]);
     let mut tab = browser.open(&url(&server));

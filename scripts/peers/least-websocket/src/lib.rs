@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_frames_become_their_replies_and_the_rest_is_kept() {
+    fn complete_frames_become_their_replies() {
         let (short, long) = ([b'a'; 11], [b'b'; 300]);
         let mut bytes = [frame(1, &short), frame(9, b"x"), frame(2, &long), frame(2, &[])].concat();
         let whole = bytes.len();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_text_and_frames_of_another_kind_are_refused() {
+    fn invalid_text_and_other_kinds_of_frames_are_refused() {
         assert!(echo(&mut frame(1, &[0xff])).is_err());
         assert!(echo(&mut [0x01, 0x80, 0, 0, 0, 0]).is_err());
         assert!(echo(&mut [0x81, 0x01, 0, 0]).is_err());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_handshake_of_the_rfc() {
+    fn the_rfcs_handshake_is_answered() {
         let request = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         assert!(accept(&request[..20]).expect("incomplete").is_none());
         let (answer, len) = accept(request).expect("valid").expect("complete");
