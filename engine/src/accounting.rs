@@ -31,12 +31,14 @@ pub struct Counters {
     pub accept_pauses: u64,
 }
 
-/// Connections and backlogs of one worker at one moment. The sum over all workers is that of the process.
+/// Connections and backlogs of one worker at one moment. The sum over all workers is that of the
+/// process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Connections, those that are closing included.
     pub connections: u64,
-    /// Connections that are not read from: the handler paused them, or their unsent bytes are above the high-water mark.
+    /// Connections that are not read from: the handler paused them, or their unsent bytes are above
+    /// the high-water mark.
     pub not_read: u64,
     /// Bytes that the kernel has not accepted, over all connections.
     pub unsent: u64,

@@ -77,8 +77,8 @@ pub fn pin(cpu: usize) -> io::Result<()> {
 
 /// Orders processors so that distinct physical cores come before siblings of one core.
 ///
-/// `siblings` returns the processors that share a processor's core, itself included; see [`siblings`]. A processor for
-/// which it returns none counts as a core of its own.
+/// `siblings` returns the processors that share a processor's core, itself included; see
+/// [`siblings`]. A processor for which it returns none counts as a core of its own.
 #[must_use]
 pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let mut rounds: Vec<Vec<usize>> = Vec::new();
@@ -96,8 +96,8 @@ pub fn spread(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Vec<usi
     rounds.concat()
 }
 
-/// Returns the processors that share a physical core with `cpu`, from `topology/thread_siblings_list` in sysfs. Empty
-/// where sysfs has no such file.
+/// Returns the processors that share a physical core with `cpu`, from
+/// `topology/thread_siblings_list` in sysfs. Empty where sysfs has no such file.
 #[must_use]
 pub fn siblings(cpu: usize) -> Vec<usize> {
     std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))

@@ -12,8 +12,8 @@ pub struct Listener {
     /// Bound and listening socket with `TCP_NODELAY`, which connections inherit; see
     /// [`socket::listen`](crate::socket::listen).
     pub socket: TcpListener,
-    /// True if [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring this costs one accept
-    /// operation for each connection in place of one for all.
+    /// True if [`Origin::Accepted`](crate::Origin::Accepted) has the peer's address. On io_uring
+    /// this costs one accept operation for each connection in place of one for all.
     pub peer_addresses: bool,
 }
 
@@ -41,17 +41,18 @@ pub enum Spin {
 /// Policy for completions of sends on io_uring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SendCompletions {
-    /// In turns of few sends, a send that is accepted whole has no completion. In turns of many, every send has one, which
-    /// is there when the enter returns. As [`SendCompletions::All`] where a test at the start shows that sends do not
-    /// finish inside the enter.
+    /// In turns of few sends, a send that is accepted whole has no completion. In turns of many,
+    /// every send has one, which is there when the enter returns. As [`SendCompletions::All`] where
+    /// a test at the start shows that sends do not finish inside the enter.
     #[default]
     Auto,
     /// Every send has a completion, and its buffers are returned only then.
     All,
 }
 
-/// Bytes of a receive buffer: a message of 64 KiB and its header fit into one receive. A second receive, for the last
-/// bytes, would cost the kernel more than they do: it may acknowledge each receive with a segment of its own.
+/// Bytes of a receive buffer: a message of 64 KiB and its header fit into one receive. A second
+/// receive, for the last bytes, would cost the kernel more than they do: it may acknowledge each
+/// receive with a segment of its own.
 const RECEIVE_BUFFER: usize = 68 << 10;
 
 /// Sizes and limits of the io_uring engine.
@@ -67,11 +68,13 @@ pub struct UringConfig {
     pub buffer_size: u32,
     /// Policy for completions of sends.
     pub send_completions: SendCompletions,
-    /// Bytes of output after which it is sent before the turn continues. The peers then handle it during the rest of the
-    /// turn, and its buffers are still in the cache. The extra enter costs little beside so many bytes.
+    /// Bytes of output after which it is sent before the turn continues. The peers then handle it
+    /// during the rest of the turn, and its buffers are still in the cache. The extra enter costs
+    /// little beside so many bytes.
     pub flush_after: usize,
-    /// Bytes from which on a receive is large. Connections with large receives are read one after another, each into one
-    /// buffer, so that a message is received, handled and sent while it is in the cache.
+    /// Bytes from which on a receive is large. Connections with large receives are read one after
+    /// another, each into one buffer, so that a message is received, handled and sent while it is
+    /// in the cache.
     pub large_receive: usize,
     /// Most sends of a turn that have no completions; see [`SendCompletions::Auto`].
     pub silent_sends: usize,
@@ -97,11 +100,14 @@ impl Default for UringConfig {
 pub struct Config {
     /// Listeners of the worker.
     pub listeners: Vec<Listener>,
-    /// Most accepted connections at a time. Beyond it the worker stops accepting until some have gone.
+    /// Most accepted connections at a time. Beyond it the worker stops accepting until some have
+    /// gone.
     pub max_accepted: usize,
-    /// Most outgoing connections at a time. Beyond it [`Worker::connect`](crate::WorkerCore::connect) fails.
+    /// Most outgoing connections at a time. Beyond it
+    /// [`Worker::connect`](crate::WorkerCore::connect) fails.
     pub max_connects: usize,
-    /// Unsent bytes of a connection above which it is not read from until the kernel has accepted all of them.
+    /// Unsent bytes of a connection above which it is not read from until the kernel has accepted
+    /// all of them.
     pub high_water: usize,
     /// Time after which a connection ends whose peer accepts none of its unsent bytes. Zero: never.
     pub write_stall: Duration,
@@ -109,13 +115,14 @@ pub struct Config {
     pub linger: Linger,
     /// Way in which an idle worker waits.
     pub spin: Spin,
-    /// Congestion control of outgoing connections. `None`: the kernel's default. Accepted connections have their
-    /// listener's, see [`socket::listen_with`](crate::socket::listen_with).
+    /// Congestion control of outgoing connections. `None`: the kernel's default. Accepted
+    /// connections have their listener's, see [`socket::listen_with`](crate::socket::listen_with).
     pub congestion: Option<Congestion>,
-    /// Ports of outgoing connections (`IP_LOCAL_PORT_RANGE`, ip(7), Linux 6.3; older kernels ignore it). Both ends lie
-    /// within `net.ipv4.ip_local_port_range`. `None`: all ports of that range. With an own range the kernel uses ports of
-    /// both parities from the start. Otherwise it tries all odd ports first, for every connection again once they are
-    /// taken: thousands of connections to one address then cost half a millisecond each.
+    /// Ports of outgoing connections (`IP_LOCAL_PORT_RANGE`, ip(7), Linux 6.3; older kernels ignore
+    /// it). Both ends lie within `net.ipv4.ip_local_port_range`. `None`: all ports of that range.
+    /// With an own range the kernel uses ports of both parities from the start. Otherwise it tries
+    /// all odd ports first, for every connection again once they are taken: thousands of
+    /// connections to one address then cost half a millisecond each.
     pub local_ports: Option<RangeInclusive<u16>>,
     /// Bytes of a receive buffer of the epoll and tokio-uring engines.
     pub receive_buffer: usize,

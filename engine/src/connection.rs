@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// Identity of a connection within its worker: a slot of the table and the slot's generation.
 ///
-/// An id that outlives its connection is harmless: its generation no longer matches, so that nothing is found under it.
+/// An id that outlives its connection is harmless: its generation no longer matches, so that
+/// nothing is found under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId {
     /// Index in the worker's table.
@@ -23,8 +24,8 @@ pub enum Origin {
     Accepted {
         /// Index in [`Config::listeners`](crate::Config::listeners).
         listener: u16,
-        /// The peer's address, where [`Listener::peer_addresses`](crate::Listener::peer_addresses) is set or the engine
-        /// knows it at no cost.
+        /// The peer's address, where [`Listener::peer_addresses`](crate::Listener::peer_addresses)
+        /// is set or the engine knows it at no cost.
         peer: Option<SocketAddr>,
     },
     /// [`Worker::connect`](crate::WorkerCore::connect) made it.
@@ -40,12 +41,13 @@ pub enum Origin {
 pub struct Connect {
     /// Target address.
     pub to: SocketAddr,
-    /// Source address. With port 0 the kernel chooses one at connect time (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+    /// Source address. With port 0 the kernel chooses one at connect time
+    /// (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
     pub from: Option<SocketAddr>,
     /// The caller's mark, which the outcome carries.
     pub tag: u64,
-    /// Time limit of the attempt, which then fails with [`io::ErrorKind::TimedOut`]. Coarse (tens of milliseconds), never
-    /// early.
+    /// Time limit of the attempt, which then fails with [`io::ErrorKind::TimedOut`]. Coarse (tens
+    /// of milliseconds), never early.
     pub timeout: Duration,
 }
 
@@ -53,8 +55,8 @@ pub struct Connect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseMode {
     /// Send everything, half-close, then discard input until the peer closes, within the bounds of
-    /// [`Linger`](crate::Linger). A plain close with unread input would send a reset, which can destroy the last bytes at
-    /// the peer.
+    /// [`Linger`](crate::Linger). A plain close with unread input would send a reset, which can
+    /// destroy the last bytes at the peer.
     Flush,
     /// Discard the unsent output and close.
     Abort,
@@ -65,7 +67,8 @@ pub enum CloseMode {
 pub enum Cause {
     /// Both sides closed: the peer's FIN came first, or answered ours.
     PeerClosed,
-    /// Our side closed without waiting for the peer: [`CloseMode::Abort`], or the bounds of the linger were reached.
+    /// Our side closed without waiting for the peer: [`CloseMode::Abort`], or the bounds of the
+    /// linger were reached.
     Closed,
     /// The peer reset the connection.
     Reset,
@@ -73,7 +76,8 @@ pub enum Cause {
     WriteStalled,
     /// Another error of the socket.
     Io(io::Error),
-    /// A layer between engine and handler, such as TLS, ended the connection. The engine does not look inside.
+    /// A layer between engine and handler, such as TLS, ended the connection. The engine does not
+    /// look inside.
     Layer(Box<dyn Error + Send + Sync>),
     /// [`Worker::stop`](crate::WorkerCore::stop) ended the run.
     Shutdown,

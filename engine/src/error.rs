@@ -26,8 +26,8 @@ pub enum EngineError {
         /// The setting: 1 refuses it to ordinary users, 2 to everyone.
         value: String,
     },
-    /// The kernel refuses a system call of io_uring although the setting allows it. The reason is a seccomp
-    /// filter, usually a container's.
+    /// The kernel refuses a system call of io_uring although the setting allows it. The reason is a
+    /// seccomp filter, usually a container's.
     #[error(
         "{call} is refused to this process ({source}): probably a seccomp filter of a container; \
          allow io_uring_setup, io_uring_enter and io_uring_register there, or use --engine epoll"

@@ -1,15 +1,18 @@
 //! Event loops behind one completion-shaped handler.
 //!
-//! [`run`] drives one worker on the calling thread: its listeners, its connections, its timers. The engine reports events
-//! to a [`Handler`]. The handler writes into an [`Output`] for a connection, and makes requests of its [`Worker`]. Three
-//! engines implement this seam:
+//! [`run`] drives one worker on the calling thread: its listeners, its connections, its timers. The
+//! engine reports events to a [`Handler`]. The handler writes into an [`Output`] for a connection,
+//! and makes requests of its [`Worker`]. Three engines implement this seam:
 //!
-//! * [`EngineKind::Uring`]: io_uring with multishot receives, provided buffers and direct descriptors (Linux 6.1 or later);
-//! * [`EngineKind::Epoll`]: readiness, for hosts where io_uring is switched off, and as a reference for the others;
+//! * [`EngineKind::Uring`]: io_uring with multishot receives, provided buffers and direct
+//!   descriptors (Linux 6.1 or later);
+//! * [`EngineKind::Epoll`]: readiness, for hosts where io_uring is switched off, and as a
+//!   reference for the others;
 //! * [`EngineKind::TokioUring`]: the tokio-uring runtime, to show what that runtime costs.
 //!
-//! The seam is completion-shaped: readiness can emulate completions easily, but not the reverse. A process uses one engine,
-//! compiled for its handler. This crate has no WebSocket. `engine/README.md` explains the design.
+//! The seam is completion-shaped: readiness can emulate completions easily, but not the reverse. A
+//! process uses one engine, compiled for its handler. This crate has no WebSocket.
+//! `engine/README.md` explains the design.
 #![allow(unsafe_code, reason = "system interfaces; every block carries its argument")]
 
 #[cfg(feature = "sim")]
@@ -32,6 +35,7 @@ mod error;
 mod handler;
 mod incoming;
 mod kind;
+mod lifecycle;
 mod outgoing;
 mod output;
 mod pool;
@@ -61,15 +65,15 @@ pub use {rustls, webpki};
 
 /// Drives one worker on the calling thread until the handler calls [`WorkerCore::stop`].
 ///
-/// The caller pins the thread where it wants to (see [`affinity`]). The listeners of `config` stay the caller's; the engine
-/// only accepts on them. Returns the worker's counters. Connections still open at the stop are closed with
-/// [`Cause::Shutdown`].
+/// The caller pins the thread where it wants to (see [`affinity`]). The listeners of `config` stay
+/// the caller's; the engine only accepts on them. Returns the worker's counters. Connections still
+/// open at the stop are closed with [`Cause::Shutdown`].
 ///
 /// # Errors
 ///
-/// [`EngineError`] where the engine cannot be set up, with cause and remedy, or where the kernel refuses a call without
-/// which the run cannot continue. A fault of one connection is never an error of the run: it reaches the handler as
-/// [`Handler::closed`] with its [`Cause`].
+/// [`EngineError`] where the engine cannot be set up, with cause and remedy, or where the kernel
+/// refuses a call without which the run cannot continue. A fault of one connection is never an
+/// error of the run: it reaches the handler as [`Handler::closed`] with its [`Cause`].
 pub fn run<H: Handler>(
     kind: EngineKind,
     config: &Config,

@@ -1,8 +1,10 @@
-//! Faults that are put into the engine on purpose, to show that the simulator finds faults of their kind.
+//! Faults that are put into the engine on purpose, to show that the simulator finds faults of their
+//! kind.
 
 use std::cell::Cell;
 
-/// True if a [`Mutation`] is switched on. Only builds with the feature `sim` have mutations; elsewhere this is `false`.
+/// True if a [`Mutation`] is switched on. Only builds with the feature `sim` have mutations;
+/// elsewhere this is `false`.
 #[cfg(feature = "sim")]
 macro_rules! mutated {
     ($mutation:ident) => {
@@ -15,7 +17,8 @@ macro_rules! mutated {
 pub enum Mutation {
     /// A completion counts for the connection that has the slot now, whatever its generation.
     GenerationUnchecked,
-    /// A receive buffer is returned when the handler returns, although an echo in it has not been sent.
+    /// A receive buffer is returned when the handler returns, although an echo in it has not been
+    /// sent.
     BufferReturnedEarly,
     /// A multishot receive counts as armed although its completion says that it has ended.
     MoreIgnored,
@@ -41,7 +44,8 @@ thread_local! {
     static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
-/// Switches one mutation on for this thread, or all off. The guard's drop switches it off, also after a panic.
+/// Switches one mutation on for this thread, or all off. The guard's drop switches it off, also
+/// after a panic.
 #[must_use]
 pub fn switch_on(mutation: Option<Mutation>) -> Guard {
     ON.set(mutation);

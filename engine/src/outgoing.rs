@@ -1,4 +1,4 @@
-//! Beginning a connection on a socket that does not block, and the meaning of a socket's errors.
+//! Connects on sockets that do not block, and the meaning of a socket's errors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::socket::Congestion;
 /// `IP_LOCAL_PORT_RANGE` (ip(7)).
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 
-/// What all outgoing sockets of a worker have.
+/// Options of all outgoing sockets of a worker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     congestion: Option<Congestion>,
@@ -28,11 +28,12 @@ impl Options {
     }
 }
 
-/// A socket for a connection to `to`, bound to `from` where given, with `options` and `TCP_NODELAY`.
+/// Makes a socket for a connection to `to`, bound to `from` where given, with `options` and
+/// `TCP_NODELAY`.
 ///
 /// # Errors
 ///
-/// What socket(2) or bind(2) say: no descriptors, no such source address.
+/// The error of socket(2) or bind(2), such as no descriptors or no such source address.
 pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>, options: &Options) -> io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -43,7 +44,7 @@ pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>, options: &Options
     }
     if let Some(ports) = &options.ports {
         let range = u32::from(*ports.start()) | u32::from(*ports.end()) << 16;
-        // A kernel without it looks for a port as it always has.
+        // A kernel without this option chooses a port as it always has.
         let _ = set_ip_option(&socket, IP_LOCAL_PORT_RANGE, range.cast_signed());
     }
     if let Some(from) = from {
@@ -52,11 +53,12 @@ pub(crate) fn socket(to: SocketAddr, from: Option<SocketAddr>, options: &Options
     Ok(socket)
 }
 
-/// A socket on its way to `connect.to`; writable, or in error, when the outcome is known.
+/// Begins a connect to `connect.to`. The socket becomes writable, or has an error, when the outcome
+/// is known.
 ///
 /// # Errors
 ///
-/// What [`socket`] or connect(2) say at once: no descriptors, no such source address, no route.
+/// The error of [`socket`] or of connect(2) at once, such as no descriptors or no route.
 pub(crate) fn begin(connect: &Connect, options: &Options) -> io::Result<OwnedFd> {
     let socket = socket(connect.to, connect.from, options)?;
     match rustix::net::connect(&socket, &connect.to) {
@@ -65,14 +67,16 @@ pub(crate) fn begin(connect: &Connect, options: &Options) -> io::Result<OwnedFd>
     }
 }
 
-/// Binds to a source address without taking a port yet (ip(7)): with port 0 the kernel then chooses one at the connect, when
-/// it knows the whole four-tuple, and does not run out after 28,000 connections.
+/// Binds to a source address without taking a port yet (ip(7)).
+///
+/// With port 0 the kernel then chooses a port at the connect, when it knows the whole four-tuple.
+/// So it does not run out of ports after 28,000 connections.
 fn bind_source(socket: &OwnedFd, from: SocketAddr) -> io::Result<()> {
     set_ip_option(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     Ok(rustix::net::bind(socket, &from)?)
 }
 
-/// Sets an option of level `IPPROTO_IP` whose value is an int; those used here hold for IPv6 sockets too.
+/// Sets an option of level `IPPROTO_IP` whose value is an int. Those used here hold for IPv6 too.
 fn set_ip_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the option's value is an int that is valid for the length of the call.
     let outcome = unsafe {
@@ -87,12 +91,13 @@ fn set_ip_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> i
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The outcome of a connect, once the socket is writable or in error; later, what has happened to the connection.
+/// Returns the socket's pending error: the outcome of a connect, or later that of the connection.
 pub(crate) fn pending_error(socket: impl AsFd) -> io::Result<()> {
     Ok(sockopt::socket_error(socket)??)
 }
 
-/// What an error of a receive or a send means for the connection. EPIPE: the reset came while we had something to send.
+/// Returns the cause that an error of a receive or a send is for the end of the connection. EPIPE
+/// says that the reset came before a send.
 pub(crate) fn cause(error: io::Error) -> Cause {
     match error.raw_os_error() {
         Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Cause::Reset,
@@ -100,12 +105,12 @@ pub(crate) fn cause(error: io::Error) -> Cause {
     }
 }
 
-/// `Worker::connect` beyond `Config::max_connects`.
+/// Error of `Worker::connect` beyond `Config::max_connects`.
 pub(crate) fn too_many(max_connects: usize) -> io::Error {
     io::Error::other(format!("{max_connects} outgoing connections are open already (max_connects)"))
 }
 
-/// An attempt that took longer than `Connect::timeout`.
+/// Error of a connect that took longer than `Connect::timeout`.
 pub(crate) fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer within the connect timeout")
 }

@@ -1,7 +1,7 @@
 //! Output of a handler: a passive record of what it asked for.
 //!
-//! Nothing here performs I/O, so adaptors (TLS) and tests can create a [`Record`], pass its [`Output`] to a handler, and
-//! inspect what the handler asked for.
+//! Nothing here performs I/O, so adaptors (TLS) and tests can create a [`Record`], pass its
+//! [`Output`] to a handler, and inspect what the handler asked for.
 
 use std::ops::Range;
 
@@ -48,7 +48,8 @@ impl Commands {
 pub struct Record {
     segments: Vec<Segment>,
     commands: Commands,
-    /// Bytes beyond `arena_len` are left from earlier turns. They are initialised, so that reserving clears nothing.
+    /// Bytes beyond `arena_len` are left from earlier turns. They are initialised, so that
+    /// reserving clears nothing.
     arena: Vec<u8>,
     arena_len: usize,
     pool: BufferPool,
@@ -58,7 +59,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Bytes of arena memory that stay allocated from turn to turn. Memory beyond is freed at the turn's end.
+    /// Bytes of arena memory that stay allocated from turn to turn. Memory beyond is freed at the
+    /// turn's end.
     const ARENA_KEEP: usize = 4 << 20;
 
     /// Creates an empty record.
@@ -69,8 +71,9 @@ impl Record {
 
     /// Returns the output for one call of a handler.
     ///
-    /// `unsent` is the number of the connection's unsent bytes. `input_len` is the length of the call's bytes, 0 where the
-    /// call has none. Segments and commands of the call before must have been taken.
+    /// `unsent` is the number of the connection's unsent bytes. `input_len` is the length of the
+    /// call's bytes, 0 where the call has none. Segments and commands of the call before must have
+    /// been taken.
     pub fn begin(&mut self, now: Nanos, unsent: usize, input_len: usize) -> Output<'_> {
         debug_assert!(
             self.segments.is_empty() && self.commands.is_empty(),
@@ -127,7 +130,8 @@ impl Record {
         }
     }
 
-    /// Returns the worker's pool, from which [`Output::buffer`] takes and to which sent buffers return.
+    /// Returns the worker's pool, from which [`Output::buffer`] takes and to which sent buffers
+    /// return.
     pub fn pool(&mut self) -> &mut BufferPool {
         &mut self.pool
     }
@@ -173,8 +177,8 @@ impl Output<'_> {
         self.record.now
     }
 
-    /// Sends a range of the bytes of this call of `received`. The engine reads them after the call, so that the handler may
-    /// write to them before.
+    /// Sends a range of the bytes of this call of `received`. The engine reads them after the call,
+    /// so that the handler may write to them before.
     ///
     /// # Panics
     ///
@@ -199,8 +203,8 @@ impl Output<'_> {
         self.commit(bytes.len());
     }
 
-    /// Reserves `len` bytes in the turn's arena, to be written and then sent by [`Output::commit`]. Their content is
-    /// arbitrary.
+    /// Reserves `len` bytes in the turn's arena, to be written and then sent by [`Output::commit`].
+    /// Their content is arbitrary.
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
         let r = &mut *self.record;
         if r.arena.len() - r.arena_len < len {
@@ -222,7 +226,8 @@ impl Output<'_> {
         }
     }
 
-    /// Sends a buffer without a copy. Afterwards it goes to the worker's pool, from which [`Output::buffer`] takes.
+    /// Sends a buffer without a copy. Afterwards it goes to the worker's pool, from which
+    /// [`Output::buffer`] takes.
     pub fn give(&mut self, buffer: BytesMut) {
         if buffer.is_empty() {
             self.recycle(buffer);
@@ -249,9 +254,9 @@ impl Output<'_> {
         self.record.unsent
     }
 
-    /// Stops calls of `received` until [`Output::resume`]. Input that arrives meanwhile stays in the kernel,
-    /// except input that had already arrived in this turn. A reset ends the connection all the same. The
-    /// peer's FIN waits behind the input before it.
+    /// Stops calls of `received` until [`Output::resume`]. Input that arrives meanwhile stays in
+    /// the kernel, except input that had already arrived in this turn. A reset ends the connection
+    /// all the same. The peer's FIN waits behind the input before it.
     pub fn pause(&mut self) {
         self.record.commands.pause = Some(true);
     }

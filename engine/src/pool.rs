@@ -19,7 +19,8 @@ impl BufferPool {
     /// Number of buffers that are searched for one that fits.
     const LOOKED_AT: usize = 16;
 
-    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A new one has no capacity.
+    /// Takes the buffer that was returned last, whose memory is most likely still in the cache. A
+    /// new one has no capacity.
     #[must_use]
     pub fn take(&mut self) -> BytesMut {
         match self.free.pop() {
@@ -31,7 +32,8 @@ impl BufferPool {
         }
     }
 
-    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it may hold them for long.
+    /// Takes an empty buffer with room for `len` bytes, at most four times as large as needed: it
+    /// may hold them for long.
     #[must_use]
     pub fn take_fitting(&mut self, len: usize) -> BytesMut {
         let wanted = len.max(Self::CHUNK);
@@ -50,6 +52,8 @@ impl BufferPool {
     /// Returns a buffer. Its content is dropped.
     pub fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
+        // Sending has moved the beginning. A request for more than is there moves it back.
+        let _ = buffer.try_reclaim(buffer.capacity() + 1);
         let capacity = buffer.capacity();
         if capacity > 0 && self.held_bytes + capacity <= Self::KEEP_BYTES {
             self.held_bytes += capacity;
@@ -85,6 +89,19 @@ mod tests {
         assert_eq!(pool.take_fitting(3000).capacity(), BufferPool::CHUNK);
         assert_eq!(pool.take_fitting(1 << 20).capacity(), 1 << 20);
         assert_eq!(pool.held_bytes, 100);
+    }
+
+    #[test]
+    fn a_buffer_that_was_sent_in_part_keeps_its_memory() {
+        let mut pool = BufferPool::default();
+        pool.put(BytesMut::with_capacity(5000));
+        for sent in [1, 4, 90, 100] {
+            let mut buffer = pool.take_fitting(5000);
+            buffer.extend_from_slice(&[1; 100]);
+            bytes::Buf::advance(&mut buffer, sent);
+            pool.put(buffer);
+            assert_eq!((pool.free.len(), pool.held_bytes), (1, 5000));
+        }
     }
 
     #[test]

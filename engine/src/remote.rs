@@ -36,7 +36,8 @@ impl Remote {
     /// Wakes the worker. `bits` are joined with those of earlier calls that have not reached
     /// [`Handler::woken`](crate::Handler::woken) yet.
     pub fn wake(&self, bits: u64) {
-        // Release pairs with the Acquire of `take`: the worker sees what was written before the wake.
+        // Release pairs with the Acquire of `take`: the worker sees what was written before the
+        // wake.
         if self.0.bits.fetch_or(bits, Ordering::Release) == 0 {
             // Only overflow of the counter (EAGAIN) can fail, and then the worker is awake anyway.
             let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
@@ -45,7 +46,8 @@ impl Remote {
 }
 
 impl Inbox {
-    /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no wake is lost in between.
+    /// Takes the bits of all wakes since the last call. The eventfd is emptied first, so that no
+    /// wake is lost in between.
     pub(crate) fn take(&self) -> u64 {
         let _ = rustix::io::read(&self.0.event, &mut [0u8; 8]);
         self.0.bits.swap(0, Ordering::Acquire)

@@ -10,14 +10,16 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Length of the kernel's queue of connections that have not been accepted. `net.core.somaxconn` bounds it.
+/// Length of the kernel's queue of connections that have not been accepted. `net.core.somaxconn`
+/// bounds it.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// Creates `count` listening sockets on one address. The kernel spreads connections among them by hash (`SO_REUSEPORT`,
-/// socket(7)).
+/// Creates `count` listening sockets on one address. The kernel spreads connections among them by
+/// hash (`SO_REUSEPORT`, socket(7)).
 ///
-/// With port 0 the kernel chooses one port for all. The address is first bound without `SO_REUSEPORT`, so that a port in
-/// use, also by another process of the same user, is an error and never a silent share of its traffic.
+/// With port 0 the kernel chooses one port for all. The address is first bound without
+/// `SO_REUSEPORT`, so that a port in use, also by another process of the same user, is an error and
+/// never a silent share of its traffic.
 ///
 /// # Errors
 ///
@@ -26,7 +28,8 @@ pub fn listen(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     listen_with(addr, count, None)
 }
 
-/// Creates sockets as [`listen`] does, with a congestion control that every accepted connection inherits.
+/// Creates sockets as [`listen`] does, with a congestion control that every accepted connection
+/// inherits.
 ///
 /// # Errors
 ///
@@ -86,7 +89,8 @@ pub fn interface_index(zone: &str) -> io::Result<u32> {
     Ok(zone_index(zone, |text| index_of(&socket, text))?)
 }
 
-/// Returns an address in the form of a URL: `127.0.0.1:9001`, `[::1]:9001`, `[fe80::1%25eth0]:9001`.
+/// Returns an address in the form of a URL: `127.0.0.1:9001`, `[::1]:9001`,
+/// `[fe80::1%25eth0]:9001`.
 #[must_use]
 pub fn url_authority(address: SocketAddr) -> String {
     let SocketAddr::V6(v6) = address else { return address.to_string() };
@@ -132,7 +136,8 @@ fn url_zone<E>(index: u32, name: Option<String>, index_of: impl Fn(&str) -> Resu
         .unwrap_or_else(|| format!("25{index}"))
 }
 
-/// Congestion control of the kernel (`TCP_CONGESTION`, tcp(7)) that this process may use. Parsing tries it on a socket.
+/// Congestion control of the kernel (`TCP_CONGESTION`, tcp(7)) that this process may use. Parsing
+/// tries it on a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Congestion(Box<str>);
 
@@ -193,7 +198,8 @@ impl FromStr for Congestion {
     type Err = CongestionError;
 
     fn from_str(name: &str) -> Result<Self, CongestionError> {
-        // TCP_CA_NAME_MAX is 16 with the final zero: the kernel would cut a longer name and take what is left of it.
+        // TCP_CA_NAME_MAX is 16 with the final zero: the kernel would cut a longer name and take
+        // what is left of it.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let is_name = (1..16).contains(&name.len()) && name.bytes().all(plain);
         let this = Self(name.into());
@@ -225,7 +231,8 @@ fn controls(which: &str) -> String {
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Refused only where the hard limit is above what the kernel allows now; then the soft limit stays.
+    // Refused only where the hard limit is above what the kernel allows now; then the soft limit
+    // stays.
     let _ = setrlimit(Resource::Nofile, wanted);
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -310,7 +317,8 @@ mod tests {
     #[test]
     fn accepted_connections_inherit_the_congestion_control() {
         let addr = "127.0.0.1:0".parse().expect("address");
-        // Every kernel has reno; where it is the default, the other end would be on it anyway, but that is rare.
+        // Every kernel has reno; where it is the default, the other end would be on it anyway, but
+        // that is rare.
         let reno: Congestion = "reno".parse().expect("every kernel has it, and it is always allowed");
         let listener = listen_with(addr, 1, Some(&reno)).expect("listen").remove(0);
         let client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");

@@ -3,9 +3,11 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), comparable across the threads of a machine.
+/// Time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), comparable across the threads of a
+/// machine.
 ///
-/// Under a simulator it counts from zero. Arithmetic saturates: [`Nanos::NEVER`] plus any span is [`Nanos::NEVER`].
+/// Under a simulator it counts from zero. Arithmetic saturates: [`Nanos::NEVER`] plus any span is
+/// [`Nanos::NEVER`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub u64);
 
@@ -17,11 +19,13 @@ impl Nanos {
     #[must_use]
     pub fn monotonic() -> Self {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        // The kernel's monotonic clock starts near zero at boot: it is neither negative nor beyond 584 years.
+        // The kernel's monotonic clock starts near zero at boot: it is neither negative nor beyond
+        // 584 years.
         Self(t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned())
     }
 
-    /// Returns the time `span` later. A zero span means "off" on the command lines: it gives [`Nanos::NEVER`].
+    /// Returns the time `span` later. A zero span means "off" on the command lines: it gives
+    /// [`Nanos::NEVER`].
     #[must_use]
     pub(crate) fn limit_after(self, span: Duration) -> Self {
         if span.is_zero() { Self::NEVER } else { self + span }
@@ -34,8 +38,8 @@ impl Nanos {
     }
 }
 
-/// Returns the CPU time of a process, with its threads that have ended (clock_getcpuclockid(3)). `None` where
-/// there is no such process.
+/// Returns the CPU time of a process, with its threads that have ended (clock_getcpuclockid(3)).
+/// `None` where there is no such process.
 #[must_use]
 pub fn process_cpu_time(pid: u32) -> Option<Duration> {
     let mut clock = 0;

@@ -7,8 +7,9 @@
 //! +-----------+--------------------------+-------------------------+
 //! ```
 //!
-//! The generation identifies a stale completion: it is that of the connection which had the slot when the operation was
-//! submitted. 24 bits suffice, because a slot is reused only after all of its operations have ended.
+//! The generation identifies a stale completion: it is that of the connection which had the slot
+//! when the operation was submitted. 24 bits suffice, because a slot is reused only after all of
+//! its operations have ended.
 
 /// Kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

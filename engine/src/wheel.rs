@@ -1,7 +1,8 @@
-//! Coarse timing wheel with one entry per slot. It is never early, and late by at most two ticks and the length of a turn.
+//! Coarse timing wheel with one entry per slot. It is never early, and late by at most two ticks
+//! and the length of a turn.
 //!
-//! To move a deadline later, which can happen with every message, only the new time is written. The entry stays in its
-//! bucket, and moves to the right one when the bucket's tick comes.
+//! To move a deadline later, which can happen with every message, only the new time is written. The
+//! entry stays in its bucket, and moves to the right one when the bucket's tick comes.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::time::Nanos;
 /// Duration of a tick.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 const TICK_NS: u64 = TICK.as_nanos() as u64;
-/// Number of buckets, a power of two: 41 s. Later deadlines wait in the last bucket, and are queued again when its tick
-/// comes.
+/// Number of buckets, a power of two: 41 s. Later deadlines wait in the last bucket, and are queued
+/// again when its tick comes.
 const BUCKETS: u64 = 4096;
 const NIL: u32 = u32::MAX;
 
@@ -81,7 +82,8 @@ impl Wheel {
         // After a long sleep, one round over all buckets visits every entry.
         let first = (self.done + 1).max((current + 1).saturating_sub(BUCKETS));
         for tick in first..=current {
-            // Entries that are queued again go to later ticks, never to this bucket: `done` moves first.
+            // Entries that are queued again go to later ticks, never to this bucket: `done` moves
+            // first.
             self.done = tick;
             let mut slot = self.heads[(tick % BUCKETS) as usize];
             while slot != NIL {
@@ -211,7 +213,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list: due when passed, never before, and `next` never sleeps past a deadline by more than a tick.
+        /// Against a list: due when passed, never before, and `next` never sleeps past a deadline
+        /// by more than a tick.
         #[test]
         fn agrees_with_a_list(ops in prop::collection::vec((0u32..8, 0u64..120_000, 1u64..3_000), 1..200)) {
             let mut wheel = Wheel::new(ms(5), 1);

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use protocol::handshake::server::{Accepted, Refusal};
 
-/// Pages that may connect. A request without an Origin does not come from a page in a browser, and is
-/// always admitted (RFC 6455 10.2).
+/// Pages that may connect. A request without an Origin does not come from a page in a browser, and
+/// is always admitted (RFC 6455 10.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
     /// On listeners that programs of this host can reach under a loopback address only the server's
@@ -130,8 +130,8 @@ impl Rejection {
         } else {
             ""
         };
-        // Users copy the flag: it is complete, and a shell expands nothing in it. The quotes are for
-        // the brackets of an IPv6 address.
+        // Users copy the flag: it is complete, and a shell expands nothing in it. The quotes are
+        // for the brackets of an IPv6 address.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_[]".contains(c);
         let is_whole = said == origin;
         let value =

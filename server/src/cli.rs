@@ -48,15 +48,16 @@ SIGTERM or SIGINT drains: new connections get a 503, what has arrived is echoed,
 signal ends the server at once.
 Exit status: 0 drained, 1 error, 2 wrong usage, 3 the drain timeout cut connections off, 130 or 143 ended by a second signal.";
 
-/// A WebSocket (RFC 6455) echo server for load testing: one worker per core, each on an io_uring of its own.
+/// A WebSocket (RFC 6455) echo server for load testing: one worker per core, each on an io_uring of
+/// its own.
 ///
-/// Returns every message as one frame of the same kind with the same bytes. Sizes and times have units (64KiB, 64MiB,
-/// 50us, 5s). 0 switches a limit off.
+/// Returns every message as one frame of the same kind with the same bytes. Sizes and times have
+/// units (64KiB, 64MiB, 50us, 5s). 0 switches a limit off.
 #[derive(Debug, Parser)]
 #[command(name = "sparring-server", disable_version_flag = true, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
-    /// Address to listen on: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS. Port 0 takes a free port. A
-    /// link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
+    /// Address to listen on: HOST:PORT, ws://HOST:PORT/, or wss://HOST:PORT/ for TLS. Port 0 takes
+    /// a free port. A link-local address has its interface: [fe80::1%eth0]:9001. Repeatable.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001", help_heading = LISTENING)]
     listen: Vec<ListenAddress>,
 
@@ -68,8 +69,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = LISTENING)]
     tls_key: Option<PathBuf>,
 
-    /// Create a certificate for localhost, the loopback addresses and the hosts of wss:// listeners, and print its
-    /// fingerprint.
+    /// Create a certificate for localhost, the loopback addresses and the hosts of wss://
+    /// listeners, and print its fingerprint.
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"], help_heading = LISTENING)]
     tls_self_signed: bool,
 
@@ -77,8 +78,9 @@ struct Arguments {
     #[arg(long, value_name = "PATH", value_parser = path, help_heading = LISTENING)]
     path: Option<String>,
 
-    /// Admit pages of this Origin (scheme://host[:port], or * for all); others get a 403. Requests without an Origin are
-    /// always admitted. Repeatable [default: on loopback and wildcard addresses only the server's own page, else all].
+    /// Admit pages of this Origin (scheme://host[:port], or * for all); others get a 403. Requests
+    /// without an Origin are always admitted. Repeatable [default: on loopback and wildcard
+    /// addresses only the server's own page, else all].
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin, help_heading = LISTENING)]
     origins: Vec<String>,
 
@@ -90,7 +92,8 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Mode::Ws, help_heading = LISTENING)]
     protocol: Mode,
 
-    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control [default: the kernel's].
+    /// Congestion control of the connections, one of net.ipv4.tcp_available_congestion_control
+    /// [default: the kernel's].
     #[arg(long, value_name = "NAME", help_heading = LISTENING)]
     congestion: Option<Congestion>,
 
@@ -106,16 +109,18 @@ struct Arguments {
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = WORKERS)]
     cpus: Option<CpuList>,
 
-    /// Event loop. auto uses uring where the kernel allows it, else epoll; a named engine never falls back [default: auto].
+    /// Event loop. auto uses uring where the kernel allows it, else epoll; a named engine never
+    /// falls back [default: auto].
     #[arg(long, value_name = "auto|uring|tokio-uring|epoll", help_heading = WORKERS)]
     engine: Option<EngineChoice>,
 
-    /// Time to spin before an idle worker blocks in the kernel: 0, a time, or always. Trades CPU for latency. Not for
-    /// tokio-uring.
+    /// Time to spin before an idle worker blocks in the kernel: 0, a time, or always. Trades CPU
+    /// for latency. Not for tokio-uring.
     #[arg(long, value_name = "0|TIME|always", value_parser = spin, default_value = "0", help_heading = WORKERS)]
     spin: Spin,
 
-    /// Most open connections; further ones get a 503 [default: what the limit on open files allows].
+    /// Most open connections; further ones get a 503 [default: what the limit on open files
+    /// allows].
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = LIMITS)]
     max_connections: u64,
 
@@ -127,7 +132,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
     connect_rate_per_ip: u64,
 
-    /// Most messages, pings and pongs per second of a WebSocket. --rate-policy says what happens beyond.
+    /// Most messages, pings and pongs per second of a WebSocket. --rate-policy says what happens
+    /// beyond.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = LIMITS)]
     message_rate: u64,
 
@@ -135,12 +141,13 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "0", help_heading = LIMITS)]
     byte_rate: u64,
 
-    /// Action when a WebSocket exceeds its rate: pause reading until it is within the rate again, or close
-    /// with 1008. A WebSocket that is 5 s ahead of its rate is closed in any case.
+    /// Action when a WebSocket exceeds its rate: pause reading until it is within the rate again,
+    /// or close with 1008. A WebSocket that is 5 s ahead of its rate is closed in any case.
     #[arg(long, value_enum, default_value_t = Policy::Pause, help_heading = LIMITS)]
     rate_policy: Policy,
 
-    /// Largest message, all fragments together, from 1 to 2GiB. A larger one is answered with Close 1009.
+    /// Largest message, all fragments together, from 1 to 2GiB. A larger one is answered with Close
+    /// 1009.
     #[arg(long, value_name = "SIZE", value_parser = message_size, default_value = "64MiB", help_heading = LIMITS)]
     max_message: u64,
 
@@ -148,7 +155,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = LIMITS)]
     max_fragments: u32,
 
-    /// Unsent bytes of a connection above which it is not read from until all are sent. Here 0 is the strictest value.
+    /// Unsent bytes of a connection above which it is not read from until all are sent. Here 0 is
+    /// the strictest value.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB", help_heading = LIMITS)]
     high_water: usize,
 
@@ -156,7 +164,8 @@ struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s", help_heading = TIMES)]
     handshake_timeout: Duration,
 
-    /// Time limit of a message from its first byte to its last. Beyond it the WebSocket is closed with 1008.
+    /// Time limit of a message from its first byte to its last. Beyond it the WebSocket is closed
+    /// with 1008.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min", help_heading = TIMES)]
     message_timeout: Duration,
 
@@ -196,12 +205,13 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = entries, default_value = "4096", help_heading = URING)]
     cq_entries: u32,
 
-    /// Completions of sends. auto avoids them in turns of few sends, where a test at the start shows that sends finish
-    /// inside the call that submits them.
+    /// Completions of sends. auto avoids them in turns of few sends, where a test at the start
+    /// shows that sends finish inside the call that submits them.
     #[arg(long, value_enum, default_value_t = Completions::Auto, help_heading = URING)]
     send_completions: Completions,
 
-    /// CPU time to burn for each message, such as 25ns: makes the server slower by a known amount, to verify a comparison.
+    /// CPU time to burn for each message, such as 25ns: makes the server slower by a known amount,
+    /// to verify a comparison.
     #[arg(long, value_name = "TIME", value_parser = burn, hide = true, help_heading = WORKERS)]
     burn_per_message: Option<InjectedCost>,
 
@@ -209,8 +219,8 @@ struct Arguments {
     #[arg(long, help_heading = OUTPUT)]
     stats: bool,
 
-    /// Log level on standard error: off, error, warn, info, debug, trace, or filters as in RUST_LOG [default: RUST_LOG,
-    /// else info].
+    /// Log level on standard error: off, error, warn, info, debug, trace, or filters as in RUST_LOG
+    /// [default: RUST_LOG, else info].
     #[arg(long, value_name = "LEVEL", value_parser = log_filter, help_heading = OUTPUT)]
     log: Option<String>,
 
@@ -222,7 +232,8 @@ struct Arguments {
     #[arg(short = 'V', long, help_heading = OUTPUT)]
     version: bool,
 
-    /// With --version: print commit, profile, available engines and masking kernel as lines `key: value`.
+    /// With --version: print commit, profile, available engines and masking kernel as lines `key:
+    /// value`.
     #[arg(long, requires = "version", help_heading = OUTPUT)]
     verbose: bool,
 }
@@ -530,7 +541,8 @@ fn serve(arguments: &Arguments, config: &Config) -> Result<Stats, ServeError> {
     let server = Server::start(config)?;
     signals.drain(server.drain()).map_err(ServeError::system("starting the signals' thread"))?;
     let (engine, reason) = server.engine();
-    // The reason for the engine is shown where an engine was asked for, or where the choice is unusual.
+    // The reason for the engine is shown where an engine was asked for, or where the choice is
+    // unusual.
     if arguments.engine == Some(EngineChoice::Auto)
         || config.engine == EngineChoice::Auto && engine != EngineKind::Uring
     {

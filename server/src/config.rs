@@ -104,8 +104,8 @@ pub struct EchoSettings {
 }
 
 impl Default for EchoSettings {
-    /// The protocol crate's limits, every path, no rate limits, 5 s for a handshake, 2 min for a message, and a ping after
-    /// 30 s of silence.
+    /// The protocol crate's limits, every path, no rate limits, 5 s for a handshake, 2 min for a
+    /// message, and a ping after 30 s of silence.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
@@ -135,7 +135,8 @@ pub struct Config {
     pub engine: EngineChoice,
     /// Processor of each worker; the length is the number of workers. See [`place_workers`].
     pub cpus: Vec<usize>,
-    /// Most open connections of the process; further ones get a 503. `None`: what the limit on open files allows.
+    /// Most open connections of the process; further ones get a 503. `None`: what the limit on open
+    /// files allows.
     pub max_connections: Option<u64>,
     /// Limits of each client address.
     pub address_limits: AddressLimits,
@@ -291,8 +292,8 @@ impl ListenAddress {
         (self.host.as_str(), self.port).to_socket_addrs()
     }
 
-    /// Describes addresses that a user may expect a listener on `bound` to cover, and that it does not. `None` where it
-    /// covers all of them.
+    /// Describes addresses that a user may expect a listener on `bound` to cover, and that it does
+    /// not. `None` where it covers all of them.
     pub(crate) fn not_covered(&self, bound: SocketAddr) -> Option<String> {
         let all = if self.zoned().is_some() { None } else { self.addresses().ok() };
         self.not_covered_of(bound, all.into_iter().flatten())
@@ -331,9 +332,10 @@ fn list(cpus: &[usize]) -> String {
 
 /// Returns the processor of each worker.
 ///
-/// The default is one worker on each physical core among the `allowed` processors. A given number of workers takes distinct
-/// cores before siblings of one core. `listed` processors are taken in that order, by default with one worker each. More
-/// workers than processors share them in turn. `siblings` is that of [`affinity::spread`].
+/// The default is one worker on each physical core among the `allowed` processors. A given number
+/// of workers takes distinct cores before siblings of one core. `listed` processors are taken in
+/// that order, by default with one worker each. More workers than processors share them in turn.
+/// `siblings` is that of [`affinity::spread`].
 ///
 /// # Errors
 ///

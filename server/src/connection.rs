@@ -20,8 +20,8 @@ pub struct Connection {
     heard: Tick,
     /// Pings sent since then.
     unanswered: u8,
-    /// True if a deadline has found the connection inside a frame without payload so far. Cleared when a frame ends or its
-    /// payload arrives.
+    /// True if a deadline has found the connection inside a frame without payload so far. Cleared
+    /// when a frame ends or its payload arrives.
     is_stuck: bool,
 }
 
@@ -77,8 +77,8 @@ impl Connection {
         })
     }
 
-    /// Returns the time for which it has certainly been inside the same frame without payload. It begins at
-    /// the deadline that found the connection there, if no frame has ended since then.
+    /// Returns the time for which it has certainly been inside the same frame without payload. It
+    /// begins at the deadline that found the connection there, if no frame has ended since then.
     pub(crate) fn stuck(&mut self, now: Nanos) -> Duration {
         if !std::mem::replace(&mut self.is_stuck, true) {
             self.account.stuck_since = Tick::at(now);
@@ -92,8 +92,9 @@ impl Connection {
         self.is_stuck = false;
     }
 
-    /// Counts the connection as alive where fewer bytes are unsent than at the last check. A ping is written
-    /// after the check, because the kernel's acceptance of it tells nothing about the peer.
+    /// Counts the connection as alive where fewer bytes are unsent than at the last check. A ping
+    /// is written after the check, because the kernel's acceptance of it tells nothing about the
+    /// peer.
     pub(crate) fn check_output(&mut self, unsent: usize, now: Nanos) {
         let unsent = u32::try_from(unsent).unwrap_or(u32::MAX);
         if unsent < std::mem::replace(&mut self.account.unsent, unsent) {
@@ -111,14 +112,15 @@ impl Connection {
 
 /// Rules for pinging a silent connection and for closing it.
 ///
-/// A connection is silent while nothing arrives and the peer accepts no output. Received bytes reschedule
-/// nothing. The deadline fires at its set time, computes how long the connection has been silent, and moves
-/// on.
+/// A connection is silent while nothing arrives and the peer accepts no output. Received bytes
+/// reschedule nothing. The deadline fires at its set time, computes how long the connection has
+/// been silent, and moves on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Silence after which a connection is closed with 1001. Zero: never.
     pub idle_timeout: Duration,
-    /// Silence after which a connection is pinged. After two pings without a sign of life it is dropped. Zero: never.
+    /// Silence after which a connection is pinged. After two pings without a sign of life it is
+    /// dropped. Zero: never.
     pub ping_interval: Duration,
 }
 

@@ -1,17 +1,18 @@
 //! Messages into their echoes.
 //!
-//! A server's frame header is exactly 4 bytes shorter than the client's, so a whole frame is turned into its echo inside
-//! the buffer that it arrived in: payload unmasked, new header directly before it. Of several frames in one read the
-//! first stays where it is and the others move forward to stand directly behind it, so that all replies of a read are
-//! one range of bytes:
+//! A server's frame header is exactly 4 bytes shorter than the client's, so a whole frame is turned
+//! into its echo inside the buffer that it arrived in: payload unmasked, new header directly before
+//! it. Of several frames in one read the first stays where it is and the others move forward to
+//! stand directly behind it, so that all replies of a read are one range of bytes:
 //!
 //! ```text
 //! arrived   | head A | payload A | head B | payload B | head C | payload C |
 //! leaves        |hd A| payload A |hd B| payload B |hd C| payload C |
 //! ```
 //!
-//! A message that is not whole in one read, or is fragmented, is assembled in a buffer of its own first, with room for
-//! the reply's header in front. Its memory follows what has arrived, never a declared length.
+//! A message that is not whole in one read, or is fragmented, is assembled in a buffer of its own
+//! first, with room for the reply's header in front. Its memory follows what has arrived, never a
+//! declared length.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -67,8 +68,8 @@ impl Echo {
         assembly.0.map(|place| self.assemblies.unfinished[index(place)].begun)
     }
 
-    /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before the fault has been
-    /// echoed and nothing after it will be.
+    /// Echoes what is complete in `input[at..]` and keeps the rest. On an error everything before
+    /// the fault has been echoed and nothing after it will be.
     #[inline]
     pub(crate) fn read(
         &mut self,
@@ -178,8 +179,9 @@ impl Echo {
 struct Replies(Range<usize>);
 
 impl Replies {
-    /// Where the payload of the next reply goes: directly behind the last reply with room for the header, or, when there
-    /// is none to stand behind, where it lies. Never behind `lies`, as a client's header is longer than the server's.
+    /// Where the payload of the next reply goes: directly behind the last reply with room for the
+    /// header, or, when there is none to stand behind, where it lies. Never behind `lies`, as a
+    /// client's header is longer than the server's.
     #[inline]
     fn payload_start(&self, lies: usize, header_len: usize) -> usize {
         if self.0.is_empty() { lies } else { self.0.end + header_len }
@@ -226,8 +228,8 @@ pub(crate) fn close(code: u16, reason: &str, out: &mut Output<'_>) {
     out.append(&frame[..len]);
 }
 
-/// A connection's place among the worker's unfinished messages, if it has one: four bytes in place of a buffer, which
-/// most connections never need.
+/// A connection's place among the worker's unfinished messages, if it has one: four bytes in place
+/// of a buffer, which most connections never need.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly(Option<NonZeroU32>);
 
@@ -252,12 +254,14 @@ struct Unfinished {
 }
 
 impl Assemblies {
-    /// The connection's buffer; at first one from the pool that holds nothing but the room for the header.
+    /// The connection's buffer; at first one from the pool that holds nothing but the room for the
+    /// header.
     fn open(&mut self, assembly: &mut Assembly, out: &mut Output<'_>) -> &mut BytesMut {
         let place = *assembly.0.get_or_insert_with(|| {
             let mut buffer = out.buffer();
-            // The last use moved the buffer's beginning behind the room its header did not need. Asking for more than
-            // is there moves it back; without that every use would shorten the buffer until it had to grow again.
+            // The last use moved the buffer's beginning behind the room its header did not need.
+            // Asking for more than is there moves it back; without that every use would shorten the
+            // buffer until it had to grow again.
             let _ = buffer.try_reclaim(buffer.capacity() + 1);
             buffer.extend_from_slice(&[0; HEADER_ROOM]);
             self.insert(Unfinished { buffer, begun: out.now() })

@@ -35,8 +35,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) on_loopback: bool,
 }
 
-/// Continues to read a request. `head` exists only while the request is incomplete: most requests arrive in one read and are
-/// never copied.
+/// Continues to read a request. `head` exists only while the request is incomplete: most requests
+/// arrive in one read and are never copied.
 pub(crate) fn read(
     head: &mut Option<Box<Head>>,
     context: RequestContext<'_>,

@@ -1,4 +1,5 @@
-//! Injected CPU cost, which makes the server slower by a known amount, to verify that a comparison finds it.
+//! Injected CPU cost, which makes the server slower by a known amount, to verify that a comparison
+//! finds it.
 
 use std::fmt;
 use std::hint::black_box;
@@ -22,7 +23,8 @@ impl fmt::Display for InjectedCost {
     }
 }
 
-/// Burner of CPU time by counted steps, because a reading of the clock costs about as much as one message burns.
+/// Burner of CPU time by counted steps, because a reading of the clock costs about as much as one
+/// message burns.
 #[derive(Debug)]
 pub(crate) struct CpuBurner {
     steps_per_message: f64,

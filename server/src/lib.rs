@@ -1,8 +1,9 @@
 //! The echo server: WebSocket messages, or raw bytes, come back as they were sent.
 //!
-//! One worker per core, each with its own listening socket, connections and counters; nothing is shared while bytes
-//! flow. [`Server`] starts the workers, [`WebSocketEcho`] is what each of them does. From socket to socket a byte passes
-//! an engine's receive, [`WebSocketEcho::received`](engine::Handler::received), the frame reader of `protocol`, the
+//! One worker per core, each with its own listening socket, connections and counters; nothing is
+//! shared while bytes flow. [`Server`] starts the workers, [`WebSocketEcho`] is what each of them
+//! does. From socket to socket a byte passes an engine's receive,
+//! [`WebSocketEcho::received`](engine::Handler::received), the frame reader of `protocol`, the
 //! in-place transform of `echo`, and the engine's send.
 #![forbid(unsafe_code)]
 

@@ -113,7 +113,8 @@ struct ClientRecord {
 struct ClientTable {
     limits: AddressLimits,
     records: BTreeMap<ClientKey, ClientRecord>,
-    /// Most records. There are more than connections, so that a record without connections can always be removed.
+    /// Most records. There are more than connections, so that a record without connections can
+    /// always be removed.
     capacity: usize,
 }
 
@@ -144,9 +145,9 @@ impl ClientTable {
         }
     }
 
-    /// Removes the records of clients without connections and with a full bucket. Where that is not enough, it removes all
-    /// records without connections: an attacker with very many addresses gets a fresh bucket for each, but memory stays
-    /// bounded.
+    /// Removes the records of clients without connections and with a full bucket. Where that is not
+    /// enough, it removes all records without connections: an attacker with very many addresses
+    /// gets a fresh bucket for each, but memory stays bounded.
     fn make_room(&mut self, now: Nanos) {
         self.records.retain(|_, record| record.open > 0 || !record.begun.is_full(now));
         if self.records.len() >= self.capacity {
@@ -251,7 +252,8 @@ impl ConnectionLimiter {
         Ok(())
     }
 
-    /// Reports the end of an admitted connection, with the `peer` of [`enter`](ConnectionLimiter::enter).
+    /// Reports the end of an admitted connection, with the `peer` of
+    /// [`enter`](ConnectionLimiter::enter).
     pub(crate) fn leave(&mut self, peer: Option<SocketAddr>) {
         self.connection_count.leave(peer);
         self.open_here -= 1;
@@ -270,19 +272,20 @@ impl ConnectionLimiter {
 
 /// Refused connections that have not closed yet, the oldest first.
 ///
-/// They wait until their answer has been read, or for a TLS handshake to carry it. A new connection never
-/// waits for them: when too many are left, the oldest ones are aborted.
+/// They wait until their answer has been read, or for a TLS handshake to carry it. A new connection
+/// never waits for them: when too many are left, the oldest ones are aborted.
 #[derive(Debug)]
 pub(crate) struct RefusedConnections {
     waiting: VecDeque<ConnId>,
     capacity: usize,
-    /// Connections at the front whose answer has been offered to the kernel, because they are not of this turn.
+    /// Connections at the front whose answer has been offered to the kernel, because they are not
+    /// of this turn.
     answered: usize,
 }
 
 impl RefusedConnections {
-    /// Returns a list of which at most `capacity` wait at the end of a turn, besides the refused connections
-    /// of the turn itself.
+    /// Returns a list of which at most `capacity` wait at the end of a turn, besides the refused
+    /// connections of the turn itself.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { waiting: VecDeque::new(), capacity, answered: 0 }
     }

@@ -39,7 +39,8 @@ impl Page {
     }
 }
 
-/// Nothing but this very script and style, and WebSockets to wherever the user wants (Content Security Policy Level 3).
+/// Nothing but this very script and style, and WebSockets to wherever the user wants (Content
+/// Security Policy Level 3).
 fn policy() -> String {
     let hash = |tag| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(inside(tag))));
     format!(

@@ -31,8 +31,8 @@ impl Rate {
 /// Time whose tokens a full bucket holds.
 const BURST: Duration = Duration::from_secs(1);
 
-/// Longest debt of a connection. A connection with a longer debt is closed, whatever the policy, so that no
-/// connection holds a place for hours with one burst.
+/// Longest debt of a connection. A connection with a longer debt is closed, whatever the policy, so
+/// that no connection holds a place for hours with one burst.
 pub(crate) const MAX_DEBT: Duration = Duration::from_secs(5);
 
 /// Token bucket, stored as the time at which it is full again (generic cell rate algorithm).
@@ -42,8 +42,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Takes tokens that have been used already, into debt where necessary. Returns the time at which the debt is paid; `None`
-    /// without a debt.
+    /// Takes tokens that have been used already, into debt where necessary. Returns the time at
+    /// which the debt is paid; `None` without a debt.
     pub(crate) fn charge(&mut self, rate: Rate, count: u64, now: Nanos) -> Option<Nanos> {
         self.full_at = self.after(rate, count, now);
         let paid = Nanos(self.full_at.0.saturating_sub(BURST.as_nanos() as u64));
@@ -74,8 +74,8 @@ impl Bucket {
 /// Policy for a connection that exceeds its rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RatePolicy {
-    /// Pause reading until the WebSocket is within its rate again. One that is 5 s ahead of its rate is
-    /// closed all the same.
+    /// Pause reading until the WebSocket is within its rate again. One that is 5 s ahead of its
+    /// rate is closed all the same.
     #[default]
     Pause,
     /// Close 1008.
@@ -108,7 +108,8 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Charges a read. Returns the time at which the connection is within its limits again; `None` where it is now.
+    /// Charges a read. Returns the time at which the connection is within its limits again; `None`
+    /// where it is now.
     pub(crate) fn charge(&mut self, rates: &Rates, messages: u64, bytes: u64, now: Nanos) -> Option<Nanos> {
         let messages = rates.messages.and_then(|rate| self.messages.charge(rate, messages, now));
         let bytes = rates.bytes.and_then(|rate| self.bytes.charge(rate, bytes, now));

@@ -1,5 +1,5 @@
-//! One line in the log for each refused input, with the rule it broke, and few enough of them in a flood; and how many there
-//! were of each rule.
+//! One line in the log for each refused input, with the rule it broke, and few enough of them in a
+//! flood; and how many there were of each rule.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -29,9 +29,9 @@ const DEFAULT_MAX_CONNECTIONS: u64 = 262_144;
 /// Interval at which the allocator can return memory.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
-/// Makes the allocator return free memory promptly. It returns memory to the kernel a second after a free,
-/// but only when a block of some size is freed then. After a burst of connections or of large messages that
-/// may never happen, because small messages need no allocation.
+/// Makes the allocator return free memory promptly. It returns memory to the kernel a second after
+/// a free, but only when a block of some size is freed then. After a burst of connections or of
+/// large messages that may never happen, because small messages need no allocation.
 fn prompt_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
 }
@@ -258,14 +258,14 @@ struct Capacity {
 }
 
 impl Capacity {
-    /// Slots of a worker for refused connections. Half of them may stay until their answer has been read.
-    /// The other half is for new connections, which therefore never wait for a refused one.
+    /// Slots of a worker for refused connections. Half of them may stay until their answer has been
+    /// read. The other half is for new connections, which therefore never wait for a refused one.
     const REFUSED: u64 = 128;
 
     fn of(config: &Config, limit: u64) -> Result<Self, ServeError> {
         let workers = config.cpus.len() as u64;
-        // Standard streams, resolver, log, admin listener; for each worker a ring, an eventfd and its listeners, doubled for
-        // safety.
+        // Standard streams, resolver, log, admin listener; for each worker a ring, an eventfd and
+        // its listeners, doubled for safety.
         let fixed = 40 + workers * (4 + 2 * config.listen.len() as u64);
         let refused = Self::REFUSED.min(limit / 8 / workers.max(1)).max(2);
         let reserve = fixed + workers * refused;
@@ -274,7 +274,8 @@ impl Capacity {
         if wanted > room {
             return Err(ServeError::Connections { wanted, reserve, limit });
         }
-        // The kernel spreads connections by hash: of few connections, a worker may get far more than its share.
+        // The kernel spreads connections by hash: of few connections, a worker may get far more
+        // than its share.
         let uneven = wanted.div_ceil(workers).saturating_mul(2).saturating_add(64);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let table = as_size(wanted.min(uneven) + refused);
@@ -317,7 +318,8 @@ fn tls_settings(config: &Config) -> Result<Option<(TlsSettings, String)>, ServeE
     Ok(Some((settings, loaded.fingerprint)))
 }
 
-/// Listens on every address once for each worker. Returns the addresses, and the sockets of each worker.
+/// Listens on every address once for each worker. Returns the addresses, and the sockets of each
+/// worker.
 fn bind(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), ServeError> {
     let workers = config.cpus.len();
     let mut addresses = Vec::new();

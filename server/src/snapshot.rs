@@ -1,6 +1,7 @@
 //! Snapshots of the workers' metrics.
 //!
-//! A worker counts for itself, without atomics. Its counters are copied only when a snapshot is requested.
+//! A worker counts for itself, without atomics. Its counters are copied only when a snapshot is
+//! requested.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,13 +30,14 @@ pub(crate) struct Closes {
     pub(crate) by_server: CloseCodes,
 }
 
-/// Count of each close code. Codes that libraries and applications choose share two counts, so that a client cannot create
-/// new ones.
+/// Count of each close code. Codes that libraries and applications choose share two counts, so that
+/// a client cannot create new ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CloseCodes([u64; CloseCodes::LABELS.len()]);
 
 impl CloseCodes {
-    /// 1005 stands for a Close without a code (RFC 6455 7.4.1), 3xxx for libraries and 4xxx for applications (7.4.2).
+    /// 1005 stands for a Close without a code (RFC 6455 7.4.1), 3xxx for libraries and 4xxx for
+    /// applications (7.4.2).
     pub(crate) const LABELS: [&str; 15] = [
         "1000", "1001", "1002", "1003", "1005", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
         "1014", "3xxx", "4xxx",
@@ -95,7 +97,8 @@ impl SnapshotSlot {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).edition
     }
 
-    /// Waits until `end` for a snapshot newer than `edition`. Returns the latest one, and whether it is newer.
+    /// Waits until `end` for a snapshot newer than `edition`. Returns the latest one, and whether
+    /// it is newer.
     pub(crate) fn newer_than(&self, edition: u64, end: Instant) -> (Snapshot, bool) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         while shown.edition == edition {

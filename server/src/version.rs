@@ -1,4 +1,5 @@
-//! Identity of the program, for `--version`. Every program of this workspace has this file, by a link.
+//! Identity of the program, for `--version`. Every program of this workspace has this file, by a
+//! link.
 
 use std::fmt::Write as _;
 

@@ -25,9 +25,9 @@ use crate::worker::{PUBLISH, Service, WorkerLifecycle};
 
 /// WebSocket echo of a worker (RFC 6455, the server's role).
 ///
-/// A message is returned as one unfragmented frame of the same kind, after it has arrived whole and is valid. A ping is
-/// answered by a pong, a Close by the same Close. Invalid input is answered as the RFC says, after the replies to earlier
-/// input.
+/// A message is returned as one unfragmented frame of the same kind, after it has arrived whole and
+/// is valid. A ping is answered by a pong, a Close by the same Close. Invalid input is answered as
+/// the RFC says, after the replies to earlier input.
 #[derive(Debug)]
 pub struct WebSocketEcho {
     settings: EchoSettings,
@@ -40,7 +40,8 @@ pub struct WebSocketEcho {
     burner: Option<CpuBurner>,
     refusals: Refusals,
     metrics: WorkerMetrics,
-    /// Time at which a connection was last opened: about now, for connections that end in their TLS handshake.
+    /// Time at which a connection was last opened: about now, for connections that end in their TLS
+    /// handshake.
     last_opened: Nanos,
     /// True if each listener is reached under a loopback address.
     on_loopback: Vec<bool>,
@@ -58,7 +59,8 @@ impl WebSocketEcho {
         let (echo, page) = (Echo::new(settings.limits), Page::new(settings.admission.path.as_deref()));
         let burner = settings.burn.map(CpuBurner::new);
         let (refusals, metrics, on_loopback) = (Refusals::default(), WorkerMetrics::default(), Vec::new());
-        // CPU time is burnt where reads are charged, so that the path of a message has no branch for it.
+        // CPU time is burnt where reads are charged, so that the path of a message has no branch
+        // for it.
         let charges = settings.rates.is_on() || burner.is_some();
         let (charged, last_opened) = (0, Nanos(0));
         Self {
@@ -109,7 +111,8 @@ impl WebSocketEcho {
         Connection::new(Stage::Refused, peer, out.now())
     }
 
-    /// Continues to read a request. Kept out of the path of frames. Input of a refused connection is discarded.
+    /// Continues to read a request. Kept out of the path of frames. Input of a refused connection
+    /// is discarded.
     #[inline(never)]
     fn handshake(&mut self, c: &mut Connection, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshake { head, listener } = &mut c.stage else { return };
@@ -163,7 +166,8 @@ impl WebSocketEcho {
         }
     }
 
-    /// Charges a read to its connection. The read has been answered whatever it costs; later input has to wait.
+    /// Charges a read to its connection. The read has been answered whatever it costs; later input
+    /// has to wait.
     #[inline(never)]
     fn charge(&mut self, c: &mut Connection, bytes: u64, out: &mut Output<'_>) {
         let arrivals = self.uncharged();
@@ -199,7 +203,8 @@ impl WebSocketEcho {
         self.close(c, error.close_code(), error.rule(), out);
     }
 
-    /// Closes a connection that violates a policy of this server (RFC 6455 7.4.1: 1008 where no other code fits).
+    /// Closes a connection that violates a policy of this server (RFC 6455 7.4.1: 1008 where no
+    /// other code fits).
     #[cold]
     fn close_for_policy(&mut self, c: &mut Connection, rule: &'static str, out: &mut Output<'_>) {
         self.refusals.conduct(out.now(), POLICY_VIOLATION, rule, c.peer());
@@ -220,19 +225,21 @@ impl WebSocketEcho {
 
     // ---- time
 
-    /// First deadline of an open WebSocket. Arriving bytes do not move it: it fires at its time, checks what has arrived, and
-    /// is set again.
+    /// First deadline of an open WebSocket. Arriving bytes do not move it: it fires at its time,
+    /// checks what has arrived, and is set again.
     fn first_deadline(&self, now: Nanos) -> Option<Nanos> {
         earlier(self.settings.heartbeat.first(now), self.next_check(now))
     }
 
-    /// Time of the next check for an unfinished message: one that begins after a check is found before its limit.
+    /// Time of the next check for an unfinished message: one that begins after a check is found
+    /// before its limit.
     fn next_check(&self, now: Nanos) -> Option<Nanos> {
         let timeout = self.settings.message_timeout;
         (!timeout.is_zero()).then(|| now + timeout)
     }
 
-    /// Handles a request that is late: 408 where it has begun, otherwise the connection is closed without an answer.
+    /// Handles a request that is late: 408 where it has begun, otherwise the connection is closed
+    /// without an answer.
     fn handshake_timed_out(&mut self, c: &mut Connection, begun: bool, out: &mut Output<'_>) {
         if begun {
             self.decline(c, &Refusal::timeout().into(), out);
@@ -241,7 +248,8 @@ impl WebSocketEcho {
         }
     }
 
-    /// Handles the deadline of an open WebSocket: the end of a pause, the limit of a message, or the heartbeat.
+    /// Handles the deadline of an open WebSocket: the end of a pause, the limit of a message, or
+    /// the heartbeat.
     fn on_deadline(&mut self, c: &mut Connection, out: &mut Output<'_>) {
         let now = out.now();
         if c.account.paused_until <= now {
@@ -267,7 +275,8 @@ impl WebSocketEcho {
         out.set_deadline(earlier(next, look));
     }
 
-    /// Time of the next check of an unfinished message; `None` when the connection was closed for its limit.
+    /// Time of the next check of an unfinished message; `None` when the connection was closed for
+    /// its limit.
     fn check_message(&mut self, c: &mut Connection, out: &mut Output<'_>) -> Option<Option<Nanos>> {
         let (now, timeout) = (out.now(), self.settings.message_timeout);
         let Stage::Open(socket) = &c.stage else { return None };
@@ -287,8 +296,8 @@ impl WebSocketEcho {
         Some(Some(now + (timeout - elapsed)))
     }
 
-    /// Closes an open WebSocket with 1001. A request that has begun gets a 503; a connection without one is closed without an
-    /// answer.
+    /// Closes an open WebSocket with 1001. A request that has begun gets a 503; a connection
+    /// without one is closed without an answer.
     fn close_going_away(&mut self, c: &mut Connection, reason: &str, out: &mut Output<'_>) {
         match c.stage {
             Stage::Open(_) => self.close(c, GOING_AWAY, reason, out),

@@ -14,7 +14,8 @@ use crate::limiter::{ConnectionLimiter, LimitReached, RefusedConnections};
 use crate::snapshot::{Snapshot, SnapshotSlot, WorkerMetrics};
 use crate::stats::EchoCounters;
 
-/// Wake bit that begins a drain: new connections are refused, open ones are closed, and the drain ends with the last.
+/// Wake bit that begins a drain: new connections are refused, open ones are closed, and the drain
+/// ends with the last.
 pub const DRAIN: u64 = 1;
 /// Wake bit that ends a worker at once.
 pub const STOP: u64 = 2;
@@ -87,8 +88,9 @@ impl Default for WorkerLifecycle {
 }
 
 impl WorkerLifecycle {
-    /// Consecutive checks without new bytes after which a drain closes the connections. Messages that have arrived before
-    /// are echoed first. The kernel delivers them at once, but the engines may need several turns to receive all.
+    /// Consecutive checks without new bytes after which a drain closes the connections. Messages
+    /// that have arrived before are echoed first. The kernel delivers them at once, but the engines
+    /// may need several turns to receive all.
     const QUIET_CHECKS: u32 = 4;
     const CHECK_INTERVAL: Duration = Duration::from_millis(5);
     /// Longest time that peers which continue to send delay the close.
@@ -125,13 +127,14 @@ impl WorkerLifecycle {
         self.limiter.enter(peer, now)
     }
 
-    /// Reports the end of an admitted connection, with the `peer` of [`enter`](WorkerLifecycle::enter).
+    /// Reports the end of an admitted connection, with the `peer` of
+    /// [`enter`](WorkerLifecycle::enter).
     pub(crate) fn leave(&mut self, peer: Option<SocketAddr>) {
         self.limiter.leave(peer);
     }
 
-    /// Adds a refused connection that is being closed. It must be [removed](WorkerLifecycle::remove_refused) when it is
-    /// closed.
+    /// Adds a refused connection that is being closed. It must be
+    /// [removed](WorkerLifecycle::remove_refused) when it is closed.
     pub(crate) fn add_refused(&mut self, id: ConnId) {
         self.refused.add(id);
     }

@@ -1,21 +1,22 @@
-//! The output of a turn: chains of segments, one for each connection that wrote something.
+//! Output of a turn: chains of segments, one for each connection that wrote something.
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::backlog::{Backlog, Spares};
+use crate::lifecycle::SendQueue;
 use crate::output::{Record, Segment};
 
 const NIL: u32 = u32::MAX;
-/// Segments that leave with one call.
+/// Most segments that leave with one call.
 pub(super) const SLICES: usize = 64;
+const _: () = assert!(SLICES <= 1024, "sendmsg(2) accepts no more than IOV_MAX slices");
 
-/// A connection's segments of this turn, in order.
+/// Segments of one connection in this turn, in order.
 #[derive(Clone, Copy)]
 pub(super) struct Chain {
-    head: u32,
+    pub(super) head: u32,
     tail: u32,
     bytes: usize,
 }
@@ -41,18 +42,19 @@ struct Node {
     next: u32,
 }
 
-/// The segments of all connections; empty between turns.
+/// Segments of all connections; empty between turns.
 #[derive(Default)]
 pub(super) struct Outbox {
     nodes: Vec<Node>,
 }
 
-/// What became of a chain.
-pub(super) enum Sent {
-    /// All of it.
-    All,
-    /// The kernel's buffer is full: what follows the first `skip` bytes from node `at` on is left.
-    Part { at: u32, skip: usize },
+/// Outcome of sending a chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChainOutcome {
+    /// The kernel has accepted all of it.
+    Sent,
+    /// The kernel has accepted the first `skip` bytes from node `at` on, and nothing behind them.
+    Rest { at: u32, skip: usize },
 }
 
 impl Outbox {
@@ -73,7 +75,8 @@ impl Outbox {
         self.nodes.clear();
     }
 
-    /// Offers a chain to the kernel; adds what it took to `bytes_out`. Sent buffers go to the record's pool.
+    /// Offers a chain to the kernel; adds the accepted bytes to `bytes_out`. Sent buffers go to the
+    /// record's pool.
     pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -81,58 +84,49 @@ impl Outbox {
         record: &mut Record,
         input: &[u8],
         bytes_out: &mut u64,
-    ) -> io::Result<Sent> {
+    ) -> io::Result<ChainOutcome> {
         let mut at = chain.head;
         while at != NIL {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let (count, wanted, next) = self.gather(at, record, input, &mut slices);
-            let taken = send_slices(socket, &slices[..count])?;
-            *bytes_out += taken as u64;
-            if taken < wanted {
-                return Ok(Sent::Part { at, skip: taken });
+            let (count, offered, next) = self.gather(at, record, input, &mut slices);
+            let sent = send_slices(socket, &slices[..count])?;
+            *bytes_out += sent as u64;
+            if sent < offered {
+                return Ok(ChainOutcome::Rest { at, skip: sent });
             }
             self.recycle(at, next, record);
             at = next;
         }
-        Ok(Sent::All)
+        Ok(ChainOutcome::Sent)
     }
 
-    /// Moves what is left of a chain to a backlog.
-    pub(super) fn hold_back(
+    /// Moves the rest of a chain to a backlog.
+    pub(super) fn move_to_backlog(
         &mut self,
-        left: Sent,
+        rest: ChainOutcome,
         record: &mut Record,
         input: &[u8],
-        backlog: &mut Backlog,
-        spares: &mut Spares,
+        backlog: &mut SendQueue,
     ) {
-        let Sent::Part { mut at, mut skip } = left else { return };
+        let ChainOutcome::Rest { mut at, mut skip } = rest else { return };
+        // The pool lies in the record beside the arena of the segments.
+        let mut pool = std::mem::take(record.pool());
         while let Some(node) = self.nodes.get_mut(at as usize) {
             at = node.next;
             let len = segment_len(&node.segment);
-            let taken = skip.min(len);
-            skip -= taken;
+            let sent = skip.min(len);
+            skip -= sent;
             match take(&mut node.segment) {
-                Segment::Owned(buffer) if taken == len => record.pool().put(buffer),
+                Segment::Owned(buffer) if sent == len => pool.put(buffer),
                 Segment::Owned(mut buffer) => {
-                    bytes::Buf::advance(&mut buffer, taken);
-                    backlog.push_owned(buffer);
+                    bytes::Buf::advance(&mut buffer, sent);
+                    backlog.push_owned(buffer, &mut pool);
                 }
-                piece => backlog.push_copy(&record.bytes(&piece, input)[taken..], spares),
+                _ if sent == len => {}
+                segment => backlog.push_copy(&record.bytes(&segment, input)[sent..], &mut pool),
             }
         }
-    }
-
-    /// Moves a whole chain to a backlog.
-    pub(super) fn hold_back_all(
-        &mut self,
-        chain: Chain,
-        record: &mut Record,
-        input: &[u8],
-        backlog: &mut Backlog,
-        spares: &mut Spares,
-    ) {
-        self.hold_back(Sent::Part { at: chain.head, skip: 0 }, record, input, backlog, spares);
+        *record.pool() = pool;
     }
 
     fn gather<'a>(
@@ -146,10 +140,10 @@ impl Outbox {
         while count < SLICES
             && let Some(node) = self.nodes.get(at as usize)
         {
-            let piece = record.bytes(&node.segment, input);
-            slices[count] = IoSlice::new(piece);
+            let slice = record.bytes(&node.segment, input);
+            slices[count] = IoSlice::new(slice);
             count += 1;
-            bytes += piece.len();
+            bytes += slice.len();
             at = node.next;
         }
         (count, bytes, at)
@@ -177,7 +171,7 @@ fn segment_len(segment: &Segment) -> usize {
     }
 }
 
-/// Sends without blocking; a full buffer counts as nothing taken.
+/// Sends without blocking. A full send buffer accepts 0 bytes.
 pub(super) fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
@@ -186,7 +180,7 @@ pub(super) fn send_slices(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io:
             several => sendmsg(socket, several, &mut SendAncillaryBuffer::default(), flags),
         };
         match outcome {
-            Ok(taken) => return Ok(taken),
+            Ok(sent) => return Ok(sent),
             Err(rustix::io::Errno::AGAIN) => return Ok(0),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

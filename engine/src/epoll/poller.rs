@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-/// Events taken in at once. What is ready beyond them comes with the next wait.
+/// Most events of one wait. Further ones come with the next wait.
 const EVENTS: usize = 1024;
 
-/// What a connection is registered for, once and for all: both directions, edge-triggered, so that neither a pause nor a
-/// full send buffer costs an epoll_ctl(2).
+/// Interest of every connection: both directions, edge-triggered. It never changes, so that neither
+/// a pause nor a full send buffer costs an epoll_ctl(2).
 pub(super) const CONNECTION: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 
@@ -18,15 +18,15 @@ pub(super) const CONNECTION: EventFlags =
 pub(super) struct Poller {
     epoll: OwnedFd,
     events: Box<[libc::epoll_event]>,
-    /// Whether epoll_pwait2(2), with its timeout in nanoseconds, is to be had (Linux 5.11, and no filter against it).
-    fine_timeouts: bool,
+    /// epoll_pwait2(2), with its timeout in nanoseconds, works (Linux 5.11, and no seccomp filter).
+    has_fine_timeouts: bool,
 }
 
 impl Poller {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into_boxed_slice();
-        Ok(Self { epoll, events, fine_timeouts: true })
+        Ok(Self { epoll, events, has_fine_timeouts: true })
     }
 
     pub(super) fn add(&self, socket: impl AsFd, key: u64, interest: EventFlags) -> io::Result<()> {
@@ -37,7 +37,8 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest)?)
     }
 
-    /// Waits for events, for ever or so long; returns how many there are. A signal ends the wait with none.
+    /// Waits for events, at most for `timeout`; returns their number. A signal ends the wait with
+    /// 0.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         match self.wait_once(timeout) {
             Ok(ready) => Ok(ready),
@@ -46,7 +47,7 @@ impl Poller {
         }
     }
 
-    /// Key and flags of an event of the last wait.
+    /// Returns key and flags of an event of the last wait.
     pub(super) fn event(&self, index: usize) -> (u64, EventFlags) {
         let event = self.events[index];
         (event.u64, EventFlags::from_bits_retain(event.events))
@@ -56,9 +57,9 @@ impl Poller {
         match timeout {
             None => self.wait_coarse(-1),
             Some(Duration::ZERO) => self.wait_coarse(0),
-            Some(span) if self.fine_timeouts => match self.wait_fine(span) {
+            Some(span) if self.has_fine_timeouts => match self.wait_fine(span) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                    self.fine_timeouts = false;
+                    self.has_fine_timeouts = false;
                     self.wait_coarse(ceil_ms(span))
                 }
                 outcome => outcome,
@@ -70,7 +71,8 @@ impl Poller {
     fn wait_fine(&mut self, span: Duration) -> io::Result<usize> {
         let timeout =
             libc::timespec { tv_sec: span.as_secs().cast_signed(), tv_nsec: i64::from(span.subsec_nanos()) };
-        // SAFETY: `events` is valid for writes of `EVENTS` entries, `timeout` for reads; a null mask changes no signals.
+        // SAFETY: `events` is valid for writes of `EVENTS` entries, and `timeout` for reads. A null
+        // mask changes no signals.
         let ready = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -99,7 +101,7 @@ impl Poller {
     }
 }
 
-/// Rounded up: a timer is never early.
+/// Returns the span in milliseconds, rounded up, so that a timer is never early.
 fn ceil_ms(span: Duration) -> libc::c_int {
     libc::c_int::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
 }
@@ -116,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_wait_ends_in_time_on_both_paths() {
-        for fine_timeouts in [true, false] {
-            let mut poller = Poller { fine_timeouts, ..Poller::new().expect("epoll") };
+    fn an_idle_wait_is_never_early_on_either_call() {
+        for has_fine_timeouts in [true, false] {
+            let mut poller = Poller { has_fine_timeouts, ..Poller::new().expect("epoll") };
             let before = std::time::Instant::now();
             assert_eq!(poller.wait(Some(Duration::from_micros(2500))).expect("wait"), 0);
             assert!(before.elapsed() >= Duration::from_micros(2500));

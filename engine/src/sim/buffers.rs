@@ -1,4 +1,5 @@
-//! Simulated ring of provided buffers. It overwrites a buffer as soon as it is returned, so that a later read is noticed.
+//! Simulated ring of provided buffers. It overwrites a buffer as soon as it is returned, so that a
+//! later read is noticed.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -66,8 +67,9 @@ impl Buffers {
         let id = self.ring.pop_front()?;
         self.places[usize::from(id)] = Place::Engine;
         assert!(bytes.len() <= self.size, "more than a buffer holds");
-        // SAFETY: the buffer lies inside the allocation, and nobody else refers to its bytes: the engine's references into
-        // buffers end before it enters the kernel, which is the only time at which the kernel fills one.
+        // SAFETY: the buffer lies inside the allocation, and nobody else refers to its bytes: the
+        // engine's references into buffers end before it enters the kernel, which is the only time
+        // at which the kernel fills one.
         let buffer = unsafe { std::slice::from_raw_parts_mut(self.start(id).as_ptr(), bytes.len()) };
         buffer.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         Some(id)
@@ -79,7 +81,8 @@ impl Buffers {
             return false;
         }
         self.places[usize::from(id)] = Place::Idle;
-        // SAFETY: inside the allocation; the engine holds no reference into a buffer that it gives back.
+        // SAFETY: inside the allocation; the engine holds no reference into a buffer that it gives
+        // back.
         unsafe { self.start(id).as_ptr().write_bytes(POISON, self.size) };
         true
     }

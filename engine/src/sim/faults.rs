@@ -10,7 +10,8 @@ use crate::sim::Random;
 pub struct Faults {
     /// An enter consumes fewer entries than are queued.
     pub short_submits: u32,
-    /// An enter fails: EINTR, EAGAIN (no memory for requests) or EBUSY (completions must be collected first).
+    /// An enter fails: EINTR, EAGAIN (no memory for requests) or EBUSY (completions must be
+    /// collected first).
     pub failed_enters: u32,
     /// A waiting worker wakes without a reason.
     pub signals: u32,

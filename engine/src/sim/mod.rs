@@ -1,13 +1,16 @@
-//! Simulated kernel and network under the real uring engine. Only in builds with the feature `sim`, for tests.
+//! Simulated kernel and network under the real uring engine. Only in builds with the feature `sim`,
+//! for tests.
 //!
-//! A [`Simulation`] has a seed, a clock, and everything that the engine sees of the outside world: rings, receive buffers,
-//! sockets, listeners. Workers ([`SimulatedWorker`]) are the engine's own code with a handler. They run on one thread in an
-//! order that the seed decides, as it decides all faults ([`Faults`]). Nothing blocks: a worker that waits is not run until
-//! something has happened for it, and when nothing can happen the clock jumps. A seed always gives the same run.
+//! A [`Simulation`] has a seed, a clock, and everything that the engine sees of the outside world:
+//! rings, receive buffers, sockets, listeners. Workers ([`SimulatedWorker`]) are the engine's own
+//! code with a handler. They run on one thread in an order that the seed decides, as it decides all
+//! faults ([`Faults`]). Nothing blocks: a worker that waits is not run until something has happened
+//! for it, and when nothing can happen the clock jumps. A seed always gives the same run.
 //!
-//! [`Simulation::run`] reports a [`Violation`]. The simulated kernel checks what a real one does not: a buffer returned while
-//! a send out of it is in progress, or returned twice; two sends at a time on a socket; a descriptor closed with operations
-//! in progress, or used afterwards. It also checks a worker's memory against its [`Bounds`].
+//! [`Simulation::run`] reports a [`Violation`]. The simulated kernel checks what a real one does
+//! not: a buffer returned while a send out of it is in progress, or returned twice; two sends at a
+//! time on a socket; a descriptor closed with operations in progress, or used afterwards. It also
+//! checks a worker's memory against its [`Bounds`].
 
 mod buffers;
 mod faults;
@@ -58,8 +61,8 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Creates a world in which `faults` happen as `seed` decides. After `steps` steps [`Simulation::run`] reports that it
-    /// hangs.
+    /// Creates a world in which `faults` happen as `seed` decides. After `steps` steps
+    /// [`Simulation::run`] reports that it hangs.
     #[must_use]
     pub fn new(seed: u64, faults: Faults, steps: u64) -> Self {
         let mut random = Random::new(seed);
@@ -67,8 +70,8 @@ impl Simulation {
         Self { world: Rc::new(RefCell::new(world)), random, steps_left: steps }
     }
 
-    /// Creates a listening socket of this world, for [`Config::listeners`]. Its descriptor is that of a socket which is never
-    /// bound.
+    /// Creates a listening socket of this world, for [`Config::listeners`]. Its descriptor is that
+    /// of a socket which is never bound.
     ///
     /// # Errors
     ///
@@ -101,7 +104,8 @@ impl Simulation {
         self.world.borrow().clock
     }
 
-    /// Returns whether the connection with this source address was reset: by a fault, or by a close with unread input.
+    /// Returns whether the connection with this source address was reset: by a fault, or by a close
+    /// with unread input.
     #[must_use]
     pub fn was_reset(&self, from: SocketAddr) -> bool {
         self.world.borrow().broken.contains(&from)
@@ -117,7 +121,8 @@ impl Simulation {
     ///
     /// # Errors
     ///
-    /// [`Violation`]: a rule was violated, nothing can happen although the run is not done, or it takes too many steps.
+    /// [`Violation`]: a rule was violated, nothing can happen although the run is not done, or it
+    /// takes too many steps.
     pub fn run(
         &mut self,
         workers: &mut [&mut dyn Step],

@@ -1,5 +1,5 @@
-//! Simulated network: sockets of one host, joined in pairs. Each direction has a bounded send buffer, a path that moves bytes
-//! as the seed decides, and a bounded receive buffer.
+//! Simulated network: sockets of one host, joined in pairs. Each direction has a bounded send
+//! buffer, a path that moves bytes as the seed decides, and a bounded receive buffer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

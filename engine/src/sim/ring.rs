@@ -31,8 +31,8 @@ pub(crate) struct SimulatedBuffers {
 }
 
 impl SimulatedRing {
-    /// A ring of exactly the configured sizes, however small, and its buffers. `accepted` direct descriptors are chosen on
-    /// accept.
+    /// A ring of exactly the configured sizes, however small, and its buffers. `accepted` direct
+    /// descriptors are chosen on accept.
     pub(super) fn new(
         world: &Rc<RefCell<World>>,
         config: &UringConfig,
@@ -134,8 +134,9 @@ impl BufferRing for SimulatedBuffers {
         if !world.rings[self.index].buffers.is_engines(id) {
             world.violate(format!("buffer {id} was used after it was given back"));
         }
-        // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps alive. The world writes to a
-        // buffer that is the engine's only in `give_back`, which the reference to self that this one borrows from excludes.
+        // SAFETY: inside the buffers, as asserted, which live as long as the world that self keeps
+        // alive. The world writes to a buffer that is the engine's only in `give_back`, which the
+        // reference to self that this one borrows from excludes.
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(usize::from(id) * self.size).as_ptr(), len) }
     }
 

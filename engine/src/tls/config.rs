@@ -19,10 +19,11 @@ use super::error::webpki_error;
 /// TLS settings of a worker's connections.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// Server settings of each listener, in the order of [`Config::listeners`](crate::Config::listeners). A listener
-    /// without them is plain.
+    /// Server settings of each listener, in the order of
+    /// [`Config::listeners`](crate::Config::listeners). A listener without them is plain.
     pub listeners: Vec<Option<Arc<ServerConfig>>>,
-    /// Client settings of outgoing connections ([`Worker::connect`](crate::WorkerCore::connect)). `None`: they are plain.
+    /// Client settings of outgoing connections ([`Worker::connect`](crate::WorkerCore::connect)).
+    /// `None`: they are plain.
     pub connects: Option<TlsClient>,
     /// Answer to a client that does not use TLS, sent unencrypted before the connection is closed.
     pub answer_to_plain: Vec<u8>,
@@ -71,16 +72,16 @@ impl TlsClient {
 pub enum Trust {
     /// Certificates with a chain to one of these authorities.
     Roots(RootCertStore),
-    /// These certificates, and those with a chain to one of them: a self-signed certificate is often
-    /// marked as an authority (CA:TRUE) too.
+    /// These certificates, and those with a chain to one of them: a self-signed certificate is
+    /// often marked as an authority (CA:TRUE) too.
     Certificates(Vec<CertificateDer<'static>>),
     /// All certificates of every kind. The traffic is encrypted, but the server is not
     /// authenticated.
     Anybody,
 }
 
-/// Creates server settings for TLS 1.2 and 1.3 that present `chain`, the server's own certificate first. They have no early
-/// data. A session is resumed with one stateless ticket.
+/// Creates server settings for TLS 1.2 and 1.3 that present `chain`, the server's own certificate
+/// first. They have no early data. A session is resumed with one stateless ticket.
 ///
 /// # Errors
 ///
@@ -99,13 +100,14 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// Creates client settings for TLS 1.2 and 1.3. AES-128-GCM comes first, which is the fastest on processors with AES
-/// instructions. Sessions are never resumed, so that every handshake costs the same.
+/// Creates client settings for TLS 1.2 and 1.3. AES-128-GCM comes first, which is the fastest on
+/// processors with AES instructions. Sessions are never resumed, so that every handshake costs the
+/// same.
 ///
 /// # Errors
 ///
-/// [`Trust::Certificates`] is empty, or one of them cannot be used as an authority.
-/// The library rejects its own settings.
+/// [`Trust::Certificates`] is empty, or one of them cannot be used as an authority. The library
+/// rejects its own settings.
 pub fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     config(trust, Arc::default())
 }
@@ -179,8 +181,8 @@ impl ServerCertVerifier for AcceptGivenCertificates {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.chains.verify_server_cert(certificate, intermediates, server, ocsp, now) {
-            // The library rejected it only because it is an authority's: it checks the validity period
-            // before.
+            // The library rejected it only because it is an authority's: it checks the validity
+            // period before.
             Err(Error::InvalidCertificate(error))
                 if webpki_error(&error) == Some(&webpki::Error::CaUsedAsEndEntity)
                     && self.given.iter().any(|given| given == certificate) =>

@@ -10,8 +10,8 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const CONTEXT_0: u8 = 0xA0;
 
-/// Takes the first element: its tag and its content. An indefinite length, which some PKCS #12 files
-/// have, extends to the end.
+/// Takes the first element: its tag and its content. An indefinite length, which some PKCS #12
+/// files have, extends to the end.
 fn take<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match first {

@@ -13,8 +13,8 @@ pub enum TlsError {
     /// The connection ended before its TLS handshake was complete.
     #[error("the connection ended in the TLS handshake")]
     Unfinished,
-    /// The keys have encrypted as many records as is safe (RFC 8446 5.5), and the connection uses TLS 1.2,
-    /// which cannot change them.
+    /// The keys have encrypted as many records as is safe (RFC 8446 5.5), and the connection uses
+    /// TLS 1.2, which cannot change them.
     #[error(
         "the keys of TLS 1.2 are used up after as many records as are safe; TLS 1.3 would have changed them"
     )]

@@ -63,8 +63,8 @@ fn has_encrypted_section(bytes: &[u8]) -> bool {
     bytes.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"Proc-Type: 4,ENCRYPTED"))
 }
 
-/// Files without a usable private key, by the end of a PEM label: content and remedy. The first rule that a section matches
-/// applies.
+/// Files without a usable private key, by the end of a PEM label: content and remedy. The first
+/// rule that a section matches applies.
 const PEM_WITHOUT_KEY: &[(&str, &str, &str)] = &[
     ("ENCRYPTED PRIVATE KEY", "an encrypted private key", DECRYPT),
     ("DSA PRIVATE KEY", "a DSA key", NO_CONVERSION),

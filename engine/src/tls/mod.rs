@@ -1,13 +1,15 @@
 //! TLS over the seam: [`Tls`] stands between an engine and a handler that knows nothing of it.
 //!
-//! Ciphertext is decrypted in the receive buffer, and the plaintext of a read goes to the handler in one call of
-//! [`received`](Handler::received). The output of a call is sent as few records. Between calls a connection keeps only
-//! rustls' state and the beginning of a record that has not arrived whole.
+//! Ciphertext is decrypted in the receive buffer, and the plaintext of a read goes to the handler
+//! in one call of [`received`](Handler::received). The output of a call is sent as few records.
+//! Between calls a connection keeps only rustls' state and the beginning of a record that has not
+//! arrived whole.
 //!
-//! The handler is told of a connection when TCP has opened it ([`opened`](Handler::opened)), so that its deadline covers the
-//! TLS handshake. Output that it writes before waits until [`secured`](Handler::secured). [`CloseMode::Flush`] sends
-//! close_notify. The peer's close_notify, or a FIN without it, is [`eof`](Handler::eof). A connection that fails sends an
-//! alert and ends with [`Cause::Layer`]; see [`TlsError::of`].
+//! The handler is told of a connection when TCP has opened it ([`opened`](Handler::opened)), so
+//! that its deadline covers the TLS handshake. Output that it writes before waits until
+//! [`secured`](Handler::secured). [`CloseMode::Flush`] sends close_notify. The peer's close_notify,
+//! or a FIN without it, is [`eof`](Handler::eof). A connection that fails sends an alert and ends
+//! with [`Cause::Layer`]; see [`TlsError::of`].
 //!
 //! Connections of plain listeners pass through with one branch for each call.
 
@@ -36,9 +38,11 @@ use crate::handler::Handler;
 use crate::handler::Worker;
 use crate::output::{Commands, Output, Record, Segment};
 
-/// Time that a connection which the handler has closed has for its TLS handshake, so that the peer receives the reason.
+/// Time that a connection which the handler has closed has for its TLS handshake, so that the peer
+/// receives the reason.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(2);
-/// Bytes from which on a segment of output is encrypted in place. Smaller segments are joined first.
+/// Bytes from which on a segment of output is encrypted in place. Smaller segments are joined
+/// first.
 const LARGE: usize = 8 << 10;
 
 /// Adaptor that adds TLS to a handler.
@@ -93,7 +97,8 @@ impl<H: Handler> Tls<H> {
         f(&mut self.inner, &mut inner)
     }
 
-    /// Handles the end of the TLS handshake: sends the output that has waited, and tells the handler.
+    /// Handles the end of the TLS handshake: sends the output that has waited, and tells the
+    /// handler.
     fn secured(&mut self, id: ConnId, c: &mut TlsConn<H::Conn>, out: &mut Output<'_>) {
         let TlsConn { inner, session: Some(session) } = c else { return };
         let Stage::Handshake(waiting) = std::mem::replace(&mut session.stage, Stage::Secured) else { return };
@@ -136,7 +141,8 @@ impl Layer {
                 UnbufferedClientConnection::new(config, server).map(Side::Client)
             }
         };
-        // It fails only without random bytes, which Linux always has, or for contradictory settings.
+        // It fails only without random bytes, which Linux always has, or for contradictory
+        // settings.
         Some(Box::new(Session::new(side.expect("a TLS session begins"))))
     }
 
@@ -199,7 +205,8 @@ impl Layer {
         send_joined(&mut self.joined, session, out)
     }
 
-    /// Applies the handler's requests besides output. Those that need a secured connection wait for it.
+    /// Applies the handler's requests besides output. Those that need a secured connection wait for
+    /// it.
     fn apply_commands(&mut self, session: &mut Session, commands: Commands, out: &mut Output<'_>) {
         if let Some(at) = commands.deadline {
             out.set_deadline(at);

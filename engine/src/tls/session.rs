@@ -141,8 +141,8 @@ impl Session {
         Ok(())
     }
 
-    /// Decrypts received bytes in place, and appends the plaintext to `plain`. Messages of the protocol itself are sent, an
-    /// alert before an error.
+    /// Decrypts received bytes in place, and appends the plaintext to `plain`. Messages of the
+    /// protocol itself are sent, an alert before an error.
     pub(super) fn read(
         &mut self,
         bytes: &mut [u8],
@@ -205,8 +205,9 @@ impl Session {
         }
     }
 
-    /// Sends `plain` in as few records as possible. Large output goes into own buffers: the arena would grow to the next
-    /// power of two, and the part that the kernel does not accept at once would be copied out of it.
+    /// Sends `plain` in as few records as possible. Large output goes into own buffers: the arena
+    /// would grow to the next power of two, and the part that the kernel does not accept at once
+    /// would be copied out of it.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut Output<'_>) -> Result<(), TlsError> {
         let is_much = plain.len() > MUCH;
         let write = |traffic: &mut dyn Traffic, out: &mut Output<'_>| {
@@ -240,8 +241,8 @@ impl Session {
     }
 }
 
-/// Number of bytes missing from the record that begins here, or from its header. `None` where the record is complete and
-/// only its handshake message is not.
+/// Number of bytes missing from the record that begins here, or from its header. `None` where the
+/// record is complete and only its handshake message is not.
 fn missing(stash: &[u8]) -> Option<usize> {
     let whole = match stash {
         [_, _, _, high, low, ..] => HEADER + usize::from(u16::from_be_bytes([*high, *low])),
@@ -293,8 +294,8 @@ fn pump<E: End>(
     }
 }
 
-/// Sends the alert for an error (RFC 8446 6.2), or close_notify. The error was found in `bytes`. rustls
-/// keeps offsets into them, but does not read them while it has output.
+/// Sends the alert for an error (RFC 8446 6.2), or close_notify. The error was found in `bytes`.
+/// rustls keeps offsets into them, but does not read them while it has output.
 #[cold]
 fn send_alert<E: End>(end: &mut E, bytes: &mut [u8], out: &mut Output<'_>) {
     while end.state().wants_write()
@@ -332,8 +333,8 @@ impl<D> Traffic for WriteTraffic<'_, D> {
     }
 }
 
-/// Calls `f` to write as soon as rustls allows it. `stash` is the unread ciphertext: rustls keeps offsets into it, and needs
-/// it again.
+/// Calls `f` to write as soon as rustls allows it. `stash` is the unread ciphertext: rustls keeps
+/// offsets into it, and needs it again.
 fn write<E: End>(
     end: &mut E,
     stash: &mut [u8],
@@ -345,8 +346,8 @@ fn write<E: End>(
             ConnectionState::WriteTraffic(mut traffic) => {
                 return match f(&mut traffic, out) {
                     Ok(()) => Ok(()),
-                    // The connection uses TLS 1.2, which cannot change its keys. rustls has queued its
-                    // close_notify.
+                    // The connection uses TLS 1.2, which cannot change its keys. rustls has queued
+                    // its close_notify.
                     Err(EncryptError::EncryptExhausted) => {
                         send_alert(end, stash, out);
                         Err(TlsError::KeysExhausted)

@@ -1,35 +1,38 @@
-//! The engine on the tokio-uring runtime, kept to show what that runtime costs: no multishot operations, no buffer rings, no
-//! direct descriptors.
+//! The engine on the tokio-uring runtime, kept to show what that runtime costs: it has no multishot
+//! operations, no buffer rings and no direct descriptors.
 //!
-//! Every connection has a task with two halves, a reader and a writer, so that neither a receive nor a send in flight is ever
-//! dropped, and that a reply leaves in the poll which has received its message. A turn is what one pass over the ready tasks has
-//! done: the first event reads the clock and wakes the main task, which runs behind them, sees to timers and the inbox, calls
-//! `turn_end` and wakes the tasks whose connections were written to from elsewhere. A send that takes everything is no event of
+//! Every connection has a task with two halves, a reader and a writer. So neither a receive nor a
+//! send in flight is ever dropped, and a reply leaves in the poll that has received its message. A
+//! turn is one pass over the ready tasks. Its first event reads the clock and wakes the main task,
+//! which runs behind them. The main task calls the handler for timers, wakes and `turn_end`, and
+//! wakes the tasks whose connections were written to. A send that is accepted whole is no event of
 //! a turn.
 //!
-//! While a send is in flight no receive begins: most messages are answers to it, and a receive that finds its message there is
-//! cheaper than one that has to wait for it. A send that has not ended after 10 to 30 ms is a slow one: receives go on beside it,
-//! until it has all gone.
+//! While a send is in flight no receive begins; `Socket::may_receive` says why. A send that has not
+//! ended after 10 to 30 ms is slow: receives continue beside it, until everything is accepted.
 //!
-//! Every send is an operation that takes its time, so bytes count as unsent until the runtime tells of its end; a handler that
-//! has seen unsent bytes at the start of a call always hears `drained`, also where nobody was slow.
+//! Every send is an operation that takes time, so bytes count as unsent until its completion. A
+//! handler that has seen unsent bytes at the start of a call always hears `drained`, even where the
+//! peer was not slow.
 //!
-//! A reply that lies in the receive buffer leaves in that buffer; others are copied together. Listeners and connects wait for
-//! readiness, off the hot path, because those waits have to be called back. All timers are one timerfd(2), in nanoseconds,
-//! where the runtime's own are in milliseconds.
+//! A reply that lies in the receive buffer leaves in that buffer; other replies are copied
+//! together. Listeners and connects wait for readiness, off the hot path, because those waits must
+//! be cancelled. All timers are one timerfd(2), in nanoseconds; the runtime's own have
+//! milliseconds.
 //!
-//! [`Config::spin`](crate::Config::spin) is ignored: the runtime decides how it waits. `Counters::enters` counts turns, as the
-//! runtime does not tell how often it enters the kernel. Completions are waited for with epoll(7), which is why
-//! `DEFER_TASKRUN` is not set: nothing would run the deferred work.
+//! [`Config::spin`](crate::Config::spin) is ignored: the runtime decides how it waits.
+//! `Counters::enters` counts turns, because the runtime does not tell how often it enters the
+//! kernel. The runtime waits for completions with epoll(7). `DEFER_TASKRUN` is not set, because
+//! nothing would run the deferred work.
 
-mod connection;
 mod core;
 mod operations;
+mod socket;
 mod tasks;
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -45,19 +48,23 @@ use tokio::io::unix::AsyncFd;
 
 use self::core::Core;
 use self::tasks::Shared;
-use crate::incoming;
 use crate::time::Nanos;
 use crate::{Config, Counters, EngineError, Handler, Inbox};
 
-/// A ring that was let go of gives its locked memory back late: so often, and so long each time, set-up is tried again.
+/// Retries of the set-up, and the pause before each: a dropped ring returns its locked memory late.
 const MEMLOCK_RETRIES: u32 = 10;
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(50);
-/// Rings are not made smaller than this.
+/// Entries of the smallest submission queue.
 const MIN_ENTRIES: u32 = 64;
-/// After a stop, what was written last is offered to the kernel for so many passes of a millisecond at most.
+/// Most passes, of a millisecond each, in which the last output is offered to the kernel after a
+/// stop.
 const LAST_PASSES: u32 = 20;
-/// Operations on sockets that are shut down end at once; this is for a machine that is busy with other things.
+/// Most passes until all operations have ended. Those on sockets that are shut down end at once,
+/// unless the machine is busy with other things.
 const END_PASSES: u32 = 10_000;
+
+/// A descriptor whose readiness is awaited.
+type Watched = AsyncFd<Rc<OwnedFd>>;
 
 /// See [`crate::run`].
 pub(crate) fn run<H: Handler>(
@@ -66,11 +73,14 @@ pub(crate) fn run<H: Handler>(
     handler: &mut H,
 ) -> Result<Counters, EngineError> {
     let runtime = build(config.uring.sq_entries, config.uring.cq_entries)?;
-    // SAFETY: the tasks hold the only clones beside `shared`; they are dropped with the runtime below, and `shared` ends with
-    // this function, while the caller's exclusive borrow of the handler lasts longer. Nothing here uses `handler` directly.
-    let shared = unsafe { Shared::new(Core::new(config), NonNull::from(handler)) };
+    let setup_error = EngineError::system("setting up the tasks of tokio-uring");
+    let core = Core::new(config).map_err(&setup_error)?;
+    // SAFETY: the tasks hold the only clones beside `shared`. They are dropped with the runtime
+    // below, and `shared` ends with this function, while the caller's exclusive borrow of the
+    // handler lasts longer. Nothing here uses `handler` directly.
+    let shared = unsafe { Shared::new(core, NonNull::from(handler)) };
     let outcome = runtime.block_on(drive(config, &inbox, &shared));
-    if shared.flights.are_over() {
+    if shared.in_flight.is_empty() {
         drop(runtime);
     } else {
         debug_assert!(outcome.is_err(), "operations are still in flight");
@@ -79,25 +89,26 @@ pub(crate) fn run<H: Handler>(
         );
         std::mem::forget(runtime);
     }
-    assert!(!shared.has_panicked(), "a call of the handler has panicked, as told above");
-    outcome.map_err(EngineError::system("setting up the tasks of tokio-uring"))?;
-    Ok(shared.enter(|core, _| core.counters()))
+    assert!(!shared.has_panicked(), "a call of the handler has panicked, as reported above");
+    outcome.map_err(setup_error)?;
+    Ok(shared.enter(|core, _| core.connections.counters))
 }
 
-/// Checks that the runtime can be set up and used here. Without io_uring_enter(2) the runtime would wait for
-/// ever, because it ignores errors of that call.
+/// Checks that the runtime can be set up and used here. Without io_uring_enter(2) the runtime would
+/// wait for ever, because it ignores errors of that call.
 pub(crate) fn probe() -> Result<(), EngineError> {
     crate::uring::probe_calls()?;
     build(MIN_ENTRIES, 2 * MIN_ENTRIES).map(drop)
 }
 
 fn build(sq_entries: u32, cq_entries: u32) -> Result<Runtime, EngineError> {
-    // Once over all sizes: what old rings held is either given back by then or not at all.
+    // The retries are for all sizes together: old rings have returned their memory by then, or
+    // never will.
     let (mut shrink, mut waited) = (0, 0);
     loop {
         let sq = (sq_entries >> shrink).max(MIN_ENTRIES);
         let cq = (cq_entries >> shrink).max(2 * sq);
-        match build_patiently(sq, cq, &mut waited) {
+        match build_with_retries(sq, cq, &mut waited) {
             Ok(runtime) => return Ok(runtime),
             Err(error) if is(&error, libc::ENOMEM) && sq > MIN_ENTRIES => shrink += 1,
             Err(error) => return Err(setup_error(error, sq, cq)),
@@ -105,8 +116,8 @@ fn build(sq_entries: u32, cq_entries: u32) -> Result<Runtime, EngineError> {
     }
 }
 
-/// Tries for a while where memory is short; `waited` says how often it has paused.
-fn build_patiently(sq_entries: u32, cq_entries: u32, waited: &mut u32) -> io::Result<Runtime> {
+/// Retries for a while where locked memory is short; `waited` counts the pauses.
+fn build_with_retries(sq_entries: u32, cq_entries: u32, waited: &mut u32) -> io::Result<Runtime> {
     loop {
         match build_once(sq_entries, cq_entries, true) {
             // COOP_TASKRUN came with Linux 5.19, SINGLE_ISSUER with 6.0.
@@ -148,7 +159,7 @@ fn setup_error(source: io::Error, sq_entries: u32, cq_entries: u32) -> EngineErr
                 limit,
             }
         }
-        // The raw engine's probe knows what stands behind a refusal.
+        // The raw engine's probe knows the reason of a refusal.
         _ => match crate::uring::probe() {
             Err(reason) => reason,
             Ok(()) => EngineError::System { what: "setting up the tokio-uring runtime", source },
@@ -156,21 +167,19 @@ fn setup_error(source: io::Error, sq_entries: u32, cq_entries: u32) -> EngineErr
     }
 }
 
-/// The main task: starts the others, ends the turns, and stops.
+/// Runs the main task: starts the listeners' tasks, finishes the turns, and stops.
 async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>>) -> io::Result<()> {
     let mut timer = Timer::new()?;
-    let wakes = watch(inbox.event().try_clone_to_owned()?, Interest::READABLE)?;
+    let wakes = watch_readable(inbox.event())?;
     shared.enter(Core::start);
     for (index, listener) in config.listeners.iter().enumerate() {
-        incoming::prepare(&listener.socket)?;
-        let socket = watch(listener.socket.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-        tasks::listen(shared, index, socket);
+        tasks::listen(shared, index, watch_readable(listener.socket.as_fd())?);
     }
-    while !shared.has_panicked() && !shared.enter(|core, _| core.is_stopping()) {
+    while !shared.has_panicked() && !shared.enter(|core, _| core.connections.is_stopping) {
         let bits = poll_fn(|cx| {
-            let rang = timer.poll_ring(cx)?;
+            let has_fired = timer.poll_fired(cx)?;
             let bits = poll_wakes(&wakes, inbox, cx)?;
-            if rang || bits != 0 || shared.enter(|core, _| core.poll_turn(cx)) {
+            if has_fired || bits != 0 || shared.enter(|core, _| core.poll_turn(cx)) {
                 return Poll::Ready(io::Result::Ok(bits));
             }
             Poll::Pending
@@ -178,6 +187,7 @@ async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>
         let bits = bits.await?;
         if !shared.has_panicked() {
             let next = shared.enter(|core, handler| core.turn(handler, bits));
+            shared.start_tasks();
             timer.set(next)?;
         }
     }
@@ -185,38 +195,37 @@ async fn drive<H: Handler>(config: &Config, inbox: &Inbox, shared: &Rc<Shared<H>
     Ok(())
 }
 
-/// Offers to the kernel what was written last, then reports every connection closed, and awaits the ends of all operations.
+/// Offers the last output to the kernel, reports every connection closed, and awaits the end of all
+/// operations.
 ///
-/// A runtime that is dropped with operations in flight frees their memory first and cancels them afterwards (tokio-uring 0.5,
-/// `Driver::drop`): what arrives in between would be written to memory that belongs to somebody else by then.
+/// A runtime that is dropped with operations in flight frees their memory first and cancels them
+/// afterwards (tokio-uring 0.5, `Driver::drop`). Input that arrives in between would be written to
+/// memory with another owner.
 async fn finish<H: Handler>(shared: &Rc<Shared<H>>) {
     wait_until(LAST_PASSES, || shared.has_panicked() || !shared.enter(|core, _| core.is_writing())).await;
-    shared.enter(|core, _| core.kill_all());
+    shared.enter(|core, _| core.connections.end_all());
     if !shared.has_panicked() {
-        shared.enter(Core::shut_down);
+        shared.enter(|core, handler| core.connections.report_closed(handler));
     }
-    wait_until(END_PASSES, || shared.flights.are_over()).await;
+    wait_until(END_PASSES, || shared.in_flight.is_empty()).await;
 }
 
-/// For so many passes of a millisecond at most. The runtime submits when it parks.
-async fn wait_until(passes: u32, is_so: impl Fn() -> bool) {
+/// Waits for a condition, at most for `passes` of a millisecond. The runtime submits when it parks.
+async fn wait_until(passes: u32, condition: impl Fn() -> bool) {
     for _ in 0..passes {
-        if is_so() {
+        if condition() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Registers a descriptor with the runtime's own epoll instance.
-fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open, stays so, and names one description until it is dropped, which the registration does
-    // after it has ended itself.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+fn watch_readable(fd: BorrowedFd<'_>) -> io::Result<Watched> {
+    tasks::watch(Rc::new(fd.try_clone_to_owned()?), Interest::READABLE)
 }
 
-/// The bits of new wakes, or 0 for none; then the task is woken by the next.
-fn poll_wakes(event: &AsyncFd<OwnedFd>, inbox: &Inbox, cx: &mut Context<'_>) -> io::Result<u64> {
+/// Returns the bits of new wakes. For none it returns 0, and the task is woken by the next wake.
+fn poll_wakes(event: &Watched, inbox: &Inbox, cx: &mut Context<'_>) -> io::Result<u64> {
     while let Poll::Ready(guard) = event.poll_read_ready(cx) {
         guard?.clear_ready();
         let bits = inbox.take();
@@ -227,10 +236,10 @@ fn poll_wakes(event: &AsyncFd<OwnedFd>, inbox: &Inbox, cx: &mut Context<'_>) -> 
     Ok(0)
 }
 
-/// One timerfd(2) for everything that the engine waits for.
+/// The engine's one timerfd(2).
 struct Timer {
-    event: AsyncFd<OwnedFd>,
-    /// When it rings; [`Nanos::NEVER`] while it is not set.
+    event: Watched,
+    /// Time at which the timer fires; [`Nanos::NEVER`] while it is not set.
     at: Nanos,
 }
 
@@ -238,10 +247,10 @@ impl Timer {
     fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let event = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { event: watch(event, Interest::READABLE)?, at: Nanos::NEVER })
+        Ok(Self { event: tasks::watch(Rc::new(event), Interest::READABLE)?, at: Nanos::NEVER })
     }
 
-    /// Rings at `at`, or earlier for nothing: a time that moves away leaves the timer as it is.
+    /// Sets the timer to `at`, unless it fires earlier: then a turn without events comes first.
     fn set(&mut self, at: Nanos) -> io::Result<()> {
         if at >= self.at {
             return Ok(());
@@ -259,8 +268,8 @@ impl Timer {
         Ok(())
     }
 
-    /// Whether it has rung; if not, the task is woken when it does.
-    fn poll_ring(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Returns whether the timer has fired; if not, the task is woken when it does.
+    fn poll_fired(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         match self.poll_expiry(cx) {
             Poll::Ready(outcome) => outcome.map(|()| {
                 self.at = Nanos::NEVER;

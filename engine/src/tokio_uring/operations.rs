@@ -1,7 +1,7 @@
 //! The operations of a connection: receive, send, and a write of several buffers.
 //!
-//! They are made from entries of the ring by the runtime's public way for that, because its own streams read and write as
-//! files do, which costs more on a socket.
+//! They are made of the ring's own entries, through the runtime's public interface. The runtime's
+//! streams read and write as for files, which costs more on a socket.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,52 +11,60 @@ use ::tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot}
 use bytes::BytesMut;
 use io_uring_0_6::{cqueue, opcode, types};
 
-use super::connection::{Chunk, Write};
+use super::socket::Write;
 
-/// Counts the operations in flight, by the clones that they hold.
+/// Counter of the operations in flight, by the clones that they hold.
 #[derive(Clone, Default)]
-pub(super) struct Flights(Rc<()>);
+pub(super) struct InFlight(Rc<()>);
 
-impl Flights {
-    pub(super) fn are_over(&self) -> bool {
+impl InFlight {
+    /// Returns whether all operations have ended.
+    pub(super) fn is_empty(&self) -> bool {
         Rc::strong_count(&self.0) == 1
     }
 }
 
-/// What an operation needs until its end, whatever becomes of the task that waits for it. The socket stays open.
-pub(super) struct Held<T> {
+/// Resources that an operation needs until its end, even when no task waits for it any more. The
+/// socket stays open.
+pub(super) struct Resources<T> {
     _socket: Rc<OwnedFd>,
-    _flight: Flights,
+    _in_flight: InFlight,
     memory: T,
 }
 
 pub(super) struct Receiving;
 
-/// Begins to receive into the free room of `buffer`; its result is the number of bytes and the buffer that has them.
+/// Begins to receive into the free room of `buffer`. The result is the number of bytes and the
+/// buffer that has them.
 pub(super) fn receive(
     socket: &Rc<OwnedFd>,
-    flights: &Flights,
+    in_flight: &InFlight,
     mut buffer: BytesMut,
-) -> InFlightOneshot<Held<BytesMut>, Receiving> {
-    debug_assert!(buffer.is_empty(), "what is received goes to the beginning");
+) -> InFlightOneshot<Resources<BytesMut>, Receiving> {
+    debug_assert!(buffer.is_empty(), "received bytes go to the beginning");
     let room = buffer.spare_capacity_mut();
     let len = u32::try_from(room.len()).unwrap_or(u32::MAX);
-    // The room lies on the heap and stays there when `buffer` moves; nobody else touches it while the operation holds it.
+    // The room lies on the heap and stays there when `buffer` moves. Nobody else uses it while the
+    // operation holds it.
     let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), room.as_mut_ptr().cast(), len).build();
-    let held = Held { _socket: socket.clone(), _flight: flights.clone(), memory: buffer };
-    UnsubmittedOneshot::new(held, Receiving, entry).submit()
+    let resources = Resources { _socket: socket.clone(), _in_flight: in_flight.clone(), memory: buffer };
+    UnsubmittedOneshot::new(resources, Receiving, entry).submit()
 }
 
 impl OneshotOutputTransform for Receiving {
     type Output = (io::Result<usize>, BytesMut);
-    type StoredData = Held<BytesMut>;
+    type StoredData = Resources<BytesMut>;
 
-    fn transform_oneshot_output(self, held: Self::StoredData, completion: cqueue::Entry) -> Self::Output {
-        let mut buffer = held.memory;
+    fn transform_oneshot_output(
+        self,
+        resources: Self::StoredData,
+        completion: cqueue::Entry,
+    ) -> Self::Output {
+        let mut buffer = resources.memory;
         let outcome = result(&completion);
         if let Ok(received) = outcome {
-            // SAFETY: the kernel has written so many bytes to the beginning of the room that `receive` gave it, where the
-            // buffer, which was empty, begins.
+            // SAFETY: the kernel has written this number of bytes to the beginning of the room that
+            // `receive` gave it, and there the buffer, which was empty, begins.
             unsafe { buffer.set_len(received) };
         }
         (outcome, buffer)
@@ -65,48 +73,52 @@ impl OneshotOutputTransform for Receiving {
 
 pub(super) struct Sending;
 
-/// What is being sent, with the list of its pieces where there are several.
-pub(super) struct Pieces {
+/// Output that is being sent, with the list of its buffers where there are several.
+pub(super) struct Output {
     write: Write,
     _vectors: Vec<libc::iovec>,
 }
 
-/// Begins to send; its result is the number of bytes taken, and what was to be sent.
+/// Begins to send. The result is the number of accepted bytes, and the output with its rest.
 pub(super) fn send(
     socket: &Rc<OwnedFd>,
-    flights: &Flights,
+    in_flight: &InFlight,
     write: Write,
-) -> InFlightOneshot<Held<Pieces>, Sending> {
+) -> InFlightOneshot<Resources<Output>, Sending> {
     let fd = types::Fd(socket.as_raw_fd());
     let mut vectors = Vec::new();
-    // The pieces and the list of them lie on the heap and stay there when `write` and `vectors` move; nobody writes to them while
-    // the operation holds them.
+    // The buffers and their list lie on the heap and stay there when `write` and `vectors` move.
+    // Nobody writes to them while the operation holds them.
     let entry = match &write {
-        Write::One(chunk) => opcode::Send::new(fd, chunk.bytes().as_ptr(), length(chunk)).build(),
-        Write::Several(chunks) => {
-            vectors.extend(chunks.iter().map(|chunk| libc::iovec {
-                iov_base: chunk.bytes().as_ptr().cast_mut().cast(),
-                iov_len: chunk.bytes().len(),
+        Write::One(buffer) => opcode::Send::new(fd, buffer.as_ptr(), length(buffer)).build(),
+        Write::Several(buffers) => {
+            vectors.extend(buffers.iter().map(|buffer| libc::iovec {
+                iov_base: buffer.as_ptr().cast_mut().cast(),
+                iov_len: buffer.len(),
             }));
             opcode::Writev::new(fd, vectors.as_ptr().cast(), vectors.len() as u32).build()
         }
     };
-    let memory = Pieces { write, _vectors: vectors };
-    let held = Held { _socket: socket.clone(), _flight: flights.clone(), memory };
-    UnsubmittedOneshot::new(held, Sending, entry).submit()
+    let memory = Output { write, _vectors: vectors };
+    let resources = Resources { _socket: socket.clone(), _in_flight: in_flight.clone(), memory };
+    UnsubmittedOneshot::new(resources, Sending, entry).submit()
 }
 
-/// What does not fit is left, as by a short send.
-fn length(chunk: &Chunk) -> u32 {
-    u32::try_from(chunk.bytes().len()).unwrap_or(u32::MAX)
+/// Returns the length to offer. A rest beyond it stays, as after a short send.
+fn length(buffer: &BytesMut) -> u32 {
+    u32::try_from(buffer.len()).unwrap_or(u32::MAX)
 }
 
 impl OneshotOutputTransform for Sending {
     type Output = (io::Result<usize>, Write);
-    type StoredData = Held<Pieces>;
+    type StoredData = Resources<Output>;
 
-    fn transform_oneshot_output(self, held: Self::StoredData, completion: cqueue::Entry) -> Self::Output {
-        (result(&completion), held.memory.write)
+    fn transform_oneshot_output(
+        self,
+        resources: Self::StoredData,
+        completion: cqueue::Entry,
+    ) -> Self::Output {
+        (result(&completion), resources.memory.write)
     }
 }
 

@@ -1,10 +1,11 @@
-//! The tasks: one for each connection, each listener and each connect under way.
+//! The tasks: one for each connection, each listener, each connect, and each paused connection.
 //!
-//! They own the operations in flight and nothing else: what a completion means is decided in [`Core`], in
-//! calls that never span an await.
+//! They own the operations in flight and nothing else. What a completion means is decided in
+//! [`Core`], in calls that never span an await.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::ptr::NonNull;
@@ -15,57 +16,80 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
-use super::connection::Watch;
-use super::core::{Admission, Core};
-use super::operations::{self, Flights};
+use super::core::Core;
+use super::operations::{self, InFlight};
+use super::socket::{OwnedTask, Polled, TaskRequest};
 use crate::connection::ConnId;
 use crate::handler::Handler;
+use crate::incoming::Accepted;
 use crate::outgoing;
 
-/// What all tasks of a worker share.
+/// Consecutive accepts at one listener before the other tasks run.
+const ACCEPTS_IN_A_ROW: usize = 64;
+
+/// State that all tasks of a worker share.
 pub(super) struct Shared<H: Handler> {
     core: RefCell<Core<H>>,
     handler: NonNull<H>,
-    pub(super) flights: Flights,
+    polled: Rc<Polled>,
+    pub(super) in_flight: InFlight,
     /// A task has panicked, in a call of the handler: the run ends with a panic of its own.
-    panicked: Cell<bool>,
+    has_panicked: Cell<bool>,
 }
 
 impl<H: Handler> Shared<H> {
     /// # Safety
     ///
-    /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value is gone.
+    /// `handler` stays valid, and nobody else uses it, until the last clone of the returned value
+    /// is gone.
     pub(super) unsafe fn new(core: Core<H>, handler: NonNull<H>) -> Rc<Self> {
-        let shared = Rc::new(Self {
+        Rc::new(Self {
+            polled: core.connections.io.polled.clone(),
             core: RefCell::new(core),
             handler,
-            flights: Flights::default(),
-            panicked: Cell::new(false),
-        });
-        shared.core.borrow_mut().shared = Rc::downgrade(&shared);
-        shared
+            in_flight: InFlight::default(),
+            has_panicked: Cell::new(false),
+        })
     }
 
-    /// The engine's state and the handler, for the length of `f`.
+    /// Calls `f` with the worker's state and the handler.
     pub(super) fn enter<R>(&self, f: impl FnOnce(&mut Core<H>, &mut H) -> R) -> R {
         let mut core = self.core.borrow_mut();
-        // SAFETY: valid and unshared by the contract of `new`; the borrow of `core`, which lasts as long, admits one call at a
-        // time, and `f` cannot hold it over an await.
+        // SAFETY: valid and unshared by the contract of `new`. The borrow of `core`, which lasts as
+        // long, admits one call at a time, and `f` cannot hold it over an await.
         f(&mut core, unsafe { &mut *self.handler.as_ptr() })
     }
 
+    /// Starts the tasks that calls of this turn have requested.
+    pub(super) fn start_tasks(self: &Rc<Self>) {
+        let connections = &mut self.core.borrow_mut().connections;
+        for request in connections.io.requests.drain(..) {
+            let (id, task) = match request {
+                TaskRequest::Serve(id, socket) => {
+                    serve(self, id, socket);
+                    continue;
+                }
+                TaskRequest::Connect(id, socket) => (id, connect(self, id, socket)),
+                TaskRequest::WatchReset(id, socket) => (id, watch_reset(self, id, socket)),
+            };
+            if let Some(c) = connections.table.get_mut(id) {
+                c.io.watch = Some(OwnedTask(task));
+            }
+        }
+    }
+
     pub(super) fn has_panicked(&self) -> bool {
-        self.panicked.get()
+        self.has_panicked.get()
     }
 }
 
-/// Ends the run when a task unwinds: the runtime itself would swallow it.
-struct Alert<H: Handler>(Rc<Shared<H>>);
+/// Ends the run when a task unwinds: the runtime would continue without it.
+struct PanicGuard<H: Handler>(Rc<Shared<H>>);
 
-impl<H: Handler> Drop for Alert<H> {
+impl<H: Handler> Drop for PanicGuard<H> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.panicked.set(true);
+            self.0.has_panicked.set(true);
             if let Ok(mut core) = self.0.core.try_borrow_mut() {
                 core.want_turn();
             }
@@ -73,32 +97,40 @@ impl<H: Handler> Drop for Alert<H> {
     }
 }
 
-fn spawn<H: Handler>(shared: Rc<Shared<H>>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+fn spawn<H: Handler>(shared: &Rc<Shared<H>>, task: impl Future<Output = ()> + 'static) -> AbortHandle {
+    let guard = PanicGuard(shared.clone());
     let task = async move {
-        let _alert = Alert(shared);
+        let _guard = guard;
         task.await;
     };
     ::tokio_uring::spawn(task).abort_handle()
 }
 
-/// Starts the task of an open connection: a reader and a writer, of which the one that is due is polled.
-pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) {
+/// Registers a descriptor with the runtime's own epoll instance.
+pub(super) fn watch(fd: Rc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Rc<OwnedFd>>> {
+    // SAFETY: the clone of the `Rc` keeps the descriptor open, and the same, until the registration
+    // has ended itself.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Starts the task of an open connection: a reader and a writer, of which the due ones are polled.
+fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) {
     let core = shared.clone();
-    spawn(shared.clone(), async move {
+    spawn(shared, async move {
         let (mut reader, mut writer) = (pin!(read(&core, id, &socket)), pin!(write(&core, id, &socket)));
         let (mut reads, mut writes) = (true, true);
         let task = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        core.enter(|core, _| core.register(id, task));
+        core.enter(|core, _| core.register_task(id, task));
         let both = poll_fn(|cx| {
-            core.enter(|core, _| core.begin_poll(id));
+            core.polled.begin(id);
             loop {
-                if core.enter(|core, _| core.take_reader()) && reads {
+                if core.polled.take_reader() && reads {
                     reads = reader.as_mut().poll(cx).is_pending();
                 }
-                if core.enter(|core, _| core.take_writer()) && writes {
+                if core.polled.take_writer() && writes {
                     writes = writer.as_mut().poll(cx).is_pending();
                 }
-                if core.enter(|core, _| core.end_poll()) {
+                if core.polled.end() {
                     return if reads || writes { Poll::Pending } else { Poll::Ready(()) };
                 }
             }
@@ -107,83 +139,75 @@ pub(super) fn serve<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<O
     });
 }
 
-async fn read<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
-    while let Some(buffer) = poll_fn(|_| shared.enter(|core, _| core.poll_read(id))).await {
-        // Never dropped in flight: a pause or a close waits here for its end.
-        let (outcome, buffer) = operations::receive(socket, &shared.flights, buffer).await;
-        let mut arrival = Some((outcome, buffer));
-        let go_on = poll_fn(|_| shared.enter(|core, handler| core.poll_arrival(handler, id, &mut arrival)));
-        if !go_on.await {
+async fn read<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: &Rc<OwnedFd>) {
+    while let Some(buffer) = poll_fn(|_| shared.enter(|core, _| core.poll_receive(id))).await {
+        // Never dropped in flight: a pause or a close waits here for the operation's end.
+        let mut completion = Some(operations::receive(socket, &shared.in_flight, buffer).await);
+        let handled =
+            poll_fn(|_| shared.enter(|core, handler| core.poll_received(handler, id, &mut completion)));
+        if !handled.await {
             return;
         }
     }
 }
 
-async fn write<H: Handler>(shared: &Shared<H>, id: ConnId, socket: &Rc<OwnedFd>) {
+async fn write<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: &Rc<OwnedFd>) {
     while let Some(write) = poll_fn(|_| shared.enter(|core, _| core.poll_write(id))).await {
-        let (outcome, write) = operations::send(socket, &shared.flights, write).await;
-        shared.enter(|core, handler| core.wrote(handler, id, outcome, write));
+        let (outcome, write) = operations::send(socket, &shared.in_flight, write).await;
+        shared.enter(|core, handler| core.handle_sent(handler, id, outcome, write));
     }
 }
 
-/// Reports a reset of a connection that is not read from, until the watch is dropped.
-pub(super) fn watch<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) -> Watch {
+/// Reports a reset of a connection that is not read, until the task is aborted.
+fn watch_reset<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) -> AbortHandle {
     let core = shared.clone();
-    let task = spawn(shared.clone(), async move {
-        // SAFETY: the clone of the `Rc` keeps the descriptor open, and the same, until the registration has ended.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::ERROR) };
-        // Where the kernel has no room for a registration, the reset is detected at the end of the pause.
-        let Ok(socket) = socket else { return };
+    spawn(shared, async move {
+        // Where the kernel has no room for a registration, a reset is detected after the pause.
+        let Ok(socket) = watch(socket, Interest::ERROR) else { return };
         while let Ok(mut ready) = socket.ready(Interest::ERROR).await {
-            core.enter(|core, _| core.was_reset(id));
+            core.enter(|core, _| core.handle_reset(id));
             ready.clear_ready();
         }
-    });
-    Watch(task)
+    })
 }
 
-/// Connections that a listener's task accepts before the other tasks run.
-const ACCEPTS_IN_A_ROW: usize = 64;
-
-/// Accepts at a listener. Readiness and accept4(2) in place of accepts on the ring: an accept in flight could not be called
-/// back when the worker ceases to listen.
-pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener: AsyncFd<OwnedFd>) {
+/// Accepts at a listener. Readiness and accept4(2) replace accepts on the ring: an accept in flight
+/// could not be cancelled when the worker ceases to listen.
+pub(super) fn listen<H: Handler>(shared: &Rc<Shared<H>>, index: usize, listener: AsyncFd<Rc<OwnedFd>>) {
     let core = shared.clone();
-    spawn(shared.clone(), async move {
+    spawn(shared, async move {
         loop {
-            poll_fn(|cx| core.enter(|core, _| core.poll_door(index, cx))).await;
+            poll_fn(|cx| core.enter(|core, _| core.poll_accepting(index, cx))).await;
             let Ok(mut ready) = listener.readable().await else { return };
             for _ in 0..ACCEPTS_IN_A_ROW {
                 match core.enter(|core, handler| core.accept(handler, index, listener.get_ref())) {
-                    Admission::Next => {}
-                    Admission::Empty => {
+                    Accepted::One => {}
+                    Accepted::QueueEmpty => {
                         ready.clear_ready();
                         break;
                     }
-                    Admission::Shut => break,
+                    Accepted::Stopped => break,
                 }
             }
-            // A flood of connections leaves room for the open ones.
+            // A flood of connections leaves time for the open ones.
             tokio::task::yield_now().await;
         }
     });
 }
 
-/// Waits for the outcome of a connect. The socket comes non-blocking, which the ring's operations do not want.
-pub(super) fn connect<H: Handler>(
-    shared: &Rc<Shared<H>>,
-    id: ConnId,
-    socket: AsyncFd<OwnedFd>,
-) -> AbortHandle {
+/// Waits for the outcome of a connect.
+fn connect<H: Handler>(shared: &Rc<Shared<H>>, id: ConnId, socket: Rc<OwnedFd>) -> AbortHandle {
     let core = shared.clone();
-    spawn(shared.clone(), async move {
-        let outcome = match socket.writable().await {
-            Ok(_) => outgoing::pending_error(socket.get_ref()),
-            Err(error) => Err(error),
-        };
-        let socket = socket.into_inner();
-        // One that does not block would fail with EAGAIN in place of waiting.
-        let outcome = outcome.and_then(|()| Ok(rustix::io::ioctl_fionbio(&socket, false)?));
-        core.enter(|core, handler| core.connect_ended(handler, id, outcome.map(|()| Rc::new(socket))));
+    spawn(shared, async move {
+        let outcome = connected(socket).await;
+        core.enter(|core, handler| core.complete_connect(handler, id, outcome));
     })
+}
+
+async fn connected(socket: Rc<OwnedFd>) -> io::Result<()> {
+    let socket = watch(socket, Interest::WRITABLE)?;
+    let _ = socket.writable().await?;
+    outgoing::pending_error(socket.get_ref())?;
+    // The ring's operations on a socket that does not block fail with EAGAIN instead of waiting.
+    Ok(rustix::io::ioctl_fionbio(socket.get_ref(), false)?)
 }

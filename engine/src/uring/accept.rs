@@ -1,9 +1,9 @@
 //! Accepting.
 //!
-//! One multishot accept per listener is cheapest, but reports no peer address and accepts connections as fast as they come,
-//! also beyond what the table holds: the kernel would drop those with a bare FIN. Where addresses are wanted, or room gets
-//! short, single accepts take its place, never more than there is room for. The other connections wait in the listener's
-//! queue.
+//! One multishot accept per listener is cheapest, but reports no peer address and accepts
+//! connections as fast as they come, also beyond what the table holds: the kernel would drop those
+//! with a bare FIN. Where addresses are wanted, or room gets short, single accepts take its place,
+//! never more than there is room for. The other connections wait in the listener's queue.
 
 use std::os::fd::AsRawFd;
 
@@ -23,7 +23,8 @@ use crate::uring::ring::{Completion, Op, Ring};
 /// Single accepts armed per listener.
 const SINGLES: usize = 32;
 
-/// Room in the table below which single accepts take over: a multishot accept may take a listener's whole queue at once.
+/// Room in the table below which single accepts take over: a multishot accept may take a listener's
+/// whole queue at once.
 const BURST: usize = BACKLOG as usize;
 
 const _: () =
@@ -133,7 +134,8 @@ impl<'c> Acceptors<'c> {
                 singles += usize::from(!a.multishot);
                 a.armed = true;
                 let listener = listener.socket.as_raw_fd();
-                // The box of the address is dropped only with the worker, after all operations have ended.
+                // The box of the address is dropped only with the worker, after all operations have
+                // ended.
                 let op = Op::Accept { listener, multishot: a.multishot, address: &raw mut *a.address };
                 queues.push(token, op);
             } else if !(on && wanted) && a.armed && !a.cancelling {
@@ -143,7 +145,8 @@ impl<'c> Acceptors<'c> {
         }
     }
 
-    /// Handles the completion of an accept. Returns the slot and the origin of an accepted connection.
+    /// Handles the completion of an accept. Returns the slot and the origin of an accepted
+    /// connection.
     pub(super) fn on_accept(
         &mut self,
         c: Completion,

@@ -28,7 +28,8 @@ impl Address {
         this
     }
 
-    /// Takes the address that the kernel wrote, and makes room for the next. `None` where it wrote none.
+    /// Takes the address that the kernel wrote, and makes room for the next. `None` where it wrote
+    /// none.
     pub(crate) fn take(&mut self) -> Option<SocketAddr> {
         let Self { storage, .. } = std::mem::replace(self, Self::unset());
         if i32::from(storage.ss_family) == libc::AF_UNSPEC {
@@ -39,7 +40,8 @@ impl Address {
         unsafe { SocketAddrAny::read((&raw const storage).cast(), len) }.try_into().ok()
     }
 
-    /// Pointers to the address and to its length. `this` points to an `Address` that stays in place.
+    /// Pointers to the address and to its length. `this` points to an `Address` that stays in
+    /// place.
     pub(crate) fn as_ptrs(this: *mut Self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
         // SAFETY: only addresses of fields are taken.
         unsafe { ((&raw mut (*this).storage).cast(), &raw mut (*this).len) }

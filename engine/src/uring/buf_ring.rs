@@ -1,7 +1,9 @@
-//! Ring of provided buffers (io_uring_register_buf_ring(3)): memory that the kernel receives into by itself.
+//! Ring of provided buffers (io_uring_register_buf_ring(3)): memory that the kernel receives into
+//! by itself.
 //!
-//! States of a buffer: (1) idle; (2) offered, in the ring, the kernel's; (3) handed over by a completion, the engine's: the
-//! handler reads and writes it, and sends read it where parts of it are echoed; then idle again.
+//! States of a buffer: (1) idle; (2) offered, in the ring, the kernel's; (3) handed over by a
+//! completion, the engine's: the handler reads and writes it, and sends read it where parts of it
+//! are echoed; then idle again.
 
 use std::io;
 use std::ptr::NonNull;
@@ -32,8 +34,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length and is unmapped once. The last owner of the
-        // memory drops it, and the owners promise that the kernel does not use it any more (see BufRing::new).
+        // SAFETY: the mapping was made by `new` with this length and is unmapped once. The last
+        // owner of the memory drops it, and the owners promise that the kernel does not use it any
+        // more (see BufRing::new).
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
@@ -70,10 +73,11 @@ impl BufRing {
     /// Group of the buffers, which receives refer to. A worker has one.
     pub(crate) const GROUP: u16 = 0;
 
-    /// Memory for `count` buffers (a power of two) of `size` bytes, none of them in the ring, which is not registered yet.
+    /// Memory for `count` buffers (a power of two) of `size` bytes, none of them in the ring, which
+    /// is not registered yet.
     ///
-    /// The owner registers [`BufRing::address`] with an io_uring, and keeps a clone of [`BufRing::memory`] for as long as an
-    /// operation of that io_uring can use the ring.
+    /// The owner registers [`BufRing::address`] with an io_uring, and keeps a clone of
+    /// [`BufRing::memory`] for as long as an operation of that io_uring can use the ring.
     pub(crate) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "a buffer ring has a power of two of entries");
         let memory = BufferMemory {
@@ -116,9 +120,10 @@ impl BufferRing for BufRing {
             self.places[usize::from(id)] == Place::Engine && len <= self.size,
             "a buffer of the kernel's, or beyond its end"
         );
-        // SAFETY: buffer `id` lies inside the mapping, which is initialised (zeroed by the kernel) and lives as long as self. It
-        // was handed over and not returned, so the kernel does not write to it. Sends that still read it do so through the
-        // kernel, which is no Rust reference, and the engine calls handlers with a buffer only before its sends are queued.
+        // SAFETY: buffer `id` lies inside the mapping, which is initialised (zeroed by the kernel)
+        // and lives as long as self. It was handed over and not returned, so the kernel does not
+        // write to it. Sends that still read it do so through the kernel, which is no Rust
+        // reference, and the engine calls handlers with a buffer only before its sends are queued.
         unsafe {
             let start = self.memory.buffers.start.as_ptr().add(usize::from(id) * self.size);
             std::slice::from_raw_parts_mut(start, len)
@@ -136,8 +141,9 @@ impl BufferRing for BufRing {
         assert!(*place == Place::Idle, "a buffer offered that is in use or in the ring");
         *place = Place::Ring;
         let index = usize::from(self.tail & (self.count - 1));
-        // SAFETY: the index is below `count`, the ring's length; an entry at the tail belongs to us until published. The
-        // kernel reads entries through the same memory only below the published tail.
+        // SAFETY: the index is below `count`, the ring's length; an entry at the tail belongs to us
+        // until published. The kernel reads entries through the same memory only below the
+        // published tail.
         let entry = unsafe { &mut *self.memory.entries.start.as_ptr().cast::<BufRingEntry>().add(index) };
         entry.set_addr(self.memory.buffers.start.as_ptr() as u64 + (usize::from(id) * self.size) as u64);
         entry.set_len(self.size as u32);
@@ -147,8 +153,9 @@ impl BufferRing for BufRing {
 
     fn publish(&mut self) {
         let base = self.memory.entries.start.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: `base` is the page-aligned start of the ring; the tail lies inside its first entry, in a field that
-        // `offer` does not write, is 2-byte aligned and shared with the kernel, hence accessed as an atomic.
+        // SAFETY: `base` is the page-aligned start of the ring; the tail lies inside its first
+        // entry, in a field that `offer` does not write, is 2-byte aligned and shared with the
+        // kernel, hence accessed as an atomic.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
         // Release: the entries are written before the tail that covers them.
         tail.store(self.tail, Ordering::Release);

@@ -38,7 +38,8 @@ impl Closing {
         self.due.push(slot);
     }
 
-    /// Ends a connection. Its operations in progress are cancelled; when the last has ended, the descriptor is closed.
+    /// Ends a connection. Its operations in progress are cancelled; when the last has ended, the
+    /// descriptor is closed.
     pub(super) fn end<C>(&mut self, slot: u32, s: &mut Slot<C>, cause: Cause, timers: &mut Timers) {
         s.state = State::Closing;
         s.deadline = Nanos::NEVER;
@@ -111,7 +112,8 @@ impl Closing {
         }
     }
 
-    /// Handles discarded input. `None` while more may be discarded; then the cause by which a lingering connection ends.
+    /// Handles discarded input. `None` while more may be discarded; then the cause by which a
+    /// lingering connection ends.
     pub(super) fn discard<C, R: Ring>(
         slot: u32,
         s: &mut Slot<C>,

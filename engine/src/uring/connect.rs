@@ -13,7 +13,8 @@ use crate::uring::ring::{Op, Ring};
 use crate::uring::slots::{Connecting, Slot, Slots};
 use crate::uring::timers::Timers;
 
-/// Slots for outgoing connections, behind those that the kernel fills on accept, and attempts that got none.
+/// Slots for outgoing connections, behind those that the kernel fills on accept, and attempts that
+/// got none.
 pub(super) struct Connects {
     freed: Vec<u32>,
     /// First slot that has not been used yet.
@@ -80,7 +81,8 @@ impl Connects {
         let target = Address::of(connect.to);
         let connecting =
             s.extra().connect.insert(Connecting { tag: connect.tag, target, timed_out: false, error: None });
-        // The address lies in the connection's box until the connect has ended, long after its entry has been consumed.
+        // The address lies in the connection's box until the connect has ended, long after its
+        // entry has been consumed.
         let to = &raw const connecting.target;
         timers.set(slot, s, timers.now.limit_after(connect.timeout));
         queues.push(s.token(OpKind::Connect, slot), Op::Connect { slot, to });
@@ -96,7 +98,8 @@ pub(super) fn time_out<C, R: Ring>(slot: u32, s: &mut Slot<C>, queues: &mut Queu
     }
 }
 
-/// Handles the end of an attempt. Returns the tag of a successful one; a failed one is reported when its slot is free.
+/// Handles the end of an attempt. Returns the tag of a successful one; a failed one is reported
+/// when its slot is free.
 pub(super) fn on_connect<C, R: Ring>(
     slot: u32,
     s: &mut Slot<C>,

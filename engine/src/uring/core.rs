@@ -1,8 +1,8 @@
 //! The worker's turn.
 //!
-//! [`Core::submit_and_wait`] and [`Core::finish_turn`] are a turn, from top to bottom. The parts that the core owns do the
-//! work; each takes what it needs as arguments. [`super::events`] has the meaning of each completion and the calls of the
-//! handler.
+//! [`Core::submit_and_wait`] and [`Core::finish_turn`] are a turn, from top to bottom. The parts
+//! that the core owns do the work; each takes what it needs as arguments. [`super::events`] has the
+//! meaning of each completion and the calls of the handler.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -50,7 +50,8 @@ pub(crate) struct Core<'c, R, B, H: Handler> {
 }
 
 impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
-    /// A worker over a ring and its receive buffers, with `accepted` slots for accepted connections.
+    /// A worker over a ring and its receive buffers, with `accepted` slots for accepted
+    /// connections.
     pub(crate) fn new(
         (mut ring, buffers): (R, B),
         config: &'c Config,
@@ -104,7 +105,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
     /// First half of a turn: submits operations, and waits for a completion or for the next timer.
     pub(crate) fn submit_and_wait(&mut self) {
         if self.memory.receive.is_short() {
-            // A wait would keep most buffers from the kernel: completing the sends first returns them.
+            // A wait would keep most buffers from the kernel: completing the sends first returns
+            // them.
             self.queues.submit();
             self.queues.collect();
             self.complete_sends();
@@ -119,7 +121,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.queues.wait(wait, self.config.spin);
     }
 
-    /// Second half of a turn: handles completions, timers and wakes, and queues what follows from them.
+    /// Second half of a turn: handles completions, timers and wakes, and queues what follows from
+    /// them.
     pub(crate) fn finish_turn(&mut self, handler: &mut H) {
         self.timers.now = self.queues.clock();
         self.counters.turns += 1;
@@ -138,7 +141,9 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         // Buffers without an echo were returned in this turn.
         self.memory.receive.offer();
         self.inbound.arm_receives(&mut self.slots, &mut self.queues, self.memory.receive.supply.offered());
-        self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
+        if self.closing.has_work() {
+            self.closing.step(&mut self.slots, &mut self.queues, &mut self.timers, self.config.linger);
+        }
         self.acceptors.arm(&mut self.queues, &mut self.counters);
     }
 
@@ -148,15 +153,16 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     // ---- completions
 
-    /// Completes sends: first those that have a completion, then the silent ones. All entries have been consumed and all
-    /// completions collected by then, so a silent send without a completion has been accepted whole. Nothing refers to the
-    /// receive buffers of completed sends any more.
+    /// Completes sends: first those that have a completion, then the silent ones. All entries have
+    /// been consumed and all completions collected by then, so a silent send without a completion
+    /// has been accepted whole. Nothing refers to the receive buffers of completed sends any more.
     fn complete_sends(&mut self) {
         debug_assert!(
             self.queues.failure.is_some() || self.queues.is_submitted(),
             "sends are completed before all is submitted"
         );
-        // Not with every submission: one that makes room in a full queue comes between a header and its entry.
+        // Not with every submission: one that makes room in a full queue comes between a header and
+        // its entry.
         self.outbound.reuse_headers();
         self.first_pass();
         while let Some(slot) = self.outbound.pop_silent() {
@@ -172,8 +178,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         self.memory.receive.offer();
     }
 
-    /// First pass over new completions: takes over receive buffers, and completes sends before anything else, since that
-    /// returns receive buffers.
+    /// First pass over new completions: takes over receive buffers, and completes sends before
+    /// anything else, since that returns receive buffers.
     fn first_pass(&mut self) {
         while let Some(c) = self.queues.next_to_pass() {
             if let Some(id) = c.buffer {
@@ -186,12 +192,15 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     /// Reports everything that has happened to the handler.
     fn dispatch(&mut self, handler: &mut H) {
-        for (tag, error) in self.connects.take_failed() {
-            handler.connect_failed(self, tag, error);
+        if self.connects.has_reports() {
+            for (tag, error) in self.connects.take_failed() {
+                handler.connect_failed(self, tag, error);
+            }
+            // An operation that the handler has queued may have collected completions.
+            self.first_pass();
         }
-        // An operation queued meanwhile may have collected more.
-        self.first_pass();
-        // Completions collected by a flush wait for the next turn, so that this one comes to its end.
+        // Completions collected by a flush wait for the next turn, so that this one comes to its
+        // end.
         let of_this_turn = self.queues.collected();
         for next in 0..of_this_turn {
             self.counters.completions += 1;
@@ -203,7 +212,9 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         }
         self.queues.drop_handled(of_this_turn);
         self.report_drained(handler);
-        self.deliver_stashes(handler);
+        if self.inbound.has_resumed() {
+            self.deliver_stashes(handler);
+        }
     }
 
     /// Sends what the turn has written so far.
@@ -245,8 +256,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
 
     // ---- the end of the run
 
-    /// Ends the run: the turn's output is offered once, every connection is reported closed, and no operation is left that
-    /// could touch memory which is about to be freed.
+    /// Ends the run: the turn's output is offered once, every connection is reported closed, and no
+    /// operation is left that could touch memory which is about to be freed.
     pub(crate) fn finish(mut self, handler: &mut H) -> Result<Counters, EngineError> {
         self.queues.submit();
         self.queues.collect();
@@ -266,7 +277,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         let counters = self.counted();
         let failure = self.queues.failure.take();
         if !is_quiet {
-            // Operations are still in progress after a second: memory that the kernel may write to is leaked, not freed.
+            // Operations are still in progress after a second: memory that the kernel may write to
+            // is leaked, not freed.
             tracing::warn!(
                 outstanding = self.queues.outstanding,
                 "operations of the kernel did not end; their memory is leaked"
@@ -276,7 +288,8 @@ impl<'c, R: Ring, B: BufferRing, H: Handler> Core<'c, R, B, H> {
         failure.map_or(Ok(counters), Err)
     }
 
-    /// Cancels everything, closes all descriptors, and waits for the last completion. Returns whether it came.
+    /// Cancels everything, closes all descriptors, and waits for the last completion. Returns
+    /// whether it came.
     fn quiesce(&mut self) -> bool {
         self.queues.push(Token::new(OpKind::Cancel, 0, 0), Op::CancelAll);
         for (slot, s) in self.slots.iter() {

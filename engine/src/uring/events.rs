@@ -98,7 +98,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
                 }
                 match -result {
                     0 => self.on_eof(handler, slot),
-                    // No buffer was offered. By now some have been returned, or will be when the turn's sends are completed.
+                    // No buffer was offered. By now some have been returned, or will be when the
+                    // turn's sends are completed.
                     libc::ENOBUFS => {
                         self.counters.enobufs += 1;
                         self.memory.receive.supply.ran_dry();
@@ -115,7 +116,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
 
     fn on_bytes(&mut self, handler: &mut H, slot: u32, id: u16, len: usize) {
         self.counters.bytes_in += len as u64;
-        // Retained during the call: a handler that echoes and then aborts releases its echoes at once.
+        // Retained during the call: a handler that echoes and then aborts releases its echoes at
+        // once.
         self.memory.receive.retain(id);
         let s = &mut self.slots[slot];
         match s.state {
@@ -186,8 +188,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         self.inbound.put_back(resumed);
     }
 
-    /// Delivers stashed bytes, chunk by chunk, until the handler pauses again or its output is above the high-water mark.
-    /// Returns whether the next turn has nothing left to deliver.
+    /// Delivers stashed bytes, chunk by chunk, until the handler pauses again or its output is
+    /// above the high-water mark. Returns whether the next turn has nothing left to deliver.
     fn deliver_stash(&mut self, handler: &mut H, slot: u32) -> bool {
         loop {
             let s = &mut self.slots[slot];
@@ -199,7 +201,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
                 return true;
             };
             if unsent > self.config.high_water {
-                // Output of this turn: it is sent first. What the kernel does not accept stops the reading.
+                // Output of this turn: it is sent first. What the kernel does not accept stops the
+                // reading.
                 return false;
             }
             let Some(mut chunk) = stash.pop_front() else { return true };
@@ -308,7 +311,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         }
     }
 
-    /// Handles the end of a half-close. Its error says that the peer is gone, which the receive reports too.
+    /// Handles the end of a half-close. Its error says that the peer is gone, which the receive
+    /// reports too.
     fn on_shutdown(&mut self, c: Completion) {
         if let Some(s) = self.slots.of(c.token) {
             s.flags.clear(Flags::SHUTTING_DOWN);
@@ -316,8 +320,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
         }
     }
 
-    /// Handles the close of a descriptor. The slot is free, and the handler is told how its connection ended, or why its
-    /// connect failed.
+    /// Handles the close of a descriptor. The slot is free, and the handler is told how its
+    /// connection ended, or why its connect failed.
     fn on_close(&mut self, handler: &mut H, c: Completion) {
         let slot = c.token.slot();
         if self.slots.of(c.token).is_none() {
@@ -349,7 +353,8 @@ impl<R: Ring, B: BufferRing, H: Handler> Core<'_, R, B, H> {
 
     // ---- calls of the handler
 
-    /// Calls `f` for an open connection and applies what it asked for. Returns whether it was called.
+    /// Calls `f` for an open connection and applies what it asked for. Returns whether it was
+    /// called.
     fn call_handler(&mut self, slot: u32, f: impl FnOnce(ConnId, &mut H::Conn, &mut Output<'_>)) -> bool {
         let s = &mut self.slots[slot];
         let (id, unsent) = (s.id(slot), s.unsent());

@@ -30,7 +30,12 @@ impl Inbound {
 
     /// Returns whether a turn has something to do without a completion.
     pub(super) fn has_work(&self) -> bool {
-        !self.resumed.is_empty() || !self.queue.is_empty()
+        self.has_resumed() || !self.queue.is_empty()
+    }
+
+    /// Returns whether connections are read from again.
+    pub(super) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
     }
 
     /// Lists a connection for its receive to be armed at the end of the turn.
@@ -38,7 +43,8 @@ impl Inbound {
         self.rearm.push(slot);
     }
 
-    /// Arms receives: of all listed connections, and of as many in the queue as find one of `offered` buffers.
+    /// Arms receives: of all listed connections, and of as many in the queue as find one of
+    /// `offered` buffers.
     pub(super) fn arm_receives<C, R: Ring>(
         &mut self,
         slots: &mut Slots<C>,
@@ -96,7 +102,8 @@ impl Inbound {
         std::mem::take(&mut self.resumed)
     }
 
-    /// Returns the list of [`Inbound::take_resumed`], empty. Connections that were resumed meanwhile stay for the next turn.
+    /// Returns the list of [`Inbound::take_resumed`], empty. Connections that were resumed
+    /// meanwhile stay for the next turn.
     pub(super) fn put_back(&mut self, mut list: Vec<u32>) {
         list.append(&mut self.resumed);
         self.resumed = list;
@@ -106,7 +113,8 @@ impl Inbound {
 fn arm<C, R: Ring>(slot: u32, s: &mut Slot<C>, once: bool, queues: &mut Queues<R>) {
     let wanted = match s.state {
         State::Open => s.has_caught_up(),
-        // This input is discarded, but it must be read: unread input would turn the close into a reset.
+        // This input is discarded, but it must be read: unread input would turn the close into a
+        // reset.
         State::Draining | State::Lingering => s.extra().linger_left > 0,
         _ => false,
     };
@@ -116,8 +124,9 @@ fn arm<C, R: Ring>(slot: u32, s: &mut Slot<C>, once: bool, queues: &mut Queues<R
     }
 }
 
-/// Asks the kernel to report a reset while there is no receive to report it. The watch stays for later pauses. A connection
-/// that waits for its send needs none, because the send reports the reset.
+/// Asks the kernel to report a reset while there is no receive to report it. The watch stays for
+/// later pauses. A connection that waits for its send needs none, because the send reports the
+/// reset.
 fn watch<C, R: Ring>(slot: u32, s: &mut Slot<C>, queues: &mut Queues<R>) {
     if !s.flags.any(Flags::WATCHED) {
         s.flags.set(Flags::WATCHED);
@@ -139,7 +148,8 @@ pub(super) fn on_watch<C, R: Ring>(
     if !c.more {
         s.flags.clear(Flags::WATCHED | Flags::WATCH_CANCELLED);
     }
-    // While the connection is read from, a receive reports the reset, after the input that arrived before.
+    // While the connection is read from, a receive reports the reset, after the input that arrived
+    // before.
     if s.state == State::Open && c.result >= 0 && s.flags.any(Flags::PAUSED) {
         if c.result & i32::from(libc::POLLERR | libc::POLLHUP) != 0 {
             return Err(Cause::Reset);
@@ -151,7 +161,8 @@ pub(super) fn on_watch<C, R: Ring>(
     Ok(())
 }
 
-/// Keeps bytes that arrived after a pause. In several chunks: one growing buffer would be copied again and again.
+/// Keeps bytes that arrived after a pause. In several chunks: one growing buffer would be copied
+/// again and again.
 pub(super) fn stash<C>(s: &mut Slot<C>, bytes: &[u8], pool: &mut BufferPool) {
     let stash = &mut s.extra().stash;
     match stash.back_mut() {

@@ -33,8 +33,9 @@ struct FileIndexRange {
 
 /// An io_uring of the kernel, with its table of direct descriptors.
 pub(crate) struct KernelRing {
-    // Fields are dropped in order: the ring is closed before its claim on the memory of its buffers ends. The engine has
-    // cancelled and awaited all operations by then (Core::quiesce), or leaks everything.
+    // Fields are dropped in order: the ring is closed before its claim on the memory of its buffers
+    // ends. The engine has cancelled and awaited all operations by then (Core::quiesce), or leaks
+    // everything.
     ring: IoUring,
     _buffers: Rc<BufferMemory>,
     /// Argument of the current wait: a span from now, where the engine has a time.
@@ -44,8 +45,8 @@ pub(crate) struct KernelRing {
 }
 
 impl KernelRing {
-    /// A ring and its receive buffers. The table has `accepted` direct descriptors for the kernel to choose from, then
-    /// `connects` for the engine.
+    /// A ring and its receive buffers. The table has `accepted` direct descriptors for the kernel
+    /// to choose from, then `connects` for the engine.
     pub(crate) fn new(
         config: &UringConfig,
         accepted: u32,
@@ -54,7 +55,8 @@ impl KernelRing {
         let ring = setup::ring(config)?;
         let buffers = BufRing::new(config.buffers, config.buffer_size)
             .map_err(EngineError::system("memory for receive buffers"))?;
-        // SAFETY: the address is that of a mapping of so many entries, which lives longer than the ring (`_buffers`).
+        // SAFETY: the address is that of a mapping of so many entries, which lives longer than the
+        // ring (`_buffers`).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -96,7 +98,8 @@ impl KernelRing {
             return Ok(());
         }
         let range = FileIndexRange { off: 0, len: accepted, resv: 0 };
-        // SAFETY: the argument is the structure that this registration takes, alive across the call; the kernel only reads it.
+        // SAFETY: the argument is the structure that this registration takes, alive across the
+        // call; the kernel only reads it.
         let done = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_register,
@@ -146,29 +149,32 @@ impl KernelRing {
             Op::Cancel { target } => opcode::AsyncCancel::new(target.bits()).build(),
             Op::CancelAll => opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
             Op::Close { slot } => opcode::Close::new(Fixed(slot)).build(),
-            // The kernel always reports errors and hang-ups. It reports each once, and not repeatedly while
-            // they last.
+            // The kernel always reports errors and hang-ups. It reports each once, and not
+            // repeatedly while they last.
             Op::Watch { slot } => opcode::PollAdd::new(Fixed(slot), 0).multi(true).build(),
             Op::Poll { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).multi(true).build(),
         }
     }
 
-    /// Submits what is queued and runs none of the work that the kernel has put off. Operations that do not wait finish all the
-    /// same, with their completions.
+    /// Submits what is queued and runs none of the work that the kernel has put off. Operations
+    /// that do not wait finish all the same, with their completions.
     fn submit_alone(&mut self) -> io::Result<usize> {
         let entries = self.ring.submission().len() as u32;
-        // SAFETY: there is no argument; what the entries point at is valid by the promise of Ring::push.
+        // SAFETY: there is no argument; what the entries point at is valid by the promise of
+        // Ring::push.
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(entries, 0, 0, None) }
     }
 
-    /// One enter for the trial of sends: `bytes` into `socket`, then a no-op whose completion marks the end.
+    /// One enter for the trial of sends: `bytes` into `socket`, then a no-op whose completion marks
+    /// the end.
     fn trial_send(&mut self, socket: RawFd, bytes: &[u8]) -> io::Result<Option<i32>> {
         let (flags, _) = send_flags(SendMode::Silent);
         let send = opcode::Send::new(Fd(socket), bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
         let send = with_silence(send, true).user_data(1);
         let marker = opcode::Nop::new().build().user_data(2);
-        // SAFETY: `bytes` outlives this call, which waits below until the send has surely ended: the socket is shut down and
-        // closed by the caller only after, and a send that does not wait never outlives its enter by more than that.
+        // SAFETY: `bytes` outlives this call, which waits below until the send has surely ended:
+        // the socket is shut down and closed by the caller only after, and a send that does not
+        // wait never outlives its enter by more than that.
         unsafe {
             self.ring.submission().push_multiple(&[send, marker]).map_err(|_| io::ErrorKind::OutOfMemory)?;
         }
@@ -188,8 +194,8 @@ fn refused(what: &'static str) -> impl Fn(io::Error) -> EngineError {
     setup::explain_call("io_uring_register", what)
 }
 
-/// Flags for a send. MSG_WAITALL makes a short send count as failed, so that it has a completion even when success is
-/// silent; together with MSG_DONTWAIT it does not wait.
+/// Flags for a send. MSG_WAITALL makes a short send count as failed, so that it has a completion
+/// even when success is silent; together with MSG_DONTWAIT it does not wait.
 fn send_flags(mode: SendMode) -> (i32, bool) {
     match mode {
         SendMode::Silent => (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL, true),
@@ -220,7 +226,8 @@ impl Ring for KernelRing {
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let done = match wait {
             Wait::Submit => self.submit_alone(),
-            // GETEVENTS is set by the crate when task work or an overflow is flagged, which is when it is needed.
+            // GETEVENTS is set by the crate when task work or an overflow is flagged, which is when
+            // it is needed.
             Wait::No => self.ring.submitter().submit(),
             Wait::Until(Nanos::NEVER) => self.ring.submitter().submit_and_wait(1),
             Wait::Until(at) => {
@@ -264,7 +271,8 @@ impl Ring for KernelRing {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // Larger than any default socket buffer: the second send takes part of it, the third nothing.
+        // Larger than any default socket buffer: the second send takes part of it, the third
+        // nothing.
         let bytes = vec![0u8; 8 << 20];
         let fits = self.trial_send(ours.as_raw_fd(), &bytes[..64])?;
         let partial = self.trial_send(ours.as_raw_fd(), &bytes)?;

@@ -60,8 +60,9 @@ impl<B: BufferRing> Memory<B> {
         chain.bytes - before
     }
 
-    /// Writes the addresses of a chain's pieces to `to`, and returns their number. `None` where the chain must be joined first:
-    /// it has too many pieces, or some lie in the arena and `arena_lasts` is false, so that the send may outlive it.
+    /// Writes the addresses of a chain's pieces to `to`, and returns their number. `None` where the
+    /// chain must be joined first: it has too many pieces, or some lie in the arena and
+    /// `arena_lasts` is false, so that the send may outlive it.
     pub(super) fn gather(
         &mut self,
         chain: &Chain,

@@ -20,7 +20,8 @@ struct Message {
 }
 
 impl Messages {
-    /// Makes all headers available again. All queued operations have been consumed: the kernel has copied their headers.
+    /// Makes all headers available again. All queued operations have been consumed: the kernel has
+    /// copied their headers.
     pub(super) fn reuse(&mut self) {
         self.used = 0;
     }

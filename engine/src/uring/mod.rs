@@ -1,9 +1,10 @@
 //! The io_uring engine.
 //!
-//! [`core`] is the turn: one enter submits the operations that the turn before has queued and waits for completions; sends
-//! are completed first, which returns receive buffers; then the handler is told of everything else, in the order of the
-//! completions; timers, wakes and the turn's end follow; at last output is queued, one send for each connection, and receives
-//! are armed again. `engine/README.md` explains when a receive buffer is free, and how a connection closes.
+//! [`core`] is the turn: one enter submits the operations that the turn before has queued and waits
+//! for completions; sends are completed first, which returns receive buffers; then the handler is
+//! told of everything else, in the order of the completions; timers, wakes and the turn's end
+//! follow; at last output is queued, one send for each connection, and receives are armed again.
+//! `engine/README.md` explains when a receive buffer is free, and how a connection closes.
 
 mod accept;
 pub(crate) mod address;

@@ -1,4 +1,5 @@
-//! Output: one send for each connection and turn, and the backlog of what the kernel did not accept.
+//! Output: one send for each connection and turn, and the backlog of what the kernel did not
+//! accept.
 
 use bytes::{Buf, BytesMut};
 
@@ -14,14 +15,15 @@ use crate::uring::ring::{BufferRing, Op, Ring, SendMode};
 use crate::uring::slots::{Flags, RECEIVE, Slot, Slots, cause};
 use crate::uring::timers::Timers;
 
-/// Most bytes of one send, whatever its length (MAX_RW_COUNT of the kernel, send(2)), in whole pages of any size.
+/// Most bytes of one send, whatever its length (MAX_RW_COUNT of the kernel, send(2)), in whole
+/// pages of any size.
 const MOST_AT_ONCE: usize = i32::MAX as usize & !0xffff;
 
 /// Bytes of a backlog that one send is given, so that progress shows.
 const BACKLOG_SEND: usize = 256 << 10;
 
-/// Most bytes of a chunk that the rest of a send is copied to, unless a piece is larger. Chunks of similar sizes can be
-/// reused.
+/// Most bytes of a chunk that the rest of a send is copied to, unless a piece is larger. Chunks of
+/// similar sizes can be reused.
 const REST_CHUNK: usize = 64 << 10;
 
 /// Outbound side of a worker's connections.
@@ -71,7 +73,8 @@ impl<'c> Outbound<'c> {
         self.written >= self.config.uring.flush_after
     }
 
-    /// Makes the headers of earlier sends available again: all queued operations have been consumed.
+    /// Makes the headers of earlier sends available again: all queued operations have been
+    /// consumed.
     pub(super) fn reuse_headers(&mut self) {
         self.messages.reuse();
     }
@@ -136,8 +139,8 @@ impl<'c> Outbound<'c> {
             chain = memory.join(chain);
             memory.gather(&chain, arena_lasts, &mut pieces).expect("one owned piece")
         });
-        // For a longer chain the kernel sends a part and reports that as complete. Only a completion gives the number of
-        // bytes.
+        // For a longer chain the kernel sends a part and reports that as complete. Only a
+        // completion gives the number of bytes.
         let mode = if chain.bytes > MOST_AT_ONCE { SendMode::Prompt } else { self.mode };
         let op = match &pieces[..used] {
             [one] => {
@@ -151,8 +154,9 @@ impl<'c> Outbound<'c> {
         if mode == SendMode::Silent {
             self.silent.push(slot);
         }
-        // The bytes stay in place until the send is completed: the chain retains receive buffers and owns its buffers, and the
-        // arena is cleared only after this turn's sends have been completed.
+        // The bytes stay in place until the send is completed: the chain retains receive buffers
+        // and owns its buffers, and the arena is cleared only after this turn's sends have been
+        // completed.
         queues.push(s.token(OpKind::Send, slot), op);
     }
 
@@ -168,7 +172,8 @@ impl<'c> Outbound<'c> {
         memory.release_all(&mut chain);
     }
 
-    /// Completes a send by its result: bytes accepted, or an error. What was not accepted begins the backlog.
+    /// Completes a send by its result: bytes accepted, or an error. What was not accepted begins
+    /// the backlog.
     ///
     /// # Errors
     ///
@@ -209,8 +214,8 @@ impl<'c> Outbound<'c> {
 
     // ---- the backlog
 
-    /// Puts the rest of a send, all but its first `accepted` bytes, before the backlog. Bytes in receive buffers or in the
-    /// arena are copied, so that a slow reader never keeps them.
+    /// Puts the rest of a send, all but its first `accepted` bytes, before the backlog. Bytes in
+    /// receive buffers or in the arena are copied, so that a slow reader never keeps them.
     fn keep_rest<C, B: BufferRing>(
         &mut self,
         s: &mut Slot<C>,
@@ -246,7 +251,8 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Sends the first chunk of the backlog as soon as the peer accepts some of it. Reading stops while too much is unsent.
+    /// Sends the first chunk of the backlog as soon as the peer accepts some of it. Reading stops
+    /// while too much is unsent.
     pub(super) fn send_backlog<C, R: Ring>(
         &mut self,
         slot: u32,
@@ -268,7 +274,8 @@ impl<'c> Outbound<'c> {
         let (bytes, len) = (first.as_ptr(), first.len().min(BACKLOG_SEND) as u32);
         s.flags.set(Flags::BACKLOG);
         timers.set(slot, s, timers.now.limit_after(self.config.write_stall));
-        // The first chunk stays in place until the completion: only `backlog_sent` takes it out, and nothing extends it.
+        // The first chunk stays in place until the completion: only `backlog_sent` takes it out,
+        // and nothing extends it.
         let op = Op::Send { slot, bytes, len, mode: SendMode::Patient };
         queues.push(s.token(OpKind::Backlog, slot), op);
     }
@@ -301,7 +308,8 @@ impl<'c> Outbound<'c> {
         }
     }
 
-    /// Lists a connection whose backlog has been accepted, for the handler to be told. Returns whether reading resumes.
+    /// Lists a connection whose backlog has been accepted, for the handler to be told. Returns
+    /// whether reading resumes.
     pub(super) fn report_drained<C>(&mut self, slot: u32, s: &mut Slot<C>) -> bool {
         let resumes = s.flags.any(Flags::ABOVE_HIGH_WATER);
         s.flags.clear(Flags::ABOVE_HIGH_WATER);

@@ -1,4 +1,5 @@
-//! Pieces of output, in chains through one slab, so that a connection with output costs no allocation.
+//! Pieces of output, in chains through one slab, so that a connection with output costs no
+//! allocation.
 
 use bytes::BytesMut;
 

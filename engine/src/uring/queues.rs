@@ -24,7 +24,8 @@ pub(super) struct Queues<R> {
     completions: Vec<Completion>,
     /// Number of those that have had their first pass.
     passed: usize,
-    /// Operations whose last completion has not been handled. Sends that finish inside the enter are not counted.
+    /// Operations whose last completion has not been handled. Sends that finish inside the enter
+    /// are not counted.
     pub(super) outstanding: usize,
     /// True if sends that do not wait finish inside the enter that submits them.
     pub(super) sends_finish: bool,
@@ -75,8 +76,8 @@ impl<R: Ring> Queues<R> {
         self.ring.socket(slot, to, from)
     }
 
-    /// Queues an operation, and submits where the queue is full. What the operation points at obeys the contract of
-    /// [`Ring::push`]; each caller says why.
+    /// Queues an operation, and submits where the queue is full. What the operation points at obeys
+    /// the contract of [`Ring::push`]; each caller says why.
     pub(super) fn push(&mut self, token: Token, op: Op) {
         let finishes = self.sends_finish
             && matches!(op, Op::Send { mode, .. } | Op::SendMessage { mode, .. } if mode != SendMode::Patient);
@@ -105,14 +106,16 @@ impl<R: Ring> Queues<R> {
     pub(super) fn wait(&mut self, mut wait: Wait, spin: Spin) {
         if wait != Wait::No && spin != Spin::Off {
             self.submit();
-            // A submission that was refused has collected completions: then there is nothing to wait for.
+            // A submission that was refused has collected completions: then there is nothing to
+            // wait for.
             wait = if self.completions.is_empty() { self.spin(wait, spin) } else { Wait::No };
         }
         self.enter(wait, 1);
         self.submit();
     }
 
-    /// Polls for completions without blocking, as long as configured; returns how to wait afterwards.
+    /// Polls for completions without blocking, as long as configured; returns how to wait
+    /// afterwards.
     fn spin(&mut self, wait: Wait, spin: Spin) -> Wait {
         let Wait::Until(until) = wait else { return wait };
         let end = match spin {
@@ -137,15 +140,16 @@ impl<R: Ring> Queues<R> {
         }
     }
 
-    /// Enters the kernel once. `attempt` counts the calls that were refused in a row, this one included.
+    /// Enters the kernel once. `attempt` counts the calls that were refused in a row, this one
+    /// included.
     pub(super) fn enter(&mut self, wait: Wait, attempt: u32) {
         self.enters += 1;
         let Err(error) = self.ring.enter(wait) else { return };
         match error.raw_os_error() {
             // A signal: its handler has run, and the turn continues.
             Some(libc::EINTR) => {}
-            // The kernel accepts more after its completions were collected (EBUSY), or when memory for requests is free
-            // again (EAGAIN), which completions bring about.
+            // The kernel accepts more after its completions were collected (EBUSY), or when memory
+            // for requests is free again (EAGAIN), which completions bring about.
             Some(libc::EBUSY | libc::EAGAIN) if attempt < ENTER_ATTEMPTS => {
                 self.collect();
                 if attempt > PROMPT_ATTEMPTS {
@@ -206,7 +210,8 @@ impl<R: Ring> Queues<R> {
         }
     }
 
-    /// Waits until every outstanding operation has ended, at most until `end`. Returns whether they have.
+    /// Waits until every outstanding operation has ended, at most until `end`. Returns whether they
+    /// have.
     pub(super) fn await_all(&mut self, end: Nanos) -> bool {
         loop {
             self.collect();

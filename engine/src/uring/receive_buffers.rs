@@ -5,8 +5,9 @@ use crate::uring::supply::Supply;
 
 /// The worker's receive buffers.
 ///
-/// A completion hands a buffer over. While the handler reads it, and while output lies in it, it is retained; the last
-/// release returns it, and a later [`offer`](Self::offer) hands it to the kernel again.
+/// A completion hands a buffer over. While the handler reads it, and while output lies in it, it is
+/// retained; the last release returns it, and a later [`offer`](Self::offer) hands it to the kernel
+/// again.
 pub(super) struct ReceiveBuffers<B> {
     ring: B,
     /// References to each buffer.
@@ -58,7 +59,8 @@ impl<B: BufferRing> ReceiveBuffers<B> {
         self.supply.put(id);
     }
 
-    /// Returns a buffer once more, as [`Mutation::BufferReturnedTwice`](crate::mutation::Mutation) does.
+    /// Returns a buffer once more, as [`Mutation::BufferReturnedTwice`](crate::mutation::Mutation)
+    /// does.
     #[cfg(feature = "sim")]
     pub(super) fn give_back_again(&mut self, id: u16) {
         self.ring.give_back(id);

@@ -1,7 +1,7 @@
 //! The engine's view of the kernel: operations that it submits, completions that come back.
 //!
-//! [`Ring`] and [`BufferRing`] are the seam at which a simulator stands in for the kernel: all that the engine knows of the
-//! outside world, the clock included, comes through them.
+//! [`Ring`] and [`BufferRing`] are the seam at which a simulator stands in for the kernel: all that
+//! the engine knows of the outside world, the clock included, comes through them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use crate::uring::address::Address;
 /// An operation. `slot` is the index of a connection's direct descriptor in the ring's table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    /// Accept into a free direct descriptor, whose index is the result. `multishot` repeats until cancelled.
+    /// Accept into a free direct descriptor, whose index is the result. `multishot` repeats until
+    /// cancelled.
     Accept { listener: RawFd, multishot: bool, address: *mut Address },
     /// Connect the socket in `slot`.
     Connect { slot: u32, to: *const Address },
@@ -67,8 +68,8 @@ pub(crate) struct Completion {
 /// Duration of an enter's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// No wait, and no completions but those of the submitted operations, where the kernel can defer the others: it
-    /// receives no more while the bytes received before are being handled.
+    /// No wait, and no completions but those of the submitted operations, where the kernel can
+    /// defer the others: it receives no more while the bytes received before are being handled.
     Submit,
     /// No wait: submit, and collect completions that are there.
     No,
@@ -85,10 +86,11 @@ pub(crate) trait Ring {
     ///
     /// # Safety
     ///
-    /// What the operation points at (addresses, bytes, message headers) stays valid and in place until its completion has
-    /// been collected. For a silent send, this is until the enter that consumed it has returned and the completions that
-    /// were there then have been collected. Message headers and connect addresses need to last only until the enter has
-    /// consumed the operation.
+    /// What the operation points at (addresses, bytes, message headers) stays valid and in place
+    /// until its completion has been collected. For a silent send, this is until the enter that
+    /// consumed it has returned and the completions that were there then have been collected.
+    /// Message headers and connect addresses need to last only until the enter has consumed the
+    /// operation.
     unsafe fn push(&mut self, token: Token, op: Op) -> Result<(), Full>;
 
     /// Number of operations that are queued and not yet consumed by an enter.
@@ -107,7 +109,8 @@ pub(crate) trait Ring {
     /// Returns whether the kernel keeps completions that found no room in the queue.
     fn overflowed(&mut self) -> bool;
 
-    /// Returns whether an enter would bring completions: they are there, or work that makes some is pending.
+    /// Returns whether an enter would bring completions: they are there, or work that makes some is
+    /// pending.
     fn ready(&mut self) -> bool;
 
     /// Makes a socket, bound to `from` where given, and puts it into the direct descriptor `slot`.
@@ -117,7 +120,8 @@ pub(crate) trait Ring {
     /// Those of the calls that make the socket.
     fn socket(&mut self, slot: u32, to: SocketAddr, from: Option<SocketAddr>) -> io::Result<()>;
 
-    /// Tests whether a send that need not wait has finished, with its error completion there, when the enter returns.
+    /// Tests whether a send that need not wait has finished, with its error completion there, when
+    /// the enter returns.
     ///
     /// # Errors
     ///
@@ -139,8 +143,8 @@ pub(crate) trait BufferRing {
     /// Returns a buffer: nothing refers to its bytes any more.
     fn give_back(&mut self, id: u16);
 
-    /// Puts a buffer that was returned, or never used, into the ring. The kernel sees it after the next
-    /// [`BufferRing::publish`].
+    /// Puts a buffer that was returned, or never used, into the ring. The kernel sees it after the
+    /// next [`BufferRing::publish`].
     fn offer(&mut self, id: u16);
 
     /// Makes the offered buffers visible to the kernel.

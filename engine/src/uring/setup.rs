@@ -1,4 +1,5 @@
-//! Setting a ring up: flags stepped down where a kernel refuses them, errors that say cause and remedy.
+//! Setting a ring up: flags stepped down where a kernel refuses them, errors that say cause and
+//! remedy.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,13 +10,13 @@ use rustix::process::{Resource, getrlimit};
 use crate::config::UringConfig;
 use crate::error::EngineError;
 
-/// The oldest kernel whose io_uring has all that the engine is built on: multishot receives into provided buffers (6.0),
-/// deferred task work (6.1).
+/// The oldest kernel whose io_uring has all that the engine is built on: multishot receives into
+/// provided buffers (6.0), deferred task work (6.1).
 const NEEDED: (u32, u32) = (6, 1);
 const NEEDED_TEXT: &str = "6.1";
 
-/// Rings are torn down by the kernel in the background, and until then their memory counts: a full quota of new rings right
-/// after old ones needs a little patience (25 ms were seen).
+/// Rings are torn down by the kernel in the background, and until then their memory counts: a full
+/// quota of new rings right after old ones needs a little patience (25 ms were seen).
 const MEMLOCK_PATIENCE: Duration = Duration::from_millis(500);
 const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,7 +29,8 @@ const SMALLEST: (u32, u32) = (64, 256);
 /// Asks for set-up flags.
 type SetFlags = fn(&mut Builder);
 
-/// Sets of set-up flags, the best first. Each later one does without something that older kernels lack.
+/// Sets of set-up flags, the best first. Each later one does without something that older kernels
+/// lack.
 const STEPS: [(&str, SetFlags); 4] = [
     ("single issuer, deferred task work, no submission array", |b| {
         b.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_taskrun_flag();
@@ -108,8 +110,8 @@ pub(super) fn explain(source: io::Error) -> EngineError {
     }
 }
 
-/// Returns the reason why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be set up.
-/// `what` describes failures other than refusals.
+/// Returns the reason why io_uring_enter(2) or io_uring_register(2) failed on a ring that could be
+/// set up. `what` describes failures other than refusals.
 pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io::Error) -> EngineError {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => EngineError::Refused { call, source },
@@ -117,11 +119,12 @@ pub(super) fn explain_call(call: &'static str, what: &'static str) -> impl Fn(io
     }
 }
 
-/// Enters a ring once, with an operation that does nothing. A filter may allow the setup of a ring and then
-/// refuse its use.
+/// Enters a ring once, with an operation that does nothing. A filter may allow the setup of a ring
+/// and then refuse its use.
 pub(super) fn try_enter(ring: &mut IoUring) -> Result<(), EngineError> {
     let nop = opcode::Nop::new().build();
-    // SAFETY: the operation refers to no memory. A ring of at least one entry that is empty has room for it.
+    // SAFETY: the operation refers to no memory. A ring of at least one entry that is empty has
+    // room for it.
     unsafe { ring.submission().push(&nop) }.expect("an empty ring has room");
     for _ in 0..TRIES {
         match ring.submit_and_wait(1) {

@@ -28,8 +28,9 @@ impl Flags {
     pub(super) const SENDING: u16 = 1 << 2;
     /// A send of the backlog is in progress.
     pub(super) const BACKLOG: u16 = 1 << 3;
-    /// The half-close is in progress. It runs on a thread of the kernel, which looks the descriptor up only then: after an
-    /// earlier close the shutdown would affect the next connection in this slot.
+    /// The half-close is in progress. It runs on a thread of the kernel, which looks the descriptor
+    /// up only then: after an earlier close the shutdown would affect the next connection in this
+    /// slot.
     pub(super) const SHUTTING_DOWN: u16 = 1 << 4;
     /// The handler has paused reading.
     pub(super) const PAUSED: u16 = 1 << 5;
@@ -69,7 +70,8 @@ impl Flags {
     }
 }
 
-/// Cancellable operation of a connection: its kind, and the flags of its progress and of its cancellation.
+/// Cancellable operation of a connection: its kind, and the flags of its progress and of its
+/// cancellation.
 #[derive(Clone, Copy)]
 pub(super) struct Cancellable {
     kind: OpKind,
@@ -87,7 +89,8 @@ pub(super) const BACKLOG: Cancellable =
 pub(super) const WATCH: Cancellable =
     Cancellable { kind: OpKind::Watch, in_progress: Flags::WATCHED, cancelled: Flags::WATCH_CANCELLED };
 
-/// Parts of a connection that few connections have at a time, so that an idle one does not pay for them.
+/// Parts of a connection that few connections have at a time, so that an idle one does not pay for
+/// them.
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) backlog: Backlog,
@@ -104,7 +107,8 @@ pub(super) struct Connecting {
     pub(super) tag: u64,
     pub(super) target: Address,
     pub(super) timed_out: bool,
-    /// Reason of its failure. It is reported once the slot is free, so that the handler can connect again at once.
+    /// Reason of its failure. It is reported once the slot is free, so that the handler can connect
+    /// again at once.
     pub(super) error: Option<io::Error>,
 }
 
@@ -199,12 +203,14 @@ impl<C> Slot<C> {
         self.state == State::Open && !self.flags.any(Flags::PAUSED | Flags::ABOVE_HIGH_WATER)
     }
 
-    /// Returns whether arriving bytes can go to the handler now: it is not paused, and no earlier bytes wait.
+    /// Returns whether arriving bytes can go to the handler now: it is not paused, and no earlier
+    /// bytes wait.
     pub(super) fn has_caught_up(&self) -> bool {
         self.is_reading() && self.extra.as_ref().is_none_or(|e| e.stash.is_empty())
     }
 
-    /// Queues the cancellation of an operation that is in progress. Its last completion is still to come.
+    /// Queues the cancellation of an operation that is in progress. Its last completion is still to
+    /// come.
     pub(super) fn cancel<R: Ring>(&mut self, slot: u32, operation: Cancellable, queues: &mut Queues<R>) {
         let Cancellable { kind, in_progress, cancelled } = operation;
         if self.flags.any(in_progress) && !self.flags.any(cancelled) {
@@ -215,8 +221,8 @@ impl<C> Slot<C> {
     }
 }
 
-/// Slots of a worker, indexed by direct descriptor: first those that the kernel chooses on accept, then those of outgoing
-/// connections.
+/// Slots of a worker, indexed by direct descriptor: first those that the kernel chooses on accept,
+/// then those of outgoing connections.
 pub(super) struct Slots<C> {
     slots: Vec<Slot<C>>,
     /// Connections that the handler knows, those that are closing included.
@@ -290,7 +296,8 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        // 64 bytes of the handler's and what the engine needs, well under the promise of 256 with the wheel's entry.
+        // 64 bytes of the handler's and what the engine needs, well under the promise of 256 with
+        // the wheel's entry.
         assert!(size_of::<Slot<[u64; 8]>>() <= 152, "{}", size_of::<Slot<[u64; 8]>>());
     }
 

@@ -1,20 +1,21 @@
 //! Number of receive buffers that the kernel is offered.
 //!
-//! The kernel takes buffers in the order in which they were offered. If all were offered, each would come round only after
-//! all the others and would have left the cache by then; and all would have been written to, however few are needed. So only
-//! as many are offered as turns take. The others lie idle, the last one used on top. Where receives are large, one buffer is
-//! offered at a time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
+//! The kernel takes buffers in the order in which they were offered. If all were offered, each
+//! would come round only after all the others and would have left the cache by then; and all would
+//! have been written to, however few are needed. So only as many are offered as turns take. The
+//! others lie idle, the last one used on top. Where receives are large, one buffer is offered at a
+//! time, and receives queue for it ([`ReceiveQueue`](super::receive_queue::ReceiveQueue)).
 
 /// Buffers offered at the start, and at least afterwards unless receives are large.
 const LEAST: usize = 4;
-/// Bytes that the offered buffers hold together at most, when filled as those of the round before: well inside a core's own
-/// cache.
+/// Bytes that the offered buffers hold together at most, when filled as those of the round before:
+/// well inside a core's own cache.
 const CACHED_BYTES: usize = 256 << 10;
 /// Rounds without need after which fewer buffers are offered.
 const WINDOW: u32 = 1024;
 
-/// Counts of offered and idle buffers. A round is the time between two calls of [`Supply::end_round`]: the receives of one
-/// enter.
+/// Counts of offered and idle buffers. A round is the time between two calls of
+/// [`Supply::end_round`]: the receives of one enter.
 pub(super) struct Supply {
     /// Number of all buffers.
     all: usize,
@@ -41,7 +42,8 @@ pub(super) struct Supply {
 }
 
 impl Supply {
-    /// A supply of `all` buffers, none of them offered. A buffer of `large` bytes or more counts as well filled.
+    /// A supply of `all` buffers, none of them offered. A buffer of `large` bytes or more counts as
+    /// well filled.
     pub(super) fn new(all: usize, large: usize) -> Self {
         let idle = (0..all).rev().map(|id| id as u16).collect();
         Self {
@@ -96,9 +98,10 @@ impl Supply {
         Some(id)
     }
 
-    /// Decides how many buffers the next round is offered: what this one took and a quarter more, and twice as many as before
-    /// where that was too few. The number falls only after a whole window in which fewer would have sufficed. It is bounded by
-    /// the cache, and is one where receives are large.
+    /// Decides how many buffers the next round is offered: what this one took and a quarter more,
+    /// and twice as many as before where that was too few. The number falls only after a whole
+    /// window in which fewer would have sufficed. It is bounded by the cache, and is one where
+    /// receives are large.
     pub(super) fn end_round(&mut self) {
         if let Some(average) = self.filled.checked_div(self.taken) {
             self.one_by_one = average >= self.large;
@@ -126,7 +129,8 @@ fn with_room(taken: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A round in which the kernel takes `n` buffers, all of which are returned. The buffers that are offered next.
+    /// A round in which the kernel takes `n` buffers, all of which are returned. The buffers that
+    /// are offered next.
     fn round(set: &mut Supply, n: usize) -> Vec<u16> {
         round_of(set, n, 32)
     }

@@ -36,7 +36,8 @@ impl Timers {
         self.alarm.min(self.wheel.next().unwrap_or(Nanos::NEVER))
     }
 
-    /// Takes the connections whose timer may have passed. [`Timers::put_back`] returns the list for reuse.
+    /// Takes the connections whose timer may have passed. [`Timers::put_back`] returns the list for
+    /// reuse.
     pub(super) fn take_due(&mut self) -> Vec<u32> {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(self.now, &mut due);

@@ -46,8 +46,7 @@ pub(crate) fn one_byte_at_a_time(case: &Case) {
     running.finish();
 }
 
-/// Covers sizes from zero on: an exactly full buffer, one byte less and one more, and whatever
-/// sockets hold.
+/// Sizes that fill a buffer exactly, one less and one more, up to more than sockets hold.
 pub(crate) fn sizes_around_every_edge(case: &Case) {
     let running = Running::echo(case);
     let mut client = running.connect();
@@ -175,8 +174,8 @@ pub(crate) fn random_cuts_keep_the_order(case: &Case) {
     }
 }
 
-/// Largest backlog of one connection with the settings below: the high-water mark, and what one
-/// turn receives on any engine.
+/// Bounds of one connection's unsent bytes with the settings below: the high-water mark, and the
+/// most that any engine receives in a turn.
 const MARK: usize = 128 << 10;
 const A_TURN: usize = 2 << 20;
 

@@ -232,7 +232,7 @@ pub(crate) fn a_failed_connect_frees_its_slot(case: &Case) {
     server.finish();
 }
 
-/// An attempt that fails at once is reported later all the same.
+/// Errors of the call itself are reported later all the same.
 pub(crate) fn an_unroutable_source_fails_later(case: &Case) {
     let server = Running::echo(case);
     let addr = server.addr;

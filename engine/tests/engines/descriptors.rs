@@ -225,7 +225,7 @@ fn become_nobody() -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(user, user, user)
 }
 
-/// Checks that the peer answers.
+/// Returns an error unless the peer answers.
 fn answer(client: &mut TcpStream) -> std::io::Result<()> {
     use std::io::{Read, Write};
     client.write_all(b"?")?;

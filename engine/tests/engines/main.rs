@@ -1,4 +1,4 @@
-//! One table of scenarios over every engine that works here: the contract of the engine and its
+//! One table of scenarios for every engine that works here: the contract of an engine and its
 //! handler, seen from a plain socket.
 //!
 //! An engine that the kernel refuses is skipped with a line on standard error.
@@ -10,6 +10,7 @@
 mod bytes;
 mod congestion;
 mod connect;
+mod contract;
 mod descriptors;
 mod ends;
 mod limits;
@@ -113,6 +114,27 @@ engines! {
         reconnects_from_the_failure,
         a_failed_connect_frees_its_slot,
         an_unroutable_source_fails_later,
+    };
+    contract::{
+        a_turn_calls_events_deadline_alarm_woken_turn_end,
+        output_of_all_calls_keeps_the_order_of_the_calls,
+        output_of_every_call_leaves_without_another_event,
+        output_of_opened_comes_before_all_other,
+        a_turn_end_follows_every_call,
+        a_plain_connection_is_never_secured,
+        a_handler_may_change_the_bytes_that_it_echoes,
+        drained_is_not_called_without_a_backlog,
+        drained_comes_once_when_the_backlog_is_gone,
+        closed_comes_once_and_never_within_another_call,
+        an_alarm_in_the_past_fires_in_the_next_turn,
+        wakes_of_one_call_are_reported_together,
+        the_outcome_of_a_connect_comes_in_a_later_turn,
+        with_finds_no_connection_that_is_closing_or_gone,
+        an_abort_discards_the_output_of_a_draining_connection,
+        load_counts_connections_pauses_and_unsent_bytes,
+        unsent_counts_the_output_of_the_turn,
+        a_given_buffer_returns_to_the_pool_when_it_is_sent,
+        the_clock_goes_on_while_the_time_of_a_turn_stays,
     };
     congestion::{
         both_ends_are_set,

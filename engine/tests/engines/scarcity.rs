@@ -1,7 +1,7 @@
 //! Too few buffers, too small a queue, or a flooding neighbour: slower, never wrong, and no
 //! connection starves.
 //!
-//! Settings that only io_uring has run on the other engines as well, where they must change
+//! Settings of io_uring alone are used on the other engines as well, where they must change
 //! nothing.
 
 use std::collections::HashMap;
@@ -156,8 +156,8 @@ fn all_closed(running: Running, count: usize) -> Counters {
 /// end.
 const TURNS_TO_WAIT: u64 = 40;
 
-/// Returns the most receives of that connection in one turn: all buffers of the ring, and some on
-/// the other engines. Without this bound a bound of turns means nothing.
+/// Most receives of that connection in one turn: all buffers of the ring, and some on the other
+/// engines. Without this bound a bound of turns means nothing.
 fn most_in_a_turn(case: &Case) -> usize {
     if case.kind == EngineKind::Uring { 64 } else { 16 }
 }
@@ -204,8 +204,7 @@ fn flooder_beside_two_hundred(case: &Case, buffer_size: u32) {
     assert!(flooded <= most, "{flooded} bytes of the flood in one turn");
 }
 
-/// Record of the turn in which each event happens beside a flood. The others send single bytes,
-/// each its number.
+/// Record of the turns beside a flood. The other clients send single bytes, each its number.
 #[derive(Default, Clone)]
 struct Watch {
     turns: Arc<AtomicU64>,

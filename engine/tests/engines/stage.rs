@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use engine::tls::{Tls, TlsSettings};
@@ -30,8 +30,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Returns whether the engine works here; if not, prints the reason past the capture of the
-    /// test's output.
+    /// Returns whether the engine works here. If not, it prints the reason past the test's capture.
     pub(crate) fn works(&self) -> bool {
         match self.kind.probe() {
             Ok(()) => true,
@@ -94,7 +93,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Event that the engine reported.
+/// A call of the handler, as the test sees it.
 #[derive(Debug)]
 pub(crate) enum Event {
     Opened(ConnId, Origin),
@@ -114,15 +113,23 @@ type OnReceived = Box<dyn FnMut(ConnId, &mut [u8], &mut Output<'_>) + Send>;
 type OnWorker = Box<dyn FnMut(&mut Worker<'_, Stage>) + Send>;
 type Command = Box<dyn FnOnce(&mut Worker<'_, Stage>) + Send>;
 
-/// Actions of the handler; it does nothing where nothing is set.
+/// Names of the handler's calls, in the order in which they came.
+pub(crate) type Calls = Arc<Mutex<Vec<&'static str>>>;
+
+/// Actions of the handler in its calls; by default none.
 pub(crate) struct Script {
     start: OnWorker,
     opened: OnConn,
     secured: OnConn,
     received: OnReceived,
     eof: OnConn,
+    drained: OnConn,
+    deadline: OnConn,
+    alarm: OnWorker,
+    woken: OnWorker,
     turn_end: OnWorker,
     connect_failed: OnWorker,
+    calls: Option<Calls>,
 }
 
 impl Default for Script {
@@ -133,8 +140,13 @@ impl Default for Script {
             secured: Box::new(|_, _| {}),
             received: Box::new(|_, _, _| {}),
             eof: Box::new(|_, _| {}),
+            drained: Box::new(|_, _| {}),
+            deadline: Box::new(|_, _| {}),
+            alarm: Box::new(|_| {}),
+            woken: Box::new(|_| {}),
             turn_end: Box::new(|_| {}),
             connect_failed: Box::new(|_| {}),
+            calls: None,
         }
     }
 }
@@ -166,47 +178,72 @@ impl Script {
         (script, turns)
     }
 
+    /// Records the name of every call in the returned value.
+    pub(crate) fn noting_calls(mut self) -> (Self, Calls) {
+        let calls = Calls::default();
+        self.calls = Some(calls.clone());
+        (self, calls)
+    }
+
     setters! {
         start(&mut Worker<'_, Stage>);
         opened(ConnId, &mut Output<'_>);
         secured(ConnId, &mut Output<'_>);
         received(ConnId, &mut [u8], &mut Output<'_>);
         eof(ConnId, &mut Output<'_>);
+        drained(ConnId, &mut Output<'_>);
+        deadline(ConnId, &mut Output<'_>);
+        alarm(&mut Worker<'_, Stage>);
+        woken(&mut Worker<'_, Stage>);
         turn_end(&mut Worker<'_, Stage>);
         connect_failed(&mut Worker<'_, Stage>);
     }
 }
 
-/// State of an open connection.
+/// Facts about an open connection.
 #[derive(Default)]
 struct Known {
     serial: u64,
     eof: bool,
 }
 
-/// Handler that runs the script: reports every event to the test and checks the order of calls.
+/// Handler that runs the script: reports every event to the test, and checks the contract of every
+/// call.
 pub(crate) struct Stage {
     script: Script,
     events: Sender<Event>,
     commands: Receiver<Command>,
     known: HashMap<ConnId, Known>,
     opened: u64,
+    /// The engine's thread.
+    thread: ThreadId,
+    has_started: bool,
     /// Set while the engine is inside a call of this handler: calls must not nest.
-    inside: bool,
+    is_inside: bool,
+    /// Time of the current turn, once a call has had it.
+    now: Option<Nanos>,
 }
 
 impl Stage {
-    fn tell(&self, event: Event) {
+    fn report(&self, event: Event) {
         // A test that needs no more events drops its end.
         let _ = self.events.send(event);
     }
 
-    fn enter(&mut self) {
-        assert!(!std::mem::replace(&mut self.inside, true), "a call of the handler from within another");
+    fn enter(&mut self, call: &'static str, now: Option<Nanos>) {
+        assert!(!std::mem::replace(&mut self.is_inside, true), "{call} from within another call");
+        assert_eq!(thread::current().id(), self.thread, "{call} on another thread");
+        assert_eq!(std::mem::replace(&mut self.has_started, true), call != "start", "{call}, start");
+        if let Some(now) = now {
+            assert_eq!(*self.now.get_or_insert(now), now, "{call} at another time of the same turn");
+        }
+        if let Some(calls) = &self.script.calls {
+            calls.lock().expect("lock").push(call);
+        }
     }
 
     fn leave(&mut self) {
-        self.inside = false;
+        self.is_inside = false;
     }
 
     fn check(&mut self, id: ConnId, serial: u64) -> &mut Known {
@@ -221,97 +258,105 @@ impl Handler for Stage {
     type Conn = u64;
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
+        self.enter("start", None);
         (self.script.start)(w);
+        self.leave();
     }
 
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> u64 {
-        self.enter();
+        self.enter("opened", Some(out.now()));
         self.opened += 1;
         let known = Known { serial: self.opened, eof: false };
         assert!(self.known.insert(id, known).is_none(), "opened twice");
-        self.tell(Event::Opened(id, from));
+        self.report(Event::Opened(id, from));
         (self.script.opened)(id, out);
         self.leave();
         self.opened
     }
 
     fn secured(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
-        self.enter();
+        self.enter("secured", Some(out.now()));
         self.check(id, *c);
-        self.tell(Event::Secured(id));
+        self.report(Event::Secured(id));
         (self.script.secured)(id, out);
         self.leave();
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
-        self.enter();
-        self.tell(Event::ConnectFailed(tag, error));
+        self.enter("connect_failed", Some(w.now()));
+        self.report(Event::ConnectFailed(tag, error));
         (self.script.connect_failed)(w);
         self.leave();
     }
 
     fn received(&mut self, id: ConnId, c: &mut u64, bytes: &mut [u8], out: &mut Output<'_>) {
-        self.enter();
+        self.enter("received", Some(out.now()));
         assert!(!self.check(id, *c).eof, "bytes after the end");
         assert!(!bytes.is_empty(), "received without bytes");
-        self.tell(Event::Received(id, bytes.to_vec()));
+        self.report(Event::Received(id, bytes.to_vec()));
         (self.script.received)(id, bytes, out);
         self.leave();
     }
 
     fn eof(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
-        self.enter();
+        self.enter("eof", Some(out.now()));
         assert!(!std::mem::replace(&mut self.check(id, *c).eof, true), "eof twice");
-        self.tell(Event::Eof(id));
+        self.report(Event::Eof(id));
         (self.script.eof)(id, out);
         self.leave();
     }
 
-    fn drained(&mut self, id: ConnId, c: &mut u64, _: &mut Output<'_>) {
-        self.enter();
+    fn drained(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
+        self.enter("drained", Some(out.now()));
         self.check(id, *c);
-        self.tell(Event::Drained(id));
+        self.report(Event::Drained(id));
+        (self.script.drained)(id, out);
         self.leave();
     }
 
     fn deadline(&mut self, id: ConnId, c: &mut u64, out: &mut Output<'_>) {
-        self.enter();
+        self.enter("deadline", Some(out.now()));
         self.check(id, *c);
-        self.tell(Event::Deadline(id, out.now()));
+        self.report(Event::Deadline(id, out.now()));
+        (self.script.deadline)(id, out);
         self.leave();
     }
 
     fn closed(&mut self, id: ConnId, c: u64, cause: Cause) {
-        self.enter();
+        self.enter("closed", None);
         self.check(id, c);
         self.known.remove(&id);
-        self.tell(Event::Closed(id, cause));
+        self.report(Event::Closed(id, cause));
         self.leave();
     }
 
     fn alarm(&mut self, w: &mut Worker<'_, Self>) {
-        self.enter();
-        self.tell(Event::Alarm(w.now()));
+        self.enter("alarm", Some(w.now()));
+        self.report(Event::Alarm(w.now()));
+        (self.script.alarm)(w);
         self.leave();
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        self.enter();
+        self.enter("woken", Some(w.now()));
         assert_ne!(bits, 0, "woken by nobody");
         if bits & COMMANDS != 0 {
-            while let Ok(command) = self.commands.try_recv() {
-                command(w);
-            }
+            // These are the commands of now: a command that waits for an answer is repeated in a
+            // later turn.
+            let commands: Vec<_> = self.commands.try_iter().collect();
+            commands.into_iter().for_each(|command| command(w));
         }
         if bits & !COMMANDS != 0 {
-            self.tell(Event::Woken(bits & !COMMANDS));
+            self.report(Event::Woken(bits & !COMMANDS));
+            (self.script.woken)(w);
         }
         self.leave();
     }
 
     fn turn_end(&mut self, w: &mut Worker<'_, Self>) {
-        self.enter();
+        self.enter("turn_end", Some(w.now()));
         (self.script.turn_end)(w);
+        self.now = None;
         self.leave();
     }
 }
@@ -360,7 +405,10 @@ impl Running {
                 commands: command_receiver,
                 known: HashMap::new(),
                 opened: 0,
-                inside: false,
+                thread: thread::current().id(),
+                has_started: false,
+                is_inside: false,
+                now: None,
             };
             body(&config, inbox, stage)
         });

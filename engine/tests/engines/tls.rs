@@ -195,7 +195,7 @@ pub(crate) fn sixteen_mebibytes_between_two_workers(case: &Case) {
     near.finish();
 }
 
-/// Output that the kernel does not accept is kept as records, whole and in order.
+/// Records that the kernel does not accept are kept, whole and in order.
 pub(crate) fn a_slow_reader_gets_every_record(case: &Case) {
     let bytes = Arc::new(pattern(8 << 20, 6));
     let whole = bytes.clone();
@@ -300,8 +300,7 @@ pub(crate) fn the_deadline_covers_the_handshake(case: &Case) {
     running.finish();
 }
 
-/// A rejected client learns the reason in TLS; a client that does not complete the TLS handshake is
-/// dropped.
+/// A refused client learns the reason in TLS. One that does not finish the handshake is dropped.
 pub(crate) fn refused_before_the_handshake(case: &Case) {
     let refuse = |_, out: &mut engine::Output<'_>| {
         out.append(b"no room");

@@ -1,8 +1,8 @@
 //! Metrics and health checks, served on a separate address by a separate thread.
 //!
-//! The thread wakes the workers for each snapshot of the metrics, so that they publish their counters. They
-//! have no other part in it. The thread serves many requests side by side, each within a bounded time and
-//! size. So a slow or silent client delays no other one.
+//! The thread wakes the workers for each snapshot of the metrics, so that they publish their
+//! counters. They have no other part in it. The thread serves many requests side by side, each
+//! within a bounded time and size. So a slow or silent client delays no other one.
 
 mod metrics;
 
@@ -24,8 +24,8 @@ use crate::limiter::ConnectionCount;
 use crate::snapshot::{Snapshot, SnapshotSlot};
 use crate::worker::PUBLISH;
 
-/// Time that a connection has to send its request. It has the same time again to take the answer and to
-/// close.
+/// Time that a connection has to send its request. It has the same time again to take the answer
+/// and to close.
 const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// Most connections at a time. A further connection replaces the oldest one.
 const MAX_CONNECTIONS: usize = 64;
@@ -56,7 +56,8 @@ pub(crate) struct Admin {
 }
 
 impl AdminListener {
-    /// Binds the address. This happens before any worker runs, so that a port in use is an error of the start.
+    /// Binds the address. This happens before any worker runs, so that a port in use is an error of
+    /// the start.
     ///
     /// # Errors
     ///
@@ -161,7 +162,8 @@ enum Stage {
     Reading(Vec<u8>),
     /// The answer is being written. Holds the rest of it.
     Writing { answer: Vec<u8>, sent: usize },
-    /// Input is discarded until the peer closes, because unread input would turn the close into a reset.
+    /// Input is discarded until the peer closes, because unread input would turn the close into a
+    /// reset.
     Closing,
 }
 
@@ -220,7 +222,8 @@ impl Connection {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
 
-    /// Begins the answer to a connection that is out of time. Returns false where there is nothing to answer.
+    /// Begins the answer to a connection that is out of time. Returns false where there is nothing
+    /// to answer.
     fn time_out(&mut self, now: Instant) -> bool {
         let is_reading = matches!(self.stage, Stage::Reading(_));
         if is_reading {
@@ -253,8 +256,8 @@ struct AdminServer {
     ending: Arc<AtomicBool>,
 }
 
-/// Snapshots of all workers, each with true where it is current. They are taken for the first request of a
-/// pass that needs them, and the other requests of the pass share them.
+/// Snapshots of all workers, each with true where it is current. They are taken for the first
+/// request of a pass that needs them, and the other requests of the pass share them.
 #[derive(Default)]
 struct Snapshots(Option<Vec<(Snapshot, bool)>>);
 
@@ -333,8 +336,8 @@ fn health(answers: &[(Snapshot, bool)]) -> Answer {
     }
 }
 
-/// Waits until something is ready or a time is up. Returns the flags of the listener, then those of the
-/// connections.
+/// Waits until something is ready or a time is up. Returns the flags of the listener, then those of
+/// the connections.
 fn wait(listener: &TcpListener, connections: &[Connection]) -> Vec<PollFlags> {
     let mut all = vec![PollFd::new(listener, PollFlags::IN)];
     all.extend(connections.iter().map(|c| PollFd::new(&c.stream, c.interest())));
@@ -346,7 +349,8 @@ fn wait(listener: &TcpListener, connections: &[Connection]) -> Vec<PollFlags> {
     all.iter().map(PollFd::revents).collect()
 }
 
-/// Accepts the connections that wait at the listener, at most as many at once as are served side by side.
+/// Accepts the connections that wait at the listener, at most as many at once as are served side by
+/// side.
 fn accept(listener: &TcpListener, connections: &mut Vec<Connection>) -> io::Result<()> {
     for _ in 0..MAX_CONNECTIONS {
         let stream = match listener.accept() {

@@ -1,8 +1,9 @@
 //! The simulated kernel's side of one ring: queued entries, operations in progress, completions.
 //!
-//! It keeps the guarantees of the real kernel and no others. Completions of one receive are in order. A full completion queue
-//! sends all later completions to the overflow list, and ends multishot operations. A send that does not wait finishes
-//! inside the enter. The seed decides everything else.
+//! It keeps the guarantees of the real kernel and no others. Completions of one receive are in
+//! order. A full completion queue sends all later completions to the overflow list, and ends
+//! multishot operations. A send that does not wait finishes inside the enter. The seed decides
+//! everything else.
 
 mod progress;
 mod submission;
@@ -21,7 +22,8 @@ use crate::token::Token;
 use crate::uring::address::Address;
 use crate::uring::ring::{Completion, Op, Wait};
 
-/// A queued entry. A send has the place of its bytes: what an entry points at must stay until it is consumed.
+/// A queued entry. A send has the place of its bytes: what an entry points at must stay until it is
+/// consumed.
 pub(super) struct Entry {
     token: Token,
     op: Op,
@@ -325,13 +327,15 @@ impl World {
         }
     }
 
-    /// Returns whether a completion fits. After an overflow all later ones overflow too, which keeps the order.
+    /// Returns whether a completion fits. After an overflow all later ones overflow too, which
+    /// keeps the order.
     fn has_room(&self, ring: usize) -> bool {
         let kernel = &self.rings[ring];
         kernel.overflow.is_empty() && kernel.completed.len() < kernel.completed_size
     }
 
-    /// Completes a step of a multishot operation. It continues if the completion fits and the seed allows it.
+    /// Completes a step of a multishot operation. It continues if the completion fits and the seed
+    /// allows it.
     fn complete_multishot(&mut self, ring: usize, token: Token, result: i32) -> bool {
         let more = self.goes_on(ring);
         self.complete(ring, Completion { token, result, buffer: None, more, unread: false });

@@ -130,7 +130,8 @@ impl World {
             return self.complete_multishot(ring, token, slot as i32);
         }
         if let Some(from) = self.peer_address(socket) {
-            // SAFETY: the caller of `push` keeps the address in place until the completion is collected.
+            // SAFETY: the caller of `push` keeps the address in place until the completion is
+            // collected.
             unsafe { address.write(Address::of(from)) };
         }
         self.post(ring, token, slot as i32);
@@ -148,7 +149,8 @@ impl World {
         false
     }
 
-    /// Receives until nothing is left, or as long as the seed allows. Returns whether the receive continues.
+    /// Receives until nothing is left, or as long as the seed allows. Returns whether the receive
+    /// continues.
     fn receive(&mut self, ring: usize, token: Token, id: SocketId, once: bool) -> bool {
         for _ in 0..self.random.between(1, 8) {
             if self.random.chance(self.faults.interrupted_receives) {
@@ -240,7 +242,8 @@ impl World {
         if most == 0 {
             return -libc::EAGAIN;
         }
-        // SAFETY: the caller of `push` keeps the bytes in place until the send is completed, or this enter has returned.
+        // SAFETY: the caller of `push` keeps the bytes in place until the send is completed, or
+        // this enter has returned.
         let slice = |&(start, len): &(*const u8, usize)| unsafe { std::slice::from_raw_parts(start, len) };
         let slices: Vec<&[u8]> = pieces.iter().map(slice).collect();
         self.take_to_send(id, most, &slices) as i32
