@@ -72,7 +72,7 @@ pub fn encode_control(
     mask: Option<MaskingKey>,
     out: &mut [u8; MAX_CONTROL_LEN],
 ) -> usize {
-    assert!(opcode.is_control(), "{opcode:?} is no control opcode");
+    assert!(opcode.is_control(), "{opcode:?} is not a control opcode");
     assert!(payload.len() <= Control::MAX_LEN, "{} bytes in a control frame", payload.len());
     let mut bytes = [0; Header::MAX_LEN];
     let header = Header { fin: true, rsv: 0, opcode, mask, payload_len: payload.len() as u64 };

@@ -33,7 +33,7 @@ fn is_let_in(server: &Program) -> TcpStream {
         let mut stream = server.connect();
         match ask(&mut stream, "").0 {
             101 => return stream,
-            503 => assert!(Instant::now() < end, "nobody is let in any more"),
+            503 => assert!(Instant::now() < end, "no connection is accepted any more"),
             other => panic!("{other}"),
         }
     }
@@ -78,7 +78,7 @@ fn refusal_beyond(flags: &[&str], open: usize) -> String {
             101 => held.push(stream),
             other => panic!("{other}"),
         }
-        assert!(Instant::now() < end, "any number is let in: {flags:?}");
+        assert!(Instant::now() < end, "any number is accepted: {flags:?}");
     }
 }
 
@@ -113,7 +113,7 @@ fn an_address_cannot_connect_faster_than_its_rate() {
         // manage at the first attempt.
         let end = Instant::now() + LONG;
         while ask(&mut server.connect(), "").0 == 101 {
-            assert!(Instant::now() < end, "any number is let in");
+            assert!(Instant::now() < end, "any number is accepted");
         }
         assert_eq!(ask(&mut connect_from("127.0.0.2", server.address()), "").0, 101);
         is_let_in(server);

@@ -339,10 +339,10 @@ impl Handler for Stage {
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
         self.enter("woken", Some(w.now()));
-        assert_ne!(bits, 0, "woken by nobody");
+        assert_ne!(bits, 0, "a wake has bits");
         if bits & COMMANDS != 0 {
-            // These are the commands of now: a command that waits for an answer is repeated in a
-            // later turn.
+            // Runs only the commands that are there now: a test that waits for an answer sends its
+            // next command for a later turn.
             let commands: Vec<_> = self.commands.try_iter().collect();
             commands.into_iter().for_each(|command| command(w));
         }

@@ -137,7 +137,7 @@ impl Handler for Client {
     fn alarm(&mut self, _: &mut Worker<'_, Self>) {}
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        assert_eq!(bits, STOP, "woken by nobody");
+        assert_eq!(bits, STOP, "only the test wakes a worker");
         w.stop();
     }
 

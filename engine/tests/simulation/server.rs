@@ -55,7 +55,7 @@ impl Server {
         let tag = u16::from_le_bytes([first, second]);
         conn.tag = Some(tag);
         let mut stories = self.stories.borrow_mut();
-        assert!(usize::from(tag) < stories.len(), "bytes that nobody sent");
+        assert!(usize::from(tag) < stories.len(), "bytes that no client sent");
         let side = &mut stories[usize::from(tag)].server;
         side.open(id);
         if let Some(first) = conn.first {
@@ -140,7 +140,7 @@ impl Handler for Server {
     }
 
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
-        panic!("a server connects to nobody: {tag} {error}");
+        panic!("a server does not connect: {tag} {error}");
     }
 
     fn received(&mut self, id: ConnId, c: &mut u32, bytes: &mut [u8], out: &mut Output<'_>) {
@@ -215,7 +215,7 @@ impl Handler for Server {
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        assert_eq!(bits, STOP, "woken by nobody");
+        assert_eq!(bits, STOP, "only the test wakes a worker");
         w.stop();
     }
 

@@ -110,7 +110,7 @@ impl Story {
         for (side, other) in [(&self.client, &self.server), (&self.server, &self.client)] {
             let failed = reset || stopped || matches!(other.cause, Some(Cause::WriteStalled));
             match &side.cause {
-                Some(Cause::Reset) if !reset => return wrong("a reset that nobody made"),
+                Some(Cause::Reset) if !reset => return wrong("a reset without an abort"),
                 Some(Cause::WriteStalled) if setting.gentle => return wrong("stalled"),
                 Some(Cause::Io(_)) => return wrong("an error that no fault explains"),
                 Some(Cause::Shutdown) if !stopped => return wrong("shut down"),
@@ -122,7 +122,7 @@ impl Story {
                     Some(CloseMode::Flush) if side.received != other.sent => {
                         return wrong("the tail is missing");
                     }
-                    None => return wrong("a FIN that nobody sent"),
+                    None => return wrong("a FIN that was not sent"),
                     _ => {}
                 }
             }

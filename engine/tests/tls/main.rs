@@ -245,7 +245,7 @@ fn a_changed_byte_causes_an_alert_and_the_end() {
             assert_eq!(near.commands.close, Some(CloseMode::Flush));
             let error = far.take(&mut near).expect_err("an alert");
             assert!(matches!(error, engine::rustls::Error::AlertReceived(_)), "{error}");
-            assert_eq!(near.told().len(), 2, "bytes that nobody vouches for");
+            assert_eq!(near.told().len(), 2, "unauthenticated bytes");
             assert!(matches!(near.end().last(), Some(Told::Closed(cause)) if cause.contains("DecryptError")));
         }
     }

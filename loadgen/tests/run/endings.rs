@@ -121,7 +121,7 @@ fn one_lost_connection_makes_the_result_invalid() {
         assert_consistent(&run);
         assert_eq!(run.errors, Errors { closed: 1, ..Errors::default() });
         let lost = Integrity { lost: 1, lost_with_connection: 1, ..Integrity::default() };
-        assert_eq!(run.integrity, lost, "what was under way on it is no fault of an echo");
+        assert_eq!(run.integrity, lost, "messages of a lost connection are not echo faults");
         assert_eq!(run.integrity.faults(), 0);
         assert_eq!(reasons(&run), ["1 of 4 connections was lost"]);
         assert!(!run.valid && run.received > 0);

@@ -161,7 +161,7 @@ fn names_every_address_without_a_listener() {
     for engine in engines() {
         let addresses = vec![closed_port(), closed_port()];
         let plan = plan("ws://example.invalid/", engine);
-        let error = rehearse(&plan, addresses.clone()).expect_err("nobody listens");
+        let error = rehearse(&plan, addresses.clone()).expect_err("no listener");
         assert!(error.contains("refused"), "{error}");
         assert!(addresses.iter().all(|at| error.contains(&at.to_string())), "{addresses:?} not in: {error}");
     }
@@ -329,7 +329,7 @@ fn opens_a_connection_again_before_the_load() {
         let run = run(&plan.with(|plan| plan.load.connect_rate = Some(8.0)));
         // All connections are open in the end. The server then answers nothing, which is a separate
         // fault.
-        let cause = run.ended_early.expect("nobody answers").cause;
+        let cause = run.ended_early.expect("the server does not answer").cause;
         assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
     }
 }

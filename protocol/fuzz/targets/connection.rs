@@ -123,7 +123,7 @@ fn encode(seen: &Seen, key: Option<MaskingKey>) -> Vec<u8> {
         Seen::Ping(payload) => control(Opcode::Ping, payload),
         Seen::Pong(payload) => control(Opcode::Pong, payload),
         Seen::Close(payload) => control(Opcode::Close, payload),
-        Seen::Error(error) => panic!("{error} is no frame"),
+        Seen::Error(error) => panic!("{error} is not a frame"),
         Seen::Message(kind, payload) => {
             let payload_len = payload.len() as u64;
             let header = Header { fin: true, rsv: 0, opcode: kind.opcode(), mask: key, payload_len };

@@ -436,12 +436,7 @@ impl Refusal {
 
     /// 503: the server's limit of connections is reached.
     pub const fn too_many_connections() -> Self {
-        refusal(
-            503,
-            "too-many-connections",
-            "RFC 6455 10.4",
-            "as many connections are open as this server takes",
-        )
+        refusal(503, "too-many-connections", "RFC 6455 10.4", "the limit of open connections is reached")
     }
 
     /// 503: the limit of connections from this address is reached.
