@@ -1,23 +1,23 @@
 //! A load generator for WebSocket servers: latencies that are honest, echoes that are checked,
 //! results that are kept.
 //!
-//! [`run`] makes one run against one server, [`experiment`] a whole session of them. [`result`] is
+//! [`run`] makes one run against one server, `experiment` a whole session of them. [`result`] is
 //! the stored document. [`mod@echo`] measures nothing: it is the strict other end for a server
 //! under test.
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod compare;
+pub(crate) mod compare;
 pub mod conformance;
-pub mod doctor;
+pub(crate) mod doctor;
 pub mod echo;
-pub mod experiment;
+pub(crate) mod experiment;
 pub(crate) mod format;
-pub mod goal;
-pub mod host;
+pub(crate) mod goal;
+pub(crate) mod host;
 pub mod load;
 pub(crate) mod report;
 pub mod result;
 pub mod run;
-pub mod selfcheck;
+pub(crate) mod selfcheck;
 pub mod target;

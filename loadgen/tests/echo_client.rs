@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use engine::EngineKind;
-use loadgen::echo::{EchoError, Ending, Plan, Visit, execute};
+use loadgen::echo::{EndedConnection, Ending, Plan, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
 use protocol::{Header, Opcode, ProtocolError, mask};
 
@@ -138,7 +138,7 @@ fn server(script: impl FnOnce(TcpListener) + Send + 'static) -> (u16, JoinHandle
 }
 
 /// Runs the client; returns the outcome of its connections, and of the whole.
-fn visits(plan: &Plan) -> (Vec<Visit>, Result<(), EchoError>) {
+fn visits(plan: &Plan) -> (Vec<EndedConnection>, anyhow::Result<()>) {
     let (sender, receiver) = mpsc::channel();
     let outcome = execute(plan, move |visit| sender.send(visit.clone()).expect("it is read below"));
     (receiver.try_iter().collect(), outcome)
@@ -151,7 +151,7 @@ fn plan(port: u16, target: &str, engine: EngineKind) -> Plan {
 }
 
 /// Runs one connection on every engine to a server that runs `script`.
-fn every_engine(script: impl Fn(&TcpListener) + Clone + Send + 'static) -> Vec<Visit> {
+fn every_engine(script: impl Fn(&TcpListener) + Clone + Send + 'static) -> Vec<EndedConnection> {
     let visit = |engine| {
         let script = script.clone();
         let (port, server) = server(move |listener| script(&listener));
@@ -186,7 +186,7 @@ fn messages_of_every_length_are_echoed_in_one_frame() {
         peer.close(1000, "bye");
     });
     for visit in visits {
-        assert_eq!(visit, Visit { number: None, messages: 14, ending: closed(1000, "bye") });
+        assert_eq!(visit, EndedConnection { number: None, messages: 14, ending: closed(1000, "bye") });
     }
 }
 
@@ -372,8 +372,11 @@ fn repeated_connections_are_numbered_in_sequence() {
         let (visits, outcome) = visits(&plan);
         server.join().expect("no fault");
         assert!(outcome.is_ok());
-        let expected =
-            (7..=9).map(|n| Visit { number: Some(n), messages: 0, ending: closed(4000 + n as u16, "") });
+        let expected = (7..=9).map(|n| EndedConnection {
+            number: Some(n),
+            messages: 0,
+            ending: closed(4000 + n as u16, ""),
+        });
         assert_eq!(visits, expected.collect::<Vec<_>>());
     }
 }

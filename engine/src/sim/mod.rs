@@ -15,9 +15,11 @@
 mod buffers;
 mod faults;
 mod kernel;
+mod kernel_state;
 mod network;
 mod random;
 mod ring;
+mod socket;
 mod worker;
 mod world;
 
@@ -40,7 +42,7 @@ use crate::config::{Config, Listener};
 use crate::error::EngineError;
 use crate::handler::Handler;
 use crate::time::Nanos;
-use network::Listening;
+use socket::Listening;
 use world::World;
 
 /// Violated rule, and the state of the world at that time.

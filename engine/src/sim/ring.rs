@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::config::UringConfig;
 use crate::sim::buffers::Buffers;
-use crate::sim::kernel::Kernel;
+use crate::sim::kernel_state::Kernel;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;

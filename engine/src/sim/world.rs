@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::sim::faults::{Faults, Happened};
-use crate::sim::kernel::Kernel;
-use crate::sim::network::{Listening, Socket, SocketId};
+use crate::sim::kernel_state::Kernel;
 use crate::sim::random::Random;
+use crate::sim::socket::{Listening, Socket, SocketId};
 use crate::time::Nanos;
 
 pub(super) struct World {

@@ -13,16 +13,12 @@ use anstyle::{AnsiColor, Style};
 
 use crate::format::{Tone, tone};
 
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
-const GOOD: Style = AnsiColor::Green.on_default();
-
-fn style(word: &str) -> Option<Style> {
-    tone(word).map(|tone| match tone {
-        Tone::Bad => BAD,
-        Tone::Doubtful => DOUBTFUL,
-        Tone::Good => GOOD,
-    })
+fn style(tone: Tone) -> Style {
+    match tone {
+        Tone::Bad => AnsiColor::Red.on_default().bold(),
+        Tone::Doubtful => AnsiColor::Yellow.on_default(),
+        Tone::Good => AnsiColor::Green.on_default(),
+    }
 }
 
 /// Leaves a dumb terminal without colour, which `anstream` would give it where CI is set.
@@ -41,7 +37,7 @@ pub(super) fn highlight(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     for piece in text.split_inclusive(|c: char| !is_part(c)) {
         let word = piece.trim_end_matches(|c: char| !is_part(c));
-        let Some(style) = style(word) else {
+        let Some(style) = tone(word).map(style) else {
             highlighted.push_str(piece);
             continue;
         };
@@ -50,7 +46,6 @@ pub(super) fn highlight(text: &str) -> String {
     highlighted
 }
 
-/// Returns true where standard error takes colour.
 pub(super) fn is_on_standard_error() -> bool {
     AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }

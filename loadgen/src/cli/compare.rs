@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use anyhow::{anyhow, bail, ensure};
 use clap::Args;
 
 use super::output::FormatArguments;
 use super::selection::SelectionArguments;
-use super::{Failure, INVALID, REGRESSED};
+use super::{INVALID, REGRESSED};
 use crate::compare::noise::Noises;
 use crate::compare::sessions::{cautions_between, refusals};
-use crate::compare::{Comparison, Conclusion, MIN_PAIRS, Threshold, Verdict};
+use crate::compare::{Conclusion, MIN_PAIRS, Metric, Threshold, Verdict};
 use crate::report::text::comparison::comparison;
 use crate::report::{Blocks, Field};
-use crate::result::{Document, Scenario, Selection, SessionKind, Store, Stored};
+use crate::result::{Document, Scenario, Selection, SessionKind, Store, Stored, commit_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +49,7 @@ pub(super) struct CompareArguments {
 }
 
 impl CompareArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let base = self.selection.named(&self.base)?;
         let Some(new) = &self.new else { return self.one(newest(base)?) };
         if let Some(duel) = self.duel(new)? {
@@ -59,36 +60,33 @@ impl CompareArguments {
         self.two(&base, &new)
     }
 
-    /// The newest interleaved session of both commits.
-    fn duel(&self, new: &str) -> Result<Option<Stored>, Failure> {
+    fn duel(&self, new: &str) -> anyhow::Result<Option<Stored>> {
         let commit = |name: &str| {
             let hash = name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if hash { Some(name.to_owned()) } else { crate::result::commit_of(name) }
+            if hash { Some(name.to_owned()) } else { commit_of(name) }
         };
         let (Some(a), Some(b)) = (commit(&self.base), commit(new)) else { return Ok(None) };
-        let (found, _) = self.selection.store().select(&self.selection.selection())?;
+        let (found, _) = self.selection.store().select(&self.selection.only)?;
         Ok(found.into_iter().rfind(|stored| stored.document.is_duel_of(&a, &b)))
     }
 
-    fn one(&self, stored: Stored) -> Result<u8, Failure> {
-        let Stored { path, document } = stored;
-        if document.session.kind != SessionKind::Ab {
-            let path = path.display();
-            return Err(Failure::Error(format!(
-                "{path} is not an interleaved session: name a second one to compare it with"
-            )));
-        }
+    fn one(&self, Stored { path, document }: Stored) -> anyhow::Result<u8> {
+        let path = path.display();
+        ensure!(
+            document.session.kind == SessionKind::Ab,
+            "{path} is not an interleaved session: name a second one to compare it with"
+        );
         let compared = interleaved(&self.selection.results, &document)?;
-        let blocks = Blocks::default().title(format!("{}, interleaved", path.display()));
+        let blocks = Blocks::default().title(format!("{path}, interleaved"));
         self.format.print(&blocks.then(comparison(&compared)), false)?;
-        Ok(match compared.overall() {
+        Ok(match compared.overall {
             None => INVALID,
             Some(Verdict::Regressed) => REGRESSED,
             Some(_) => 0,
         })
     }
 
-    fn two(&self, base: &Stored, new: &Stored) -> Result<u8, Failure> {
+    fn two(&self, base: &Stored, new: &Stored) -> anyhow::Result<u8> {
         let (compared, notes) = sessions(&self.selection.results, base, new, self.force)?;
         let side = |name: &String, stored: &Stored| {
             let measured = stored.document.session.start;
@@ -101,18 +99,18 @@ impl CompareArguments {
     }
 }
 
-fn newest(mut found: Vec<Stored>) -> Result<Stored, Failure> {
-    found.pop().ok_or_else(|| Failure::Error("there is no such session".to_owned()))
+fn newest(mut found: Vec<Stored>) -> anyhow::Result<Stored> {
+    found.pop().ok_or_else(|| anyhow!("there is no such session"))
 }
 
 /// The newest of `found` that compares with `new` and is another one; else the newest, so that the refusal says why.
-fn best(found: Vec<Stored>, new: &Stored) -> Result<Stored, Failure> {
+fn best(mut found: Vec<Stored>, new: &Stored) -> anyhow::Result<Stored> {
     let compares =
         |stored: &Stored| stored.path != new.path && refusals(&stored.document, &new.document).is_empty();
-    match found.iter().rposition(compares) {
-        Some(at) => newest(found.into_iter().take(at + 1).collect()),
-        None => newest(found),
+    if let Some(at) = found.iter().rposition(compares) {
+        found.truncate(at + 1);
     }
+    newest(found)
 }
 
 /// Compares two sessions, also those that do not compare where that is forced. Returns what must be known of it too.
@@ -121,17 +119,14 @@ pub(super) fn sessions(
     base: &Stored,
     new: &Stored,
     is_forced: bool,
-) -> Result<(Comparison, Vec<String>), Failure> {
+) -> anyhow::Result<(Conclusion, Vec<String>)> {
     let refusals = refusals(&base.document, &new.document);
     if !refusals.is_empty() && !is_forced {
-        let why = refusals.join(" ");
-        let (base, new) = (base.path.display(), new.path.display());
-        return Err(Failure::Error(format!(
-            "{base} and {new} do not compare. {why} --force compares them all the same"
-        )));
+        let (base, new, why) = (base.path.display(), new.path.display(), refusals.join(" "));
+        bail!("{base} and {new} do not compare. {why} --force compares them all the same");
     }
     let thresholds = thresholds(results, &new.document)?;
-    let compared = Comparison::of_sessions(&base.document, &new.document, &thresholds);
+    let compared = Conclusion::of_sessions(&base.document, &new.document, &thresholds);
     let is_same = base.document == new.document;
     let same = is_same.then(|| "A and B are the same session: every figure is equal".to_owned());
     let forced = refusals.into_iter().map(|refusal| format!("FORCED: {refusal}"));
@@ -141,18 +136,14 @@ pub(super) fn sessions(
 }
 
 /// The sides of an interleaved session against the thresholds of its machine.
-pub(super) fn interleaved(results: &Path, document: &Document) -> Result<Comparison, Failure> {
-    let thresholds = thresholds(results, document)?;
-    Ok(Comparison::of_arms(document, &thresholds))
+fn interleaved(results: &Path, document: &Document) -> anyhow::Result<Conclusion> {
+    Ok(Conclusion::of_arms(document, &thresholds(results, document)?))
 }
 
 /// Returns the stored conclusion of an interleaved session, against the thresholds of its time. A
 /// session without a verdict is judged now.
-pub(super) fn concluded(results: &Path, document: &Document) -> Result<Comparison, Failure> {
-    match Conclusion::stored(document) {
-        Some(conclusion) => Ok(conclusion.comparison()),
-        None => interleaved(results, document),
-    }
+pub(super) fn concluded(results: &Path, document: &Document) -> anyhow::Result<Conclusion> {
+    Conclusion::stored(document).cloned().map_or_else(|| interleaved(results, document), Ok)
 }
 
 /// Returns the thresholds of metrics on the machine of `document`, whose noise may be among the
@@ -160,19 +151,14 @@ pub(super) fn concluded(results: &Path, document: &Document) -> Result<Compariso
 fn thresholds(
     results: &Path,
     document: &Document,
-) -> Result<impl Fn(&Scenario, crate::compare::Metric) -> Threshold + use<>, Failure> {
+) -> anyhow::Result<impl Fn(&Scenario, Metric) -> Threshold + use<>> {
     let noises = noises(results, &document.machine.id)?;
-    let pairs = document.runs.iter().map(|run| run.pair as usize + 1).max().unwrap_or(0).max(MIN_PAIRS);
-    Ok(move |scenario: &Scenario, metric| {
-        let noise = noises.find(scenario, metric, pairs).map(|(noise, _)| noise.p95);
-        Threshold::of(metric, noise)
-    })
+    let pairs = MIN_PAIRS.max(document.rounds() as usize);
+    Ok(move |scenario: &Scenario, metric| noises.threshold(scenario, metric, pairs))
 }
 
-/// The recorded noise of a machine.
-pub(super) fn noises(results: &Path, machine: &str) -> Result<Noises, Failure> {
+pub(super) fn noises(results: &Path, machine: &str) -> anyhow::Result<Noises> {
     let selection = Selection { machine: Some(machine.to_owned()), ..Selection::default() };
     let (found, _) = Store::new(results).select(&selection)?;
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Noises::among(found.into_iter().map(|stored| (name(&stored.path), stored.document))))
+    Ok(Noises::among(found.into_iter().map(|stored| (stored.file_name(), stored.document))))
 }

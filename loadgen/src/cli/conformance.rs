@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
 use super::output::FormatArguments;
+use super::usage;
 use crate::conformance::{CaseResult, Servers, Verdict, run};
 use crate::load::value::time;
 use crate::report::text::findings::cases;
@@ -49,13 +49,12 @@ pub(super) struct ConformanceArguments {
 }
 
 impl ConformanceArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         if self.patience.is_zero() {
-            return Err(Failure::Usage("--patience must be longer than zero".to_owned()));
+            return Err(usage("--patience must be longer than zero"));
         }
         engine::socket::raise_file_limit();
-        let servers = Servers::foreign(&self.url, self.patience);
-        let results = run(&servers.map_err(|error| Failure::Usage(error.to_string()))?);
+        let results = run(&Servers::foreign(&self.url, self.patience).map_err(usage)?);
         let is_shown = |result: &CaseResult| !self.failures || !is_fine(result);
         self.format.print(&cases(&self.url, &results, is_shown), false)?;
         Ok(u8::from(!results.iter().all(is_fine)))

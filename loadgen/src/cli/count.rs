@@ -4,16 +4,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 
-use super::Failure;
 use super::output::FormatArguments;
 use crate::host::machine::Machine;
 use crate::load::Load;
-use crate::report::text::session;
+use crate::report::text;
 use crate::result::{Count, Document, Scenario, Session, SessionKind, Setting, Start, Store};
 use crate::target::subject::{Subject, Tool, file_hash};
 
@@ -31,7 +30,6 @@ Exit status: 0 stored; 1 no valgrind, or a program that does not run under it; 2
 
 /// Frames in one read, each a workload of its own.
 const FRAMES: [u32; 2] = [1, 16];
-/// Bytes of a message.
 const PAYLOAD: u32 = 32;
 /// Messages of the shorter and of the longer count.
 const MESSAGES: [u32; 2] = [20_000, 120_000];
@@ -56,34 +54,35 @@ pub(super) struct CountArguments {
 }
 
 impl CountArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let start = Start::now();
-        let mut counts = Vec::new();
-        for frames in FRAMES {
-            let count = Count {
-                scenario: name(frames),
-                counter: "instructions".to_owned(),
-                per_message: self.per_message(frames)?,
-                messages: u64::from(MESSAGES[1] - MESSAGES[0]),
-            };
-            counts.push(count);
-        }
-        let document = self.document(start, counts);
-        let path =
-            Store::new(&self.results).save(&document).map_err(|error| Failure::Error(error.to_string()))?;
+        let counts = FRAMES.map(|frames| self.per_message(frames)).into_iter().collect::<Result<_, _>>()?;
+        let session = Session {
+            suite: Some("instructions".to_owned()),
+            tag: self.tag.clone(),
+            ..Session::new(SessionKind::Count, start)
+        };
+        let document = Document {
+            subject: subject(&self.program),
+            scenarios: FRAMES.map(scenario).to_vec(),
+            counts,
+            ..Document::new(session, "callgrind", Machine::here())
+        };
+        let path = Store::new(&self.results).save(&document)?;
         let stored = vec![format!("stored in {}", path.display())];
-        self.format.print(&session(&document, None).notes(stored), false)?;
+        self.format.print(&text::session(&document, None).notes(stored), false)?;
         Ok(0)
     }
 
-    fn per_message(&self, frames: u32) -> Result<f64, Failure> {
-        let [few, many] =
-            [self.count(MESSAGES[0] / frames, frames)?, self.count(MESSAGES[1] / frames, frames)?];
-        Ok(many.saturating_sub(few) as f64 / f64::from(MESSAGES[1] - MESSAGES[0]))
+    fn per_message(&self, frames: u32) -> anyhow::Result<Count> {
+        let (few, many) =
+            (self.count(MESSAGES[0] / frames, frames)?, self.count(MESSAGES[1] / frames, frames)?);
+        let messages = u64::from(MESSAGES[1] - MESSAGES[0]);
+        let per_message = many.saturating_sub(few) as f64 / messages as f64;
+        Ok(Count { scenario: name(frames), counter: "instructions".to_owned(), per_message, messages })
     }
 
-    /// All instructions of one execution.
-    fn count(&self, reads: u32, frames: u32) -> Result<u64, Failure> {
+    fn count(&self, reads: u32, frames: u32) -> anyhow::Result<u64> {
         let asked = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(&self.program)
@@ -92,27 +91,18 @@ impl CountArguments {
             // machines too.
             .env("SPARRING_KERNEL", "avx2")
             .stdin(Stdio::null())
-            .output()
-            .map_err(|error| Failure::Error(cannot_run(&error)))?;
+            .output();
+        let asked = match asked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(anyhow!("valgrind is not installed: apt-get install valgrind"))
+            }
+            asked => asked.context("cannot run valgrind"),
+        }?;
         let said = String::from_utf8_lossy(&asked.stderr);
         collected(&said).filter(|_| asked.status.success()).ok_or_else(|| {
             let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-            Failure::Error(format!("{} does not run under valgrind: {last}", self.program.display()))
+            anyhow!("{} does not run under valgrind: {last}", self.program.display())
         })
-    }
-
-    fn document(&self, start: Start, counts: Vec<Count>) -> Document {
-        let session = Session {
-            suite: Some("instructions".to_owned()),
-            tag: self.tag.clone(),
-            ..Session::new(SessionKind::Count, start)
-        };
-        Document {
-            subject: subject(&self.program),
-            scenarios: FRAMES.map(scenario).to_vec(),
-            counts,
-            ..Document::new(session, "callgrind", Machine::here())
-        }
     }
 }
 
@@ -159,13 +149,6 @@ fn program_profile(program: &Path) -> Option<String> {
 /// `==1== Collected : 12345`.
 fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
-}
-
-fn cannot_run(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "valgrind is not installed: apt-get install valgrind".to_owned(),
-        _ => format!("cannot run valgrind: {error}"),
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use engine::affinity;
 use rustix::thread::CpuSet;
 
-use super::Failure;
+use super::usage;
 
 /// A type of its own, since clap takes a `Vec` for a flag that may be repeated.
 #[derive(Clone, Debug)]
@@ -18,19 +18,18 @@ pub(super) fn cpu_list(text: &str) -> Result<CpuList, affinity::CpuListError> {
 }
 
 /// Fails where `flag` lists a processor that is not `allowed`.
-pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) -> Result<(), Failure> {
+pub(super) fn check_cpus(flag: &str, list: Option<&CpuList>, allowed: &[usize]) -> anyhow::Result<()> {
     let Some(cpu) = list.into_iter().flat_map(|list| &list.0).find(|cpu| !allowed.contains(cpu)) else {
         return Ok(());
     };
     let allowed = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    Err(Failure::Usage(format!(
-        "{flag}: processor {cpu} is not among those this process may use ({allowed})"
-    )))
+    Err(usage(format!("{flag}: processor {cpu} is not among those this process may use ({allowed})")))
 }
 
-/// Fails where a flag lists a processor that the kernel does not give to a thread of this process.
-pub(super) fn check_own_cpus(lists: [(&str, Option<&CpuList>); 2]) -> Result<(), Failure> {
-    for (flag, list) in lists {
+/// Fails where `--cpus` or `--spawn-cpus` lists a processor that the kernel does not give to a thread of this
+/// process.
+pub(super) fn check_own_cpus(cpus: Option<&CpuList>, spawn_cpus: Option<&CpuList>) -> anyhow::Result<()> {
+    for (flag, list) in [("--cpus", cpus), ("--spawn-cpus", spawn_cpus)] {
         let Some(CpuList(cpus)) = list else { continue };
         let context = || format!("{flag}: cannot start a thread");
         if assignable(cpus.clone()).with_context(context)?.len() < cpus.len() {

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
 use super::cpus::{CpuList, check_cpus, check_own_cpus, cpu_list};
 use super::output::FormatArguments;
-use super::{Failure, OUTPUT, print_plain};
-use crate::doctor::{self, Finding, Intent, Severity, examine};
+use super::{OUTPUT, print_plain, usage};
+use crate::doctor::{Finding, Intent, Severity, examine};
+use crate::host::system::System;
 use crate::load::value::time;
 use crate::report::text::findings;
 
@@ -65,7 +65,6 @@ pub(super) struct DoctorArguments {
     quiet: bool,
 }
 
-/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     schema: u32,
@@ -78,7 +77,7 @@ struct Report<'a> {
 const SCHEMA: u32 = 1;
 
 impl DoctorArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let list = |list: &Option<CpuList>| list.clone().map(|list| list.0).unwrap_or_default();
         let intent = Intent {
             connections: self.connections,
@@ -87,18 +86,14 @@ impl DoctorArguments {
             is_debug_build: cfg!(debug_assertions),
         };
         if !self.root.join("proc").is_dir() {
-            return Err(Failure::Usage(format!(
-                "--root {}: there is no folder proc below it",
-                self.root.display()
-            )));
+            return Err(usage(format!("--root {}: there is no folder proc below it", self.root.display())));
         }
         self.check_processors()?;
         let findings = examine(&self.root, self.watch, &intent);
         let spoiled = findings.iter().any(|finding| finding.severity == Severity::Spoils);
         if self.json {
             let report = Report { schema: SCHEMA, spoiled, findings: &findings };
-            let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.context("cannot write the findings as JSON")?)?;
+            print_plain(&serde_json::to_string_pretty(&report)?)?;
         } else {
             self.format
                 .print_text(&findings::findings(&findings, self.quiet, self.format.format()), false)?;
@@ -107,15 +102,16 @@ impl DoctorArguments {
     }
 
     /// Checks that the processors may be used. Of another machine the mask is all that is known.
-    fn check_processors(&self) -> Result<(), Failure> {
-        let lists = [("--cpus", self.cpus.as_ref()), ("--spawn-cpus", self.spawn_cpus.as_ref())];
+    fn check_processors(&self) -> anyhow::Result<()> {
+        let (cpus, spawn_cpus) = (self.cpus.as_ref(), self.spawn_cpus.as_ref());
         if self.root == Path::new("/") {
-            return check_own_cpus(lists);
+            return check_own_cpus(cpus, spawn_cpus);
         }
-        let allowed = doctor::allowed(&self.root);
+        let allowed = System::below(&self.root).allowed();
         if allowed.is_empty() {
             return Ok(());
         }
-        lists.into_iter().try_for_each(|(flag, list)| check_cpus(flag, list, &allowed))
+        check_cpus("--cpus", cpus, &allowed)?;
+        check_cpus("--spawn-cpus", spawn_cpus, &allowed)
     }
 }

@@ -8,8 +8,8 @@ use clap::Args;
 use engine::{EngineChoice, EngineKind};
 
 use super::plan::TlsArguments;
-use super::{Failure, LIMITS, WORKERS, start_log};
-use crate::echo::{EchoError, Plan, Visit, execute};
+use super::{LIMITS, WORKERS, start_log, usage};
+use crate::echo::{EndedConnection, Plan, execute};
 use crate::load::value::time;
 use crate::target::url::Url;
 
@@ -59,39 +59,37 @@ fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
 
 impl EchoArguments {
     /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
-    fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
+    fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
         let plan = Plan {
             repeat: self.repeat.clone(),
             connect_timeout: self.connect_timeout,
             trust: self.tls.trust(),
             ..Plan::new(self.url.clone(), engine)
         };
-        plan.check().map_err(Failure::usage)?;
+        plan.check().map_err(usage)?;
         Ok(plan)
     }
 
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let plan = self.plan(EngineKind::Uring)?;
         start_log();
-        let failed = |error: EchoError| Failure::Caused(error.into());
-        let (engine, why) = self.engine.resolve().map_err(|error| failed(error.into()))?;
+        let (engine, why) = self.engine.resolve()?;
         if self.engine == EngineChoice::Auto && !self.quiet {
             eprintln!("engine {engine}: {why}");
         }
         let quiet = self.quiet;
-        let watch = move |visit: &Visit| {
+        let watch = move |visit: &EndedConnection| {
             if !quiet {
                 // Nobody reads it any more: no reason to cease echoing.
                 let _ = writeln!(io::stdout(), "{}", line(visit));
             }
         };
-        execute(&Plan { engine, ..plan }, watch).map_err(failed)?;
+        execute(&Plan { engine, ..plan }, watch)?;
         Ok(0)
     }
 }
 
-/// Returns a line about the end of a connection.
-fn line(visit: &Visit) -> String {
+fn line(visit: &EndedConnection) -> String {
     let number = visit.number.map(|number| format!("{number}: ")).unwrap_or_default();
     let messages = if visit.messages == 1 { "message" } else { "messages" };
     format!("{number}{} {messages} echoed; {}", visit.messages, visit.ending)
@@ -147,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_line_says_how_a_connection_ended() {
-        let line = |number, messages, ending| line(&Visit { number, messages, ending });
+        let line = |number, messages, ending| line(&EndedConnection { number, messages, ending });
         let closed = |code, reason: &str| Ending::Closed { code, reason: reason.to_owned() };
         assert_eq!(line(None, 1, closed(None, "")), "1 message echoed; the server closed it without a code");
         assert_eq!(

@@ -3,33 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
-use engine::EngineKind;
 use engine::socket::Congestion;
+use engine::{EngineChoice, EngineKind};
 
-use super::judge::{DUEL_PAIRS, JudgeArguments, Making};
-use super::session::SessionArguments;
-use super::{Failure, SERVER};
-use crate::experiment::{
-    self, Arm, ArmError, Checkout, Experiment, ExperimentError, Setup, SetupError, counts, named,
-    settle_engine,
-};
+use super::session::{DUEL_PAIRS, ExperimentCommand, JudgeArguments, SessionArguments};
+use super::{SERVER, resolve_engine, usage};
+use crate::experiment::{self, Arm, Checkout, Experiment, Setup, counts, did_you_mean, named};
 use crate::load::Catalogue;
-use crate::load::catalogue::nearest;
 use crate::load::value::time;
-use crate::result::{Conformance, Show};
+use crate::result::{Conformance, Presentation};
 
 const EXPERIMENT: &str = "Experiment";
 
 const EXAMPLES: &str = "\
-Experiments that come with the program:
-  smoke     our server, the main scenarios for a moment: correctness alone
-  quick     our server, the main scenarios in six short rounds: about a minute
-  full      our server, all scenarios in ten short rounds: some minutes
-  engines   our server on each engine, side by side
-  arms      every --arm side by side
-  peers     every --arm in the scenarios of scripts/peers.sh, with a table for each scenario
-
 Examples:
   sparring-loadgen experiment quick
   sparring-loadgen experiment engines --rounds 2
@@ -44,8 +32,15 @@ Exit status: 0 fine; 1 error, a server that fails in every attempt, or an echo t
 11 regressed; 12 inconclusive, with --fail-inconclusive; 13 the measurement is invalid; 130, 143, 129 ended by SIGINT (Ctrl-C),
 SIGTERM, SIGHUP, with the result of what was measured.";
 
+/// Returns the experiments that come with the program, and examples.
+fn after_help() -> String {
+    let line = |one: Experiment| format!("  {:<9} {}\n", one.name, one.description);
+    let built_in: String = experiment::built_in().into_iter().map(line).collect();
+    format!("Experiments that come with the program:\n{built_in}\n{EXAMPLES}")
+}
+
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = after_help())]
 pub(super) struct ExperimentArguments {
     /// The experiment: its name, or the path of a file (scripts/README.md has the format).
     #[arg(value_name = "NAME|FILE")]
@@ -81,7 +76,7 @@ pub(super) struct ExperimentArguments {
     absent: Vec<Arm>,
 
     /// The version of an arm's server, for the result. Repeatable.
-    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = version_of, help_heading = SERVER)]
+    #[arg(long = "version-of", value_name = "NAME=VERSION", value_parser = named, help_heading = SERVER)]
     versions: Vec<(String, String)>,
 
     /// Counts of `sparring-loadgen conformance` for an arm, for the result:
@@ -118,64 +113,54 @@ pub(super) struct ExperimentArguments {
     session: SessionArguments,
 }
 
-fn version_of(text: &str) -> Result<(String, String), ArmError> {
-    named(text).map(|(name, version)| (name, version.to_owned()))
-}
-
 impl ExperimentArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
-        let experiment = self.experiment()?;
-        let setup = self.setup()?;
-        setup.check(&experiment.arms).map_err(experiment::RunnerError::from)?;
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let (experiment, setup) = (&self.experiment()?, &self.setup()?);
+        setup.check(&experiment.arms)?;
         let (session, judge) = (&self.session, &self.judge);
         let results = session.results(true);
-        let (experiment, setup) = (&experiment, &setup);
-        Making { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
+        ExperimentCommand { experiment, setup, session, results, judge, duel_pairs: DUEL_PAIRS }.carry_out()
     }
 
     /// Returns the experiment after the changes of the flags.
-    fn experiment(&self) -> Result<Experiment, Failure> {
+    fn experiment(&self) -> anyhow::Result<Experiment> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
-        let catalogue = catalogue.map_err(|error| Failure::Usage(format!("--catalogue: {error}")))?;
-        let mut experiment = Experiment::read(&self.experiment, &catalogue)?;
+        let catalogue = catalogue.map_err(|error| usage(format!("--catalogue: {error:#}")))?;
+        let mut experiment =
+            Experiment::read(&self.experiment, &catalogue).map_err(|error| usage(format!("{error:#}")))?;
         experiment.arms.extend(self.arms.iter().chain(&self.absent).cloned());
-        if experiment.arms.len() > 1 && experiment.show == Show::Correctness {
+        if experiment.arms.len() > 1 && experiment.show == Presentation::Correctness {
             let name = &experiment.name;
-            return Err(Failure::Usage(format!("--arm: `{name}` has one server: `arms` takes several")));
+            return Err(usage(format!("--arm: `{name}` has one server: `arms` takes several")));
         }
         if experiment.arms.len() > 1 && experiment.show.is_of_our_server() {
-            experiment.show = Show::Arms;
+            experiment.show = Presentation::Arms;
         }
         self.add_facts(&mut experiment.arms)?;
-        if !experiment.show.is_of_our_server()
-            && experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < 2
-        {
-            return Err(Failure::Usage("--arm: at least two arms can be compared".to_owned()));
+        if experiment.arms.iter().filter(|arm| arm.absent.is_none()).count() < experiment.needed_arms() {
+            return Err(usage("--arm: at least two arms can be compared"));
         }
         self.choose_scenarios(&mut experiment)?;
         experiment.rounds = self.rounds.unwrap_or(experiment.rounds);
-        for scenario in &mut experiment.scenarios {
-            scenario.load.warmup = self.warmup.unwrap_or(scenario.load.warmup);
-            scenario.load.measure = self.duration.unwrap_or(scenario.load.measure);
-        }
+        experiment.set_times(self.warmup, self.duration);
         if self.duration.is_some_and(|duration| duration.is_zero()) {
-            return Err(Failure::Usage("--duration must be longer than zero".to_owned()));
+            return Err(usage("--duration must be longer than zero"));
         }
-        experiment.check().map_err(|fault| Failure::Usage(format!("--arm: {fault}")))?;
-        if let (false, Some(flag)) = (experiment.show == Show::Verdict, self.judge.first_flag()) {
-            return Err(Failure::Usage(format!(
+        experiment.check().map_err(|fault| usage(format!("--arm: {fault}")))?;
+        match self.judge.first_flag() {
+            Some(flag) if experiment.show != Presentation::Verdict => Err(usage(format!(
                 "{flag}: `{}` has no verdict: expected an experiment with show = \"verdict\"",
                 experiment.name
-            )));
+            ))),
+            _ => Ok(experiment),
         }
-        Ok(experiment)
     }
 
     /// Adds versions and counts to the arms that they name.
-    fn add_facts(&self, arms: &mut [Arm]) -> Result<(), Failure> {
+    fn add_facts(&self, arms: &mut [Arm]) -> anyhow::Result<()> {
         let find = |arms: &mut [Arm], flag: &str, name: &str| {
             let at = arms.iter().position(|arm| arm.name == name);
-            at.ok_or_else(|| Failure::Usage(format!("{flag}: no arm has the name `{name}`")))
+            at.ok_or_else(|| usage(format!("{flag}: no arm has the name `{name}`")))
         };
         for (name, version) in &self.versions {
             let at = find(arms, "--version-of", name)?;
@@ -189,15 +174,14 @@ impl ExperimentArguments {
     }
 
     /// Keeps the scenarios that were asked for and that enough arms take, in the usual order.
-    fn choose_scenarios(&self, experiment: &mut Experiment) -> Result<(), Failure> {
+    fn choose_scenarios(&self, experiment: &mut Experiment) -> anyhow::Result<()> {
+        let needed = experiment.needed_arms();
         let Experiment { arms, scenarios, promises, .. } = experiment;
-        let needed = arms.len().min(2);
         scenarios.retain(|scenario| arms.iter().filter(|arm| arm.takes(scenario)).count() >= needed);
         let names: Vec<String> = scenarios.iter().map(experiment::Scenario::full_name).collect();
         if let Some(unknown) = self.scenarios.iter().find(|name| !names.contains(name)) {
-            let nearest = nearest(unknown, names.iter().map(String::as_str));
-            let hint = nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
-            return Err(Failure::Usage(format!(
+            let hint = did_you_mean(unknown, names.iter().map(String::as_str));
+            return Err(usage(format!(
                 "--scenarios: `{unknown}` is not a scenario of these arms{hint}: expected some of {}",
                 names.join(", ")
             )));
@@ -212,30 +196,18 @@ impl ExperimentArguments {
         Ok(())
     }
 
-    fn setup(&self) -> Result<Setup, Failure> {
-        let settled = settle_engine(self.engine, &EngineKind::probe);
-        let (engine, mark) = settled.map_err(experiment::RunnerError::from)?;
-        let beside = || std::env::current_exe().map(|path| path.with_file_name("sparring-server"));
-        let server = self.server.clone().map_or_else(beside, Ok);
-        let server = server.map_err(|error| Failure::Error(format!("--server: {error}")))?;
+    fn setup(&self) -> anyhow::Result<Setup> {
+        let (engine, mark) = resolve_engine(self.engine.map_or(EngineChoice::Auto, EngineChoice::Named))?;
+        let server = match &self.server {
+            Some(server) => server.clone(),
+            None => std::env::current_exe().context("--server")?.with_file_name("sparring-server"),
+        };
         let mut setup = Setup::new(server, engine);
         setup.plan.placement.congestion.clone_from(&self.congestion);
         setup.checkout = self.commit.clone().map(|commit| Checkout { commit, dirty: self.dirty });
         setup.tag.clone_from(&self.session.tag);
         setup.marks.extend(mark);
         Ok(setup)
-    }
-}
-
-impl From<ExperimentError> for Failure {
-    fn from(error: ExperimentError) -> Self {
-        Self::Usage(error.to_string())
-    }
-}
-
-impl From<SetupError> for Failure {
-    fn from(error: SetupError) -> Self {
-        experiment::RunnerError::from(error).into()
     }
 }
 
@@ -320,7 +292,10 @@ mod tests {
     #[test]
     fn an_arm_beside_our_server_makes_a_comparison() {
         let both = experiment(&["quick", "--arm=theirs=x {port}"]).expect("two arms");
-        assert_eq!((both.show, names(&both).0), (Show::Arms, vec!["A".to_owned(), "theirs".to_owned()]));
+        assert_eq!(
+            (both.show, names(&both).0),
+            (Presentation::Arms, vec!["A".to_owned(), "theirs".to_owned()])
+        );
     }
 
     #[test]

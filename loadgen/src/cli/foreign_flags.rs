@@ -8,130 +8,57 @@ use clap::{CommandFactory, Error};
 use super::Arguments;
 use crate::target::url::Url;
 
-/// A flag of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and its equivalent here.
 struct ForeignFlag {
-    /// Its spellings.
-    flags: &'static [&'static str],
-    /// Commands that have the equivalent.
+    flags: Vec<&'static str>,
     commands: &'static [&'static str],
-    /// The text that names the equivalent.
     hint: &'static str,
 }
 
 const LOADS: &[&str] = &["run", "duel", "aa"];
-const CLIENTS: &[&str] = &["run", "duel", "aa", "echo"];
 
-/// All known flags. A short one may have its value in the same word (`-z10s`, `-z=10s`), a long one
-/// behind `=`.
-const FOREIGN_FLAGS: &[ForeignFlag] = &[
-    ForeignFlag { flags: &["-H", "--headers"], commands: LOADS, hint: "a header is --header 'NAME: VALUE'" },
-    ForeignFlag {
-        flags: &["-z", "--test-time"],
-        commands: LOADS,
-        hint: "the time to measure is -d TIME, as in -d 10s",
-    },
-    ForeignFlag {
-        flags: &["-T"],
-        commands: LOADS,
-        hint: "the time to measure is -d TIME; the longest wait for an echo is --timeout TIME",
-    },
-    ForeignFlag {
-        flags: &["-m", "--message", "--body", "--data"],
-        commands: LOADS,
-        hint: "messages are generated: -s SIZE is their length, --text makes them text, --seed N varies them",
-    },
-    ForeignFlag {
-        flags: &["--message-size", "--payload-size", "--bytes"],
-        commands: LOADS,
-        hint: "the length of a message is -s SIZE, as in -s 4KiB",
-    },
-    ForeignFlag {
-        flags: &["-k", "--insecure-skip-tls-verify", "--no-check-certificate"],
-        commands: CLIENTS,
-        hint: "any certificate is taken with --insecure",
-    },
-    ForeignFlag { flags: &["--cacert"], commands: CLIENTS, hint: "certificates to trust are --ca FILE" },
-    ForeignFlag {
-        flags: &["-E", "--cert", "--key"],
-        commands: CLIENTS,
-        hint: "client certificates are not supported",
-    },
-    ForeignFlag {
-        flags: &["-o", "--output", "--out", "--export-json", "--summary-export"],
-        commands: LOADS,
-        hint: "the result goes to a file with --json FILE",
-    },
-    ForeignFlag {
-        flags: &["-u", "--vus", "--users", "--clients", "--concurrency"],
-        commands: LOADS,
-        hint: "the number of connections is -c N",
-    },
-    ForeignFlag {
-        flags: &["-i", "--iterations", "--requests", "--count"],
-        commands: LOADS,
-        hint: "the number of messages is -n N",
-    },
-    ForeignFlag {
-        flags: &["--runs", "--repeat"],
-        commands: &["run"],
-        hint: "`run` measures once; `duel` and `aa` measure in pairs of runs",
-    },
-    ForeignFlag {
-        flags: &["--runs", "--repeat"],
-        commands: &["duel", "aa"],
-        hint: "the number of pairs is --pairs N",
-    },
-    ForeignFlag {
-        flags: &["--rps", "--qps", "-r", "--message-rate"],
-        commands: LOADS,
-        hint: "messages a second over all connections are -R RATE, as in -R 1000",
-    },
-    ForeignFlag {
-        flags: &["-p", "--pipelining", "--depth"],
-        commands: LOADS,
-        hint: "the depth is --pipeline N",
-    },
-    ForeignFlag {
-        flags: &["--stages", "--ramp-up", "--connections-per-second"],
-        commands: LOADS,
-        hint: "connections open as fast as they can, or at --connect-rate RATE",
-    },
-    ForeignFlag {
-        flags: &["--disable-keepalive"],
-        commands: LOADS,
-        hint: "a connection for each message is --messages-per-connection 1",
-    },
-    ForeignFlag {
-        flags: &["--latency", "--latencies"],
-        commands: &["run"],
-        hint: "latencies are always shown; --percentiles LIST chooses which",
-    },
-    ForeignFlag {
-        flags: &["--no-tui", "--silent"],
-        commands: CLIENTS,
-        hint: "only errors are shown with -q",
-    },
-    ForeignFlag {
-        flags: &["--protocols", "--protocol"],
-        commands: LOADS,
-        hint: "a subprotocol is --subprotocol NAME",
-    },
-    ForeignFlag {
-        flags: &["--resolve", "--connect-to", "--host"],
-        commands: LOADS,
-        hint: "the URL names the host; /etc/hosts leads its name to another address",
-    },
-    ForeignFlag {
-        flags: &["--ws", "--websocket"],
-        commands: LOADS,
-        hint: "ws:// in the URL asks for a WebSocket",
-    },
-    ForeignFlag {
-        flags: &["--url"],
-        commands: &["run", "echo"],
-        hint: "the URL stands alone, without a flag",
-    },
+/// Flags of other programs (wrk, oha, k6, hyperfine, tcpkali, curl) and their hints, by the commands that have
+/// an equivalent. A short flag may have its value in the same word (`-z10s`, `-z=10s`), a long one behind `=`.
+const HINTS: [(&[&str], &str); 5] = [
+    (
+        LOADS,
+        "-H --headers: a header is --header 'NAME: VALUE'
+-z --test-time: the time to measure is -d TIME, as in -d 10s
+-T: the time to measure is -d TIME; the longest wait for an echo is --timeout TIME
+-m --message --body --data: messages are generated: -s SIZE is their length, --text makes them text, --seed N varies them
+--message-size --payload-size --bytes: the length of a message is -s SIZE, as in -s 4KiB
+-o --output --out --export-json --summary-export: the result goes to a file with --json FILE
+-u --vus --users --clients --concurrency: the number of connections is -c N
+-i --iterations --requests --count: the number of messages is -n N
+--rps --qps -r --message-rate: messages a second over all connections are -R RATE, as in -R 1000
+-p --pipelining --depth: the depth is --pipeline N
+--stages --ramp-up --connections-per-second: connections open as fast as they can, or at --connect-rate RATE
+--disable-keepalive: a connection for each message is --messages-per-connection 1
+--protocols --protocol: a subprotocol is --subprotocol NAME
+--resolve --connect-to --host: the URL names the host; /etc/hosts leads its name to another address
+--ws --websocket: ws:// in the URL asks for a WebSocket",
+    ),
+    (
+        &["run", "duel", "aa", "echo"],
+        "-k --insecure-skip-tls-verify --no-check-certificate: any certificate is taken with --insecure
+--cacert: certificates to trust are --ca FILE
+-E --cert --key: client certificates are not supported
+--no-tui --silent: only errors are shown with -q",
+    ),
+    (
+        &["run"],
+        "--runs --repeat: `run` measures once; `duel` and `aa` measure in pairs of runs
+--latency --latencies: latencies are always shown; --percentiles LIST chooses which",
+    ),
+    (&["duel", "aa"], "--runs --repeat: the number of pairs is --pairs N"),
+    (&["run", "echo"], "--url: the URL stands alone, without a flag"),
 ];
+
+fn foreign_flags() -> impl Iterator<Item = ForeignFlag> {
+    HINTS.into_iter().flat_map(|(commands, hints)| {
+        let lines = hints.lines().filter_map(|line| line.split_once(": "));
+        lines.map(|(flags, hint)| ForeignFlag { flags: flags.split(' ').collect(), commands, hint })
+    })
+}
 
 /// The flag of oha for a rate (`-q 1000`); here it takes no value.
 const QUIET: &str = "-q";
@@ -173,8 +100,8 @@ fn hint(error: &Error, words: &[String]) -> Option<String> {
     }
     let flag = wrong.split([' ', '=']).next()?;
     let is_meant =
-        |known: &&ForeignFlag| known.flags.contains(&flag) && known.commands.contains(&command.as_str());
-    FOREIGN_FLAGS.iter().find(is_meant).map(|known| known.hint.to_owned())
+        |known: &ForeignFlag| known.flags.contains(&flag) && known.commands.contains(&command.as_str());
+    foreign_flags().find(is_meant).map(|known| known.hint.to_owned())
 }
 
 /// Returns true where the wrong argument is a number behind -q, in a word of its own or not.
@@ -215,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_foreign_flag_has_its_hint_in_all_forms() {
-        for known in FOREIGN_FLAGS {
+        for known in foreign_flags() {
             for (name, flag) in
                 known.commands.iter().flat_map(|name| known.flags.iter().map(move |f| (*name, *f)))
             {
@@ -240,8 +167,8 @@ mod tests {
     #[test]
     fn every_hint_names_flags_of_its_command() {
         let commands = Arguments::command();
-        let quiet = ForeignFlag { flags: &[], commands: LOADS, hint: QUIET_HINT };
-        for known in FOREIGN_FLAGS.iter().chain([&quiet]) {
+        let quiet = ForeignFlag { flags: Vec::new(), commands: LOADS, hint: QUIET_HINT };
+        for known in foreign_flags().chain([quiet]) {
             for name in known.commands {
                 let command = commands.find_subcommand(name).expect(name);
                 let has = |flag: &str| {

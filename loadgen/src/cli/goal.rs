@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
+use super::usage;
 use crate::format::grouped;
 use crate::goal::search::Range;
 use crate::goal::threshold::Threshold;
@@ -12,7 +12,6 @@ use crate::load::value::{rate, time};
 use crate::result::{GoalJudgement, InvalidKind, Run, TrialOutcome};
 use crate::run::{MAX_RATE, Plan, RunError};
 
-/// Heading of these flags.
 const GOALS: &str = "Goals";
 
 /// The goals of a run.
@@ -50,46 +49,38 @@ fn rates(text: &str) -> Result<(f64, f64), String> {
 }
 
 impl GoalArguments {
-    /// Returns true where a rate is searched.
     pub(super) fn is_search(&self) -> bool {
         !self.find_rate.is_empty()
     }
 
-    /// Returns true where there is no goal.
     pub(super) fn is_empty(&self) -> bool {
         self.threshold.is_empty() && self.find_rate.is_empty()
     }
 
-    /// Checks that the goals can be judged.
-    pub(super) fn check(&self, plan: &Plan) -> Result<(), Failure> {
-        let all = || self.threshold.iter().chain(&self.find_rate);
-        if let Some(threshold) =
-            all().find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none())
-        {
-            let why = "needs --spawn: otherwise the server's process is not known";
-            return Err(Failure::Usage(format!("{threshold} {why}")));
-        }
-        if let Some(threshold) = self.find_rate.iter().find(|threshold| !threshold.limits_rate()) {
-            let why = "limits no rate: something that grows with the load must stay below a limit";
-            return Err(Failure::Usage(format!("--find-rate {threshold} {why}")));
-        }
-        if self.is_search() && plan.load.messages.is_some() {
-            let why =
-                "cannot search with a limited number of messages: leave -n out, or choose another scenario";
-            return Err(Failure::Usage(format!("--find-rate {why}")));
-        }
-        if self.trial.is_zero() {
-            return Err(Failure::Usage("--trial must be longer than zero".to_owned()));
-        }
-        Ok(())
+    pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
+        let mut all = self.threshold.iter().chain(&self.find_rate);
+        let of_process = all.find(|threshold| threshold.needs_spawn() && plan.target.spawn.is_none());
+        let unlimited = self.find_rate.iter().find(|threshold| !threshold.limits_rate());
+        Err(usage(if let Some(threshold) = of_process {
+            format!("{threshold} needs --spawn: otherwise the server's process is not known")
+        } else if let Some(threshold) = unlimited {
+            format!(
+                "--find-rate {threshold} limits no rate: something that grows with the load must stay below a limit"
+            )
+        } else if self.is_search() && plan.load.messages.is_some() {
+            "--find-rate cannot search with a limited number of messages: leave -n out, or choose another scenario"
+                .to_owned()
+        } else if self.trial.is_zero() {
+            "--trial must be longer than zero".to_owned()
+        } else {
+            return Ok(());
+        }))
     }
 
-    /// All that a run has to reach.
     pub(super) fn judge(&self, run: &Run) -> Vec<GoalJudgement> {
         self.find_rate.iter().chain(&self.threshold).map(|threshold| threshold.judge(run)).collect()
     }
 
-    /// Where a search goes.
     pub(super) fn range(&self, plan: &Plan) -> Range {
         let samples = self.find_rate.iter().map(Threshold::samples).max().unwrap_or(1);
         let judged = samples as f64 * 1.1 / plan.load.measure.as_secs_f64().max(1e-3);
@@ -107,10 +98,8 @@ impl GoalArguments {
 
 /// Where a search begins unless its range lies elsewhere, messages a second: every server carries it.
 const FIRST_RATE: f64 = 2_000.0;
-/// Load before a short trial.
 const SHORT_WARMUP: Duration = Duration::from_millis(500);
 
-/// The plan of a trial.
 pub(super) fn trial_plan(plan: &Plan, rate: f64, measure: Duration, is_confirmation: bool) -> Plan {
     let warmup = if is_confirmation { plan.load.warmup } else { plan.load.warmup.min(SHORT_WARMUP) };
     let length = humantime::format_duration(measure).to_string().replace(' ', "");

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::output::FormatArguments;
-use super::{Failure, say};
+use super::say;
 use crate::compare::Metric;
 use crate::host::machine::Machine;
 use crate::report::text::history::{chart, history, points};
@@ -57,43 +58,40 @@ pub(super) struct HistoryArguments {
 }
 
 impl HistoryArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let Self { scenario, metric, branch, results, .. } = self;
         let machine = self.machine.clone().unwrap_or_else(|| Machine::here().id);
-        let scenario = Some(self.scenario.clone());
-        let selection = Selection { machine: Some(machine.clone()), scenario, ..Selection::default() };
-        let (found, unreadable) = Store::new(&self.results).select(&selection)?;
+        let (of_machine, of_scenario) = (Some(machine.clone()), Some(scenario.clone()));
+        let selection = Selection { machine: of_machine, scenario: of_scenario, ..Selection::default() };
+        let (found, unreadable) = Store::new(results).select(&selection)?;
         unreadable.iter().for_each(|error| say(&format!("sparring-loadgen: {error}")));
-        let (points, others) = points(&self.scenario, self.metric, &log(&self.branch)?, &found);
+        let (points, others) = points(scenario, *metric, &log(branch)?, &found);
         if points.is_empty() {
-            let (scenario, branch, results) = (&self.scenario, &self.branch, self.results.display());
-            return Err(Failure::Error(format!(
-                "no session of {scenario} by a commit of {branch} on machine {machine} in {results}; \
-                 `sparring-loadgen list` shows what there is (--machine)"
-            )));
+            bail!(
+                "no session of {scenario} by a commit of {branch} on machine {machine} in {}; \
+                 `sparring-loadgen list` shows what there is (--machine)",
+                results.display()
+            );
         }
-        self.format.print(&history(&self.scenario, self.metric, &machine, &points, others), false)?;
+        self.format.print(&history(scenario, *metric, &machine, &points, others), false)?;
         if let Some(path) = &self.svg {
-            fs::write(path, chart(&self.scenario, self.metric, &points))
-                .map_err(|error| Failure::Error(format!("--svg {}: {error}", path.display())))?;
+            let written = fs::write(path, chart(scenario, *metric, &points));
+            written.with_context(|| format!("--svg {}", path.display()))?;
         }
         Ok(0)
     }
 }
 
 /// The commits that lead to `revision`, oldest first, with their subjects.
-fn log(revision: &str) -> Result<Vec<(String, String)>, Failure> {
+fn log(revision: &str) -> anyhow::Result<Vec<(String, String)>> {
     let asked = Command::new("git")
         .args(["log", "--reverse", "--format=%H%x09%s", "--end-of-options", revision])
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| {
-            Failure::Error(format!("cannot run git, which knows the order of commits: {error}"))
-        })?;
-    if !asked.status.success() {
-        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-        let why = said.lines().next().unwrap_or("it does not say why");
-        return Err(Failure::Error(format!("git knows no history of `{revision}` here (--branch): {why}")));
-    }
+        .context("cannot run git, which knows the order of commits")?;
+    let said = String::from_utf8_lossy(&asked.stderr);
+    let why = said.lines().next().unwrap_or("it does not say why");
+    ensure!(asked.status.success(), "git knows no history of `{revision}` here (--branch): {why}");
     let text = String::from_utf8_lossy(&asked.stdout);
     let commits = text.lines().filter_map(|line| line.split_once('\t'));
     Ok(commits.map(|(hash, subject)| (hash.to_owned(), subject.to_owned())).collect())

@@ -1,21 +1,16 @@
 //! The command line: one module for each command, with what was typed, its translation, and what is printed.
 
-mod aa;
 mod colour;
 mod compare;
 mod conformance;
 mod count;
 mod cpus;
 mod doctor;
-mod duel;
 mod echo;
 mod experiment;
 mod foreign_flags;
 mod goal;
 mod history;
-mod judge;
-mod keep;
-mod list;
 mod output;
 mod pairs;
 mod plan;
@@ -26,40 +21,24 @@ mod scenarios;
 mod selection;
 mod selfcheck;
 mod session;
-mod show;
 mod terminal;
 mod version;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use engine::{EngineChoice, EngineError, EngineKind};
 use rustix::io::Errno;
 use tracing_subscriber::EnvFilter;
 
-use crate::run::RunError;
+use crate::experiment::{RunnerError, SetupError};
+use crate::run::{PlanError, RunError};
 use crate::target::spawn;
-
-use aa::AaArguments;
-use compare::CompareArguments;
-use conformance::ConformanceArguments;
-use count::CountArguments;
-use doctor::DoctorArguments;
-use duel::DuelArguments;
-use echo::EchoArguments;
-use experiment::ExperimentArguments;
-use history::HistoryArguments;
-use list::ListArguments;
-use proof::ProofArguments;
-use report::ReportArguments;
-use run::RunArguments;
-use scenarios::ScenariosArguments;
-use selfcheck::SelfcheckArguments;
-use show::ShowArguments;
-use terminal::Interrupt;
 
 // Headings of flags that several commands have.
 pub(crate) use crate::load::LOAD;
@@ -99,39 +78,39 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Drive one server with one load and print what was measured.
-    Run(Box<RunArguments>),
+    Run(Box<run::RunArguments>),
     /// List the scenarios: loads with a name, for `run`, `duel`, `aa` and experiments.
-    Scenarios(ScenariosArguments),
+    Scenarios(scenarios::ScenariosArguments),
     /// Run an experiment: servers x scenarios x rounds, by its name or from a file, and store the session.
     #[command(alias = "suite")]
-    Experiment(Box<ExperimentArguments>),
+    Experiment(Box<experiment::ExperimentArguments>),
     /// Run the conformance battery against any WebSocket echo server.
-    Conformance(ConformanceArguments),
+    Conformance(conformance::ConformanceArguments),
     /// Connect to a server as a client that sends every message back: the strict other end for a server under test.
-    Echo(EchoArguments),
+    Echo(echo::EchoArguments),
     /// Report everything on this machine that would invalidate a measurement, and the command that
     /// fixes it. Changes nothing.
-    Doctor(DoctorArguments),
+    Doctor(doctor::DoctorArguments),
     /// Compare two servers in interleaved pairs of runs: improved, regressed, unchanged or inconclusive.
-    Duel(Box<DuelArguments>),
+    Duel(Box<pairs::DuelArguments>),
     /// Record this machine's noise: one server against itself.
-    Aa(Box<AaArguments>),
+    Aa(Box<pairs::AaArguments>),
     /// List the stored sessions.
-    List(ListArguments),
+    List(selection::ListArguments),
     /// Show one stored session.
-    Show(ShowArguments),
+    Show(selection::ShowArguments),
     /// Compare two stored sessions, or the sides of an interleaved one.
-    Compare(CompareArguments),
+    Compare(compare::CompareArguments),
     /// Count the instructions that a message costs the server's own code, and store them. Needs valgrind, and no quiet machine.
-    Count(CountArguments),
+    Count(count::CountArguments),
     /// Show a figure over the commits of a branch.
-    History(HistoryArguments),
+    History(history::HistoryArguments),
     /// Make a page of stored sessions: verdict, charts, machine.
-    Report(ReportArguments),
+    Report(report::ReportArguments),
     /// Say how often verdicts on this machine are wrong, from recorded pairs of known servers (scripts/experiments/proof.toml).
-    Proof(ProofArguments),
+    Proof(proof::ProofArguments),
     /// Check the generator itself: it must report servers with known faults, and a stall of its own.
-    Selfcheck(SelfcheckArguments),
+    Selfcheck(selfcheck::SelfcheckArguments),
     /// The servers of selfcheck.
     #[command(name = crate::selfcheck::SERVER, hide = true)]
     SelfcheckServer { behaviour: String, port: Option<u16> },
@@ -143,33 +122,22 @@ enum Command {
     },
 }
 
-/// Reason for an exit code other than 0 that the command has not printed itself.
+/// A refusal of what was typed: exit code 2. Other errors are exit code 1.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// Exit code 2.
-    #[error("{0}")]
-    Usage(String),
-    /// Exit code 1.
-    #[error("{0}")]
-    Error(String),
-    /// Exit code 1, with the context that the error has collected on its way.
-    #[error("{}", with_causes(.0))]
-    Caused(anyhow::Error),
-    #[error(transparent)]
-    Run(RunError),
+#[error("{0}")]
+struct Usage(String);
+
+fn usage(reason: impl Display) -> anyhow::Error {
+    Usage(reason.to_string()).into()
 }
 
-impl Failure {
-    /// Refuses what was typed.
-    fn usage(error: impl std::error::Error) -> Self {
-        Self::Usage(error.to_string())
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Caused(error)
-    }
+/// Returns true for a refusal of what was typed.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let is_of_plan = matches!(error.downcast_ref(), Some(RunError::Plan(_)));
+    let is_of_session =
+        matches!(error.downcast_ref(), Some(RunnerError::Resume(_) | RunnerError::Plan { .. }));
+    let is_of_setup = error.is::<PlanError>() || error.is::<SetupError>();
+    error.is::<Usage>() || is_of_plan || is_of_session || is_of_setup
 }
 
 /// Returns the text of an error with its causes. A typed error that names its cause is not followed
@@ -184,15 +152,6 @@ fn with_causes(error: &anyhow::Error) -> String {
             format!("{text}: {cause}")
         }
     })
-}
-
-impl From<RunError> for Failure {
-    fn from(error: RunError) -> Self {
-        match error {
-            RunError::Plan(error) => Self::usage(error),
-            error => Self::Run(error),
-        }
-    }
 }
 
 /// The exit codes beside 0 (fine), 1 (error) and 2 (usage).
@@ -233,40 +192,26 @@ pub fn main() -> ExitCode {
         Some(Command::Proof(proof)) => proof.execute(),
         Some(Command::SelfcheckServer { behaviour, port }) => selfcheck::serve(behaviour, *port),
         Some(Command::SpawnGuard { arguments }) => Ok(spawn::guard(arguments) as u8),
-        None => Err(Failure::Usage("a subcommand is needed: see --help".to_owned())),
+        None => Err(usage("a subcommand is needed: see --help")),
     };
     match ended {
         Ok(INTERRUPTED) => ExitCode::from(terminal::interrupted_code()),
         Ok(code) => ExitCode::from(code),
-        Err(Failure::Usage(message)) => {
-            Arguments::command().error(ErrorKind::ValueValidation, message).exit()
-        }
-        Err(Failure::Run(RunError::Interrupted)) => {
-            say(&format!("sparring-loadgen: {}", RunError::Interrupted));
-            ExitCode::from(terminal::interrupted_code())
+        Err(error) if is_usage(&error) => {
+            Arguments::command().error(ErrorKind::ValueValidation, with_causes(&error)).exit()
         }
         Err(error) => {
-            say(&format!("sparring-loadgen: {error}"));
-            ExitCode::FAILURE
+            say(&format!("sparring-loadgen: {}", with_causes(&error)));
+            let is_interrupted = matches!(error.downcast_ref(), Some(RunError::Interrupted))
+                || matches!(error.downcast_ref(), Some(RunnerError::Interrupted));
+            ExitCode::from(if is_interrupted { terminal::interrupted_code() } else { 1 })
         }
     }
-}
-
-fn catch_signals() -> Result<Interrupt, Failure> {
-    Ok(Interrupt::catch().context("cannot catch signals")?)
-}
-
-/// Prints lines on standard output, in colour where that takes it.
-fn print_line(text: &str) -> Result<(), Failure> {
-    Ok(print(text, false).context("cannot print")?)
 }
 
 /// Prints lines that programs read on standard output, never in colour.
-fn print_plain(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if is_gone(&error) => Ok(()),
-        printed => Ok(printed.context("cannot print")?),
-    }
+fn print_plain(text: &str) -> anyhow::Result<()> {
+    printed(writeln!(io::stdout(), "{text}"))
 }
 
 /// Prints a line on standard error. An error is ignored, since there is no other place to report
@@ -275,24 +220,32 @@ fn say(line: &str) {
     let _ = writeln!(anstream::stderr(), "{}", colour::highlight(line));
 }
 
-/// Prints the table to the stream that the document does not use. A closed pipe (`| head`) or a closed
-/// terminal is no error, so that the rest is not lost.
-fn print(text: &str, to_error: bool) -> io::Result<()> {
+/// Prints lines to the stream that no document uses, in colour where that takes it.
+fn print(text: &str, to_error: bool) -> anyhow::Result<()> {
     let text = colour::highlight(text);
-    let printed = if to_error {
-        writeln!(anstream::stderr(), "{text}")
-    } else {
-        writeln!(anstream::stdout(), "{text}")
-    };
-    match printed {
+    printed(match to_error {
+        true => writeln!(anstream::stderr(), "{text}"),
+        false => writeln!(anstream::stdout(), "{text}"),
+    })
+}
+
+/// A closed pipe (`| head`) or a closed terminal is no error, so that the rest is not lost.
+fn printed(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if is_gone(&error) => Ok(()),
-        printed => printed,
+        result => result.context("cannot print"),
     }
 }
 
-/// Returns true where the reader of the output is gone.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe || Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+/// Returns the engine that was chosen, and a note where it is not the usual one.
+fn resolve_engine(choice: EngineChoice) -> Result<(EngineKind, Option<String>), EngineError> {
+    let (engine, why) = choice.resolve()?;
+    let fell_back = choice == EngineChoice::Auto && engine == EngineKind::Epoll;
+    Ok((engine, fell_back.then(|| format!("io_uring is not available, this ran on epoll. {why}"))))
 }
 
 fn start_log() {
@@ -308,7 +261,7 @@ mod tests {
     #[test]
     fn every_cause_is_printed_once() {
         let cause = || io::Error::other("the disk is full");
-        let text = |error: anyhow::Error| Failure::from(error).to_string();
+        let text = |error: anyhow::Error| with_causes(&error);
         let plain = anyhow::Error::new(cause()).context("cannot write a.json").context("--json");
         assert_eq!(text(plain), "--json: cannot write a.json: the disk is full");
         let typed = crate::result::StoreError::Io { action: "read", path: "a.json".into(), source: cause() };
@@ -318,5 +271,16 @@ mod tests {
     #[test]
     fn the_command_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_engine_asked_for_by_name_never_falls_back() {
+        for kind in EngineKind::ALL {
+            let settled = resolve_engine(EngineChoice::Named(kind)).ok();
+            assert_eq!(settled, kind.probe().is_ok().then_some((kind, None)));
+        }
+        let (engine, mark) = resolve_engine(EngineChoice::Auto).expect("epoll is everywhere");
+        assert_eq!(engine == EngineKind::Epoll, mark.is_some());
+        assert!(mark.is_none_or(|mark| mark.starts_with("io_uring is not available")));
     }
 }

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use hdrhistogram::Histogram;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::{Failure, OUTPUT, print, print_plain, terminal};
+use super::{OUTPUT, print, print_plain, terminal, usage, with_causes};
 use crate::report::export::{csv, hgrm, interval_log};
 use crate::report::{Blocks, Format};
 use crate::result::{Document, Run};
@@ -50,16 +51,13 @@ impl FormatArguments {
     }
 
     /// Prints blocks to the stream that no document uses.
-    pub(super) fn print(self, blocks: &Blocks, to_error: bool) -> Result<(), Failure> {
+    pub(super) fn print(self, blocks: &Blocks, to_error: bool) -> anyhow::Result<()> {
         self.print_text(&blocks.render(self.format()), to_error)
     }
 
     /// Prints a text that has this format already. Markdown has no colour.
-    pub(super) fn print_text(self, text: &str, to_error: bool) -> Result<(), Failure> {
-        if self.markdown && !to_error {
-            return print_plain(text);
-        }
-        print(text, to_error).map_err(|error| Failure::Error(format!("cannot print: {error}")))
+    pub(super) fn print_text(self, text: &str, to_error: bool) -> anyhow::Result<()> {
+        if self.markdown && !to_error { print_plain(text) } else { print(text, to_error) }
     }
 }
 
@@ -72,20 +70,48 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Bytes that are reserved for a result, more than most results need.
 const RESERVED: u64 = 1 << 20;
 
-/// A place for a text, checked before anything is measured.
+/// A place for a text, checked before anything is measured, with the flag that asked for it.
 #[derive(Debug)]
-pub(super) enum Output {
+pub(super) struct Output {
+    flag: &'static str,
+    path: PathBuf,
+    place: OutputPlace,
+}
+
+#[derive(Debug)]
+enum OutputPlace {
     /// `-`.
     Standard,
     /// A file that is there in whole or not at all: written beside its place and renamed.
-    File { path: PathBuf, partial: PathBuf, file: File },
+    File { partial: PathBuf, file: File },
     /// Something else with a name, such as a pipe or a device.
     Special(File),
 }
 
 impl Output {
     /// Opens the place; a file that is already there keeps its content until there is a new one.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(flag: &'static str, path: &Path) -> anyhow::Result<Self> {
+        let place = OutputPlace::open(path).with_context(|| format!("{flag} {}", path.display()))?;
+        Ok(Self { flag, path: path.to_owned(), place })
+    }
+
+    /// Returns true where standard output belongs to it alone.
+    pub(super) fn is_standard(&self) -> bool {
+        matches!(self.place, OutputPlace::Standard)
+    }
+
+    pub(super) fn write(&mut self, text: &[u8]) -> anyhow::Result<()> {
+        let written = self.place.write(&self.path, text);
+        written.with_context(|| format!("{} {}", self.flag, self.path.display()))
+    }
+
+    pub(super) fn write_document(&mut self, document: &Document) -> anyhow::Result<()> {
+        self.write(document.to_json()?.as_bytes())
+    }
+}
+
+impl OutputPlace {
+    fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Standard);
         }
@@ -96,37 +122,21 @@ impl Output {
         name.push(format!(".partial-{}", std::process::id()));
         let partial = path.with_file_name(name);
         let file = File::create_new(&partial)?;
-        let output = Self::File { path: path.to_owned(), partial, file };
-        output.reserve()?;
-        Ok(output)
-    }
-
-    /// Reserves space for a usual result, so that a full disk is found before anything is measured.
-    fn reserve(&self) -> io::Result<()> {
-        let Self::File { file, .. } = self else { return Ok(()) };
-        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED) {
+        // Reserves space for a usual result, so that a full disk is found before anything is measured.
+        let reserved = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED);
+        let place = Self::File { partial, file };
+        match reserved {
             // Not every file system can reserve space.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            result => Ok(result?),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(place),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Returns true where standard output belongs to it alone.
-    pub(super) fn is_standard(&self) -> bool {
-        matches!(self, Self::Standard)
-    }
-
-    /// Writes a document.
-    pub(super) fn write(&mut self, document: &Document) -> io::Result<()> {
-        self.write_text(document.to_json()?.as_bytes())
-    }
-
-    /// Writes all of a text.
-    pub(super) fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
+    fn write(&mut self, path: &Path, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Standard => io::stdout().lock().write_all(text),
             Self::Special(file) => file.write_all(text),
-            Self::File { path, partial, file } => {
+            Self::File { partial, file } => {
                 file.write_all(text)?;
                 // Frees the reserved space beyond the text.
                 file.set_len(text.len() as u64)?;
@@ -136,7 +146,7 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for OutputPlace {
     fn drop(&mut self) {
         if let Self::File { partial, .. } = self {
             // Gone where the text was written, and no use where it was not.
@@ -145,103 +155,83 @@ impl Drop for Output {
     }
 }
 
-/// The place of `--json`.
-pub(super) fn open_output(path: &Path) -> Result<Output, Failure> {
-    Output::open(path).map_err(|error| Failure::Error(format!("--json {}: {error}", path.display())))
-}
-
-/// An output with the flag that asked for it.
-#[derive(Debug)]
-struct Place {
-    flag: &'static str,
-    path: PathBuf,
-    output: Output,
-}
-
-impl Place {
-    fn failed(&self, error: &dyn std::fmt::Display) -> String {
-        format!("{} {}: {error}", self.flag, self.path.display())
+/// Writes a document that could not be written to its place to standard output, so that no result is lost.
+/// Returns the failure with what became of it.
+pub(super) fn rescue(document: &Document, failure: &anyhow::Error) -> anyhow::Error {
+    let failure = with_causes(failure);
+    let json = document.to_json().map_err(io::Error::from);
+    match json.and_then(|json| io::stdout().lock().write_all(json.as_bytes())) {
+        Ok(()) => anyhow!("{failure}; the result is on standard output"),
+        Err(error) => anyhow!("{failure}; standard output: {error}"),
     }
 }
 
 /// Everything that is written of a run, opened before it begins.
 #[derive(Debug)]
-pub(super) struct Files(Vec<Place>);
+pub(super) struct Files(Vec<Output>);
 
 impl Files {
-    /// Opens all places.
-    pub(super) fn open(json: Option<&Path>, files: &OutputArguments) -> Result<Self, Failure> {
+    pub(super) fn open(json: Option<&Path>, files: &OutputArguments) -> anyhow::Result<Self> {
         let wanted = [
             ("--json", json),
             ("--csv", files.csv.as_deref()),
             ("--hdr-log", files.hdr_log.as_deref()),
             ("--hgrm", files.hgrm.as_deref()),
         ];
-        let mut places: Vec<Place> = Vec::new();
-        for (flag, path) in wanted.into_iter().filter_map(|(flag, path)| Some((flag, path?.to_owned()))) {
-            if let Some(Place { flag: first, output, .. }) = places.iter().find(|before| before.path == path)
-            {
-                return Err(Failure::Usage(match output {
-                    Output::Standard => format!(
+        let mut outputs: Vec<Output> = Vec::new();
+        for (flag, path) in wanted.into_iter().filter_map(|(flag, path)| Some((flag, path?))) {
+            if let Some(before) = outputs.iter().find(|before| before.path == path) {
+                let first = before.flag;
+                return Err(usage(match before.place {
+                    OutputPlace::Standard => format!(
                         "{first} - and {flag} - would be mixed up: only one of them can have standard output"
                     ),
                     _ => format!("{first} and {flag} name the same file, {}", path.display()),
                 }));
             }
-            let output = Output::open(&path)
-                .map_err(|error| Failure::Error(format!("{flag} {}: {error}", path.display())))?;
-            places.push(Place { flag, path, output });
+            outputs.push(Output::open(flag, path)?);
         }
-        Ok(Self(places))
+        Ok(Self(outputs))
     }
 
     /// Returns true where standard output belongs to one of them alone.
     pub(super) fn have_standard_output(&self) -> bool {
-        self.0.iter().any(|place| place.output.is_standard())
+        self.0.iter().any(Output::is_standard)
     }
 
-    fn place(&mut self, flag: &str) -> Option<&mut Place> {
-        self.0.iter_mut().find(|place| place.flag == flag)
-    }
-
-    /// Writes a text where the flag was given.
-    fn write(&mut self, flag: &str, text: impl FnOnce() -> Result<Vec<u8>, String>) -> Result<(), Failure> {
-        let Some(place) = self.place(flag) else { return Ok(()) };
-        let written =
-            text().and_then(|text| place.output.write_text(&text).map_err(|error| error.to_string()));
-        written.map_err(|error| Failure::Error(place.failed(&error)))
+    fn write(&mut self, flag: &str, text: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
+        match self.0.iter_mut().find(|output| output.flag == flag) {
+            Some(output) => output.write(&text().with_context(|| flag.to_owned())?),
+            None => Ok(()),
+        }
     }
 
     /// Writes what is about one run, with the latencies of each of its seconds.
-    pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> Result<(), Failure> {
+    pub(super) fn write_run(&mut self, run: &Run, seconds: &[Option<Histogram<u32>>]) -> anyhow::Result<()> {
         // A file that cannot be written does not keep the others from being written.
         let csv = self.write("--csv", || Ok(csv(&run.series).into_bytes()));
         let log = self.write("--hdr-log", || {
             let phases = run.phases;
             let before = Duration::from_nanos(phases.connect + phases.settle + phases.warmup);
             let window = Duration::from_nanos(phases.measure);
-            let log = interval_log(run.start.system_time() + before, window, seconds);
-            log.map_err(|error| error.to_string())
+            interval_log(run.start.system_time() + before, window, seconds)
         });
         let distribution = self.write("--hgrm", || {
-            let histogram = run.latency_ns.corrected.histogram().map_err(|error| error.to_string())?;
+            let histogram = run.latency_ns.corrected.histogram()?;
             let empty = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are legal");
             Ok(hgrm(&histogram.unwrap_or_else(empty)).into_bytes())
         });
         csv.and(log).and(distribution)
     }
 
-    /// Writes the document. Where its file cannot be written any more, the document goes to standard output,
-    /// so that no result is lost.
-    pub(super) fn write_document(&mut self, document: &Document) -> Result<(), Failure> {
-        let Some(place) = self.place("--json") else { return Ok(()) };
-        let Err(error) = place.output.write(document) else { return Ok(()) };
-        let failed = place.failed(&error);
-        if place.output.is_standard() {
-            return Err(Failure::Error(failed));
+    /// Writes the document. Where its file cannot be written any more, the document goes to standard output.
+    pub(super) fn write_document(&mut self, document: &Document) -> anyhow::Result<()> {
+        let Some(output) = self.0.iter_mut().find(|output| output.flag == "--json") else { return Ok(()) };
+        let written = output.write_document(document);
+        if written.is_ok() || output.is_standard() {
+            return written;
         }
-        place.output = Output::Standard;
-        place.output.write(document).map_err(|error| Failure::Error(place.failed(&error)))?;
-        Err(Failure::Error(format!("{failed}; the result is on standard output")))
+        output.place = OutputPlace::Standard;
+        written.map_err(|failure| rescue(document, &failure))
     }
 }

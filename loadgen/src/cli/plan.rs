@@ -9,7 +9,7 @@ use engine::socket::Congestion;
 use engine::{EngineChoice, EngineKind};
 
 use super::cpus::{CpuList, cpu_list};
-use super::{Failure, SERVER, TLS, WORKERS};
+use super::{SERVER, TLS, WORKERS, usage};
 use crate::load::value::time;
 use crate::load::{CONNECTIONS, Load, LoadArguments, Transport};
 use crate::run::{Placement, Plan, Target, Wait};
@@ -22,7 +22,7 @@ pub(super) struct PlanArguments {
     pub(super) load: LoadArguments,
 
     #[command(flatten)]
-    target: TargetArguments,
+    pub(super) target: TargetArguments,
 
     #[command(flatten)]
     pub(super) placement: PlacementArguments,
@@ -30,7 +30,7 @@ pub(super) struct PlanArguments {
 
 /// The server and the opening handshake, apart from the URL.
 #[derive(Debug, Args)]
-struct TargetArguments {
+pub(super) struct TargetArguments {
     /// A further field of the opening handshake, as in 'Authorization: Bearer x'. Repeatable. The
     /// handshake's own fields come from the URL, --subprotocol, and RFC 6455.
     #[arg(long, value_name = "NAME: VALUE", value_parser = header, help_heading = CONNECTIONS)]
@@ -49,7 +49,7 @@ struct TargetArguments {
 
     /// Longest time until the server accepts connections [default: 20s].
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = SERVER)]
-    spawn_timeout: Option<Duration>,
+    pub(super) spawn_timeout: Option<Duration>,
 }
 
 /// The certificates to accept.
@@ -105,47 +105,38 @@ struct Addresses(Vec<IpAddr>);
 impl PlanArguments {
     /// Returns the plan against `url`, driven by `engine`, not yet checked and without a server to
     /// start. Its name is that of the scenario, if one was named.
-    pub(super) fn plan(&self, url: Url, engine: EngineKind) -> Result<Plan, Failure> {
-        let load = &self.load.load;
-        if let Some(name) = &self.load.scenario
+    pub(super) fn plan(&self, url: Url, engine: EngineKind) -> anyhow::Result<Plan> {
+        let Self { load: LoadArguments { load, scenario, .. }, target, placement } = self;
+        if let Some(name) = scenario
             && (load.transport.is_websocket() != url.transport.is_websocket()
                 || (load.transport == Transport::Wss && url.transport != Transport::Wss))
         {
             let scheme = load.transport.scheme();
-            return Err(Failure::Usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));
+            return Err(usage(format!("scenario `{name}` needs a {scheme}:// URL, not {url}")));
         }
         let load = Load { transport: url.transport, ..load.clone() };
         let plan = Plan::new(url, engine);
         Ok(Plan {
-            scenario: self.load.scenario.clone().unwrap_or(plan.scenario),
+            scenario: scenario.clone().unwrap_or(plan.scenario),
             load,
-            target: self.target.target(plan.target),
-            placement: self.placement.placement(engine),
+            target: Target {
+                origin: target.origin.clone(),
+                subprotocols: target.subprotocol.clone(),
+                headers: target.header.clone(),
+                trust: target.tls.trust(),
+                start_timeout: target.spawn_timeout.unwrap_or(plan.target.start_timeout),
+                ..plan.target
+            },
+            placement: Placement {
+                engine,
+                threads: placement.threads,
+                cpus: placement.cpus.clone().map(|list| list.0).unwrap_or_default(),
+                wait: placement.wait,
+                congestion: placement.congestion.clone(),
+                source_ips: placement.source_ip.clone().map(|list| list.0).unwrap_or_default(),
+            },
             ..plan
         })
-    }
-
-    /// Returns the protocol of the scenario; `ws` where none was named.
-    pub(super) fn transport(&self) -> Transport {
-        self.load.load.transport
-    }
-
-    /// Returns true where `--spawn-timeout` was typed.
-    pub(super) fn has_spawn_timeout(&self) -> bool {
-        self.target.spawn_timeout.is_some()
-    }
-}
-
-impl TargetArguments {
-    fn target(&self, default: Target) -> Target {
-        Target {
-            origin: self.origin.clone(),
-            subprotocols: self.subprotocol.clone(),
-            headers: self.header.clone(),
-            trust: self.tls.trust(),
-            start_timeout: self.spawn_timeout.unwrap_or(default.start_timeout),
-            ..default
-        }
     }
 }
 
@@ -155,19 +146,6 @@ impl TlsArguments {
             Some(path) => Trust::Authorities(path.clone()),
             None if self.insecure => Trust::Anybody,
             None => Trust::System,
-        }
-    }
-}
-
-impl PlacementArguments {
-    fn placement(&self, engine: EngineKind) -> Placement {
-        Placement {
-            engine,
-            threads: self.threads,
-            cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
-            wait: self.wait,
-            congestion: self.congestion.clone(),
-            source_ips: self.source_ip.clone().map(|list| list.0).unwrap_or_default(),
         }
     }
 }
@@ -197,7 +175,6 @@ const OF_THE_HANDSHAKE: [(&str, &str); 9] = [
     ("Transfer-Encoding", "the request has no body; --fragments N splits messages"),
 ];
 
-/// Most addresses of a range. More are a mistyped value.
 const MAX_ADDRESSES: u128 = 65_536;
 
 fn addresses(text: &str) -> Result<Addresses, String> {
@@ -227,26 +204,23 @@ fn addresses(text: &str) -> Result<Addresses, String> {
 }
 
 fn range(first: IpAddr, last: IpAddr) -> Option<Vec<IpAddr>> {
-    let count = |first: u128, last: u128| Some(last.checked_sub(first)? + 1).filter(|n| *n <= MAX_ADDRESSES);
-    match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => {
-            let (first, last) = (u32::from(first), u32::from(last));
-            count(first.into(), last.into())?;
-            Some((first..=last).map(|n| Ipv4Addr::from(n).into()).collect())
-        }
-        (IpAddr::V6(first), IpAddr::V6(last)) => {
-            let (first, last) = (u128::from(first), u128::from(last));
-            count(first, last)?;
-            Some((first..=last).map(|n| Ipv6Addr::from(n).into()).collect())
-        }
-        _ => None,
-    }
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let (from, to) = (number(first), number(last));
+    let is_range = first.is_ipv4() == last.is_ipv4() && from <= to && to - from < MAX_ADDRESSES;
+    let address = |number: u128| match u32::try_from(number) {
+        Ok(number) if first.is_ipv4() => Ipv4Addr::from(number).into(),
+        _ => Ipv6Addr::from(number).into(),
+    };
+    is_range.then(|| (from..=to).map(address).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::opening::Ask;
+    use crate::target::opening::HandshakeRequest;
 
     #[test]
     fn lists_of_addresses_have_ranges() {
@@ -275,13 +249,13 @@ mod tests {
             let error = header(&format!("{}: x", own.to_ascii_lowercase())).expect_err(own);
             assert!(error.contains(own) && error.contains(instead), "{error}");
             // The handshake refuses the same.
-            let ask = Ask {
+            let request = HandshakeRequest {
                 host: "h".to_owned(),
                 target: "/".to_owned(),
                 headers: vec![(own.to_owned(), "x".to_owned())],
-                ..Ask::default()
+                ..HandshakeRequest::default()
             };
-            assert!(ask.check().is_err(), "{own}");
+            assert!(request.check().is_err(), "{own}");
         }
         let host = header("host: x").expect_err("Host");
         assert!(host.contains("URL"), "{host}");

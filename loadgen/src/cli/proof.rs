@@ -1,13 +1,14 @@
 //! `sparring-loadgen proof`: how often verdicts are wrong on this machine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::compare::noises;
-use super::output::{FormatArguments, Output, open_output};
-use super::{Failure, MISSED, OUTPUT};
+use super::output::{FormatArguments, Output};
+use super::{MISSED, OUTPUT};
 use crate::compare::proof::Recording;
 use crate::compare::{Metric, Threshold};
 use crate::format::count;
@@ -56,29 +57,25 @@ pub(super) struct ProofArguments {
 }
 
 impl ProofArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let sessions = self.sessions()?;
         let name = self.file.display();
-        let machine = sessions.first().map(|first| first.machine.id.clone()).unwrap_or_default();
-        let thresholds = self.thresholds(sessions.first(), &machine)?;
+        let thresholds = self.thresholds(sessions.first())?;
         let recording = Recording::of(sessions).with_context(|| name.to_string())?;
         let proven = recording.prove(self.pairs as usize, self.draws as usize, &thresholds);
         if proven.any_false.blocks.of == 0 {
             let (pairs, block) = (count(proven.pairs as u64, "valid pair"), self.pairs);
-            let few = format!("{name}: {pairs} of identical servers: fewer than a block of {block}");
-            return Err(Failure::Error(few));
+            bail!("{name}: {pairs} of identical servers: fewer than a block of {block}");
         }
-        let mut output = self.json.as_deref().map(open_output).transpose()?;
-        let to_error = output.as_ref().is_some_and(Output::is_standard);
-        self.format.print(&proof(&proven), to_error)?;
+        let mut output = self.json.as_deref().map(|path| Output::open("--json", path)).transpose()?;
+        self.format.print(&proof(&proven), output.as_ref().is_some_and(Output::is_standard))?;
         if let Some(output) = &mut output {
-            let json = serde_json::to_string_pretty(&proven).context("--json")? + "\n";
-            output.write_text(json.as_bytes()).context("--json")?;
+            output.write((serde_json::to_string_pretty(&proven)? + "\n").as_bytes())?;
         }
         Ok(if missed(&proven).is_empty() { 0 } else { MISSED })
     }
 
-    fn sessions(&self) -> Result<Vec<Document>, Failure> {
+    fn sessions(&self) -> anyhow::Result<Vec<Document>> {
         let text =
             regular::text(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
         // A stored session, or a session on each line.
@@ -86,7 +83,7 @@ impl ProofArguments {
             return Ok(vec![session]);
         }
         let of_line = |(index, line): (usize, &str)| {
-            Ok(parse(line, &self.file).with_context(|| format!("line {}", index + 1))?)
+            parse(line, &self.file).with_context(|| format!("line {}", index + 1))
         };
         text.lines().enumerate().map(of_line).collect()
     }
@@ -96,19 +93,17 @@ impl ProofArguments {
     fn thresholds(
         &self,
         first: Option<&Document>,
-        machine: &str,
-    ) -> Result<impl Fn(&Scenario, Metric) -> Threshold + use<>, Failure> {
-        let noises = noises(&self.results, machine)?;
-        let mut known = Vec::new();
-        for scenario in first.into_iter().flat_map(|first| &first.scenarios) {
-            for metric in Metric::ALL {
-                let noise = noises.find(scenario, metric, self.pairs as usize).map(|(noise, _)| noise.p95);
-                known.push((scenario.name.clone(), metric, Threshold::of(metric, noise)));
-            }
-        }
+    ) -> anyhow::Result<impl Fn(&Scenario, Metric) -> Threshold + use<>> {
+        let noises = noises(&self.results, first.map_or("", |first| &first.machine.id))?;
+        let scenarios = first.into_iter().flat_map(|first| &first.scenarios);
+        let of = |scenario: &Scenario| {
+            let of = |metric| noises.threshold(scenario, metric, self.pairs as usize);
+            (scenario.name.clone(), Metric::ALL.map(|metric| (metric, of(metric))))
+        };
+        let known: BTreeMap<String, _> = scenarios.map(of).collect();
         Ok(move |scenario: &Scenario, metric: Metric| {
-            let found = known.iter().find(|(name, of, _)| *name == scenario.name && *of == metric);
-            found.map_or_else(|| Threshold::of(metric, None), |(_, _, threshold)| *threshold)
+            let found = known.get(&scenario.name).into_iter().flatten().find(|(of, _)| *of == metric);
+            found.map_or_else(|| Threshold::of(metric, None), |(_, threshold)| *threshold)
         })
     }
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, compare, print_plain};
-use crate::compare::Comparison;
+use super::{compare, print_plain};
+use crate::compare::Conclusion;
 use crate::report::html::page;
 use crate::result::{SessionKind, Store, Stored};
 
@@ -46,47 +47,39 @@ pub(super) struct ReportArguments {
 }
 
 impl ReportArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let store = Store::new(&self.results);
         let mut sessions = Vec::new();
         for what in &self.sessions {
             sessions.extend(store.named(what)?.pop());
         }
-        let (comparison, cautions) = self.compared(&sessions)?;
-        let page = page(&sessions, comparison.as_ref(), &cautions);
+        let (conclusion, cautions) = self.compared(&sessions)?;
+        let page = page(&sessions, conclusion.as_ref(), &cautions);
         write(&self.output, &page.html)?;
-        print_plain(&self.output.display().to_string())?;
         if let Some(folder) = &self.svg {
-            fs::create_dir_all(folder).map_err(|error| failure(folder, &error))?;
-            for (name, svg) in &page.charts {
-                let path = folder.join(name);
-                write(&path, svg)?;
-                print_plain(&path.display().to_string())?;
-            }
+            fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+            page.charts.iter().try_for_each(|(name, svg)| write(&folder.join(name), svg))?;
         }
         Ok(0)
     }
 
     /// Returns the comparison of the sides where there are two, and what must be known of it.
-    fn compared(&self, sessions: &[Stored]) -> Result<(Option<Comparison>, Vec<String>), Failure> {
+    fn compared(&self, sessions: &[Stored]) -> anyhow::Result<(Option<Conclusion>, Vec<String>)> {
         match sessions {
             [one] if one.document.session.kind == SessionKind::Ab => {
-                let comparison = compare::concluded(&self.results, &one.document)?;
-                Ok((Some(comparison), Vec::new()))
+                Ok((Some(compare::concluded(&self.results, &one.document)?), Vec::new()))
             }
             [base, new] => {
-                let (comparison, notes) = compare::sessions(&self.results, base, new, self.force)?;
-                Ok((Some(comparison), notes))
+                let (conclusion, notes) = compare::sessions(&self.results, base, new, self.force)?;
+                Ok((Some(conclusion), notes))
             }
             _ => Ok((None, Vec::new())),
         }
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|error| failure(path, &error))
-}
-
-fn failure(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Error(format!("cannot write {}: {error}", path.display()))
+/// Writes a file and prints its name.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    print_plain(&path.display().to_string())
 }

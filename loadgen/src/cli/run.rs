@@ -9,9 +9,11 @@ use hdrhistogram::Histogram;
 use crate::goal::search;
 use crate::host::machine::Machine;
 use crate::report::text;
-use crate::result::{Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, Start};
-use crate::run::{Outcome, Plan, PlanError, Progress, RunError, measure};
-use crate::target::spawn::{Spawn, SpawnError};
+use crate::result::{
+    Document, Goals, InvalidKind, Run, Scenario, Session, SessionKind, SessionVerdict, Start,
+};
+use crate::run::{Outcome, Plan, Progress, RunError, measure};
+use crate::target::spawn::Spawn;
 use crate::target::subject::Subject;
 use crate::target::url::Url;
 
@@ -20,9 +22,7 @@ use super::goal::{self, GoalArguments};
 use super::output::{Files, FormatArguments, OutputArguments};
 use super::plan::PlanArguments;
 use super::terminal::Terminal;
-use super::{
-    EXIT_STATUS, Failure, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, catch_signals, say, start_log,
-};
+use super::{EXIT_STATUS, INTERRUPTED, INVALID, MISSED, OUTPUT, SERVER, say, start_log, usage};
 
 // Paragraphs are one line each, for clap to wrap; commands are short enough for 80 columns.
 const RUN_EXAMPLES: &str = "\
@@ -103,95 +103,84 @@ pub(super) struct RunArguments {
 
 impl RunArguments {
     /// Returns the plan that was typed, with `engine` as its engine, since that is not settled yet.
-    pub(super) fn plan(&self, engine: EngineKind) -> Result<Plan, Failure> {
-        let spawn = self.spawn.as_deref().map(|command| self.parse_spawn(command)).transpose();
+    fn plan(&self, engine: EngineKind) -> anyhow::Result<Plan> {
         let mut plan = self.plan.plan(self.url.clone(), engine)?;
-        plan.target.spawn = spawn.map_err(|error| Failure::Usage(error.to_string()))?;
+        if let Some(command) = &self.spawn {
+            let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
+            plan.target.spawn = Some(Spawn { cpus, ..Spawn::parse(command).map_err(usage)? });
+        }
         // A scenario keeps its name, so that its results compare whatever their tags.
         if let Some(tag) = self.tag.as_ref().filter(|_| self.plan.load.scenario.is_none()) {
             plan.scenario.clone_from(tag);
         }
-        plan.check().map_err(|error: PlanError| Failure::Usage(error.to_string()))?;
-        self.check_idle_flags(&plan)?;
-        Ok(plan)
-    }
-
-    /// Flags that would change nothing are a misunderstanding.
-    fn check_idle_flags(&self, plan: &Plan) -> Result<(), Failure> {
+        plan.check()?;
+        // Flags that would change nothing are a misunderstanding.
         if let Some(flag) = self.plan.load.of_open_loop()
             && plan.load.rate_per_s.is_none()
             && !self.goals.is_search()
         {
             let why = "needs -R: without a rate the load is a closed loop, which sends when an echo is back";
-            return Err(Failure::Usage(format!("{flag} {why}")));
+            return Err(usage(format!("{flag} {why}")));
         }
-        if self.plan.has_spawn_timeout() && plan.target.spawn.is_none() {
-            return Err(Failure::Usage("--spawn-timeout needs --spawn".to_owned()));
+        if self.plan.target.spawn_timeout.is_some() && plan.target.spawn.is_none() {
+            return Err(usage("--spawn-timeout needs --spawn"));
         }
-        Ok(())
+        Ok(plan)
     }
 
-    fn parse_spawn(&self, command: &str) -> Result<Spawn, SpawnError> {
-        let cpus = self.spawn_cpus.clone().map(|list| list.0).unwrap_or_default();
-        Ok(Spawn { cpus, ..Spawn::parse(command)? })
-    }
-
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let plan = self.plan(EngineKind::Uring)?;
         self.goals.check(&plan)?;
-        check_own_cpus([
-            ("--cpus", self.plan.placement.cpus.as_ref()),
-            ("--spawn-cpus", self.spawn_cpus.as_ref()),
-        ])?;
+        check_own_cpus(self.plan.placement.cpus.as_ref(), self.spawn_cpus.as_ref())?;
         start_log();
-        let (engine, why) =
-            self.plan.placement.engine.resolve().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, why) = self.plan.placement.engine.resolve()?;
         let plan = plan.with(|plan| plan.placement.engine = engine);
         let mut files = Files::open(self.json.as_deref(), &self.output)?;
         if self.plan.placement.engine == EngineChoice::Auto && !self.quiet {
             say(&format!("engine {engine}: {why}"));
         }
-        let mut terminal = Terminal::new(catch_signals()?, self.quiet);
+        let mut terminal = Terminal::start(self.quiet)?;
         let start = Start::now();
-        let made = if self.goals.is_search() {
+        let measured = if self.goals.is_search() {
             self.search(&plan, &mut terminal)
         } else {
             self.single(&plan, &mut terminal)
         };
-        terminal.close();
-        let made = made?;
+        terminal.screen.close();
+        let measured = measured?;
         // A failure here does not prevent the remaining outputs of the result.
-        let document = self.document(&made, start);
+        let document = self.document(&plan, &measured, start);
         let kept = files.write_document(&document);
-        let written = made.runs.last().map_or(Ok(()), |(_, run)| files.write_run(run, &made.seconds));
-        let printed = self.print(&made, &document, files.have_standard_output());
+        let last = measured.runs.last();
+        let written = last.map_or(Ok(()), |(_, run)| files.write_run(run, &measured.seconds));
+        let printed = self.print(&measured, &document, files.have_standard_output());
         kept.and(written).and(printed)?;
-        Ok(made.exit_code(self.allow_invalid))
+        Ok(measured.exit_code(self.allow_invalid))
     }
 
-    fn print(&self, made: &Made, document: &Document, to_error: bool) -> Result<(), Failure> {
-        let complain = |complaint: &String| say(&format!("sparring-loadgen: {complaint}"));
+    fn print(&self, measured: &Measured, document: &Document, to_error: bool) -> anyhow::Result<()> {
+        let complain = |complaint: String| say(&format!("sparring-loadgen: {complaint}"));
         if self.quiet {
-            made.complaints().iter().for_each(complain);
+            measured.complaints().into_iter().for_each(complain);
             return Ok(());
         }
         let printed = self.format.print(&text::run(document, &self.output.percentiles), to_error);
-        let error = made.error.iter().filter(|_| !made.is_interrupted());
-        error.for_each(|error| complain(&error.to_string()));
+        let error = measured.error.iter().filter(|_| !measured.is_interrupted());
+        error.for_each(|error| complain(error.to_string()));
         printed
     }
 
-    fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+    fn single(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Measured, RunError> {
         terminal.expect(plan.load.settle + plan.load.warmup + plan.load.measure);
         let Outcome { run, seconds, error } = measure(plan, terminal)?;
         let thresholds = self.goals.judge(&run);
         let met = thresholds.iter().all(|each| each.met);
         let goals = (!self.goals.is_empty()).then_some(Goals { met, thresholds, find_rate: None });
-        Ok(Made { runs: vec![(plan.clone(), run)], seconds, error, goals })
+        Ok(Measured { runs: vec![(plan.clone(), run)], seconds, error, goals })
     }
 
     /// Searches the highest rate; the runs are those of its trials that have a result.
-    fn search(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Made, Failure> {
+    fn search(&self, plan: &Plan, terminal: &mut Terminal) -> Result<Measured, RunError> {
         let (mut runs, mut seconds, mut error, mut number) = (Vec::new(), Vec::new(), None, 0);
         let found = search::find(&self.goals.range(plan), &mut |rate, window, is_confirmation| {
             number += 1;
@@ -203,64 +192,55 @@ impl RunArguments {
                     let is_interrupted = run.interrupted;
                     runs.push((trial, run));
                     if is_interrupted {
-                        return Err(Failure::Run(RunError::Interrupted));
+                        return Err(RunError::Interrupted);
                     }
                     outcome
                 }
                 Err(error) => goal::failed_outcome(error)?,
             };
             if !self.quiet {
-                terminal.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
+                terminal.screen.say(&goal::trial_line(number, rate, window, is_confirmation, &outcome));
             }
             Ok(outcome)
         });
         let found = match found {
             // The result has everything that was measured until then.
-            Err(Failure::Run(failure)) if !runs.is_empty() => {
-                return Ok(Made { runs, seconds, error: Some(failure), goals: None });
+            Err(failure) if !runs.is_empty() => {
+                return Ok(Measured { runs, seconds, error: Some(failure), goals: None });
             }
             found => found?,
         };
-        let last = runs.last().map(|(_, run)| self.goals.judge(run)).unwrap_or_default();
-        let met = found.rate_per_s.is_some() && last.iter().all(|each| each.met);
-        Ok(Made {
-            runs,
-            seconds,
-            error,
-            goals: Some(Goals { met, thresholds: last, find_rate: Some(found) }),
-        })
+        let thresholds = runs.last().map(|(_, run)| self.goals.judge(run)).unwrap_or_default();
+        let met = found.rate_per_s.is_some() && thresholds.iter().all(|each| each.met);
+        let goals = Some(Goals { met, thresholds, find_rate: Some(found) });
+        Ok(Measured { runs, seconds, error, goals })
     }
 
-    fn document(&self, made: &Made, start: Start) -> Document {
-        let last = made.runs.last();
-        let words = self.spawn_words();
+    fn document(&self, plan: &Plan, measured: &Measured, start: Start) -> Document {
+        let last = measured.runs.last();
+        let words = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.command);
         let engine = last.and_then(|(_, run)| run.server.as_ref()?.engine.clone());
         let debug = cfg!(debug_assertions).then(|| "the generator is a debug build".to_owned());
         let session = Session {
             tag: self.tag.clone(),
             order: if self.goals.is_search() { "search" } else { "single" }.to_owned(),
-            interrupted: made.is_interrupted() || last.is_some_and(|(_, run)| run.interrupted),
+            interrupted: measured.is_interrupted() || last.is_some_and(|(_, run)| run.interrupted),
             marks: debug.into_iter().collect(),
             ..Session::new(SessionKind::Single, start)
         };
         let engine_of_generator = last.map_or("", |(plan, _)| plan.placement.engine.name());
         Document {
-            subject: Subject { engine, ..Subject::of_command(&words) },
-            scenarios: made.scenarios(),
-            runs: made.runs.iter().map(|(_, run)| run.clone()).collect(),
-            verdict: made.goals.clone().map(Into::into),
+            subject: Subject { engine, ..Subject::of_command(words) },
+            scenarios: measured.scenarios(),
+            runs: measured.runs.iter().map(|(_, run)| run.clone()).collect(),
+            verdict: measured.goals.clone().map(SessionVerdict::Goals),
             ..Document::new(session, engine_of_generator, Machine::here())
         }
-    }
-
-    fn spawn_words(&self) -> Vec<String> {
-        let spawn = self.spawn.as_deref().and_then(|command| self.parse_spawn(command).ok());
-        spawn.map(|spawn| spawn.command).unwrap_or_default()
     }
 }
 
 /// Everything that one command has measured: one run, or the trials of a search.
-struct Made {
+struct Measured {
     runs: Vec<(Plan, Run)>,
     /// The latencies of each second of the last run.
     seconds: Vec<Option<Histogram<u32>>>,
@@ -269,8 +249,7 @@ struct Made {
     goals: Option<Goals>,
 }
 
-impl Made {
-    /// Each scenario once.
+impl Measured {
     fn scenarios(&self) -> Vec<Scenario> {
         let mut scenarios: Vec<Scenario> = Vec::new();
         for (plan, run) in &self.runs {
@@ -286,20 +265,22 @@ impl Made {
         scenarios
     }
 
+    fn not_found(&self) -> Option<&str> {
+        let found = self.goals.as_ref()?.find_rate.as_ref()?;
+        found.rate_per_s.is_none().then_some(&found.conclusion)
+    }
+
     /// Returns the problems of the run, a line each, for a quiet run: an exit status alone says too
     /// little.
     fn complaints(&self) -> Vec<String> {
         let invalid = self.runs.last().filter(|(_, run)| !run.valid);
         let invalid = invalid.map(|(_, run)| format!("INVALID: {}", run.invalid_reasons.join("; ")));
         let thresholds = self.goals.iter().flat_map(|goals| &goals.thresholds).filter(|each| !each.met);
-        let search = self.goals.as_ref().and_then(|goals| goals.find_rate.as_ref());
-        let not_found = search.filter(|found| found.rate_per_s.is_none());
         let missed = thresholds.map(|each| format!("threshold MISSED: {}", each.text));
-        let not_found = not_found.map(|found| format!("no rate found: {}", found.conclusion));
+        let not_found = self.not_found().map(|why| format!("no rate found: {why}"));
         invalid.into_iter().chain(missed).chain(not_found).collect()
     }
 
-    /// Returns true where the user ended a search between two of its runs.
     fn is_interrupted(&self) -> bool {
         matches!(self.error, Some(RunError::Interrupted))
     }
@@ -307,19 +288,17 @@ impl Made {
     /// That of the last run; a goal can be missed only by one that is valid.
     fn exit_code(&self, allows_invalid: bool) -> u8 {
         if self.is_interrupted() {
-            return INTERRUPTED;
-        }
-        let missed = self.goals.as_ref().is_some_and(|goals| !goals.met);
-        let not_found = self.goals.as_ref().and_then(|goals| goals.find_rate.as_ref());
-        if not_found.is_some_and(|found| found.rate_per_s.is_none()) {
-            return MISSED;
-        }
-        if self.error.is_some() {
-            return 1;
-        }
-        match self.runs.last().map_or(0, |(_, run)| exit_code(run, allows_invalid)) {
-            0 if missed => MISSED,
-            code => code,
+            INTERRUPTED
+        } else if self.not_found().is_some() {
+            MISSED
+        } else if self.error.is_some() {
+            1
+        } else {
+            let missed = self.goals.as_ref().is_some_and(|goals| !goals.met);
+            match self.runs.last().map_or(0, |(_, run)| exit_code(run, allows_invalid)) {
+                0 if missed => MISSED,
+                code => code,
+            }
         }
     }
 }

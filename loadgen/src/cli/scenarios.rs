@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
 use super::output::FormatArguments;
+use super::usage;
 use crate::load::Catalogue;
 use crate::report::text::list::scenarios;
 
@@ -37,9 +37,9 @@ pub(super) struct ScenariosArguments {
 }
 
 impl ScenariosArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let catalogue = Catalogue::with(self.catalogue.as_deref());
-        let catalogue = catalogue.map_err(|error| Failure::Usage(error.to_string()))?;
+        let catalogue = catalogue.map_err(|error| usage(format!("{error:#}")))?;
         self.format.print_text(&scenarios(&catalogue, self.format.format()), false)?;
         Ok(0)
     }

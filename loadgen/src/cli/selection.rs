@@ -1,11 +1,30 @@
-//! Flags that pick stored sessions, and the errors of files that cannot be read.
+//! Flags that pick stored sessions, and `sparring-loadgen list` and `show`.
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::Args;
 
-use super::Failure;
-use crate::result::{Selection, SelectionError, Store, StoreError, Stored};
+use super::output::FormatArguments;
+use super::{compare, say, usage};
+use crate::report::Blocks;
+use crate::report::text::{self, list};
+use crate::result::{Presentation, Selection, SessionKind, Store, Stored};
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen list                                 every stored session, oldest first
+  sparring-loadgen list --scenario echo --commit HEAD   those of the commit that is checked out
+
+Files that cannot be read are named on standard error, and the others listed: exit status 1 then, else 0.";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  sparring-loadgen show last                  the newest session
+  sparring-loadgen show last --tag quick      the newest of that experiment
+  sparring-loadgen show a1b2c3d               the newest of a commit
+  sparring-loadgen show result.json           a file, wherever it lies
+  sparring-loadgen show last --markdown       for a pull request";
 
 /// Where results lie, and which of them are meant.
 #[derive(Debug, Args)]
@@ -14,21 +33,42 @@ pub(super) struct SelectionArguments {
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     pub(super) results: PathBuf,
 
-    /// Only sessions of this machine (an id, or its beginning).
-    #[arg(long, value_name = "ID")]
-    pub(super) machine: Option<String>,
+    #[command(flatten)]
+    pub(super) only: Selection,
+}
 
-    /// Only sessions that have this scenario.
-    #[arg(long, value_name = "NAME")]
-    pub(super) scenario: Option<String>,
+/// Sessions under bench-results, oldest first.
+#[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    selection: SelectionArguments,
 
-    /// Only sessions of this commit (a hash, its beginning, or a name that git knows).
-    #[arg(long, value_name = "COMMIT")]
-    pub(super) commit: Option<String>,
+    #[command(flatten)]
+    format: FormatArguments,
+}
 
-    /// Only sessions with this tag, or of this experiment.
-    #[arg(long, value_name = "NAME")]
-    pub(super) tag: Option<String>,
+/// Prints a session: its figures, machine and subjects.
+#[derive(Debug, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
+pub(super) struct ShowArguments {
+    /// A file, a tag, a commit (hash or a name that git knows), or `last`; of several the newest.
+    what: String,
+
+    /// The table over all scenarios, and nothing else, of other people's servers side by side
+    /// (experiment `peers`).
+    #[arg(long)]
+    summary: bool,
+
+    /// The figures that the experiment holds to a limit, and nothing else.
+    #[arg(long, conflicts_with = "summary")]
+    promises: bool,
+
+    #[command(flatten)]
+    selection: SelectionArguments,
+
+    #[command(flatten)]
+    format: FormatArguments,
 }
 
 impl SelectionArguments {
@@ -36,40 +76,80 @@ impl SelectionArguments {
         Store::new(&self.results)
     }
 
-    pub(super) fn selection(&self) -> Selection {
-        let commit = self.commit.as_ref().map(|name| {
-            let is_hash = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let resolved = if is_hash { None } else { crate::result::commit_of(name) };
-            resolved.unwrap_or_else(|| name.to_ascii_lowercase())
-        });
-        Selection {
-            machine: self.machine.clone(),
-            scenario: self.scenario.clone(),
-            commit,
-            tag: self.tag.clone(),
-        }
-    }
-
     /// The sessions that `what` names among those that fit, oldest first; at least one.
-    pub(super) fn named(&self, what: &str) -> Result<Vec<Stored>, Failure> {
+    pub(super) fn named(&self, what: &str) -> anyhow::Result<Vec<Stored>> {
         let mut found = self.store().named(what)?;
-        let selection = self.selection();
-        found.retain(|stored| selection.fits(&stored.document));
-        if found.is_empty() {
-            return Err(Failure::Error(format!("no session that `{what}` names fits the other flags")));
-        }
+        found.retain(|stored| self.only.fits(&stored.document));
+        ensure!(!found.is_empty(), "no session that `{what}` names fits the other flags");
         Ok(found)
     }
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Caused(error.into())
+impl ListArguments {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        let (found, unreadable) = self.selection.store().select(&self.selection.only)?;
+        if found.is_empty() {
+            say(&format!("no stored session fits in {}", self.selection.results.display()));
+        } else {
+            let table = list::sessions(&found, &self.selection.results);
+            self.format.print(&Blocks::default().table(table), false)?;
+        }
+        unreadable.iter().for_each(|error| say(&format!("sparring-loadgen: {error}")));
+        Ok(u8::from(!unreadable.is_empty()))
     }
 }
 
-impl From<SelectionError> for Failure {
-    fn from(error: SelectionError) -> Self {
-        Self::Caused(error.into())
+impl ShowArguments {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
+        if let Some(stored) = self.selection.named(&self.what)?.pop() {
+            self.format.print(&self.blocks(&stored)?, false)?;
+        }
+        Ok(0)
+    }
+
+    fn blocks(&self, stored: &Stored) -> anyhow::Result<Blocks> {
+        let document = &stored.document;
+        if self.summary && document.show() != Presentation::Peers {
+            let file = stored.path.display();
+            return Err(usage(format!("--summary is for sessions of scripts/peers.sh, which {file} is not")));
+        }
+        if self.summary {
+            return Ok(text::over_all(document));
+        }
+        if self.promises {
+            return Ok(text::promises(document));
+        }
+        let is_compared = document.session.kind == SessionKind::Ab;
+        let conclusion =
+            is_compared.then(|| compare::concluded(&self.selection.results, document)).transpose()?;
+        Ok(text::stored(stored, conclusion.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+    use crate::compare::example::duel;
+    use crate::report::Format;
+    use crate::result::{Document, example};
+
+    fn blocks(flags: &[&str], document: Document) -> Result<Blocks, String> {
+        let words = [&["sparring-loadgen", "show", "last", "--results", "/nonexistent"], flags].concat();
+        let parsed = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Some(Command::Show(show)) = parsed.command else { return Err("not show".to_owned()) };
+        show.blocks(&Stored { path: "r/m/f.json".into(), document }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_other_peoples_servers_have_a_summary() {
+        let error = blocks(&["--summary"], example::document()).expect_err("a suite of ours");
+        assert!(error.contains("scripts/peers.sh") && error.contains("r/m/f.json"), "{error}");
+        let mut peers = duel(8, 1.25);
+        (peers.session.kind, peers.session.suite) = (SessionKind::Suite, Some("peers".to_owned()));
+        let summary = blocks(&["--summary"], peers).expect("a table").render(Format::Markdown);
+        assert!(summary.starts_with("| server |"), "{summary}");
     }
 }

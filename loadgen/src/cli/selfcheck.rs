@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use engine::EngineChoice;
 
 use super::terminal::{self, Terminal};
-use super::{Failure, INVALID, OUTPUT, catch_signals, print_line, print_plain, start_log};
+use super::{INVALID, OUTPUT, print, print_plain, start_log, usage};
 use crate::load::value::time;
 use crate::report::text::selfcheck::{case, conclusion, heading, stall};
 use crate::report::{Blocks, Field, Format};
@@ -38,13 +37,16 @@ Measures how late timers ring here and how late the generator sends. Then it pla
 Exit status: 0 the generator measures what it says; 1 it does not, or an error; 2 wrong usage; 13 the machine was too
 busy to tell.";
 
+/// The check that is no case.
+const STALL: &str = "stall";
+
 /// Takes some thirty seconds, on loopback.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SelfcheckArguments {
     /// Carry out only these checks; may be repeated.
-    #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',')]
-    only: Vec<Check>,
+    #[arg(long, value_parser = checks(), value_name = "NAME,...", value_delimiter = ',')]
+    only: Vec<String>,
 
     /// The echo server to stop in the check stall; {port} becomes a free port at 127.0.0.1 [default: a plain
     /// one in this program].
@@ -72,61 +74,47 @@ pub(super) struct SelfcheckArguments {
     quiet: bool,
 }
 
-/// Name in `--only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Check {
-    Stall,
-    Case(Case),
+/// Names in `--only`.
+fn checks() -> PossibleValuesParser {
+    [STALL].into_iter().chain(Case::ALL.map(Case::name)).collect::<Vec<_>>().into()
 }
 
-impl ValueEnum for Check {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Check; 6] = {
-            let [a, b, c, d, e] = Case::ALL;
-            [Check::Stall, Check::Case(a), Check::Case(b), Check::Case(c), Check::Case(d), Check::Case(e)]
-        };
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Stall => "stall",
-            Self::Case(case) => case.name(),
-        }))
-    }
-}
-
-/// Carries out the hidden subcommand that becomes a server.
-pub(super) fn serve(behaviour: &str, port: Option<u16>) -> Result<u8, Failure> {
-    crate::selfcheck::serve(behaviour, port).map(|()| 0).map_err(|error| Failure::Caused(error.into()))
+pub(super) fn serve(behaviour: &str, port: Option<u16>) -> anyhow::Result<u8> {
+    crate::selfcheck::serve(behaviour, port)?;
+    Ok(0)
 }
 
 impl SelfcheckArguments {
-    pub(super) fn execute(&self) -> Result<u8, Failure> {
+    pub(super) fn execute(&self) -> anyhow::Result<u8> {
         let server = self.server()?;
-        let has_stall = self.only.is_empty() || self.only.contains(&Check::Stall);
-        if self.server.is_some() && !has_stall {
-            return Err(Failure::Usage("--server needs the check stall: add it to --only".to_owned()));
+        let wants = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        if self.server.is_some() && !wants(STALL) {
+            return Err(usage("--server needs the check stall: add it to --only"));
         }
         start_log();
-        let (engine, _) = self.engine.resolve().map_err(|error| Failure::Run(error.into()))?;
+        let (engine, _) = self.engine.resolve()?;
         let check_stall = StallCheck { server, engine, stall: self.stall, window: self.duration };
-        let mut terminal = Terminal::new(catch_signals()?, self.quiet);
+        let mut terminal = Terminal::start(self.quiet)?;
         let mut report = Report::begin();
         self.print(heading(&report))?;
-        let checks = Check::value_variants().iter();
-        for check in checks.filter(|check| self.only.is_empty() || self.only.contains(check)) {
-            let text = self.make(*check, &check_stall, &mut report, &mut terminal);
-            terminal.erase();
-            self.print(text.map_err(failure)?)?;
+        if wants(STALL) {
+            let made = check_stall.make(&mut terminal);
+            terminal.screen.erase();
+            self.print(stall(report.stall.insert(made.map_err(failure)?)))?;
+        }
+        for known in Case::ALL.into_iter().filter(|case| wants(case.name())) {
+            let played = known.play(engine, &mut terminal);
+            terminal.screen.erase();
+            let judgement = played.map_err(failure)?;
+            self.print(case(&judgement))?;
+            report.cases.push(judgement);
         }
         if self.json {
-            let text = serde_json::to_string_pretty(&report);
-            print_plain(&text.context("cannot write the report as JSON")?)?;
+            print_plain(&serde_json::to_string_pretty(&report)?)?;
         }
         let finding = report.finding();
         if !self.json && !self.quiet {
-            print_line(&format!("\n{}", conclusion(finding)))?;
+            print(&format!("\n{}", conclusion(finding)), false)?;
         }
         Ok(match finding {
             Finding::Right => 0,
@@ -135,41 +123,25 @@ impl SelfcheckArguments {
         })
     }
 
-    /// Carries out a check and adds it to the report. Returns its text for people.
-    fn make(
-        &self,
-        check: Check,
-        check_stall: &StallCheck,
-        report: &mut Report,
-        terminal: &mut Terminal,
-    ) -> Result<Vec<Field>, SelfcheckError> {
-        match check {
-            Check::Stall => Ok(stall(report.stall.insert(check_stall.make(terminal)?))),
-            Check::Case(known) => {
-                report.cases.push(known.play(check_stall.engine, terminal)?);
-                Ok(report.cases.last().map(case).unwrap_or_default())
-            }
-        }
-    }
-
     /// Prints fields for people, where any are wanted.
-    fn print(&self, fields: Vec<Field>) -> Result<(), Failure> {
+    fn print(&self, fields: Vec<Field>) -> anyhow::Result<()> {
         if self.json || self.quiet {
             return Ok(());
         }
-        print_line(&Blocks::default().fields(fields).render(Format::Terminal { width: terminal::width() }))
+        let format = Format::Terminal { width: terminal::width() };
+        print(&Blocks::default().fields(fields).render(format), false)
     }
 
-    fn server(&self) -> Result<Spawn, Failure> {
+    fn server(&self) -> anyhow::Result<Spawn> {
         let Some(command) = &self.server else { return Ok(own_server()) };
-        Spawn::parse(command).map_err(|_| Failure::Usage(format!("--server `{command}` is no command")))
+        Spawn::parse(command).map_err(|_| usage(format!("--server `{command}` is not a command")))
     }
 }
 
-fn failure(error: SelfcheckError) -> Failure {
+fn failure(error: SelfcheckError) -> anyhow::Error {
     match error {
-        SelfcheckError::Times { .. } => Failure::usage(error),
+        SelfcheckError::Usage(reason) => usage(reason),
         SelfcheckError::Run(error) => error.into(),
-        error => Failure::Caused(error.into()),
+        SelfcheckError::Other(error) => error,
     }
 }

@@ -1,7 +1,6 @@
 //! The live view on a terminal, and Ctrl-C.
 
 use std::env;
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::mem;
@@ -12,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
@@ -28,11 +28,9 @@ use crate::run::{Phase, Progress, Snapshot};
 /// The rate shown is that of about the last second.
 const RATE_OVER: Duration = Duration::from_secs(1);
 const BAR_WIDTH: usize = 20;
-/// Columns of the small histogram.
 const HISTOGRAM_WIDTH: usize = 30;
 /// Longest time that a panic waits until the view is closed.
 const CLOSING: Duration = Duration::from_millis(500);
-/// Heights of a column.
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Base of a shell's exit code for a program that a signal ended. The signal's number is added to it.
@@ -48,22 +46,12 @@ pub(super) fn interrupted_code() -> u8 {
     }
 }
 
-/// Handler of Ctrl-C, SIGTERM and SIGHUP. The first signal asks the run to end with the results so far. A
-/// second signal ends the program at once, except SIGHUP: the kernel and a shell both send it when a terminal
-/// is closed.
-#[derive(Clone, Debug)]
-pub(super) struct Interrupt {
-    wish: Arc<AtomicBool>,
-    /// The view, which is taken off the terminal before the second signal ends the program.
-    screen: Screen,
-}
-
 /// The view at the bottom of a terminal, shared by all who print while there is one.
 ///
 /// Lines end where their text ends: what is filled up to the margin is broken anew wherever the
 /// terminal gets narrower, and cannot be found again.
-#[derive(Clone, Debug, Default)]
-struct Screen {
+#[derive(Clone, Default)]
+pub(super) struct Screen {
     view: Arc<Mutex<View>>,
 }
 
@@ -71,18 +59,11 @@ struct Screen {
 struct View {
     /// The terminal; `None` where there is no view.
     terminal: Option<Box<dyn Write + Send>>,
-    /// The lines shown, cut for the terminal.
     lines: Vec<String>,
     /// Columns that the terminal had then.
     columns: usize,
     /// The terminal's modes before something was shown.
     modes: Option<Termios>,
-}
-
-impl fmt::Debug for View {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("lines", &self.lines).finish_non_exhaustive()
-    }
 }
 
 /// Erases from the cursor to the end of the screen.
@@ -152,7 +133,8 @@ impl Screen {
     /// Allows a view on standard error, where that is a terminal that can move its cursor and this
     /// process is in its foreground.
     fn show(&self) {
-        if is_in_foreground() && moves_cursor() {
+        let moves_cursor = env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
+        if is_in_foreground() && moves_cursor {
             self.lock().terminal = Some(Box::new(io::stderr()));
         }
     }
@@ -181,7 +163,7 @@ impl Screen {
     }
 
     /// Prints a line above the view, or where there is none on standard error alone.
-    fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         let mut view = self.lock();
         if view.terminal.is_none() {
             return say(line);
@@ -192,13 +174,13 @@ impl Screen {
     }
 
     /// Takes the view off the terminal until something is drawn again.
-    fn erase(&self) {
+    pub(super) fn erase(&self) {
         self.lock().erase();
     }
 
     /// Ends the view: leaves the terminal as it was before, and keeps other threads from drawing
     /// again.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let mut view = self.lock();
         view.erase();
         view.restore_modes();
@@ -206,7 +188,6 @@ impl Screen {
     }
 }
 
-/// Returns the width of the terminal at standard error.
 fn screen_width() -> usize {
     columns_of(io::stderr()).unwrap_or(USUAL_WIDTH)
 }
@@ -217,12 +198,6 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(io::stderr()).is_ok_and(|group| group == getpgrp())
 }
 
-/// Returns true where the terminal can move its cursor.
-fn moves_cursor() -> bool {
-    env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
-}
-
-/// Returns the columns of the terminal that `stream` is.
 fn columns_of(stream: impl AsFd) -> Option<usize> {
     tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
@@ -234,34 +209,32 @@ pub(super) fn width() -> usize {
     given.or_else(|| columns_of(io::stdout())).unwrap_or(USUAL_WIDTH)
 }
 
-impl Interrupt {
-    /// Catches the signals from now on.
-    pub(super) fn catch() -> io::Result<Self> {
-        let interrupt = Self { wish: Arc::default(), screen: Screen::default() };
-        let ending = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // A third signal ends the program also where the second waits for a terminal that takes nothing.
-            flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
-        }
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        // nohup(1) ignores SIGHUP, so that a session continues after its terminal is closed.
-        if !is_ignored(SIGHUP) {
-            signals.handle().add_signal(SIGHUP)?;
-        }
-        let caught = interrupt.clone();
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                let number = u8::try_from(signal).unwrap_or_default();
-                let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
-                if caught.wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
-                    ending.store(true, Ordering::Relaxed);
-                    caught.screen.close();
-                    low_level::exit(128 + signal);
-                }
-            }
-        })?;
-        Ok(interrupt)
+/// Catches Ctrl-C, SIGTERM and SIGHUP from now on. The first signal sets `wish`, which asks the run to end with
+/// the results so far. A second one takes the view off the terminal and ends the program at once, except SIGHUP:
+/// the kernel and a shell both send it when a terminal is closed.
+fn catch_signals(wish: Arc<AtomicBool>, screen: Screen) -> io::Result<()> {
+    let ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A third signal ends the program also where the second waits for a terminal that takes nothing.
+        flag::register_conditional_shutdown(signal, 128 + signal, ending.clone())?;
     }
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // nohup(1) ignores SIGHUP, so that a session continues after its terminal is closed.
+    if !is_ignored(SIGHUP) {
+        signals.handle().add_signal(SIGHUP)?;
+    }
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let number = u8::try_from(signal).unwrap_or_default();
+            let _ = CAUGHT.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
+            if wish.swap(true, Ordering::Relaxed) && signal != SIGHUP {
+                ending.store(true, Ordering::Relaxed);
+                screen.close();
+                low_level::exit(128 + signal);
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Returns true where this process was started with the signal ignored: a bit of `SigIgn` (proc(5)), which
@@ -277,66 +250,39 @@ fn is_ignored(signal: i32) -> bool {
 ///
 /// Nothing of it outlives the program: the terminal is as it was before at the end, before an error is printed, at the second
 /// signal and by a panic. The cursor is never hidden.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Terminal {
-    interrupt: Interrupt,
-    screen: Screen,
+    /// True once the user wants the run to end.
+    wish: Arc<AtomicBool>,
+    pub(super) screen: Screen,
     /// Expected end of the session.
     end: Option<Instant>,
     /// Echoes at some time of the last seconds.
     before: Option<(Instant, u64)>,
     rate: f64,
     phase: Option<Phase>,
-    /// The lines about the latencies of the last second.
     latencies: String,
     is_quiet: bool,
 }
 
 impl Terminal {
-    /// `quiet`: nothing on a terminal either.
-    pub(super) fn new(interrupt: Interrupt, quiet: bool) -> Self {
+    /// Catches the signals, and shows runs from now on. `quiet`: nothing on a terminal either.
+    pub(super) fn start(quiet: bool) -> anyhow::Result<Self> {
+        let mut terminal = Self::default();
+        terminal.is_quiet = quiet;
+        let caught = catch_signals(terminal.wish.clone(), terminal.screen.clone());
+        caught.context("cannot catch signals")?;
         if !quiet {
-            interrupt.screen.show();
+            terminal.screen.show();
         }
-        let screen = interrupt.screen.clone();
-        if !screen.is_hidden() {
-            close_on_panic(screen.clone());
+        if !terminal.screen.is_hidden() {
+            close_on_panic(terminal.screen.clone());
         }
-        Self {
-            interrupt,
-            screen,
-            end: None,
-            before: None,
-            rate: 0.0,
-            phase: None,
-            latencies: String::new(),
-            is_quiet: quiet,
-        }
-    }
-
-    /// Takes the view off the terminal until the next tick.
-    pub(super) fn erase(&self) {
-        self.screen.erase();
-    }
-
-    /// Ends the view.
-    pub(super) fn close(&self) {
-        self.screen.close();
-    }
-
-    /// Prints above the view, or where there is none on standard error alone.
-    pub(super) fn say(&self, line: &str) {
-        self.screen.say(line);
-    }
-
-    /// Prints notes as [`say`](Self::say) does, while a session has the view.
-    pub(super) fn notes(&self) -> impl Fn(&str) + use<> {
-        let screen = self.screen.clone();
-        move |line| screen.say(line)
+        Ok(terminal)
     }
 
     fn count(&mut self, at: &Snapshot) {
-        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Start | Phase::Connect | Phase::Warmup) {
+        if self.phase != Some(at.phase) && matches!(at.phase, Phase::Connect | Phase::Warmup) {
             (self.before, self.rate) = (None, 0.0);
             self.latencies.clear();
         }
@@ -352,7 +298,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.close();
+        self.screen.close();
     }
 }
 
@@ -396,12 +342,12 @@ impl Progress for Terminal {
 
     fn note(&mut self, text: &str) {
         if !self.is_quiet {
-            self.say(&format!("note: {text}"));
+            self.screen.say(&format!("note: {text}"));
         }
     }
 
     fn interrupted(&mut self) -> bool {
-        self.interrupt.wish.load(Ordering::Relaxed)
+        self.wish.load(Ordering::Relaxed)
     }
 }
 
@@ -418,7 +364,6 @@ fn describe(at: &Snapshot, rate: f64, left: Option<Duration>, latencies: &str) -
         (at.phase.name(), left.map(|left| format!("  {} left", about(left))).unwrap_or_default());
     let open = grouped(at.open as f64);
     match at.phase {
-        Phase::Start => format!("{name:8} waiting for the server{left}"),
         Phase::Connect => {
             let progress = bar(at.open as f64 / at.connections.max(1) as f64);
             format!("{name:8} {progress} {open} of {}{left}", count(at.connections, "connection"))
@@ -439,7 +384,6 @@ fn bar(share: f64) -> String {
     "█".repeat(full) + &"░".repeat(BAR_WIDTH - full)
 }
 
-/// Percentiles and the shape of the last second's latencies.
 fn latency_lines(latencies: &Histogram<u32>) -> String {
     if latencies.is_empty() {
         return "\nlatency  no echo in the last second".to_owned();
@@ -511,8 +455,7 @@ mod tests {
     }
 
     fn on(screen: &InMemoryTerm) -> Terminal {
-        let interrupt = Interrupt { wish: Arc::default(), screen: Screen::default() };
-        let terminal = Terminal::new(interrupt, true);
+        let terminal = Terminal::default();
         terminal.screen.lock().terminal = Some(Box::new(Memory(screen.clone())));
         terminal
     }
@@ -532,7 +475,7 @@ mod tests {
         }
         assert_eq!(seen.lines().count(), 4, "{seen}");
         assert!(seen.lines().all(|line| line.chars().count() <= 64), "{seen}");
-        terminal.close();
+        terminal.screen.close();
         assert_eq!(screen.contents(), "");
     }
 
@@ -561,13 +504,13 @@ mod tests {
         let screen = InMemoryTerm::new(24, 100);
         let terminal = on(&screen);
         assert_eq!(screen.contents(), "");
-        terminal.say("a line");
+        terminal.screen.say("a line");
         assert_eq!(screen.contents(), "a line");
         terminal.screen.draw("one\ntwo");
-        terminal.say("another");
+        terminal.screen.say("another");
         terminal.screen.draw("three");
         assert_eq!(screen.contents(), "a line\nanother\nthree");
-        terminal.close();
+        terminal.screen.close();
         assert_eq!(screen.contents(), "a line\nanother");
     }
 
@@ -576,11 +519,11 @@ mod tests {
         let screen = InMemoryTerm::new(24, 100);
         let terminal = on(&screen);
         terminal.screen.draw("one");
-        terminal.erase();
+        terminal.screen.erase();
         assert_eq!(screen.contents(), "");
         terminal.screen.draw("two");
         assert_eq!(screen.contents(), "two");
-        terminal.close();
+        terminal.screen.close();
         terminal.screen.draw("three");
         assert_eq!(screen.contents(), "");
         assert!(terminal.screen.lock().lines.is_empty());
@@ -604,7 +547,7 @@ mod tests {
         let seen = screen.clone();
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |_| seen.write_line("the message").expect("in memory")));
-        close_on_panic(terminal.interrupt.screen.clone());
+        close_on_panic(terminal.screen.clone());
         terminal.tick(&snapshot(Phase::Measure));
         assert!(screen.contents().contains("msg/s"));
         let ended = panic::catch_unwind(|| panic!("as the test wants it"));

@@ -1,6 +1,6 @@
 //! Sessions for tests: figures with a little spread, always the same.
 
-use super::sides::SIDES;
+use crate::result::SIDES;
 use crate::result::{Arm, Document, Run, SessionKind, example};
 
 /// `pairs` pairs in ABBA order over the scenario `echo`; side B's server costs `factor` as much CPU.

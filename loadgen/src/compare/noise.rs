@@ -2,36 +2,28 @@
 //! threshold.
 
 use super::metric::Metric;
-use super::sides::pairs;
+use super::sides::{pairs, samples};
 use super::statistics::{log_ratio, signed_rank};
 use crate::load::Load;
-pub use crate::result::Noise;
-use crate::result::{Document, Scenario, Setting};
+use crate::result::{Document, Noise, Scenario, SessionKind, Setting, Threshold};
+use crate::run::Random;
 
 /// Duels drawn from the recorded pairs.
 const RESAMPLES: usize = 2000;
-/// The share of them that must lie below the noise.
 const SHARE: f64 = 0.95;
 /// Fewer recorded pairs say nothing about the tail of a distribution.
-pub const MIN_RECORDED: usize = 8;
+pub(crate) const MIN_RECORDED: usize = 8;
 
 /// The noise of every metric of a recorded session, for duels of `pairs` pairs.
-#[must_use]
-pub fn of_session(document: &Document, pairs: usize) -> Vec<Noise> {
-    let scenarios = document.scenarios.iter();
-    scenarios
-        .flat_map(|scenario| Metric::ALL.map(|metric| of_metric(document, scenario, metric, pairs)))
-        .flatten()
-        .collect()
+pub(crate) fn of_session(document: &Document, pairs: usize) -> Vec<Noise> {
+    let of = |scenario| Metric::ALL.map(|metric| of_metric(document, scenario, metric, pairs));
+    document.scenarios.iter().flat_map(of).flatten().collect()
 }
 
 /// `None` where fewer than [`MIN_RECORDED`] pairs carry the metric.
 fn of_metric(document: &Document, scenario: &Scenario, metric: Metric, duel_pairs: usize) -> Option<Noise> {
-    let (recorded, _) = pairs(document, &scenario.name);
-    let logs = recorded
-        .iter()
-        .map(|(a, b)| log_ratio(metric.of(a, &scenario.parameters)?, metric.of(b, &scenario.parameters)?));
-    let logs: Vec<f64> = logs.collect::<Option<_>>()?;
+    let recorded = samples(&pairs(document, &scenario.name), scenario, metric)?;
+    let logs: Vec<f64> = recorded.iter().map(|&(a, b)| log_ratio(a, b)).collect::<Option<_>>()?;
     if logs.len() < MIN_RECORDED || duel_pairs == 0 {
         return None;
     }
@@ -45,70 +37,50 @@ fn of_metric(document: &Document, scenario: &Scenario, metric: Metric, duel_pair
 }
 
 /// The 95th percentile of the absolute estimate over duels of `pairs` pairs drawn from `logs` with
-/// replacement.
+/// replacement. The seed is fixed, so that a stored session always says the same.
 ///
 /// Both sides were the same, so each log-ratio might as well have come out with the other sign:
 /// signs are drawn too.
 fn resampled(logs: &[f64], pairs: usize) -> f64 {
-    let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
-    let mut estimates: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let duel: Vec<f64> = (0..pairs).map(|_| draw.signed(logs)).collect();
-            signed_rank::shift(&duel).abs()
-        })
-        .collect();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut signed = || {
+        let bits = random.next();
+        let value = logs[(bits >> 1) as usize % logs.len()];
+        if bits & 1 == 0 { value } else { -value }
+    };
+    let mut estimate = || signed_rank::shift(&(0..pairs).map(|_| signed()).collect::<Vec<_>>()).abs();
+    let mut estimates: Vec<f64> = (0..RESAMPLES).map(|_| estimate()).collect();
     estimates.sort_by(f64::total_cmp);
     estimates[(RESAMPLES as f64 * SHARE).ceil() as usize - 1]
 }
 
-/// splitmix64 (Steele, Lea, Flood, OOPSLA 2014): with a fixed seed, so that a stored session always
-/// says the same.
-pub(super) struct Draw(pub(super) u64);
-
-impl Draw {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn signed(&mut self, of: &[f64]) -> f64 {
-        let bits = self.next();
-        let value = of[(bits >> 1) as usize % of.len()];
-        if bits & 1 == 0 { value } else { -value }
-    }
-}
-
-/// The newest recorded noise that fits a scenario of a duel.
+/// Recorded sessions, newest first, with the name of their file.
 #[derive(Debug, Clone, Default)]
-pub struct Noises {
-    /// Recorded sessions, newest first, with the name of their file.
-    sessions: Vec<(String, Document)>,
-}
+pub(crate) struct Noises(Vec<(String, Document)>);
 
 impl Noises {
     /// Out of the sessions of one machine, oldest first, with their files' names; those that
     /// recorded no noise are left out.
-    #[must_use]
-    pub fn among(sessions: impl IntoIterator<Item = (String, Document)>) -> Self {
-        let recorded =
-            |(_, document): &(String, Document)| document.session.kind == crate::result::SessionKind::Aa;
-        let mut sessions: Vec<_> = sessions.into_iter().filter(recorded).collect();
-        sessions.reverse();
-        Self { sessions }
+    pub(crate) fn among(sessions: impl IntoIterator<Item = (String, Document)>) -> Self {
+        let recorded = sessions.into_iter().filter(|(_, document)| document.session.kind == SessionKind::Aa);
+        let mut recorded: Vec<_> = recorded.collect();
+        recorded.reverse();
+        Self(recorded)
     }
 
-    /// The noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and the
-    /// file it comes from.
-    #[must_use]
-    pub fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
-        self.sessions.iter().find_map(|(file, document)| {
-            let recorded = document.scenarios.iter().filter(|one| is_like(one, scenario));
-            let noise =
-                recorded.filter_map(|recorded| of_metric(document, recorded, metric, pairs)).next()?;
+    /// The newest recorded noise of `metric` under a load like `scenario`'s for duels of `pairs` pairs, and
+    /// the file it comes from.
+    pub(crate) fn find(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Option<(Noise, &str)> {
+        self.0.iter().find_map(|(file, document)| {
+            let mut recorded = document.scenarios.iter().filter(|one| is_like(one, scenario));
+            let noise = recorded.find_map(|recorded| of_metric(document, recorded, metric, pairs))?;
             Some((noise, file.as_str()))
         })
+    }
+
+    /// The threshold of `metric` in a duel of `pairs` pairs on the machine.
+    pub(crate) fn threshold(&self, scenario: &Scenario, metric: Metric, pairs: usize) -> Threshold {
+        Threshold::of(metric, self.find(scenario, metric, pairs).map(|(noise, _)| noise.p95))
     }
 }
 
@@ -128,7 +100,6 @@ fn is_like(one: &Scenario, other: &Scenario) -> bool {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
-    use crate::result::SessionKind;
 
     fn recorded(pairs: u32) -> Document {
         let mut document = duel(pairs, 1.0);

@@ -1,113 +1,62 @@
 //! Figures that an experiment holds to a limit.
 
+use super::rounds::Figure;
 use super::sides::is_sound;
 use super::statistics::{Estimate, ratio_of_pairs};
-use crate::result::{Document, Metric, Over, Promise, Run, Scenario};
-
-/// Outcome of a promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PromiseOutcome {
-    /// The whole interval lies within the limit.
-    Kept,
-    /// The whole interval lies beyond it.
-    Missed,
-    /// The interval is too wide: more rounds are needed.
-    Open,
-    /// It has no limit.
-    Reported,
-}
+use crate::result::{Document, Metric, Over, Promise};
 
 impl Promise {
-    /// Returns the scenarios that it names.
-    #[must_use]
-    pub fn scenarios(&self) -> [Option<&str>; 2] {
+    pub(crate) fn scenarios(&self) -> [Option<&str>; 2] {
         [Some(&self.scenario), self.over.as_ref().and_then(|over| over.scenario.as_deref())]
     }
 
-    /// Returns the arms that it names.
-    #[must_use]
-    pub fn arms(&self) -> [Option<&str>; 2] {
+    pub(crate) fn arms(&self) -> [Option<&str>; 2] {
         [self.arm.as_deref(), self.over.as_ref().and_then(|over| over.arm.as_deref())]
     }
 
     /// Returns the figure in words: `uring / epoll: server-cpu`.
-    #[must_use]
-    pub fn figure(&self) -> String {
-        let of = |arm: &Option<String>, scenario: Option<&String>, metric: Metric| {
-            let arm = arm.as_deref().unwrap_or_default();
-            let scenario = scenario.map(String::as_str).unwrap_or_default();
-            let parts: Vec<&str> =
-                [arm, scenario, metric.name()].into_iter().filter(|part| !part.is_empty()).collect();
-            parts.join(" ")
+    pub(crate) fn figure(&self) -> String {
+        let of = |arm: &Option<String>, scenario: &Option<String>, metric: Metric| {
+            let named = arm.iter().chain(scenario).map(|name| format!("{name} ")).collect::<String>();
+            named + metric.name()
         };
+        let upper = of(&self.arm, &None, self.metric);
         match &self.over {
-            None => format!("{}, {}", of(&self.arm, None, self.metric), self.metric.unit()),
+            None => format!("{upper}, {}", self.metric.unit()),
             Some(Over { scenario: None, arm: Some(arm), metric: None }) => {
                 format!("{}: {} / {arm}", self.metric.name(), self.arm.as_deref().unwrap_or("A"))
             }
-            Some(over) => {
-                let below = of(&over.arm, over.scenario.as_ref(), over.metric.unwrap_or(self.metric));
-                format!("{} / {below}", of(&self.arm, None, self.metric))
+            Some(Over { scenario, arm, metric }) => {
+                format!("{upper} / {}", of(arm, scenario, metric.unwrap_or(self.metric)))
             }
         }
     }
 
     /// Returns the estimate over the rounds whose runs are sound: a ratio, or the figure itself.
     /// `None` where no round has it.
-    #[must_use]
-    pub fn estimate(&self, document: &Document) -> Option<Estimate> {
-        let first = || document.runs.first().map(|run| run.arm.clone());
-        let arm = self.arm.clone().or_else(first)?;
-        let upper = figures(document, &self.scenario, &arm, self.metric);
-        let Some(over) = &self.over else {
-            let shown = |(_, value)| (1.0, self.metric.shown(value));
-            return ratio_of_pairs(&upper.into_iter().map(shown).collect::<Vec<_>>());
+    pub(crate) fn estimate(&self, document: &Document) -> Option<Estimate> {
+        let arm = self.arm.as_ref().or_else(|| document.runs.first().map(|run| &run.arm))?;
+        let upper = Figure { scenario: &self.scenario, arm, metric: self.metric };
+        let Some(Over { scenario, arm, metric }) = &self.over else {
+            let values = upper.values(document, is_sound).into_values();
+            return ratio_of_pairs(&values.map(|value| (1.0, self.metric.shown(value))).collect::<Vec<_>>());
         };
-        let scenario = over.scenario.as_ref().unwrap_or(&self.scenario);
-        let arm = over.arm.as_ref().unwrap_or(&arm);
-        let lower = figures(document, scenario, arm, over.metric.unwrap_or(self.metric));
-        let pairs: Vec<(f64, f64)> = upper
-            .into_iter()
-            .filter_map(|(pair, value)| {
-                let (_, below) = lower.iter().find(|(other, _)| *other == pair)?;
-                Some((*below, value))
-            })
-            .collect();
-        ratio_of_pairs(&pairs)
+        let lower = Figure {
+            scenario: scenario.as_deref().unwrap_or(upper.scenario),
+            arm: arm.as_deref().unwrap_or(upper.arm),
+            metric: metric.unwrap_or(upper.metric),
+        };
+        upper.over(lower, document, is_sound)
     }
 
-    /// Returns the outcome for an estimate.
-    #[must_use]
-    pub fn outcome(&self, estimate: &Estimate) -> PromiseOutcome {
+    /// Returns the outcome for an estimate: the whole interval lies within the limit (kept) or beyond it
+    /// (MISSED); or it needs more rounds (open), or has no limit (reported).
+    pub(crate) fn outcome(&self, estimate: &Estimate) -> &'static str {
         match (self.at_most, estimate.interval) {
-            (None, _) => PromiseOutcome::Reported,
-            (Some(limit), Some((_, high))) if high <= limit => PromiseOutcome::Kept,
-            (Some(limit), Some((low, _))) if low > limit => PromiseOutcome::Missed,
-            _ => PromiseOutcome::Open,
-        }
-    }
-}
-
-/// The rounds of a scenario on an arm with a sound run, and a figure of each. A figure of nothing
-/// has no ratio; it happens where a run got hardly any processor time.
-fn figures(document: &Document, scenario: &str, arm: &str, metric: Metric) -> Vec<(u32, f64)> {
-    let Some(Scenario { parameters, .. }) = document.scenarios.iter().find(|one| one.name == scenario) else {
-        return Vec::new();
-    };
-    let is_it = |run: &&Run| run.scenario == scenario && run.arm == arm && is_sound(run);
-    let figure = |run: &Run| Some((run.pair, metric.of(run, parameters).filter(|value| *value > 0.0)?));
-    document.runs.iter().filter(is_it).filter_map(figure).collect()
-}
-
-impl PromiseOutcome {
-    /// Returns the word in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Missed => "MISSED",
-            Self::Open => "open",
-            Self::Reported => "reported",
+            (None, _) => "reported",
+            (Some(limit), Some((_, high))) if high <= limit => "kept",
+            (Some(limit), Some((low, _))) if low > limit => "MISSED",
+            _ => "open",
         }
     }
 }
@@ -129,7 +78,7 @@ mod tests {
         let outcome = |count: u32, at_most| {
             let promise = promise(at_most);
             let estimate = promise.estimate(&rounds(1.25, count)).expect("measured");
-            promise.outcome(&estimate).name()
+            promise.outcome(&estimate)
         };
         assert_eq!(
             [Some(0.81), Some(0.75), None].map(|limit| outcome(10, limit)),

@@ -1,5 +1,5 @@
 //! How often a verdict is wrong: recorded pairs whose answer is known, cut into blocks as large as a duel, each judged by the
-//! code that judges a duel ([`Comparison::of_arms`]).
+//! code that judges a duel ([`Conclusion::of_arms`]).
 //!
 //! What is recorded are sessions of pairs: of a server against itself, and against the same server slowed by a known amount.
 //! The answer of the first is "no change". Blocks that share no run are independent trials, and their share has a binomial
@@ -12,16 +12,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Metric;
-use super::noise::Draw;
-use super::sides::{Comparison, SIDES, Thresholds, is_sound};
-use super::statistics::binomial;
+use super::sides::{Thresholds, is_sound};
+use super::statistics::{CONFIDENCE, binomial};
 use super::verdict::{Judgement, Threshold, Verdict};
-use crate::result::{Arm, Document, Run, Scenario};
+use crate::result::{Arm, Conclusion, Document, Run, SIDES};
+use crate::run::Random;
 
-/// The share of slowdowns that must be found.
-pub const POWER: f64 = 0.95;
-/// The share of verdicts on identical servers that may say otherwise.
-pub const FALSE: f64 = 0.05;
+pub(crate) const POWER: f64 = 0.95;
+pub(crate) const FALSE: f64 = 0.05;
+const SAME: &str = "same";
 /// Slowdowns beyond this are not looked for.
 const LARGEST_SLOWDOWN: f64 = 0.5;
 /// Halvings of it: to about a hundredth of a percent.
@@ -30,7 +29,6 @@ const HALVINGS: u32 = 12;
 /// One pair: all of its runs, over all scenarios.
 type Pair = Vec<Run>;
 
-/// The pairs of sessions with one tag.
 #[derive(Debug, Clone)]
 struct Group {
     /// A document without runs, for the pairs of a block.
@@ -60,9 +58,8 @@ fn of_two_arms(document: Document) -> Vec<Document> {
     others.iter().map(of).collect()
 }
 
-/// Recorded pairs.
 #[derive(Debug, Clone)]
-pub struct Recording {
+pub(crate) struct Recording {
     /// Of identical servers.
     same: Group,
     /// Of a slowed one, by the session's tag.
@@ -71,124 +68,94 @@ pub struct Recording {
     spoiled: usize,
     /// Attempts that were put aside because something else ran.
     repeated: usize,
-    /// All runs.
     runs: usize,
 }
 
-/// Why sessions are no recording.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RecordingError {
-    /// Nothing to judge.
+pub(crate) enum RecordingError {
     #[error("no session of pairs of one server against itself (tag `{SAME}`) is recorded")]
     Nothing,
-    /// They do not belong together.
+    /// They do not belong together. Lines count from 1.
     #[error("line {line}: the {what} is another than in the first session; record into another file")]
-    Differs {
-        /// From 1.
-        line: usize,
-        /// What differs.
-        what: &'static str,
-    },
+    Differs { line: usize, what: &'static str },
 }
 
-/// The tag of sessions of one server against itself.
-pub const SAME: &str = "same";
-
-/// So many of so many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Share {
-    /// How many were counted.
-    pub count: usize,
-    /// Of how many.
-    pub of: usize,
+pub(crate) struct Share {
+    pub(crate) count: usize,
+    pub(crate) of: usize,
     /// The Clopper-Pearson interval at 95 %.
-    pub interval: (f64, f64),
+    pub(crate) interval: (f64, f64),
 }
 
 impl Share {
     fn new(count: usize, of: usize) -> Self {
-        Self { count, of, interval: binomial::interval(count, of, super::statistics::CONFIDENCE) }
+        Self { count, of, interval: binomial::interval(count, of, CONFIDENCE) }
     }
 
     /// The share itself; `None` of nothing.
-    #[must_use]
-    pub fn share(&self) -> Option<f64> {
+    pub(crate) fn share(&self) -> Option<f64> {
         (self.of > 0).then(|| self.count as f64 / self.of as f64)
     }
 }
 
-/// A count over blocks that share no run, and over drawn ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Blocks that share no run, in the order of their recording.
-    pub blocks: Share,
+    pub(crate) blocks: Share,
     /// Drawn blocks. They share runs: the interval is that of the drawing alone.
-    pub drawn: Share,
+    pub(crate) drawn: Share,
 }
 
 /// What the recording says of one judged metric.
 #[derive(Debug, Clone, Serialize)]
-pub struct OfMetric {
-    /// In which scenario.
-    pub scenario: String,
-    /// Which.
-    pub metric: Metric,
-    /// What applies to it.
-    pub threshold: Threshold,
+pub(crate) struct MetricProof {
+    pub(crate) scenario: String,
+    pub(crate) metric: Metric,
+    pub(crate) threshold: Threshold,
     /// 95 % of the estimates of drawn blocks of identical servers lie within this distance of 1.
-    pub noise: f64,
+    pub(crate) noise: f64,
     /// Identical servers called improved or regressed.
-    pub false_verdicts: Rate,
+    pub(crate) false_verdicts: Rate,
     /// Identical servers of which side B was made worse by half the threshold, called regressed.
-    pub half_called_regressed: Share,
+    pub(crate) half_called_regressed: Share,
     /// Made worse by twice the threshold, called regressed.
-    pub twice_found: Share,
+    pub(crate) twice_found: Share,
     /// The smallest slowdown that is found in [`POWER`] of the drawn blocks; `None` where not even `LARGEST_SLOWDOWN` is.
-    pub smallest_found: Option<f64>,
+    pub(crate) smallest_found: Option<f64>,
 }
 
 /// What the recording says of a server that was really slowed.
 #[derive(Debug, Clone, Serialize)]
-pub struct OfSlowed {
-    /// The sessions' tag.
-    pub tag: String,
-    /// Its pairs.
-    pub pairs: usize,
+pub(crate) struct SlowedProof {
+    pub(crate) tag: String,
+    pub(crate) pairs: usize,
     /// What it cost more, over all pairs, each judged metric: ratio and 95 % interval.
-    pub measured: Vec<Judgement>,
+    pub(crate) measured: Vec<Judgement>,
     /// How often each judged metric was called regressed.
-    pub regressed: Vec<(String, Metric, Rate)>,
+    pub(crate) regressed: Vec<(String, Metric, Rate)>,
 }
 
-/// Everything that was found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Proof {
-    /// Pairs of a block.
-    pub block: usize,
-    /// Runs that were recorded.
-    pub runs: usize,
-    /// Pairs of identical servers.
-    pub pairs: usize,
+pub(crate) struct Proof {
+    pub(crate) block: usize,
+    pub(crate) runs: usize,
+    pub(crate) pairs: usize,
     /// Pairs left out because a run of theirs is not valid.
-    pub spoiled: usize,
+    pub(crate) spoiled: usize,
     /// Attempts that were put aside because something else ran.
-    pub repeated: usize,
+    pub(crate) repeated: usize,
     /// Identical servers of which any metric was called improved or regressed.
-    pub any_false: Rate,
-    /// Each judged metric.
-    pub metrics: Vec<OfMetric>,
-    /// Each slowed server.
-    pub slowed: Vec<OfSlowed>,
+    pub(crate) any_false: Rate,
+    pub(crate) metrics: Vec<MetricProof>,
+    pub(crate) slowed: Vec<SlowedProof>,
 }
 
 impl Recording {
     /// Sorts recorded sessions by their tag; `same` are identical servers, all others side B slowed.
     ///
     /// Two consecutive pairs of a slowed server give one more of identical ones: their runs of side A.
-    ///
-    /// # Errors
-    /// Where they do not belong together, or none is of identical servers.
-    pub fn of(sessions: Vec<Document>) -> Result<Self, RecordingError> {
+    pub(crate) fn of(sessions: Vec<Document>) -> Result<Self, RecordingError> {
         // Pairs of a session of several arms share the runs of the first one.
         let shares_runs = sessions.iter().any(|session| session.arms.len() > 2);
         let runs = sessions.iter().map(|session| session.runs.len()).sum();
@@ -198,8 +165,9 @@ impl Recording {
         let first = sessions.first().ok_or(RecordingError::Nothing)?.clone();
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         let (mut same, mut spoiled) = (Vec::new(), 0);
-        for (index, session) in sessions.into_iter().enumerate() {
-            belongs(&first, &session).map_err(|what| RecordingError::Differs { line: index + 1, what })?;
+        for (line, session) in (1..).zip(sessions) {
+            difference(&first, &session)
+                .map_or(Ok(()), |what| Err(RecordingError::Differs { line, what }))?;
             let tag = session.session.tag.clone().unwrap_or_default();
             let frame = Document { runs: Vec::new(), verdict: None, ..session.clone() };
             let expected = 2 * session.scenarios.len();
@@ -218,48 +186,42 @@ impl Recording {
         Ok(Self { same: identical, slowed: groups, spoiled, repeated, runs })
     }
 
-    /// Cuts and draws blocks of `block` pairs, `draws` of them, and counts what is said of each.
-    #[must_use]
-    pub fn prove(&self, block: usize, draws: usize, thresholds: Thresholds<'_>) -> Proof {
-        let judge = Judge { block, thresholds };
-        let cut = judge.all(self.same.cut(block));
-        let drawn = judge.all(self.same.drawn(block, draws, Sides::AsTheyWere));
+    /// Cuts and draws blocks of `block` pairs, `draws` of them, and counts the verdicts on each.
+    pub(crate) fn prove(&self, block: usize, draws: usize, thresholds: Thresholds<'_>) -> Proof {
+        let trials = Trials { block, draws, thresholds };
+        let cut = trials.cut(&self.same);
+        let drawn = trials.drawn(&self.same, false, |_| {});
         let gates = gates(drawn.first().or(cut.first()));
-        let metrics = gates.iter().map(|gate| self.of_metric(&judge, gate, draws, &cut, &drawn)).collect();
-        let slowed = self.slowed.iter().map(|(tag, group)| of_slowed(&judge, tag, group, draws)).collect();
-        let any = |said: &Comparison| gates.iter().any(|gate| is_change(verdict(said, gate)));
         Proof {
             block,
             runs: self.runs,
             pairs: self.same.pairs.len(),
             spoiled: self.spoiled,
             repeated: self.repeated,
-            any_false: rate(&cut, &drawn, any),
-            metrics,
-            slowed,
+            any_false: rate(&cut, &drawn, |conclusion| gates.iter().any(|gate| is_change(conclusion, gate))),
+            metrics: gates.iter().map(|gate| self.of_metric(&trials, gate, &cut, &drawn)).collect(),
+            slowed: self.slowed.iter().map(|(tag, group)| of_slowed(&trials, tag, group)).collect(),
         }
     }
 
     fn of_metric(
         &self,
-        judge: &Judge<'_>,
-        gate: &Gate,
-        draws: usize,
-        cut: &[Comparison],
-        drawn: &[Comparison],
-    ) -> OfMetric {
+        trials: &Trials<'_>,
+        gate: &Judgement,
+        cut: &[Conclusion],
+        drawn: &[Conclusion],
+    ) -> MetricProof {
         let found = |slowdown: f64| {
-            let mut group = self.same.drawn(judge.block, draws, Sides::AtRandom);
-            group.iter_mut().for_each(|block| worsen(block, gate, 1.0 + slowdown));
-            count(&judge.all(group), |said| verdict(said, gate) == Some(Verdict::Regressed))
+            let slowed = trials.drawn(&self.same, true, |block| worsen(block, gate, 1.0 + slowdown));
+            count(&slowed, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed))
         };
-        let threshold = gate.threshold;
-        OfMetric {
+        let threshold = gate.threshold.unwrap_or_else(|| Threshold::of(gate.metric, None));
+        MetricProof {
             scenario: gate.scenario.clone(),
             metric: gate.metric,
             threshold,
-            noise: noise(&judge.all(self.same.drawn(judge.block, draws, Sides::AtRandom)), gate),
-            false_verdicts: rate(cut, drawn, |said| is_change(verdict(said, gate))),
+            noise: noise(&trials.drawn(&self.same, true, |_| {}), gate),
+            false_verdicts: rate(cut, drawn, |conclusion| is_change(conclusion, gate)),
             half_called_regressed: found(threshold.relative / 2.0),
             twice_found: found(threshold.relative * 2.0),
             smallest_found: smallest(|slowdown| found(slowdown).share().is_some_and(|share| share >= POWER)),
@@ -267,20 +229,19 @@ impl Recording {
     }
 }
 
-/// What must not differ within a recording.
-fn belongs(first: &Document, other: &Document) -> Result<(), &'static str> {
+/// Returns what differs from the first session of a recording, and must not.
+fn difference(first: &Document, other: &Document) -> Option<&'static str> {
     let loads = |document: &Document| {
         document.scenarios.iter().map(|s| (s.name.clone(), s.hash.clone())).collect::<Vec<_>>()
     };
     let server = |document: &Document| document.arms.first().and_then(|arm| arm.subject.binary_hash.clone());
     if first.machine.id != other.machine.id {
-        Err("machine")
+        Some("machine")
     } else if loads(first) != loads(other) {
-        Err("load")
-    } else if server(first) != server(other) || first.tool.binary_hash != other.tool.binary_hash {
-        Err("build of server or generator")
+        Some("load")
     } else {
-        Ok(())
+        let is_same = server(first) == server(other) && first.tool.binary_hash == other.tool.binary_hash;
+        (!is_same).then_some("build of server or generator")
     }
 }
 
@@ -321,35 +282,52 @@ impl Group {
             .flat_map(|(pair, number)| pair.into_iter().map(move |run| Run { pair: number, ..run }));
         Document { runs: numbered.collect(), ..self.frame.clone() }
     }
+}
 
-    /// Blocks that share no run.
-    fn cut(&self, size: usize) -> Vec<Document> {
-        self.pairs.chunks_exact(size).map(|pairs| self.block(pairs.to_vec())).collect()
+struct Trials<'a> {
+    block: usize,
+    draws: usize,
+    thresholds: Thresholds<'a>,
+}
+
+impl Trials<'_> {
+    fn judge(&self, block: &Document) -> Conclusion {
+        Conclusion::of_arms(block, self.thresholds)
     }
 
-    /// Blocks drawn with replacement, the same every time.
-    fn drawn(&self, size: usize, draws: usize, sides: Sides) -> Vec<Document> {
-        if self.pairs.is_empty() {
+    /// Judges blocks that share no run.
+    fn cut(&self, group: &Group) -> Vec<Conclusion> {
+        let blocks = group.pairs.chunks_exact(self.block);
+        blocks.map(|pairs| self.judge(&group.block(pairs.to_vec()))).collect()
+    }
+
+    /// Judges blocks drawn with replacement, the same every time: changed by `change`, and the sides of each
+    /// pair at random where `are_sides_random`.
+    fn drawn(
+        &self,
+        group: &Group,
+        are_sides_random: bool,
+        change: impl Fn(&mut Document),
+    ) -> Vec<Conclusion> {
+        if group.pairs.is_empty() {
             return Vec::new();
         }
-        let mut draw = Draw(0x2545_f491_4f6c_dd1d);
+        let mut random = Random(0x2545_f491_4f6c_dd1d);
         let mut pair = || {
-            let bits = draw.next();
-            let mut pair = self.pairs[(bits >> 1) as usize % self.pairs.len()].clone();
-            if sides == Sides::AtRandom && bits & 1 == 1 {
+            let bits = random.next();
+            let mut pair = group.pairs[(bits >> 1) as usize % group.pairs.len()].clone();
+            if are_sides_random && bits & 1 == 1 {
                 pair.iter_mut().for_each(|run| turn(&mut run.arm));
             }
             pair
         };
-        (0..draws).map(|_| self.block((0..size).map(|_| pair()).collect())).collect()
+        let blocks = (0..self.draws).map(|_| group.block((0..self.block).map(|_| pair()).collect()));
+        let changed = blocks.map(|mut block| {
+            change(&mut block);
+            self.judge(&block)
+        });
+        changed.collect()
     }
-}
-
-/// What becomes of the sides of drawn pairs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sides {
-    AsTheyWere,
-    AtRandom,
 }
 
 fn turn(arm: &mut String) {
@@ -357,70 +335,48 @@ fn turn(arm: &mut String) {
     other.clone_into(arm);
 }
 
-/// A metric that is judged.
-struct Gate {
-    scenario: String,
-    metric: Metric,
-    threshold: Threshold,
+fn gates(conclusion: Option<&Conclusion>) -> Vec<Judgement> {
+    let all = conclusion.into_iter().flat_map(|conclusion| &conclusion.judgements);
+    all.filter(|judgement| judgement.threshold.is_some()).cloned().collect()
 }
 
-fn gates(comparison: Option<&Comparison>) -> Vec<Gate> {
-    let judged = comparison.into_iter().flat_map(|comparison| &comparison.judgements);
-    let gate = |judgement: &Judgement| {
-        let (scenario, metric) = (judgement.scenario.clone(), judgement.metric);
-        judgement.threshold.map(|threshold| Gate { scenario, metric, threshold })
-    };
-    judged.filter_map(gate).collect()
+fn find<'a>(conclusion: &'a Conclusion, gate: &Judgement) -> Option<&'a Judgement> {
+    conclusion.judgements.iter().find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
 }
 
-struct Judge<'a> {
-    block: usize,
-    thresholds: Thresholds<'a>,
+fn verdict(conclusion: &Conclusion, gate: &Judgement) -> Option<Verdict> {
+    find(conclusion, gate)?.verdict
 }
 
-impl Judge<'_> {
-    fn all(&self, blocks: Vec<Document>) -> Vec<Comparison> {
-        let thresholds = |scenario: &Scenario, metric| (self.thresholds)(scenario, metric);
-        blocks.iter().map(|block| Comparison::of_arms(block, &thresholds)).collect()
-    }
+fn is_change(conclusion: &Conclusion, gate: &Judgement) -> bool {
+    matches!(verdict(conclusion, gate), Some(Verdict::Improved | Verdict::Regressed))
 }
 
-fn find<'a>(said: &'a Comparison, gate: &Gate) -> Option<&'a Judgement> {
-    said.judgements.iter().find(|one| one.scenario == gate.scenario && one.metric == gate.metric)
+fn count(conclusions: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Share {
+    Share::new(conclusions.iter().filter(|conclusion| is_it(conclusion)).count(), conclusions.len())
 }
 
-fn verdict(said: &Comparison, gate: &Gate) -> Option<Verdict> {
-    find(said, gate)?.verdict
-}
-
-fn is_change(verdict: Option<Verdict>) -> bool {
-    matches!(verdict, Some(Verdict::Improved | Verdict::Regressed))
-}
-
-fn count(said: &[Comparison], is_it: impl Fn(&Comparison) -> bool) -> Share {
-    Share::new(said.iter().filter(|said| is_it(said)).count(), said.len())
-}
-
-fn rate(cut: &[Comparison], drawn: &[Comparison], is_it: impl Fn(&Comparison) -> bool) -> Rate {
+fn rate(cut: &[Conclusion], drawn: &[Conclusion], is_it: impl Fn(&Conclusion) -> bool) -> Rate {
     Rate { blocks: count(cut, &is_it), drawn: count(drawn, &is_it) }
 }
 
-/// Makes side B of a block worse.
-fn worsen(block: &mut Document, gate: &Gate, factor: f64) {
+fn worsen(block: &mut Document, gate: &Judgement, factor: f64) {
     let worse = block.runs.iter_mut().filter(|run| run.arm == SIDES[1] && run.scenario == gate.scenario);
     worse.for_each(|run| gate.metric.worsen(run, factor));
 }
 
 /// Within which distance of 1 the estimates lie, 95 of 100.
-fn noise(drawn: &[Comparison], gate: &Gate) -> f64 {
-    let mut shifts: Vec<f64> =
-        drawn.iter().filter_map(|said| find(said, gate)).map(|one| one.ratio.ln().abs()).collect();
+fn noise(drawn: &[Conclusion], gate: &Judgement) -> f64 {
+    let mut shifts: Vec<f64> = drawn
+        .iter()
+        .filter_map(|conclusion| find(conclusion, gate))
+        .map(|one| one.ratio.ln().abs())
+        .collect();
     shifts.sort_by(f64::total_cmp);
     let last = (shifts.len() as f64 * POWER).ceil() as usize;
     shifts.get(last.saturating_sub(1)).copied().unwrap_or(f64::NAN).exp_m1()
 }
 
-/// The smallest slowdown that `is_found`.
 fn smallest(is_found: impl Fn(f64) -> bool) -> Option<f64> {
     let (mut low, mut high) = (0.0, LARGEST_SLOWDOWN);
     if !is_found(high) {
@@ -433,21 +389,18 @@ fn smallest(is_found: impl Fn(f64) -> bool) -> Option<f64> {
     Some(high)
 }
 
-fn of_slowed(judge: &Judge<'_>, tag: &str, group: &Group, draws: usize) -> OfSlowed {
-    let cut = judge.all(group.cut(judge.block));
-    let drawn = judge.all(group.drawn(judge.block, draws, Sides::AsTheyWere));
-    let whole = judge.all(vec![group.block(group.pairs.clone())]);
-    let gates = gates(whole.first());
-    let regressed = gates.iter().map(|gate| {
-        let rate = rate(&cut, &drawn, |said| verdict(said, gate) == Some(Verdict::Regressed));
+fn of_slowed(trials: &Trials<'_>, tag: &str, group: &Group) -> SlowedProof {
+    let (cut, drawn) = (trials.cut(group), trials.drawn(group, false, |_| {}));
+    let whole = gates(Some(&trials.judge(&group.block(group.pairs.clone()))));
+    let regressed = whole.iter().map(|gate| {
+        let rate = rate(&cut, &drawn, |conclusion| verdict(conclusion, gate) == Some(Verdict::Regressed));
         (gate.scenario.clone(), gate.metric, rate)
     });
-    let judged = |one: &Judgement| one.verdict.is_some();
-    OfSlowed {
+    SlowedProof {
         tag: tag.to_owned(),
         pairs: group.pairs.len(),
         regressed: regressed.collect(),
-        measured: whole.into_iter().flat_map(|whole| whole.judgements).filter(judged).collect(),
+        measured: whole,
     }
 }
 
@@ -477,7 +430,7 @@ mod tests {
         Recording::of(sessions).expect("a recording").prove(8, 40, &default_thresholds)
     }
 
-    fn of(proof: &Proof, metric: Metric) -> &OfMetric {
+    fn of(proof: &Proof, metric: Metric) -> &MetricProof {
         proof.metrics.iter().find(|one| one.metric == metric).expect("judged")
     }
 
@@ -538,7 +491,7 @@ mod tests {
     #[test]
     fn a_block_is_what_a_duel_stores() {
         let recording = Recording::of(sessions(SAME, 8, 1.0)).expect("a recording");
-        let block = &recording.same.cut(8)[0];
+        let block = recording.same.block(recording.same.pairs[..8].to_vec());
         assert_eq!((block.session.kind, block.arms.len(), block.runs.len()), (SessionKind::Ab, 2, 16));
         let numbers: Vec<u32> = block.runs.iter().map(|run| run.pair).collect();
         assert_eq!((numbers[0], numbers[1], numbers[15]), (0, 0, 7));

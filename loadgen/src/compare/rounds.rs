@@ -1,35 +1,40 @@
-//! Ratios between the arms of an interleaved session, round by round.
+//! Figures of interleaved runs and their ratios, round by round.
+
+use std::collections::BTreeMap;
 
 use super::metric::Metric;
 use super::statistics::{Estimate, ratio_of_pairs};
-use crate::result::{Document, Run, Scenario};
+use crate::result::{Document, Run};
 
-/// Returns the runs of one arm of a scenario.
-pub(crate) fn runs_of<'a>(document: &'a Document, scenario: &str, arm: &str) -> Vec<&'a Run> {
-    document.runs.iter().filter(|run| run.scenario == scenario && run.arm == arm).collect()
+#[derive(Clone, Copy)]
+pub(crate) struct Figure<'a> {
+    pub(crate) scenario: &'a str,
+    pub(crate) arm: &'a str,
+    pub(crate) metric: Metric,
 }
 
-/// Returns `of` / `against`, over the rounds in which both runs count.
-pub(crate) fn ratio(
-    document: &Document,
-    scenario: &Scenario,
-    metric: Metric,
-    [of, against]: [&str; 2],
-    counts: fn(&Run) -> bool,
-) -> Option<Estimate> {
-    let (of, against) = (runs_of(document, &scenario.name, of), runs_of(document, &scenario.name, against));
-    let figure = |run: &Run| metric.of(run, &scenario.parameters);
-    let pairs: Vec<(f64, f64)> = of
-        .iter()
-        .filter(|run| counts(run))
-        .filter_map(|run| {
-            let other = against.iter().find(|other| other.pair == run.pair && counts(other))?;
-            // A figure of nothing has no ratio; it happens where a run got no processor to speak
-            // of.
-            Some((figure(other)?, figure(run)?)).filter(|&(a, b)| a > 0.0 && b > 0.0)
-        })
-        .collect();
-    ratio_of_pairs(&pairs)
+impl Figure<'_> {
+    /// Returns its values by the round, over the runs that count. A figure of nothing has no ratio and is left
+    /// out; it happens where a run got hardly any processor time.
+    pub(super) fn values(self, document: &Document, counts: fn(&Run) -> bool) -> BTreeMap<u32, f64> {
+        let Some(scenario) = document.scenario(self.scenario) else { return BTreeMap::new() };
+        let value = |run: &Run| self.metric.of(run, &scenario.parameters).filter(|value| *value > 0.0);
+        let runs = document.runs_of(self.scenario, self.arm).into_iter().filter(|run| counts(run));
+        runs.filter_map(|run| Some((run.pair, value(run)?))).collect()
+    }
+
+    /// Returns the ratio of this figure to `lower`, over the rounds in which both runs count.
+    pub(crate) fn over(
+        self,
+        lower: Figure<'_>,
+        document: &Document,
+        counts: fn(&Run) -> bool,
+    ) -> Option<Estimate> {
+        let below = lower.values(document, counts);
+        let above = self.values(document, counts).into_iter();
+        let pairs = above.filter_map(|(round, value)| Some((*below.get(&round)?, value)));
+        ratio_of_pairs(&pairs.collect::<Vec<_>>())
+    }
 }
 
 #[cfg(test)]
@@ -39,8 +44,8 @@ mod tests {
     use crate::compare::sides::is_sound;
 
     fn estimate(document: &Document) -> Estimate {
-        let scenario = &document.scenarios[0];
-        ratio(document, scenario, Metric::ServerCpu, ["slow", "quick"], is_sound).expect("pairs")
+        let of = |arm| Figure { scenario: "echo", arm, metric: Metric::ServerCpu };
+        of("slow").over(of("quick"), document, is_sound).expect("pairs")
     }
 
     #[test]

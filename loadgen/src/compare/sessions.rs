@@ -1,15 +1,14 @@
 //! Whether two stored sessions may be compared at all.
 
-use super::sides::{Comparison, default_thresholds};
-use crate::result::{Document, Scenario, Store, StoreError, Stored};
+use super::sides::default_thresholds;
+use crate::result::{Conclusion, Document, Scenario, Store, StoreError, Stored};
 
 /// An earlier session, and what changed since.
 #[derive(Debug)]
 pub(crate) struct Change {
     /// The earlier session, without scenarios that are others now.
     pub(crate) earlier: Stored,
-    /// The newer session against it.
-    pub(crate) comparison: Comparison,
+    pub(crate) comparison: Conclusion,
     /// Further differences, see [`cautions_between`].
     pub(crate) cautions: Vec<String>,
 }
@@ -19,9 +18,6 @@ pub(crate) struct Change {
 ///
 /// Files that cannot be read are skipped and returned beside, so that one damaged file does not
 /// hide the others.
-///
-/// # Errors
-/// Fails where the machine's folder cannot be read.
 pub(crate) fn last_change(
     store: &Store,
     newer: &Document,
@@ -50,14 +46,13 @@ pub(crate) fn change_between(mut earlier: Stored, newer: &Document) -> Option<Ch
     if !refusals(&earlier.document, newer).is_empty() {
         return None;
     }
-    let comparison = Comparison::of_sessions(&earlier.document, newer, &default_thresholds);
+    let comparison = Conclusion::of_sessions(&earlier.document, newer, &default_thresholds);
     let cautions = cautions_between(&earlier.document, newer);
     (!comparison.judgements.is_empty()).then_some(Change { earlier, comparison, cautions })
 }
 
 /// Why `new` does not compare with `base`, one sentence each; none where it does.
-#[must_use]
-pub fn refusals(base: &Document, new: &Document) -> Vec<String> {
+pub(crate) fn refusals(base: &Document, new: &Document) -> Vec<String> {
     let mut refusals = Vec::new();
     if base.machine.id != new.machine.id {
         let (was, is) = (&base.machine, &new.machine);
@@ -80,8 +75,7 @@ pub fn refusals(base: &Document, new: &Document) -> Vec<String> {
 }
 
 /// Returns what else differs and could be the reason of a change, one sentence each.
-#[must_use]
-pub fn cautions_between(earlier: &Document, newer: &Document) -> Vec<String> {
+pub(crate) fn cautions_between(earlier: &Document, newer: &Document) -> Vec<String> {
     let mut cautions = Vec::new();
     if earlier.machine.kernel != newer.machine.kernel {
         let (was, is) = (&earlier.machine.kernel, &newer.machine.kernel);

@@ -1,82 +1,39 @@
 //! The rule that makes a verdict of two sides' figures.
 
-use super::metric::Metric;
-use super::statistics::{Estimate, holm, signed_rank};
-pub use crate::result::{Judgement, Threshold, ThresholdSource, Verdict};
+use super::statistics::{holm, signed_rank};
+pub(crate) use crate::result::{Judgement, Threshold, ThresholdSource, Verdict};
 
 /// The chance of calling any unchanged metric of a comparison changed.
-pub const SIGNIFICANCE: f64 = 0.05;
+const SIGNIFICANCE: f64 = 0.05;
 /// The gates of a full comparison: three under saturation, two at a fixed rate. Five tests corrected together need eight
 /// pairs to be able to find anything (`2^(1-8) * 5 < 0.05`).
-pub const MIN_PAIRS: usize = 8;
+pub(crate) const MIN_PAIRS: usize = 8;
 /// More pairs than this are not asked for: longer runs or a quieter machine help more.
 const MOST_PAIRS_ASKED: f64 = 200.0;
 
-/// One metric of two sides, before the correction for the others.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Compared {
-    /// The scenario in which it was measured.
-    pub scenario: String,
-    /// Which figure.
-    pub metric: Metric,
-    /// The median over side A's runs.
-    pub a: f64,
-    /// The median over side B's runs.
-    pub b: f64,
-    /// B / A over the pairs.
-    pub estimate: Estimate,
-    /// Pairs behind it.
-    pub pairs: usize,
-}
-
-/// Judges the gated metrics of a comparison, all of them together; in the order given.
-///
-#[must_use]
-pub fn judge(gates: Vec<(Compared, Threshold)>) -> Vec<Judgement> {
-    let adjusted = holm(&gates.iter().map(|(compared, _)| compared.estimate.p).collect::<Vec<_>>());
+/// Judges metrics that have a threshold, all of them together.
+pub(crate) fn judge(gates: &mut [Judgement]) {
+    let adjusted = holm(&gates.iter().map(|gate| gate.p).collect::<Vec<_>>());
     let count = gates.len();
-    let each = gates.into_iter().zip(adjusted).map(|((compared, threshold), p_adjusted)| {
-        let verdict = verdict(&compared, p_adjusted, threshold);
-        Judgement {
-            p_adjusted: Some(p_adjusted),
-            threshold: Some(threshold),
-            verdict: Some(verdict),
-            more_pairs: more_pairs(verdict, &compared, threshold, count),
-            ..show(compared)
-        }
-    });
-    each.collect()
-}
-
-/// A metric that is shown beside the judged ones.
-#[must_use]
-pub fn show(compared: Compared) -> Judgement {
-    Judgement {
-        scenario: compared.scenario,
-        metric: compared.metric,
-        a: compared.a,
-        b: compared.b,
-        ratio: compared.estimate.shift,
-        interval: compared.estimate.interval,
-        pairs: compared.pairs,
-        p: compared.estimate.p,
-        p_adjusted: None,
-        threshold: None,
-        verdict: None,
-        more_pairs: None,
+    for (gate, p_adjusted) in gates.iter_mut().zip(adjusted) {
+        let limit = gate.threshold.map_or(0.0, |threshold| threshold.relative.ln_1p());
+        let verdict = verdict(gate, p_adjusted, limit);
+        let is_open = verdict == Verdict::Inconclusive;
+        gate.more_pairs = if is_open { more_pairs(gate, limit, count) } else { None };
+        (gate.p_adjusted, gate.verdict) = (Some(p_adjusted), Some(verdict));
     }
 }
 
-fn verdict(compared: &Compared, p_adjusted: f64, threshold: Threshold) -> Verdict {
-    let limit = threshold.relative.ln_1p();
-    let Some((low, high)) = compared.estimate.interval.filter(|_| compared.pairs >= MIN_PAIRS) else {
+/// `limit`: logarithm of the threshold.
+fn verdict(gate: &Judgement, p_adjusted: f64, limit: f64) -> Verdict {
+    let Some((low, high)) = gate.interval.filter(|_| gate.pairs >= MIN_PAIRS) else {
         return Verdict::Inconclusive;
     };
-    let shift = compared.estimate.shift.ln();
+    let shift = gate.ratio.ln();
     if low.ln() >= -limit && high.ln() <= limit {
         Verdict::Unchanged
     } else if p_adjusted <= SIGNIFICANCE && shift.abs() > limit {
-        let better = (shift > 0.0) == compared.metric.higher_is_better();
+        let better = (shift > 0.0) == gate.metric.higher_is_better();
         if better { Verdict::Improved } else { Verdict::Regressed }
     } else {
         Verdict::Inconclusive
@@ -87,15 +44,11 @@ fn verdict(compared: &Compared, p_adjusted: f64, threshold: Threshold) -> Verdic
 ///
 /// An interval shrinks with the square root of the pairs. Inside the threshold it must shrink until it fits; beyond,
 /// until it excludes "no change" at the level that is left for the strictest of the gates.
-fn more_pairs(verdict: Verdict, compared: &Compared, threshold: Threshold, gates: usize) -> Option<usize> {
-    if verdict != Verdict::Inconclusive {
-        return None;
-    }
-    let made = compared.pairs;
+fn more_pairs(gate: &Judgement, limit: f64, gates: usize) -> Option<usize> {
+    let made = gate.pairs;
     let least = MIN_PAIRS.max(pairs_to_be_significant(gates)).saturating_sub(made);
-    let Some((low, high)) = compared.estimate.interval else { return Some(least.max(1)) };
-    let (shift, half) = (compared.estimate.shift.ln().abs(), (high.ln() - low.ln()) / 2.0);
-    let limit = threshold.relative.ln_1p();
+    let Some((low, high)) = gate.interval else { return Some(least.max(1)) };
+    let (shift, half) = (gate.ratio.ln().abs(), (high.ln() - low.ln()) / 2.0);
     let shrink = if shift > limit {
         // Quantiles of the normal distribution: what is asked of one gate of five against what the interval shows.
         shift / (half * 2.576 / 1.960)
@@ -113,25 +66,26 @@ fn pairs_to_be_significant(gates: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::statistics::ratio_of_pairs;
     use super::*;
+    use crate::compare::Metric;
 
-    /// Pairs whose ratio is `ratio`, give or take up to `spread`.
-    fn compared(metric: Metric, ratio: f64, spread: f64, pairs: usize) -> Compared {
-        let samples: Vec<(f64, f64)> = (0..pairs)
-            .map(|i| {
-                // Spread evenly and in no order, symmetric about zero.
-                let place = ((i * 7 % pairs) as f64 + 0.5) / pairs as f64 * 2.0 - 1.0;
-                (100.0, 100.0 * ratio * (place * spread).exp())
-            })
-            .collect();
-        let estimate = ratio_of_pairs(&samples).expect("ratios");
-        Compared { scenario: "echo".to_owned(), metric, a: 100.0, b: 100.0 * ratio, estimate, pairs }
+    /// A gate of pairs whose ratio is `ratio`, give or take up to `spread`.
+    fn gate(metric: Metric, ratio: f64, spread: f64, pairs: usize, noise: Option<f64>) -> Judgement {
+        // Spread evenly and in no order, symmetric about zero.
+        let place = |i: usize| ((i * 7 % pairs) as f64 + 0.5) / pairs as f64 * 2.0 - 1.0;
+        let sample = |i: usize| (100.0, 100.0 * ratio * (place(i) * spread).exp());
+        let samples = (0..pairs).map(sample).collect::<Vec<_>>();
+        let gate = Judgement::of_pairs("echo", metric, &samples).expect("ratios");
+        Judgement { threshold: Some(Threshold::of(metric, noise)), ..gate }
+    }
+
+    fn first(mut gates: Vec<Judgement>) -> Judgement {
+        judge(&mut gates);
+        gates.remove(0)
     }
 
     fn judged(metric: Metric, ratio: f64, spread: f64, pairs: usize) -> Judgement {
-        let gates = vec![(compared(metric, ratio, spread, pairs), Threshold::of(metric, None))];
-        judge(gates).remove(0)
+        first(vec![gate(metric, ratio, spread, pairs, None)])
     }
 
     fn says(metric: Metric, ratio: f64, spread: f64, pairs: usize) -> Verdict {
@@ -178,12 +132,10 @@ mod tests {
     #[test]
     fn eight_pairs_all_on_one_side_are_enough_for_five_gates_and_seven_are_not() {
         let gates = |pairs: usize| {
-            let of = |metric: Metric, ratio: f64| {
-                (compared(metric, ratio, 0.001, pairs), Threshold::of(metric, None))
-            };
+            let of = |metric: Metric, ratio: f64| gate(metric, ratio, 0.001, pairs, None);
             let still =
                 [Metric::Throughput, Metric::P50, Metric::P99, Metric::Memory].map(|metric| of(metric, 1.0));
-            judge([vec![of(Metric::ServerCpu, 1.1)], still.to_vec()].concat()).remove(0)
+            first([vec![of(Metric::ServerCpu, 1.1)], still.to_vec()].concat())
         };
         assert_eq!(gates(8).verdict, Some(Verdict::Regressed));
         assert!(gates(8).p_adjusted.is_some_and(|p| p <= SIGNIFICANCE));
@@ -196,8 +148,8 @@ mod tests {
         assert_eq!(of(None), Threshold { relative: 0.02, source: ThresholdSource::Default });
         assert_eq!(of(Some(0.005)).source, ThresholdSource::Default);
         assert_eq!(of(Some(0.03)), Threshold { relative: 0.06, source: ThresholdSource::Noise });
-        let gate = (compared(Metric::ServerCpu, 1.05, 0.02, 10), of(Some(0.03)));
-        assert_ne!(judge(vec![gate]).remove(0).verdict, Some(Verdict::Regressed));
+        let gate = gate(Metric::ServerCpu, 1.05, 0.02, 10, Some(0.03));
+        assert_ne!(first(vec![gate]).verdict, Some(Verdict::Regressed));
     }
 
     #[test]

@@ -1,30 +1,26 @@
-//! What the machine does: counters that are read twice.
+//! Activity of the machine: counters that are read twice.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::system::{System, field};
 use crate::host::cgroup::{Version, own_groups};
+use crate::host::procfs::parse_stat;
+use crate::host::system::{System, number};
 
-/// Ticks of `/proc/stat` and `/proc/PID/stat` in a second (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// Counters at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Seconds since the machine was started.
     uptime: f64,
     /// Ticks in which some processor of this machine was not ours but the hypervisor's.
-    steal: Option<u64>,
-    /// Ticks of all processors.
-    ticks: u64,
+    pub(super) steal: Option<u64>,
+    pub(super) ticks: u64,
     /// Number of times that processors were slowed down because of their heat.
-    throttled: Option<u64>,
+    pub(super) throttled: Option<u64>,
     /// Number of periods in which a control group of this process had used up its quota.
-    quota_used_up: Option<u64>,
+    pub(super) quota_used_up: Option<u64>,
     /// Time in which each disk was busy, ms; `None` where the kernel does not say.
     disks: Option<BTreeMap<String, u64>>,
-    /// Processor time of each process, ticks, and its name.
+    /// Name of each process, and its CPU time in nanoseconds.
     processes: BTreeMap<u32, (String, u64)>,
 }
 
@@ -33,7 +29,7 @@ pub(super) struct Activity {
 pub(super) struct Busy {
     pub(super) pid: u32,
     pub(super) name: String,
-    /// In processors: 0.5 is half of one.
+    /// Share in processors: 0.5 is half of one.
     pub(super) share: f64,
 }
 
@@ -41,12 +37,10 @@ impl Activity {
     pub(super) fn now(system: &System) -> Self {
         let cpu = system.field("proc/stat", "cpu").unwrap_or_default();
         let ticks: Vec<u64> = cpu.split_ascii_whitespace().filter_map(|tick| tick.parse().ok()).collect();
+        let uptime = system.text("proc/uptime").and_then(|text| text.split(' ').next()?.parse().ok());
         Self {
-            uptime: system
-                .text("proc/uptime")
-                .and_then(|text| text.split(' ').next()?.parse().ok())
-                .unwrap_or(0.0),
-            // user nice system idle iowait irq softirq steal; what guests use is part of user already: proc_stat(5).
+            uptime: uptime.unwrap_or(0.0),
+            // user nice system idle iowait irq softirq steal: proc_stat(5).
             steal: ticks.get(7).copied(),
             ticks: ticks.iter().take(8).sum(),
             throttled: throttled(system),
@@ -56,23 +50,8 @@ impl Activity {
         }
     }
 
-    /// Share of the processors' time since `before` that the hypervisor gave to others.
-    pub(super) fn stolen_since(&self, before: &Self) -> Option<f64> {
-        let stolen = self.steal?.saturating_sub(before.steal?);
-        let ticks = self.ticks.saturating_sub(before.ticks);
-        Some(if ticks == 0 { 0.0 } else { stolen as f64 / ticks as f64 })
-    }
-
-    pub(super) fn throttled_since(&self, before: &Self) -> Option<u64> {
-        Some(self.throttled?.saturating_sub(before.throttled?))
-    }
-
-    pub(super) fn quota_used_up_since(&self, before: &Self) -> Option<u64> {
-        Some(self.quota_used_up?.saturating_sub(before.quota_used_up?))
-    }
-
-    /// Share of the time since `before` in which the busiest disk was busy. `None` where no time
-    /// has passed, or the kernel does not say.
+    /// Returns the share of the time since `before` in which the busiest disk was busy. `None`
+    /// where no time has passed, or the kernel does not say.
     pub(super) fn disk_busy_since(&self, before: &Self) -> Option<f64> {
         let (then, seconds) = (before.disks.as_ref()?, self.uptime - before.uptime);
         let busy = |(name, ms): (&String, &u64)| ms.saturating_sub(then.get(name).copied().unwrap_or(*ms));
@@ -80,18 +59,17 @@ impl Activity {
         (seconds > 0.0).then(|| most as f64 / 1000.0 / seconds)
     }
 
-    /// Processes that used more than `least` of a processor since `before`, the busiest first; this one is left out.
-    /// `None` where no time has passed, or no process can be seen.
+    /// Returns the processes that used more than `least` of a processor since `before`, the busiest
+    /// first; this one is left out. `None` where no time has passed, or no process can be seen.
     pub(super) fn busy_since(&self, before: &Self, least: f64) -> Option<Vec<Busy>> {
         let seconds = self.uptime - before.uptime;
         if seconds <= 0.0 || self.processes.is_empty() {
             return None;
         }
-        let used = |(&pid, (name, ticks)): (&u32, &(String, u64))| {
+        let used = |(&pid, (name, ns)): (&u32, &(String, u64))| {
             // One that is new has used all it has used since then.
-            let then = before.processes.get(&pid).map_or(0, |(_, ticks)| *ticks);
-            let share = ticks.saturating_sub(then) as f64 / TICKS_PER_SECOND / seconds;
-            Busy { pid, name: name.clone(), share }
+            let then = before.processes.get(&pid).map_or(0, |(_, ns)| *ns);
+            Busy { pid, name: name.clone(), share: ns.saturating_sub(then) as f64 / 1e9 / seconds }
         };
         let others = self.processes.iter().filter(|(pid, _)| **pid != std::process::id());
         let mut busy: Vec<Busy> = others.map(used).filter(|process| process.share > least).collect();
@@ -104,16 +82,13 @@ fn throttled(system: &System) -> Option<u64> {
     let count = |cpu: usize| {
         system.value::<u64>(&format!("sys/devices/system/cpu/cpu{cpu}/thermal_throttle/core_throttle_count"))
     };
-    let counts: Vec<u64> = system.online().into_iter().filter_map(count).collect();
-    (!counts.is_empty()).then(|| counts.iter().sum())
+    system.online().into_iter().filter_map(count).reduce(|sum, count| sum + count)
 }
 
 fn quota_used_up(system: &System) -> Option<u64> {
-    let groups = control_groups(system)?;
-    let count = |group: &ControlGroup| {
-        field(&system.text(&format!("{}/cpu.stat", group.folder))?, "nr_throttled")?.parse().ok()
-    };
-    groups.iter().filter_map(count).max()
+    let count =
+        |group: &ControlGroup| number(&system.text(&format!("{}/cpu.stat", group.folder))?, "nr_throttled");
+    control_groups(system)?.iter().filter_map(count).max()
 }
 
 /// A control group that limits the CPU time of this process.
@@ -142,15 +117,12 @@ impl ControlGroup {
     }
 }
 
-/// Returns this process's control groups and all around them: a quota of any of them binds. `None`
-/// where the kernel does not say.
+/// Returns this process's control groups and all around them: a quota of any of them binds.
 pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     let (membership, mounts) = (system.text("proc/self/cgroup")?, system.text("proc/self/mountinfo")?);
     let groups = own_groups(&membership, &mounts, "cpu");
-    let folders = groups.iter().flat_map(|group| {
-        let version = group.version;
-        group.lineage().into_iter().map(move |folder| (folder, version))
-    });
+    let folders =
+        groups.into_iter().flat_map(|group| group.folders.into_iter().map(move |it| (it, group.version)));
     let relative = |(folder, version): (PathBuf, Version)| {
         // Below the root that is examined.
         let folder = folder.strip_prefix("/").unwrap_or(&folder).to_str()?.to_owned();
@@ -159,7 +131,7 @@ pub(super) fn control_groups(system: &System) -> Option<Vec<ControlGroup>> {
     Some(folders.filter_map(relative).collect())
 }
 
-/// Time in which each block device had a request, ms: field 13 of `/proc/diskstats`.
+/// Returns the time in which each block device had a request, ms: field 13 of `/proc/diskstats`.
 fn disks(system: &System) -> Option<BTreeMap<String, u64>> {
     let text = system.text("proc/diskstats")?;
     let disk = |line: &str| {
@@ -170,15 +142,10 @@ fn disks(system: &System) -> Option<BTreeMap<String, u64>> {
 }
 
 fn processes(system: &System) -> BTreeMap<u32, (String, u64)> {
-    let pids = system.names("proc").into_iter().filter_map(|name| name.parse::<u32>().ok());
-    pids.filter_map(|pid| Some((pid, process(&system.text(&format!("proc/{pid}/stat"))?)?))).collect()
-}
-
-/// Name and ticks out of `/proc/PID/stat`. The name in parentheses may hold anything, also parentheses.
-fn process(stat: &str) -> Option<(String, u64)> {
-    let (head, fields) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some((name.to_owned(), number(14)? + number(15)?))
+    let process = |name: String| {
+        let pid = name.parse().ok()?;
+        let stat = parse_stat(&system.text(&format!("proc/{pid}/stat"))?)?;
+        Some((pid, (stat.name, stat.own.total_ns)))
+    };
+    system.names("proc").into_iter().filter_map(process).collect()
 }

@@ -1,15 +1,15 @@
 //! Everything on this machine that would invalidate a measurement, and the command that fixes it.
 //!
-//! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is changed. Every check is a
-//! function from what was read to one [`Finding`], or to none where the kernel does not say: a check that cannot be made
-//! is reported as [`Severity::Unknown`], never as fine.
+//! Everything is read from `proc` and `sys` below a folder that the caller names; nothing is
+//! changed. Every check is a function from what was read to one [`Finding`], or to none where the
+//! kernel does not say: a check that cannot be made is reported as [`Severity::Unknown`], never as
+//! fine.
 
 mod activity;
 mod limits;
 mod network;
 mod noise;
 mod processors;
-mod system;
 
 use std::fmt;
 use std::path::Path;
@@ -18,13 +18,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::host::system::System;
 use activity::Activity;
-use system::System;
 
-/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Nothing to fix.
     Fine,
     /// The kernel does not tell, or not to us.
@@ -46,59 +45,62 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The check's name, the same in every version.
-    pub check: &'static str,
-    /// Its severity.
-    pub severity: Severity,
+    pub(crate) check: &'static str,
+    pub(crate) severity: Severity,
     /// The observation.
-    pub seen: String,
+    pub(crate) seen: String,
     /// Reason why it matters; empty where it does not.
-    pub why: String,
+    pub(crate) why: String,
     /// Command or advice that fixes it; empty where there is nothing to fix.
-    pub fix: String,
+    pub(crate) fix: String,
 }
 
-impl Finding {
-    fn fine(seen: impl Into<String>) -> Self {
-        Self {
-            check: "",
-            severity: Severity::Fine,
-            seen: seen.into(),
-            why: String::new(),
-            fix: String::new(),
-        }
-    }
+/// Returns a finding without remedy, whose check is named later.
+fn fine(seen: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Fine, seen, "", "")
+}
 
-    fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { check: "", severity: Severity::Hint, seen: seen.into(), why: why.into(), fix: fix.into() }
-    }
+fn hint(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Hint, seen, why, fix)
+}
 
-    fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { severity: Severity::Spoils, ..Self::hint(seen, why, fix) }
-    }
+fn spoils(seen: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Option<Finding> {
+    finding(Severity::Spoils, seen, why, fix)
+}
 
-    fn unknown() -> Self {
-        Self { severity: Severity::Unknown, ..Self::fine("the kernel does not tell") }
+fn finding(
+    severity: Severity,
+    seen: impl Into<String>,
+    why: impl Into<String>,
+    fix: impl Into<String>,
+) -> Option<Finding> {
+    Some(Finding { check: "", severity, seen: seen.into(), why: why.into(), fix: fix.into() })
+}
+
+/// Returns the severity of a share by the limits of a hint and of an invalid measurement.
+fn severity(share: f64, hint: f64, spoils: f64) -> Severity {
+    match share {
+        share if share >= spoils => Severity::Spoils,
+        share if share >= hint => Severity::Hint,
+        _ => Severity::Fine,
     }
 }
 
 /// Load that is going to be measured, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Intent {
+pub(crate) struct Intent {
     /// Connections from one address.
-    pub connections: Option<u32>,
+    pub(crate) connections: Option<u32>,
     /// The generator's processors.
-    pub cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// The server's.
-    pub server_cpus: Vec<usize>,
-    /// The generator is a debug build.
-    pub is_debug_build: bool,
+    pub(crate) server_cpus: Vec<usize>,
+    pub(crate) is_debug_build: bool,
 }
 
-/// Everything that was read.
 struct Evidence<'a> {
     system: &'a System,
     intent: &'a Intent,
@@ -106,7 +108,13 @@ struct Evidence<'a> {
     after: &'a Activity,
 }
 
-/// A check's name and what it does.
+impl Evidence<'_> {
+    /// Returns the growth of a counter while the machine was watched.
+    fn growth(&self, counter: impl Fn(&Activity) -> Option<u64>) -> Option<u64> {
+        Some(counter(self.after)?.saturating_sub(counter(self.before)?))
+    }
+}
+
 type Check = (&'static str, fn(&Evidence<'_>) -> Option<Finding>);
 
 const CHECKS: &[Check] = &[
@@ -134,10 +142,9 @@ const CHECKS: &[Check] = &[
     ("others", noise::others),
 ];
 
-/// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for `watch` to see what
-/// else is going on. The worst findings come first.
-#[must_use]
-pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
+/// Examines the machine whose `proc` and `sys` lie below `root` (`/` for this one), watching it for
+/// `watch` to see what else is going on. The worst findings come first.
+pub(crate) fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     let system = System::below(root);
     let before = Activity::now(&system);
     thread::sleep(watch);
@@ -145,17 +152,14 @@ pub fn examine(root: &Path, watch: Duration, intent: &Intent) -> Vec<Finding> {
     judge(&Evidence { system: &system, intent, before: &before, after: &after })
 }
 
-/// Returns the processors that this process may use, by `proc` below `root`; none where the kernel
-/// does not say.
-#[must_use]
-pub fn allowed(root: &Path) -> Vec<usize> {
-    System::below(root).allowed()
-}
-
 fn judge(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let findings = CHECKS.iter().map(|(name, check)| {
-        let finding = check(evidence).unwrap_or_else(Finding::unknown);
-        Finding { check: name, ..finding }
+    let unknown = || finding(Severity::Unknown, "the kernel does not tell", "", "");
+    let findings = CHECKS.iter().filter_map(|(name, check)| {
+        let found = check(evidence).or_else(unknown)?;
+        // Only a finding that is not fine has a reason and a remedy.
+        let is_fine = found.severity == Severity::Fine;
+        let text = |text: String| if is_fine { String::new() } else { text };
+        Some(Finding { check: name, why: text(found.why), fix: text(found.fix), ..found })
     });
     let mut findings: Vec<Finding> = findings.collect();
     // Stable: within a severity they stay in the order of the table.

@@ -1,8 +1,9 @@
 //! A small echoing client: connects, sends every message back, leaves the ending to the server.
 //!
-//! It is the client's side of the protocol as strict as it can be, to test servers with (`sparring-loadgen echo`), and to
-//! be tested itself: the Autobahn testsuite drives it through the same cases as any other client. One connection at a time.
-//! A message comes back whole, as one masked frame of the same kind, after all of it has arrived and is valid.
+//! It is the client's side of the protocol as strict as it can be, to test servers with
+//! (`sparring-loadgen echo`), and to be tested itself: the Autobahn testsuite drives it through the
+//! same cases as any other client. One connection at a time. A message comes back whole, as one
+//! masked frame of the same kind, after all of it has arrived and is valid.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -12,24 +13,26 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use bytes::BytesMut;
 use engine::tls::Tls;
-use engine::{Cause, CloseMode, Config, ConnId, Connect, EngineError, EngineKind, Handler, Linger};
-use engine::{Origin, Output, Worker};
+use engine::{
+    Cause, CloseMode, Config, ConnId, Connect, EngineKind, Handler, Linger, Origin, Output, Worker,
+};
 use protocol::frame::MAX_CONTROL_LEN;
-use protocol::{Chunk, Close, Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
+use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode};
 use protocol::{ProtocolError, Role, encode_close, encode_control, mask};
-use thiserror::Error;
 
 use crate::load::Transport;
-use crate::target::opening::{Ask, Failures, Opening, describe_failures, quoted};
-use crate::target::trust::{Trust, TrustError, explain};
+use crate::run::{PlanError, check_tls, require};
+use crate::target::opening::{Failures, HandshakeRequest, Opening, describe_failures, quoted};
+use crate::target::trust::{Trust, explain};
 use crate::target::url::{Port, Url};
 
 /// Stands for the number of the connection in a URL's path or query.
 pub const NUMBER_PLACEHOLDER: &str = "{n}";
 
-/// What to connect to, and how often.
+/// Connections to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The server. [`NUMBER_PLACEHOLDER`] in its target becomes the number of the connection.
@@ -38,20 +41,19 @@ pub struct Plan {
     pub repeat: Option<RangeInclusive<u32>>,
     /// The event loop.
     pub engine: EngineKind,
-    /// For connecting, and again for the opening handshake.
+    /// Longest time for connecting, and again for the opening handshake.
     pub connect_timeout: Duration,
-    /// How long the server may take, after the last Close, to close the TCP connection. It does so first
-    /// (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+    /// Longest time from the last Close to the end of the TCP connection. The server closes it
+    /// first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
     pub closing_timeout: Duration,
-    /// What is taken of a message.
+    /// Limits of received messages.
     pub limits: Limits,
-    /// Whose certificates are taken, over `wss`.
+    /// The accepted certificates, over `wss`.
     pub trust: Trust,
 }
 
 impl Plan {
     /// One connection to `url`, with the limits of the server: 64 MiB a message.
-    #[must_use]
     pub fn new(url: Url, engine: EngineKind) -> Self {
         Self {
             url,
@@ -64,52 +66,28 @@ impl Plan {
         }
     }
 
-    /// Checks that the parts fit together.
-    ///
-    /// # Errors
-    ///
-    /// What does not, by its name on the command line.
-    pub fn check(&self) -> Result<(), PlanError> {
-        if !self.url.transport.is_websocket() || self.url.port == Port::Chosen {
-            return Err(PlanError::Url(self.url.to_string()));
-        }
-        if self.repeat.is_none() && self.url.target.contains(NUMBER_PLACEHOLDER) {
-            return Err(PlanError::Placeholder);
-        }
-        if let Some(flag) = self.trust.flag().filter(|_| self.url.transport != Transport::Wss) {
-            return Err(PlanError::NeedsTls(flag));
-        }
-        if self.connect_timeout.is_zero() {
-            return Err(PlanError::ConnectTimeout);
-        }
-        match &self.repeat {
-            Some(numbers) if numbers.is_empty() => Err(PlanError::Repeat(numbers.clone())),
-            _ => Ok(()),
-        }
+    /// Checks that the parts fit together. The error names the first that does not.
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
+        let Self { url, repeat, .. } = self;
+        require(
+            url.transport.is_websocket() && url.port != Port::Chosen,
+            format!("`{url}` has nothing to echo: a ws:// URL with the port of a running server is needed"),
+        )?;
+        require(
+            repeat.is_some() || !url.target.contains(NUMBER_PLACEHOLDER),
+            format!("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO"),
+        )?;
+        check_tls(&self.trust, url.transport)?;
+        require(!self.connect_timeout.is_zero(), "--connect-timeout must be more than 0")?;
+        let Some(numbers) = repeat else { return Ok(()) };
+        let (first, last) = (numbers.start(), numbers.end());
+        let reason =
+            format!("--repeat {first}..{last} is empty: the first number must not be above the last");
+        require(!numbers.is_empty(), reason)
     }
 }
 
-/// Why a plan cannot be carried out.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// Raw TCP has no messages, and no server is started here.
-    #[error("`{0}` has nothing to echo: a ws:// URL with the port of a running server is needed")]
-    Url(String),
-    /// Nothing to put in its place.
-    #[error("{NUMBER_PLACEHOLDER} in the URL needs --repeat FROM..TO")]
-    Placeholder,
-    /// No number lies in the range.
-    #[error("--repeat {}..{} is empty: the first number must not be above the last", .0.start(), .0.end())]
-    Repeat(RangeInclusive<u32>),
-    /// There is no certificate to be trusted.
-    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
-    NeedsTls(&'static str),
-    /// Nothing connects within no time.
-    #[error("--connect-timeout must be more than 0")]
-    ConnectTimeout,
-}
-
-/// How a WebSocket ended.
+/// End of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The server sent a Close, which was answered by the same.
@@ -129,11 +107,9 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { code: None, .. } => f.write_str("the server closed it without a code"),
-            Self::Closed { code: Some(code), reason } if reason.is_empty() => {
-                write!(f, "the server closed it with {code}")
-            }
             Self::Closed { code: Some(code), reason } => {
-                write!(f, "the server closed it with {code}: {reason}")
+                let colon = if reason.is_empty() { "" } else { ": " };
+                write!(f, "the server closed it with {code}{colon}{reason}")
             }
             Self::Failed(error) => {
                 let (code, section) = (error.close_code(), error.section());
@@ -146,52 +122,13 @@ impl fmt::Display for Ending {
 
 /// A connection that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Visit {
+pub struct EndedConnection {
     /// Its number, from [`Plan::repeat`].
     pub number: Option<u32>,
     /// Messages echoed.
     pub messages: u64,
-    /// How it ended.
+    /// Its end.
     pub ending: Ending,
-}
-
-/// Why there is no further connection; the texts name cause and remedy.
-#[derive(Debug, Error)]
-pub enum EchoError {
-    /// The plan cannot be carried out.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The host's name leads to no address.
-    #[error("cannot resolve host `{host}`: {source}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// Nobody can be trusted.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The engine does not run here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// No descriptor is left for the engine.
-    #[error("cannot make an eventfd: {0}")]
-    Eventfd(io::Error),
-    /// None of the host's addresses can be connected to.
-    #[error("{detail}")]
-    Connect {
-        /// The addresses that were tried, and the errors of the kernel.
-        detail: String,
-    },
-    /// The other end is no WebSocket server, or refuses us.
-    #[error("opening handshake for {target} failed: {detail}")]
-    Handshake {
-        /// The request target.
-        target: String,
-        /// What was wrong with the answer.
-        detail: String,
-    },
 }
 
 /// Makes the connections of `plan` one after the other, and calls `watch` when one is over.
@@ -200,11 +137,15 @@ pub enum EchoError {
 ///
 /// # Errors
 ///
-/// See [`EchoError`]. A connection that opened and ended is never one, however it ended.
-pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), EchoError> {
+/// Fails where the plan cannot be carried out, or a connection cannot be opened. A connection that
+/// opened and ended is never an error, however it ended.
+pub fn execute(plan: &Plan, watch: impl FnMut(&EndedConnection) + 'static) -> anyhow::Result<()> {
     plan.check()?;
-    let (_remote, inbox) = engine::remote().map_err(EchoError::Eventfd)?;
-    let mut client = EchoClient::new(plan, addresses(&plan.url)?, Box::new(watch));
+    let (_remote, inbox) = engine::remote().context("cannot make an eventfd")?;
+    let Port::Number(port) = plan.url.port else { unreachable!("the plan was checked") };
+    let addresses =
+        plan.url.resolve(port).with_context(|| format!("cannot resolve host `{}`", plan.url.host))?;
+    let mut client = EchoClient::new(plan, addresses, Box::new(watch));
     if plan.url.transport == Transport::Wss {
         let mut tls = Tls::new(client, plan.trust.settings(&plan.url.host)?);
         engine::run(plan.engine, &config(plan), inbox, &mut tls)?;
@@ -213,11 +154,6 @@ pub fn execute(plan: &Plan, watch: impl FnMut(&Visit) + 'static) -> Result<(), E
         engine::run(plan.engine, &config(plan), inbox, &mut client)?;
     }
     client.failure.map_or(Ok(()), Err)
-}
-
-fn addresses(url: &Url) -> Result<Vec<SocketAddr>, EchoError> {
-    let Port::Number(port) = url.port else { return Err(PlanError::Url(url.to_string()).into()) };
-    url.resolve(port).map_err(|source| EchoError::Resolve { host: url.host.clone(), source })
 }
 
 fn config(plan: &Plan) -> Config {
@@ -229,8 +165,9 @@ fn config(plan: &Plan) -> Config {
     }
 }
 
-/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be predictable to it
-/// (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which the standard library has.
+/// Masking keys and nonces. The server chooses what is sent back to it, so the keys must not be
+/// predictable to it (RFC 6455 5.3, 10.3): a hash of a counter under a secret key, both of which
+/// the standard library has.
 #[derive(Debug, Default)]
 struct Secrets {
     hash: RandomState,
@@ -257,35 +194,30 @@ impl Secrets {
     }
 }
 
-/// The handler: one connection at a time.
+/// Handler of one connection at a time.
 struct EchoClient {
-    ask: Ask,
-    url: Url,
+    plan: Plan,
+    /// Numbers of the connections that are still to be made.
     numbers: RangeInclusive<u32>,
-    is_numbered: bool,
-    limits: Limits,
-    connect_timeout: Duration,
-    closing_timeout: Duration,
     /// Addresses in the order of attempts. The address that worked last is the first.
     addresses: Vec<SocketAddr>,
     /// Failed attempts for the connection that is being made.
     failures: Failures,
     /// The connection that is being made, and the last one while none is.
-    visit: Visit,
-    /// Nothing is under way: the next one can begin.
+    connection: EndedConnection,
+    /// True where nothing is under way, so that the next connection can begin.
     is_idle: bool,
-    /// Ends the run.
-    failure: Option<EchoError>,
+    /// Error that ends the run.
+    failure: Option<anyhow::Error>,
     secrets: Secrets,
-    watch: Box<dyn FnMut(&Visit)>,
+    watch: Box<dyn FnMut(&EndedConnection)>,
 }
 
-/// How far a connection has come.
+/// Stage of a connection.
 enum Stage {
     Handshaking(Box<Opening>),
     Open {
         protocol: Connection,
-        /// The open message, as far as it has come.
         message: BytesMut,
     },
     /// The last Close is sent, or nothing can be sent any more.
@@ -293,18 +225,13 @@ enum Stage {
 }
 
 impl EchoClient {
-    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&Visit)>) -> Self {
+    fn new(plan: &Plan, addresses: Vec<SocketAddr>, watch: Box<dyn FnMut(&EndedConnection)>) -> Self {
         Self {
-            ask: Ask { host: plan.url.host_field(), ..Ask::default() },
-            url: plan.url.clone(),
+            plan: plan.clone(),
             numbers: plan.repeat.clone().unwrap_or(1..=1),
-            is_numbered: plan.repeat.is_some(),
-            limits: plan.limits,
-            connect_timeout: plan.connect_timeout,
-            closing_timeout: plan.closing_timeout,
             addresses,
             failures: Failures::new(),
-            visit: Visit { number: None, messages: 0, ending: Ending::Lost(String::new()) },
+            connection: EndedConnection { number: None, messages: 0, ending: Ending::Lost(String::new()) },
             is_idle: true,
             failure: None,
             secrets: Secrets::default(),
@@ -318,32 +245,27 @@ impl EchoClient {
         let next = if self.failure.is_none() { self.numbers.next() } else { None };
         let Some(number) = next else { return w.stop() };
         self.is_idle = false;
-        self.visit.number = self.is_numbered.then_some(number);
-        self.visit.messages = 0;
+        self.connection.number = self.plan.repeat.as_ref().map(|_| number);
+        self.connection.messages = 0;
         self.failures.clear();
         self.connect(w, 0);
     }
 
     fn connect(&self, w: &mut Worker<'_, Self>, attempt: usize) {
         let (to, tag) = (self.addresses[attempt], attempt as u64);
-        w.connect(Connect { to, from: None, tag, timeout: self.connect_timeout });
+        w.connect(Connect { to, from: None, tag, timeout: self.plan.connect_timeout });
     }
 
     fn target(&self) -> String {
-        match self.visit.number {
-            Some(number) => self.url.target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
-            None => self.url.target.clone(),
+        let target = self.plan.url.target.clone();
+        match self.connection.number {
+            Some(number) => target.replace(NUMBER_PLACEHOLDER, &number.to_string()),
+            None => target,
         }
     }
 
-    fn request(&mut self, out: &mut Output<'_>) -> Opening {
-        let nonce = self.secrets.nonce();
-        let ask = Ask { target: self.target(), ..self.ask.clone() };
-        Opening::begin(&ask, nonce, self.connect_timeout, out)
-    }
-
     fn handshake_failed(&mut self, detail: String) {
-        self.failure = Some(EchoError::Handshake { target: self.target(), detail });
+        self.failure = Some(anyhow!("opening handshake for {} failed: {detail}", self.target()));
     }
 
     // Frames.
@@ -352,55 +274,39 @@ impl EchoClient {
         let Stage::Open { protocol, message } = stage else { return };
         let mut at = 0;
         let ending = loop {
-            let done = match protocol.next(&self.limits, bytes, &mut at) {
-                Ok(Some(Event::Data(chunk))) => self.take(protocol, message, chunk, bytes, out),
-                Ok(Some(Event::Ping(ping))) => {
-                    self.control(Opcode::Pong, ping.payload(), out);
-                    Ok(())
+            match protocol.next(&self.plan.limits, bytes, &mut at) {
+                Ok(Some(Event::Data(chunk))) => {
+                    let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
+                    if first {
+                        *message = out.buffer();
+                    }
+                    if let Err(error) = protocol.unmask_append(chunk, bytes, message) {
+                        break self.fail(error, out);
+                    }
+                    if last {
+                        self.connection.messages += 1;
+                        self.send_back(kind, std::mem::take(message), out);
+                    }
                 }
-                Ok(Some(Event::Pong(_))) => Ok(()),
-                Ok(Some(Event::Close(close))) => break self.answer(&close, out),
+                Ok(Some(Event::Ping(ping))) => self.control(Opcode::Pong, ping.payload(), out),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => {
+                    // The answer is the same Close (RFC 6455 5.5.1).
+                    self.control(Opcode::Close, close.payload(), out);
+                    break Ending::Closed { code: close.code(), reason: quoted(close.reason()) };
+                }
                 Ok(None) => return,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = done {
-                break self.fail(error, out);
+                Err(error) => break self.fail(error, out),
             }
         };
         self.end(stage, ending, out);
-        out.set_deadline(Some(out.now() + self.closing_timeout));
-    }
-
-    /// Takes a part of a message; sends the message back when it is whole.
-    fn take(
-        &mut self,
-        protocol: &mut Connection,
-        message: &mut BytesMut,
-        chunk: Chunk,
-        bytes: &[u8],
-        out: &mut Output<'_>,
-    ) -> Result<(), ProtocolError> {
-        let (kind, first, last) = (chunk.kind, chunk.first, chunk.last);
-        if first {
-            *message = out.buffer();
-        }
-        protocol.unmask_append(chunk, bytes, message)?;
-        if last {
-            self.visit.messages += 1;
-            self.send_back(kind, std::mem::take(message), out);
-        }
-        Ok(())
+        out.set_deadline(Some(out.now() + self.plan.closing_timeout));
     }
 
     fn send_back(&mut self, kind: MessageKind, mut message: BytesMut, out: &mut Output<'_>) {
         let key = self.secrets.masking_key();
-        let header = Header {
-            fin: true,
-            rsv: 0,
-            opcode: kind.opcode(),
-            mask: Some(key),
-            payload_len: message.len() as u64,
-        };
+        let (opcode, payload_len) = (kind.opcode(), message.len() as u64);
+        let header = Header { fin: true, rsv: 0, opcode, mask: Some(key), payload_len };
         let mut bytes = [0; Header::MAX_LEN];
         let len = header.encode(&mut bytes);
         out.append(&bytes[..len]);
@@ -416,12 +322,6 @@ impl EchoClient {
 
     // Ending.
 
-    /// The server's Close has the same for an answer (RFC 6455 5.5.1).
-    fn answer(&mut self, close: &Close, out: &mut Output<'_>) -> Ending {
-        self.control(Opcode::Close, close.payload(), out);
-        Ending::Closed { code: close.code(), reason: quoted(close.reason()) }
-    }
-
     /// A broken rule has a Close with its code for an answer (RFC 6455 7.1.7).
     fn fail(&mut self, error: ProtocolError, out: &mut Output<'_>) -> Ending {
         let mut frame = [0; MAX_CONTROL_LEN];
@@ -432,7 +332,7 @@ impl EchoClient {
     }
 
     fn end(&mut self, stage: &mut Stage, ending: Ending, out: &mut Output<'_>) {
-        self.visit.ending = ending;
+        self.connection.ending = ending;
         if let Stage::Open { message, .. } = std::mem::replace(stage, Stage::Ended) {
             out.recycle(message);
         }
@@ -460,7 +360,13 @@ impl Handler for EchoClient {
 
     fn opened(&mut self, _: ConnId, _: Origin, out: &mut Output<'_>) -> Stage {
         self.addresses.rotate_left(self.failures.len());
-        Stage::Handshaking(Box::new(self.request(out)))
+        let request = HandshakeRequest {
+            host: self.plan.url.host_field(),
+            target: self.target(),
+            ..Default::default()
+        };
+        let (nonce, timeout) = (self.secrets.nonce(), self.plan.connect_timeout);
+        Stage::Handshaking(Box::new(Opening::begin(&request, nonce, timeout, out)))
     }
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, source: io::Error) {
@@ -469,13 +375,13 @@ impl Handler for EchoClient {
         if attempt + 1 < self.addresses.len() {
             return self.connect(w, attempt + 1);
         }
-        self.failure = Some(EchoError::Connect { detail: describe_failures(&self.failures) });
+        self.failure = Some(anyhow!(describe_failures(&self.failures)));
         self.is_idle = true;
     }
 
     fn received(&mut self, _: ConnId, stage: &mut Stage, bytes: &mut [u8], out: &mut Output<'_>) {
         let Stage::Handshaking(opening) = stage else { return self.read_frames(stage, bytes, out) };
-        match opening.read(&self.ask, bytes) {
+        match opening.read(&HandshakeRequest::default(), bytes) {
             Ok(None) => {}
             Ok(Some(frames)) => {
                 out.set_deadline(None);
@@ -506,7 +412,7 @@ impl Handler for EchoClient {
 
     fn deadline(&mut self, _: ConnId, stage: &mut Stage, out: &mut Output<'_>) {
         if let Stage::Handshaking(_) = stage {
-            self.handshake_failed(format!("no answer within {:?}", self.connect_timeout));
+            self.handshake_failed(format!("no answer within {:?}", self.plan.connect_timeout));
             *stage = Stage::Ended;
         }
         out.close(CloseMode::Abort);
@@ -515,11 +421,11 @@ impl Handler for EchoClient {
     fn closed(&mut self, _: ConnId, stage: Stage, cause: Cause) {
         match stage {
             Stage::Handshaking(_) => self.handshake_failed(describe(&cause)),
-            Stage::Open { .. } => self.visit.ending = Ending::Lost(describe(&cause)),
+            Stage::Open { .. } => self.connection.ending = Ending::Lost(describe(&cause)),
             Stage::Ended => {}
         }
         if self.failure.is_none() {
-            (self.watch)(&self.visit);
+            (self.watch)(&self.connection);
         }
         self.is_idle = true;
     }

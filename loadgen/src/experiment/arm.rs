@@ -1,12 +1,13 @@
-//! The arms of an experiment: which server serves, and under which name.
+//! The two sides of an experiment's table: which server serves, and which load.
 
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use engine::EngineKind;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::scenario::{Scenario, engine_name};
+use crate::load::Load;
 use crate::result::Conformance;
 use crate::run::Wait;
 use crate::target::spawn::Spawn;
@@ -14,46 +15,48 @@ use crate::target::url::PORT_PLACEHOLDER;
 
 /// Longest name of an arm: it is a column of tables.
 const MAX_NAME: usize = 16;
+/// Descriptors that a process needs beside its connections: listeners, rings, files, standard
+/// streams.
+const SPARE_DESCRIPTORS: u64 = 256;
 
-/// One configuration under comparison.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Arm {
-    /// Name in tables and results.
-    pub name: String,
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Arm {
+    pub(crate) name: String,
     /// Words of the command that starts the server, with `{port}` for its port. `None`: our own
     /// server.
-    pub command: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "words")]
+    pub(crate) command: Option<Vec<String>>,
     /// Reason why the server cannot be had here. The arm is named in the result and has no runs.
-    pub absent: Option<String>,
+    pub(crate) absent: Option<String>,
     /// Engine of our own server. `None`: the scenario's, otherwise the session's.
-    #[serde(serialize_with = "engine_name")]
-    pub engine: Option<EngineKind>,
-    /// Further flags of our own server.
-    pub flags: Vec<String>,
-    /// Scenarios in which it takes part.
-    pub takes: Takes,
+    #[serde(default, serialize_with = "engine_name", deserialize_with = "engine")]
+    pub(crate) engine: Option<EngineKind>,
+    #[serde(default)]
+    pub(crate) flags: Vec<String>,
+    #[serde(default)]
+    pub(crate) takes: ArmScenarios,
     /// The way in which the generator waits against this arm. `None`: as in the other arms.
-    pub wait: Option<Wait>,
+    pub(crate) wait: Option<Wait>,
     /// CPU time that our own server burns for each message, as a share of what a message costs the
     /// first arm: a server that is slower by a known amount. A short run before the first round
     /// measures that cost.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub burn_share: Option<f64>,
+    pub(crate) burn_share: Option<f64>,
     /// Version of somebody else's server, for the result.
     #[serde(skip)]
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Commit of the server, for the result. `None`: what our own server says.
     #[serde(skip)]
-    pub commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// Counts of the conformance battery, for the result.
     #[serde(skip)]
-    pub conformance: Option<Conformance>,
+    pub(crate) conformance: Option<Conformance>,
 }
 
 /// Scenarios in which an arm takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Takes {
+pub(crate) enum ArmScenarios {
     /// All that the server can serve.
     #[default]
     All,
@@ -61,67 +64,64 @@ pub enum Takes {
     Latency,
 }
 
-/// An arm that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ArmError {
-    /// The text has no name.
+pub(crate) enum ArmError {
     #[error("`{0}` is not NAME=COMMAND, as in 'ws=node server.js {{port}}'")]
     Form(String),
-    /// The text has no counts of the battery.
     #[error("`{0}` is not NAME=OK,LAX,WRONG,BROKEN,SKIPPED, as in 'ws=259,53,14,0,26'")]
     Counts(String),
-    /// The name does not fit tables.
     #[error("the name `{0}` must be 1 to 16 letters, digits, dots, hyphens or underscores")]
     Name(String),
-    /// The command cannot be split into words.
     #[error("the command of arm `{0}` cannot be split into words: a quote is open, or there is nothing")]
     Words(String),
-    /// The command does not say where the port goes.
     #[error("the command of arm `{0}` needs {{port}} where the server's port goes")]
     Port(String),
+    #[error("arm `{0}`{1}")]
+    Keys(String, &'static str),
 }
 
 impl Arm {
-    /// Returns an arm of our own server.
-    #[must_use]
-    pub fn own(name: impl Into<String>) -> Self {
+    pub(crate) fn own(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Returns true for our own server.
-    #[must_use]
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.command.is_none() && self.absent.is_none()
     }
 
     /// Reads `NAME=WHY`: a server that cannot be had here.
-    ///
-    /// # Errors
-    ///
-    /// [`ArmError::Form`], [`ArmError::Name`].
-    pub fn absent(text: &str) -> Result<Self, ArmError> {
+    pub(crate) fn absent(text: &str) -> Result<Self, ArmError> {
         let (name, why) = named(text)?;
-        Ok(Self { absent: Some(why.to_owned()), ..Self::own(name) })
+        Ok(Self { absent: Some(why), ..Self::own(name) })
     }
 
-    /// Returns an arm of the server that `command` starts, split into words as a shell would.
-    ///
-    /// # Errors
-    ///
-    /// [`ArmError::Words`], [`ArmError::Port`].
-    pub fn of_command(name: String, command: &str) -> Result<Self, ArmError> {
-        let Ok(spawn) = Spawn::parse(command) else { return Err(ArmError::Words(name)) };
-        if !spawn.command.iter().any(|word| word.contains(PORT_PLACEHOLDER)) {
-            return Err(ArmError::Port(name));
+    /// Returns the arm if it can be used.
+    pub(super) fn checked(self) -> Result<Self, ArmError> {
+        let name = arm_name(&self.name)?;
+        let has_command = self.command.is_some();
+        let is_ours = self.engine.is_some() || !self.flags.is_empty() || self.burn_share.is_some();
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            Err(ArmError::Words(name))
+        } else if has_command && self.command.iter().flatten().all(|word| !word.contains(PORT_PLACEHOLDER)) {
+            Err(ArmError::Port(name))
+        } else if has_command && self.absent.is_some() {
+            Err(ArmError::Keys(name, " has a command and `absent`: give one"))
+        } else if self.burn_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            Err(ArmError::Keys(name, ": burn_share is not valid: expected more than 0, at most 1"))
+        } else if has_command && is_ours {
+            Err(ArmError::Keys(
+                name,
+                " has a command: `engine`, `flags` and `burn_share` are for our own server",
+            ))
+        } else {
+            Ok(self)
         }
-        Ok(Self { command: Some(spawn.command), ..Self::own(name) })
     }
 
     /// Returns true where it takes part in a scenario. Raw bytes are for our own server alone.
-    #[must_use]
-    pub fn takes(&self, scenario: &Scenario) -> bool {
+    pub(crate) fn takes(&self, scenario: &Scenario) -> bool {
         let can_serve = self.is_own() || scenario.load.transport.is_websocket();
-        self.absent.is_none() && can_serve && (self.takes == Takes::All || scenario.is_about_latency())
+        self.absent.is_none() && can_serve && (self.takes == ArmScenarios::All || scenario.is_about_latency())
     }
 }
 
@@ -131,44 +131,91 @@ impl FromStr for Arm {
     /// `NAME=COMMAND`; the command is split as a shell would.
     fn from_str(text: &str) -> Result<Self, ArmError> {
         let (name, command) = named(text)?;
-        Self::of_command(name, command)
+        Self { command: Some(split(&command)), ..Self::own(name) }.checked()
     }
+}
+
+fn split(command: &str) -> Vec<String> {
+    Spawn::parse(command).map(|spawn| spawn.command).unwrap_or_default()
+}
+
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(|command| split(&command)))
+}
+
+fn engine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EngineKind>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
+}
+
+fn engine_name<S: Serializer>(engine: &Option<EngineKind>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(engine.map_or("", EngineKind::name))
 }
 
 /// Returns the name of an arm and the text after the `=`.
-///
-/// # Errors
-///
-/// [`ArmError::Form`], [`ArmError::Name`].
-pub fn named(text: &str) -> Result<(String, &str), ArmError> {
+pub(crate) fn named(text: &str) -> Result<(String, String), ArmError> {
     let (name, said) = text.split_once('=').ok_or_else(|| ArmError::Form(text.to_owned()))?;
-    Ok((arm_name(name)?, said))
+    Ok((arm_name(name)?, said.to_owned()))
 }
 
-/// Checks a name of an arm.
-///
-/// # Errors
-///
-/// Fails with [`ArmError::Name`] where it does not fit tables.
-pub fn arm_name(name: &str) -> Result<String, ArmError> {
+/// Checks that a name of an arm fits tables.
+pub(crate) fn arm_name(name: &str) -> Result<String, ArmError> {
+    is_name(name, MAX_NAME).then(|| name.to_owned()).ok_or_else(|| ArmError::Name(name.to_owned()))
+}
+
+/// Returns true for 1 to `longest` letters, digits, dots, hyphens or underscores.
+pub(super) fn is_name(text: &str, longest: usize) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
-        return Err(ArmError::Name(name.to_owned()));
-    }
-    Ok(name.to_owned())
+    (1..=longest).contains(&text.len()) && text.chars().all(is_plain)
 }
 
 /// Reads `NAME=OK,LAX,WRONG,BROKEN,SKIPPED`: counts of the conformance battery.
-///
-/// # Errors
-///
-/// [`ArmError::Form`], [`ArmError::Name`], [`ArmError::Counts`].
-pub fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
+pub(crate) fn counts(text: &str) -> Result<(String, Conformance), ArmError> {
     let (name, said) = named(text)?;
     let numbers: Result<Vec<u32>, _> = said.split(',').map(str::parse).collect();
     match numbers.as_deref() {
         Ok(&[ok, lax, wrong, broken, skipped]) => Ok((name, Conformance { ok, lax, wrong, broken, skipped })),
         _ => Err(ArmError::Counts(text.to_owned())),
+    }
+}
+
+/// A load with a name, in an experiment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Scenario {
+    /// Its name in the catalogue, or the name that the caller gave it.
+    pub(crate) name: String,
+    pub(crate) load: Load,
+    /// Engine of our own server, where the scenario is about one; otherwise the session's.
+    #[serde(serialize_with = "engine_name", skip_serializing_if = "Option::is_none")]
+    pub(crate) engine: Option<EngineKind>,
+    /// Share of the first arm's capacity that becomes the rate of the load. A short run before the
+    /// first round measures the capacity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) share_of_capacity: Option<f64>,
+}
+
+impl Scenario {
+    /// Returns a scenario that is about no engine and has the rate of its load.
+    pub(crate) fn new(name: impl Into<String>, load: Load) -> Self {
+        Self { name: name.into(), load, engine: None, share_of_capacity: None }
+    }
+
+    /// Returns the number of descriptors that server and generator need for it, each.
+    pub(crate) fn descriptors(&self) -> u64 {
+        self.load.all_connections() + SPARE_DESCRIPTORS
+    }
+
+    /// Returns true where its figure is the time of a message, and not the capacity of a server.
+    pub(crate) fn is_about_latency(&self) -> bool {
+        self.load.connections == 1 || self.load.rate_per_s.is_some()
+    }
+
+    /// Returns the name in results: `echo`, or `echo@epoll` where the scenario is about an engine.
+    pub(crate) fn full_name(&self) -> String {
+        match self.engine {
+            Some(engine) => format!("{}@{}", self.name, engine.name()),
+            None => self.name.clone(),
+        }
     }
 }
 

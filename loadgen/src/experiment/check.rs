@@ -3,8 +3,7 @@
 use crate::result::{Document, Messages, Run};
 
 /// Every complaint about `document`, one sentence each; none when all is well.
-#[must_use]
-pub fn complaints(document: &Document) -> Vec<String> {
+pub(crate) fn complaints(document: &Document) -> Vec<String> {
     let missing = document
         .scenarios
         .iter()

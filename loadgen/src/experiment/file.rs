@@ -1,18 +1,19 @@
 //! Experiments as files, and those that come with the program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context as _, anyhow, bail, ensure};
 use engine::EngineKind;
-use serde::Deserialize;
-use thiserror::Error;
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::{Arm, ArmError, Experiment, Scenario, Takes, arm_name};
+use super::{Arm, Experiment, Scenario};
 use crate::compare::Promise;
 use crate::load::catalogue::{self, nearest};
-use crate::load::{Catalogue, CatalogueError, span};
-use crate::result::Show;
-use crate::run::Wait;
+use crate::load::{Catalogue, span};
+use crate::result::{Over, Presentation, SIDES};
 
 /// The experiments that come with the program, by name.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -24,79 +25,7 @@ const BUILT_IN: [(&str, &str); 6] = [
     ("peers", include_str!("built_in/peers.toml")),
 ];
 
-/// Keys of an experiment file, of an arm and of a promise, for a hint where one is mistyped.
-const KEYS: [&str; 25] = [
-    "name",
-    "description",
-    "rounds",
-    "warmup",
-    "measure",
-    "show",
-    "try_echoes",
-    "spin",
-    "scenarios",
-    "arm",
-    "scenario",
-    "promise",
-    "command",
-    "absent",
-    "engine",
-    "flags",
-    "takes",
-    "wait",
-    "burn_share",
-    "share_of_capacity",
-    "metric",
-    "over",
-    "at_most",
-    "aliases",
-    "load",
-];
-
-/// Reason why an experiment cannot be used.
-#[derive(Debug, Error)]
-pub enum ExperimentError {
-    /// No experiment and no file has this name.
-    #[error("experiment `{name}` is unknown{}: expected {}, or the path of a file",
-            nearest.as_ref().map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default(),
-            built_in_names())]
-    Unknown {
-        /// The name that was given.
-        name: String,
-        /// The most similar name, if one is similar.
-        nearest: Option<String>,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the experiment {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: std::io::Error,
-    },
-    /// The file is not an experiment.
-    #[error("the experiment {file} is not valid: {cause}")]
-    Invalid {
-        /// The file, or the name of a built-in experiment.
-        file: String,
-        /// The fault, with its line where there is one.
-        cause: String,
-    },
-}
-
-/// Returns the names of the experiments that come with the program, for messages.
-#[must_use]
-pub fn built_in_names() -> String {
-    BUILT_IN.map(|(name, _)| name).join(", ")
-}
-
-/// Returns the experiments that come with the program.
-///
-/// # Panics
-///
-/// Never: a test reads all of them.
-#[must_use]
-pub fn built_in() -> Vec<Experiment> {
+pub(crate) fn built_in() -> Vec<Experiment> {
     let read = |(name, text): (&str, &str)| {
         let experiment = Experiment::parse(text, name, Catalogue::built_in());
         experiment.unwrap_or_else(|error| unreachable!("a test reads it: {error}"))
@@ -104,7 +33,6 @@ pub fn built_in() -> Vec<Experiment> {
     BUILT_IN.map(read).into()
 }
 
-/// The contents of an experiment file.
 #[derive(Deserialize)]
 struct File {
     name: String,
@@ -116,19 +44,19 @@ struct File {
     #[serde(default, with = "span::option")]
     measure: Option<Duration>,
     #[serde(default)]
-    show: Show,
+    show: Presentation,
     #[serde(default)]
     try_echoes: bool,
     #[serde(default)]
     spin: bool,
     scenarios: Vec<Entry>,
-    #[serde(default, rename = "arm")]
-    arms: Vec<ArmEntry>,
+    #[serde(default)]
+    arm: Vec<Arm>,
     /// Scenarios of this file alone, as in a catalogue.
-    #[serde(default, rename = "scenario")]
-    own_scenarios: Vec<catalogue::Scenario>,
-    #[serde(default, rename = "promise")]
-    promises: Vec<Promise>,
+    #[serde(default)]
+    scenario: Vec<catalogue::Scenario>,
+    #[serde(default)]
+    promise: Vec<Promise>,
 }
 
 fn one() -> u32 {
@@ -147,189 +75,166 @@ enum Entry {
     Share { scenario: String, name: Option<String>, share_of_capacity: f64 },
 }
 
-#[derive(Deserialize)]
-struct ArmEntry {
-    name: String,
-    command: Option<String>,
-    absent: Option<String>,
-    engine: Option<String>,
-    #[serde(default)]
-    flags: Vec<String>,
-    #[serde(default)]
-    takes: Takes,
-    wait: Option<Wait>,
-    burn_share: Option<f64>,
-}
-
 impl Experiment {
     /// Reads the built-in experiment of this name, or the file at this path. Scenarios come from
-    /// `catalogue`.
-    ///
-    /// # Errors
-    ///
-    /// Fails where there is neither, or where the file has a key, a scenario or an arm that cannot
-    /// be used.
-    pub fn read(name: &str, catalogue: &Catalogue) -> Result<Self, ExperimentError> {
+    /// `catalogue`. Fails where there is neither, or where the file has a key, a scenario or an arm that
+    /// cannot be used.
+    pub(crate) fn read(name: &str, catalogue: &Catalogue) -> anyhow::Result<Self> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Self::parse(text, name, catalogue);
         }
         let path = Path::new(name);
         if !name.contains('/') && !name.ends_with(".toml") && !path.exists() {
-            let nearest = nearest(name, BUILT_IN.iter().map(|(name, _)| *name));
-            return Err(ExperimentError::Unknown { name: name.to_owned(), nearest });
+            let known = BUILT_IN.map(|(name, _)| name);
+            let (hint, known) = (did_you_mean(name, known), known.join(", "));
+            bail!("experiment `{name}` is unknown{hint}: expected {known}, or the path of a file");
         }
-        let unreadable = |source| ExperimentError::Unreadable { path: path.to_owned(), source };
-        let text = crate::host::regular::text(path).map_err(unreadable)?;
+        let text =
+            crate::host::regular::text(path).with_context(|| format!("cannot read the experiment {name}"))?;
         Self::parse(&text, name, catalogue)
     }
 
-    fn parse(text: &str, file: &str, catalogue: &Catalogue) -> Result<Self, ExperimentError> {
-        let invalid = |cause: String| ExperimentError::Invalid { file: file.to_owned(), cause };
-        let mut unknown = Vec::new();
-        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.to_string()))?;
-        let read: File = serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
-            .map_err(|error| invalid(error.to_string()))?;
-        if let Some(path) = unknown.first() {
-            let key = path.rsplit('.').next().unwrap_or(path);
-            let hint = nearest(key, KEYS.into_iter());
-            let hint = hint.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
-            return Err(invalid(format!("the key `{path}` is unknown{hint}")));
-        }
-        let catalogue =
-            catalogue.clone().joined_with(read.own_scenarios).map_err(|fault| invalid(fault.to_string()))?;
-        let mut arms = Vec::new();
-        for entry in read.arms {
-            arms.push(entry.arm().map_err(|error| invalid(error.to_string()))?);
-        }
-        if arms.is_empty() && read.show.is_of_our_server() {
-            arms.push(Arm::own(crate::compare::sides::SIDES[0]));
-        }
-        let mut scenarios = Vec::new();
-        for entry in read.scenarios {
-            let mut scenario = entry.scenario(&catalogue).map_err(&invalid)?;
-            scenario.load.warmup = read.warmup.unwrap_or(scenario.load.warmup);
-            scenario.load.measure = read.measure.unwrap_or(scenario.load.measure);
-            scenarios.push(scenario);
-        }
-        let experiment = Self {
-            name: read.name,
-            description: read.description,
-            arms,
-            scenarios,
-            rounds: read.rounds,
-            show: read.show,
-            try_echoes: read.try_echoes,
-            spin: read.spin,
-            promises: read.promises,
-        };
-        experiment.check().map_err(invalid)?;
-        Ok(experiment)
+    fn parse(text: &str, file: &str, catalogue: &Catalogue) -> anyhow::Result<Self> {
+        let read = File::parse(text).and_then(|file| file.experiment(catalogue));
+        read.map_err(|fault| anyhow!("the experiment {file} is not valid: {fault:#}"))
     }
 
     /// Checks that names are unique and that promises are about runs of the experiment.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a sentence about the first fault.
-    pub fn check(&self) -> Result<(), String> {
-        let twice = |names: &[String]| {
-            (1..names.len()).find(|&at| names[..at].contains(&names[at])).map(|at| names[at].clone())
-        };
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let arms: Vec<String> = self.arms.iter().map(|arm| arm.name.clone()).collect();
         let scenarios: Vec<String> = self.scenarios.iter().map(Scenario::full_name).collect();
-        if self.rounds == 0 {
-            return Err("`rounds` is 0: expected at least 1".to_owned());
-        }
-        if self.is_of_pairs() && self.arms.len() != 2 {
-            return Err(format!("a verdict and noise are about two arms, not {}", self.arms.len()));
-        }
+        ensure!(self.rounds > 0, "`rounds` is 0: expected at least 1");
+        ensure!(
+            !self.is_of_pairs() || arms.len() == 2,
+            "a verdict and noise are about two arms, not {}",
+            arms.len()
+        );
         let of_engine = self.scenarios.iter().find(|scenario| scenario.engine.is_some());
         if let (Some(scenario), true) = (of_engine, self.arms.iter().any(|arm| arm.engine.is_some())) {
             let name = scenario.full_name();
-            return Err(format!(
-                "the scenario `{name}` names an engine, and an arm names one, too: give one"
-            ));
+            bail!("the scenario `{name}` names an engine, and an arm names one, too: give one");
         }
-        if let Some(name) = twice(&arms) {
-            return Err(format!("two arms have the name `{name}`"));
+        let twice = |names: &[String]| (1..names.len()).find(|&at| names[..at].contains(&names[at]));
+        if let Some(at) = twice(&arms) {
+            bail!("two arms have the name `{}`", arms[at]);
         }
-        if let Some(name) = twice(&scenarios) {
-            return Err(format!("the scenario `{name}` is listed twice"));
+        if let Some(at) = twice(&scenarios) {
+            bail!("the scenario `{}` is listed twice", scenarios[at]);
         }
         for promise in &self.promises {
-            for (what, name, known) in promise
-                .scenarios()
-                .map(|name| ("scenario", name, &scenarios))
-                .into_iter()
-                .chain(promise.arms().map(|name| ("arm", name, &arms)))
-            {
+            let of_scenarios = promise.scenarios().map(|name| ("scenario", name, &scenarios));
+            let of_arms = promise.arms().map(|name| ("arm", name, &arms));
+            for (what, name, known) in of_scenarios.into_iter().chain(of_arms) {
                 let Some(name) = name.filter(|name| !known.iter().any(|one| one == name)) else { continue };
-                let nearest = nearest(name, known.iter().map(String::as_str));
-                let hint = nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default();
-                return Err(format!("a promise names the {what} `{name}`, which it does not have{hint}"));
+                let hint = did_you_mean(name, known.iter().map(String::as_str));
+                bail!("a promise names the {what} `{name}`, which it does not have{hint}");
             }
         }
         Ok(())
     }
 }
 
-impl Entry {
-    fn scenario(self, catalogue: &Catalogue) -> Result<Scenario, String> {
-        let (name, own_name, share) = match self {
-            Self::Name(name) => (name, None, None),
-            Self::Share { scenario, name, share_of_capacity } => (scenario, name, Some(share_of_capacity)),
+pub(crate) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let nearest = nearest(name, names.into_iter());
+    nearest.map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
+}
+
+impl File {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut unknown = Vec::new();
+        let document = toml::Deserializer::parse(text)?;
+        let file = serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))?;
+        if let Some(path) = unknown.first() {
+            let known = [keys::<Self>(), keys::<Arm>(), keys::<Promise>(), keys::<Over>()];
+            let known = known.into_iter().flatten().chain(keys::<catalogue::Scenario>());
+            bail!(
+                "the key `{path}` is unknown{}",
+                did_you_mean(path.rsplit('.').next().unwrap_or(path), known)
+            );
+        }
+        Ok(file)
+    }
+
+    fn experiment(self, catalogue: &Catalogue) -> anyhow::Result<Experiment> {
+        let catalogue = catalogue.clone().joined_with(self.scenario)?;
+        let mut arms = self.arm.into_iter().map(Arm::checked).collect::<Result<Vec<_>, _>>()?;
+        if arms.is_empty() && self.show.is_of_our_server() {
+            arms.push(Arm::own(SIDES[0]));
+        }
+        let scenarios = self.scenarios.into_iter().map(|entry| entry.scenario(&catalogue));
+        let mut experiment = Experiment {
+            name: self.name,
+            description: self.description,
+            arms,
+            scenarios: scenarios.collect::<anyhow::Result<_>>()?,
+            rounds: self.rounds,
+            show: self.show,
+            try_echoes: self.try_echoes,
+            spin: self.spin,
+            promises: self.promise,
         };
-        let (base, engine) = name.split_once('@').map_or((name.as_str(), None), |(b, e)| (b, Some(e)));
-        let found = catalogue.find(base).map_err(|error: CatalogueError| error.to_string())?;
-        let engine = engine.map(str::parse::<EngineKind>).transpose().map_err(|error| error.to_string())?;
-        let share = share.map(|share| match share {
-            share if share > 0.0 && share <= 1.0 => Ok(share),
-            share => {
-                Err(format!("share_of_capacity `{share}` is not valid: expected more than 0, at most 1"))
-            }
-        });
-        let share_of_capacity = share.transpose()?;
-        let usual =
-            if share_of_capacity.is_some() { format!("{}-fixed", found.name) } else { found.name.clone() };
-        let name = own_name.unwrap_or(usual);
-        Ok(Scenario { name, load: found.load.clone(), engine, share_of_capacity })
+        experiment.set_times(self.warmup, self.measure);
+        experiment.check()?;
+        Ok(experiment)
     }
 }
 
-impl ArmEntry {
-    fn arm(self) -> Result<Arm, String> {
-        let text = |error: ArmError| error.to_string();
-        let name = arm_name(&self.name).map_err(text)?;
-        if self.command.is_some() && self.absent.is_some() {
-            return Err(format!("arm `{name}` has a command and `absent`: give one"));
-        }
-        if self.burn_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return Err(format!("arm `{name}`: burn_share is not valid: expected more than 0, at most 1"));
-        }
-        let base = match (&self.command, self.absent) {
-            (Some(command), _) => Arm::of_command(name.clone(), command).map_err(text)?,
-            (None, absent) => Arm { absent, ..Arm::own(name.clone()) },
+fn keys<T: DeserializeOwned>() -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    // Nothing is read: the structure names its keys before it asks for the first of them.
+    let _ = T::deserialize(Keys(&mut keys));
+    keys
+}
+
+struct Keys<'a>(&'a mut Vec<&'static str>);
+
+impl<'de> Deserializer<'de> for Keys<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(Error::custom("only structures have keys"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        keys: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.0.extend(keys);
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+impl Entry {
+    fn scenario(self, catalogue: &Catalogue) -> anyhow::Result<Scenario> {
+        let (base, name, share_of_capacity) = match self {
+            Self::Name(name) => (name, None, None),
+            Self::Share { scenario, name, share_of_capacity } => (scenario, name, Some(share_of_capacity)),
         };
-        let is_ours = self.engine.is_some() || !self.flags.is_empty() || self.burn_share.is_some();
-        if self.command.is_some() && is_ours {
-            return Err(format!(
-                "arm `{name}` has a command: `engine`, `flags` and `burn_share` are for our own server"
-            ));
+        let (base, engine) = base.split_once('@').map_or((base.as_str(), None), |(b, e)| (b, Some(e)));
+        let found = catalogue.find(base)?;
+        let engine = engine.map(str::parse::<EngineKind>).transpose()?;
+        if let Some(share) = share_of_capacity.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            bail!("share_of_capacity `{share}` is not valid: expected more than 0, at most 1");
         }
-        let engine = self.engine.map(|engine| engine.parse::<EngineKind>()).transpose();
-        let engine = engine.map_err(|error| format!("arm `{name}`: {error}"))?;
-        let Self { flags, takes, wait, burn_share, .. } = self;
-        Ok(Arm { engine, flags, takes, wait, burn_share, ..base })
+        let suffix = if share_of_capacity.is_some() { "-fixed" } else { "" };
+        let name = name.unwrap_or_else(|| format!("{}{suffix}", found.name));
+        Ok(Scenario { name, load: found.load.clone(), engine, share_of_capacity })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::scenario;
 
     fn parse(text: &str) -> Result<Experiment, String> {
-        Experiment::parse(text, "my.toml", Catalogue::built_in()).map_err(|error| error.to_string())
+        Experiment::parse(text, "my.toml", Catalogue::built_in()).map_err(|error| format!("{error:#}"))
     }
 
     fn with(line: &str) -> String {
@@ -390,7 +295,7 @@ at_most = 0.94
 "#,
         ))
         .expect("valid");
-        let names: Vec<String> = experiment.scenarios.iter().map(scenario::Scenario::full_name).collect();
+        let names: Vec<String> = experiment.scenarios.iter().map(Scenario::full_name).collect();
         assert_eq!(names, ["echo", "echo@epoll", "mine", "pipeline-fixed"]);
         let load = &experiment.scenarios[2].load;
         assert_eq!(

@@ -6,71 +6,72 @@
 //! processes differ more from each other than the seconds within one.
 
 mod arm;
-mod calibration;
 mod check;
-mod disturbance;
 mod file;
-mod places;
 mod repeats;
 mod runner;
-mod scenario;
 mod setup;
 mod trial;
+
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::compare::Promise;
 use crate::host::machine::short_hash;
-use crate::result::{Document, ExperimentRecord, Show};
+use crate::result::{Document, ExperimentRecord, Presentation};
 
-pub use arm::{Arm, ArmError, Takes, arm_name, counts, named};
-pub use calibration::SHARE_OF_CAPACITY;
-pub use check::complaints;
-pub use disturbance::{MOST_STOLEN, MOST_WAITED};
-pub use file::{ExperimentError, built_in, built_in_names};
-pub use places::Places;
-pub(crate) use repeats::{Cell, Repeats};
-pub use repeats::{Execute, Fault, Notes};
-pub use runner::{Runner, RunnerError};
-pub use scenario::Scenario;
-pub use setup::{Checkout, Setup, SetupError, settle_engine};
+pub(crate) use arm::{Arm, Scenario, arm_name, counts, named};
+pub(crate) use check::complaints;
+pub(crate) use file::{built_in, did_you_mean};
+pub(crate) use repeats::Fault;
+pub(crate) use runner::{Runner, RunnerError};
+pub(crate) use setup::{Checkout, Setup, SetupError, url};
+pub(crate) use trial::SHARE_OF_CAPACITY;
 
 /// Everything that defines what an experiment measures, and what is judged and shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Experiment {
-    /// Its name, which the stored session has.
-    pub name: String,
-    /// Its description, one line.
-    pub description: String,
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Experiment {
+    pub(crate) name: String,
+    pub(crate) description: String,
     /// The servers. Where there are several, the others are compared with the first.
-    pub arms: Vec<Arm>,
+    pub(crate) arms: Vec<Arm>,
     /// The loads, in the order in which a round runs them.
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// Runs of each arm in each scenario.
-    pub rounds: u32,
-    /// Tables and judgement.
-    pub show: Show,
+    pub(crate) rounds: u32,
+    pub(crate) show: Presentation,
     /// True where a server that is not ours must echo messages of many lengths before it is
     /// measured.
-    pub try_echoes: bool,
+    pub(crate) try_echoes: bool,
     /// True where the generator spins in scenarios about latency. The time that a sleeping thread
     /// needs to wake would be part of every latency, and hide the difference of the arms.
-    pub spin: bool,
-    /// Figures that are held to a limit.
-    pub promises: Vec<Promise>,
+    pub(crate) spin: bool,
+    pub(crate) promises: Vec<Promise>,
 }
 
 impl Experiment {
     /// Returns true where the session is judged pair by pair, so that rounds with a run that cannot
     /// be used are replaced.
-    #[must_use]
-    pub fn is_of_pairs(&self) -> bool {
-        matches!(self.show, Show::Verdict | Show::Noise)
+    pub(crate) fn is_of_pairs(&self) -> bool {
+        matches!(self.show, Presentation::Verdict | Presentation::Noise)
+    }
+
+    /// Returns the number of arms that must be able to run.
+    pub(crate) fn needed_arms(&self) -> usize {
+        if self.arms.len() > 1 || !self.show.is_of_our_server() { 2 } else { 1 }
+    }
+
+    /// Sets the times of all runs, where they are given.
+    pub(crate) fn set_times(&mut self, warmup: Option<Duration>, measure: Option<Duration>) {
+        for scenario in &mut self.scenarios {
+            scenario.load.warmup = warmup.unwrap_or(scenario.load.warmup);
+            scenario.load.measure = measure.unwrap_or(scenario.load.measure);
+        }
     }
 
     /// Returns the facts that the stored session has: the hash is the same for the same experiment.
-    #[must_use]
-    pub fn record(&self) -> ExperimentRecord {
+    pub(crate) fn record(&self) -> ExperimentRecord {
         // Serialising plain values does not fail.
         let json = serde_json::to_string(self).unwrap_or_default();
         let (hash, promises) = (short_hash(json.as_bytes()), self.promises.clone());
@@ -78,19 +79,16 @@ impl Experiment {
     }
 }
 
-/// Result of an experiment.
 #[derive(Debug)]
-pub struct Session {
-    /// Document to store.
-    pub document: Document,
+pub(crate) struct Session {
+    pub(crate) document: Document,
     /// The first fault of a server for which its figures must not be trusted. The command then ends
     /// with an error.
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
 }
 
-/// State in which a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Complete, and every scenario has a valid run.
     Fine,
     /// A server failed, or an experiment about correctness found a fault.
@@ -102,12 +100,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of `session`. Wrong echoes are an error in any case.
-    #[must_use]
-    pub fn of(session: &Session) -> Self {
+    pub(crate) fn of(session: &Session) -> Self {
         let Document { scenarios, runs, session: stored, .. } = &session.document;
         let is_of_correctness =
-            stored.experiment.as_ref().is_some_and(|record| record.show == Show::Correctness);
+            stored.experiment.as_ref().is_some_and(|record| record.show == Presentation::Correctness);
         let has_valid_run = |name: &str| runs.iter().any(|run| run.scenario == name && run.valid);
         if session.fault.is_some() {
             Self::Failed

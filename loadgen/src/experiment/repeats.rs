@@ -6,18 +6,16 @@
 
 use thiserror::Error;
 
-use super::disturbance;
 use crate::result::{InvalidKind, Run};
 use crate::run::{Plan, Progress, RunError, wrong_echoes};
 use crate::target::spawn::SpawnError;
 
 /// Function that carries out a run. Tests replace it by a quicker one.
-pub type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
+pub(super) type Execute<'a> = &'a dyn Fn(&Plan, &mut dyn Progress) -> Result<Run, RunError>;
 
 /// Receiver of lines about events during the session. No result is lost where the lines cannot be shown.
-pub type Notes<'a> = &'a mut dyn FnMut(&str);
+pub(super) type Notes<'a> = &'a mut dyn FnMut(&str);
 
-/// Most attempts at one run.
 const ATTEMPTS: u32 = 3;
 /// Divisor of a session's number of runs. The quotient is the number of repeats for runs that failed or are
 /// invalid.
@@ -27,22 +25,23 @@ const SHARE_BAD: u32 = 2;
 const SHARE_DISTURBED: u32 = 4;
 /// Exit codes with which a shell and the generator's guard report a command that cannot be run.
 const CANNOT_RUN: [i32; 2] = [126, 127];
+/// A thread of the server or of the generator may wait for its processor for this share of the window.
+const MOST_WAITED: f64 = 0.02;
+/// The hypervisor may take this share of the window from a processor. It is counted in ticks of 10 ms.
+const MOST_STOLEN: f64 = 0.05;
 
 /// Fault of a server for which its figures must not be trusted.
 #[derive(Debug, Error)]
 #[error("{run}: {reason}")]
-pub struct Fault {
-    /// Name of the run.
-    pub run: String,
-    /// Description of the fault.
-    pub reason: String,
+pub(crate) struct Fault {
+    run: String,
+    reason: String,
 }
 
 /// All runs of one scenario on one arm.
 #[derive(Debug)]
-pub(crate) struct Cell {
-    /// Plan of every run.
-    pub(crate) plan: Plan,
+pub(super) struct Cell {
+    pub(super) plan: Plan,
     /// True for a debug build of the server, whose figures mean nothing.
     is_debug: bool,
     /// True where only echoes matter and not figures, so that only failures are repeated.
@@ -57,11 +56,11 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Returns a cell without runs. `build` is that of the server, where it is known.
-    pub(crate) fn new(plan: Plan, build: Option<&str>) -> Self {
+    pub(super) fn new(plan: Plan, build: Option<&str>, is_for_correctness: bool) -> Self {
         Self {
             plan,
             is_debug: build == Some("debug"),
-            is_for_correctness: false,
+            is_for_correctness,
             has_succeeded: false,
             failures: 0,
             is_hopeless: false,
@@ -69,75 +68,67 @@ impl Cell {
         }
     }
 
-    /// Returns a cell whose runs must echo correctly, at any speed.
-    pub(crate) fn for_correctness(plan: Plan, build: Option<&str>) -> Self {
-        Self { is_for_correctness: true, ..Self::new(plan, build) }
-    }
-
     /// Returns true where its server cannot be started at all.
-    pub(crate) fn is_hopeless(&self) -> bool {
+    pub(super) fn is_hopeless(&self) -> bool {
         self.is_hopeless
     }
 
     /// Returns true where another run is not worth the time. A cell with an earlier success gets twice the
     /// attempts.
-    pub(crate) fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         let most = if self.has_succeeded { 2 * ATTEMPTS } else { ATTEMPTS };
         self.is_hopeless || self.failures >= most
     }
 
-    /// Counts an attempt. Returns its fault, if it has one.
-    fn judge(&mut self, result: &Result<Run, RunError>) -> Option<Doubt> {
-        let doubt = match result {
-            Ok(run) => self.doubt(run),
+    fn judge(&mut self, result: &Result<Run, RunError>) -> Option<AttemptFault> {
+        let fault = match result {
+            Ok(run) => self.fault_of(run),
             Err(error) => {
                 self.is_hopeless |= !self.has_succeeded && is_hopeless(error);
-                Some(Doubt { kind: DoubtKind::Failed, why: error.summary() })
+                Some(AttemptFault { kind: FaultKind::Failed, why: error.summary() })
             }
         };
-        if doubt.as_ref().is_some_and(|doubt| doubt.kind == DoubtKind::Failed) {
+        if fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Failed) {
             self.failures += 1;
         } else {
             (self.failures, self.has_succeeded) = (0, true);
         }
-        doubt
+        fault
     }
 
-    fn doubt(&self, run: &Run) -> Option<Doubt> {
-        let doubt = |kind, why| Some(Doubt { kind, why });
+    fn fault_of(&self, run: &Run) -> Option<AttemptFault> {
+        let fault = |kind, why| Some(AttemptFault { kind, why });
         let reasons = broken(run);
         if !reasons.is_empty() {
-            doubt(DoubtKind::Failed, reasons.join("; "))
+            fault(FaultKind::Failed, reasons.join("; "))
         } else if self.is_for_correctness || run.invalid().any(|(kind, _)| kind.is_of_the_build()) {
             // Every run of a debug build is invalid, so a repeat would be invalid too.
             None
         } else if !run.valid {
-            doubt(DoubtKind::Invalid, run.invalid_reasons.join("; "))
+            fault(FaultKind::Invalid, run.invalid_reasons.join("; "))
         } else {
-            let why = disturbance::of(run).filter(|_| disturbance::is_told(&self.plan))?;
-            doubt(DoubtKind::Disturbed, why)
+            let why = disturbance(run).filter(|_| has_own_processors(&self.plan))?;
+            fault(FaultKind::Disturbed, why)
         }
     }
 
-    /// Returns true where another attempt may help.
-    fn can_improve(&self, doubt: &Doubt) -> bool {
-        match doubt.kind {
-            DoubtKind::Failed => !self.is_given_up(),
-            DoubtKind::Invalid => !self.is_always_invalid,
-            DoubtKind::Disturbed => true,
+    fn can_improve(&self, fault: &AttemptFault) -> bool {
+        match fault.kind {
+            FaultKind::Failed => !self.is_given_up(),
+            FaultKind::Invalid => !self.is_always_invalid,
+            FaultKind::Disturbed => true,
         }
     }
 }
 
-/// Fault of an attempt.
 #[derive(Debug)]
-struct Doubt {
-    kind: DoubtKind,
+struct AttemptFault {
+    kind: FaultKind,
     why: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DoubtKind {
+enum FaultKind {
     /// The attempt has no result, or the result of a server that is broken.
     Failed,
     Invalid,
@@ -147,102 +138,100 @@ enum DoubtKind {
 #[derive(Debug)]
 struct Attempt {
     result: Result<Run, RunError>,
-    doubt: Option<Doubt>,
+    fault: Option<AttemptFault>,
 }
 
-/// Run with all its attempts.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(super) struct Attempted {
     /// The attempt that counts; `None` where none had a result.
-    pub(crate) run: Option<Run>,
+    pub(super) run: Option<Run>,
     /// Reason why the last attempt failed, without text that must not be stored.
-    pub(crate) failure: Option<String>,
+    pub(super) failure: Option<String>,
     /// True where the user ended the session meanwhile.
-    pub(crate) is_interrupted: bool,
-}
-
-impl Made {
-    fn interrupted(run: Option<Run>) -> Self {
-        Self { run, failure: None, is_interrupted: true }
-    }
+    pub(super) is_interrupted: bool,
 }
 
 /// Executor of a session's runs, with a record of their faults.
-pub(crate) struct Repeats<'a> {
+pub(super) struct Repeats<'a> {
     execute: Execute<'a>,
-    /// Function that names a run in sentences.
+    progress: &'a mut dyn Progress,
+    notes: Notes<'a>,
     name: fn(&Plan) -> String,
     /// Remaining repeats of the session for runs that failed or are invalid.
     left_for_bad: u32,
     /// Remaining repeats of the session for disturbed runs.
     left_for_disturbed: u32,
     /// Notes for the reader of the session, one sentence each.
-    pub(crate) marks: Vec<String>,
-    /// The first fault that ends the command with an error.
-    pub(crate) fault: Option<Fault>,
+    pub(super) marks: Vec<String>,
+    pub(super) fault: Option<Fault>,
 }
 
 impl<'a> Repeats<'a> {
-    /// Returns the executor for a session of `runs` runs.
-    pub(crate) fn new(execute: Execute<'a>, runs: usize, name: fn(&Plan) -> String) -> Self {
+    /// Returns an executor that may repeat nothing yet. Events go to `notes`, a line each, and to `progress`.
+    pub(super) fn new(
+        execute: Execute<'a>,
+        name: fn(&Plan) -> String,
+        progress: &'a mut dyn Progress,
+        notes: Notes<'a>,
+    ) -> Self {
+        let (left_for_bad, left_for_disturbed) = (0, 0);
+        let marks = Vec::new();
+        Self { execute, progress, notes, name, left_for_bad, left_for_disturbed, marks, fault: None }
+    }
+
+    /// Allows the repeats of `runs` runs.
+    pub(super) fn allow(&mut self, runs: usize) {
         let runs = u32::try_from(runs).unwrap_or(u32::MAX);
         // Even the shortest session can repeat a run.
         let left = |share: u32| (runs / share).max(ATTEMPTS - 1);
-        let (left_for_bad, left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
-        Self { execute, name, left_for_bad, left_for_disturbed, marks: Vec::new(), fault: None }
+        (self.left_for_bad, self.left_for_disturbed) = (left(SHARE_BAD), left(SHARE_DISTURBED));
+    }
+
+    pub(super) fn note(&mut self, line: &str) {
+        (self.notes)(line);
     }
 
     /// Carries out the run `pair` of a cell, in as many attempts as it needs and may have.
-    pub(crate) fn make(
-        &mut self,
-        cell: &mut Cell,
-        pair: u32,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> Made {
+    pub(super) fn make(&mut self, cell: &mut Cell, pair: u32) -> Attempted {
         let plan = cell.plan.clone().with(|plan| plan.pair = pair);
         let name = (self.name)(&plan);
         let mut attempts = Vec::new();
+        let interrupted = |run| Attempted { run, failure: None, is_interrupted: true };
         loop {
-            if progress.interrupted() {
-                return Made::interrupted(chosen(attempts));
+            if self.progress.interrupted() {
+                return interrupted(chosen(attempts));
             }
-            let mut result = (self.execute)(&plan, progress);
-            if let Ok(run) = &mut result
-                && cell.is_debug
-            {
-                run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
-            }
-            let is_interrupted = match &result {
-                Ok(run) => run.interrupted,
-                Err(error) => matches!(error, RunError::Interrupted),
-            };
-            if is_interrupted {
+            let mut result = (self.execute)(&plan, self.progress);
+            match &mut result {
+                Err(RunError::Interrupted) => return interrupted(chosen(attempts)),
                 // A complete attempt tells more than one that was cut short.
-                let cut = result.ok();
-                return Made::interrupted(chosen(attempts).or(cut));
+                Ok(run) if run.interrupted => return interrupted(chosen(attempts).or(result.ok())),
+                Ok(run) if cell.is_debug => {
+                    run.invalidate(InvalidKind::DebugServer, "the server is a debug build");
+                }
+                _ => {}
             }
-            let doubt = cell.judge(&result);
-            self.note_wrong_echoes(&name, &result, notes);
+            let fault = cell.judge(&result);
+            self.note_wrong_echoes(&name, &result);
             let is_last = attempts.len() + 1 >= ATTEMPTS as usize;
-            let again = doubt.as_ref().filter(|doubt| !is_last && cell.can_improve(doubt));
-            let again = again.filter(|doubt| self.take_repeat(doubt.kind));
-            if let Some(doubt) = again {
-                notes(&format!("repeating {name}: {}", doubt.why));
+            let again = fault.as_ref().filter(|fault| !is_last && cell.can_improve(fault));
+            let again = again.filter(|fault| self.take_repeat(fault.kind));
+            if let Some(fault) = again {
+                (self.notes)(&format!("repeating {name}: {}", fault.why));
             }
             let is_over = again.is_none();
-            attempts.push(Attempt { result, doubt });
+            attempts.push(Attempt { result, fault });
             if is_over {
-                return self.conclude(cell, &name, attempts, notes);
+                return self.conclude(cell, &name, attempts);
             }
         }
     }
 
     /// Takes one of the session's remaining repeats. Returns false where there was none.
-    fn take_repeat(&mut self, kind: DoubtKind) -> bool {
+    fn take_repeat(&mut self, kind: FaultKind) -> bool {
         let left = match kind {
-            DoubtKind::Failed | DoubtKind::Invalid => &mut self.left_for_bad,
-            DoubtKind::Disturbed => &mut self.left_for_disturbed,
+            FaultKind::Failed | FaultKind::Invalid => &mut self.left_for_bad,
+            FaultKind::Disturbed => &mut self.left_for_disturbed,
         };
         let is_left = *left > 0;
         *left = left.saturating_sub(1);
@@ -250,11 +239,11 @@ impl<'a> Repeats<'a> {
     }
 
     /// Notes wrong echoes, so that a repeat does not hide them.
-    fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>, notes: Notes<'_>) {
+    fn note_wrong_echoes(&mut self, name: &str, result: &Result<Run, RunError>) {
         let Ok(Run { integrity, .. }) = result else { return };
         if integrity.faults() > 0 {
             let reason = wrong_echoes(integrity.faults());
-            notes(&format!("NOTE: {name}: {reason}"));
+            self.note(&format!("NOTE: {name}: {reason}"));
             let mark = format!("{name}: {reason}.");
             if !self.marks.contains(&mark) {
                 self.marks.push(mark);
@@ -263,20 +252,20 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    fn conclude(&mut self, cell: &mut Cell, name: &str, attempts: Vec<Attempt>, notes: Notes<'_>) -> Made {
+    fn conclude(&mut self, cell: &mut Cell, name: &str, attempts: Vec<Attempt>) -> Attempted {
         let mut failure = None;
         let is_repeated = attempts.len() > 1;
         match attempts.last() {
-            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Failed, why }), result }) => {
+            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Failed, why }), result }) => {
                 let is_given_up = cell.is_given_up();
                 // The user sees the full error. The output of the server is not stored.
                 let reason = result.as_ref().err().map_or_else(|| why.clone(), ToString::to_string);
                 if is_given_up || attempts.iter().all(|attempt| attempt.result.is_err()) {
                     let end = if is_given_up { "; it is not run again" } else { "" };
                     let mark = format!("{name}: {}{end}.", why.trim_end_matches('.'));
-                    notes(&format!("NOTE: {mark}"));
+                    self.note(&format!("NOTE: {mark}"));
                     if reason.len() > why.len() {
-                        notes(&reason);
+                        self.note(&reason);
                     }
                     self.marks.push(mark);
                 }
@@ -285,12 +274,14 @@ impl<'a> Repeats<'a> {
                 }
                 failure = Some(why.clone());
             }
-            Some(Attempt { doubt: Some(Doubt { kind: DoubtKind::Invalid, .. }), .. }) if is_repeated => {
+            Some(Attempt { fault: Some(AttemptFault { kind: FaultKind::Invalid, .. }), .. })
+                if is_repeated =>
+            {
                 cell.is_always_invalid = true;
             }
             _ => {}
         }
-        Made { run: chosen(attempts), failure, is_interrupted: false }
+        Attempted { run: chosen(attempts), failure, is_interrupted: false }
     }
 }
 
@@ -301,8 +292,32 @@ fn chosen(mut attempts: Vec<Attempt>) -> Option<Run> {
     let valid = attempts.iter().rposition(is_valid);
     let index = valid.or_else(|| attempts.iter().rposition(|attempt| attempt.result.is_ok()))?;
     let run = attempts.remove(index).result.ok()?;
-    let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.doubt?.why)).collect();
+    let repeated = attempts.into_iter().filter_map(|attempt| Some(attempt.fault?.why)).collect();
     Some(Run { repeated, ..run })
+}
+
+/// Returns true where server and generator each have processors of their own, so that waiting tells of
+/// others.
+fn has_own_processors(plan: &Plan) -> bool {
+    let server = plan.target.spawn.as_ref().map_or(&[][..], |spawn| &spawn.cpus);
+    !plan.placement.cpus.is_empty()
+        && !server.is_empty()
+        && server.iter().all(|cpu| !plan.placement.cpus.contains(cpu))
+}
+
+/// Returns what disturbed a run; `None` where nothing did, or nothing is known.
+fn disturbance(run: &Run) -> Option<String> {
+    let found = run.disturbance?;
+    let waits = [("server", found.server_waited.unwrap_or(0.0)), ("generator", found.generator_waited)];
+    let (who, waited) = waits.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let percent = |share: f64| share * 100.0;
+    if waited > MOST_WAITED {
+        Some(format!("the {who} waited {:.1} % of the window for its processor", percent(waited)))
+    } else if found.stolen > MOST_STOLEN {
+        Some(format!("the hypervisor took {:.0} % of the window", percent(found.stolen)))
+    } else {
+        None
+    }
 }
 
 /// Returns the reasons why a run shows a server that does not work. Empty where the server or the machine may
@@ -321,15 +336,7 @@ fn broken(run: &Run) -> Vec<String> {
 /// Returns true where another attempt would fail in the same way.
 fn is_hopeless(error: &RunError) -> bool {
     match error {
-        RunError::Plan(_)
-        | RunError::Descriptors { .. }
-        | RunError::Ports { .. }
-        | RunError::SourceFamily { .. }
-        | RunError::SourceLink { .. }
-        | RunError::SourceAddress { .. }
-        | RunError::Trust(_)
-        | RunError::Pin { .. }
-        | RunError::Engine(_) => true,
+        RunError::Plan(_) | RunError::Setup(_) | RunError::Engine(_) => true,
         RunError::Spawn(SpawnError::Ended { status, .. }) => {
             status.code().is_some_and(|code| CANNOT_RUN.contains(&code))
         }
@@ -349,7 +356,7 @@ mod tests {
     use super::*;
     use crate::result::{Disturbance, example};
     use crate::run::Silent;
-    use crate::target::spawn::{LastWords, Spawn};
+    use crate::target::spawn::Spawn;
 
     /// Outcome of an attempt.
     #[derive(Debug, Clone, Copy)]
@@ -374,7 +381,7 @@ mod tests {
             Fine => {}
             Fails => return Err(RunError::Panicked),
             Exits(code) => {
-                let (status, said) = (ExitStatus::from_raw(code << 8), LastWords::default());
+                let (status, said) = (ExitStatus::from_raw(code << 8), String::new());
                 return Err(SpawnError::Ended { status, said, port_in_use: false }.into());
             }
             Invalid(kind) => run.invalidate(kind, "why"),
@@ -401,7 +408,7 @@ mod tests {
     /// Runs of one cell in a session. The attempts have the given outcomes, and succeed after the last of
     /// these.
     struct Made {
-        runs: Vec<super::Made>,
+        runs: Vec<Attempted>,
         attempts: u32,
         cell: Cell,
         marks: Vec<String>,
@@ -415,16 +422,19 @@ mod tests {
             *attempts.borrow_mut() += 1;
             attempt(script.borrow_mut().pop_front().unwrap_or(Fine), *attempts.borrow())
         };
-        let mut repeats = Repeats::new(&execute, runs, |plan| format!("run {}", plan.pair + 1));
+        let (mut progress, mut notes) = (Silent, |_: &str| {});
+        let name = |plan: &Plan| format!("run {}", plan.pair + 1);
+        let mut repeats = Repeats::new(&execute, name, &mut progress, &mut notes);
+        repeats.allow(runs);
         let mut cell = cell;
         let numbers = 0..u32::try_from(runs).expect("few");
-        let runs = numbers.map(|pair| repeats.make(&mut cell, pair, &mut Silent, &mut |_| {})).collect();
+        let runs = numbers.map(|pair| repeats.make(&mut cell, pair)).collect();
         let (marks, fault) = (repeats.marks, repeats.fault.map(|fault| fault.to_string()));
         Made { runs, attempts: *attempts.borrow(), cell, marks, fault }
     }
 
     fn cell() -> Cell {
-        Cell::new(plan(), None)
+        Cell::new(plan(), None, false)
     }
 
     #[test]
@@ -483,7 +493,7 @@ mod tests {
     fn a_run_of_a_debug_build_is_not_repeated_for_being_invalid() {
         let build = Invalid(InvalidKind::DebugGenerator);
         assert_eq!(session(cell(), 1, &[build]).attempts, 1);
-        let made = session(Cell::new(plan(), Some("debug")), 1, &[Disturbed]);
+        let made = session(Cell::new(plan(), Some("debug"), false), 1, &[Disturbed]);
         let run = made.runs[0].run.as_ref().expect("a run");
         assert_eq!((made.attempts, run.valid), (1, false));
     }
@@ -537,11 +547,22 @@ mod tests {
 
     #[test]
     fn where_correctness_is_asked_speed_is_not_looked_at() {
-        let made = session(
-            Cell::for_correctness(plan(), None),
-            3,
-            &[Disturbed, Invalid(InvalidKind::LateSends), Fails],
-        );
+        let made =
+            session(Cell::new(plan(), None, true), 3, &[Disturbed, Invalid(InvalidKind::LateSends), Fails]);
         assert_eq!(made.attempts, 4);
+    }
+
+    fn said(server: Option<f64>, generator: f64, stolen: f64) -> Option<String> {
+        let found = Some(Disturbance { server_waited: server, generator_waited: generator, stolen });
+        disturbance(&Run { disturbance: found, ..example::run("echo", 1000) })
+    }
+
+    #[test]
+    fn what_others_took_is_named() {
+        assert_eq!(said(Some(0.02), 0.02, 0.05), None);
+        assert!(said(Some(0.031), 0.0, 0.0).is_some_and(|why| why.contains("the server waited 3.1 %")));
+        assert!(said(Some(0.03), 0.2, 0.0).is_some_and(|why| why.contains("the generator waited 20.0 %")));
+        assert!(said(None, 0.0, 0.06).is_some_and(|why| why.contains("hypervisor took 6 %")));
+        assert_eq!(disturbance(&Run { disturbance: None, ..example::run("echo", 1000) }), None);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use engine::EngineError;
 use thiserror::Error;
 
 use super::check::complaints_of;
-use super::setup::{Probe, SetupError};
-use super::trial::{Trial, trials};
-use super::{Arm, Cell, Execute, Experiment, Fault, Notes, Repeats, Scenario, Session, Setup, calibration};
+use super::repeats::{Cell, Execute, Fault, Notes, Repeats};
+use super::setup::Probe;
+use super::trial::{calibration, rate, trials};
+use super::{Arm, Experiment, Scenario, Session, Setup};
 use crate::format::{about, count};
 use crate::host::machine::Machine;
-use crate::result::{self, Document, Run, SessionKind, Show, Start};
+use crate::load::Load;
+use crate::result::{self, Document, Presentation, Run, SessionKind, Start};
 use crate::run::{Plan, PlanError, Progress};
 use crate::target::subject::{Subject, Tool};
 
@@ -19,44 +20,22 @@ use crate::target::subject::{Subject, Tool};
 const AROUND_A_RUN: Duration = Duration::from_millis(400);
 /// Time of a trial of an echo, with the start of its server: for the announcement alone.
 const A_TRIAL: Duration = Duration::from_millis(500);
-/// Flag of our own server that makes it slower.
 const BURN: &str = "--burn-per-message";
 /// Rounds of every four that may be replaced where they have a run that failed or is not valid.
 const REPLACED: u32 = 2;
 
-/// Reason why an experiment has no result. Nothing was measured then.
 #[derive(Debug, Error)]
-pub enum RunnerError {
-    /// A flag or a file that cannot be used.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// The engine that was asked for does not run here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// There is nothing to compare.
-    #[error("fewer than two arms can run here: {left_out} Name servers with --arm NAME=COMMAND.")]
-    FewArms {
-        /// The arms that were left out, and why.
-        left_out: String,
-    },
-    /// The only server cannot run here.
+pub(crate) enum RunnerError {
+    #[error("fewer than two arms can run here: {0} Name servers with --arm NAME=COMMAND.")]
+    FewArms(String),
     #[error("the server cannot run here: {0}")]
     NoServer(String),
-    /// A load that cannot be carried out.
     #[error("scenario {scenario}: {source}")]
-    Plan {
-        /// Name of the scenario.
-        scenario: String,
-        /// Fault of its load.
-        source: PlanError,
-    },
-    /// No scenario can run here.
+    Plan { scenario: String, source: PlanError },
     #[error("no scenario can run here: {0}")]
     NoScenario(String),
-    /// The session to resume is of something else.
     #[error("--resume: cannot resume the session: {0}")]
-    Resume(String),
-    /// A server failed from the start.
+    Resume(&'static str),
     #[error(transparent)]
     Fault(#[from] Fault),
     /// The calibration run shows no capacity to take a share of.
@@ -68,27 +47,21 @@ pub enum RunnerError {
     #[error("the CPU time of the server is not known here, so a server cannot be slowed by a share of it")]
     NoCost,
     /// The user ended it before the first run was complete.
-    #[error("interrupted before anything was measured; nothing was stored")]
+    #[error("interrupted before anything was measured")]
     Interrupted,
 }
 
 /// An experiment on this machine: which of its runs can be made, and which were made.
-pub struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     experiment: &'a Experiment,
     setup: &'a Setup,
-    kind: SessionKind,
     /// The arms, in the order of the experiment, as the result has them.
     arms: Vec<result::Arm>,
-    /// The scenarios that can run here.
     rows: Vec<Row>,
     /// Trials that servers that are not ours must pass first.
-    trials: Vec<Trial>,
+    trials: Vec<Plan>,
     marks: Vec<String>,
-    /// The runs so far.
     runs: Vec<Run>,
-    /// Runs and repeats that are still to be made, for the time that is left.
-    runs_left: usize,
-    /// Session that this one resumes.
     resumed: Option<result::Session>,
 }
 
@@ -99,175 +72,144 @@ struct Row {
 }
 
 impl<'a> Runner<'a> {
-    /// Decides which arms and scenarios can run here.
-    ///
-    /// # Errors
-    ///
-    /// Fails where nothing is left to measure or to compare.
-    pub fn new(
+    /// Decides which arms and scenarios can run here. Fails where nothing is left to measure or to compare.
+    pub(crate) fn new(
         experiment: &'a Experiment,
         setup: &'a Setup,
         machine: &Machine,
         probe: Probe<'_>,
     ) -> Result<Self, RunnerError> {
-        let mut marks = setup.marks.clone();
-        let any = Scenario::new("echo", crate::load::Load::default());
-        let arms: Vec<result::Arm> = experiment
-            .arms
-            .iter()
-            .map(|arm| {
-                let first = experiment.scenarios.iter().find(|scenario| arm.takes(scenario));
-                let subject = first.map_or_else(Subject::default, |scenario| setup.subject(scenario, arm));
-                let refused =
-                    arm.engine.and_then(|engine| probe(engine).err()).map(|error| error.to_string());
-                let left_out = arm.absent.clone().or(refused);
-                marks.extend(left_out.as_ref().map(|why| left_out_mark(&arm.name, why)));
-                let (name, version) = (arm.name.clone(), arm.version.clone());
-                result::Arm { name, subject, version, conformance: arm.conformance, left_out }
-            })
-            .collect();
-        let is_present = |arm: &&Arm| arms.iter().any(|one| one.name == arm.name && one.left_out.is_none());
-        let present: Vec<&Arm> = experiment.arms.iter().filter(is_present).collect();
-        let is_only = experiment.arms.len() == 1;
-        let mut rows = Vec::new();
-        for scenario in &experiment.scenarios {
-            if scenario.engine == Some(setup.server_engine) {
-                // It would be the scenario without an engine's name again.
-                continue;
-            }
-            if let Some(why) = obstacle(scenario, setup, machine, probe) {
-                marks.push(format!("{} was left out: {why}.", scenario.full_name()));
-                continue;
-            }
-            let cells = present.iter().filter(|arm| arm.takes(scenario)).map(|arm| {
-                let plan = setup.plan_of(scenario, arm, is_only, experiment.spin);
-                let build = arms.iter().find(|one| one.name == arm.name);
-                let build = build.and_then(|one| one.subject.build.as_deref());
-                match experiment.show {
-                    // A very short load on a busy machine may well be invalid.
-                    Show::Correctness => Cell::for_correctness(plan, build),
-                    _ => Cell::new(plan, build),
-                }
-            });
-            rows.push(Row { scenario: scenario.clone(), cells: cells.collect() });
-        }
-        if is_only && arms[0].subject.build.as_deref() == Some("debug") {
-            marks.push("the server is a debug build: its figures mean nothing.".to_owned());
-        }
-        let others = present.iter().filter(|arm| experiment.try_echoes && !arm.is_own());
-        let trials =
-            others.flat_map(|arm| trials(&setup.plan_of(&any, arm, false, false))).collect::<Vec<_>>();
-        let kind = match experiment.show {
-            Show::Verdict => SessionKind::Ab,
-            Show::Noise => SessionKind::Aa,
-            _ => SessionKind::Suite,
-        };
+        let arms = experiment.arms.iter().map(|arm| stored_arm(experiment, setup, arm, probe));
+        let arms: Vec<result::Arm> = arms.collect();
         let mut runner = Self {
             experiment,
             setup,
-            kind,
-            arms,
-            rows,
-            trials,
-            marks,
+            rows: Vec::new(),
+            trials: Vec::new(),
+            marks: setup.marks.clone(),
             runs: Vec::new(),
-            runs_left: 0,
             resumed: None,
+            arms,
         };
+        let left_out =
+            runner.arms.iter().filter_map(|arm| Some(left_out_mark(&arm.name, arm.left_out.as_ref()?)));
+        runner.marks.extend(left_out.collect::<Vec<_>>());
+        for scenario in &experiment.scenarios {
+            // One about the session's engine would be the scenario without an engine's name again.
+            if scenario.engine == Some(setup.server_engine) {
+                continue;
+            }
+            match obstacle(scenario, setup, machine, probe) {
+                Some(why) => runner.marks.push(format!("{} was left out: {why}.", scenario.full_name())),
+                None => {
+                    let cells = runner.cells(scenario);
+                    runner.rows.push(Row { scenario: scenario.clone(), cells });
+                }
+            }
+        }
+        if runner.is_of_one_arm() && runner.arms[0].subject.build.as_deref() == Some("debug") {
+            runner.marks.push("the server is a debug build: its figures mean nothing.".to_owned());
+        }
+        let any = Scenario::new("echo", Load::default());
+        let others = runner.present().filter(|(arm, _)| experiment.try_echoes && !arm.is_own());
+        let trials = others.flat_map(|(arm, _)| trials(&setup.plan_of(&any, arm, false, false)));
+        runner.trials = trials.collect();
         runner.check_arms()?;
         for cell in runner.rows.iter().flat_map(|row| &row.cells) {
             let scenario = cell.plan.scenario.clone();
             cell.plan.check().map_err(|source| RunnerError::Plan { scenario, source })?;
         }
-        runner.runs_left = runner.runs_of_a_round() * experiment.rounds as usize;
         Ok(runner)
     }
 
-    /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the session is complete, or is of another experiment, machine or server.
-    pub fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
+    fn is_of_one_arm(&self) -> bool {
+        self.arms.len() == 1
+    }
+
+    fn present(&self) -> impl DoubleEndedIterator<Item = (&'a Arm, &result::Arm)> {
+        self.experiment.arms.iter().zip(&self.arms).filter(|(_, stored)| stored.left_out.is_none())
+    }
+
+    fn cells(&self, scenario: &Scenario) -> Vec<Cell> {
+        // A very short load on a busy machine may well be invalid.
+        let is_for_correctness = self.experiment.show == Presentation::Correctness;
+        let cell = |(arm, stored): (&Arm, &result::Arm)| {
+            let plan = self.setup.plan_of(scenario, arm, self.is_of_one_arm(), self.experiment.spin);
+            Cell::new(plan, stored.subject.build.as_deref(), is_for_correctness)
+        };
+        self.present().filter(|(arm, _)| arm.takes(scenario)).map(cell).collect()
+    }
+
+    /// Resumes an interrupted session of the same experiment: keeps its runs, and makes the others. Fails
+    /// where the session is complete, or is of another experiment, machine or server.
+    pub(crate) fn resume(mut self, document: Document, machine: &Machine) -> Result<Self, RunnerError> {
         let Document { session, machine: measured_on, tool, arms, subject, scenarios, runs, .. } = document;
-        let refuse = |why: &str| Err(RunnerError::Resume(why.to_owned()));
-        if !session.interrupted {
-            return refuse("it is complete");
-        }
-        if measured_on.id != machine.id {
-            return refuse("it was measured on another machine");
-        }
+        let refuse = |why| Err(RunnerError::Resume(why));
         let here = Tool::this(self.setup.plan.placement.engine.name());
-        if (&tool.engine, &tool.binary_hash) != (&here.engine, &here.binary_hash) {
-            return refuse("the generator is another build or has another engine");
-        }
-        if session.experiment.as_ref().map(|record| &record.hash) != Some(&self.experiment.record().hash) {
-            return refuse("it is of another experiment, or of other flags");
-        }
         let before: Vec<Subject> =
             if arms.is_empty() { vec![subject] } else { arms.into_iter().map(|arm| arm.subject).collect() };
-        if !before.iter().map(|one| &one.binary_hash).eq(self.arms.iter().map(|arm| &arm.subject.binary_hash))
-        {
+        let hash = |subject: &Subject| subject.binary_hash.clone();
+        if !session.interrupted {
+            return refuse("it is complete");
+        } else if measured_on.id != machine.id {
+            return refuse("it was measured on another machine");
+        } else if (tool.engine, tool.binary_hash) != (here.engine, here.binary_hash) {
+            return refuse("the generator is another build or has another engine");
+        } else if session.experiment.as_ref().is_none_or(|one| one.hash != self.experiment.record().hash) {
+            return refuse("it is of another experiment, or of other flags");
+        } else if !before.iter().map(hash).eq(self.arms.iter().map(|arm| hash(&arm.subject))) {
             return refuse("a server was built anew since");
         }
         for (arm, subject) in self.experiment.arms.iter().zip(&before) {
-            if arm.burn_share.is_none() {
-                continue;
+            if arm.burn_share.is_some() {
+                let command = subject.command.as_deref().unwrap_or_default();
+                let Some((_, burnt)) = command.split_once(&format!("{BURN} ")) else {
+                    return refuse("it does not tell what its slowed servers burn");
+                };
+                self.burn(&arm.name, burnt);
             }
-            let command = subject.command.as_deref().unwrap_or_default();
-            let Some((_, burnt)) = command.split_once(&format!("{BURN} ")) else {
-                return refuse("it does not tell what its slowed servers burn");
-            };
-            self.burn(&arm.name, burnt);
         }
-        for row in &mut self.rows {
-            let name = row.scenario.full_name();
-            let stored = scenarios.iter().find(|scenario| scenario.name == name);
-            let rate = stored.and_then(|scenario| scenario.parameters.rate_per_s);
-            if row.scenario.share_of_capacity.is_some() && rate.is_some() {
-                row.scenario.share_of_capacity = None;
-                row.cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = rate);
+        for Row { scenario, cells } in &mut self.rows {
+            let name = scenario.full_name();
+            let Some(stored) = scenarios.iter().find(|scenario| scenario.name == name) else { continue };
+            let rate = stored.parameters.rate_per_s;
+            if scenario.share_of_capacity.is_some() && rate.is_some() {
+                scenario.share_of_capacity = None;
+                cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = rate);
             }
-            let hash = row.cells.first().map(|cell| cell.plan.stored_scenario().hash);
-            let is_same = |stored: &result::Scenario| Some(&stored.hash) == hash.as_ref();
             // A rate that is still to be measured is part of the hash.
-            let is_settled = row.scenario.share_of_capacity.is_none();
-            if is_settled && stored.is_some_and(|stored| !is_same(stored)) {
+            let is_settled = scenario.share_of_capacity.is_none();
+            let hash = cells.first().map(|cell| cell.plan.stored_scenario().hash);
+            if is_settled && hash.as_ref() != Some(&stored.hash) {
                 return refuse("a scenario has other settings");
             }
         }
         // A run that was cut short is made again.
         self.runs = runs.into_iter().filter(|run| !run.interrupted).collect();
-        self.runs_left = self.runs_left.saturating_sub(self.runs.len());
         self.resumed = Some(session);
         Ok(self)
     }
 
     fn check_arms(&self) -> Result<(), RunnerError> {
-        let present = self.arms.iter().filter(|arm| arm.left_out.is_none()).count();
         let left_out = || self.marks.join(" ");
-        if present == 0 && self.experiment.arms.len() == 1 {
-            return Err(RunnerError::NoServer(left_out()));
+        match (self.present().count(), self.experiment.needed_arms()) {
+            (0, 1) => Err(RunnerError::NoServer(left_out())),
+            (present, needed) if present < needed => Err(RunnerError::FewArms(left_out())),
+            _ if self.rows.iter().all(|row| row.cells.is_empty()) => Err(RunnerError::NoScenario(left_out())),
+            _ => Ok(()),
         }
-        if present < self.experiment.arms.len().min(2) {
-            return Err(RunnerError::FewArms { left_out: left_out() });
-        }
-        if self.rows.iter().all(|row| row.cells.is_empty()) {
-            return Err(RunnerError::NoScenario(left_out()));
-        }
-        Ok(())
     }
 
     /// Tells what is about to happen and how long it takes.
-    pub fn announce(&self, notes: Notes<'_>) {
-        let Experiment { name, rounds, arms, .. } = self.experiment;
-        let present = self.arms.iter().filter(|arm| arm.left_out.is_none()).count();
-        let on = if arms.len() > 1 { format!(" on {present} arms") } else { String::new() };
+    pub(crate) fn announce(&self, notes: Notes<'_>) {
+        let Experiment { name, rounds, .. } = self.experiment;
+        let on = format!(" on {} arms", self.present().count());
         notes(&format!(
-            "{name}: {}{on}, {}, {}, about {}",
+            "{name}: {}{}, {}, {}, about {}",
             count(self.rows.len() as u64, "scenario"),
+            if self.is_of_one_arm() { "" } else { &on },
             count((*rounds).into(), "round"),
-            count(self.runs_left as u64, "run"),
+            count(self.runs_left() as u64, "run"),
             about(self.duration())
         ));
         let cpus = |cpus: &[usize]| match cpus {
@@ -275,12 +217,8 @@ impl<'a> Runner<'a> {
             cpus => format!("CPU {}", cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
         };
         let placement = &self.setup.plan.placement;
-        notes(&format!(
-            "server on {}, generator on {} (engine {})",
-            cpus(&self.setup.server_cpus),
-            cpus(&placement.cpus),
-            placement.engine.name()
-        ));
+        let (server, generator) = (cpus(&self.setup.server_cpus), cpus(&placement.cpus));
+        notes(&format!("server on {server}, generator on {generator} (engine {})", placement.engine.name()));
         self.marks.iter().for_each(|mark| notes(&format!("NOTE: {mark}")));
     }
 
@@ -288,32 +226,28 @@ impl<'a> Runner<'a> {
         self.rows.iter().map(|row| row.cells.len()).sum()
     }
 
-    /// Returns about how long the session takes.
-    #[must_use]
-    pub fn duration(&self) -> Duration {
+    fn runs_left(&self) -> usize {
+        (self.runs_of_a_round() * self.experiment.rounds as usize).saturating_sub(self.runs.len())
+    }
+
+    fn duration(&self) -> Duration {
         let of_plan = |plan: &Plan| plan.load.settle + plan.load.warmup + plan.load.measure + AROUND_A_RUN;
-        let of_row = |row: &Row| row.cells.iter().map(|cell| of_plan(&cell.plan)).sum::<Duration>();
-        let round: Duration = self.rows.iter().map(of_row).sum();
-        let all = round * self.experiment.rounds;
-        let made =
-            self.runs.len() as f64 / (self.runs_of_a_round() as f64 * f64::from(self.experiment.rounds));
+        let cells = self.rows.iter().flat_map(|row| &row.cells);
+        let round: Duration = cells.map(|cell| of_plan(&cell.plan)).sum();
+        let left = self.runs_left() as f64 / self.runs_of_a_round().max(1) as f64;
         let calibrated = self.rows.iter().filter(|row| row.scenario.share_of_capacity.is_some());
-        let calibration = calibrated.filter_map(|row| row.cells.first());
-        let calibration: Duration = calibration.map(|cell| of_plan(&calibration::plan(&cell.plan))).sum();
+        let calibrated = calibrated.filter_map(|row| row.cells.first());
+        let calibrations: Duration = calibrated.map(|cell| of_plan(&calibration(&cell.plan))).sum();
         let trials = A_TRIAL * u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
-        trials + calibration + all.mul_f64((1.0 - made).clamp(0.0, 1.0))
+        trials + calibrations + round.mul_f64(left)
     }
 
     /// Makes every run.
     ///
-    /// Events go to `notes`, a line each, and to `progress`. A session that the user ends early has
+    /// A session that the user ends early has
     /// the runs until then, and is marked. Call it from the main thread, as
-    /// [`execute`](crate::run::execute).
-    ///
-    /// # Errors
-    ///
-    /// Fails where nothing was measured. Nothing is left running then.
-    pub fn measure(
+    /// [`execute`](crate::run::execute). Where it fails nothing was measured, and nothing is left running.
+    pub(crate) fn measure(
         mut self,
         machine: Machine,
         execute: Execute<'_>,
@@ -322,34 +256,38 @@ impl<'a> Runner<'a> {
     ) -> Result<Session, RunnerError> {
         let start = Start::now();
         progress.expect(self.duration());
-        let name = if self.experiment.arms.len() == 1 { name_of_only } else { name_of };
-        let mut trials = Repeats::new(execute, self.trials.len(), name);
-        let mut is_interrupted = self.make_trials(&mut trials, progress, notes);
-        let mut repeats = Repeats::new(execute, self.runs_left, name);
-        repeats.fault = trials.fault;
+        let name = if self.is_of_one_arm() { name_of_only } else { name_of };
+        let mut repeats = Repeats::new(execute, name, progress, notes);
+        repeats.allow(self.trials.len());
+        let mut is_interrupted = self.make_trials(&mut repeats);
+        // An arm that failed has a mark that says it was left out.
+        repeats.marks.clear();
+        repeats.allow(self.runs_left());
         if !is_interrupted {
             self.check_arms()?;
-            let all = self.runs_of_a_round() * self.experiment.rounds as usize;
-            self.runs_left = all.saturating_sub(self.runs.len());
-            is_interrupted = match self.calibrate(&mut repeats, progress, notes) {
+            is_interrupted = match self.calibrate(&mut repeats) {
                 Err(RunnerError::Interrupted) if !self.runs.is_empty() => true,
                 calibrated => calibrated.map(|()| false)?,
             };
         }
-        is_interrupted = is_interrupted || self.make_runs(&mut repeats, progress, notes);
+        is_interrupted = is_interrupted || self.make_runs(&mut repeats);
         if self.runs.is_empty() {
             return Err(repeats.fault.map_or(RunnerError::Interrupted, RunnerError::Fault));
         }
         self.marks.append(&mut repeats.marks);
-        let fault = repeats.fault;
-        Ok(Session { document: self.document(start, is_interrupted, machine), fault })
+        Ok(Session { document: self.document(start, is_interrupted, machine), fault: repeats.fault })
     }
 
     fn document(mut self, start: Start, interrupted: bool, machine: Machine) -> Document {
-        let order = match self.experiment.arms.len() {
+        let order = match self.arms.len() {
             1 => "rounds",
             2 => "abba",
             _ => "rounds of arms, rotated",
+        };
+        let kind = match self.experiment.show {
+            Presentation::Verdict => SessionKind::Ab,
+            Presentation::Noise => SessionKind::Aa,
+            _ => SessionKind::Suite,
         };
         let mut session = result::Session {
             suite: Some(self.experiment.name.clone()),
@@ -357,9 +295,9 @@ impl<'a> Runner<'a> {
             tag: self.setup.tag.clone(),
             order: order.to_owned(),
             interrupted,
-            ..result::Session::new(self.kind, start)
+            ..result::Session::new(kind, start)
         };
-        if let Some(before) = self.resumed {
+        if let Some(before) = self.resumed.take() {
             (session.start, session.duration_ns) = (before.start, before.duration_ns + session.duration_ns);
             session.argv = before.argv;
             self.marks.push("it was interrupted and resumed.".to_owned());
@@ -371,77 +309,65 @@ impl<'a> Runner<'a> {
         let plans = self.rows.iter().filter_map(|row| row.cells.first());
         let scenarios = plans.map(|cell| cell.plan.stored_scenario()).collect();
         // Among other people's servers ours is the one whose commit is known.
-        let present = || self.arms.iter().filter(|arm| arm.left_out.is_none());
-        let known = present().rfind(|arm| arm.subject.commit.is_some()).or_else(|| present().next_back());
-        let subject = known.map(|arm| arm.subject.clone()).unwrap_or_default();
-        let arms = if self.experiment.arms.len() == 1 { Vec::new() } else { self.arms };
+        let present = || self.present().map(|(_, stored)| &stored.subject);
+        let known = present().rfind(|subject| subject.commit.is_some()).or_else(|| present().next_back());
+        let subject = known.cloned().unwrap_or_default();
+        let arms = if self.is_of_one_arm() { Vec::new() } else { self.arms };
         let engine = self.setup.plan.placement.engine.name();
         Document { subject, arms, scenarios, runs: self.runs, ..Document::new(session, engine, machine) }
     }
 
     /// Leaves out servers that do not echo correctly. Returns true where the user ended the
     /// session.
-    fn make_trials(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> bool {
-        for Trial { what, plan } in std::mem::take(&mut self.trials) {
-            let arm = plan.arm.clone();
-            if !self.arms.iter().any(|one| one.name == arm && one.left_out.is_none()) {
+    fn make_trials(&mut self, repeats: &mut Repeats<'_>) -> bool {
+        for plan in std::mem::take(&mut self.trials) {
+            let (arm, what) = (plan.arm.clone(), plan.scenario.clone());
+            if self.present().all(|(present, _)| present.name != arm) {
                 continue;
             }
-            let made = repeats.make(&mut Cell::for_correctness(plan, None), 0, progress, notes);
-            if made.is_interrupted {
+            let attempted = repeats.make(&mut Cell::new(plan, None, true), 0);
+            if attempted.is_interrupted {
                 return true;
             }
-            let complaints = made.run.map(|run| complaints_of(&run).join("; "));
-            let why = complaints.or(made.failure).unwrap_or_default();
+            let complaints = attempted.run.map(|run| complaints_of(&run).join("; "));
+            let why = complaints.or(attempted.failure).unwrap_or_default();
             if why.is_empty() {
-                notes(&format!("[echo] {arm:<16} {what}"));
+                repeats.note(&format!("[echo] {arm:<16} {what}"));
             } else {
-                self.leave_out(&arm, &format!("it does not echo correctly ({what}): {why}"), notes);
+                self.leave_out(&arm, &format!("it does not echo correctly ({what}): {why}"), repeats);
             }
         }
         false
     }
 
     /// Measures the capacity of the first arm where a scenario has a share of it as its rate.
-    fn calibrate(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> Result<(), RunnerError> {
-        let burns = |arm: &Arm| arm.burn_share.is_some();
-        let mut is_burn_known = self.resumed.is_some() || !self.experiment.arms.iter().any(burns);
+    fn calibrate(&mut self, repeats: &mut Repeats<'_>) -> Result<(), RunnerError> {
+        let slowed: Vec<&Arm> = self.experiment.arms.iter().filter(|arm| arm.burn_share.is_some()).collect();
+        let mut is_burn_known = self.resumed.is_some() || slowed.is_empty();
         for at in 0..self.rows.len() {
             let Row { scenario, cells } = &self.rows[at];
             let share = scenario.share_of_capacity;
             let Some(first) = cells.first().filter(|_| share.is_some() || !is_burn_known) else { continue };
-            let mut cell = Cell::new(calibration::plan(&first.plan), None);
+            let mut cell = Cell::new(calibration(&first.plan), None, false);
             let arm = cell.plan.arm.clone();
-            let made = repeats.make(&mut cell, 0, progress, notes);
-            if made.is_interrupted {
+            let attempted = repeats.make(&mut cell, 0);
+            if attempted.is_interrupted {
                 return Err(RunnerError::Interrupted);
             }
-            let (Some(run), false) = (made.run, cell.is_given_up()) else {
+            let (Some(run), false) = (attempted.run, cell.is_given_up()) else {
                 return Err(repeats.fault.take().map_or(RunnerError::NoCapacity(arm), RunnerError::Fault));
             };
             if let Some(share) = share {
-                let Some(rate) = calibration::rate(run.rate_per_s, share) else {
-                    return Err(RunnerError::NoCapacity(arm));
-                };
                 let did = run.rate_per_s;
-                notes(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
+                let Some(rate) = rate(did, share) else { return Err(RunnerError::NoCapacity(arm)) };
+                repeats.note(&format!("arm {arm} did {did:.0} msg/s: latencies are measured at {rate:.0}"));
                 self.rows[at].cells.iter_mut().for_each(|cell| cell.plan.load.rate_per_s = Some(rate));
             }
             if let (false, Some(server)) = (is_burn_known, &run.server) {
                 let cost = server.cpu_ns_per_message;
-                for arm in self.experiment.arms.iter().filter(|arm| burns(arm)) {
+                for arm in &slowed {
                     let burnt = format!("{:.2}ns", cost * arm.burn_share.unwrap_or_default());
-                    notes(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
+                    repeats.note(&format!("arm {} burns {burnt} of {cost:.0} ns for each message", arm.name));
                     self.burn(&arm.name, &burnt);
                 }
                 is_burn_known = true;
@@ -452,83 +378,65 @@ impl<'a> Runner<'a> {
 
     /// Has the server of an arm burn CPU time for each message, as in `25ns`.
     fn burn(&mut self, arm: &str, burnt: &str) {
-        let flags = [BURN.to_owned(), burnt.to_owned()];
-        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells);
-        for cell in cells.filter(|cell| cell.plan.arm == arm) {
-            cell.plan.target.spawn.iter_mut().for_each(|spawn| spawn.command.extend(flags.clone()));
+        let cells = self.rows.iter_mut().flat_map(|row| &mut row.cells).filter(|cell| cell.plan.arm == arm);
+        for spawn in cells.filter_map(|cell| cell.plan.target.spawn.as_mut()) {
+            spawn.command.extend([BURN, burnt].map(str::to_owned));
         }
         let subjects = self.arms.iter_mut().filter(|one| one.name == arm);
         for command in subjects.filter_map(|arm| arm.subject.command.as_mut()) {
-            *command += &format!(" {}", flags.join(" "));
+            *command += &format!(" {BURN} {burnt}");
         }
     }
 
     /// Removes an arm from the rest of the session. Its finished runs are kept.
-    fn leave_out(&mut self, name: &str, why: &str, notes: Notes<'_>) {
+    fn leave_out(&mut self, name: &str, why: &str, repeats: &mut Repeats<'_>) {
         self.rows.iter_mut().for_each(|row| row.cells.retain(|cell| cell.plan.arm != name));
         if !self.runs.iter().any(|run| run.arm == name) {
             let arm = self.arms.iter_mut().find(|arm| arm.name == name);
             arm.into_iter().for_each(|arm| arm.left_out = Some(why.to_owned()));
         }
         let mark = left_out_mark(name, why);
-        notes(&format!("NOTE: {mark}"));
+        repeats.note(&format!("NOTE: {mark}"));
         self.marks.push(mark);
     }
 
     /// Makes the runs of all rounds. Returns true where the user ended it early.
-    fn make_runs(
-        &mut self,
-        repeats: &mut Repeats<'_>,
-        progress: &mut dyn Progress,
-        notes: Notes<'_>,
-    ) -> bool {
-        let began = Instant::now();
-        let (mut round, mut wanted) = (0, self.experiment.rounds);
-        let (mut made, mut all) = (0, self.runs_left);
+    fn make_runs(&mut self, repeats: &mut Repeats<'_>) -> bool {
+        let (began, mut all) = (Instant::now(), self.runs_left());
+        let (mut round, mut wanted, mut made) = (0, self.experiment.rounds, 0);
         while round < wanted {
             let mut is_whole = true;
-            for row in 0..self.rows.len() {
-                for arm in self.order(row, round) {
-                    let row = &mut self.rows[row];
-                    let Some(cell) = row.cells.iter_mut().find(|cell| cell.plan.arm == arm) else { continue };
-                    let is_made =
-                        |run: &Run| run.pair == round && run.arm == arm && run.scenario == cell.plan.scenario;
-                    if let Some(made) = self.runs.iter().find(|run| is_made(run)) {
-                        is_whole &= is_worth_keeping(made);
-                        continue;
-                    }
-                    if cell.is_given_up() {
-                        continue;
-                    }
-                    let load = cell.plan.load.clone();
-                    let outcome = repeats.make(cell, round, progress, notes);
-                    let (is_given_up, is_hopeless) = (cell.is_given_up(), cell.is_hopeless());
-                    made += 1;
-                    is_whole &= outcome.run.as_ref().is_some_and(is_worth_keeping);
-                    let mut is_interrupted = outcome.is_interrupted;
-                    if let Some(run) = outcome.run {
-                        // Compact runs do not name the engine of a server that is not ours.
-                        let subjects = self.arms.iter_mut().filter(|one| one.name == arm);
-                        let engine = run.server.as_ref().and_then(|server| server.engine.clone());
-                        subjects.for_each(|one| {
-                            one.subject.engine = one.subject.engine.take().or_else(|| engine.clone());
-                        });
-                        let is_checked = self.experiment.show == Show::Correctness;
-                        let run = if is_checked { run } else { run.compact(&load) };
-                        let left = began.elapsed() / made * (all as u32).saturating_sub(made);
-                        notes(&line(round, wanted, &run, self.experiment.arms.len() > 1, left));
-                        is_interrupted |= run.interrupted;
-                        self.runs.push(run);
-                    }
-                    if is_interrupted {
-                        return true;
-                    }
-                    if let Some(why) = outcome.failure.filter(|_| is_hopeless) {
-                        self.leave_out(&arm, &why, notes);
-                    }
-                    if is_given_up && (self.experiment.is_of_pairs() || !self.can_go_on()) {
-                        return false;
-                    }
+            for (row, arm) in self.order(round) {
+                let mut cells = self.rows[row].cells.iter_mut();
+                let Some(cell) = cells.find(|cell| cell.plan.arm == arm) else { continue };
+                let is_made =
+                    |run: &&Run| run.pair == round && run.arm == arm && run.scenario == cell.plan.scenario;
+                if let Some(made) = self.runs.iter().find(is_made) {
+                    is_whole &= is_worth_keeping(made);
+                    continue;
+                }
+                if cell.is_given_up() {
+                    continue;
+                }
+                let attempted = repeats.make(cell, round);
+                let (is_given_up, is_hopeless) = (cell.is_given_up(), cell.is_hopeless());
+                made += 1;
+                is_whole &= attempted.run.as_ref().is_some_and(is_worth_keeping);
+                let mut is_interrupted = attempted.is_interrupted;
+                if let Some(run) = attempted.run {
+                    is_interrupted |= run.interrupted;
+                    let left = began.elapsed() / made * (all as u32).saturating_sub(made);
+                    repeats.note(&line(wanted, &run, !self.is_of_one_arm(), left));
+                    self.keep(row, run);
+                }
+                if is_interrupted {
+                    return true;
+                }
+                if let Some(why) = attempted.failure.filter(|_| is_hopeless) {
+                    self.leave_out(&arm, &why, repeats);
+                }
+                if is_given_up && (self.experiment.is_of_pairs() || !self.can_go_on()) {
+                    return false;
                 }
             }
             // The validity of a run does not depend on its speed, so that replacing favours no arm.
@@ -542,21 +450,48 @@ impl<'a> Runner<'a> {
         false
     }
 
-    /// Returns the arms of a scenario in the order of a round. The arm that begins changes from
-    /// round to round, so that no place in the order belongs to an arm.
-    fn order(&self, row: usize, round: u32) -> Vec<String> {
-        let cells = self.rows[row].cells.iter();
-        let mut arms: Vec<String> = cells.map(|cell| cell.plan.arm.clone()).collect();
-        let first = round as usize % arms.len().max(1);
-        arms.rotate_left(first);
-        arms
+    fn keep(&mut self, row: usize, run: Run) {
+        // Compact runs do not name the engine of a server that is not ours.
+        for arm in self.arms.iter_mut().filter(|arm| arm.name == run.arm && arm.subject.engine.is_none()) {
+            arm.subject.engine = run.server.as_ref().and_then(|server| server.engine.clone());
+        }
+        let is_checked = self.experiment.show == Presentation::Correctness;
+        let cell = self.rows[row].cells.iter().find(|cell| cell.plan.arm == run.arm);
+        self.runs.push(match cell.filter(|_| !is_checked) {
+            Some(cell) => run.compact(&cell.plan.load),
+            None => run,
+        });
+    }
+
+    /// Returns the runs of a round: the rows, each with its arms in their order. The arm that begins changes
+    /// from round to round, so that no place in the order belongs to an arm.
+    fn order(&self, round: u32) -> Vec<(usize, String)> {
+        let of_row = |(row, Row { cells, .. }): (usize, &Row)| {
+            let mut arms: Vec<_> = cells.iter().map(|cell| (row, cell.plan.arm.clone())).collect();
+            let first = round as usize % arms.len().max(1);
+            arms.rotate_left(first);
+            arms
+        };
+        self.rows.iter().enumerate().flat_map(of_row).collect()
     }
 
     /// Returns true while a scenario has as many arms as a comparison needs.
     fn can_go_on(&self) -> bool {
-        let needed = self.experiment.arms.len().min(2);
-        let is_left = |row: &Row| row.cells.iter().filter(|cell| !cell.is_given_up()).count() >= needed;
-        self.rows.iter().any(is_left)
+        let left = |row: &Row| row.cells.iter().filter(|cell| !cell.is_given_up()).count();
+        self.rows.iter().any(|row| left(row) >= self.experiment.needed_arms())
+    }
+}
+
+/// Returns an arm as the result has it, with the reason why it cannot take part.
+fn stored_arm(experiment: &Experiment, setup: &Setup, arm: &Arm, probe: Probe<'_>) -> result::Arm {
+    let first = experiment.scenarios.iter().find(|scenario| arm.takes(scenario));
+    let refused = || arm.engine.and_then(|engine| probe(engine).err()).map(|error| error.to_string());
+    result::Arm {
+        name: arm.name.clone(),
+        subject: first.map(|scenario| setup.subject(scenario, arm)).unwrap_or_default(),
+        version: arm.version.clone(),
+        conformance: arm.conformance,
+        left_out: arm.absent.clone().or_else(refused),
     }
 }
 
@@ -574,7 +509,7 @@ fn name_of_only(plan: &Plan) -> String {
 }
 
 /// A line for a run, with the time that is left.
-fn line(round: u32, rounds: u32, run: &Run, has_arms: bool, left: Duration) -> String {
+fn line(rounds: u32, run: &Run, has_arms: bool, left: Duration) -> String {
     let validity = if run.valid { "" } else { "  INVALID" };
     let repeated = if run.repeated.is_empty() { "" } else { "  repeated" };
     let cpu = run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_message / 1000.0);
@@ -582,7 +517,7 @@ fn line(round: u32, rounds: u32, run: &Run, has_arms: bool, left: Duration) -> S
     let left = if left.is_zero() { String::new() } else { format!("  {} left", about(left)) };
     format!(
         "[{}/{rounds}] {:<17}{arm}{:>12.0} msg/s{cpu:>9.3} us/msg{validity}{repeated}{left}",
-        round + 1,
+        run.pair + 1,
         run.scenario,
         run.rate_per_s
     )
@@ -612,16 +547,17 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
-    use engine::EngineKind;
+    use engine::{EngineError, EngineKind};
 
     use super::*;
     use crate::compare::sides::default_thresholds;
-    use crate::compare::{Comparison, Verdict};
-    use crate::experiment::{Outcome, Takes, built_in};
+    use crate::compare::{Conclusion, Verdict};
+    use crate::experiment::arm::ArmScenarios;
+    use crate::experiment::{Outcome, built_in};
     use crate::load::Load;
     use crate::result::{Disturbance, InvalidKind, example};
     use crate::run::{RunError, Silent, Snapshot};
-    use crate::target::spawn::{LastWords, SpawnError};
+    use crate::target::spawn::SpawnError;
 
     fn named(name: &str) -> Experiment {
         built_in().into_iter().find(|experiment| experiment.name == name).expect("built in")
@@ -645,7 +581,7 @@ mod tests {
             arms: vec![arm("A", "old"), arm("B", "new")],
             scenarios: vec![Scenario::new("echo", Load::default())],
             rounds: pairs,
-            show: Show::Verdict,
+            show: Presentation::Verdict,
             try_echoes: false,
             spin: false,
             promises: Vec::new(),
@@ -854,7 +790,7 @@ mod tests {
         assert_eq!((document.session.order.as_str(), document.subject.dirty), ("rounds", Some(true)));
         assert_eq!(document.subject.commit.as_deref(), Some("0123456789ab"));
         let record = document.session.experiment.as_ref().expect("recorded");
-        assert_eq!((record.hash.len(), record.rounds, record.show), (12, 3, Show::Figures));
+        assert_eq!((record.hash.len(), record.rounds, record.show), (12, 3, Presentation::Figures));
         let json = serde_json::to_string(&document).expect("JSON");
         assert!(!json.contains("somebody"), "{json}");
     }
@@ -980,8 +916,8 @@ mod tests {
 
     #[test]
     fn a_more_expensive_server_is_found() {
-        let comparison = Comparison::of_arms(&measured(&duel(10), &instant), &default_thresholds);
-        assert_eq!(comparison.overall(), Some(Verdict::Regressed));
+        let comparison = Conclusion::of_arms(&measured(&duel(10), &instant), &default_thresholds);
+        assert_eq!(comparison.overall, Some(Verdict::Regressed));
     }
 
     #[test]
@@ -1165,7 +1101,7 @@ mod tests {
     }
 
     fn cannot_run() -> RunError {
-        let (status, said) = (ExitStatus::from_raw(127 << 8), LastWords::default());
+        let (status, said) = (ExitStatus::from_raw(127 << 8), String::new());
         SpawnError::Ended { status, said, port_in_use: false }.into()
     }
 
@@ -1297,7 +1233,7 @@ mod tests {
         let marks = &document.session.marks;
         assert!(marks.iter().any(|mark| mark.starts_with("echo, arm B, round 4: a worker")), "{marks:?}");
         assert!(made.fault.is_none(), "it was named, and enough pairs are there");
-        assert_eq!(crate::compare::sides::pairs(&document, "echo").0.len(), 8);
+        assert_eq!(crate::compare::sides::pairs(&document, "echo").len(), 8);
     }
 
     #[test]
@@ -1364,7 +1300,7 @@ mod tests {
         let names: Vec<&str> =
             engines.scenarios.iter().filter(of_latency).map(|scenario| scenario.name.as_str()).collect();
         assert_eq!(names, ["echo-1x1", "rate-1x1", "rate-64x1"]);
-        assert_eq!(engines.arms[3].takes, Takes::Latency);
+        assert_eq!(engines.arms[3].takes, ArmScenarios::Latency);
         assert_eq!(runner(&engines, &setup()).runs_of_a_round(), 11 * 3 + 3);
     }
 

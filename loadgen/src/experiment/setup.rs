@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use engine::{EngineError, EngineKind};
+use engine::{EngineError, EngineKind, affinity};
 use thiserror::Error;
 
-use super::places::Places;
+use super::arm::is_name;
 use super::{Arm, Scenario};
 use crate::load::Transport;
 use crate::run::{Plan, Wait};
@@ -14,84 +14,44 @@ use crate::target::subject::{Subject, is_commit};
 use crate::target::trust::Trust;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
-/// Everything that an experiment is given on this machine.
 #[derive(Debug, Clone)]
-pub struct Setup {
-    /// Executable of our own server.
-    pub server: PathBuf,
+pub(crate) struct Setup {
+    pub(crate) server: PathBuf,
     /// Engine of our own server, where neither arm nor scenario names one.
-    pub server_engine: EngineKind,
+    pub(crate) server_engine: EngineKind,
     /// Source that our own server was built from; `None`: the server is asked.
-    pub checkout: Option<Checkout>,
-    /// A name for the session.
-    pub tag: Option<String>,
+    pub(crate) checkout: Option<Checkout>,
+    pub(crate) tag: Option<String>,
     /// Target and placement of every run. Its load and labels are replaced.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// True where the URL of `plan` was typed. Otherwise the protocol of the scenario decides.
-    pub has_url: bool,
+    pub(crate) has_url: bool,
     /// Processors of the servers; empty: not pinned.
-    pub server_cpus: Vec<usize>,
+    pub(crate) server_cpus: Vec<usize>,
     /// True where server and generator have cores of their own.
-    pub is_apart: bool,
+    pub(crate) is_apart: bool,
     /// Notes for the reader of the session, one sentence each.
-    pub marks: Vec<String>,
+    pub(crate) marks: Vec<String>,
 }
 
-/// The state of the source that a server was built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkout {
-    /// The commit.
-    pub commit: String,
-    /// True where there were changes beside it.
-    pub dirty: bool,
+pub(crate) struct Checkout {
+    pub(crate) commit: String,
+    pub(crate) dirty: bool,
 }
 
-/// Reason why nothing can be measured.
+/// Reason why nothing can be measured: a flag that cannot be used.
 #[derive(Debug, Error)]
-pub enum SetupError {
-    /// A flag that cannot be used.
-    #[error("{flag} `{value}` is not valid: {reason}")]
-    Usage {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        value: String,
-        /// Expected values.
-        reason: &'static str,
-    },
-    /// There is no server to measure.
-    #[error("no server at {}: build it with `cargo build --release`, or name it with --server", .0.display())]
-    NoServer(PathBuf),
-}
+#[error("{0}")]
+pub(crate) struct SetupError(String);
 
-/// Function that tells whether an engine works here.
 pub(super) type Probe<'a> = &'a dyn Fn(EngineKind) -> Result<(), EngineError>;
-
-/// Returns the engine to use, and a note where it is not the usual one. An engine that was asked
-/// for by name never falls back.
-///
-/// # Errors
-///
-/// Fails where the engine that was asked for does not work here.
-pub fn settle_engine(
-    asked: Option<EngineKind>,
-    probe: Probe<'_>,
-) -> Result<(EngineKind, Option<String>), EngineError> {
-    match (asked, probe(asked.unwrap_or(EngineKind::Uring))) {
-        (asked, Ok(())) => Ok((asked.unwrap_or(EngineKind::Uring), None)),
-        (Some(_), Err(error)) => Err(error),
-        (None, Err(error)) => {
-            Ok((EngineKind::Epoll, Some(format!("io_uring is not available, this ran on epoll. {error}"))))
-        }
-    }
-}
 
 impl Setup {
     /// Returns the setup of our own server at `server`, driven by `engine`, on the best processors
     /// of this machine.
-    #[must_use]
-    pub fn new(server: PathBuf, engine: EngineKind) -> Self {
-        let places = Places::here();
+    pub(crate) fn new(server: PathBuf, engine: EngineKind) -> Self {
+        let places = Processors::here();
         let mut plan = Plan::new(url(Transport::Ws), engine);
         plan.placement.cpus = places.iter().map(|places| places.client).collect();
         Self {
@@ -108,28 +68,22 @@ impl Setup {
     }
 
     /// Checks everything that can be checked before anything runs.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a [`SetupError`].
-    pub fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
-        let usage =
-            |flag, value: &str, reason| Err(SetupError::Usage { flag, value: value.to_owned(), reason });
-        if let Some(tag) = &self.tag {
-            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if tag.is_empty() || tag.len() > 40 || !tag.chars().all(is_plain) {
-                return usage("--tag", tag, "expected 1 to 40 letters, digits, dots, hyphens or underscores");
-            }
-        }
-        if let Some(Checkout { commit, .. }) = &self.checkout
-            && !is_commit(commit)
-        {
-            return usage("--commit", commit, "expected the hash of a commit, 7 to 64 hexadecimal digits");
-        }
-        if arms.iter().any(Arm::is_own) && !self.server.is_file() {
-            return Err(SetupError::NoServer(self.server.clone()));
-        }
-        Ok(())
+    pub(crate) fn check(&self, arms: &[Arm]) -> Result<(), SetupError> {
+        let checkout = self.checkout.as_ref().filter(|checkout| !is_commit(&checkout.commit));
+        Err(SetupError(if let Some(tag) = self.tag.as_ref().filter(|tag| !is_name(tag, 40)) {
+            format!(
+                "--tag `{tag}` is not valid: expected 1 to 40 letters, digits, dots, hyphens or underscores"
+            )
+        } else if let Some(Checkout { commit, .. }) = checkout {
+            format!(
+                "--commit `{commit}` is not valid: expected the hash of a commit, 7 to 64 hexadecimal digits"
+            )
+        } else if arms.iter().any(Arm::is_own) && !self.server.is_file() {
+            let server = self.server.display();
+            format!("no server at {server}: build it with `cargo build --release`, or name it with --server")
+        } else {
+            return Ok(());
+        }))
     }
 
     /// Returns the plan of the runs of a scenario on an arm. With one arm the settings of our
@@ -166,26 +120,21 @@ impl Setup {
             return arm.command.clone().unwrap_or_default();
         }
         let engine = arm.engine.or(scenario.engine).unwrap_or(self.server_engine);
-        let (protocol, tls): (_, &[&str]) = match scenario.load.transport {
-            Transport::Ws => ("ws", &[]),
-            Transport::Wss => ("ws", &["--tls-self-signed"]),
-            Transport::Tcp => ("tcp", &[]),
+        let (scheme, protocol, tls) = match scenario.load.transport {
+            Transport::Ws => ("", "ws", ""),
+            Transport::Wss => ("wss://", "ws", " --tls-self-signed"),
+            Transport::Tcp => ("", "tcp", ""),
         };
-        let listen = match scenario.load.transport {
-            Transport::Wss => format!("wss://127.0.0.1:{PORT_PLACEHOLDER}"),
-            Transport::Ws | Transport::Tcp => format!("127.0.0.1:{PORT_PLACEHOLDER}"),
-        };
-        let mut words = vec![self.server.to_string_lossy().into_owned()];
-        words.extend(["--listen", &listen, "--threads", "1"].map(str::to_owned));
-        words.extend(["--engine", engine.name(), "--protocol", protocol, "--stats"].map(str::to_owned));
+        let congestion = self.plan.placement.congestion.as_ref();
+        let congestion = congestion.map(|name| format!(" --congestion {name}")).unwrap_or_default();
         // Nothing but the load is to happen on the connections.
-        words.extend(["--ping-interval", "0", "--idle-timeout", "0"].map(str::to_owned));
-        words.extend(tls.iter().map(|word| (*word).to_owned()));
-        if let Some(congestion) = &self.plan.placement.congestion {
-            words.extend(["--congestion".to_owned(), congestion.to_string()]);
-        }
-        words.extend(arm.flags.iter().cloned());
-        words
+        let flags = format!(
+            "--listen {scheme}127.0.0.1:{PORT_PLACEHOLDER} --threads 1 --engine {engine} --protocol {protocol} \
+             --stats --ping-interval 0 --idle-timeout 0{tls}{congestion}"
+        );
+        let server = self.server.to_string_lossy().into_owned();
+        let flags = flags.split(' ').map(str::to_owned);
+        [server].into_iter().chain(flags).chain(arm.flags.iter().cloned()).collect()
     }
 
     /// Returns the facts about the server of an arm, as it serves `scenario`.
@@ -201,10 +150,52 @@ impl Setup {
     }
 }
 
-/// Returns the address that servers of a protocol listen at.
-fn url(transport: Transport) -> Url {
+/// Returns the address at which servers of a protocol listen.
+pub(crate) fn url(transport: Transport) -> Url {
     let target = if transport.is_websocket() { "/" } else { "" };
     Url { transport, host: "127.0.0.1".to_owned(), zone: None, port: Port::Chosen, target: target.to_owned() }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Processors {
+    pub(crate) server: usize,
+    pub(crate) client: usize,
+    /// What a reader must know where the two are not on cores of their own.
+    pub(crate) mark: Option<String>,
+}
+
+impl Processors {
+    /// The best that this process's affinity allows; `None` where the kernel does not tell it.
+    pub(crate) fn here() -> Option<Self> {
+        Self::among(&affinity::allowed().ok()?, affinity::siblings)
+    }
+
+    /// The best among `cpus`, of which `siblings` tells the ones that share a core.
+    fn among(cpus: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> Option<Self> {
+        let core = |cpu: usize| siblings(cpu).into_iter().chain([cpu]).min().unwrap_or(cpu);
+        let mut cores: Vec<usize> = Vec::new();
+        for &cpu in cpus {
+            if !cores.iter().any(|&seen| core(seen) == core(cpu)) {
+                cores.push(cpu);
+            }
+        }
+        // The first core usually takes the interrupts of devices and most of what else runs.
+        let cores = if cores.len() > 2 { &cores[1..] } else { &cores[..] };
+        match (cores, cpus) {
+            ([server, client, ..], _) => Some(Self { server: *server, client: *client, mark: None }),
+            (_, [server, client, ..]) => Some(Self {
+                server: *server,
+                client: *client,
+                mark: Some("server and generator shared one physical core (two threads of it).".to_owned()),
+            }),
+            (_, [only]) => Some(Self {
+                server: *only,
+                client: *only,
+                mark: Some("server and generator shared one CPU.".to_owned()),
+            }),
+            (_, []) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -231,12 +222,33 @@ mod tests {
         assert!(missing.check(&["x=x {port}".parse().expect("an arm")]).is_ok());
     }
 
+    fn places(cpus: &[usize], siblings: fn(usize) -> Vec<usize>) -> (usize, usize, bool) {
+        let places = Processors::among(cpus, siblings).expect("there are processors");
+        (places.server, places.client, places.mark.is_some())
+    }
+
     #[test]
-    fn an_engine_asked_for_by_name_never_falls_back() {
-        let only_epoll = |kind| if kind == EngineKind::Epoll { Ok(()) } else { Err(EngineError::Missing) };
-        assert!(settle_engine(Some(EngineKind::Uring), &only_epoll).is_err());
-        let (engine, mark) = settle_engine(None, &only_epoll).expect("falls back");
-        assert_eq!(engine, EngineKind::Epoll);
-        assert!(mark.is_some_and(|mark| mark.starts_with("io_uring is not available")));
+    fn two_cores_are_one_for_each() {
+        assert_eq!(places(&[0, 1], |cpu| vec![cpu]), (0, 1, false));
+        // Two cores of two threads each, side by side and half the machine apart.
+        assert_eq!(places(&[0, 1, 2, 3], |cpu| vec![cpu & !1, cpu | 1]), (0, 2, false));
+        assert_eq!(places(&[0, 1, 2, 3], |cpu| vec![cpu % 2, cpu % 2 + 2]), (0, 1, false));
+    }
+
+    #[test]
+    fn with_more_cores_the_first_is_left_to_the_interrupts() {
+        assert_eq!(places(&[0, 1, 2, 3], |cpu| vec![cpu]), (1, 2, false));
+    }
+
+    #[test]
+    fn sharing_is_marked() {
+        assert_eq!(places(&[4, 5], |_| vec![4, 5]), (4, 5, true));
+        assert_eq!(places(&[7], |_| Vec::new()), (7, 7, true));
+        assert_eq!(Processors::among(&[], |_| Vec::new()), None);
+    }
+
+    #[test]
+    fn this_machine_has_places() {
+        assert!(Processors::here().is_some());
     }
 }

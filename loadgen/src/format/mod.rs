@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// Nanoseconds as microseconds.
 pub(crate) fn us(ns: f64) -> f64 {
     ns / 1000.0
 }
@@ -77,7 +76,6 @@ pub(crate) fn change_interval(interval: Option<(f64, f64)>) -> String {
     interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{} to {}", change(low), change(high)))
 }
 
-/// Formats a share of one as a percentage.
 pub(crate) fn share(share: f64, decimals: usize) -> String {
     format!("{:.decimals$} %", share * 100.0)
 }

@@ -1,4 +1,4 @@
 //! Goals of a run: thresholds, and the search for the highest rate that meets them.
 
-pub mod search;
-pub mod threshold;
+pub(crate) mod search;
+pub(crate) mod threshold;

@@ -6,67 +6,50 @@
 
 use std::time::Duration;
 
-use crate::result::{Found, Trial, TrialOutcome};
+use crate::result::{FoundRate, Trial, TrialOutcome};
 
 /// The bracket is narrow enough when its ends are within two per cent.
 const NARROW: f64 = 1.02;
 /// After a confirmation failed the next is tried this much lower.
 const STEP_DOWN: f64 = 0.95;
-/// Confirmations, at most.
 const MAX_CONFIRMATIONS: u32 = 6;
 /// Trials in all, at most: no bracket needs as many.
 const MAX_TRIALS: usize = 64;
 
-/// Where is searched, and how long trials take.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Range {
-    /// No lower rate is tried, messages a second.
-    pub lowest: f64,
-    /// No higher rate is tried.
-    pub highest: f64,
-    /// The first rate.
-    pub first: f64,
-    /// A short trial.
-    pub short: Duration,
+/// Where is searched, and how long trials take. Rates are in messages a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) lowest: f64,
+    pub(crate) highest: f64,
+    pub(crate) first: f64,
+    pub(crate) short: Duration,
     /// The confirmation, and no trial is longer.
-    pub full: Duration,
+    pub(crate) full: Duration,
     /// Echoes that a trial must have to be judged; one at a low rate lasts longer for it.
-    pub samples: u64,
+    pub(crate) samples: u64,
 }
 
-/// Makes trials with `attempt` (a rate, a length, whether it is a confirmation) until the highest rate is known.
-///
-/// # Errors
-/// What `attempt` returns: it ends the search.
-pub fn find<E>(
-    range: &Range,
-    attempt: &mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>,
-) -> Result<Found, E> {
+/// Function that makes a trial: a rate, a length, and whether it is a confirmation.
+type Attempt<'a, E> = &'a mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>;
+
+/// Makes trials until the highest rate is known. An error of `attempt` ends the search.
+pub(crate) fn find<E>(range: &Range, attempt: Attempt<'_, E>) -> Result<FoundRate, E> {
     let mut search = Search { range, attempt, trials: Vec::new() };
-    let bracket = search.bracket()?;
-    let found = match bracket {
-        Bracket::Between(low, high) => {
+    let found = match search.bracket()? {
+        Some((low, high)) => {
             let low = search.bisect(low, high)?;
             search.confirm(low)?
         }
-        Bracket::AllMet => search.confirm(range.highest)?,
-        Bracket::NoneMet => None,
+        None => None,
     };
     let conclusion = search.conclude(found);
-    Ok(Found { rate_per_s: found, conclusion, trials: search.trials })
+    Ok(FoundRate { rate_per_s: found, conclusion, trials: search.trials })
 }
 
 struct Search<'a, E> {
     range: &'a Range,
-    attempt: &'a mut dyn FnMut(f64, Duration, bool) -> Result<TrialOutcome, E>,
+    attempt: Attempt<'a, E>,
     trials: Vec<Trial>,
-}
-
-enum Bracket {
-    /// The first was met, the second not.
-    Between(f64, f64),
-    AllMet,
-    NoneMet,
 }
 
 impl<E> Search<'_, E> {
@@ -76,49 +59,47 @@ impl<E> Search<'_, E> {
     fn try_rate(&mut self, rate: f64, is_confirmation: bool) -> Result<bool, E> {
         let length = if is_confirmation { self.range.full } else { self.range.trial_length(rate) };
         let measure_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-        for is_repeat in [false, true] {
+        let mut met = false;
+        for _ in 0..2 {
             let outcome = (self.attempt)(rate, length, is_confirmation)?;
-            let (met, limited) =
-                (outcome == TrialOutcome::Met, matches!(outcome, TrialOutcome::GeneratorLimit(_)));
+            met = outcome == TrialOutcome::Met;
+            let is_limited = matches!(outcome, TrialOutcome::GeneratorLimit(_));
             self.trials.push(Trial { rate_per_s: rate, measure_ns, is_confirmation, outcome });
-            if is_repeat || !limited {
-                return Ok(met);
+            if !is_limited {
+                break;
             }
         }
-        Ok(false)
+        Ok(met)
     }
 
-    fn has_trials_left(&self) -> bool {
-        self.trials.len() < MAX_TRIALS
-    }
-
-    /// Doubles from the first rate until the thresholds are missed; or halves until they are met.
-    fn bracket(&mut self) -> Result<Bracket, E> {
+    /// Doubles from the first rate until the thresholds are missed; or halves until they are met. Returns the
+    /// rate that was met and the one that was not: the highest twice where all are met; `None` where none is.
+    fn bracket(&mut self) -> Result<Option<(f64, f64)>, E> {
         let Range { lowest, highest, first, .. } = *self.range;
         let mut rate = first.clamp(lowest, highest);
         if self.try_rate(rate, false)? {
             while rate < highest {
                 let next = (rate * 2.0).min(highest);
                 if !self.try_rate(next, false)? {
-                    return Ok(Bracket::Between(rate, next));
+                    return Ok(Some((rate, next)));
                 }
                 rate = next;
             }
-            return Ok(Bracket::AllMet);
+            return Ok(Some((highest, highest)));
         }
         while rate > lowest {
             let next = (rate / 2.0).max(lowest);
             if self.try_rate(next, false)? {
-                return Ok(Bracket::Between(next, rate));
+                return Ok(Some((next, rate)));
             }
             rate = next;
         }
-        Ok(Bracket::NoneMet)
+        Ok(None)
     }
 
     /// Narrows the bracket; returns its lower end.
     fn bisect(&mut self, mut low: f64, mut high: f64) -> Result<f64, E> {
-        while high / low > NARROW && self.has_trials_left() {
+        while high / low > NARROW && self.trials.len() < MAX_TRIALS {
             let middle = readable((low * high).sqrt());
             if middle <= low || middle >= high {
                 break;
@@ -151,26 +132,26 @@ impl<E> Search<'_, E> {
         let failed = self.trials.iter().filter(above).filter(|trial| trial.outcome != TrialOutcome::Met);
         // Of several trials at one rate the last one counts, because it repeats the others.
         let nearest = failed.rev().min_by(|a, b| a.rate_per_s.total_cmp(&b.rate_per_s));
-        match (found, nearest.map(|trial| (trial.rate_per_s, &trial.outcome))) {
-            (Some(_), None) => {
-                format!(
-                    "every rate up to {highest:.0} a second, the highest that was to be tried, meets the thresholds"
-                )
-            }
-            (Some(_), Some((rate, TrialOutcome::GeneratorLimit(why)))) => format!(
+        let Some(Trial { rate_per_s: rate, outcome, .. }) = nearest else {
+            return format!(
+                "every rate up to {highest:.0} a second, the highest that was to be tried, meets the thresholds"
+            );
+        };
+        match (found, outcome) {
+            (Some(_), TrialOutcome::GeneratorLimit(why)) => format!(
                 "at {rate:.0} a second the generator was the limit, and the server may carry more: {why}"
             ),
-            (Some(_), Some((rate, TrialOutcome::Missed(why)))) => format!("at {rate:.0} a second: {why}"),
-            (None, Some((rate, TrialOutcome::GeneratorLimit(why)))) => format!(
+            (None, TrialOutcome::GeneratorLimit(why)) => format!(
                 "already at {rate:.0} a second the generator was the limit, and nothing is known about the server: {why}"
             ),
-            (None, Some((rate, TrialOutcome::Missed(why)))) if rate <= lowest => {
+            (None, TrialOutcome::Missed(why)) if *rate <= lowest => {
                 format!("even {rate:.0} a second, the lowest rate that was to be tried, misses: {why}")
             }
-            (None, Some((rate, TrialOutcome::Missed(why)))) => {
+            (None, TrialOutcome::Missed(why)) => {
                 format!("no rate was confirmed at full length, down to {rate:.0} a second: {why}")
             }
-            (_, Some((_, TrialOutcome::Met)) | None) => "nothing was tried".to_owned(),
+            (Some(_), TrialOutcome::Missed(why)) => format!("at {rate:.0} a second: {why}"),
+            (_, TrialOutcome::Met) => String::new(),
         }
     }
 }
@@ -204,7 +185,7 @@ mod tests {
     };
 
     /// Searches a server that carries short trials up to one rate, and long ones up to another.
-    fn search(range: &Range, short: f64, full: f64) -> Found {
+    fn search(range: &Range, short: f64, full: f64) -> FoundRate {
         let mut attempt = |rate: f64, _: Duration, is_confirmation: bool| {
             let capacity = if is_confirmation { full } else { short };
             let missed = || TrialOutcome::Missed("p99<2ms: 5ms".to_owned());

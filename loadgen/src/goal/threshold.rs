@@ -5,86 +5,81 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use thiserror::Error;
 
+use crate::load::value::rate;
 use crate::result::{GoalJudgement, Run, percentile};
 
 /// A condition on one figure of a run. Latencies are the corrected ones: from the planned send to the echo.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Threshold {
+#[derive(Clone, Debug)]
+pub(crate) struct Threshold {
     metric: Metric,
-    comparison: Comparison,
+    /// True where the figure must stay below the limit, false where it must exceed it.
+    is_upper: bool,
+    /// True where the limit itself will do.
+    is_inclusive: bool,
     /// In the metric's unit: nanoseconds, messages a second, a count, bytes.
     limit: f64,
     /// As it was typed, without white space.
     text: String,
 }
 
-/// The figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Metric {
     /// A percentile of the latency, as a quantile.
     Quantile(f64),
     Mean,
     Max,
-    /// Echoes received a second.
     Rate,
-    /// Errors and wrong echoes of any kind.
     Errors,
-    /// The server's processor time for each message.
     ServerCpu,
-    /// The server's resident memory.
     Rss,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Below,
-    AtMost,
-    Above,
-    AtLeast,
+struct Unit {
+    expected: &'static str,
+    read: fn(&str) -> Option<f64>,
+    show: fn(f64) -> String,
 }
 
-/// Why a threshold cannot be understood.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum ThresholdError {
-    /// No comparison in it.
-    #[error("`{0}` is no threshold: one looks like p99<2ms, rate>=50k or errors<1")]
-    Shape(String),
-    /// A figure that is not known.
-    #[error("`{0}` is no figure of a run: pN (as in p99.9), mean, max, rate, errors, server-cpu or rss")]
-    Metric(String),
-    /// A percentile that is none.
-    #[error("p{0}: a percentile is more than 0 and less than 100")]
-    Percentile(String),
-    /// A limit that is not of the figure's kind.
-    #[error("`{value}` is no limit for {metric}: {wanted}")]
-    Limit {
-        /// What was typed.
-        value: String,
-        /// For which figure.
-        metric: String,
-        /// What would be right.
-        wanted: &'static str,
-    },
-}
+const TIME: Unit = Unit {
+    expected: "a time, as in 2ms or 800us",
+    read: |text| Some(humantime::parse_duration(text).ok()?.as_nanos() as f64),
+    show: |ns| format!("{:?}", Duration::from_nanos(round(ns))),
+};
+const RATE: Unit = Unit {
+    expected: "messages a second, as in 50000 or 50k",
+    read: |text| rate(text).ok().filter(|rate| *rate >= 0.0),
+    show: |rate| format!("{rate:.0} a second"),
+};
+const COUNT: Unit = Unit {
+    expected: "a count, as in 1",
+    read: |text| text.parse::<u64>().ok().map(|count| count as f64),
+    show: |count| format!("{count:.0}"),
+};
+const SIZE: Unit = Unit {
+    expected: "a size, as in 200MiB",
+    read: |text| Some(text.parse::<ByteSize>().ok()?.as_u64() as f64),
+    show: |bytes| ByteSize::b(bytes as u64).to_string(),
+};
 
 impl FromStr for Threshold {
-    type Err = ThresholdError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ThresholdError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let text: String = text.split_whitespace().collect();
-        let shape = || ThresholdError::Shape(text.clone());
-        let at = text.find(['<', '>']).ok_or_else(shape)?;
-        let (name, rest) = text.split_at(at);
-        let (comparison, value) = Comparison::split(rest).ok_or_else(shape)?;
+        let Some(at) = text.find(['<', '>']) else {
+            return Err(format!(
+                "`{text}` is not a threshold: one looks like p99<2ms, rate>=50k or errors<1"
+            ));
+        };
+        let (name, value) = (&text[..at], &text[at + 1..]);
         let metric = Metric::parse(name)?;
-        let limit = metric.limit(value).ok_or_else(|| ThresholdError::Limit {
-            value: value.to_owned(),
-            metric: name.to_owned(),
-            wanted: metric.wanted(),
-        })?;
-        Ok(Self { metric, comparison, limit, text })
+        let limit = value.strip_prefix('=').unwrap_or(value);
+        let unit = metric.unit();
+        let read = (unit.read)(limit);
+        let read = read.ok_or_else(|| format!("`{limit}` is not a limit for {name}: {}", unit.expected))?;
+        let (is_upper, is_inclusive) = (text[at..].starts_with('<'), value.starts_with('='));
+        Ok(Self { metric, is_upper, is_inclusive, limit: read, text })
     }
 }
 
@@ -95,21 +90,18 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
-    /// Whether it is about the server's process, which is known only where the generator started it.
-    #[must_use]
-    pub fn needs_spawn(&self) -> bool {
+    /// Returns true where it is about the server's process, which is known only where the generator started it.
+    pub(crate) fn needs_spawn(&self) -> bool {
         matches!(self.metric, Metric::ServerCpu | Metric::Rss)
     }
 
-    /// Whether more load makes it harder to reach: only of such is there a highest rate.
-    #[must_use]
-    pub fn limits_rate(&self) -> bool {
-        self.metric != Metric::Rate && matches!(self.comparison, Comparison::Below | Comparison::AtMost)
+    /// Returns true where more load makes it harder to reach: only of such is there a highest rate.
+    pub(crate) fn limits_rate(&self) -> bool {
+        self.metric != Metric::Rate && self.is_upper
     }
 
     /// Echoes that a run must have so that it can be judged at all.
-    #[must_use]
-    pub fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         match self.metric {
             // See `percentile`: a hundred samples above it.
             Metric::Quantile(q) => (100.0 / (1.0 - q) - 1e-6).ceil() as u64,
@@ -117,89 +109,64 @@ impl Threshold {
         }
     }
 
-    /// Holds it against a run.
-    #[must_use]
-    pub fn judge(&self, run: &Run) -> GoalJudgement {
+    pub(crate) fn judge(&self, run: &Run) -> GoalJudgement {
         let value = self.metric.of(run);
         let at_least = value.is_some() && self.metric.is_bound(run);
-        // A lower bound can show that a figure is high and cannot show that it is low.
-        let can_be_met = !at_least || matches!(self.comparison, Comparison::Above | Comparison::AtLeast);
-        let met = can_be_met && value.is_some_and(|value| self.comparison.holds(value, self.limit));
-        let text = match value {
-            Some(value) if at_least => {
-                format!("{self}: at least {} (messages had no echo yet)", self.metric.show(value))
-            }
-            Some(value) => format!("{self}: {}", self.metric.show(value)),
-            None => format!("{self}: cannot be judged, {}", self.unknown(run)),
+        let holds = |value: f64| {
+            let is_within = if self.is_upper { value < self.limit } else { value > self.limit };
+            is_within || (self.is_inclusive && value == self.limit)
         };
-        GoalJudgement { threshold: self.text.clone(), value, met, text, at_least }
-    }
-
-    fn unknown(&self, run: &Run) -> String {
-        match self.metric {
-            Metric::ServerCpu | Metric::Rss => "the server's process is not known (--spawn)".to_owned(),
-            _ => {
-                format!("{} samples are too few: it needs {}", run.latency_ns.corrected.count, self.samples())
+        // A lower bound can show that a figure is high and cannot show that it is low.
+        let met = !(at_least && self.is_upper) && value.is_some_and(holds);
+        let show = self.metric.unit().show;
+        let shown = match value {
+            Some(value) if at_least => format!("at least {} (messages had no echo yet)", show(value)),
+            Some(value) => show(value),
+            None if self.needs_spawn() => {
+                "cannot be judged, the server's process is not known (--spawn)".to_owned()
             }
-        }
-    }
-}
-
-impl Comparison {
-    fn split(text: &str) -> Option<(Self, &str)> {
-        let signs = [("<=", Self::AtMost), (">=", Self::AtLeast), ("<", Self::Below), (">", Self::Above)];
-        signs.into_iter().find_map(|(sign, comparison)| Some((comparison, text.strip_prefix(sign)?)))
-    }
-
-    fn holds(self, value: f64, limit: f64) -> bool {
-        match self {
-            Self::Below => value < limit,
-            Self::AtMost => value <= limit,
-            Self::Above => value > limit,
-            Self::AtLeast => value >= limit,
-        }
+            None => {
+                let (count, needed) = (run.latency_ns.corrected.count, self.samples());
+                format!("cannot be judged, {count} samples are too few: it needs {needed}")
+            }
+        };
+        let text = format!("{self}: {shown}");
+        GoalJudgement { threshold: self.text.clone(), value, met, text, at_least }
     }
 }
 
 impl Metric {
-    fn parse(name: &str) -> Result<Self, ThresholdError> {
-        if let Some(number) =
-            name.strip_prefix('p').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        {
-            let percent: f64 = number.parse().map_err(|_| ThresholdError::Metric(name.to_owned()))?;
-            let is_percentile = percent > 0.0 && percent < 100.0;
-            return is_percentile
-                .then_some(Self::Quantile(percent / 100.0))
-                .ok_or_else(|| ThresholdError::Percentile(number.to_owned()));
-        }
-        match name {
-            "mean" => Ok(Self::Mean),
-            "max" => Ok(Self::Max),
-            "rate" => Ok(Self::Rate),
-            "errors" => Ok(Self::Errors),
-            "server-cpu" => Ok(Self::ServerCpu),
-            "rss" => Ok(Self::Rss),
-            _ => Err(ThresholdError::Metric(name.to_owned())),
-        }
-    }
-
-    fn limit(self, value: &str) -> Option<f64> {
-        match self {
-            Self::Quantile(_) | Self::Mean | Self::Max | Self::ServerCpu => {
-                humantime::parse_duration(value).ok().map(|span| span.as_nanos() as f64)
+    fn parse(name: &str) -> Result<Self, String> {
+        let unknown = || {
+            format!(
+                "`{name}` is not a figure of a run: pN (as in p99.9), mean, max, rate, errors, server-cpu or rss"
+            )
+        };
+        Ok(match name {
+            "mean" => Self::Mean,
+            "max" => Self::Max,
+            "rate" => Self::Rate,
+            "errors" => Self::Errors,
+            "server-cpu" => Self::ServerCpu,
+            "rss" => Self::Rss,
+            _ => {
+                let number =
+                    name.strip_prefix('p').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+                let percent = number.and_then(|number| number.parse::<f64>().ok()).ok_or_else(unknown)?;
+                if percent <= 0.0 || percent >= 100.0 {
+                    return Err(format!("{name}: a percentile is more than 0 and less than 100"));
+                }
+                Self::Quantile(percent / 100.0)
             }
-            Self::Rate => count(value),
-            Self::Errors => value.parse::<u64>().ok().map(|count| count as f64),
-            Self::Rss => value.parse::<ByteSize>().ok().map(|size| size.as_u64() as f64),
-        }
+        })
     }
 
-    fn wanted(self) -> &'static str {
+    fn unit(self) -> Unit {
         match self {
-            Self::Quantile(_) | Self::Mean | Self::Max | Self::ServerCpu => "a time, as in 2ms or 800us",
-            Self::Rate => "messages a second, as in 50000 or 50k",
-            Self::Errors => "a count, as in 1",
-            Self::Rss => "a size, as in 200MiB",
+            Self::Quantile(_) | Self::Mean | Self::Max | Self::ServerCpu => TIME,
+            Self::Rate => RATE,
+            Self::Errors => COUNT,
+            Self::Rss => SIZE,
         }
     }
 
@@ -207,10 +174,7 @@ impl Metric {
         let latency = &run.latency_ns.corrected;
         let some = |value: f64| (latency.count > 0).then_some(value);
         match self {
-            Self::Quantile(q) => {
-                let histogram = latency.histogram().ok()??;
-                percentile(&histogram, q).map(|ns| ns as f64)
-            }
+            Self::Quantile(q) => percentile(&latency.histogram().ok()??, q).map(|ns| ns as f64),
             Self::Mean => some(latency.mean),
             Self::Max => some(latency.max as f64),
             Self::Rate => Some(run.rate_per_s),
@@ -228,33 +192,12 @@ impl Metric {
             Self::Rate | Self::Errors | Self::ServerCpu | Self::Rss => false,
         })
     }
-
-    fn show(self, value: f64) -> String {
-        match self {
-            Self::Quantile(_) | Self::Mean | Self::Max | Self::ServerCpu => {
-                format!("{:?}", Duration::from_nanos(round(value)))
-            }
-            Self::Rate => format!("{value:.0} a second"),
-            Self::Errors => format!("{value:.0}"),
-            Self::Rss => ByteSize::b(value as u64).to_string(),
-        }
-    }
 }
 
 /// To four digits: nobody reads more, and the histogram has three.
 fn round(ns: f64) -> u64 {
     let unit = 10f64.powf((ns.max(1.0).log10().floor() - 3.0).max(0.0));
     ((ns / unit).round() * unit) as u64
-}
-
-/// A number of messages: `50000`, `50k`, `1.5M`.
-fn count(text: &str) -> Option<f64> {
-    let (number, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(number) => (number, 1e3),
-        None => text.strip_suffix('M').map_or((text, 1.0), |number| (number, 1e6)),
-    };
-    let value = number.parse::<f64>().ok()? * unit;
-    (value.is_finite() && value >= 0.0).then_some(value)
 }
 
 #[cfg(test)]
@@ -330,9 +273,9 @@ mod tests {
             ("rate>-1", "messages a second"),
             ("errors<0.5", "a count"),
             ("rss<many", "a size"),
-            ("<2ms", "no figure"),
+            ("<2ms", "not a figure"),
         ] {
-            let error = text.parse::<Threshold>().expect_err(text).to_string();
+            let error = text.parse::<Threshold>().expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
         }
     }

@@ -1,15 +1,16 @@
 //! The server's own control group: cgroups(7).
 //!
-//! The kernel counts for a control group everything that has run in it, also threads and processes that have
-//! ended. We enable no controller, so the scheduling of the server stays the same. (In version 1 `cpuacct`
-//! may be mounted together with `cpu`. Then the server gets its share of a processor as a group.)
+//! The kernel counts for a control group everything that has run in it, also threads and processes
+//! that have ended. We enable no controller, so the scheduling of the server stays the same. (In
+//! version 1 `cpuacct` may be mounted together with `cpu`. Then the server gets its share of a
+//! processor as a group.)
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cost::CostSource;
-use crate::host::procfs::Times;
+use super::procfs::{Cost, CostSource};
+use super::system::number;
 
 /// Beginning of a group's name. The number of the process that made it follows.
 const PREFIX: &str = "sparring-server-";
@@ -40,13 +41,13 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a control group below the caller's own and moves the caller into it. Returns `None` where that
-    /// is not allowed, or where the group does not report its CPU time.
+    /// Makes a control group below the caller's own and moves the caller into it. Returns `None`
+    /// where that is not allowed, or where the group does not report its CPU time.
     pub(crate) fn enter_new() -> Option<Self> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), "cpuacct");
-        own.into_iter().find_map(|own| {
-            let (parent, version) = (own.folder(), own.version);
+        own.into_iter().find_map(|mut own| {
+            let (parent, version) = (own.folders.pop()?, own.version);
             // Without permission to move back, the caller stays where it is.
             OpenOptions::new().write(true).open(parent.join("cgroup.procs")).ok()?;
             let group = Self { folder: parent.join(format!("{PREFIX}{}", std::process::id())), version };
@@ -60,7 +61,6 @@ impl Cgroup {
         })
     }
 
-    /// Returns the control group at `folder`.
     pub(crate) fn at(folder: &Path) -> Self {
         let version = if folder.join("cpu.stat").exists() { Version::V2 } else { Version::V1 };
         Self { folder: folder.to_owned(), version }
@@ -76,25 +76,22 @@ impl Cgroup {
     }
 
     /// Returns the CPU time of everything that has run in it.
-    pub(crate) fn times(&self) -> Option<Times> {
+    pub(crate) fn times(&self) -> Option<Cost> {
         let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
-        match self.version {
-            Version::V2 => parse_cpu_stat(&read("cpu.stat")?),
-            Version::V1 => {
-                let number = |file: &str| read(file)?.trim().parse().ok();
-                let (user_ns, system_ns) = (number("cpuacct.usage_user")?, number("cpuacct.usage_sys")?);
-                Some(Times { total_ns: number("cpuacct.usage")?, user_ns, system_ns })
-            }
+        if self.version == Version::V2 {
+            return parse_cpu_stat(&read("cpu.stat")?);
         }
+        let ns = |file: &str| read(file)?.trim().parse().ok();
+        cost(ns("cpuacct.usage"), ns("cpuacct.usage_user"), ns("cpuacct.usage_sys"))
     }
 
-    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14).
+    /// Kills everything in it, where the kernel can do so in one step (version 2, Linux 5.14). The
+    /// caller also kills the processes one by one.
     pub(crate) fn kill(&self) {
-        // Where the kernel cannot, the caller also kills the processes one by one.
         let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
-    /// Removes the group. Returns true where it is gone: the kernel refuses while a process of it is ending.
+    /// Removes the group. Returns false while a process of it is ending.
     pub(crate) fn remove(&self) -> bool {
         fs::remove_dir(&self.folder).is_ok() || !self.folder.exists()
     }
@@ -105,9 +102,8 @@ fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
-        if maker.is_some_and(|maker| {
-            maker == std::process::id() || !Path::new(&format!("/proc/{maker}")).exists()
-        }) {
+        let is_alive = |maker: u32| Path::new(&format!("/proc/{maker}")).exists();
+        if maker.is_some_and(|maker| maker == std::process::id() || !is_alive(maker)) {
             // The kernel refuses where the group has a process.
             let _ = fs::remove_dir(entry.path());
         }
@@ -119,36 +115,21 @@ fn enter(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("cgroup.procs"), "0")
 }
 
-fn parse_cpu_stat(text: &str) -> Option<Times> {
-    let nanoseconds = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        value.parse::<u64>().ok()?.checked_mul(1000)
-    };
-    let (user_ns, system_ns) = (nanoseconds("user_usec")?, nanoseconds("system_usec")?);
-    Some(Times { total_ns: nanoseconds("usage_usec")?, user_ns, system_ns })
+fn parse_cpu_stat(text: &str) -> Option<Cost> {
+    let ns = |name: &str| number(text, name)?.checked_mul(1000);
+    cost(ns("usage_usec"), ns("user_usec"), ns("system_usec"))
+}
+
+fn cost(total_ns: Option<u64>, user_ns: Option<u64>, system_ns: Option<u64>) -> Option<Cost> {
+    Some(Cost { total_ns: total_ns?, user_ns: user_ns?, system_ns: system_ns?, faults: 0 })
 }
 
 /// A control group of a process, in a hierarchy that is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnGroup {
-    /// Mount point of the hierarchy, or of the part of it that is mounted.
-    top: PathBuf,
-    /// The group's path below it.
-    below: PathBuf,
+    /// Folders of the groups around it, the outermost mounted one first, and its own.
+    pub(crate) folders: Vec<PathBuf>,
     pub(crate) version: Version,
-}
-
-impl OwnGroup {
-    fn folder(&self) -> PathBuf {
-        self.top.join(&self.below)
-    }
-
-    /// Returns the folders of all groups around it, the outermost first, and its own.
-    pub(crate) fn lineage(&self) -> Vec<PathBuf> {
-        let mut folders: Vec<PathBuf> = self.below.ancestors().map(|below| self.top.join(below)).collect();
-        folders.reverse();
-        folders
-    }
 }
 
 /// Returns a process's control groups that have a controller, version 2 first. `membership` is its
@@ -165,17 +146,15 @@ pub(crate) fn own_groups(membership: &str, mounts: &str, controller: &str) -> Ve
             };
             fields.next().filter(|_| fits)
         })?;
-        mounts.lines().find_map(|line| {
-            let (top, below) = mounted_at(line, version, controller, Path::new(path))?;
-            Some(OwnGroup { top, below, version })
-        })
+        let folders = |line| mounted_at(line, version, controller, Path::new(path));
+        Some(OwnGroup { folders: mounts.lines().find_map(folders)?, version })
     };
     [Version::V2, Version::V1].into_iter().filter_map(find).collect()
 }
 
-/// Returns the mount point of a hierarchy and the control group's path below it, where a line of
-/// `mountinfo` describes the hierarchy.
-fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<(PathBuf, PathBuf)> {
+/// Returns the folders from the mount point of a hierarchy to the control group at `path`, where a
+/// line of `mountinfo` describes the hierarchy.
+fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Option<Vec<PathBuf>> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut filesystem = filesystem.split(' ');
     let fits = match (version, filesystem.next()?) {
@@ -185,8 +164,11 @@ fn mounted_at(line: &str, version: Version, controller: &str, path: &Path) -> Op
     };
     // In a container the mount may begin below the hierarchy's root.
     let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (mount.next()?, mount.next()?);
-    fits.then(|| path.strip_prefix(root).ok().map(|below| (PathBuf::from(point), below.to_owned())))?
+    let (root, point) = (mount.next()?, Path::new(mount.next()?));
+    let below = path.strip_prefix(root).ok().filter(|_| fits)?;
+    let mut folders: Vec<PathBuf> = below.ancestors().map(|below| point.join(below)).collect();
+    folders.reverse();
+    Some(folders)
 }
 
 #[cfg(test)]
@@ -216,7 +198,10 @@ mod tests {
         let membership = "3:cpuset:/\n2:cpu,cpuacct:/docker/a/b\n0::/user.slice/x:y\n";
         let found = |membership: &str| {
             let groups = own_groups(membership, MOUNTS, "cpuacct");
-            groups.iter().map(|group| (group.folder(), group.version)).collect::<Vec<_>>()
+            groups
+                .into_iter()
+                .map(|mut group| (group.folders.pop().expect("one"), group.version))
+                .collect::<Vec<_>>()
         };
         let expected = [
             (PathBuf::from("/sys/fs/cgroup/unified/user.slice/x:y"), Version::V2),
@@ -229,17 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn lineage_runs_from_the_mount_point_to_the_group() {
+    fn folders_run_from_the_mount_point_to_the_group() {
         let groups = own_groups("2:cpu,cpuacct:/docker/a/b/c\n", MOUNTS, "cpu");
         let expected = ["/sys/fs/cgroup/cpuacct/", "/sys/fs/cgroup/cpuacct/b", "/sys/fs/cgroup/cpuacct/b/c"];
-        assert_eq!(groups[0].lineage(), expected.map(PathBuf::from));
+        assert_eq!(groups[0].folders, expected.map(PathBuf::from));
     }
 
     #[test]
     fn cpu_stat_is_read_in_nanoseconds() {
         let text = "usage_usec 966527\nuser_usec 193305\nsystem_usec 773222\nnice_usec 0\n";
-        let expected = Times { total_ns: 966_527_000, user_ns: 193_305_000, system_ns: 773_222_000 };
-        assert_eq!(parse_cpu_stat(text), Some(expected));
+        let expected = cost(Some(966_527_000), Some(193_305_000), Some(773_222_000));
+        assert_eq!(parse_cpu_stat(text), expected);
         assert_eq!(parse_cpu_stat("nr_periods 0\n"), None);
     }
 }

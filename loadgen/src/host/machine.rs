@@ -1,42 +1,47 @@
 //! The machine a session ran on, as far as it explains the figures and names nobody.
 //!
-//! No host name, user name, home directory or environment: results are meant to be committed and published.
+//! No host name, user name, home directory or environment: results are meant to be committed and
+//! published.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
-use engine::affinity::parse_cpu_list;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::system::{System, field};
 
 /// A machine and the state it was in when a session began.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU, cores, threads,
-    /// memory in whole GiB, virtualisation. Results are kept below it and compare only within it.
+    /// Twelve hexadecimal digits over what does not change while the machine stays the same: CPU,
+    /// cores, threads, memory in whole GiB, virtualisation. Results are kept below it and compare
+    /// only within it.
     pub id: String,
-    /// As the CPU calls itself (`/proc/cpuinfo`).
+    /// The CPU's own name (`/proc/cpuinfo`).
     pub cpu: String,
     /// Physical cores that are online.
     pub cores: u32,
     /// Logical CPUs that are online.
     pub threads: u32,
-    /// Whether cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where the kernel does not say.
+    /// True where cores run several threads (`/sys/devices/system/cpu/smt/active`); `null` where
+    /// the kernel does not say.
     pub smt: Option<bool>,
     /// Memory the kernel manages, bytes.
     pub memory_bytes: u64,
     /// The kernel's release, such as `6.12.9-amd64`.
     pub kernel: String,
-    /// CPU frequency governor; `null` where the machine does not let the kernel choose (most virtual ones).
+    /// CPU frequency governor; `null` where the machine does not let the kernel choose (most
+    /// virtual ones).
     pub governor: Option<String>,
-    /// One line per CPU vulnerability that costs time or is left open; those the CPU does not have are left out.
+    /// One line per CPU vulnerability that costs time or is left open; those the CPU does not have
+    /// are left out.
     pub mitigations: Vec<String>,
     /// `none`, or the hypervisor's name where it is known, or `hypervisor`.
     pub virtualisation: String,
     /// TCP congestion control that new sockets get.
     pub congestion_control: Option<String>,
-    /// What the process may use.
+    /// Limits of the process.
     pub limits: Limits,
     /// Load average over one minute when the session began.
     pub load_at_start: f64,
@@ -51,75 +56,50 @@ pub struct Limits {
     pub nofile_hard: Option<u64>,
     /// Locked memory in bytes: soft limit; `null` is unlimited.
     pub memlock_soft: Option<u64>,
-    /// `/proc/sys/kernel/io_uring_disabled`: 0 allowed, 1 for privileged groups, 2 off; `null` before Linux 6.6.
+    /// `/proc/sys/kernel/io_uring_disabled`: 0 allowed, 1 for privileged groups, 2 off; `null`
+    /// before Linux 6.6.
     pub io_uring_disabled: Option<u8>,
 }
 
 impl Machine {
     /// Describes the machine this process runs on.
-    #[must_use]
     pub fn here() -> Self {
         Self::below(Path::new("/"))
     }
 
     /// Describes the machine whose `proc` and `sys` lie below `root`.
     fn below(root: &Path) -> Self {
-        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-        let word = |path: &str| Some(read(path).trim().to_owned()).filter(|text| !text.is_empty());
-        let cpuinfo = read("proc/cpuinfo");
-        let (threads, cores) = processors(root);
+        let system = System::below(root);
+        let cpuinfo = system.text("proc/cpuinfo").unwrap_or_default();
+        let vendor = system.text("sys/class/dmi/id/sys_vendor").unwrap_or_default();
+        let online = system.online();
+        let cores: BTreeSet<Vec<usize>> = online.iter().map(|&cpu| system.siblings(cpu)).collect();
+        let load = system.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok());
         let mut machine = Self {
             id: String::new(),
             cpu: cpu_model(&cpuinfo),
-            cores,
-            threads,
-            smt: word("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
-            memory_bytes: memory_bytes(&read("proc/meminfo")),
-            kernel: read("proc/sys/kernel/osrelease").trim().to_owned(),
-            governor: word("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            mitigations: mitigations(&root.join("sys/devices/system/cpu/vulnerabilities")),
-            virtualisation: virtualisation(&cpuinfo, &read("sys/class/dmi/id/sys_vendor")),
-            congestion_control: word("proc/sys/net/ipv4/tcp_congestion_control"),
-            limits: limits(
-                &read("proc/self/limits"),
-                word("proc/sys/kernel/io_uring_disabled").and_then(|text| text.parse().ok()),
-            ),
-            load_at_start: load_average(&read("proc/loadavg")),
+            cores: cores.len() as u32,
+            threads: online.len() as u32,
+            smt: system.text("sys/devices/system/cpu/smt/active").map(|active| active == "1"),
+            memory_bytes: system.memory_kib("MemTotal").unwrap_or(0) * 1024,
+            kernel: system.text("proc/sys/kernel/osrelease").unwrap_or_default(),
+            governor: system.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            mitigations: mitigations(&system),
+            virtualisation: virtualisation(&cpuinfo, &vendor),
+            congestion_control: system.text("proc/sys/net/ipv4/tcp_congestion_control"),
+            limits: limits(&system),
+            load_at_start: load.unwrap_or(0.0),
         };
         machine.id = machine.stable_hash();
         machine
     }
 
-    /// The hash behind [`Machine::id`].
     fn stable_hash(&self) -> String {
         // Firmware and kernel updates move the total by some MiB, hence whole GiB.
         let gib = (self.memory_bytes + (1 << 29)) >> 30;
         let stable = format!("{}|{}|{}|{gib}|{}", self.cpu, self.cores, self.threads, self.virtualisation);
         short_hash(stable.as_bytes())
     }
-}
-
-/// Online logical CPUs and physical cores of the machine below `root`; zero of both where `/sys` does not say.
-fn processors(root: &Path) -> (u32, u32) {
-    let folder = root.join("sys/devices/system/cpu");
-    let online = fs::read_to_string(folder.join("online")).unwrap_or_default();
-    let online = parse_cpu_list(online.trim()).unwrap_or_default();
-    // The list of siblings names the core: equal for every thread of it, and for no thread of another.
-    let siblings = |cpu: &usize| {
-        let path = folder.join(format!("cpu{cpu}/topology/thread_siblings_list"));
-        fs::read_to_string(path).unwrap_or_else(|_| cpu.to_string())
-    };
-    let cores: BTreeSet<String> = online.iter().map(siblings).collect();
-    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    (count(online.len()), count(cores.len()))
-}
-
-/// The value behind `name:` in the `name: value` files of `/proc`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then_some(value.trim())
-    })
 }
 
 fn cpu_model(cpuinfo: &str) -> String {
@@ -133,27 +113,16 @@ fn cpu_model(cpuinfo: &str) -> String {
     }
 }
 
-fn memory_bytes(meminfo: &str) -> u64 {
-    let kib =
-        field(meminfo, "MemTotal").and_then(|value| value.trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+fn mitigations(system: &System) -> Vec<String> {
+    const FOLDER: &str = "sys/devices/system/cpu/vulnerabilities";
+    let line = |name: String| {
+        let state = system.text(&format!("{FOLDER}/{name}"))?;
+        (state != "Not affected").then(|| format!("{name}: {state}"))
+    };
+    system.names(FOLDER).into_iter().filter_map(line).collect()
 }
 
-fn mitigations(vulnerabilities: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(vulnerabilities) else { return Vec::new() };
-    let mut lines: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let state = fs::read_to_string(entry.path()).ok()?;
-            let state = state.trim();
-            (state != "Not affected").then(|| format!("{}: {state}", entry.file_name().to_string_lossy()))
-        })
-        .collect();
-    lines.sort();
-    lines
-}
-
-/// The hypervisor by the vendor that the firmware names, from a list: an unknown vendor's string could name a person.
+/// The hypervisor, from a list of vendors: an unknown one could name a person.
 fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
     const KNOWN: [(&str, &str); 7] = [
         ("Amazon EC2", "Amazon EC2"),
@@ -169,41 +138,36 @@ fn virtualisation(cpuinfo: &str, vendor: &str) -> String {
     let known = KNOWN.iter().find(|(prefix, _)| vendor.starts_with(prefix)).map(|(_, name)| *name);
     match (virtual_cpu, known) {
         (true, known) => known.unwrap_or("hypervisor").to_owned(),
-        // Arm CPUs have no such flag, and bare-metal instances of these vendors are told apart by the product only.
+        // Arm CPUs have no such flag, and the product alone tells bare-metal instances.
         (false, Some(name)) if field(cpuinfo, "flags").is_none() => name.to_owned(),
         (false, _) => "none".to_owned(),
     }
 }
 
-/// Limits out of `/proc/PID/limits`, whose columns are separated by two spaces or more.
-fn limits(text: &str, io_uring_disabled: Option<u8>) -> Limits {
-    let columns = |name: &str| -> Vec<&str> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().collect()
-    };
-    let number = |columns: &[&str], index: usize| columns.get(index).and_then(|value| value.parse().ok());
-    let nofile = columns("Max open files");
+fn limits(system: &System) -> Limits {
+    let bounded = |limit: u64| Some(limit).filter(|limit| *limit != u64::MAX);
+    let nofile = system.limit("Max open files");
     Limits {
-        nofile_soft: number(&nofile, 0),
-        nofile_hard: number(&nofile, 1),
-        memlock_soft: number(&columns("Max locked memory"), 0),
-        io_uring_disabled,
+        nofile_soft: nofile.and_then(|(soft, _)| bounded(soft)),
+        nofile_hard: nofile.and_then(|(_, hard)| bounded(hard)),
+        memlock_soft: system.limit("Max locked memory").and_then(|(soft, _)| bounded(soft)),
+        io_uring_disabled: system.value("proc/sys/kernel/io_uring_disabled"),
     }
 }
 
-fn load_average(loadavg: &str) -> f64 {
-    loadavg.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+/// Returns the first twelve hexadecimal digits of SHA-256.
+pub(crate) fn short_hash(bytes: &[u8]) -> String {
+    shortened(Sha256::new_with_prefix(bytes))
 }
 
-/// The first twelve hexadecimal digits of SHA-256: enough to tell apart everything one repository will ever hold.
-#[must_use]
-pub(crate) fn short_hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+pub(crate) fn shortened(digest: Sha256) -> String {
+    digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const CPUINFO: &str = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu sse2 hypervisor avx2\n\n\
@@ -212,7 +176,8 @@ mod tests {
                           Max open files            1024                 1048576              files     \n\
                           Max locked memory         8388608              unlimited            bytes     \n";
 
-    /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine apart.
+    /// A tree of `/proc` and `/sys` with two cores of two threads each, siblings half the machine
+    /// apart.
     fn fake_root(name: &str) -> std::path::PathBuf {
         let root = std::env::temp_dir().join(format!("sparring-machine-{name}-{}", std::process::id()));
         let write = |path: &str, text: &str| {
@@ -284,10 +249,12 @@ mod tests {
 
     #[test]
     fn an_unlimited_limit_is_null() {
-        assert_eq!(
-            limits("Max open files            unlimited            unlimited            files\n", None),
-            Limits { nofile_soft: None, nofile_hard: None, memlock_soft: None, io_uring_disabled: None }
-        );
+        let root = fake_root("unlimited");
+        let unlimited = "Max open files            unlimited            unlimited            files\n";
+        fs::write(root.join("proc/self/limits"), unlimited).expect("temporary directory is writable");
+        let found = limits(&System::below(&root));
+        fs::remove_dir_all(root).expect("own directory");
+        assert_eq!(found, Limits { io_uring_disabled: Some(2), ..Limits::default() });
     }
 
     #[test]

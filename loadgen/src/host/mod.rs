@@ -1,8 +1,8 @@
 //! The machine that measures: its description, and what processes and processors have spent.
 
 pub(crate) mod cgroup;
-pub mod cost;
-pub mod machine;
+pub(crate) mod machine;
 pub(crate) mod perf;
 pub(crate) mod procfs;
 pub(crate) mod regular;
+pub(crate) mod system;

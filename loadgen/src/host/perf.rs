@@ -1,35 +1,28 @@
-//! Instructions and cycles of other processes, where the host has counters for them: perf_event_open(2).
+//! Instructions and cycles of other processes, where the host has counters for them:
+//! perf_event_open(2).
 
 use std::io;
 
+use anyhow::anyhow;
 use perf_event::events::{Event, Hardware};
 use perf_event::{Builder, Counter};
 use rustix::io::Errno;
-use thiserror::Error;
 
 use crate::host::procfs;
 
-/// Reason why nothing is counted, in a line, with the remedy where there is one.
-#[derive(Debug, Error)]
-pub(crate) enum CountError {
-    #[error("not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON")]
-    NotAllowed,
-    #[error("this machine has no counters for them, as is usual in virtual machines")]
-    NoCounters,
-    #[error("perf_event_open(2) says: {0}")]
-    Open(io::Error),
-    #[error("the counters cannot be read: {0}")]
-    Read(io::Error),
-}
+/// Instructions and cycles, or the reason why they are not counted, with the remedy.
+pub(crate) type Counted = anyhow::Result<(u64, u64)>;
 
-impl CountError {
-    fn of(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::NotAllowed,
-            // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
-            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Self::NoCounters,
-            _ => Self::Open(error),
+fn explained(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("not allowed here: sudo sysctl kernel.perf_event_paranoid=1, or CAP_PERFMON")
         }
+        // ENOENT, or EOPNOTSUPP, or ENODEV: there is no such event on this machine.
+        io::ErrorKind::NotFound | io::ErrorKind::Unsupported => {
+            anyhow!("this machine has no counters for them, as is usual in virtual machines")
+        }
+        _ => anyhow!("perf_event_open(2) says: {error}"),
     }
 }
 
@@ -42,26 +35,22 @@ pub(crate) struct Counting {
 
 impl Counting {
     /// Begins to count.
-    ///
-    /// # Errors
-    /// Fails where nothing can be counted here.
-    pub(crate) fn start(pids: &[u32]) -> Result<Self, CountError> {
-        let count = |event| counters(pids, event).map_err(CountError::of);
+    pub(crate) fn start(pids: &[u32]) -> anyhow::Result<Self> {
+        let count = |event| counters(pids, event).map_err(explained);
         Ok(Self { instructions: count(Hardware::INSTRUCTIONS)?, cycles: count(Hardware::CPU_CYCLES)? })
     }
 
-    /// Instructions and cycles since the start.
-    ///
-    /// # Errors
-    /// Fails where they cannot be read.
-    pub(crate) fn read(&mut self) -> Result<(u64, u64), CountError> {
-        let sum = |counters: &mut [Counter]| counters.iter_mut().map(Counter::read).sum::<io::Result<u64>>();
-        let sum = |counters: &mut [Counter]| sum(counters).map_err(CountError::Read);
+    /// Returns the instructions and cycles since the start.
+    pub(crate) fn read(&mut self) -> Counted {
+        let sum = |counters: &mut [Counter]| {
+            let sum = counters.iter_mut().map(Counter::read).sum::<io::Result<u64>>();
+            sum.map_err(|error| anyhow!("the counters cannot be read: {error}"))
+        };
         Ok((sum(&mut self.instructions)?, sum(&mut self.cycles)?))
     }
 }
 
-/// A running counter for each thread of these processes.
+/// Returns a running counter for each thread of these processes.
 fn counters(pids: &[u32], event: impl Event + Clone) -> io::Result<Vec<Counter>> {
     let threads = pids.iter().flat_map(|&pid| procfs::tasks(pid));
     let counters = threads.map(|tid| counter(tid, event.clone()));
@@ -90,7 +79,7 @@ mod tests {
         let me = [std::process::id()];
         let mut counting = match counters(&me, Software::PAGE_FAULTS) {
             Ok(counting) => counting,
-            Err(error) => return println!("skipped: {}", CountError::of(error)),
+            Err(error) => return println!("skipped: {}", explained(error)),
         };
         assert!(!counting.is_empty());
         // Inherited by a thread that is started now.
@@ -110,7 +99,7 @@ mod tests {
             Err(error) => error.to_string(),
         };
         assert!(said.len() > 20 && !said.contains('\n'), "{said}");
-        let denied = CountError::of(io::ErrorKind::PermissionDenied.into()).to_string();
+        let denied = explained(io::ErrorKind::PermissionDenied.into()).to_string();
         assert!(denied.contains("perf_event_paranoid"), "{denied}");
     }
 }

@@ -1,92 +1,106 @@
-//! What `/proc` tells about processes: proc(5).
+//! Costs and sockets of processes, by `/proc`: proc(5).
 
+use std::array;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::cost::CostSource;
+use serde::{Deserialize, Serialize};
+
+use super::system::{kib, number};
 use crate::host::cgroup::{Cgroup, Version};
 
-/// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every architecture that Rust's
-/// Linux targets have (`USER_HZ`).
+/// The kernel's unit of user and system time in `/proc/PID/stat`, nanoseconds: 1/100 s on every
+/// architecture that Rust's Linux targets have (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
-/// CPU time, in nanoseconds.
+/// CPU time in nanoseconds, and page faults with and without a read from a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Times {
+pub(crate) struct Cost {
     pub(crate) total_ns: u64,
     pub(crate) user_ns: u64,
     pub(crate) system_ns: u64,
-}
-
-/// CPU time, and page faults with and without a read from a disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cost {
-    times: Times,
-    faults: u64,
+    pub(crate) faults: u64,
 }
 
 impl Cost {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            times: Times {
-                total_ns: self.times.total_ns + other.times.total_ns,
-                user_ns: self.times.user_ns + other.times.user_ns,
-                system_ns: self.times.system_ns + other.times.system_ns,
-            },
-            faults: self.faults + other.faults,
-        }
-    }
-
-    fn since(self, earlier: Self) -> Self {
-        Self { times: self.times.since(earlier.times), faults: self.faults.saturating_sub(earlier.faults) }
-    }
-}
-
-impl Times {
-    fn in_ticks(user: u64, system: u64) -> Self {
+    fn in_ticks(user: u64, system: u64, faults: u64) -> Self {
         let (user_ns, system_ns) = (user * TICK_NS, system * TICK_NS);
-        Self { total_ns: user_ns + system_ns, user_ns, system_ns }
+        Self { total_ns: user_ns + system_ns, user_ns, system_ns, faults }
+    }
+
+    fn with(self, other: Self, combine: fn(u64, u64) -> u64) -> Self {
+        Self {
+            total_ns: combine(self.total_ns, other.total_ns),
+            user_ns: combine(self.user_ns, other.user_ns),
+            system_ns: combine(self.system_ns, other.system_ns),
+            faults: combine(self.faults, other.faults),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self.with(other, |sum, part| sum + part)
     }
 
     fn since(self, earlier: Self) -> Self {
-        Self {
-            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
-            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
-            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+        self.with(earlier, u64::saturating_sub)
+    }
+}
+
+/// Origin of the server's CPU time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostSource {
+    /// The server's own control group (version 2). Counts everything that ran in it, in
+    /// microseconds.
+    CgroupV2,
+    /// The server's own control group (version 1, `cpuacct`). Counts in nanoseconds.
+    CgroupV1,
+    /// `/proc`. Live processes are counted in nanoseconds; processes that have ended and were
+    /// waited for, in ticks.
+    #[default]
+    Procfs,
+}
+
+impl CostSource {
+    /// Returns the unit of the least exact count, in nanoseconds.
+    pub const fn resolution_ns(self) -> u64 {
+        match self {
+            Self::CgroupV2 => 1_000,
+            Self::CgroupV1 => 1,
+            Self::Procfs => 10_000_000,
         }
     }
 }
 
-/// Key of a process: its number and the time of its start. The kernel sooner or later gives a number to
-/// another process.
+/// Key of a process: its number, which may be given again, and the time of its start.
 type ProcessKey = (u32, u64);
 
 /// CPU time and other costs of a server, as last read.
 ///
-/// A server is all descendants of one process, the root, which itself does not belong to it. The root
-/// inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them. So the kernel
-/// adds the time of an ended process to the children's time of a process that lives. Only the time of
-/// processes that nobody waits for is lost (SIGCHLD ignored?).
+/// A server is all descendants of one process, the root, which itself does not belong to it. The
+/// root inherits the children of processes that end (`PR_SET_CHILD_SUBREAPER`) and waits for them.
+/// So the kernel adds the time of an ended process to the children's time of a process that lives.
+/// Only the time of processes that nobody waits for is lost (SIGCHLD ignored?).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CpuUsage {
-    /// Nanoseconds on a CPU, and waiting for one, by process and thread. A thread that has ended keeps its last values.
-    threads: BTreeMap<(u32, u32), (u64, u64)>,
-    /// Context switches by process and thread, voluntary and not.
-    switches: BTreeMap<(u32, u32), (u64, u64)>,
+    /// Counters by process and thread. A thread that has ended keeps its last values.
+    threads: BTreeMap<(u32, u32), ThreadCounters>,
     /// Cost of each living process: its own, and that of the children that it waited for.
     living: BTreeMap<ProcessKey, (Cost, Cost)>,
     /// Cost of processes that have ended without a wait, as last read.
     unwaited: Cost,
-    /// Cost of the whole tree.
     tree: Cost,
     /// CPU time of the tree by ticks alone, in nanoseconds.
     ticks_ns: u64,
     /// Number of tick counters in that sum. Each is rounded down to whole ticks.
     tick_counters: u64,
     /// CPU time of the server's control group, where it has one.
-    group: Option<(Times, Version)>,
+    group: Option<(Cost, Version)>,
 }
+
+/// Nanoseconds of a thread on a CPU and waiting for one, and its context switches.
+type ThreadCounters = [u64; 4];
 
 /// CPU time that passed between two looks, nanoseconds, and what happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,40 +111,26 @@ pub(crate) struct CpuSpent {
     pub(crate) user_ns: u64,
     /// CPU time in the kernel, sampled by the timer tick.
     pub(crate) system_ns: u64,
-    /// Time of the thread with the least idle time: on a CPU or waiting for one. Threads that started and
-    /// ended count as one.
+    /// Time of the thread with the least idle time; ended threads count as one.
     pub(crate) busiest_ns: u64,
-    /// Of the thread that waited most for a CPU that something else had: other processes, not other threads of these.
+    /// Time that the thread which waited most for other processes was runnable without a CPU.
     pub(crate) waited_ns: u64,
-    /// Context switches because a thread waited for something. `None` where ended threads did much of the
-    /// work.
+    /// Voluntary context switches. `None` where ended threads did much of the work.
     pub(crate) voluntary_switches: Option<u64>,
     /// Context switches because something else was to run. `None` in the same cases.
     pub(crate) involuntary_switches: Option<u64>,
-    /// Page faults.
     pub(crate) faults: u64,
     /// Origin of the CPU time.
     pub(crate) source: CostSource,
     /// True where processes ended without a wait, so that part of their time is missing.
     pub(crate) is_incomplete: bool,
-    /// The kernel's two accounts of the CPU time, where they differ.
-    pub(crate) disagreement: Option<Disagreement>,
+    /// Total CPU time by `/proc/PID/stat`, where it differs by more than the error of ticks.
+    pub(crate) other_total_ns: Option<u64>,
 }
 
-/// CPU time by two accounts of the kernel that differ by more than the error of ticks, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Disagreement {
-    /// CPU time that the run's cost is based on.
-    pub(crate) used_ns: u64,
-    /// Sum over `/proc/PID/stat`.
-    pub(crate) ticks_ns: u64,
-}
-
-/// Divisor of a CPU time by which two accounts of it may differ, because they are not read at the same
-/// moment.
+/// Divisor of a CPU time by which two accounts of it may differ: they are read in turn.
 const SKEW: u64 = 50;
-/// Divisor of the CPU time that ended threads may have used where context switches are still known. One tick
-/// is allowed too.
+/// Divisor of the CPU time of ended threads up to which context switches are known.
 const UNSEEN: u64 = 20;
 /// Attempts to read a tree while processes end.
 const TREE_ATTEMPTS: usize = 5;
@@ -146,7 +146,7 @@ impl CpuUsage {
             let own = if is_server { own_cost(pid, stat) } else { Cost::default() };
             living.insert((pid, stat.start), (own, stat.children));
             let ticks = if is_server { stat.own } else { Cost::default() }.plus(stat.children);
-            self.ticks_ns += ticks.times.total_ns;
+            self.ticks_ns += ticks.total_ns;
             self.tick_counters += 2 + 2 * u64::from(stat.children != Cost::default());
             if is_server {
                 self.look_at_threads(pid);
@@ -154,36 +154,34 @@ impl CpuUsage {
         }
         self.unwaited = self.unwaited.plus(unwaited(&self.living, &living));
         self.living = living;
-        let sum =
+        self.tree =
             self.living.values().fold(self.unwaited, |sum, (own, children)| sum.plus(*own).plus(*children));
-        self.tree = sum;
-        self.ticks_ns += self.unwaited.times.total_ns;
+        self.ticks_ns += self.unwaited.total_ns;
         self.group = cgroup.and_then(|cgroup| Some((cgroup.times()?, cgroup.version)));
     }
 
     fn look_at_threads(&mut self, pid: u32) {
         for tid in tasks(pid) {
-            if let Some(times) = schedstat(pid, tid) {
-                self.threads.insert((pid, tid), times);
+            let counters = self.threads.entry((pid, tid)).or_default();
+            if let Some((on_cpu, waiting)) = schedstat(pid, tid) {
+                (counters[0], counters[1]) = (on_cpu, waiting);
             }
-            if let Some(switches) = switches(pid, tid) {
-                self.switches.insert((pid, tid), switches);
+            let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+            if let Some((voluntary, involuntary)) = parse_switches(&status) {
+                (counters[2], counters[3]) = (voluntary, involuntary);
             }
         }
     }
 
-    /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> CpuSpent {
         let tree = self.tree.since(earlier.tree);
         let group =
             self.group.zip(earlier.group).map(|((now, version), (then, _))| (now.since(then), version));
-        let error_ns = self.tick_error_ns(tree.times.total_ns);
+        let error_ns = self.tick_error_ns(tree.total_ns);
         let (times, source) = match group {
-            Some((times, version)) if tree.times.total_ns <= times.total_ns + error_ns => {
-                (times, version.into())
-            }
+            Some((times, version)) if tree.total_ns <= times.total_ns + error_ns => (times, version.into()),
             // The server has left the group, or has none.
-            _ => (tree.times, CostSource::Procfs),
+            _ => (tree, CostSource::Procfs),
         };
         // The samples of the timer tick give the proportion, not the sum.
         let sampled = u128::from(times.user_ns + times.system_ns).max(1);
@@ -197,35 +195,36 @@ impl CpuUsage {
             faults: tree.faults,
             source,
             is_incomplete: source == CostSource::Procfs && self.unwaited != earlier.unwaited,
-            disagreement: differs.then_some(Disagreement { used_ns: times.total_ns, ticks_ns }),
+            other_total_ns: differs.then_some(ticks_ns),
             ..self.threads_since(earlier, times.total_ns)
         }
     }
 
     /// Returns the figures that are known per thread. `total_ns` is the CPU time of all threads.
     fn threads_since(&self, earlier: &Self, total_ns: u64) -> CpuSpent {
-        let each = self.threads.iter().map(|(thread, &(on_cpu, waiting))| {
+        let each = self.threads.iter().map(|(thread, now)| {
             let then = earlier.threads.get(thread).copied().unwrap_or_default();
-            (on_cpu.saturating_sub(then.0), waiting.saturating_sub(then.1))
+            array::from_fn(|counter| now[counter].saturating_sub(then[counter]))
         });
-        let each: Vec<(u64, u64)> = each.collect();
-        let unseen_ns = total_ns.saturating_sub(each.iter().map(|(spent, _)| spent).sum());
-        let busiest_ns = each.iter().map(|(spent, waited)| spent + waited).max().unwrap_or(0);
-        // Threads of one server may share a processor and wait for each other: at most what the others have spent.
-        let held_up = |(spent, waited): &(u64, u64)| waited.saturating_sub(total_ns.saturating_sub(*spent));
-        let (voluntary, involuntary) = passed(&self.switches, &earlier.switches);
+        let each: Vec<ThreadCounters> = each.collect();
+        let sum = |counter: usize| each.iter().map(|counters| counters[counter]).sum::<u64>();
+        let unseen_ns = total_ns.saturating_sub(sum(0));
+        let busiest_ns = each.iter().map(|[spent, waited, ..]| spent + waited).max().unwrap_or(0);
+        // Threads of one server may wait for each other: at most what the others have spent.
+        let held_up =
+            |[spent, waited, ..]: &ThreadCounters| waited.saturating_sub(total_ns.saturating_sub(*spent));
         let is_known = unseen_ns <= (total_ns / UNSEEN).max(TICK_NS);
         CpuSpent {
             busiest_ns: busiest_ns.max(unseen_ns),
             waited_ns: each.iter().map(held_up).max().unwrap_or(0),
-            voluntary_switches: is_known.then_some(voluntary),
-            involuntary_switches: is_known.then_some(involuntary),
+            voluntary_switches: is_known.then(|| sum(2)),
+            involuntary_switches: is_known.then(|| sum(3)),
             ..CpuSpent::default()
         }
     }
 
-    /// Returns the largest difference of ticks from scheduler time. Every counter is rounded down to whole
-    /// ticks, and the kernel updates the time of a running thread at the next tick.
+    /// Returns the largest difference of ticks from scheduler time. Every counter is rounded down
+    /// to whole ticks, and the kernel updates the time of a running thread at the next tick.
     fn tick_error_ns(&self, total_ns: u64) -> u64 {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         (self.tick_counters + self.threads.len().min(processors) as u64) * TICK_NS + total_ns / SKEW
@@ -235,11 +234,10 @@ impl CpuUsage {
 /// Returns the cost of a living process without its children, but with its threads that have ended.
 fn own_cost(pid: u32, stat: &Stat) -> Cost {
     let exact = engine::process_cpu_time(pid).and_then(|time| u64::try_from(time.as_nanos()).ok());
-    let total_ns = exact.unwrap_or(stat.own.times.total_ns);
-    Cost { times: Times { total_ns, ..stat.own.times }, ..stat.own }
+    Cost { total_ns: exact.unwrap_or(stat.own.total_ns), ..stat.own }
 }
 
-/// Returns the cost of processes that have ended since without a wait: no living process has grown by it.
+/// Returns the cost of ended processes by which no living process has grown.
 fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey, (Cost, Cost)>) -> Cost {
     let (mut ended, mut waited_for, mut count) = (Cost::default(), Cost::default(), 0);
     for (process, (own, children)) in then {
@@ -254,26 +252,21 @@ fn unwaited(then: &BTreeMap<ProcessKey, (Cost, Cost)>, now: &BTreeMap<ProcessKey
     let missing = ended.since(waited_for);
     // User and system time are rounded down to whole ticks, once for each process that waits.
     let error_ns = 2 * TICK_NS * now.len().min(count) as u64;
-    if missing.times.total_ns > error_ns { missing } else { Cost::default() }
+    if missing.total_ns > error_ns { missing } else { Cost::default() }
 }
 
-/// By how much two counters have grown, over all of their owners.
-fn passed<K: Ord>(now: &BTreeMap<K, (u64, u64)>, earlier: &BTreeMap<K, (u64, u64)>) -> (u64, u64) {
-    let each = now.iter().map(|(owner, now)| {
-        let then = earlier.get(owner).copied().unwrap_or_default();
-        (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
-    });
-    each.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
-}
-
-/// The threads of a process.
 pub(crate) fn tasks(pid: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    numbers_in(&format!("/proc/{pid}/task")).collect()
 }
 
-/// Time that the hypervisor gave to others while these processors had work, nanoseconds in whole ticks, by processor. None
-/// named are all.
+/// Returns the entries of a folder whose names are numbers.
+fn numbers_in(folder: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Returns the time that the hypervisor gave to others while a processor had work, in nanoseconds:
+/// for these processors, or for all where none is named.
 pub(crate) fn stolen_ns(cpus: &[usize]) -> BTreeMap<usize, u64> {
     let mut stolen = parse_stolen(&fs::read_to_string("/proc/stat").unwrap_or_default());
     stolen.retain(|cpu, _| cpus.is_empty() || cpus.contains(cpu));
@@ -292,22 +285,23 @@ fn parse_stolen(stat: &str) -> BTreeMap<usize, u64> {
     stat.lines().filter(|line| !line.starts_with("cpu ")).filter_map(line).collect()
 }
 
-/// Time a thread has spent on a CPU, and runnable without one, nanoseconds (`schedstat`, exact where tick-sampled accounting
-/// is not).
+/// Returns the time a thread has spent on a CPU, and runnable without one, nanoseconds. Unlike
+/// ticks, `schedstat` is exact.
 pub(crate) fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
     let mut times = text.split_ascii_whitespace().map(str::parse);
     Some((times.next()?.ok()?, times.next()?.ok()?))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
+    pub(crate) name: String,
     parent: u32,
     pub(crate) group: u32,
     /// Time of its start, in ticks since the start of the machine.
     start: u64,
     /// Cost of all its threads, also of those that have ended.
-    own: Cost,
+    pub(crate) own: Cost,
     /// Cost of children that have ended and were waited for, with that of their own children.
     children: Cost,
 }
@@ -316,20 +310,19 @@ fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The program's name in parentheses may hold anything, also spaces and parentheses: fields count from the last one.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let (_, fields) = text.rsplit_once(')')?;
+/// The program's name in parentheses may hold anything: fields count from the last one.
+pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
+    let (head, fields) = text.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Stat {
+        name: name.to_owned(),
         parent: u32::try_from(number(4)?).ok()?,
         group: u32::try_from(number(5)?).ok()?,
         start: number(22)?,
-        own: Cost { times: Times::in_ticks(number(14)?, number(15)?), faults: number(10)? + number(12)? },
-        children: Cost {
-            times: Times::in_ticks(number(16)?, number(17)?),
-            faults: number(11)? + number(13)?,
-        },
+        own: Cost::in_ticks(number(14)?, number(15)?, number(10)? + number(12)?),
+        children: Cost::in_ticks(number(16)?, number(17)?, number(11)? + number(13)?),
     })
 }
 
@@ -342,9 +335,8 @@ pub(crate) fn descendants(root: u32) -> BTreeMap<u32, Stat> {
 
 /// Returns a process and its descendants.
 fn tree(root: u32) -> BTreeMap<u32, Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut all: BTreeMap<u32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let mut all: BTreeMap<u32, Stat> =
+        numbers_in("/proc").filter_map(|pid| Some((pid, stat(pid)?))).collect();
     // A process whose parent ends during the read has another parent by now.
     let is_torn = |stat: &Stat| !all.contains_key(&stat.parent);
     let torn: Vec<u32> = all.iter().filter(|(_, stat)| is_torn(stat)).map(|(&pid, _)| pid).collect();
@@ -358,8 +350,8 @@ fn tree(root: u32) -> BTreeMap<u32, Stat> {
     all
 }
 
-/// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended process counts
-/// once: as its own, or as its parent's.
+/// Returns the [`tree`] at a moment between two ends of processes. There the cost of an ended
+/// process counts once: as its own, or as its parent's.
 fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
     let mut seen = tree(root);
     for _ in 1..TREE_ATTEMPTS {
@@ -374,17 +366,9 @@ fn settled_tree(root: u32) -> BTreeMap<u32, Stat> {
     seen
 }
 
-/// Context switches of a thread, voluntary and not.
-fn switches(pid: u32, tid: u32) -> Option<(u64, u64)> {
-    parse_switches(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?)
-}
-
+/// Returns the voluntary and the other context switches of a thread.
 fn parse_switches(status: &str) -> Option<(u64, u64)> {
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().parse::<u64>().ok()
-    };
-    Some((number("voluntary_ctxt_switches")?, number("nonvoluntary_ctxt_switches")?))
+    Some((number(status, "voluntary_ctxt_switches")?, number(status, "nonvoluntary_ctxt_switches")?))
 }
 
 /// Memory of a set of processes, bytes.
@@ -396,7 +380,7 @@ pub(crate) struct Memory {
     pub(crate) anonymous: u64,
 }
 
-/// The sum over processes.
+/// Returns the sum over processes.
 pub(crate) fn memory(pids: &[u32]) -> Memory {
     let read = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
     let each = pids.iter().filter_map(read).map(|status| parse_memory(&status));
@@ -407,14 +391,11 @@ pub(crate) fn memory(pids: &[u32]) -> Memory {
 }
 
 fn parse_memory(status: &str) -> Memory {
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    Memory { resident: kib("VmRSS") * 1024, anonymous: kib("RssAnon") * 1024 }
+    let bytes = |name| kib(status, name).unwrap_or(0) * 1024;
+    Memory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon") }
 }
 
-/// Inodes of the sockets that listen at one of `addresses`, or at all addresses with its port.
+/// Returns the inodes of the sockets that listen at one of `addresses`.
 pub(crate) fn listeners_at(addresses: &[SocketAddr]) -> BTreeSet<u64> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let text = tables.into_iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();
@@ -422,17 +403,16 @@ pub(crate) fn listeners_at(addresses: &[SocketAddr]) -> BTreeSet<u64> {
 }
 
 fn parse_listeners(table: &str, addresses: &[SocketAddr]) -> BTreeSet<u64> {
-    table.lines().filter_map(parse_listener).filter(|(at, _)| serves(*at, addresses)).map(|l| l.1).collect()
+    let serves = |listener: SocketAddr| {
+        addresses.iter().any(|wanted| {
+            let (at, to) = (listener.ip().to_canonical(), wanted.ip().to_canonical());
+            listener.port() == wanted.port() && (at == to || at.is_unspecified())
+        })
+    };
+    table.lines().filter_map(parse_listener).filter(|(at, _)| serves(*at)).map(|(_, inode)| inode).collect()
 }
 
-fn serves(listener: SocketAddr, addresses: &[SocketAddr]) -> bool {
-    addresses.iter().any(|wanted| {
-        let (at, to) = (listener.ip().to_canonical(), wanted.ip().to_canonical());
-        listener.port() == wanted.port() && (at == to || at.is_unspecified())
-    })
-}
-
-/// Address and inode of a line of `/proc/net/tcp` or `tcp6` in state LISTEN.
+/// Returns address and inode of a line of `/proc/net/tcp` or `tcp6` in state LISTEN.
 fn parse_listener(line: &str) -> Option<(SocketAddr, u64)> {
     const LISTEN: &str = "0A";
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -447,25 +427,21 @@ fn parse_listener(line: &str) -> Option<(SocketAddr, u64)> {
 /// The kernel prints an address as 32-bit words, each in the machine's byte order.
 fn parse_ip(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
-    match hex.len() {
-        8 => Some(Ipv4Addr::from(word(0)?).into()),
-        32 => {
-            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
-            let octets: [u8; 16] = words.concat().try_into().ok()?;
-            Some(Ipv6Addr::from(octets).into())
-        }
-        _ => None,
+    if hex.len() == 8 {
+        return Some(Ipv4Addr::from(word(0)?).into());
     }
+    let octets: [u8; 16] = [word(0)?, word(8)?, word(16)?, word(24)?].concat().try_into().ok()?;
+    Some(Ipv6Addr::from(octets).into())
 }
 
-/// Inodes of the sockets that these processes hold.
+/// Returns the inodes of the sockets that these processes hold.
 pub(crate) fn sockets_of(pids: &[u32]) -> BTreeSet<u64> {
-    let links =
-        pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()).flatten().flatten();
-    let targets = links.filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets
-        .filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
-        .collect()
+    let links = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd"))).flatten().flatten();
+    let inode = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    links.filter_map(inode).collect()
 }
 
 #[cfg(test)]
@@ -478,14 +454,15 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let line = "4242 (a ) b) S 1 77 77 0 -1 4194560 1 2 3 4 250 31 7 5 20 0 1 0 12 13 14";
         let expected = Stat {
+            name: "a ) b".to_owned(),
             parent: 1,
             group: 77,
             start: 12,
-            own: Cost { times: Times::in_ticks(250, 31), faults: 4 },
-            children: Cost { times: Times::in_ticks(7, 5), faults: 6 },
+            own: Cost::in_ticks(250, 31, 4),
+            children: Cost::in_ticks(7, 5, 6),
         };
+        assert_eq!(expected.own.total_ns, 2_810_000_000);
         assert_eq!(parse_stat(line), Some(expected));
-        assert_eq!(expected.own.times.total_ns, 2_810_000_000);
         assert_eq!(parse_stat("4242 (x) S 1"), None);
     }
 
@@ -545,13 +522,13 @@ mod tests {
     }
 
     fn cost(total_ns: u64) -> Cost {
-        Cost { times: Times { total_ns, user_ns: total_ns, system_ns: 0 }, faults: 0 }
+        Cost { total_ns, user_ns: total_ns, ..Cost::default() }
     }
 
-    /// Returns a usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, and whose control
-    /// group has spent `group_ns`.
+    /// Returns a usage whose tree has spent `tree_ns` by the clock and `ticks_ns` by ticks, and
+    /// whose control group has spent `group_ns`.
     fn usage(tree_ns: u64, ticks_ns: u64, group_ns: Option<u64>) -> CpuUsage {
-        let group = group_ns.map(|ns| (cost(ns).times, Version::V2));
+        let group = group_ns.map(|ns| (cost(ns), Version::V2));
         CpuUsage { tree: cost(tree_ns), ticks_ns, group, ..CpuUsage::default() }
     }
 
@@ -560,32 +537,31 @@ mod tests {
     #[test]
     fn ended_threads_count_in_the_total() {
         let mut now = usage(SECOND, SECOND, None);
-        now.threads.insert((1, 2), (200_000_000, 50_000_000));
-        now.switches.insert((1, 2), (5, 6));
+        now.threads.insert((1, 2), [200_000_000, 50_000_000, 5, 6]);
         let spent = now.since(&CpuUsage::default());
-        assert_eq!((spent.total_ns, spent.source, spent.disagreement), (SECOND, CostSource::Procfs, None));
-        // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their switches.
+        assert_eq!((spent.total_ns, spent.source, spent.other_total_ns), (SECOND, CostSource::Procfs, None));
+        // Threads that started and ended did 0.8 s of it. The kernel keeps no counts of their
+        // switches.
         assert_eq!((spent.busiest_ns, spent.voluntary_switches), (800_000_000, None));
-        now.threads.insert((1, 3), (800_000_000, 0));
+        now.threads.insert((1, 3), [800_000_000, 0, 0, 0]);
         assert_eq!(now.since(&CpuUsage::default()).voluntary_switches, Some(5));
     }
 
     #[test]
     fn user_and_system_time_add_up_to_the_total() {
         let mut now = usage(SECOND, SECOND, None);
-        (now.tree.times.user_ns, now.tree.times.system_ns) = (100_000_000, 300_000_000);
+        (now.tree.user_ns, now.tree.system_ns) = (100_000_000, 300_000_000);
         let spent = now.since(&CpuUsage::default());
         assert_eq!((spent.user_ns, spent.system_ns), (250_000_000, 750_000_000));
     }
 
     #[test]
     fn accounts_that_differ_by_more_than_ticks_are_told() {
-        let disagreement = |now: CpuUsage| now.since(&CpuUsage::default()).disagreement;
-        assert_eq!(disagreement(usage(SECOND, SECOND - SECOND / 60, None)), None);
-        let expected = Disagreement { used_ns: SECOND, ticks_ns: SECOND / 2 };
-        assert_eq!(disagreement(usage(SECOND, SECOND / 2, None)), Some(expected));
+        let other = |now: CpuUsage| now.since(&CpuUsage::default()).other_total_ns;
+        assert_eq!(other(usage(SECOND, SECOND - SECOND / 60, None)), None);
+        assert_eq!(other(usage(SECOND, SECOND / 2, None)), Some(SECOND / 2));
         let many = CpuUsage { tick_counters: 60, ..usage(SECOND, SECOND / 2, None) };
-        assert_eq!(disagreement(many), None);
+        assert_eq!(other(many), None);
     }
 
     #[test]
@@ -620,8 +596,8 @@ mod tests {
     #[test]
     fn threads_that_wait_for_each_other_are_not_held_up_by_others() {
         let mut usage = usage(1000, 0, None);
-        usage.threads.insert((1, 2), (600, 500));
-        usage.threads.insert((1, 3), (400, 450));
+        usage.threads.insert((1, 2), [600, 500, 0, 0]);
+        usage.threads.insert((1, 3), [400, 450, 0, 0]);
         // Thread 2 may have waited 400 for thread 3, and 3 all of its time for 2.
         assert_eq!(usage.since(&CpuUsage::default()).waited_ns, 100);
     }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum};
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 
 use super::value::rate;
 use super::{Catalogue, LOAD, Load, MESSAGES, Payload};
@@ -16,9 +17,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// A load from a command line: that of `--scenario`, or the default, changed by the typed flags.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadArguments {
-    /// The load.
     pub(crate) load: Load,
-    /// Name of the scenario, if one was named.
     pub(crate) scenario: Option<String>,
     /// Ids of the flags that were typed.
     typed: Vec<String>,
@@ -48,37 +47,27 @@ struct Shorthands {
     binary: bool,
 
     /// Content of text messages: Latin, Cyrillic, CJK and emoji, or ASCII alone. Implies --text.
-    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "binary", help_heading = MESSAGES)]
-    text_kind: Option<TextKind>,
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(["mixed", "ascii"]).map(text_kind),
+          conflicts_with = "binary", help_heading = MESSAGES)]
+    text_kind: Option<Payload>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TextKind {
-    Mixed,
-    Ascii,
+fn text_kind(name: String) -> Payload {
+    if name == "ascii" { Payload::TextAscii } else { Payload::TextMixed }
 }
 
 impl Shorthands {
-    /// Returns the name of the scenario, if one was named, and the load that the typed flags change.
-    fn preset(&self) -> Result<(Option<String>, Load), Error> {
-        let refused =
-            |error: &dyn std::fmt::Display| Error::raw(ErrorKind::ValueValidation, error.to_string());
-        let catalogue = Catalogue::with(self.catalogue.as_deref()).map_err(|error| refused(&error))?;
-        match &self.scenario {
-            Some(name) => {
-                let scenario = catalogue.find(name).map_err(|error| refused(&error))?;
-                Ok((Some(scenario.name.clone()), scenario.load.clone()))
-            }
-            None => Ok((None, Load::default())),
-        }
+    /// Returns the named scenario, if there is one, and the load that the flags change.
+    fn preset(&self) -> anyhow::Result<(Option<String>, Load)> {
+        let catalogue = Catalogue::with(self.catalogue.as_deref())?;
+        let Some(name) = &self.scenario else { return Ok((None, Load::default())) };
+        let scenario = catalogue.find(name)?;
+        Ok((Some(scenario.name.clone()), scenario.load.clone()))
     }
 
     fn payload(&self) -> Option<Payload> {
-        match (self.text_kind, self.text) {
-            (Some(TextKind::Ascii), _) => Some(Payload::TextAscii),
-            (Some(TextKind::Mixed), _) | (None, true) => Some(Payload::TextMixed),
-            (None, false) => self.binary.then_some(Payload::Binary),
-        }
+        let text = self.text_kind.or(self.text.then_some(Payload::TextMixed));
+        text.or(self.binary.then_some(Payload::Binary))
     }
 }
 
@@ -89,10 +78,23 @@ impl LoadArguments {
         flags.into_iter().find(|(id, _)| self.is_typed(id)).map(|(_, flag)| flag)
     }
 
-    /// Returns true where the rate is that of the scenario.
     pub(crate) fn has_scenarios_rate(&self) -> bool {
         let is_typed = self.is_typed("rate_per_s") || self.is_typed("rate_per_connection");
         self.load.rate_per_s.is_some() && self.scenario.is_some() && !is_typed
+    }
+
+    /// Applies the defaults of a run that ends by the number of its messages.
+    fn limit_messages(&mut self) {
+        let usual = Load::default();
+        if self.load.messages.is_none() {
+            return;
+        }
+        if !self.is_typed("measure") && self.load.measure == usual.measure {
+            self.load.measure = LONGEST;
+        }
+        if !self.is_typed("warmup") && self.load.warmup == usual.warmup {
+            self.load.warmup = Duration::ZERO;
+        }
     }
 
     fn is_typed(&self, id: &str) -> bool {
@@ -113,7 +115,8 @@ impl Args for LoadArguments {
 impl FromArgMatches for LoadArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let shorthands = Shorthands::from_arg_matches(matches)?;
-        let (scenario, mut load) = shorthands.preset()?;
+        let refused = |error| Error::raw(ErrorKind::ValueValidation, format!("{error:#}"));
+        let (scenario, mut load) = shorthands.preset().map_err(refused)?;
         let mut typed = matches.clone();
         let flags = Load::augment_args(Command::new("load"));
         let (mut ids, mut defaults) = (Vec::new(), Vec::new());
@@ -131,29 +134,14 @@ impl FromArgMatches for LoadArguments {
             ids.push("rate_per_connection".to_owned());
         }
         load.payload = shorthands.payload().unwrap_or(load.payload);
-        let arguments = Self { load, scenario, typed: ids };
-        Ok(arguments.with_limited_messages())
+        let mut arguments = Self { load, scenario, typed: ids };
+        arguments.limit_messages();
+        Ok(arguments)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
-    }
-}
-
-impl LoadArguments {
-    /// Applies the defaults of a run that ends by the number of its messages.
-    fn with_limited_messages(mut self) -> Self {
-        let usual = Load::default();
-        if self.load.messages.is_some() {
-            if !self.is_typed("measure") && self.load.measure == usual.measure {
-                self.load.measure = LONGEST;
-            }
-            if !self.is_typed("warmup") && self.load.warmup == usual.warmup {
-                self.load.warmup = Duration::ZERO;
-            }
-        }
-        self
     }
 }
 

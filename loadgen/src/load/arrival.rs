@@ -4,11 +4,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Pattern of the planned times at a given rate. Written `constant`, `poisson`, `burst:16`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arrival {
     /// Even intervals.
     #[default]
@@ -38,29 +37,22 @@ impl FromStr for Arrival {
             "poisson" => Ok(Self::Poisson),
             _ => {
                 let size = text.strip_prefix("burst:").and_then(|size| size.parse().ok());
-                let wrong = || {
-                    format!(
-                        "`{text}` is not a valid arrival: expected constant, poisson or burst:N, \
-                         as in burst:16"
-                    )
-                };
-                size.map(Self::Burst).ok_or_else(wrong)
+                let expected = "expected constant, poisson or burst:N, as in burst:16";
+                size.map(Self::Burst).ok_or_else(|| format!("`{text}` is not a valid arrival: {expected}"))
             }
         }
     }
 }
 
-impl TryFrom<String> for Arrival {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+impl Serialize for Arrival {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl From<Arrival> for String {
-    fn from(arrival: Arrival) -> Self {
-        arrival.to_string()
+impl<'de> Deserialize<'de> for Arrival {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,23 +1,24 @@
 //! The catalogue of scenarios.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
+use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
-use thiserror::Error;
 
 use super::Load;
 
 /// The scenarios that come with the program.
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
     let parsed = Catalogue::parse(include_str!("catalogue.toml"), Path::new("catalogue.toml"));
-    parsed.unwrap_or_else(|error| unreachable!("a test reads the built-in catalogue: {error}"))
+    parsed.unwrap_or_else(|error| unreachable!("a test reads the built-in catalogue: {error:#}"))
 });
 
 /// Named loads, in the order in which they are listed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Catalogue {
+    #[serde(rename = "scenario")]
     scenarios: Vec<Scenario>,
 }
 
@@ -35,84 +36,22 @@ pub struct Scenario {
     pub load: Load,
 }
 
-/// Reason why a catalogue or a scenario cannot be used.
-#[derive(Debug, Error)]
-pub enum CatalogueError {
-    /// The file cannot be read.
-    #[error("cannot read the catalogue {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: std::io::Error,
-    },
-    /// The file is not a catalogue.
-    #[error("the catalogue {} is not valid: {cause}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The fault.
-        cause: CatalogueFault,
-    },
-    /// No scenario has this name.
-    #[error("scenario `{name}` is unknown{}: `sparring-loadgen scenarios` lists all",
-            nearest.as_ref().map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default())]
-    Unknown {
-        /// The name that was given.
-        name: String,
-        /// The most similar name, if one is similar.
-        nearest: Option<String>,
-    },
-}
-
-/// Fault of a catalogue file.
-#[derive(Debug, Error)]
-pub enum CatalogueFault {
-    /// It is not TOML, or a value is not valid; with the line.
-    #[error(transparent)]
-    Toml(#[from] toml::de::Error),
-    /// A key is not known; with the most similar one, if one is similar.
-    #[error("the key `{0}` is unknown{1}")]
-    UnknownKey(String, String),
-    /// Two scenarios have the same name.
-    #[error("two scenarios have the name `{0}`")]
-    SameName(String),
-}
-
-/// The contents of a catalogue file.
-#[derive(Deserialize)]
-struct File {
-    scenario: Vec<Scenario>,
-}
-
 impl Catalogue {
     /// Returns the scenarios that come with the program.
-    #[must_use]
-    pub fn built_in() -> &'static Self {
+    pub(crate) fn built_in() -> &'static Self {
         &BUILT_IN
     }
 
-    /// Returns the built-in scenarios and those of `file`, which replace built-in ones of the same
-    /// name.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the file cannot be read, has a key that is not known, or a name twice.
-    pub fn with(file: Option<&Path>) -> Result<Self, CatalogueError> {
+    /// Returns the built-in scenarios and those of `file`, which replace equal names.
+    pub(crate) fn with(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = file else { return Ok(Self::built_in().clone()) };
         let text = fs::read_to_string(path)
-            .map_err(|source| CatalogueError::Unreadable { path: path.to_owned(), source })?;
-        let own = Self::parse(&text, path)?.scenarios;
-        let invalid = |cause| CatalogueError::Invalid { path: path.to_owned(), cause };
-        Self::built_in().clone().joined_with(own).map_err(invalid)
+            .with_context(|| format!("cannot read the catalogue {}", path.display()))?;
+        Self::built_in().clone().joined_with(Self::parse(&text, path)?.scenarios)
     }
 
     /// Returns the catalogue with further scenarios, which replace those of the same name.
-    ///
-    /// # Errors
-    ///
-    /// Fails where a load has a key that is not known, or a name comes twice.
-    pub fn joined_with(mut self, own: Vec<Scenario>) -> Result<Self, CatalogueFault> {
+    pub(crate) fn joined_with(mut self, own: Vec<Scenario>) -> anyhow::Result<Self> {
         check(&own)?;
         for scenario in own {
             self.scenarios.retain(|known| known.name != scenario.name);
@@ -121,44 +60,37 @@ impl Catalogue {
         Ok(self)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, CatalogueError> {
-        let invalid = |cause: CatalogueFault| CatalogueError::Invalid { path: path.to_owned(), cause };
-        let mut unknown = Vec::new();
-        let document = toml::Deserializer::parse(text).map_err(|error| invalid(error.into()))?;
-        let File { scenario: scenarios } =
-            serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))
-                .map_err(|error| invalid(error.into()))?;
-        if let Some(key) = unknown.first() {
-            return Err(invalid(CatalogueFault::unknown_key(key)));
-        }
-        check(&scenarios).map_err(invalid)?;
-        Ok(Self { scenarios })
+    fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
+        let parse = || {
+            let mut unknown = Vec::new();
+            let document = toml::Deserializer::parse(text)?;
+            let catalogue: Self = serde_ignored::deserialize(document, |key| unknown.push(key.to_string()))?;
+            if let Some(key) = unknown.first() {
+                return Err(unknown_key(key));
+            }
+            check(&catalogue.scenarios)?;
+            Ok(catalogue)
+        };
+        parse().with_context(|| format!("the catalogue {} is not valid", path.display()))
     }
 
-    /// Returns all scenarios.
-    #[must_use]
-    pub fn scenarios(&self) -> &[Scenario] {
+    pub(crate) fn scenarios(&self) -> &[Scenario] {
         &self.scenarios
     }
 
-    /// Returns the scenario of this name, or with this former name.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the most similar name where there is none.
-    pub fn find(&self, name: &str) -> Result<&Scenario, CatalogueError> {
+    /// Returns the scenario of this name, present or former. An error has the most similar one.
+    pub(crate) fn find(&self, name: &str) -> anyhow::Result<&Scenario> {
         let is_former = |scenario: &&Scenario| scenario.aliases.iter().any(|alias| alias == name);
         let found = self.scenarios.iter().find(|scenario| scenario.name == name);
-        found.or_else(|| self.scenarios.iter().find(is_former)).ok_or_else(|| CatalogueError::Unknown {
-            name: name.to_owned(),
-            nearest: nearest(name, self.scenarios.iter().map(|scenario| scenario.name.as_str())),
+        found.or_else(|| self.scenarios.iter().find(is_former)).ok_or_else(|| {
+            let names = self.scenarios.iter().map(|scenario| scenario.name.as_str());
+            let hint = did_you_mean(name, names);
+            anyhow!("scenario `{name}` is unknown{hint}: `sparring-loadgen scenarios` lists all")
         })
     }
 
-    /// Returns the present name of a scenario that may have a former one. `@engine` or `-fixed`
-    /// behind it is kept.
-    #[must_use]
-    pub fn present_name(&self, name: &str) -> String {
+    /// Returns the present name of a scenario. `@engine` or `-fixed` behind it is kept.
+    pub(crate) fn present_name(&self, name: &str) -> String {
         let fixed = name.strip_suffix("-fixed").map(str::len);
         let (base, rest) = name.split_at(name.find('@').or(fixed).unwrap_or(name.len()));
         let present = self.find(base).map_or(base, |scenario| scenario.name.as_str());
@@ -173,28 +105,30 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
-/// Checks that loads have no unknown key and that names are unique.
-fn check(scenarios: &[Scenario]) -> Result<(), CatalogueFault> {
-    if let Some(key) = scenarios.iter().find_map(|scenario| scenario.load.unknown.keys().next()) {
-        return Err(CatalogueFault::unknown_key(key));
-    }
-    let is_second = |at: &usize| scenarios[..*at].iter().any(|other| other.name == scenarios[*at].name);
-    match (0..scenarios.len()).find(is_second) {
-        Some(at) => Err(CatalogueFault::SameName(scenarios[at].name.clone())),
-        None => Ok(()),
-    }
+/// Returns the end of an error about `name`: the [`nearest`] one, if one is similar.
+fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    nearest(name, names).map(|nearest| format!(", did you mean `{nearest}`")).unwrap_or_default()
 }
 
-impl CatalogueFault {
-    /// Returns the fault of an unknown key, with the most similar one if one is similar.
-    fn unknown_key(path: &str) -> Self {
-        let key = path.rsplit('.').next().unwrap_or(path);
-        let known = serde_json::to_value(Load::default()).unwrap_or_default();
-        let known = known.as_object().into_iter().flat_map(|load| load.keys().map(String::as_str));
-        let hint = nearest(key, known.chain(["name", "aliases", "description", "load"]));
-        let hint = hint.map(|nearest| format!(", did you mean `{nearest}`"));
-        Self::UnknownKey(path.to_owned(), hint.unwrap_or_default())
+/// Checks that loads have no unknown key and that names are unique.
+fn check(scenarios: &[Scenario]) -> anyhow::Result<()> {
+    for (index, scenario) in scenarios.iter().enumerate() {
+        if let Some(key) = scenario.load.unknown.keys().next() {
+            return Err(unknown_key(key));
+        }
+        if scenarios[..index].iter().any(|other| other.name == scenario.name) {
+            bail!("two scenarios have the name `{}`", scenario.name);
+        }
     }
+    Ok(())
+}
+
+fn unknown_key(path: &str) -> anyhow::Error {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let known = serde_json::to_value(Load::default()).unwrap_or_default();
+    let known = known.as_object().into_iter().flat_map(|load| load.keys().map(String::as_str));
+    let hint = did_you_mean(key, known.chain(["name", "aliases", "description", "load"]));
+    anyhow!("the key `{path}` is unknown{hint}")
 }
 
 #[cfg(test)]
@@ -203,7 +137,7 @@ mod tests {
     use crate::load::Transport;
 
     fn parse(text: &str) -> Result<Catalogue, String> {
-        Catalogue::parse(text, Path::new("my.toml")).map_err(|error| error.to_string())
+        Catalogue::parse(text, Path::new("my.toml")).map_err(|error| format!("{error:#}"))
     }
 
     /// Bytes of a client's frame for a payload: header, masking key, payload (RFC 6455 section

@@ -28,7 +28,6 @@ pub enum Transport {
 
 impl Transport {
     /// Returns the scheme of its URLs, before the `://`.
-    #[must_use]
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Ws => "ws",
@@ -38,7 +37,6 @@ impl Transport {
     }
 
     /// Returns true where messages are framed; otherwise there are only bytes.
-    #[must_use]
     pub fn is_websocket(self) -> bool {
         self != Self::Tcp
     }

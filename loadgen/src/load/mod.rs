@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use arguments::LoadArguments;
 pub use arrival::Arrival;
-pub use catalogue::{Catalogue, CatalogueError};
+pub use catalogue::Catalogue;
 pub use kinds::{Mask, Payload, Transport};
 pub use sizes::Sizes;
 use value::{count, rate, small_count, time};
@@ -176,7 +176,6 @@ impl Default for Load {
 impl Load {
     /// Returns the measured window. For a limited number of messages at even intervals it is the
     /// time that they are planned to take.
-    #[must_use]
     pub fn window(&self) -> Duration {
         match (self.messages, self.rate_per_s) {
             (Some(messages), Some(rate)) if !self.ends_with_last_echo() => {
@@ -214,7 +213,6 @@ impl Load {
     }
 
     /// Returns the number of all connections, idle ones included.
-    #[must_use]
     pub fn all_connections(&self) -> u64 {
         u64::from(self.connections) + u64::from(self.idle)
     }

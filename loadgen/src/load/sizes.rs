@@ -16,25 +16,16 @@ pub struct Sizes(Vec<(usize, u32)>);
 
 impl Sizes {
     /// Returns each size in bytes, with its weight.
-    #[must_use]
     pub fn weighted(&self) -> &[(usize, u32)] {
         &self.0
     }
 
-    /// Returns true where messages differ in size.
-    #[must_use]
-    pub fn are_several(&self) -> bool {
-        self.0.len() > 1
-    }
-
     /// Returns the largest size, bytes.
-    #[must_use]
     pub fn largest(&self) -> usize {
         self.0.iter().map(|(bytes, _)| *bytes).max().unwrap_or_default()
     }
 
     /// Returns the mean size, bytes.
-    #[must_use]
     pub fn mean(&self) -> f64 {
         let weights: f64 = self.0.iter().map(|(_, weight)| f64::from(*weight)).sum();
         self.0.iter().map(|(bytes, weight)| *bytes as f64 * f64::from(*weight)).sum::<f64>() / weights

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value::time;
 
@@ -20,9 +20,9 @@ enum Span {
 impl Span {
     fn duration<E: Error>(self) -> Result<Duration, E> {
         match self {
-            Self::Nanoseconds(nanoseconds) if nanoseconds <= MOST_NS => Ok(Duration::from_nanos(nanoseconds)),
-            Self::Nanoseconds(nanoseconds) => {
-                Err(E::custom(format!("{nanoseconds} ns is not a valid time: expected at most {MOST_NS}")))
+            Self::Nanoseconds(ns) if ns <= MOST_NS => Ok(Duration::from_nanos(ns)),
+            Self::Nanoseconds(ns) => {
+                Err(E::custom(format!("{ns} ns is not a valid time: expected at most {MOST_NS}")))
             }
             Self::Text(text) => time(&text).map_err(E::custom),
         }
@@ -30,7 +30,7 @@ impl Span {
 }
 
 pub(crate) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
+    option::serialize(&Some(*span), serializer)
 }
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -39,16 +39,13 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
 /// Times that may be absent.
 pub(crate) mod option {
-    use super::{Deserialize, Deserializer, Duration, Serializer, Span};
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, Span};
 
     pub(crate) fn serialize<S: Serializer>(
         span: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        match span {
-            Some(span) => super::serialize(span, serializer),
-            None => serializer.serialize_none(),
-        }
+        span.map(|span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)).serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(

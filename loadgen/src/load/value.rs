@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Longest time of a flag. A longer one is a mistyped value, and its sum with a clock might
-/// overflow.
+/// Longest time of a flag. A longer one is a mistyped value, and its sum might overflow.
 const MAX_TIME: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
@@ -14,8 +13,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     if span > MAX_TIME { Err("expected at most 100days".to_owned()) } else { Ok(span) }
 }
 
-/// Reads a rate a second: `50`, `50k`, `1.5M`, or a number in a time, as in `50/1s` and
-/// `200/100ms`.
+/// Reads a rate a second: `50`, `50k`, `1.5M`, or a number in a time: `200/100ms`.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let (count, span) = match text.split_once('/') {
         Some((count, span)) => (count, time(span)?),

@@ -6,9 +6,8 @@ pub(super) fn block(block: &Block) -> String {
     match block {
         Block::Title(title) => format!("### {}", escape(title)),
         Block::Fields(fields) => {
-            let mut table = Table::new(["", ""], 2, []);
-            fields.iter().for_each(|field| table.add_row([field.label.clone(), field.text.clone()]));
-            self::table(&table)
+            let rows = fields.iter().map(|field| [field.label.clone(), field.text.clone()]);
+            table(&Table::new(["", ""], 2, []).rows(rows))
         }
         Block::Table(table) => self::table(table),
         Block::Legend(lines) => lines.join("\n"),
@@ -53,8 +52,8 @@ mod tests {
 
     #[test]
     fn a_table_has_a_rule_and_cells_that_cannot_leave_it() {
-        let mut table = Table::new(["name", "gen.\nCPU %"], 1, []);
-        table.add_row(["a|b_c".to_owned(), "1 *".to_owned()]);
+        let rows = [["a|b_c".to_owned(), "1 *".to_owned()]];
+        let table = Table::new(["name", "gen.\nCPU %"], 1, []).rows(rows);
         let text = Blocks::default().title("all").table(table).render(Format::Markdown);
         assert_eq!(text, "### all\n\n| name | gen. CPU % |\n| --- | ---: |\n| a\\|b\\_c | 1 \\* |");
     }

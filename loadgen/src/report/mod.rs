@@ -7,32 +7,24 @@
 pub(crate) mod export;
 pub(crate) mod html;
 mod markdown;
-mod table;
 pub(crate) mod terminal;
 pub(crate) mod text;
 
-pub(crate) use table::Table;
-
-/// Form of a rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Plain text of at most `width` columns. Sentences are whole lines.
     Terminal {
-        /// Columns of the terminal.
         width: usize,
     },
-    /// Markdown as GitHub reads it.
     Markdown,
 }
 
-/// A part of what is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
     /// A line about the blocks that follow.
     Title(String),
     /// Labels with what there is to say about each.
     Fields(Vec<Field>),
-    /// A table.
     Table(Table),
     /// Sentences that explain a table.
     Legend(Vec<String>),
@@ -40,7 +32,6 @@ pub(crate) enum Block {
     Notes(Vec<String>),
 }
 
-/// A label and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     /// Begins with blanks where the field is a part of the one before.
@@ -55,7 +46,42 @@ impl Field {
     }
 }
 
-/// Parts of a rendering, in their order.
+/// Rows of cells below a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Names of the columns, each in one or two lines.
+    header: Vec<String>,
+    /// Columns of names, at the left. The others have figures, which are aligned to the right.
+    names: usize,
+    /// Columns that a narrow terminal does without, the least important first.
+    optional: Vec<usize>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<S: Into<String>>(
+        header: impl IntoIterator<Item = S>,
+        names: usize,
+        optional: impl Into<Vec<usize>>,
+    ) -> Self {
+        let header = header.into_iter().map(Into::into).collect();
+        Self { header, names, optional: optional.into(), rows: Vec::new() }
+    }
+
+    pub(crate) fn rows<R: Into<Vec<String>>>(mut self, rows: impl IntoIterator<Item = R>) -> Self {
+        self.rows.extend(rows.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn title(&self, column: usize) -> String {
+        self.header[column].trim().replace('\n', " ")
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Blocks(Vec<Block>);
 
@@ -86,7 +112,6 @@ impl Blocks {
         self
     }
 
-    /// Adds everything of `others` behind these.
     pub(crate) fn then(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self

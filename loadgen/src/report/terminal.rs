@@ -8,10 +8,8 @@ use super::{Block, Field, Table};
 pub(crate) const USUAL_WIDTH: usize = 80;
 /// A name is not cut to less than this.
 const SHORTEST_NAME: usize = 8;
-/// Marks a name that was cut.
 const CUT: char = '…';
 
-/// Columns of a label.
 const LABEL: usize = 10;
 
 /// Returns a block in at most `width` columns. Sentences of notes are never broken, so that they
@@ -67,7 +65,6 @@ fn text(table: &Table, width: usize) -> String {
     format!("{text}\n{}", wrapped(&note, width, 2))
 }
 
-/// Returns the table without the columns `left_out`.
 fn drawn(table: &Table, left_out: &[usize]) -> String {
     let shown = |cells: &[String]| {
         let cells = cells.iter().enumerate().filter(|(column, _)| !left_out.contains(column));
@@ -101,7 +98,6 @@ fn cut_widest(table: &mut Table, excess: usize, left_out: &[usize]) {
     }
 }
 
-/// Width of the widest line.
 fn width_of(text: &str) -> usize {
     text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
 }
@@ -148,9 +144,8 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(["name", "\nmsg/s", "gen.\nCPU %"], 1, [2]);
-        table.add_row(["a-name-of-some-length", "1,000", "99"].map(str::to_owned));
-        table
+        let rows = [["a-name-of-some-length", "1,000", "99"].map(str::to_owned)];
+        Table::new(["name", "\nmsg/s", "gen.\nCPU %"], 1, [2]).rows(rows)
     }
 
     #[test]

@@ -9,12 +9,11 @@ use crate::load::{Load, Transport};
 impl Run {
     /// Returns the run with every figure that tables and comparisons show, in about a kilobyte.
     ///
-    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, notes
-    /// of valid runs, what the scenario and the machine say of server and generator, and counters
-    /// that no figure is made of. `messages` is left out where all came back. Histograms are coarse
-    /// between the percentiles ([`Latency::coarsened`]).
-    #[must_use]
-    pub fn compact(mut self, load: &Load) -> Self {
+    /// Left out: phases but that of connecting at a pace, seconds, latencies of connecting, what the
+    /// scenario and the machine say of server and generator, and counters that no figure is made of.
+    /// `messages` is left out where all came back. Notes of valid runs and the reason why nothing was
+    /// counted are those of the first round alone. Histograms are coarse between the percentiles.
+    pub(crate) fn compact(mut self, load: &Load) -> Self {
         let latencies = &mut self.latency_ns;
         latencies.connect = Latency::default();
         (latencies.tcp_connect, latencies.handshake) = (None, None);
@@ -40,7 +39,8 @@ impl Run {
             } else {
                 server.rss_bytes_per_connection = None;
             }
-            (server.cost_resolution_ns, server.not_counted) = (None, None);
+            server.cost_resolution_ns = None;
+            server.not_counted = server.not_counted.take().filter(|_| self.pair == 0);
             server.counters.retain(|name, _| counters.contains(&name.as_str()));
         }
         self.client.engine.clear();
@@ -57,7 +57,7 @@ impl Run {
         let all_came_back =
             |messages: &Messages| messages.echoed == messages.planned && messages.planned == messages.sent;
         self.messages = self.messages.filter(|messages| !all_came_back(messages) || messages.wrong > 0);
-        if self.valid {
+        if self.valid && self.pair > 0 {
             self.notes.clear();
         }
         self.address = None;
@@ -71,7 +71,7 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Metric, Summary, example};
+    use super::super::{Metric, Run, Summary, example};
 
     #[test]
     fn a_compact_run_has_every_figure() {
@@ -92,5 +92,17 @@ mod tests {
         assert!(close(compact.p50, summary.p50) && close(compact.p99, summary.p99));
         let percentiles = |of: &Summary| Summary { p50: None, p99: None, p99_9: None, ..of.clone() };
         assert_eq!(percentiles(&compact), percentiles(&summary));
+    }
+
+    #[test]
+    fn notes_of_valid_runs_are_kept_of_the_first_round() {
+        let load = example::document().scenarios[0].parameters.clone();
+        let kept = |pair, valid| {
+            let mut run = Run { pair, valid, notes: vec!["busy".to_owned()], ..example::run("echo", 1000) };
+            run.server.as_mut().expect("known").not_counted = Some("no counters".to_owned());
+            let run = run.compact(&load);
+            (run.notes.len(), run.server.is_some_and(|server| server.not_counted.is_some()))
+        };
+        assert_eq!([kept(0, true), kept(1, true), kept(1, false)], [(1, true), (0, false), (1, false)]);
     }
 }

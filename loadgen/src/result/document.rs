@@ -15,8 +15,8 @@ use super::latency::Latency;
 use super::rounded;
 use super::utc::Utc;
 use super::verdict::SessionVerdict;
-use crate::host::cost::CostSource;
 use crate::host::machine::{Machine, short_hash};
+use crate::host::procfs::CostSource;
 use crate::load::{Load, Transport};
 use crate::target::subject::{self, Subject, Tool};
 
@@ -50,18 +50,13 @@ pub struct Document {
     pub counts: Vec<Count>,
     /// Conclusion of a comparison, or the goals that a run reached and missed; `null` where there
     /// was neither.
-    #[serde(default)]
     pub verdict: Option<SessionVerdict>,
 }
 
 impl Document {
     /// Returns the document as it is stored: JSON that people can read, with a line for each arm, scenario and
     /// run, and a final newline.
-    ///
-    /// # Errors
-    ///
-    /// Fails when a figure cannot be written as JSON.
-    pub fn to_json(&self) -> serde_json::Result<String> {
+    pub(crate) fn to_json(&self) -> serde_json::Result<String> {
         let mut frame = self.clone();
         let arms = lines(&std::mem::take(&mut frame.arms))?;
         let scenarios = lines(&std::mem::take(&mut frame.scenarios))?;
@@ -80,8 +75,7 @@ impl Document {
 
     /// Returns the document of a session on `machine`, without scenarios, runs and subject. `engine` is the
     /// generator's.
-    #[must_use]
-    pub fn new(session: Session, engine: &str, machine: Machine) -> Self {
+    pub(crate) fn new(session: Session, engine: &str, machine: Machine) -> Self {
         Self {
             schema: SCHEMA,
             tool: Tool::this(engine),
@@ -95,12 +89,26 @@ impl Document {
             verdict: None,
         }
     }
+
+    /// Returns the scenario of this name.
+    pub(crate) fn scenario(&self, name: &str) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Returns the number of rounds, or of pairs, that were begun.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0)
+    }
+
+    /// Returns the runs of one arm in a scenario.
+    pub(crate) fn runs_of(&self, scenario: &str, arm: &str) -> Vec<&Run> {
+        self.runs.iter().filter(|run| run.scenario == scenario && run.arm == arm).collect()
+    }
 }
 
 impl Session {
     /// Returns a session of this process that has lasted since `start`, with one run after the other.
-    #[must_use]
-    pub fn new(kind: SessionKind, start: Start) -> Self {
+    pub(crate) fn new(kind: SessionKind, start: Start) -> Self {
         Self {
             kind,
             argv: subject::argv(std::env::args_os()),
@@ -116,8 +124,7 @@ impl Session {
     }
 
     /// Returns the command that made it, quoted for a shell; `None` where it is not recorded.
-    #[must_use]
-    pub fn command(&self) -> Option<String> {
+    pub(crate) fn command(&self) -> Option<String> {
         let words = self.argv.iter().map(String::as_str);
         shlex::try_join(words).ok().filter(|command| !command.is_empty())
     }
@@ -132,8 +139,7 @@ pub struct Start {
 
 impl Start {
     /// Returns the present time.
-    #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self { at: Utc::now(), since: Instant::now() }
     }
 }
@@ -193,13 +199,11 @@ pub struct Session {
     pub argv: Vec<String>,
     /// The name of the experiment (`quick`, `full`) where the kind is [`SessionKind::Suite`], and what was counted where it is
     /// [`SessionKind::Count`].
-    #[serde(default)]
     pub suite: Option<String>,
     /// The experiment; `None` for a command that is none, and in sessions of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<ExperimentRecord>,
     /// The name the user gave with `--tag`.
-    #[serde(default)]
     pub tag: Option<String>,
     /// Start of the first run.
     pub start: Utc,
@@ -288,8 +292,12 @@ pub struct Setting {
 
 impl Scenario {
     /// Returns a scenario with its hash.
-    #[must_use]
-    pub fn new(name: impl Into<String>, parameters: Load, generator: Setting, server: Setting) -> Self {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        parameters: Load,
+        generator: Setting,
+        server: Setting,
+    ) -> Self {
         let mut scenario = Self { name: name.into(), hash: String::new(), parameters, generator, server };
         scenario.rehash();
         scenario
@@ -320,7 +328,7 @@ pub struct Run {
     /// are separated by `, `. `null` where an earlier build wrote the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Length of each phase. Absent where only figures are kept ([`Run::compact`]).
+    /// Length of each phase. Absent where only figures are kept (runs of an experiment).
     #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
     /// True where the figures may be compared with others.
@@ -400,7 +408,6 @@ pub struct Run {
 
 impl Run {
     /// Returns the number of messages planned for the measured window.
-    #[must_use]
     pub fn offered(&self) -> u64 {
         self.offered.unwrap_or(self.sent)
     }
@@ -441,7 +448,6 @@ pub struct Censored {
 
 impl Censored {
     /// Returns true where the quantile `q` (0 to 1) is a lower bound.
-    #[must_use]
     pub fn bounds(self, q: f64) -> bool {
         q * 100.0 > self.exact_up_to
     }
@@ -545,7 +551,6 @@ pub struct Errors {
 
 impl Errors {
     /// The sum of all.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.connect + self.handshake + self.protocol + self.closed + self.io + self.timeout
     }
@@ -575,14 +580,12 @@ pub struct Integrity {
 
 impl Integrity {
     /// The sum of all.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.lost + self.duplicated + self.reordered + self.corrupted + self.wrong_opcode + self.unsolicited
     }
 
     /// Returns the number of faults of the server on connections that stayed open. The end of a connection
     /// counts as a connection error instead.
-    #[must_use]
     pub fn faults(&self) -> u64 {
         self.total() - self.lost_with_connection
     }
@@ -620,7 +623,6 @@ pub struct Latencies {
 
 impl Latencies {
     /// Returns the time from the actual send to the echo, which in a closed loop is `corrected`.
-    #[must_use]
     pub fn uncorrected(&self) -> &Latency {
         self.uncorrected.as_ref().unwrap_or(&self.corrected)
     }
@@ -689,8 +691,7 @@ impl Server {
     /// `io_uring_enter` (or `epoll_wait`) calls per message over the server's life, where it counts both.
     ///
     /// Raw bytes have no messages for a server: it counts its reads as such. There they follow from the bytes.
-    #[must_use]
-    pub fn enters_per_message(&self, load: &Load) -> Option<f64> {
+    pub(crate) fn enters_per_message(&self, load: &Load) -> Option<f64> {
         let enters = *self.counters.get("enters")?;
         let messages = match load.transport {
             Transport::Ws | Transport::Wss => *self.counters.get("messages")? as f64,

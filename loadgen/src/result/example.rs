@@ -12,8 +12,8 @@ use super::document::{
 };
 use super::latency::Latency;
 use super::utc::Utc;
-use crate::host::cost::CostSource;
 use crate::host::machine::{Limits, Machine};
+use crate::host::procfs::CostSource;
 use crate::load::{Load, Transport};
 use crate::target::subject::{Subject, Tool};
 

@@ -14,7 +14,7 @@ pub struct ExperimentRecord {
     /// Runs of each arm in each scenario that were asked for.
     pub rounds: u32,
     /// Tables and judgement.
-    pub show: Show,
+    pub show: Presentation,
     /// Figures that are held to a limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<Promise>,
@@ -23,7 +23,7 @@ pub struct ExperimentRecord {
 /// Tables and judgement of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Show {
+pub enum Presentation {
     /// The figures of each scenario, and the change since the last session.
     #[default]
     Figures,
@@ -39,10 +39,9 @@ pub enum Show {
     Noise,
 }
 
-impl Show {
+impl Presentation {
     /// Returns true where an experiment without arms is about our own server.
-    #[must_use]
-    pub fn is_of_our_server(self) -> bool {
+    pub(crate) fn is_of_our_server(self) -> bool {
         matches!(self, Self::Figures | Self::Correctness)
     }
 }
@@ -60,7 +59,7 @@ pub struct Promise {
     /// The figure that it is divided by; `None`: it is a figure by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Over>,
-    /// The limit, in the unit of [`Metric::unit`] where there is no ratio; `None`: the figure is
+    /// The limit, in the unit that tables show where there is no ratio; `None`: the figure is
     /// reported and not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,
@@ -82,21 +81,19 @@ pub struct Over {
 
 impl Document {
     /// Returns what the session is about. An earlier build stored the name of the experiment alone.
-    #[must_use]
-    pub fn show(&self) -> Show {
+    pub(crate) fn show(&self) -> Presentation {
         let recorded = self.session.experiment.as_ref().map(|record| record.show);
         recorded.unwrap_or(match (self.session.kind, self.session.suite.as_deref()) {
-            (SessionKind::Ab, _) => Show::Verdict,
-            (SessionKind::Aa, _) => Show::Noise,
-            (_, Some("peers")) => Show::Peers,
-            _ if !self.arms.is_empty() => Show::Arms,
-            _ => Show::Figures,
+            (SessionKind::Ab, _) => Presentation::Verdict,
+            (SessionKind::Aa, _) => Presentation::Noise,
+            (_, Some("peers")) => Presentation::Peers,
+            _ if !self.arms.is_empty() => Presentation::Arms,
+            _ => Presentation::Figures,
         })
     }
 
     /// Returns the figures that are held to a limit.
-    #[must_use]
-    pub fn promises(&self) -> &[Promise] {
+    pub(crate) fn promises(&self) -> &[Promise] {
         self.session.experiment.as_ref().map_or(&[], |record| &record.promises)
     }
 }

@@ -55,8 +55,7 @@ pub enum InvalidKind {
 
 impl InvalidKind {
     /// Returns true where it is the server's doing, where the generator was in time.
-    #[must_use]
-    pub fn is_servers(self) -> bool {
+    pub(crate) fn is_servers(self) -> bool {
         matches!(
             self,
             Self::LostConnections
@@ -75,7 +74,6 @@ impl InvalidKind {
     }
 
     /// Returns true where it holds for every run of these programs, whatever the load.
-    #[must_use]
     pub fn is_of_the_build(self) -> bool {
         matches!(self, Self::DebugGenerator | Self::DebugServer)
     }
@@ -83,7 +81,7 @@ impl InvalidKind {
 
 impl Run {
     /// Says that the figures may not be compared with others, and why: a sentence for people.
-    pub fn invalidate(&mut self, kind: InvalidKind, reason: impl Into<String>) {
+    pub(crate) fn invalidate(&mut self, kind: InvalidKind, reason: impl Into<String>) {
         self.valid = false;
         // In a document of an earlier version the kinds of the reasons before this one are not known.
         self.invalid_kinds.resize(self.invalid_reasons.len(), InvalidKind::Unknown);

@@ -60,37 +60,28 @@ pub enum HistogramError {
 
 impl Latency {
     /// The figures of `histogram` (nanoseconds) and the histogram itself.
-    #[must_use]
-    pub fn of(histogram: &Histogram<u64>) -> Self {
-        Self { hdr: encode(histogram), ..Self::figures(histogram) }
-    }
-
-    /// The figures alone, for a distribution whose histogram is stored elsewhere in the run.
-    #[must_use]
-    fn figures(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }
+        let percentile = |q| percentile(histogram, q);
         Self {
             count: histogram.len(),
             // Tenths of a nanosecond are what a stored session keeps.
             mean: (histogram.mean() * 10.0).round() / 10.0,
-            p50: percentile(histogram, 0.5),
-            p90: percentile(histogram, 0.9),
-            p99: percentile(histogram, 0.99),
-            p99_9: percentile(histogram, 0.999),
-            p99_99: percentile(histogram, 0.9999),
+            p50: percentile(0.5),
+            p90: percentile(0.9),
+            p99: percentile(0.99),
+            p99_9: percentile(0.999),
+            p99_99: percentile(0.9999),
             max: histogram.max(),
-            hdr: None,
+            hdr: encode(histogram),
         }
     }
 
     /// Returns the same figures with a histogram of about 300 bytes. Around the percentiles it has two
     /// significant digits, and elsewhere eight buckets for each power of two.
-    ///
-    /// # Errors
-    /// As [`Latency::histogram`].
-    pub fn coarsened(&self) -> Result<Self, HistogramError> {
+    pub(super) fn coarsened(&self) -> Result<Self, HistogramError> {
         let Some(fine) = self.histogram()? else { return Ok(self.clone()) };
         let kept = QUANTILES.map(|q| fine.value_at_quantile(q) as f64);
         let kept = kept.iter().flat_map(|value| MARGIN.map(|factor| (value * factor) as u64));
@@ -101,7 +92,7 @@ impl Latency {
     /// The stored histogram; `None` where none is stored.
     ///
     /// # Errors
-    /// When the field is not what [`Latency::of`] writes.
+    /// When the field is not what this program writes.
     pub fn histogram(&self) -> Result<Option<Histogram<u64>>, HistogramError> {
         let Some(hdr) = &self.hdr else { return Ok(None) };
         let bytes = STANDARD.decode(hdr)?;
@@ -113,8 +104,7 @@ impl Latency {
 }
 
 /// The value at quantile `q` (0 to 1), or `None` where fewer than 100 samples lie above it.
-#[must_use]
-pub fn percentile<C: Counter>(histogram: &Histogram<C>, q: f64) -> Option<u64> {
+pub(crate) fn percentile<C: Counter>(histogram: &Histogram<C>, q: f64) -> Option<u64> {
     // A hair of tolerance: 100,000 * (1 - 0.999) is 99.99999999999999 in binary floating point.
     let above = histogram.len() as f64 * (1.0 - q);
     (above >= SAMPLES_ABOVE - 1e-6).then(|| histogram.value_at_quantile(q))
@@ -143,11 +133,7 @@ fn eighth(value: u64) -> RangeInclusive<u64> {
     start..=start + ((1 << shift) - 1)
 }
 
-/// `None` for an empty histogram, which says nothing that `count` does not.
 fn encode(histogram: &Histogram<u64>) -> Option<String> {
-    if histogram.is_empty() {
-        return None;
-    }
     let mut bytes = Vec::new();
     // Writing to memory fails only for counts above i64::MAX; the figures are still stored then.
     V2DeflateSerializer::new().serialize(histogram, &mut bytes).ok()?;

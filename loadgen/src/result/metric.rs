@@ -7,7 +7,7 @@ use crate::load::Load;
 
 /// From so many connections on the growth of the server's memory is theirs; below, it is that of a server that has begun to
 /// work, and the whole memory is the steadier figure.
-pub(super) const MANY_CONNECTIONS: u32 = 1000;
+pub(crate) const MANY_CONNECTIONS: u32 = 1000;
 
 /// A figure of one run, with a direction in which it is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +54,15 @@ pub enum Metric {
     TlsHandshake,
 }
 
+struct Facts {
+    name: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    /// Its own unit over the one that is shown.
+    divisor: f64,
+    threshold: f64,
+}
+
 impl Metric {
     /// Metrics of a comparison, in the order in which they are shown.
     pub const ALL: [Self; 11] = [
@@ -70,109 +79,63 @@ impl Metric {
         Self::GeneratorCpu,
     ];
 
+    fn facts(self) -> Facts {
+        let (name, label, unit, divisor, threshold) = match self {
+            Self::Throughput => ("throughput", "messages per second", "msg/s", 1.0, 0.02),
+            Self::ServerCpu => ("server-cpu", "server CPU, us per message", "us/msg", 1e3, 0.02),
+            Self::P50 => ("p50", "p50 latency, us", "us", 1e3, 0.02),
+            Self::P99 => ("p99", "p99 latency, us", "us", 1e3, 0.05),
+            Self::P99_9 => ("p99.9", "p99.9 latency, us", "us", 1e3, 0.10),
+            Self::Memory => ("memory", "server memory, bytes per connection", "B/conn", 1.0, 0.05),
+            Self::Enters => ("enters", "server enters per message", "/msg", 1.0, 0.02),
+            Self::Switches => ("switches", "server context switches per message", "/msg", 1.0, 0.10),
+            Self::Faults => ("faults", "server page faults per message", "/msg", 1.0, 0.10),
+            Self::Instructions => ("instructions", "server instructions per message", "/msg", 1.0, 0.005),
+            Self::GeneratorCpu => ("generator-cpu", "generator CPU, us per message", "us/msg", 1e3, 0.02),
+            Self::ServerUser => {
+                ("server-user", "server CPU in user space, us per message", "us/msg", 1e3, 0.10)
+            }
+            Self::LagP50 => ("lag-p50", "p50 of the lag, us", "us", 1e3, 0.10),
+            Self::LagP99 => ("lag-p99", "p99 of the lag, us", "us", 1e3, 0.10),
+            Self::Opening => ("opening", "time until all connections were open, us", "us", 1e3, 0.05),
+            Self::TlsHandshake => ("tls-handshake", "p50 of the TLS handshake, us", "us", 1e3, 0.05),
+        };
+        Facts { name, label, unit, divisor, threshold }
+    }
+
     /// On the command line, in results and in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::ServerCpu => "server-cpu",
-            Self::P50 => "p50",
-            Self::P99 => "p99",
-            Self::P99_9 => "p99.9",
-            Self::Memory => "memory",
-            Self::Enters => "enters",
-            Self::Switches => "switches",
-            Self::Faults => "faults",
-            Self::Instructions => "instructions",
-            Self::GeneratorCpu => "generator-cpu",
-            Self::ServerUser => "server-user",
-            Self::LagP50 => "lag-p50",
-            Self::LagP99 => "lag-p99",
-            Self::Opening => "opening",
-            Self::TlsHandshake => "tls-handshake",
-        }
+    pub(crate) fn name(self) -> &'static str {
+        self.facts().name
     }
 
     /// What it is, with the unit of [`Metric::shown`].
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Throughput => "messages per second",
-            Self::ServerCpu => "server CPU, us per message",
-            Self::P50 => "p50 latency, us",
-            Self::P99 => "p99 latency, us",
-            Self::P99_9 => "p99.9 latency, us",
-            Self::Memory => "server memory, bytes per connection",
-            Self::Enters => "server enters per message",
-            Self::Switches => "server context switches per message",
-            Self::Faults => "server page faults per message",
-            Self::Instructions => "server instructions per message",
-            Self::GeneratorCpu => "generator CPU, us per message",
-            Self::ServerUser => "server CPU in user space, us per message",
-            Self::LagP50 => "p50 of the lag, us",
-            Self::LagP99 => "p99 of the lag, us",
-            Self::Opening => "time until all connections were open, us",
-            Self::TlsHandshake => "p50 of the TLS handshake, us",
-        }
+    pub(crate) fn label(self) -> &'static str {
+        self.facts().label
     }
 
-    /// The unit of [`Metric::shown`].
-    #[must_use]
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Throughput => "msg/s",
-            Self::ServerCpu | Self::GeneratorCpu | Self::ServerUser => "us/msg",
-            Self::P50
-            | Self::P99
-            | Self::P99_9
-            | Self::LagP50
-            | Self::LagP99
-            | Self::Opening
-            | Self::TlsHandshake => "us",
-            Self::Memory => "B/conn",
-            Self::Enters | Self::Switches | Self::Faults | Self::Instructions => "/msg",
-        }
+    pub(crate) fn unit(self) -> &'static str {
+        self.facts().unit
     }
 
     /// A value of it in the unit people read: nanoseconds become microseconds.
-    #[must_use]
-    pub fn shown(self, value: f64) -> f64 {
-        match self {
-            Self::Throughput
-            | Self::Memory
-            | Self::Enters
-            | Self::Switches
-            | Self::Faults
-            | Self::Instructions => value,
-            _ => value / 1000.0,
-        }
-    }
-
-    /// Whether more of it is better.
-    #[must_use]
-    pub fn higher_is_better(self) -> bool {
-        self == Self::Throughput
+    pub(crate) fn shown(self, value: f64) -> f64 {
+        value / self.facts().divisor
     }
 
     /// The relative change below which nobody would act, however certain it is.
-    #[must_use]
-    pub fn default_threshold(self) -> f64 {
-        match self {
-            Self::Throughput | Self::ServerCpu | Self::P50 | Self::Enters | Self::GeneratorCpu => 0.02,
-            Self::P99 | Self::Memory | Self::Opening | Self::TlsHandshake => 0.05,
-            Self::ServerUser | Self::LagP50 | Self::LagP99 | Self::Switches | Self::P99_9 | Self::Faults => {
-                0.10
-            }
-            Self::Instructions => 0.005,
-        }
+    pub(crate) fn default_threshold(self) -> f64 {
+        self.facts().threshold
+    }
+
+    pub(crate) fn higher_is_better(self) -> bool {
+        self == Self::Throughput
     }
 
     /// Whether a verdict hangs on it under this load; all else is shown and not judged.
     ///
     /// Few, because each takes some of the certainty of the others: throughput, server CPU and memory under a load that
     /// saturates (a closed loop), latencies under a fixed rate.
-    #[must_use]
-    pub fn is_gated(self, load: &Load) -> bool {
+    pub(crate) fn is_gated(self, load: &Load) -> bool {
         match self {
             Self::Throughput | Self::ServerCpu | Self::Memory => load.rate_per_s.is_none(),
             Self::P50 | Self::P99 => load.rate_per_s.is_some(),
@@ -181,8 +144,7 @@ impl Metric {
     }
 
     /// Its value in a run; `None` where the run does not carry it.
-    #[must_use]
-    pub fn of(self, run: &Run, load: &Load) -> Option<f64> {
+    pub(crate) fn of(self, run: &Run, load: &Load) -> Option<f64> {
         let latency = &run.latency_ns.corrected;
         match self {
             Self::Throughput => Some(run.rate_per_s),
@@ -206,42 +168,33 @@ impl Metric {
             Self::TlsHandshake => run.latency_ns.tls_handshake.as_ref()?.p50.map(|ns| ns as f64),
         }
     }
-}
 
-impl Metric {
     /// Makes it worse in a run: a `factor` above 1 makes more of what is better small, and of what is worse large.
     /// Metrics outside [`Metric::ALL`] stay as they are.
     pub(crate) fn worsen(self, run: &mut Run, factor: f64) {
-        let scale = |value: &mut Option<u64>| *value = value.map(|ns| (ns as f64 * factor).round() as u64);
+        let whole = |value: &mut Option<u64>| *value = value.map(|n| (n as f64 * factor).round() as u64);
+        let scale = |value: &mut Option<f64>| *value = value.map(|n| n * factor);
         let latency = &mut run.latency_ns.corrected;
         match (self, &mut run.server) {
             (Self::Throughput, _) => run.rate_per_s /= factor,
             (Self::GeneratorCpu, _) => run.client.cpu_ns_per_message *= factor,
-            (Self::P50, _) => scale(&mut latency.p50),
-            (Self::P99, _) => scale(&mut latency.p99),
-            (Self::P99_9, _) => scale(&mut latency.p99_9),
+            (Self::P50, _) => whole(&mut latency.p50),
+            (Self::P99, _) => whole(&mut latency.p99),
+            (Self::P99_9, _) => whole(&mut latency.p99_9),
             (Self::ServerCpu, Some(server)) => server.cpu_ns_per_message *= factor,
             (Self::Memory, Some(server)) => {
-                let bytes = |bytes: u64| (bytes as f64 * factor).round() as u64;
-                server.rss_bytes = server.rss_bytes.map(bytes);
-                server.rss_bytes_per_connection = server.rss_bytes_per_connection.map(|bytes| bytes * factor);
+                whole(&mut server.rss_bytes);
+                scale(&mut server.rss_bytes_per_connection);
             }
             (Self::Enters, Some(server)) => {
                 server.counters.entry("enters".to_owned()).and_modify(|n| *n = (*n as f64 * factor) as u64);
             }
             (Self::Switches, Some(server)) => {
-                for switches in
-                    [&mut server.voluntary_switches_per_message, &mut server.involuntary_switches_per_message]
-                {
-                    *switches = switches.map(|count| count * factor);
-                }
+                scale(&mut server.voluntary_switches_per_message);
+                scale(&mut server.involuntary_switches_per_message);
             }
-            (Self::Faults, Some(server)) => {
-                server.page_faults_per_message = server.page_faults_per_message.map(|count| count * factor);
-            }
-            (Self::Instructions, Some(server)) => {
-                server.instructions_per_message = server.instructions_per_message.map(|count| count * factor);
-            }
+            (Self::Faults, Some(server)) => scale(&mut server.page_faults_per_message),
+            (Self::Instructions, Some(server)) => scale(&mut server.instructions_per_message),
             _ => {}
         }
     }

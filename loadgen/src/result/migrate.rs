@@ -39,7 +39,6 @@ fn entries<'a>(document: &'a mut Value, list: &str) -> impl Iterator<Item = &'a 
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-/// Gives a scenario its present name.
 fn rename(entry: &mut Map<String, Value>, key: &str) {
     if let Some(name) = entry.get(key).and_then(Value::as_str) {
         let present = Catalogue::built_in().present_name(name);

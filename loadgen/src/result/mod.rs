@@ -24,23 +24,24 @@ mod summary;
 mod utc;
 mod verdict;
 
-pub use crate::host::cost::CostSource;
+pub use crate::host::procfs::CostSource;
 pub use document::{
     Arm, Censored, Client, Conformance, Count, Cycles, Disturbance, Document, EndedEarly, Errors, Integrity,
     Latencies, Messages, Outages, Phases, Pings, Run, SCHEMA, Scenario, Second, Server, Session, SessionKind,
     Setting, Standstill, Start,
 };
-pub use experiment::{ExperimentRecord, Over, Promise, Show};
+pub use experiment::{ExperimentRecord, Over, Presentation, Promise};
 pub use invalid::InvalidKind;
-pub use latency::{HistogramError, Latency, percentile};
+pub(crate) use latency::percentile;
+pub use latency::{HistogramError, Latency};
+pub(crate) use metric::MANY_CONNECTIONS;
 pub use metric::Metric;
-pub use selection::{Selection, SelectionError, Stored, commit_of};
-pub use store::{Store, StoreError, parse};
-pub use summary::Summary;
-pub(crate) use summary::{Merged, median};
+pub(crate) use selection::{Selection, Stored, commit_of};
+pub(crate) use store::{Store, StoreError, parse};
+pub(crate) use summary::{Summary, median, merged};
 pub use utc::Utc;
 pub(crate) use verdict::default_sides;
 pub use verdict::{
-    Conclusion, Found, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
+    Conclusion, FoundRate, GoalJudgement, Goals, Judgement, Noise, SIDES, SessionVerdict, Threshold,
     ThresholdSource, Trial, TrialOutcome, Verdict,
 };

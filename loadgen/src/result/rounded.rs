@@ -16,7 +16,6 @@ pub(super) fn to_line<T: Serialize>(value: &T) -> serde_json::Result<String> {
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// The compact form of JSON with rounded floats.
 struct Rounded;
 
 impl Formatter for Rounded {

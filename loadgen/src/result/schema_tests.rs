@@ -83,8 +83,9 @@ fn folders() -> Vec<PathBuf> {
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let machines = fs::read_dir(folder).expect("the folder of results is readable").flatten();
     let folders = machines.filter_map(|machine| fs::read_dir(machine.path()).ok());
-    // A folder beside them holds what an earlier build recorded.
-    folders.flat_map(|files| files.flatten().map(|file| file.path())).filter(|file| !file.is_dir()).collect()
+    // Beside the machines' folders are notes, and in them recordings for `proof`.
+    let is_result = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "json");
+    folders.flat_map(|files| files.flatten().map(|file| file.path())).filter(is_result).collect()
 }
 
 #[test]

@@ -1,32 +1,44 @@
 //! Finding stored sessions: by machine, scenario, commit, tag, or file.
 
-use std::fs;
-use std::io;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use thiserror::Error;
+use clap::Args;
 
 use super::document::{Document, SessionKind};
 use super::store::{Store, StoreError};
 
-/// Which sessions are meant; every field that is set must fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// The machine's id, or its beginning.
-    pub machine: Option<String>,
-    /// A scenario the session has, by name.
-    pub scenario: Option<String>,
-    /// The commit of a measured server, or its beginning.
-    pub commit: Option<String>,
-    /// The session's tag, or its suite.
-    pub tag: Option<String>,
+/// Sessions that are meant; every field that is set must fit.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Selection {
+    /// Only sessions of this machine (an id, or its beginning).
+    #[arg(long, value_name = "ID")]
+    pub(crate) machine: Option<String>,
+
+    /// Only sessions that have this scenario.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scenario: Option<String>,
+
+    /// Only sessions of this commit (a hash, its beginning, or a name that git knows).
+    #[arg(long, value_name = "COMMIT", value_parser = hash)]
+    pub(crate) commit: Option<String>,
+
+    /// Only sessions with this tag, or of this experiment.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tag: Option<String>,
+}
+
+/// Returns the hash of a commit that is named by its beginning or as git knows it.
+fn hash(name: &str) -> Result<String, Infallible> {
+    let is_hash = name.len() >= 4 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let resolved = if is_hash { None } else { commit_of(name) };
+    Ok(resolved.unwrap_or_else(|| name.to_ascii_lowercase()))
 }
 
 impl Selection {
     /// Whether `document` is meant.
-    #[must_use]
-    pub fn fits(&self, document: &Document) -> bool {
+    pub(crate) fn fits(&self, document: &Document) -> bool {
         let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(test);
         let Document { session, machine, scenarios, .. } = document;
         is(&self.machine, &|id| machine.id.starts_with(id))
@@ -39,15 +51,13 @@ impl Selection {
 }
 
 impl Document {
-    /// The commits of all measured servers.
-    pub fn commits(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn commits(&self) -> impl Iterator<Item = &str> {
         let arms = self.arms.iter().map(|arm| &arm.subject);
         arms.chain([&self.subject]).filter_map(|subject| subject.commit.as_deref())
     }
 
     /// Whether this is the interleaved comparison of a server of commit `a` with one of commit `b`.
-    #[must_use]
-    pub fn is_duel_of(&self, a: &str, b: &str) -> bool {
+    pub(crate) fn is_duel_of(&self, a: &str, b: &str) -> bool {
         let of = |arm: usize, commit: &str| {
             let own = self.arms.get(arm).and_then(|arm| arm.subject.commit.as_deref());
             own.is_some_and(|own| own.starts_with(commit))
@@ -56,58 +66,22 @@ impl Document {
     }
 }
 
-/// A session and the file it is stored in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// The file.
-    pub path: PathBuf,
-    /// What it holds.
-    pub document: Document,
+pub(crate) struct Stored {
+    pub(crate) path: PathBuf,
+    pub(crate) document: Document,
 }
 
-/// Why no session was found.
-#[derive(Debug, Error)]
-pub enum SelectionError {
-    /// The file or the folder cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Nothing fits.
-    #[error(
-        "`{what}` is no file, and no stored session of {} has that commit or tag; `sparring-loadgen list` shows what there is",
-        root.display()
-    )]
-    Nothing {
-        /// What was asked for.
-        what: String,
-        /// The folder of results.
-        root: PathBuf,
-    },
+impl Stored {
+    /// Returns the name of the file, without its folder.
+    pub(crate) fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
 }
 
 impl Store {
-    /// The machines that have a folder, in alphabetical order; none where there is no store.
-    ///
-    /// # Errors
-    /// When the folder exists and cannot be read.
-    pub fn machines(&self) -> Result<Vec<String>, StoreError> {
-        let read = |source| StoreError::Io { action: "read", path: self.root().to_owned(), source };
-        let entries = match fs::read_dir(self.root()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(read(error)),
-        };
-        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
-        let mut machines: Vec<String> =
-            folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        machines.sort();
-        Ok(machines)
-    }
-
     /// The sessions that fit, oldest first, and the files that cannot be read: one damaged file does not hide the others.
-    ///
-    /// # Errors
-    /// When a folder cannot be read.
-    pub fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
+    pub(crate) fn select(&self, selection: &Selection) -> Result<(Vec<Stored>, Vec<StoreError>), StoreError> {
         let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for machine in self.machines()? {
             for path in self.sessions(&machine)? {
@@ -124,11 +98,9 @@ impl Store {
 
     /// The sessions that `what` may mean, oldest first, at least one: those in the file of that
     /// name alone (which may lie below the root), or else all stored ones whose commit begins with
-    /// it, that have it as tag or suite, or whose commit is what git makes of it; `last` means all.
-    ///
-    /// # Errors
-    /// [`SelectionError`].
-    pub fn named(&self, what: &str) -> Result<Vec<Stored>, SelectionError> {
+    /// it, that have it as tag or are of the experiment of that name, or whose commit is what git makes of it;
+    /// `last` means all.
+    pub(crate) fn named(&self, what: &str) -> Result<Vec<Stored>, StoreError> {
         let path = Path::new(what);
         let below = self.root().join(path);
         let file = if !path.exists() && below.is_file() { below } else { path.to_owned() };
@@ -137,45 +109,35 @@ impl Store {
             return Ok(vec![Stored { document: Self::load(&file)?, path: file }]);
         }
         // What was counted has no runs to compare or to draw: it is found by `history` and as a file.
-        let find = |selection: &Selection| {
+        let find = |selection: Selection| {
             let has_runs = |stored: &Stored| stored.document.session.kind != SessionKind::Count;
-            self.select(selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
+            self.select(&selection).map(|(found, _)| found.into_iter().filter(has_runs).collect::<Vec<_>>())
         };
-        if what == "last" {
-            return self.some(what, find(&Selection::default())?);
+        let of_commit = |commit| find(Selection { commit: Some(commit), ..Selection::default() });
+        let mut found = match what {
+            "last" => find(Selection::default())?,
+            tag => find(Selection { tag: Some(tag.to_owned()), ..Selection::default() })?,
+        };
+        if found.is_empty() && what.len() >= 7 {
+            found = of_commit(what.to_owned())?;
         }
-        let of_tag = find(&Selection { tag: Some(what.to_owned()), ..Selection::default() })?;
-        if !of_tag.is_empty() {
-            return Ok(of_tag);
-        }
-        let by_commit =
-            |commit: &str| find(&Selection { commit: Some(commit.to_owned()), ..Selection::default() });
-        let written = if what.len() >= 7 { by_commit(what)? } else { Vec::new() };
-        if !written.is_empty() {
-            return Ok(written);
-        }
-        match commit_of(what) {
-            Some(commit) => self.some(what, by_commit(&commit)?),
-            // Says that it is one.
-            None if file.is_dir() => {
-                Err(Self::load(&file).err().map_or_else(|| self.nothing(what), Into::into))
+        if found.is_empty() && what != "last" {
+            match commit_of(what) {
+                Some(commit) => found = of_commit(commit)?,
+                // Says that it is one.
+                None if file.is_dir() => drop(Self::load(&file)?),
+                None => {}
             }
-            None => Err(self.nothing(what)),
         }
-    }
-
-    fn some(&self, what: &str, found: Vec<Stored>) -> Result<Vec<Stored>, SelectionError> {
-        if found.is_empty() { Err(self.nothing(what)) } else { Ok(found) }
-    }
-
-    fn nothing(&self, what: &str) -> SelectionError {
-        SelectionError::Nothing { what: what.to_owned(), root: self.root().to_owned() }
+        if found.is_empty() {
+            return Err(StoreError::Nothing { what: what.to_owned(), root: self.root().to_owned() });
+        }
+        Ok(found)
     }
 }
 
 /// What git in the current directory makes of a revision's name; `None` where it knows none, or there is no git.
-#[must_use]
-pub fn commit_of(revision: &str) -> Option<String> {
+pub(crate) fn commit_of(revision: &str) -> Option<String> {
     let asked = Command::new("git")
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")])
         .stdin(Stdio::null())
@@ -188,6 +150,8 @@ pub fn commit_of(revision: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::result::{Arm, Utc, example};
 
@@ -234,7 +198,7 @@ mod tests {
         ] {
             assert!(fits(change, right) && !fits(change, wrong), "{right} {wrong}");
         }
-        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "a suite's name is as good as a tag");
+        assert!(fits(|s, t| s.tag = Some(t.into()), "quick"), "an experiment's name is as good as a tag");
     }
 
     #[test]
@@ -254,7 +218,7 @@ mod tests {
         assert_eq!(paths("one"), [old]);
         let error = store.named("no-such-thing").expect_err("nothing").to_string();
         assert!(error.contains("no-such-thing") && error.contains("list"), "{error}");
-        assert!(matches!(store.named("gone.json"), Err(SelectionError::Store(StoreError::Io { .. }))));
+        assert!(matches!(store.named("gone.json"), Err(StoreError::Io { .. })));
     }
 
     #[test]

@@ -4,91 +4,67 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::Error as _;
 use thiserror::Error;
 
 use super::document::{Document, SCHEMA, Scenario};
 use super::migrate::migrate;
 use crate::host::regular;
 
-/// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or suite>.json`.
+/// `bench-results/`: `<machine id>/<UTC time>-<commit>-<tag or experiment>.json`.
 ///
 /// A file is never written again, so merges of branches never conflict; every index is derived from the files.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
 }
 
-/// Usual size of a session on the disk.
 const USUAL_BYTES: usize = 256 << 10;
 
-/// Why a result cannot be stored or read.
 #[derive(Debug, Error)]
-pub enum StoreError {
-    /// The file system refused.
+pub(crate) enum StoreError {
+    /// The file system refused to `read`, `write`, `write to` or `create`.
     #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// The action that failed: `read`, `write`, `write to`, `create`.
-        action: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// Its answer.
-        source: io::Error,
-    },
-    /// The file ends in the middle.
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// The file ends in the middle of its last line.
     #[error("{} is truncated (it ends at line {line}); restore it from version control or delete it", path.display())]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-        /// Its last line.
-        line: usize,
-    },
+    Truncated { path: PathBuf, line: usize },
     /// The file is no document of this schema.
-    #[error("{} is not a stored result: {reason}", path.display())]
-    NotAResult {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error("{} is not a stored result: {source}", path.display())]
+    NotAResult { path: PathBuf, source: serde_json::Error },
     /// A newer program wrote it.
     #[error(
         "{} has schema {found}, this program reads up to {SCHEMA}: use the program that wrote it or a newer one",
         path.display()
     )]
-    HigherSchema {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: u64,
-    },
+    HigherSchema { path: PathBuf, found: u64 },
     /// The document cannot be written as JSON.
     #[error("cannot write the result as JSON: {0}")]
-    Encode(serde_json::Error),
+    Encode(#[from] serde_json::Error),
+    /// No session has this name.
+    #[error(
+        "`{what}` is no file, and no stored session of {} has that commit or tag; `sparring-loadgen list` shows what there is",
+        root.display()
+    )]
+    Nothing { what: String, root: PathBuf },
 }
 
 impl Store {
     /// The store in the folder `root`, which need not exist yet.
-    #[must_use]
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The folder.
-    #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Checks, before the measurement, that a session of the machine `machine_id` can be stored. It writes
     /// and removes a file of a session's usual size.
-    ///
-    /// # Errors
-    /// Fails when the folder or the file cannot be written.
-    pub fn check(&self, machine_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn check(&self, machine_id: &str) -> Result<(), StoreError> {
         let folder = self.folder(machine_id)?;
         let path = folder.join(format!(".check.{}", std::process::id()));
-        let written = File::create(&path)
-            .and_then(|mut file| file.write_all(&[0; USUAL_BYTES]).and_then(|()| file.sync_all()));
+        let written = write(&path, &[0; USUAL_BYTES]);
         // Removing fails where the file was not created.
         let _ = fs::remove_file(&path);
         written.map_err(io_error("write to", &folder))
@@ -104,73 +80,77 @@ impl Store {
     /// Writes `document` into a new file and says which.
     ///
     /// The file appears whole or not at all: it is written under a temporary name and renamed.
-    ///
-    /// # Errors
-    /// When the folder or the file cannot be written.
-    pub fn save(&self, document: &Document) -> Result<PathBuf, StoreError> {
+    pub(crate) fn save(&self, document: &Document) -> Result<PathBuf, StoreError> {
         let folder = self.folder(&document.machine.id)?;
         let path = free_path(&folder, &stem(document));
-        write_whole(&path, document)?;
+        let json = document.to_json()?;
+        // JSON has no NaN and no infinity: such a figure becomes null and would be found out only by the next reader.
+        parse(&json, &path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+        let written = write(&temporary, json.as_bytes()).and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|error| {
+            // What could not be finished is of no use to anybody; the first error is the one to report.
+            let _ = fs::remove_file(&temporary);
+            io_error("write", &path)(error)
+        })?;
         Ok(path)
     }
 
-    /// The files of the machine `machine_id`, oldest first; none where the machine has no folder.
-    ///
-    /// # Errors
-    /// When the folder exists and cannot be read.
-    pub fn sessions(&self, machine_id: &str) -> Result<Vec<PathBuf>, StoreError> {
-        let folder = self.root.join(machine_id);
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_error("read", &folder)(error)),
-        };
-        let mut files: Vec<PathBuf> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| is_session(path)).collect();
-        // The name begins with the time.
-        files.sort();
+    pub(super) fn machines(&self) -> Result<Vec<String>, StoreError> {
+        let folders = entries(&self.root)?.into_iter().filter(|path| path.is_dir());
+        Ok(folders.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
+    }
+
+    /// The files of the machine `machine_id`, oldest first: their names begin with the time.
+    pub(crate) fn sessions(&self, machine_id: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let mut files = entries(&self.root.join(machine_id))?;
+        files.retain(|path| is_session(path));
         Ok(files)
     }
 
-    /// Reads the document in the file at `path`.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is no regular file, is truncated, has other content, or was
-    /// written by a newer program.
-    pub fn load(path: &Path) -> Result<Document, StoreError> {
+    pub(crate) fn load(path: &Path) -> Result<Document, StoreError> {
         let text = regular::text(path).map_err(io_error("read", path))?;
         parse(&text, path)
     }
 }
 
-/// Reads a document out of `text`; `path` is for the error alone.
-///
-/// # Errors
-/// As [`Store::load`], but for reading.
-pub fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
-    let not_a_result = |reason: String| StoreError::NotAResult { path: path.to_owned(), reason };
-    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-        if error.is_eof() {
-            StoreError::Truncated { path: path.to_owned(), line: error.line() }
-        } else {
-            not_a_result(error.to_string())
-        }
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Document, StoreError> {
+    let not_a_result = |source| StoreError::NotAResult { path: path.to_owned(), source };
+    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| match error.is_eof() {
+        true => StoreError::Truncated { path: path.to_owned(), line: error.line() },
+        false => not_a_result(error),
     })?;
     // The version first: under a higher one nothing else in the file may mean what this program thinks.
-    let schema = value.get("schema").and_then(serde_json::Value::as_u64);
-    match schema {
-        None => Err(not_a_result("it has no field `schema`".to_owned())),
+    match value.get("schema").and_then(serde_json::Value::as_u64) {
+        None => Err(not_a_result(serde_json::Error::custom("it has no field `schema`"))),
         Some(found) if found > u64::from(SCHEMA) => {
             Err(StoreError::HigherSchema { path: path.to_owned(), found })
         }
         Some(_) => {
             migrate(&mut value);
-            let read = serde_json::from_value::<Document>(value);
-            let mut document = read.map_err(|error| not_a_result(error.to_string()))?;
+            let mut document: Document = serde_json::from_value(value).map_err(not_a_result)?;
             document.scenarios.iter_mut().for_each(Scenario::rehash);
             Ok(document)
         }
     }
+}
+
+/// Returns what a folder holds, in alphabetical order; nothing where there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io_error("read", folder))?,
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -184,7 +164,6 @@ fn is_session(path: &Path) -> bool {
     !hidden && path.extension().is_some_and(|extension| extension == "json")
 }
 
-/// The file name without extension.
 fn stem(document: &Document) -> String {
     let session = &document.session;
     let commit =
@@ -208,23 +187,6 @@ fn free_path(folder: &Path, stem: &str) -> PathBuf {
     }
     let numbered = (2u32..).map(|n| folder.join(format!("{stem}-{n}.json")));
     numbered.into_iter().find(|path| !path.exists()).unwrap_or(first)
-}
-
-/// Writes under a hidden name beside `path`, then renames.
-fn write_whole(path: &Path, document: &Document) -> Result<(), StoreError> {
-    let json = document.to_json().map_err(StoreError::Encode)?;
-    // JSON has no NaN and no infinity: such a figure becomes null and would be found out only by the next reader.
-    parse(&json, path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(json.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| {
-        // What could not be finished is of no use to anybody; the first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        io_error("write", path)(error)
-    })
 }
 
 #[cfg(test)]

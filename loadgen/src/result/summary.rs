@@ -7,45 +7,34 @@ use super::latency::percentile;
 
 /// The figures of one scenario over its valid runs, or over all of them where none is valid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// [`Scenario::name`].
-    pub scenario: String,
-    /// [`Scenario::hash`].
-    pub hash: String,
+pub(crate) struct Summary {
+    pub(crate) scenario: String,
     /// The server's engine, or the generator's where the server's is not known.
-    pub engine: String,
-    /// Runs behind the figures.
-    pub runs: usize,
-    /// Whether those runs were valid.
-    pub valid: bool,
-    /// Whether one of them was ended early by the user.
-    pub interrupted: bool,
-    /// Echoes per second.
-    pub rate_per_s: f64,
-    /// Message bytes received per second.
-    pub bytes_per_s: f64,
+    pub(crate) engine: String,
+    /// True where the runs behind the figures were valid.
+    pub(crate) valid: bool,
+    /// True where one of them was ended early by the user.
+    pub(crate) interrupted: bool,
+    pub(crate) rate_per_s: f64,
+    pub(crate) bytes_per_s: f64,
     /// Server CPU per message, nanoseconds.
-    pub server_cpu_ns: Option<f64>,
-    /// The part in user space.
-    pub server_user_ns: Option<f64>,
+    pub(crate) server_cpu_ns: Option<f64>,
+    pub(crate) server_user_ns: Option<f64>,
     /// System calls that wait for or submit I/O, per message, in the server.
-    pub enters_per_message: Option<f64>,
+    pub(crate) enters_per_message: Option<f64>,
     /// Corrected latency, nanoseconds: median, 99th and 99.9th percentile.
-    pub p50: Option<u64>,
-    /// As above.
-    pub p99: Option<u64>,
-    /// As above.
-    pub p99_9: Option<u64>,
+    pub(crate) p50: Option<u64>,
+    pub(crate) p99: Option<u64>,
+    pub(crate) p99_9: Option<u64>,
     /// Generator CPU per message, nanoseconds.
-    pub client_cpu_ns: f64,
+    pub(crate) client_cpu_ns: f64,
     /// Utilisation of the generator's busiest thread, 0 to 1.
-    pub client_utilisation: f64,
+    pub(crate) client_utilisation: f64,
 }
 
 impl Summary {
     /// One summary per scenario of `document` that has runs, in the document's order.
-    #[must_use]
-    pub fn all(document: &Document) -> Vec<Self> {
+    pub(crate) fn all(document: &Document) -> Vec<Self> {
         let runs_of = |scenario: &Scenario| {
             document.runs.iter().filter(|run| run.scenario == scenario.name).collect::<Vec<_>>()
         };
@@ -53,19 +42,18 @@ impl Summary {
     }
 
     /// The summary of some runs of a scenario: of one side of a comparison, say. `None` where there are no runs.
-    #[must_use]
-    pub fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
+    pub(crate) fn of(scenario: &Scenario, all: &[&Run]) -> Option<Self> {
         let valid: Vec<&Run> = all.iter().copied().filter(|run| run.valid).collect();
         let runs = if valid.is_empty() { all } else { &valid };
         let over = |figure: &dyn Fn(&Run) -> Option<f64>| {
             median(runs.iter().filter_map(|run| figure(run)).collect())
         };
-        let latency = Merged::of(runs);
+        let latencies = merged(runs);
+        let latency = |q| percentile(latencies.as_ref()?, q);
+        let engine = scenario.server.engine.as_ref().or(scenario.generator.engine.as_ref());
         Some(Self {
             scenario: scenario.name.clone(),
-            hash: scenario.hash.clone(),
-            engine: engine_of(scenario),
-            runs: runs.len(),
+            engine: engine.cloned().unwrap_or_default(),
             valid: !valid.is_empty(),
             interrupted: runs.iter().any(|run| run.interrupted),
             rate_per_s: over(&|run| Some(run.rate_per_s))?,
@@ -73,9 +61,9 @@ impl Summary {
             server_cpu_ns: over(&|run| Some(run.server.as_ref()?.cpu_ns_per_message)),
             server_user_ns: over(&|run| run.server.as_ref()?.user_ns_per_message),
             enters_per_message: over(&|run| run.server.as_ref()?.enters_per_message(&scenario.parameters)),
-            p50: latency.percentile(0.5),
-            p99: latency.percentile(0.99),
-            p99_9: latency.percentile(0.999),
+            p50: latency(0.5),
+            p99: latency(0.99),
+            p99_9: latency(0.999),
             client_cpu_ns: over(&|run| Some(run.client.cpu_ns_per_message))?,
             client_utilisation: over(&|run| {
                 Some(run.client.cpu_utilisation.iter().copied().fold(0.0, f64::max))
@@ -84,34 +72,12 @@ impl Summary {
     }
 }
 
-fn engine_of(scenario: &Scenario) -> String {
-    scenario.server.engine.clone().or_else(|| scenario.generator.engine.clone()).unwrap_or_default()
-}
-
-/// The corrected latencies of several runs as one histogram: percentiles are never averaged.
-pub(crate) struct Merged(Option<Histogram<u64>>);
-
-impl Merged {
-    pub(crate) fn of(runs: &[&Run]) -> Self {
-        let mut merged: Option<Histogram<u64>> = None;
-        for run in runs {
-            // A run whose histogram cannot be read spoils the percentiles of the whole scenario: better none.
-            let Ok(Some(histogram)) = run.latency_ns.corrected.histogram() else { return Self(None) };
-            match &mut merged {
-                None => merged = Some(histogram),
-                Some(sum) => {
-                    if sum.add(&histogram).is_err() {
-                        return Self(None);
-                    }
-                }
-            }
-        }
-        Self(merged)
-    }
-
-    pub(crate) fn percentile(&self, q: f64) -> Option<u64> {
-        percentile(self.0.as_ref()?, q)
-    }
+/// Returns the corrected latencies of several runs as one histogram: percentiles are never averaged. A run
+/// whose histogram cannot be read spoils those of the whole scenario: better none.
+pub(crate) fn merged(runs: &[&Run]) -> Option<Histogram<u64>> {
+    let mut each = runs.iter().map(|run| run.latency_ns.corrected.histogram().ok().flatten());
+    let first = each.next()??;
+    each.try_fold(first, |mut sum, next| sum.add(&next?).ok().map(|()| sum))
 }
 
 /// The middle value, or the mean of the two in the middle; `None` of nothing.
@@ -147,7 +113,6 @@ mod tests {
         document.runs.push(bad);
         let summary = &Summary::all(&document)[0];
         assert!(summary.valid);
-        assert_eq!(summary.runs, 1);
         assert!((summary.rate_per_s - 100_000.0).abs() < 1e-9);
     }
 
@@ -157,7 +122,6 @@ mod tests {
         document.runs[0].valid = false;
         let summary = &Summary::all(&document)[0];
         assert!(!summary.valid);
-        assert_eq!(summary.runs, 1);
     }
 
     #[test]
@@ -168,7 +132,6 @@ mod tests {
         assert_eq!(document.runs[0].latency_ns.corrected.p99_9, None);
         let summary = &Summary::all(&document)[0];
         assert!(summary.p99_9.is_some());
-        assert_eq!(summary.runs, 2);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Points in time as they are stored: UTC, ISO 8601, milliseconds.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::{format_rfc3339_millis, format_rfc3339_seconds, parse_rfc3339};
@@ -17,27 +16,23 @@ pub struct Utc {
 
 impl Utc {
     /// Now, by the system's clock.
-    #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The point `unix_ms` milliseconds after 1970-01-01T00:00:00Z.
-    #[must_use]
-    pub fn from_unix_ms(unix_ms: u64) -> Self {
+    pub(crate) fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
     }
 
     /// The same point for the system's clock.
-    #[must_use]
-    pub fn system_time(self) -> SystemTime {
+    pub(crate) fn system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.unix_ms)
     }
 
     /// Returns the point for file names: `20260301T093000Z`. Sorts by time.
-    #[must_use]
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         let text = format_rfc3339_seconds(self.system_time()).to_string();
         text.replace(['-', ':'], "")
     }
@@ -58,17 +53,9 @@ impl From<Utc> for String {
 impl TryFrom<String> for Utc {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl FromStr for Utc {
-    type Err = String;
-
     /// Reads what `Display` writes, and nothing more lenient.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let point = parse_rfc3339(text).ok().and_then(|point| point.duration_since(UNIX_EPOCH).ok());
+    fn try_from(text: String) -> Result<Self, String> {
+        let point = parse_rfc3339(&text).ok().and_then(|point| point.duration_since(UNIX_EPOCH).ok());
         let utc = point.and_then(|since| u64::try_from(since.as_millis()).ok()).map(Self::from_unix_ms);
         utc.filter(|utc| utc.to_string() == text).ok_or_else(|| {
             format!("`{text}` is not a valid time: expected one such as 2026-03-01T09:30:00.123Z")
@@ -92,7 +79,7 @@ mod tests {
     fn every_day_of_two_centuries_reads_back() {
         for day in 0..73_000 {
             let utc = Utc::from_unix_ms(day * 86_400_000 + 12_345_678);
-            assert_eq!(utc.to_string().parse(), Ok(utc));
+            assert_eq!(Utc::try_from(utc.to_string()), Ok(utc));
         }
     }
 
@@ -101,7 +88,7 @@ mod tests {
         for text in
             ["", "2024-02-29", "2024-02-29T23:59:59Z", "2024-13-29T23:59:59.000Z", "2024-02-29t23:59:59.000Z"]
         {
-            assert!(text.parse::<Utc>().is_err(), "{text}");
+            assert!(Utc::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
 }

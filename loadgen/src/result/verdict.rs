@@ -7,7 +7,6 @@ use super::metric::Metric;
 /// Names of the two sides of a duel that has no others, as runs carry them.
 pub const SIDES: [&str; 2] = ["A", "B"];
 
-/// Returns the default names of two sides.
 pub(crate) fn default_sides() -> [String; 2] {
     SIDES.map(str::to_owned)
 }
@@ -24,29 +23,6 @@ pub enum SessionVerdict {
     Unknown(serde_json::Value),
 }
 
-impl From<Goals> for SessionVerdict {
-    fn from(goals: Goals) -> Self {
-        Self::Goals(goals)
-    }
-}
-
-impl From<Conclusion> for SessionVerdict {
-    fn from(conclusion: Conclusion) -> Self {
-        Self::Comparison(conclusion)
-    }
-}
-
-impl SessionVerdict {
-    /// Returns the noise that `aa` recorded.
-    #[must_use]
-    pub fn noise(&self) -> &[Noise] {
-        match self {
-            Self::Comparison(conclusion) => &conclusion.noise,
-            Self::Goals(_) | Self::Unknown(_) => &[],
-        }
-    }
-}
-
 /// The conclusion of a comparison, or of recorded noise.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
@@ -54,7 +30,6 @@ pub struct Conclusion {
     #[serde(default = "default_sides")]
     pub sides: [String; 2],
     /// The worst of the judged metrics; `null` where none was judged.
-    #[serde(default)]
     pub overall: Option<Verdict>,
     /// True where the runs of both sides alternated.
     #[serde(default)]
@@ -99,9 +74,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// For people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Improved => "improved",
             Self::Regressed => "regressed",
@@ -112,8 +85,7 @@ impl Verdict {
 
     /// The verdict over several metrics: the worst of them, and an improvement only where nothing
     /// else is in doubt.
-    #[must_use]
-    pub fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
+    pub(crate) fn overall(each: impl IntoIterator<Item = Self>) -> Option<Self> {
         let weight = |verdict: &Self| match verdict {
             Self::Regressed => 3,
             Self::Inconclusive => 2,
@@ -137,7 +109,7 @@ pub struct Threshold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ThresholdSource {
-    /// [`Metric::default_threshold`]; the machine's noise is smaller or was not recorded.
+    /// The metric's own; the machine's noise is smaller or was not recorded.
     Default,
     /// Twice the machine's noise, as `aa` recorded it.
     Noise,
@@ -148,8 +120,7 @@ pub enum ThresholdSource {
 impl Threshold {
     /// The larger of the metric's default and twice the machine's `noise` (relative; `None` where
     /// it was not recorded).
-    #[must_use]
-    pub fn of(metric: Metric, noise: Option<f64>) -> Self {
+    pub(crate) fn of(metric: Metric, noise: Option<f64>) -> Self {
         let default = metric.default_threshold();
         match noise.map(|noise| 2.0 * noise) {
             Some(relative) if relative > default => Self { relative, source: ThresholdSource::Noise },
@@ -172,24 +143,19 @@ pub struct Judgement {
     /// B / A: the Hodges-Lehmann estimate over the pairs.
     pub ratio: f64,
     /// Its 95 % interval; `null` where there are too few pairs for one.
-    #[serde(default)]
     pub interval: Option<(f64, f64)>,
     /// Pairs behind it.
     pub pairs: usize,
     /// Two-sided p-value of "no change", of this metric alone.
     pub p: f64,
     /// The same, corrected for the other gates (Holm); `null` where the metric is only shown.
-    #[serde(default)]
     pub p_adjusted: Option<f64>,
     /// By how much it must change to matter; `null` where it is only shown.
-    #[serde(default)]
     pub threshold: Option<Threshold>,
     /// `null` where the metric is only shown.
-    #[serde(default)]
     pub verdict: Option<Verdict>,
     /// Pairs that would probably settle an inconclusive verdict, beyond those made; `null` where
     /// there is nothing to settle, or where no reasonable number would.
-    #[serde(default)]
     pub more_pairs: Option<usize>,
 }
 
@@ -203,7 +169,7 @@ pub struct Goals {
     /// The search, where there was one. Its trials stand for the document's runs, in the same
     /// order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub find_rate: Option<Found>,
+    pub find_rate: Option<FoundRate>,
 }
 
 /// Outcome of a threshold in a run.
@@ -250,7 +216,7 @@ pub struct Trial {
 
 /// Result of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundRate {
     /// The highest rate that was confirmed, messages a second.
     pub rate_per_s: Option<f64>,
     /// Why there is no higher one, or none at all, in a sentence.
@@ -270,12 +236,13 @@ mod tests {
     #[test]
     fn each_kind_of_verdict_is_known() {
         let goals = read(r#"{ "met": true, "thresholds": [], "added_later": 1 }"#);
-        assert_eq!(goals, Goals { met: true, ..Goals::default() }.into());
+        assert_eq!(goals, SessionVerdict::Goals(Goals { met: true, ..Goals::default() }));
         let noise = read(
             r#"{ "interleaved": true, "judgements": [],
                  "noise": [{ "scenario": "echo", "metric": "p50", "pairs": 10, "recorded": 31, "p95": 0.1 }] }"#,
         );
-        assert!(noise.noise().len() == 1 && goals.noise().is_empty());
+        let SessionVerdict::Comparison(Conclusion { noise, .. }) = noise else { panic!("{noise:?}") };
+        assert_eq!(noise.len(), 1);
     }
 
     #[test]

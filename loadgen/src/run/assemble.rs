@@ -1,29 +1,30 @@
-//! From what was measured to what is stored.
+//! Stored results of a run.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::coordinator::{Counted, Measured, ServerCost};
+use super::coordinator::{Measured, ServerCost};
 use super::plan::{Plan, Wait};
-use super::tally::{Outstanding, Spans, Tally};
+use super::tally::{Outstanding, Tally, add_second};
 use super::validity::{Verdict, judge};
 use crate::result::{
     Censored, Client, Cycles, Disturbance, EndedEarly, Latencies, Latency, Outages, Run, Second, Server,
     Standstill, Utc,
 };
+use crate::target::spawn::Announced;
 
-/// What is known beside the measurement itself.
+/// Facts beside the measurement itself.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) start: Utc,
-    /// The workers' processors.
     pub(super) cpus: &'a [usize],
-    /// The engine the server named, and what it counted.
-    pub(super) server: Option<(Option<String>, BTreeMap<String, u64>)>,
+    /// Facts that the server printed, where it was started here.
+    pub(super) server: Option<Announced>,
+    /// Addresses that connections were made to.
+    pub(super) address: Option<String>,
 }
 
 pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
-    let Context { plan, start, cpus, server } = context;
+    let Context { plan, start, cpus, server, address } = context;
     let tally = &measured.tally;
     let received = tally.received.measured;
     let seconds = measured.window.as_secs_f64();
@@ -35,7 +36,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         arm: plan.arm.clone(),
         pair: plan.pair,
         start,
-        address: None,
+        address,
         phases: measured.phases,
         valid: invalid_reasons.is_empty(),
         invalid_reasons,
@@ -55,8 +56,12 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
         ended_early: measured
             .broken
             .as_ref()
-            .map(|broken| EndedEarly { after_ns: nanos(broken.after), cause: broken.error.summary() }),
-        outages: (tally.outages.count > 0).then(|| outages(tally.outages)),
+            .map(|(error, after)| EndedEarly { after_ns: nanos(*after), cause: error.summary() }),
+        outages: (tally.outages.count > 0).then(|| Outages {
+            count: tally.outages.count,
+            total_ns: nanos(tally.outages.total),
+            longest_ns: nanos(tally.outages.longest),
+        }),
         standstill: (tally.standstill.count > 0).then(|| Standstill {
             total_ns: nanos(tally.standstill.total),
             longest_ns: nanos(tally.standstill.longest),
@@ -66,12 +71,7 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
             .replaces_connections()
             .then(|| Cycles { count: tally.cycles, rate_per_s: per_second(tally.cycles as f64) }),
         pings: plan.load.ping_interval.map(|_| tally.pings),
-        server: server.zip(measured.server).map(|((engine, counters), cost)| Server {
-            engine,
-            cpus: plan.target.spawn.as_ref().map(|spawn| numbers(&spawn.cpus)).unwrap_or_default(),
-            counters,
-            ..counted(measured.counted.as_ref(), received, server_cost(plan, &cost, received))
-        }),
+        server: server.zip(measured.server).map(|(said, cost)| server_figures(plan, said, &cost, measured)),
         client: client(plan, cpus, measured),
         disturbance: Some(disturbance(measured)),
         repeated: Vec::new(),
@@ -79,27 +79,21 @@ pub(super) fn assemble(context: Context<'_>, measured: &Measured) -> Run {
     }
 }
 
-/// Counts the messages that are in the latencies with a lower bound. They change nothing up to the percentile
-/// at which the lowest of them lies.
+/// Returns the messages that are in the latencies with a lower bound. They change nothing up to the
+/// percentile at which the lowest of them lies.
 fn censored(tally: &Tally) -> Option<Censored> {
     let Outstanding { in_latency: count, youngest_ns, .. } = tally.outstanding;
-    if count == 0 {
-        return None;
-    }
-    let lowest = tally.latency.lowest_equivalent(youngest_ns);
+    let lowest = tally.latency.lowest_equivalent(youngest_ns?);
     let below = tally.latency.count_between(0, lowest.saturating_sub(1));
     Some(Censored { count, exact_up_to: below as f64 * 100.0 / tally.latency.len() as f64 })
-}
-
-fn outages(spans: Spans) -> Outages {
-    Outages { count: spans.count, total_ns: nanos(spans.total), longest_ns: nanos(spans.longest) }
 }
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A closed loop has no plan that a message could be late for: corrected and uncorrected are the same, and there is no lag.
+/// A closed loop has no plan that a message could be late for: corrected and uncorrected are the
+/// same, and there is no lag.
 fn latencies(tally: &Tally) -> Latencies {
     let parts = tally.parts.as_ref();
     Latencies {
@@ -113,34 +107,30 @@ fn latencies(tally: &Tally) -> Latencies {
     }
 }
 
-fn server_cost(plan: &Plan, cost: &ServerCost, received: u64) -> Server {
-    let per_each = |count: Option<u64>| count.map(|count| per_message(count, received));
+fn server_figures(plan: &Plan, said: Announced, cost: &ServerCost, measured: &Measured) -> Server {
+    let each = |amount: u64| per_message(amount, measured.tally.received.measured);
+    // What the processor's own counters say, or why they say nothing.
+    let counted = measured.spent.counted.as_ref();
+    let count = counted.and_then(|counted| counted.as_ref().ok());
     let growth = cost.after.anonymous as f64 - cost.before.anonymous as f64;
     Server {
-        cpu_ns_per_message: per_message(cost.cpu.total_ns, received),
-        user_ns_per_message: Some(per_message(cost.cpu.user_ns, received)),
-        system_ns_per_message: Some(per_message(cost.cpu.system_ns, received)),
+        engine: said.engine,
+        congestion: said.congestion,
+        counters: said.counters,
+        cpus: numbers(plan.server_cpus()),
+        cpu_ns_per_message: each(cost.cpu.total_ns),
+        user_ns_per_message: Some(each(cost.cpu.user_ns)),
+        system_ns_per_message: Some(each(cost.cpu.system_ns)),
         cost_source: Some(cost.cpu.source),
         cost_resolution_ns: Some(cost.cpu.source.resolution_ns()),
-        voluntary_switches_per_message: per_each(cost.cpu.voluntary_switches),
-        involuntary_switches_per_message: per_each(cost.cpu.involuntary_switches),
-        page_faults_per_message: Some(per_message(cost.cpu.faults, received)),
+        voluntary_switches_per_message: cost.cpu.voluntary_switches.map(each),
+        involuntary_switches_per_message: cost.cpu.involuntary_switches.map(each),
+        page_faults_per_message: Some(each(cost.cpu.faults)),
+        instructions_per_message: count.map(|(instructions, _)| each(*instructions)),
+        cycles_per_message: count.map(|(_, cycles)| each(*cycles)),
+        not_counted: counted.and_then(|counted| Some(counted.as_ref().err()?.to_string())),
         rss_bytes: Some(cost.after.resident),
         rss_bytes_per_connection: Some(growth / plan.load.all_connections() as f64),
-        ..Server::default()
-    }
-}
-
-/// With what the processor's own counters say, or why they say nothing.
-fn counted(counted: Option<&Counted>, received: u64, server: Server) -> Server {
-    match counted {
-        None => server,
-        Some(Ok((instructions, cycles))) => Server {
-            instructions_per_message: Some(per_message(*instructions, received)),
-            cycles_per_message: Some(per_message(*cycles, received)),
-            ..server
-        },
-        Some(Err(why)) => Server { not_counted: Some(why.to_string()), ..server },
     }
 }
 
@@ -148,20 +138,21 @@ fn disturbance(measured: &Measured) -> Disturbance {
     let window_ns = (measured.window.as_nanos() as f64).max(1.0);
     Disturbance {
         server_waited: measured.server.map(|server| server.cpu.waited_ns as f64 / window_ns),
-        generator_waited: measured.threads_waited_ns as f64 / window_ns,
-        stolen: measured.stolen_ns as f64 / window_ns,
+        generator_waited: measured.spent.threads_waited_ns as f64 / window_ns,
+        stolen: measured.spent.stolen_ns as f64 / window_ns,
     }
 }
 
 fn client(plan: &Plan, cpus: &[usize], measured: &Measured) -> Client {
     let window_ns = measured.window.as_nanos() as f64;
-    let spent = &measured.threads_cpu_ns;
+    let spent = &measured.spent.threads_cpu_ns;
     let (sent, enters) = (measured.tally.sent.total, measured.counters.enters);
     Client {
         engine: plan.placement.engine.name().to_owned(),
         cpus: numbers(cpus),
         cpu_ns_per_message: per_message(spent.iter().sum(), measured.tally.received.measured),
-        // Both edges are read a moment late: a busy thread may seem to have been on its CPU a moment longer than it could.
+        // Both edges are read a moment late: a busy thread may seem to have been on its CPU a
+        // moment longer than it could.
         cpu_utilisation: spent.iter().map(|&ns| (ns as f64 / window_ns.max(1.0)).min(1.0)).collect(),
         sent_per_enter: (enters > 0).then(|| sent as f64 / enters as f64),
         wait: plan.placement.wait.unwrap_or(Wait::Sleep).name().to_owned(),
@@ -179,17 +170,10 @@ fn numbers(cpus: &[usize]) -> Vec<u32> {
 /// Returns the seconds of the window. The last one has its length where the window ends within it.
 fn series(mut series: Vec<Second>, window: Duration) -> Vec<Second> {
     let kept = series.iter().filter(|entry| Duration::from_secs(entry.second.into()) < window).count();
-    // Between a cut and the worker's notice of it, messages may count in a second that has just begun.
+    // Between a cut and the worker's notice of it, a further second may have begun.
     let beyond = series.split_off(kept);
     if let Some(last) = series.last_mut() {
-        for Second { sent, received, errors, max, .. } in beyond {
-            last.sent += sent;
-            last.received += received;
-            last.errors += errors;
-            last.max = last.max.max(max);
-        }
-    }
-    if let Some(last) = series.last_mut() {
+        beyond.iter().for_each(|second| add_second(last, second));
         let span = window - Duration::from_secs(last.second.into());
         last.span_ns = (span < Duration::from_secs(1)).then(|| nanos(span));
     }
@@ -202,8 +186,8 @@ mod tests {
 
     use engine::{Counters, EngineKind};
 
+    use super::super::coordinator::Spent;
     use super::*;
-    use crate::host::perf::CountError;
     use crate::host::procfs::{CpuSpent, Memory};
     use crate::result::{CostSource, Phases};
     use crate::target::spawn::Spawn;
@@ -212,7 +196,7 @@ mod tests {
         let mut tally = Tally::new(3, false);
         tally.sent(300, Some(0));
         (0..200).for_each(|i| tally.received(1000 + i, Some(1)));
-        tally.settle();
+        tally.enter_repeated();
         Measured {
             tally,
             counters: Counters { enters: 100, ..Counters::default() },
@@ -220,10 +204,12 @@ mod tests {
             window,
             interrupted: false,
             broken: None,
-            threads_cpu_ns: vec![500_000_000, 3_000_000_000],
-            threads_waited_ns: 30_000_000,
-            stolen_ns: 10_000_000,
-            counted: Some(Ok((800_000, 400_000))),
+            spent: Spent {
+                threads_cpu_ns: vec![500_000_000, 3_000_000_000],
+                threads_waited_ns: 30_000_000,
+                stolen_ns: 10_000_000,
+                counted: Some(Ok((800_000, 400_000))),
+            },
             server: Some(ServerCost {
                 cpu: CpuSpent {
                     total_ns: 2000,
@@ -236,7 +222,7 @@ mod tests {
                     faults: 2,
                     source: CostSource::CgroupV2,
                     is_incomplete: false,
-                    disagreement: None,
+                    other_total_ns: None,
                 },
                 before: Memory { resident: 10, anonymous: 100_000 },
                 after: Memory { resident: 500_000, anonymous: 164_000 },
@@ -248,8 +234,10 @@ mod tests {
         let url = "ws://127.0.0.1:9001/".parse().expect("url");
         let spawn = Spawn { command: vec!["server".to_owned()], cpus: vec![0] };
         let plan = Plan::new(url, EngineKind::Epoll).with(|plan| plan.target.spawn = Some(spawn));
-        let server = Some((Some("uring".to_owned()), BTreeMap::from([("messages".to_owned(), 7)])));
-        assemble(Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server }, measured)
+        let counters = [("messages".to_owned(), 7)].into();
+        let server = Some(Announced { engine: Some("uring".to_owned()), counters, ..Announced::default() });
+        let context = Context { plan: &plan, start: Utc::now(), cpus: &[3, 2], server, address: None };
+        assemble(context, measured)
     }
 
     #[test]
@@ -283,11 +271,11 @@ mod tests {
 
     #[test]
     fn what_the_host_does_not_count_is_not_known_and_the_reason_is() {
-        let measured =
-            Measured { counted: Some(Err(CountError::NoCounters)), ..measured(Duration::from_secs(2)) };
+        let mut measured = measured(Duration::from_secs(2));
+        measured.spent.counted = Some(Err(anyhow::anyhow!("no counters")));
         let server = run(&measured).server.expect("known");
         assert_eq!((server.instructions_per_message, server.cycles_per_message), (None, None));
-        assert_eq!(server.not_counted, Some(CountError::NoCounters.to_string()));
+        assert_eq!(server.not_counted.as_deref(), Some("no counters"));
     }
 
     #[test]

@@ -1,49 +1,51 @@
 //! Comparison of echoes with the messages that were sent.
 //!
-//! Every echo is compared, byte for byte, with the message whose number it carries. The kinds of fault:
+//! Every echo is compared, byte for byte, with the message whose number it carries. The kinds of
+//! fault:
 //!
-//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An echo whose
-//!   number cannot be ours (another connection's, or never sent) is corrupted too. It takes the place of the
-//!   oldest message due where it looks like one of ours: it has the right opcode and a length that some message
-//!   has. Should the true echo of that message still come, the first one was unsolicited.
-//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is no echo and takes no
-//!   place.
-//! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the content, not
-//!   instead of it.
+//! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An
+//!   echo whose number cannot be ours (another connection's, or never sent) is corrupted too. It
+//!   takes the place of the oldest message due where it looks like one of ours: it has the right
+//!   opcode and a length that some message has. Should the true echo of that message still come,
+//!   the first one was unsolicited.
+//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is no echo
+//!   and takes no place.
+//! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the
+//!   content, not instead of it.
 //! * *duplicated*: right, but it had come before. It is no received message.
-//! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the reordered one).
-//! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of these is
-//!   true. A later message came back and this one did not until the end of the drain. The connection was
-//!   silent for the answer timeout and longer. Four times the pipeline's depth of later messages have been
-//!   sent since. (Should the echo come after all, it counts as duplicated.)
-//! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count as a
-//!   fault of the echo.
+//! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the
+//!   reordered one).
+//! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of
+//!   these is true. A later message came back and this one did not until the end of the drain. The
+//!   connection was silent for the answer timeout and longer. Four times the pipeline's depth of
+//!   later messages have been sent since. (Should the echo come after all, it counts as
+//!   duplicated.)
+//! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count
+//!   as a fault of the echo.
 //!
-//! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every echo is
-//! compared with the oldest message due, so that a wrong order shows as wrong content. There, any difference
-//! counts as corrupted. A message that comes when none is due is unsolicited before the first echo of a
-//! connection, and duplicated after it.
+//! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every
+//! echo is compared with the oldest message due, so that a wrong order shows as wrong content.
+//! There, any difference counts as corrupted. A message that comes when none is due is unsolicited
+//! before the first echo of a connection, and duplicated after it.
 
-use super::ledger::{Arrival, Ledger, Times};
+use super::ledger::{Ledger, Times};
 use super::payload::{Content, STAMP};
 use crate::result::Integrity;
 
 /// An echo that comes in several pieces, or that is not the one expected next.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Arriving {
+pub(crate) struct PartialEcho {
     /// Bytes so far.
     got: usize,
     stamp: [u8; STAMP],
-    /// Which message it claims to be, once that is known.
+    /// The message that it claims to be, once that is known.
     sequence: Option<u64>,
-    /// Something differed.
     unsound: bool,
 }
 
-/// A whole echo, judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judged {
-    /// Which message it is compared with; `None` where it names none of ours, or none is due.
+    /// The message it is compared with; `None` where it names none of ours, or none is due.
     pub(crate) sequence: Option<u64>,
     /// Its content is that message's.
     pub(crate) sound: bool,
@@ -51,22 +53,19 @@ pub(crate) struct Judged {
     pub(crate) is_foreign: bool,
 }
 
-impl Arriving {
-    /// Bytes of the echo so far.
+impl PartialEcho {
     pub(crate) fn got(&self) -> usize {
         self.got
     }
 
-    /// The next piece of the echo, perhaps empty.
+    /// Takes the next piece of the echo, perhaps empty.
     pub(crate) fn feed(&mut self, content: &Content, connection: u32, ledger: &Ledger, piece: &[u8]) {
-        let rest = if content.is_stamped() {
-            self.feed_stamp(content, connection, ledger, piece)
-        } else {
-            if self.got == 0 {
-                self.sequence = ledger.oldest();
-            }
-            piece
-        };
+        let mut rest = piece;
+        if content.is_stamped() {
+            rest = self.feed_stamp(content, connection, ledger, piece);
+        } else if self.got == 0 {
+            self.sequence = ledger.oldest();
+        }
         self.compare(content, connection, rest);
     }
 
@@ -112,24 +111,23 @@ impl Arriving {
         self.got += piece.len();
     }
 
-    /// The next piece of an echo that nobody looks at.
+    /// Takes the next piece of an echo that is not checked.
     pub(crate) fn skip(&mut self, piece: &[u8]) {
         self.got += piece.len();
     }
 
-    /// An echo that nobody has looked at is whole: it is taken for the oldest one due.
+    /// Ends an echo that was not checked: it is taken for the oldest one due.
     pub(crate) fn finish_unseen(&mut self, ledger: &Ledger) -> Judged {
         *self = Self::default();
         let sequence = ledger.oldest();
         Judged { sequence, sound: sequence.is_some(), is_foreign: false }
     }
 
-    /// The echo is whole; the next one begins.
+    /// Ends an echo; the next one begins.
     pub(crate) fn finish(&mut self, content: &Content, connection: u32, ledger: &Ledger) -> Judged {
         let mut echo = std::mem::take(self);
         if echo.sequence.is_none() && echo.got > 0 && echo.got < STAMP {
-            // An echo cut off within its number belongs to the oldest message, where it begins as that one
-            // does.
+            // An echo cut off within its number may belong to the oldest message.
             let begins =
                 |sequence: &u64| content.stamp(connection, *sequence).starts_with(&echo.stamp[..echo.got]);
             echo.sequence = ledger.oldest().filter(begins);
@@ -140,60 +138,54 @@ impl Arriving {
     }
 }
 
-/// What became of an echo.
+/// Outcome of an echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
-    /// When its message was due and sent; `None` where the echo answers none.
+pub(crate) struct EchoOutcome {
+    /// Times at which its message was due and sent; `None` where the echo answers none.
     pub(crate) times: Option<Times>,
-    /// Something was wrong with it, and is counted.
+    /// True where something was wrong with it, and is counted.
     pub(crate) is_fault: bool,
-    /// The message whose place a message without a valid number of ours has taken. It is corrupted, unless
-    /// the true echo of that message still comes. It is not counted yet.
+    /// The message whose place a message without a valid number of ours has taken. It is corrupted,
+    /// unless the true echo of that message still comes. It is not counted yet.
     pub(crate) unnamed: Option<u64>,
 }
 
 /// Counts a judged echo. `stamped` is true where messages carry numbers and echoes are checked.
 #[inline]
-pub(crate) fn settle(
+pub(crate) fn count_echo(
     judged: Judged,
     has_wrong_opcode: bool,
     stamped: bool,
     ledger: &mut Ledger,
     integrity: &mut Integrity,
-) -> Settled {
+) -> EchoOutcome {
     if !judged.sound {
-        return settle_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
+        return count_unsound(judged, has_wrong_opcode, stamped, ledger, integrity);
     }
-    let arrival = judged.sequence.map_or(Arrival::Again, |sequence| ledger.receive(sequence));
-    let (times, is_late) = match arrival {
-        Arrival::InOrder(times) => (Some(times), false),
-        Arrival::Late(times) => (Some(times), true),
-        Arrival::Again => (None, false),
-    };
+    let (times, is_late) = judged.sequence.and_then(|sequence| ledger.receive(sequence)).unzip();
+    let is_late = is_late == Some(true);
     integrity.reordered += u64::from(is_late);
     integrity.duplicated += u64::from(times.is_none());
     integrity.wrong_opcode += u64::from(has_wrong_opcode);
-    Settled { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
+    EchoOutcome { times, is_fault: is_late || times.is_none() || has_wrong_opcode, unnamed: None }
 }
 
 /// Counts an echo that differs from every message that it could be.
 #[cold]
-fn settle_unsound(
+fn count_unsound(
     judged: Judged,
     has_wrong_opcode: bool,
     stamped: bool,
     ledger: &mut Ledger,
     integrity: &mut Integrity,
-) -> Settled {
+) -> EchoOutcome {
     let names_none = judged.sequence.is_none();
-    let is_unsolicited = names_none
-        && if stamped {
-            ledger.outstanding() == 0 || judged.is_foreign || has_wrong_opcode
-        } else {
-            !ledger.has_answered()
-        };
-    let fault = |times| Settled { times, is_fault: true, unnamed: None };
-    if is_unsolicited {
+    let looks_foreign = match stamped {
+        true => ledger.outstanding() == 0 || judged.is_foreign || has_wrong_opcode,
+        false => !ledger.has_answered(),
+    };
+    let fault = |times| EchoOutcome { times, is_fault: true, unnamed: None };
+    if names_none && looks_foreign {
         integrity.unsolicited += 1;
         return fault(None);
     }
@@ -202,16 +194,12 @@ fn settle_unsound(
         integrity.duplicated += 1;
         return fault(None);
     }
-    // The echo answers the message with its number where that is due, else the oldest. Otherwise one flipped
-    // bit would also count as a loss.
-    let answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
-    let mut arrivals = answered.map(|sequence| (sequence, ledger.receive(sequence)));
-    let taken = arrivals.find_map(|(sequence, arrival)| match arrival {
-        Arrival::InOrder(times) | Arrival::Late(times) => Some((sequence, times)),
-        Arrival::Again => None,
-    });
+    // The echo answers the message with its number where that is due, else the oldest. Otherwise
+    // one flipped bit would also count as a loss.
+    let mut answered = [judged.sequence, ledger.oldest()].into_iter().flatten();
+    let taken = answered.find_map(|sequence| Some((sequence, ledger.receive(sequence)?.0)));
     if names_none && let Some((sequence, times)) = taken {
-        return Settled { times: Some(times), is_fault: false, unnamed: Some(sequence) };
+        return EchoOutcome { times: Some(times), is_fault: false, unnamed: Some(sequence) };
     }
     integrity.corrupted += 1;
     fault(taken.map(|(_, times)| times))
@@ -253,7 +241,7 @@ mod tests {
 
         /// An echo in pieces of `cut` bytes.
         fn echo(&mut self, bytes: &[u8], cut: usize) {
-            let mut arriving = Arriving::default();
+            let mut arriving = PartialEcho::default();
             arriving.feed(&self.content, CONNECTION, &self.ledger, &[]);
             for piece in bytes.chunks(cut) {
                 arriving.feed(&self.content, CONNECTION, &self.ledger, piece);
@@ -261,7 +249,7 @@ mod tests {
             let judged = arriving.finish(&self.content, CONNECTION, &self.ledger);
             let stamped = self.content.is_stamped();
             let faults = self.integrity.total();
-            let settled = settle(judged, false, stamped, &mut self.ledger, &mut self.integrity);
+            let settled = count_echo(judged, false, stamped, &mut self.ledger, &mut self.integrity);
             assert_eq!(settled.is_fault, self.integrity.total() > faults);
             self.integrity.corrupted += u64::from(settled.unnamed.is_some());
             assert!(self.ledger.is_balanced());

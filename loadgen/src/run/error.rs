@@ -1,7 +1,7 @@
 //! Reasons why a run has no result.
 
+use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -9,10 +9,8 @@ use engine::EngineError;
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::format::count;
 use crate::result::InvalidKind;
-use crate::target::spawn::{LastWords, SpawnError};
-use crate::target::trust::TrustError;
+use crate::target::spawn::SpawnError;
 
 /// A run that has no result; the texts name cause and remedy.
 #[derive(Debug, Error)]
@@ -20,6 +18,9 @@ pub enum RunError {
     /// The plan cannot be carried out: a matter of usage.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// This machine, its limits or its certificates do not allow the run.
+    #[error("{0:#}")]
+    Setup(anyhow::Error),
     /// The host's name leads to no address.
     #[error("cannot resolve host `{host}`: {source}")]
     Resolve {
@@ -28,151 +29,73 @@ pub enum RunError {
         /// The error of the resolver.
         source: io::Error,
     },
-    /// More connections than descriptors.
-    #[error(
-        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with \
-         `ulimit -n {needed}` (the hard limit too), or lower -c",
-        count(*connections, "connection")
-    )]
-    Descriptors {
-        /// Number of all descriptors that are needed.
-        needed: u64,
-        /// Connections asked for.
-        connections: u64,
-        /// The limit in force, already raised to the hard one.
-        limit: u64,
-    },
-    /// More connections than one address has ports.
-    #[error(
-        "{connections} connections to one address need as many local ports, but there are {ports} for \
-         each source address of {sources} (net.ipv4.ip_local_port_range): name more of them with \
-         --source-ip (127.0.0.1-127.0.0.9 on loopback), \
-         `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
-    )]
-    Ports {
-        /// Connections asked for.
-        connections: u64,
-        /// Ports in the range.
-        ports: u32,
-        /// Addresses to connect from.
-        sources: usize,
-    },
-    /// An address to connect from that is of the other family.
-    #[error(
-        "--source-ip {source_ip} cannot reach {to}: IPv4 and IPv6 do not mix; name a source address \
-         of the server's family"
-    )]
-    SourceFamily {
-        /// The address.
-        source_ip: IpAddr,
-        /// The server's.
-        to: SocketAddr,
-    },
-    /// A link-local address to connect from, and a server whose link is not known.
-    #[error(
-        "--source-ip {source_ip} cannot reach {to}: a link-local address reaches its own link alone; \
-         name the server's link-local address and its zone in the URL, as in ws://[fe80::1%25eth0]:9001/"
-    )]
-    SourceLink {
-        /// The address.
-        source_ip: IpAddr,
-        /// The server's.
-        to: SocketAddr,
-    },
-    /// An address to connect from that is not this machine's.
-    #[error("--source-ip {source_ip}: {source}: it must be an address of this machine (`ip addr`)")]
-    SourceAddress {
-        /// The address.
-        source_ip: IpAddr,
-        /// The error of bind(2).
-        source: io::Error,
-    },
-    /// Nobody can be trusted.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// A thread cannot be kept on its processor.
-    #[error("cannot pin a thread to processor {cpu}: {source}; see --cpus")]
-    Pin {
-        /// The processor.
-        cpu: usize,
-        /// The error of sched_setaffinity(2).
-        source: io::Error,
-    },
     /// The server of `--spawn` did not start, or is not what is listening.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    Spawn(SpawnError),
     /// The engine does not run here.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// No connection at any of the host's addresses.
-    #[error("{detail} ({})", were_open(*open, *connections))]
+    #[error("{detail} ({opened})")]
     Connect {
         /// The addresses that were tried, and the errors of the kernel.
         detail: String,
-        /// Connections that were open by then.
-        open: u64,
-        /// Connections wanted.
-        connections: u32,
+        /// The connections that were open by then.
+        opened: Opened,
     },
     /// The other end is no WebSocket server, or refuses us.
-    #[error("opening handshake with {url} failed: {detail} ({})", were_open(*open, *connections))]
+    #[error("opening handshake with {url} failed: {detail} ({opened})")]
     Handshake {
         /// The URL.
         url: String,
         /// The fault of the answer.
         detail: String,
-        /// Connections that were open by then.
-        open: u64,
-        /// Connections wanted.
-        connections: u32,
+        /// The connections that were open by then.
+        opened: Opened,
     },
     /// The server of `--spawn` ended by itself.
     #[error("the server ended during the run ({status}){said}")]
     ServerEnded {
         /// Its exit status.
         status: ExitStatus,
-        /// Its last words on standard error, ready to be appended.
-        said: LastWords,
+        /// Its last lines on standard error.
+        said: String,
     },
     /// A connection was lost before the load began.
-    #[error(
-        "the server closed a connection before the load began: {cause} ({})",
-        were_open(*open, *connections)
-    )]
+    #[error("the server closed a connection before the load began: {cause} ({opened})")]
     LostEarly {
         /// Reason why it was lost.
         cause: String,
-        /// Connections that were open at that time.
-        open: u64,
-        /// Connections wanted.
-        connections: u32,
+        /// The connections that were open at that time.
+        opened: Opened,
     },
     /// All attempts to open connections failed for too long.
-    #[error("{cause}; gave up after {:.1} s ({})", .after.as_secs_f64(), were_open(*open, *connections))]
+    #[error("{cause}; gave up after {:.1} s ({opened})", .after.as_secs_f64())]
     NoneStays {
         /// Reason why the last attempt failed.
         cause: String,
         /// Time for which all attempts had failed.
         after: Duration,
-        /// Connections that were open at that time.
-        open: u64,
-        /// Connections wanted.
-        connections: u32,
+        /// The connections that were open at that time.
+        opened: Opened,
     },
     /// Every connection was lost.
-    #[error("the server closed {}: {cause}{said}", all_connections(*connections))]
+    #[error(
+        "the server closed {}: {cause}{said}",
+        if *connections == 1 { "the only connection".to_owned() } else { format!("all {connections} connections") }
+    )]
     AllClosed {
         /// Number of all connections.
         connections: u32,
         /// The last one's cause.
         cause: String,
-        /// The spawned server's last words on standard error, ready to be appended.
-        said: LastWords,
+        /// The spawned server's last lines on standard error.
+        said: String,
     },
     /// No echo for too long.
     #[error(
-        "the server stopped answering: no echo for {}, {} due{said}",
-        format!("{:.1} s", .after.as_secs_f64()),
+        "the server stopped answering: no echo for {:.1} s, {} due{said}",
+        .after.as_secs_f64(),
         if *outstanding == 1 { "1 message is".to_owned() } else { format!("{outstanding} messages are") }
     )]
     StoppedAnswering {
@@ -180,8 +103,8 @@ pub enum RunError {
         outstanding: u64,
         /// Time without an echo.
         after: Duration,
-        /// The spawned server's last words on standard error, ready to be appended.
-        said: LastWords,
+        /// The spawned server's last lines on standard error.
+        said: String,
     },
     /// A worker did not do what it was told: a fault of this program, reported instead of hanging.
     #[error("a worker thread of the generator did not {0} in time; please report this")]
@@ -202,9 +125,25 @@ pub enum RunError {
     },
 }
 
-/// Says how many of the connections were open.
-fn were_open(open: u64, connections: u32) -> String {
-    share(open, connections.into(), "open")
+impl From<SpawnError> for RunError {
+    fn from(error: SpawnError) -> Self {
+        if matches!(error, SpawnError::Interrupted) { Self::Interrupted } else { Self::Spawn(error) }
+    }
+}
+
+/// Number of connections that were open, of all that a run needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// Open connections.
+    pub open: u64,
+    /// All connections.
+    pub connections: u32,
+}
+
+impl fmt::Display for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&share(self.open, self.connections.into(), "open"))
+    }
 }
 
 /// Says of how many connections something was true.
@@ -216,27 +155,17 @@ pub(super) fn share(part: u64, all: u64, what: &str) -> String {
     format!("{part} of {all} {noun} {verb} {what}")
 }
 
-fn all_connections(connections: u32) -> String {
-    if connections == 1 { "the only connection".to_owned() } else { format!("all {connections} connections") }
-}
-
 impl RunError {
     /// Returns the error as one line that may be stored. It leaves out the output of the server,
     /// which may name private paths and hosts.
-    #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let text = self.to_string();
         let line = text.lines().next().unwrap_or_default();
         line.split("; the last it wrote").next().unwrap_or_default().to_owned()
     }
 
-    /// Returns true where a run with a begun load ends with what was measured until then, because
-    /// the server or an engine ended it.
-    pub(super) fn has_result(&self) -> bool {
-        self.kind().is_some()
-    }
-
-    /// Returns the reason why such a run is not valid.
+    /// Returns the reason why a run is not valid that this error ended once the load had begun.
+    /// Such a run ends with what was measured until then. `None` for other errors.
     pub(super) fn kind(&self) -> Option<InvalidKind> {
         match self {
             Self::ServerEnded { .. } => Some(InvalidKind::ServerEnded),
@@ -255,18 +184,19 @@ mod tests {
     #[test]
     fn numbers_agree_with_their_nouns() {
         let were_open = |open, connections| {
-            RunError::Connect { detail: "refused".to_owned(), open, connections }.to_string()
+            let opened = Opened { open, connections };
+            RunError::Connect { detail: "refused".to_owned(), opened }.to_string()
         };
         assert_eq!(were_open(0, 1), "refused (0 of 1 connection was open)");
         assert_eq!(were_open(1, 4), "refused (1 of 4 connections was open)");
         assert_eq!(were_open(0, 4), "refused (0 of 4 connections were open)");
         let due = |outstanding| {
-            let (after, said) = (Duration::from_secs(5), LastWords::default());
+            let (after, said) = (Duration::from_secs(5), String::new());
             RunError::StoppedAnswering { outstanding, after, said }.to_string()
         };
         assert!(due(1).ends_with("1 message is due") && due(2).ends_with("2 messages are due"));
         let closed = |connections| {
-            let (cause, said) = ("reset".to_owned(), LastWords::default());
+            let (cause, said) = ("reset".to_owned(), String::new());
             RunError::AllClosed { connections, cause, said }.to_string()
         };
         assert_eq!(closed(1), "the server closed the only connection: reset");

@@ -1,19 +1,18 @@
-//! What a connection has sent and not yet got back.
+//! The messages that a connection has sent and not yet got back.
 
 use engine::Nanos;
 
 /// Marks a slot whose message is back. No message is ever due at this point in time.
 const BACK: Nanos = Nanos::NEVER;
 
-/// How far beyond its depth a connection may get while an early message is missing. A message that is not back after so
-/// many times the depth of later ones is given up as lost, and its place is filled.
+/// Multiple of its depth that a connection may send while an early message is missing. That one is
+/// then given up as lost, and its place is filled.
 const PATIENCE: u32 = 4;
 
-/// The ring of an open loop begins with so many slots and doubles when it must: most connections never have more
-/// outstanding.
+/// First length of an open loop's ring, which doubles when it must.
 const FIRST_LEN: u32 = PATIENCE;
 
-/// When a message was to be sent, and when it was. In a closed loop, which plans nothing, both are the same.
+/// Times at which a message was due and sent. In a closed loop both are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) due: Nanos,
@@ -22,8 +21,8 @@ pub(crate) struct Times {
 
 /// The sequence numbers of one connection and the times of those outstanding.
 ///
-/// Times lie in a ring of a power of two of slots, by sequence number. In an open loop a second half of the ring holds the
-/// times of sending; the first half alone tells which slots are taken.
+/// Times lie in a ring of a power of two of slots, by sequence number. In an open loop a second
+/// half of the ring holds the times of sending; the first half alone tells which slots are taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     ring: Box<[Nanos]>,
@@ -44,41 +43,23 @@ pub(crate) struct Ledger {
     has_answered: bool,
 }
 
-/// What the arrival of a message means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// It was due; no later one had come before it.
-    InOrder(Times),
-    /// It was due, but a later one had come before it.
-    Late(Times),
-    /// It had come before.
-    Again,
-}
-
-/// Whose slot of the ring a message that is sent has taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// A free one's.
-    Free,
-    /// That of the oldest message, which is given up as lost.
-    TakenFromLost,
+impl Default for Ledger {
+    /// Returns the ledger of a connection that sends nothing.
+    fn default() -> Self {
+        Self::new(vec![BACK], 1, 1)
+    }
 }
 
 impl Ledger {
-    /// For a closed loop with a pipeline of this depth.
+    /// Returns the ledger of a closed loop with a pipeline of this depth.
     pub(crate) fn closed(pipeline: u32) -> Self {
         let len = ring_len(pipeline);
         Self::new(vec![BACK; len as usize], len, len)
     }
 
-    /// For an open loop in which so many may be outstanding. Begins small and grows with what is.
+    /// Returns the ledger of an open loop. It begins small and grows with what is outstanding.
     pub(crate) fn open(max_outstanding: u32) -> Self {
         Self::new(vec![BACK; 2 * FIRST_LEN as usize], FIRST_LEN, ring_len(max_outstanding))
-    }
-
-    /// For a connection that sends nothing.
-    pub(crate) fn idle() -> Self {
-        Self::new(vec![BACK], 1, 1)
     }
 
     fn new(ring: Vec<Nanos>, len: u32, max_len: u32) -> Self {
@@ -101,19 +82,19 @@ impl Ledger {
         self.outstanding
     }
 
-    /// The sequence number of the oldest message that is not back.
+    /// Returns the number of the oldest message that is not back.
     #[inline]
     pub(crate) fn oldest(&self) -> Option<u64> {
         (self.outstanding > 0).then_some(self.oldest)
     }
 
-    /// The sequence number of the message that is sent next.
+    /// Returns the number of the message that is sent next.
     #[inline]
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Returns the number of messages that came back, right or wrong: sent, and neither outstanding nor lost.
+    /// Returns the number of messages that came back, right or wrong.
     pub(crate) fn answered(&self) -> u64 {
         self.next - u64::from(self.outstanding) - self.lost
     }
@@ -128,32 +109,31 @@ impl Ledger {
         self.lost
     }
 
-    /// Returns the outstanding messages, oldest first: their times, and true where a later message has come
-    /// back already.
+    /// Returns the outstanding messages, oldest first, and true where a later one has come back.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = (Times, bool)> + '_ {
         let all = self.oldest..self.next;
         all.filter_map(|sequence| Some((self.times(self.slot(sequence))?, sequence < self.expected)))
     }
 
-    /// Returns true where the counts agree with the slots of the ring: each outstanding message has one slot,
-    /// and no other message has one.
+    /// Returns true where the counts agree with the slots of the ring: each outstanding message has
+    /// one slot, and no other message has one.
     pub(crate) fn is_balanced(&self) -> bool {
         let slots = self.unanswered().count() as u64;
         let taken = self.ring[..self.len as usize].iter().filter(|&&due| due != BACK).count() as u64;
         slots == u64::from(self.outstanding) && taken == slots && self.lost + slots <= self.next
     }
 
-    /// Whether a message of this number was ever sent.
     pub(crate) fn has_sent(&self, sequence: u64) -> bool {
         sequence < self.next
     }
 
-    /// Enters the message of the number [`next`](Self::next).
+    /// Enters the message of the number [`next`](Self::next). Returns the number of messages (0 or
+    /// 1) that are given up as lost to make room for it.
     #[inline]
-    pub(crate) fn send(&mut self, times: Times) -> Slot {
-        let mut slot = Slot::Free;
+    pub(crate) fn send(&mut self, times: Times) -> u64 {
+        let mut lost = 0;
         if self.next - self.oldest == u64::from(self.len) {
-            slot = self.make_room();
+            lost = self.make_room();
         }
         let at = self.slot(self.next);
         self.ring[at] = times.due;
@@ -162,28 +142,25 @@ impl Ledger {
         }
         self.next += 1;
         self.outstanding += 1;
-        slot
+        lost
     }
 
-    /// Enters the arrival of a message that [was sent](Self::has_sent).
+    /// Enters the arrival of a message that [was sent](Self::has_sent). Returns its times, and true
+    /// where a later message had come before it; `None` where it had come before itself.
     #[inline]
-    pub(crate) fn receive(&mut self, sequence: u64) -> Arrival {
+    pub(crate) fn receive(&mut self, sequence: u64) -> Option<(Times, bool)> {
         debug_assert!(self.has_sent(sequence));
-        let Some(times) = self.times(self.slot(sequence)).filter(|_| sequence >= self.oldest) else {
-            return Arrival::Again;
-        };
+        let times = self.times(self.slot(sequence)).filter(|_| sequence >= self.oldest)?;
         self.clear(sequence);
         self.has_answered = true;
-        if sequence < self.expected {
-            return Arrival::Late(times);
-        }
-        self.expected = sequence + 1;
-        Arrival::InOrder(times)
+        let is_late = sequence < self.expected;
+        self.expected = self.expected.max(sequence + 1);
+        Some((times, is_late))
     }
 
-    /// Gives up the outstanding messages for a new connection in this place. Returns how many messages are
-    /// lost. Sequence numbers continue, so that an echo of the old connection is not taken for one of the
-    /// new.
+    /// Gives up the outstanding messages for a new connection in this place. Returns how many
+    /// messages are lost. Sequence numbers continue, so that an echo of the old connection is not
+    /// taken for one of the new.
     pub(crate) fn begin_anew(&mut self) -> u32 {
         self.ring.fill(BACK);
         let lost = std::mem::take(&mut self.outstanding);
@@ -224,14 +201,14 @@ impl Ledger {
     }
 
     #[cold]
-    fn make_room(&mut self) -> Slot {
+    fn make_room(&mut self) -> u64 {
         if self.len < self.max_len {
             self.grow();
-            return Slot::Free;
+            return 0;
         }
         self.clear(self.oldest);
         self.lost += 1;
-        Slot::TakenFromLost
+        1
     }
 
     /// Doubles the ring (of an open loop: a closed one has all that it may have).
@@ -278,7 +255,7 @@ mod tests {
     fn sent(pipeline: u32, count: u64) -> Ledger {
         let mut ledger = Ledger::closed(pipeline);
         for i in 0..count {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
+            assert_eq!(ledger.send(at(i)), 0);
         }
         ledger
     }
@@ -288,7 +265,7 @@ mod tests {
         let mut ledger = sent(4, 4);
         for i in 0..4 {
             assert_eq!(ledger.oldest(), Some(i));
-            assert_eq!(ledger.receive(i), Arrival::InOrder(at(i)));
+            assert_eq!(ledger.receive(i), Some((at(i), false)));
         }
         assert_eq!((ledger.outstanding(), ledger.oldest()), (0, None));
         assert!(!ledger.has_sent(4));
@@ -297,20 +274,20 @@ mod tests {
     #[test]
     fn the_one_that_was_overtaken_is_late() {
         let mut ledger = sent(4, 4);
-        assert_eq!(ledger.receive(1), Arrival::InOrder(at(1)));
-        assert_eq!(ledger.receive(2), Arrival::InOrder(at(2)));
-        assert_eq!(ledger.receive(0), Arrival::Late(at(0)));
-        assert_eq!(ledger.receive(3), Arrival::InOrder(at(3)));
+        assert_eq!(ledger.receive(1), Some((at(1), false)));
+        assert_eq!(ledger.receive(2), Some((at(2), false)));
+        assert_eq!(ledger.receive(0), Some((at(0), true)));
+        assert_eq!(ledger.receive(3), Some((at(3), false)));
     }
 
     #[test]
     fn the_second_arrival_is_known_before_and_after_older_ones_are_back() {
         let mut ledger = sent(4, 4);
         ledger.receive(1);
-        assert_eq!(ledger.receive(1), Arrival::Again);
+        assert_eq!(ledger.receive(1), None);
         ledger.receive(0);
-        assert_eq!(ledger.receive(0), Arrival::Again);
-        assert_eq!(ledger.receive(1), Arrival::Again);
+        assert_eq!(ledger.receive(0), None);
+        assert_eq!(ledger.receive(1), None);
         assert_eq!(ledger.outstanding(), 2);
     }
 
@@ -319,13 +296,13 @@ mod tests {
         let mut ledger = sent(2, 2);
         ledger.receive(1);
         for i in 2..8 {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
-            assert!(matches!(ledger.receive(i), Arrival::InOrder(_)));
+            assert_eq!(ledger.send(at(i)), 0);
+            assert!(matches!(ledger.receive(i), Some((_, false))));
         }
         assert_eq!(ledger.outstanding(), 1);
-        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
+        assert_eq!(ledger.send(at(8)), 1);
         assert_eq!((ledger.outstanding(), ledger.oldest()), (1, Some(8)));
-        assert_eq!(ledger.receive(0), Arrival::Again);
+        assert_eq!(ledger.receive(0), None);
     }
 
     #[test]
@@ -333,14 +310,14 @@ mod tests {
         let mut ledger = Ledger::open(4096);
         let times = |i: u64| Times { due: Nanos(10 * i), sent: Nanos(10 * i + 3) };
         for i in 0..3000 {
-            assert_eq!(ledger.send(times(i)), Slot::Free);
+            assert_eq!(ledger.send(times(i)), 0);
             // Out of step with the powers of two.
             if i == 5 {
-                (0..3).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+                (0..3).for_each(|i| assert_eq!(ledger.receive(i), Some((times(i), false))));
             }
         }
         assert_eq!(ledger.outstanding(), 2997);
-        (3..3000).for_each(|i| assert_eq!(ledger.receive(i), Arrival::InOrder(times(i))));
+        (3..3000).for_each(|i| assert_eq!(ledger.receive(i), Some((times(i), false))));
         assert_eq!(ledger.outstanding(), 0);
     }
 
@@ -349,10 +326,10 @@ mod tests {
         let mut ledger = Ledger::open(2);
         ledger.send(at(0));
         for i in 1..8 {
-            assert_eq!(ledger.send(at(i)), Slot::Free);
+            assert_eq!(ledger.send(at(i)), 0);
             ledger.receive(i);
         }
-        assert_eq!(ledger.send(at(8)), Slot::TakenFromLost);
+        assert_eq!(ledger.send(at(8)), 1);
     }
 
     #[test]
@@ -362,15 +339,15 @@ mod tests {
         assert_eq!(ledger.begin_anew(), 2);
         assert_eq!((ledger.outstanding(), ledger.next(), ledger.oldest()), (0, 3, None));
         assert_eq!((ledger.next(), ledger.answered(), ledger.lost()), (3, 1, 2));
-        assert_eq!(ledger.receive(2), Arrival::Again);
+        assert_eq!(ledger.receive(2), None);
         ledger.send(at(9));
-        assert_eq!(ledger.receive(3), Arrival::InOrder(at(9)));
+        assert_eq!(ledger.receive(3), Some((at(9), false)));
     }
 
     #[test]
     fn gives_up_chosen_messages_only() {
         let mut ledger = Ledger::open(8);
-        (0..5).for_each(|i| assert_eq!(ledger.send(at(10 * i)), Slot::Free));
+        (0..5).for_each(|i| assert_eq!(ledger.send(at(10 * i)), 0));
         ledger.receive(2);
         let unanswered: Vec<_> =
             ledger.unanswered().map(|(times, overtaken)| (times.due.0, overtaken)).collect();
@@ -402,8 +379,8 @@ mod tests {
     }
 
     proptest! {
-        /// Sent messages are those that came back, are lost or are outstanding, after every step of every
-        /// history.
+        /// Sent messages are those that came back, are lost or are outstanding, after every step of
+        /// every history.
         #[test]
         fn every_message_has_one_outcome(steps in steps(), is_open in any::<bool>(), depth in 1..9_u32) {
             let mut ledger = if is_open { Ledger::open(depth) } else { Ledger::closed(depth) };
@@ -412,10 +389,10 @@ mod tests {
                 match step {
                     Step::Send => {
                         sent += 1;
-                        lost += u64::from(ledger.send(at(time)) == Slot::TakenFromLost);
+                        lost += ledger.send(at(time));
                     }
                     Step::Receive(behind) if behind < sent => {
-                        answered += u64::from(ledger.receive(sent - 1 - behind) != Arrival::Again);
+                        answered += u64::from(ledger.receive(sent - 1 - behind).is_some());
                     }
                     Step::Receive(_) => {}
                     Step::Replace => lost += u64::from(ledger.begin_anew()),

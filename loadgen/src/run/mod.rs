@@ -1,15 +1,17 @@
 //! One run: a set of connections, one load, one result.
 //!
-//! The `coordinator` leads the workers through the phases; each worker is an engine that drives a `client`, the handler
-//! of its share of the connections. A message goes through `outgoing` (built from `payload`) and `ledger` (entered as
-//! sent), and its echo through `check`, `ledger` and `tally`. When it is over, `assemble` makes of it what is stored.
+//! The `coordinator` leads the workers through the phases; each worker is an engine that drives a
+//! `client`, the handler of its share of the connections. A message goes through `outgoing` (built
+//! from `payload`) and `ledger` (entered as sent), and its echo through `check`, `ledger` and
+//! `tally`. When it is over, `assemble` makes of it what is stored.
 //!
-//! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages outstanding. All places that become free in one turn
-//! of the engine are filled in one send for each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave when the
-//! `schedule` says, however many are outstanding, and latency runs from the planned time.
+//! In a closed loop every connection keeps [`pipeline`](crate::load::Load::pipeline) messages
+//! outstanding. All places that become free in one turn of the engine are filled in one send for
+//! each connection. In an open loop ([`rate_per_s`](crate::load::Load::rate_per_s)) messages leave
+//! when the `schedule` says, however many are outstanding, and latency runs from the planned time.
 //!
-//! Sent is a message at the clock read just before the turn's sends leave, received at the clock read with which the turn
-//! began: latencies are exact to one turn, and to one enter.
+//! Sent is a message at the clock read just before the turn's sends leave, received at the clock
+//! read with which the turn began: latencies are exact to one turn, and to one enter.
 
 mod assemble;
 mod check;
@@ -33,33 +35,27 @@ mod worker;
 
 #[doc(hidden)]
 pub use client::{Client, Conn};
-pub use error::RunError;
-pub use plan::{
-    MAX_CONNECTIONS, MAX_FRAGMENTS, MAX_MESSAGE_BYTES, MAX_OUTSTANDING, MAX_OUTSTANDING_BYTES, MAX_PIPELINE,
-    MAX_RATE, Placement, Plan, PlanError, Target, Wait,
-};
+pub use error::{Opened, RunError};
+pub(crate) use plan::{MAX_RATE, check_tls, require};
+pub use plan::{Placement, Plan, PlanError, Target, Wait};
 pub use progress::{Phase, Progress, Silent, Snapshot};
+pub(crate) use random::Random;
 #[doc(hidden)]
-pub use rehearsal::{Counted, News, Rehearsal};
+pub use rehearsal::{Counted, Rehearsal, WorkerEvent};
 pub(crate) use validity::wrong_echoes;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::load::Transport;
 use crate::result::{Run, Utc};
-use crate::target::spawn::{Server, SpawnError};
+use crate::target::spawn::Server;
 use crate::target::url::Port;
 
 use assemble::{Context, assemble};
 use coordinator::Coordinator;
-use outgoing::Framing;
-use payload::Content;
-use shared::{Gauges, Shared, Window};
+use shared::Shared;
 
 /// Carries out `plan` and returns what was measured.
 ///
@@ -82,22 +78,18 @@ pub fn execute(plan: &Plan, progress: &mut dyn Progress) -> Result<Run, RunError
 
 /// A run with what is too much to store of it.
 #[derive(Debug)]
-pub struct Outcome {
-    /// What is stored.
-    pub run: Run,
-    /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there were none, and after the
-    /// first hour.
-    pub seconds: Vec<Option<Histogram<u32>>>,
+pub(crate) struct Outcome {
+    /// The part that is stored.
+    pub(crate) run: Run,
+    /// The corrected latencies (nanoseconds) of each second of [`Run::series`]; `None` where there
+    /// were none, and after the first hour.
+    pub(crate) seconds: Vec<Option<Histogram<u32>>>,
     /// Error that ended the load early, with the last output of a spawned server.
-    pub error: Option<RunError>,
+    pub(crate) error: Option<RunError>,
 }
 
-/// As [`execute`], with the histogram of each second.
-///
-/// # Errors
-///
-/// See [`RunError`]. Nothing is left running then.
-pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
+/// Carries out `plan` as [`execute`] does, and returns the histogram of each second, too.
+pub(crate) fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunError> {
     plan.check()?;
     preflight::check_limits(plan)?;
     let cpus = preflight::place(plan);
@@ -105,73 +97,27 @@ pub fn measure(plan: &Plan, progress: &mut dyn Progress) -> Result<Outcome, RunE
         changed.placement.wait = Some(preflight::wait(plan, &cpus));
         changed.load.measure = plan.load.window();
     });
-    let mut addresses = addresses(plan)?;
+    // The port of `{port}` is not known yet.
+    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
+    let mut addresses = preflight::resolve(plan, port)?;
     let tls = (plan.target.url.transport == Transport::Wss)
         .then(|| plan.target.trust.settings(&plan.target.url.host))
-        .transpose()?;
+        .transpose()
+        .map_err(RunError::Setup)?;
     preflight::check_ports(plan)?;
-    let mut server = start_server(plan, &mut addresses, progress)?;
-    let shared = Arc::new(Shared { tls, ..share(plan, addresses) });
+    let (url, timeout) = (&plan.target.url, plan.target.start_timeout);
+    let mut wait = || !progress.interrupted();
+    let spawn = plan.target.spawn.as_ref();
+    let start = |spawn| Server::start(spawn, url, &mut addresses, timeout, &mut wait);
+    let mut server = spawn.map(start).transpose()?;
+    let shared = Arc::new(Shared { tls, ..Shared::new(plan, addresses) });
     let start = Utc::now();
     let mut measured = Coordinator::start(plan, shared.clone(), &cpus, server.as_mut(), progress)?.run()?;
-    let congestion = server.as_ref().and_then(Server::congestion);
-    let server = server.map(|server| (server.engine(), server.end()));
-    let mut run = assemble(Context { plan, start, cpus: &cpus, server }, &measured);
-    run.address = shared.addresses_in_use();
-    if let Some(server) = run.server.as_mut() {
-        server.congestion = congestion;
-    }
+    let server = server.map(Server::end);
+    let address = shared.addresses_in_use();
+    let run = assemble(Context { plan, start, cpus: &cpus, server, address }, &measured);
     let intervals = std::mem::take(&mut measured.tally.intervals);
     let seconds = intervals.into_iter().take(run.series.len()).map(|histogram| Some(*histogram?)).collect();
-    let error = measured.broken.map(|broken| broken.error);
+    let error = measured.broken.map(|(error, _)| error);
     Ok(Outcome { run, seconds, error })
 }
-
-/// Returns all addresses of the URL's host. The port of `{port}` is not known yet.
-fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    let port = if let Port::Number(port) = plan.target.url.port { port } else { 0 };
-    preflight::resolve(plan, port)
-}
-
-/// Starts the server of `--spawn`, where there is one. `{port}` becomes a free port in `addresses`.
-fn start_server(
-    plan: &Plan,
-    addresses: &mut [SocketAddr],
-    progress: &mut dyn Progress,
-) -> Result<Option<Server>, RunError> {
-    let Some(spawn) = &plan.target.spawn else { return Ok(None) };
-    match Server::start(spawn, &plan.target.url, addresses, plan.target.start_timeout, &mut || {
-        !progress.interrupted()
-    }) {
-        Ok(server) => Ok(Some(server)),
-        Err(SpawnError::Interrupted) => Err(RunError::Interrupted),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn share(plan: &Plan, addresses: Vec<SocketAddr>) -> Shared {
-    let url = plan.target.url.with_port(addresses[0].port());
-    Shared {
-        tls: None,
-        ask: plan.clone().with(|plan| plan.target.url = url.clone()).ask(),
-        framing: Framing { transport: url.transport, fragments: plan.load.fragments, mask: plan.load.mask },
-        content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
-        load: plan.load.clone(),
-        threads: plan.placement.threads,
-        has_told: AtomicBool::new(false),
-        in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
-        addresses,
-        source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
-        seconds: seconds(plan.load.measure),
-        window: Window::unset(),
-        gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
-    }
-}
-
-/// Returns the number of entries of a series: the seconds of the window, incomplete ones included.
-fn seconds(measure: Duration) -> u32 {
-    u32::try_from(measure.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).min(MAX_SERIES)
-}
-
-/// A day of seconds; a longer window has a shorter series than itself.
-const MAX_SERIES: u32 = 24 * 3600;

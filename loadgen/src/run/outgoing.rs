@@ -2,11 +2,11 @@
 
 use bytes::BytesMut;
 use engine::Output;
-use protocol::{Header, MaskingKey, Opcode, encode_close, encode_control, mask};
+use protocol::{Header, MaskingKey, Opcode, encode_control, mask};
 
 use super::payload::{Content, STAMP};
 use super::random::Random;
-use crate::load::{Mask, Transport};
+use crate::load::{Load, Mask, Transport};
 
 /// From this length on a message goes out in a buffer of its own: what the kernel does not take at
 /// once is then kept without being copied.
@@ -18,23 +18,16 @@ const OWNED_FROM: usize = 16 << 10;
 /// once.
 const MOST_UNSENT: usize = 256 << 10;
 
-/// How messages go out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Framing {
-    pub(crate) transport: Transport,
-    /// Frames of a message; 1 over `tcp`, which has none.
-    pub(crate) fragments: u32,
-    pub(crate) mask: Mask,
-}
-
 /// Builds one worker's messages. Over `ws` each frame is masked with a key of its own, fresh from
 /// the seeded sequence (RFC 6455 5.3), or all with the same one.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     random: Random,
-    framing: Framing,
+    transport: Transport,
+    /// Frames of a message; 1 over `tcp`, which has none.
+    fragments: usize,
     fixed_key: Option<MaskingKey>,
-    /// One for each length of a message.
+    /// A head for each length of a message.
     heads: Vec<Head>,
 }
 
@@ -60,19 +53,18 @@ impl Head {
 }
 
 impl Outgoing {
-    pub(crate) fn new(framing: Framing, content: &Content, mut random: Random) -> Self {
+    pub(crate) fn new(load: &Load, content: &Content, mut random: Random) -> Self {
         let opcode = content.kind().opcode();
-        let heads = content.lens().map(|len| Head::new(framing.transport, opcode, true, len)).collect();
-        let fixed_key = match framing.mask {
+        let heads = content.lens().map(|len| Head::new(load.transport, opcode, true, len)).collect();
+        let fixed_key = match load.mask {
             Mask::Random => None,
             // Not zero, which would mask nothing.
             Mask::Fixed => Some(MaskingKey::from_bytes((random.next() as u32 | 0x0101_0101).to_le_bytes())),
         };
-        Self { random, framing, fixed_key, heads }
+        Self { random, transport: load.transport, fragments: load.fragments as usize, fixed_key, heads }
     }
 
-    /// Sends the messages `sequences` of a connection, as far as its unsent bytes allow. Returns
-    /// the first message that is left.
+    /// Sends messages, as far as unsent bytes allow. Returns the first message that is left.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -84,7 +76,7 @@ impl Outgoing {
         let end = sequences.end;
         if let Some(len) = content.only_len()
             && len < OWNED_FROM
-            && self.framing.fragments == 1
+            && self.fragments == 1
         {
             let frame_len = self.heads[0].len + len;
             let len = frame_len * (sequences.end - sequences.start) as usize;
@@ -108,15 +100,8 @@ impl Outgoing {
     fn send_one(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
         let class = content.class_of(connection, sequence);
         let len = content.len_of(connection, sequence);
-        if self.framing.fragments > 1 {
-            return self.send_fragments(content, connection, sequence, out);
-        }
-        if len >= OWNED_FROM {
-            let head = self.heads[class];
-            let mut buffer = out.buffer();
-            buffer.reserve(head.len + len);
-            self.push_frame(head, content, connection, sequence, 0..len, &mut buffer);
-            return out.give(buffer);
+        if self.fragments > 1 || len >= OWNED_FROM {
+            return self.send_owned(content, connection, sequence, out);
         }
         let frame_len = self.heads[class].len + len;
         self.write(content, class, connection, sequence, out.reserve(frame_len));
@@ -137,8 +122,7 @@ impl Outgoing {
         put(body, rest, key);
     }
 
-    /// Writes the header with a key to the front of `frame`; returns the key, or `None` where
-    /// nothing is masked.
+    /// Writes the header with a key to the front of `frame`; returns the key, if there is one.
     #[inline]
     fn begin(&mut self, class: usize, frame: &mut [u8]) -> Option<MaskingKey> {
         let head = self.heads[class];
@@ -154,15 +138,15 @@ impl Outgoing {
         Some(key)
     }
 
-    /// Sends a message in frames of nearly equal length (RFC 6455 5.4).
-    fn send_fragments(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
-        let (len, count) = (content.len_of(connection, sequence), self.framing.fragments as usize);
+    /// Sends a message in a buffer of its own, in frames of nearly equal length (RFC 6455 5.4).
+    fn send_owned(&mut self, content: &Content, connection: u32, sequence: u64, out: &mut Output<'_>) {
+        let (len, count) = (content.len_of(connection, sequence), self.fragments);
         let mut buffer = out.buffer();
         buffer.reserve(len + count * Header::MAX_LEN);
         for index in 0..count {
             let part = len * index / count..len * (index + 1) / count;
             let opcode = if index == 0 { content.kind().opcode() } else { Opcode::Continuation };
-            let head = Head::new(self.framing.transport, opcode, index + 1 == count, part.len());
+            let head = Head::new(self.transport, opcode, index + 1 == count, part.len());
             self.push_frame(head, content, connection, sequence, part, &mut buffer);
         }
         out.give(buffer);
@@ -178,55 +162,45 @@ impl Outgoing {
         part: std::ops::Range<usize>,
         buffer: &mut BytesMut,
     ) {
-        let key = head.len.checked_sub(4).map(|at| (at, self.key()));
+        let key = (head.len > 0).then(|| self.key());
         buffer.extend_from_slice(&head.bytes[..head.len]);
-        let payload_at = buffer.len();
-        if let Some((at, key)) = key {
-            let key_at = payload_at - head.len + at;
-            buffer[key_at..key_at + 4].copy_from_slice(&key.to_bytes());
+        if let Some(key) = key {
+            let key_at = buffer.len() - 4;
+            buffer[key_at..].copy_from_slice(&key.to_bytes());
         }
         let (mut at, mut stamp) = (0, [0; STAMP]);
         while at < part.len() {
             let rest = content.rest(connection, sequence, part.start + at, &mut stamp);
             let piece = &rest[..rest.len().min(part.len() - at)];
-            push(piece, buffer, key.map(|(_, key)| turned(key, at)));
+            match key {
+                Some(key) => mask::append(piece, buffer, turned(key, at)),
+                None => buffer.extend_from_slice(piece),
+            }
             at += piece.len();
         }
     }
 
-    /// Sends the answer to a ping (RFC 6455 5.5.3).
-    pub(crate) fn pong(&mut self, payload: &[u8], out: &mut Output<'_>) {
-        let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = self.key();
-        let len = encode_control(Opcode::Pong, payload, Some(key), &mut frame);
-        out.append(&frame[..len]);
-    }
-
     /// Sends a Close (RFC 6455 5.5.1).
     pub(crate) fn close(&mut self, code: Option<u16>, out: &mut Output<'_>) {
-        let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
-        let key = self.key();
-        let len = encode_close(code, "", Some(key), &mut frame);
-        out.append(&frame[..len]);
+        let code = code.map(u16::to_be_bytes);
+        self.control(Opcode::Close, code.as_ref().map_or(&[], |code| &code[..]), out);
     }
 
-    /// Sends a ping (RFC 6455 5.5.2).
-    pub(crate) fn ping(&mut self, out: &mut Output<'_>) {
+    /// Sends a control frame: a Close, a ping (RFC 6455 5.5.2), or the answer to one (5.5.3).
+    pub(crate) fn control(&mut self, opcode: Opcode, payload: &[u8], out: &mut Output<'_>) {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
         let key = self.key();
-        let len = encode_control(Opcode::Ping, b"sparring", Some(key), &mut frame);
+        let len = encode_control(opcode, payload, Some(key), &mut frame);
         out.append(&frame[..len]);
     }
 
     #[inline]
     fn key(&mut self) -> MaskingKey {
-        match self.fixed_key {
-            Some(key) => key,
-            None => MaskingKey::from_bytes((self.random.next() as u32).to_le_bytes()),
-        }
+        let random = &mut self.random;
+        self.fixed_key.unwrap_or_else(|| MaskingKey::from_bytes((random.next() as u32).to_le_bytes()))
     }
 
-    /// A nonce for the opening handshake (RFC 6455 4.1).
+    /// Returns a nonce for the opening handshake (RFC 6455 4.1).
     pub(crate) fn nonce(&mut self) -> [u8; 16] {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.random.next().to_le_bytes());
@@ -235,7 +209,7 @@ impl Outgoing {
     }
 }
 
-/// A stamp, masked where there is a key: in one piece, as it stands in every message.
+/// Masks a stamp where there is a key: in one piece, as it stands in every message.
 #[inline]
 fn masked(stamp: u128, key: Option<MaskingKey>) -> [u8; STAMP] {
     let key = u32::from_le_bytes(key.map_or([0; 4], MaskingKey::to_bytes));
@@ -252,19 +226,11 @@ fn put(from: &[u8], to: &mut [u8], key: Option<MaskingKey>) {
     }
 }
 
-/// The key as it stands `at` bytes into the payload.
+/// Returns the key as it stands `at` bytes into the payload.
 fn turned(key: MaskingKey, at: usize) -> MaskingKey {
     let mut bytes = key.to_bytes();
     bytes.rotate_left(at % 4);
     MaskingKey::from_bytes(bytes)
-}
-
-/// Copies as [`put`] does, to the end of `buffer`.
-fn push(from: &[u8], buffer: &mut BytesMut, key: Option<MaskingKey>) {
-    match key {
-        Some(key) => mask::append(from, buffer, key),
-        None => buffer.extend_from_slice(from),
-    }
 }
 
 #[cfg(test)]
@@ -276,13 +242,13 @@ mod tests {
     use super::*;
     use crate::load::Payload;
 
-    fn framed(transport: Transport, fragments: u32, mask: Mask) -> Framing {
-        Framing { transport, fragments, mask }
+    fn framed(transport: Transport, fragments: u32, mask: Mask) -> Load {
+        Load { transport, fragments, mask, ..Load::default() }
     }
 
     /// What goes over the wire for these messages.
-    fn wire(framing: Framing, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
-        let mut outgoing = Outgoing::new(framing, content, Random::new(1, 1));
+    fn wire(load: Load, content: &Content, sequences: std::ops::Range<u64>) -> Vec<u8> {
+        let mut outgoing = Outgoing::new(&load, content, Random::new(1, 1));
         let (mut record, mut wire, mut left) = (Record::new(), Vec::new(), sequences);
         while !left.is_empty() {
             left.start = outgoing.send(content, 3, left.clone(), &mut record.begin(Nanos(0), 0, 0));
@@ -370,8 +336,8 @@ mod tests {
     fn writes_no_message_behind_many_unsent_bytes() {
         for (len, fragments) in [(5, 1), (10_000, 1), (20_000, 3), (300_000, 1), (16 << 20, 2)] {
             let content = Content::new(Payload::Binary, &[(len, 1)], 1);
-            let framing = framed(Transport::Ws, fragments, Mask::Random);
-            let mut outgoing = Outgoing::new(framing, &content, Random::new(1, 1));
+            let load = framed(Transport::Ws, fragments, Mask::Random);
+            let mut outgoing = Outgoing::new(&load, &content, Random::new(1, 1));
             let mut record = Record::new();
             let count = (MOST_UNSENT / len + 3) as u64;
             let mut out = record.begin(Nanos(0), 0, 0);

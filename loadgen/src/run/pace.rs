@@ -1,16 +1,17 @@
 //! Comparison of an open loop's echoes with its plan.
 //!
-//! A server that is too slow answers fewer messages than are planned, for the whole time. So echoes are
-//! counted in two periods and compared with the messages planned in the same time. The first is from the
-//! middle of the load (warm-up included) to the end of the window, the second from the middle of the window
-//! to its end. The number of outstanding messages at the border does not matter: a server that keeps up has
-//! as many outstanding at the end, however long each of them takes.
+//! A server that is too slow answers fewer messages than are planned, for the whole time. So echoes
+//! are counted in two periods and compared with the messages planned in the same time. The first is
+//! from the middle of the load (warm-up included) to the end of the window, the second from the
+//! middle of the window to its end. The number of outstanding messages at the border does not
+//! matter: a server that keeps up has as many outstanding at the end, however long each of them
+//! takes.
 
 use engine::Nanos;
 
 /// Share of the planned messages that must come back.
 const SHARE: f64 = 0.99;
-/// Standard deviations by which the number of outstanding messages may differ between the two ends by chance.
+/// Standard deviations by which the outstanding messages at both ends may differ.
 const DEVIATIONS: f64 = 3.0;
 
 /// Messages planned and received from a border to the end of the window.
@@ -34,15 +35,14 @@ impl Pace {
     /// Returns true where the echoes keep up with a plan that has `burst` messages at once.
     pub(crate) fn is_kept(self, burst: u32) -> bool {
         let missing = self.planned.saturating_sub(self.received) as f64;
-        // The number of outstanding messages fluctuates by its square root. An excess over a quarter of the
-        // plan is a backlog, not a fluctuation.
+        // The number of outstanding messages fluctuates by its square root. An excess over a
+        // quarter of the plan is a backlog, not a fluctuation.
         let under_way = (self.under_way as f64).min(self.planned as f64 / 4.0);
         let chance = f64::from(burst) + DEVIATIONS * under_way.sqrt();
         missing <= (1.0 - SHARE) * self.planned as f64 + chance
     }
 }
 
-/// One worker's part of the paces.
 #[derive(Clone, Debug)]
 pub(crate) struct PaceMeter {
     borders: [Nanos; 2],
@@ -56,8 +56,9 @@ pub(crate) struct PaceMeter {
 }
 
 impl PaceMeter {
-    /// Returns a meter for a load that begins at `epoch`, with a window from `start` to `end`. Where `is_limited`,
-    /// the number of messages is limited, and [`finish`](Self::finish) ends the judged time.
+    /// Returns a meter for a load that begins at `epoch`, with a window from `start` to `end`.
+    /// Where `is_limited`, the number of messages is limited, and [`finish`](Self::finish) ends the
+    /// judged time.
     pub(crate) fn new(epoch: Nanos, start: Nanos, end: Nanos, is_limited: bool) -> Self {
         let middle = |from: Nanos| Nanos(from.0.midpoint(end.0));
         let borders = [middle(epoch), middle(start)];
@@ -98,14 +99,10 @@ impl PaceMeter {
         self.planned[1] += if due >= self.borders[1] { count } else { 0 };
     }
 
-    /// Returns the two borders.
-    pub(crate) fn borders(&self) -> [Nanos; 2] {
-        self.borders
-    }
-
     /// Counts messages that were planned after each border and never sent.
-    pub(crate) fn plan_rest(&mut self, rest: [u64; 2]) {
-        self.planned = [self.planned[0] + rest[0], self.planned[1] + rest[1]];
+    pub(crate) fn plan_rest(&mut self, rest_after: impl Fn(Nanos) -> u64) {
+        let planned = self.planned.iter_mut().zip(self.borders);
+        planned.for_each(|(planned, border)| *planned += rest_after(border));
     }
 
     /// Returns both paces; an empty one where the load ended before its border.
@@ -124,8 +121,8 @@ impl PaceMeter {
 mod tests {
     use super::*;
 
-    /// Returns the paces of a load at `rate` messages a second with `capacity` answers a second. Each answer
-    /// comes `latency_s` after its message was sent, where there is no backlog.
+    /// Returns the paces of a load at `rate` messages a second with `capacity` answers a second.
+    /// Each answer comes `latency_s` after its message was sent, where there is no backlog.
     fn paces(rate: f64, capacity: f64, latency_s: f64, warmup_s: f64, window_s: f64) -> [Pace; 2] {
         let (start, end) = (warmup_s, warmup_s + window_s);
         let answers = |at: f64| ((at - latency_s).max(0.0) * rate.min(capacity)).floor() as u64;

@@ -1,12 +1,13 @@
-//! What messages are made of.
+//! Contents of messages.
 //!
-//! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a *body*, a slice of one
-//! seeded pool that all connections share; which slice depends on connection and sequence. A message too short for a
-//! stamp is body alone. So the expected content of every echo is known without keeping any message, and compared in
-//! place.
+//! A message is a *stamp* (connection number and sequence number, [`STAMP`] bytes) followed by a
+//! *body*, a slice of one seeded pool that all connections share; which slice depends on connection
+//! and sequence. A message too short for a stamp is body alone. So the expected content of every
+//! echo is known without keeping any message, and compared in place.
 //!
-//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is built so that a
-//! character ends where a body can end: bodies have their exact length in bytes and no character is ever cut.
+//! The pool consists of lines of [`LINE`] bytes and bodies begin at lines. For text, every line is
+//! built so that a character ends where a body can end: bodies have their exact length in bytes and
+//! no character is ever cut.
 
 use bytes::Bytes;
 use protocol::MessageKind;
@@ -14,12 +15,11 @@ use protocol::MessageKind;
 use super::random::Random;
 use crate::load::Payload;
 
-/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text two times eight
-/// hexadecimal digits of their low 32 bits.
+/// Bytes of the stamp: in binary two little-endian 64-bit numbers (connection, sequence), in text
+/// two times eight hexadecimal digits of their low 32 bits.
 pub(crate) const STAMP: usize = 16;
-/// Bytes of a line.
 const LINE: usize = 64;
-/// Lines at which bodies begin: 32 KiB, so that the pool for short messages stays in the first-level cache.
+/// Lines at which bodies begin: 32 KiB, so that the pool stays in the first-level cache.
 const LINES: usize = 1 << LINES_BITS;
 const LINES_BITS: u32 = 9;
 
@@ -29,7 +29,6 @@ pub(crate) struct Content {
     payload: Payload,
     /// Not empty.
     classes: Vec<Class>,
-    /// Of the classes' weights.
     total_weight: u64,
     is_stamped: bool,
 }
@@ -45,7 +44,8 @@ struct Class {
 }
 
 impl Content {
-    /// Messages of these sizes, each as often as its weight says. There is at least one, and no weight is zero.
+    /// Returns messages of these sizes, each as often as its weight says. There is at least one,
+    /// and no weight is zero.
     pub(crate) fn new(payload: Payload, sizes: &[(usize, u32)], seed: u64) -> Self {
         let mut random = Random::new(seed, u64::from_le_bytes(*b"payloads"));
         let mut total_weight = 0;
@@ -58,18 +58,17 @@ impl Content {
         Self { payload, classes, total_weight, is_stamped }
     }
 
-    /// The length of every message, where there is only one.
+    /// Returns the length of every message, where there is only one.
     #[inline]
     pub(crate) fn only_len(&self) -> Option<usize> {
         if let [only] = &self.classes[..] { Some(only.len) } else { None }
     }
 
-    /// The lengths that there are.
     pub(crate) fn lens(&self) -> impl Iterator<Item = usize> {
         self.classes.iter().map(|class| class.len)
     }
 
-    /// Which of the [lengths](Self::lens) a message has.
+    /// Returns the index of a message's length among the [lengths](Self::lens).
     #[inline]
     pub(crate) fn class_of(&self, connection: u32, sequence: u64) -> usize {
         if self.classes.len() == 1 {
@@ -86,13 +85,11 @@ impl Content {
         &self.classes[self.class_of(connection, sequence)]
     }
 
-    /// Bytes of a message.
     #[inline]
     pub(crate) fn len_of(&self, connection: u32, sequence: u64) -> usize {
         self.class(connection, sequence).len
     }
 
-    /// The kind of the messages.
     #[inline]
     pub(crate) fn kind(&self) -> MessageKind {
         match self.payload {
@@ -101,26 +98,25 @@ impl Content {
         }
     }
 
-    /// Whether all messages say which they are.
+    /// Returns true where all messages have a stamp.
     #[inline]
     pub(crate) fn is_stamped(&self) -> bool {
         self.is_stamped
     }
 
-    /// Whether messages of this class have a stamp.
     #[inline]
     pub(crate) fn has_stamp(&self, class: usize) -> bool {
         self.classes[class].has_room()
     }
 
-    /// The stamp of a message; all of it is content, where there is room.
+    /// Returns the stamp of a message; all of it is content, where there is room.
     #[inline]
     pub(crate) fn stamp(&self, connection: u32, sequence: u64) -> [u8; STAMP] {
         self.stamp_word(connection, sequence).to_le_bytes()
     }
 
-    /// The bytes `at` and after it of a message, as far as they lie in one piece: of its stamp (put into `stamp`), or of its
-    /// body. Empty at the end.
+    /// Returns the bytes `at` and after it of a message, as far as they lie in one piece: of its
+    /// stamp (put into `stamp`), or of its body. Empty at the end.
     pub(crate) fn rest<'a>(
         &'a self,
         connection: u32,
@@ -140,8 +136,9 @@ impl Content {
         &stamp[at..]
     }
 
-    /// The stamp as one little-endian number: put together in memory, it would be read back before its parts have left the
-    /// store buffer, which costs more than all the rest of a comparison.
+    /// Returns the stamp as one little-endian number: put together in memory, it would be read back
+    /// before its parts have left the store buffer, which costs more than all the rest of a
+    /// comparison.
     #[inline]
     pub(crate) fn stamp_word(&self, connection: u32, sequence: u64) -> u128 {
         let (first, second) = if self.payload == Payload::Binary {
@@ -152,8 +149,8 @@ impl Content {
         u128::from(first) | u128::from(second) << 64
     }
 
-    /// Connection and sequence of a stamp; `None` where there are none in it. Text carries only the low half of a
-    /// sequence: it is completed to the number nearest to `near`.
+    /// Returns connection and sequence of a stamp; `None` where there are none in it. Text carries
+    /// only the low half of a sequence: it is completed to the number nearest to `near`.
     pub(crate) fn read_stamp(&self, stamp: &[u8; STAMP], near: u64) -> Option<(u32, u64)> {
         let (first, second) = stamp.split_at(STAMP / 2);
         if self.payload == Payload::Binary {
@@ -166,13 +163,12 @@ impl Content {
         Some((connection, near.checked_add_signed(distance.into())?))
     }
 
-    /// What follows the stamp; without a stamp the whole message.
+    /// Returns the part behind the stamp; without a stamp the whole message.
     #[inline]
     pub(crate) fn body(&self, connection: u32, sequence: u64) -> &[u8] {
         self.class(connection, sequence).body(mix(connection, sequence))
     }
 
-    /// Whether `echo` is this message.
     #[inline]
     pub(crate) fn matches(&self, connection: u32, sequence: u64, echo: &[u8]) -> bool {
         let class = self.class(connection, sequence);
@@ -206,24 +202,20 @@ impl Class {
     }
 
     #[inline]
-    fn start(&self, mixed: u64) -> usize {
-        (mixed >> (64 - LINES_BITS)) as usize * LINE
-    }
-
-    #[inline]
     fn body(&self, mixed: u64) -> &[u8] {
-        let start = self.start(mixed);
+        let start = (mixed >> (64 - LINES_BITS)) as usize * LINE;
         &self.pool[start..start + self.body_len]
     }
 }
 
-/// A number that is as good as random, from which everything about a message follows.
+/// Returns a number that is as good as random, from which everything about a message follows.
 #[inline]
 fn mix(connection: u32, sequence: u64) -> u64 {
     (u64::from(connection) << 32 ^ sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Whether both are equal. Short bodies by two overlapping loads each, without the call that a comparison of any length is.
+/// Compares two bodies: short ones by two overlapping loads each, without the call that a
+/// comparison of any length is.
 #[inline]
 fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -235,7 +227,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Eight hexadecimal digits, the first in the lowest byte.
+/// Returns eight hexadecimal digits, the first in the lowest byte.
 #[inline]
 fn hex(number: u32) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
@@ -249,42 +241,33 @@ fn hex(number: u32) -> u64 {
     (n + u64::from(b'0') * EACH + letters * u64::from(b'a' - b'0' - 10)).swap_bytes()
 }
 
-/// Only what [`hex`] writes, so that no two stamps mean the same.
+/// Reads only what [`hex`] writes, so that no two stamps mean the same.
 fn read_hex(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number: u32, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u32::from(value))
-    })
+    let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    (hex(number).to_le_bytes() == digits).then_some(number)
 }
 
-/// One line with a boundary between characters at its start, at `cut`, and at its end.
+/// Adds a line with a boundary between characters at its start, at `cut`, and at its end.
 fn fill_line(payload: Payload, cut: usize, random: &mut Random, pool: &mut Vec<u8>) {
-    match payload {
-        Payload::Binary => (0..LINE / 8).for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes())),
-        Payload::TextAscii => {
-            fill_text(cut, &ASCII_ONLY, random, pool);
-            fill_text(LINE - cut, &ASCII_ONLY, random, pool);
+    let scripts: &[Script] = match payload {
+        Payload::Binary => {
+            return (0..LINE / 8).for_each(|_| pool.extend_from_slice(&random.next().to_le_bytes()));
         }
-        Payload::TextMixed => {
-            fill_text(cut, &MIXED, random, pool);
-            fill_text(LINE - cut, &MIXED, random, pool);
-        }
-    }
+        Payload::TextAscii => &[LATIN],
+        Payload::TextMixed => &MIXED,
+    };
+    fill_text(cut, scripts, random, pool);
+    fill_text(LINE - cut, scripts, random, pool);
 }
 
 /// First and last character of a script's alphabet; all of one have the same length in UTF-8.
 type Script = (char, char);
 
 const LATIN: Script = ('a', 'z');
-const ASCII_ONLY: [Script; 1] = [LATIN];
-/// One, two, three and four bytes a character; CJK and Cyrillic twice, as emoji are rarer in what people write.
+/// One to four bytes a character; CJK and Cyrillic twice, as emoji are rarer.
 const MIXED: [Script; 7] = [LATIN, LATIN, ('а', 'я'), ('а', 'п'), ('一', '鿋'), ('ぁ', 'ん'), ('😀', '🙏')];
 
-/// Words of up to seven characters, each of one script, with spaces between, `len` bytes in all.
+/// Adds words of up to seven characters, each of one script, `len` bytes in all.
 fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec<u8>) {
     let end = pool.len() + len;
     while pool.len() < end {
@@ -298,7 +281,7 @@ fn fill_text(len: usize, scripts: &[Script], random: &mut Random, pool: &mut Vec
     }
 }
 
-/// A character of `script`, or of the Latin one where it would not fit before `end`; nothing at `end`.
+/// Adds a character of `script`, or of the Latin one where it would not fit.
 fn push_char(script: Script, end: usize, random: &mut Random, pool: &mut Vec<u8>) {
     let room = end - pool.len();
     let (first, last) = if script.0.len_utf8() <= room { script } else { LATIN };

@@ -6,38 +6,33 @@ use std::time::Duration;
 use clap::ValueEnum;
 use engine::EngineKind;
 use engine::socket::Congestion;
-use protocol::handshake::client::RequestError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::format::count;
 use crate::load::{Load, Mask, Transport};
 use crate::result::{Scenario, Setting};
-use crate::target::opening::Ask;
+use crate::target::opening::HandshakeRequest;
 use crate::target::spawn::Spawn;
 use crate::target::trust::Trust;
 use crate::target::url::{Port, Url};
 
-/// The longest message that is sent, in bytes: a turn's output must fit in memory several times
-/// over.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// The deepest pipeline, in messages per connection.
-pub const MAX_PIPELINE: u32 = 65_536;
-/// The most messages outstanding on a connection of an open loop that can be asked for.
-pub const MAX_OUTSTANDING: u32 = 1 << 20;
-/// The most frames of a message: what servers take by default.
-pub const MAX_FRAGMENTS: u32 = 262_144;
-/// Bytes outstanding at once over all connections, at most: they may all leave in one turn, which
-/// holds them in memory.
-pub const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
-/// The most connections of one run: what the worker's tables number.
-pub const MAX_CONNECTIONS: u32 = 1 << 24;
+/// Longest message, bytes: a turn's output must fit in memory several times over.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// Deepest pipeline, in messages per connection.
+const MAX_PIPELINE: u32 = 65_536;
+/// Most messages outstanding on a connection of an open loop that can be asked for.
+const MAX_OUTSTANDING: u32 = 1 << 20;
+/// Most frames of a message: what servers take by default.
+const MAX_FRAGMENTS: u32 = 262_144;
+/// Most bytes outstanding over all connections: one turn may hold them in memory.
+const MAX_OUTSTANDING_BYTES: u64 = 2 << 30;
+/// Most connections of one run: what the worker's tables number.
+const MAX_CONNECTIONS: u32 = 1 << 24;
+/// Highest rate of an open loop, messages a second: one in a nanosecond.
+pub(crate) const MAX_RATE: f64 = 1e9;
 
-/// The highest rate of an open loop, in messages a second: beyond it they would be due at distances
-/// of less than a nanosecond.
-pub const MAX_RATE: f64 = 1e9;
-
-/// How a thread of the generator waits when it has nothing to do.
+/// Way in which a thread of the generator waits when it has nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wait {
@@ -48,13 +43,9 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// As it is written in the result and on the command line.
-    #[must_use]
+    /// Returns the name in the result and on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Sleep => "sleep",
-            Self::Spin => "spin",
-        }
+        if self == Self::Spin { "spin" } else { "sleep" }
     }
 }
 
@@ -86,7 +77,7 @@ pub struct Target {
     pub subprotocols: Vec<String>,
     /// Further fields of the opening handshake.
     pub headers: Vec<(String, String)>,
-    /// Whose certificates are accepted, over `wss`.
+    /// The accepted certificates, over `wss`.
     pub trust: Trust,
     /// The server to start for this run and to end with it.
     pub spawn: Option<Spawn>,
@@ -103,11 +94,9 @@ pub struct Placement {
     pub engine: EngineKind,
     /// Worker threads.
     pub threads: u32,
-    /// The worker threads' CPUs in their order; empty: chosen at the end of the allowed set, away
-    /// from the server's.
+    /// The worker threads' CPUs in their order; empty: chosen, away from the server's.
     pub cpus: Vec<usize>,
-    /// The way in which threads wait. `None`: the most exact one that takes no processor from the
-    /// server.
+    /// The way in which threads wait. `None`: the most exact one that costs the server nothing.
     pub wait: Option<Wait>,
     /// Congestion control of the connections; `None`: the kernel's default.
     pub congestion: Option<Congestion>,
@@ -117,72 +106,11 @@ pub struct Placement {
 
 /// A plan that cannot be carried out, in the words of the command line.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// A number out of its range.
-    #[error("{flag} must be {range}, not {value}")]
-    Range {
-        /// The flag.
-        flag: &'static str,
-        /// What it may be.
-        range: String,
-        /// What it was.
-        value: u64,
-    },
-    /// A thread without connections would measure nothing.
-    #[error("-t {threads} needs at least as many connections, but -c is {connections}")]
-    IdleThreads {
-        /// Threads asked for.
-        threads: u32,
-        /// Connections asked for.
-        connections: u32,
-    },
-    /// All first messages together would not fit in memory.
-    #[error(
-        "-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {MAX_OUTSTANDING_BYTES}"
-    )]
-    TooMuchOutstanding {
-        /// Their product.
-        bytes: u64,
-    },
-    /// Empty messages leave no trace in a stream of bytes.
-    #[error("-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all")]
-    EmptyOverTcp,
-    /// The number of processors is not that of threads.
-    #[error("--cpus names {} for {} (-t): one each", count(*cpus as u64, "processor"), count(u64::from(*threads), "thread"))]
-    CpuCount {
-        /// Processors named.
-        cpus: usize,
-        /// Threads asked for.
-        threads: u32,
-    },
-    /// No rate at all, or one that no clock could keep.
-    #[error("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}")]
-    Rate {
-        /// The flag.
-        flag: &'static str,
-        /// What it was.
-        rate: String,
-    },
-    /// Raw bytes have no frames and no opening handshake.
-    #[error("{0} needs a ws:// URL: over tcp:// there are only bytes")]
-    NeedsWebSocket(&'static str),
-    /// There is no certificate to be trusted.
-    #[error("{0} needs a wss:// URL: no certificate is shown otherwise")]
-    NeedsTls(&'static str),
-    /// The opening handshake's request could not be written as it is meant.
-    #[error("--header, --origin, --subprotocol or the URL: {0}")]
-    Handshake(#[from] RequestError),
-    /// A span that must not be zero.
-    #[error("{0} must be longer than zero")]
-    Zero(&'static str),
-    /// `{port}` without a server to start.
-    #[error("{{port}} in the URL needs --spawn: otherwise nobody knows which port is meant")]
-    PortWithoutSpawn,
-}
+#[error("{0}")]
+pub struct PlanError(pub(crate) String);
 
 impl Plan {
     /// Returns a plan with the command line's defaults.
-    #[must_use]
     pub fn new(url: Url, engine: EngineKind) -> Self {
         let load = Load { transport: url.transport, ..Load::default() };
         Self {
@@ -196,122 +124,111 @@ impl Plan {
     }
 
     /// Returns the plan after a change.
-    #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 
-    /// Whether the plan can be carried out at all, before anything is touched.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that is wrong, by the name of its flag.
-    pub fn check(&self) -> Result<(), PlanError> {
-        in_range("-c", self.load.connections.into(), 1, MAX_CONNECTIONS.into())?;
-        in_range("-t", self.placement.threads.into(), 1, 1024)?;
-        in_range("--pipeline", self.load.pipeline.into(), 1, MAX_PIPELINE.into())?;
-        in_range("--max-outstanding", self.load.max_outstanding.into(), 1, MAX_OUTSTANDING.into())?;
-        if let Some(rate) = self.load.rate_per_s
-            && !(rate > 0.0 && rate <= MAX_RATE)
-        {
-            return Err(PlanError::Rate { flag: "-R", rate: rate.to_string() });
+    /// Checks that the plan can be carried out at all, before anything is touched. The error is the
+    /// first thing that is wrong, by the name of its flag.
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
+        let Self { load, placement, .. } = self;
+        for (flag, value, least, most) in [
+            ("-c", load.connections.into(), 1, MAX_CONNECTIONS.into()),
+            ("-t", placement.threads.into(), 1, 1024),
+            ("--pipeline", load.pipeline.into(), 1, MAX_PIPELINE.into()),
+            ("--max-outstanding", load.max_outstanding.into(), 1, MAX_OUTSTANDING.into()),
+            ("--fragments", load.fragments.into(), 1, MAX_FRAGMENTS.into()),
+            ("-n", load.messages.unwrap_or(1), 1, u64::MAX - 1),
+            (
+                "--messages-per-connection",
+                load.messages_per_connection.unwrap_or(1).into(),
+                1,
+                u64::from(u32::MAX) - 1,
+            ),
+            ("-c and --idle together", load.all_connections(), 1, MAX_CONNECTIONS.into()),
+        ] {
+            in_range(flag, value, least, most)?;
         }
-        for &(size, weight) in self.load.message_bytes.weighted() {
+        for &(size, weight) in load.message_bytes.weighted() {
             in_range("-s", size as u64, 0, MAX_MESSAGE_BYTES as u64)?;
             in_range("a weight in -s", weight.into(), 1, 1_000_000)?;
         }
-        in_range("--fragments", self.load.fragments.into(), 1, MAX_FRAGMENTS.into())?;
-        in_range("-n", self.load.messages.unwrap_or(1), 1, u64::MAX - 1)?;
-        in_range(
-            "--messages-per-connection",
-            self.load.messages_per_connection.unwrap_or(1).into(),
-            1,
-            u64::from(u32::MAX) - 1,
-        )?;
-        in_range("-c and --idle together", self.load.all_connections(), 1, MAX_CONNECTIONS.into())?;
-        self.check_transport()?;
-        if self.load.connections < self.placement.threads {
-            let (threads, connections) = (self.placement.threads, self.load.connections);
-            return Err(PlanError::IdleThreads { threads, connections });
-        }
-        let depth = if self.load.rate_per_s.is_some() { 1 } else { self.load.pipeline };
-        let each = u64::from(depth).saturating_mul(self.load.message_bytes.largest() as u64);
-        let bytes = each.saturating_mul(self.load.connections.into());
-        if bytes > MAX_OUTSTANDING_BYTES {
-            return Err(PlanError::TooMuchOutstanding { bytes });
-        }
-        if !self.placement.cpus.is_empty() && self.placement.cpus.len() != self.placement.threads as usize {
-            return Err(PlanError::CpuCount {
-                cpus: self.placement.cpus.len(),
-                threads: self.placement.threads,
-            });
+        for (flag, rate) in [("-R", load.rate_per_s), ("--connect-rate", load.connect_rate)] {
+            let rate = rate.unwrap_or(1.0);
+            let reason = format!("{flag} must be more than 0 and at most {MAX_RATE} a second, not {rate}");
+            require(rate > 0.0 && rate <= MAX_RATE, reason)?;
         }
         for (flag, span) in [
-            ("-d", self.load.measure),
-            ("--connect-timeout", self.load.connect_timeout),
-            ("--timeout", self.load.answer_timeout),
-            ("--spawn-timeout", self.target.start_timeout),
-            ("--ping-interval", self.load.ping_interval.unwrap_or(Duration::MAX)),
-            ("--channel-lifetime", self.load.lifetime.unwrap_or(Duration::MAX)),
+            ("-d", Some(load.measure)),
+            ("--connect-timeout", Some(load.connect_timeout)),
+            ("--timeout", Some(load.answer_timeout)),
+            ("--spawn-timeout", Some(self.target.start_timeout)),
+            ("--ping-interval", load.ping_interval),
+            ("--channel-lifetime", load.lifetime),
         ] {
-            if span.is_zero() {
-                return Err(PlanError::Zero(flag));
-            }
+            require(span != Some(Duration::ZERO), format!("{flag} must be longer than zero"))?;
         }
-        if self.target.url.port == Port::Chosen && self.target.spawn.is_none() {
-            return Err(PlanError::PortWithoutSpawn);
-        }
-        Ok(())
+        self.check_transport()?;
+        self.check_sums()
     }
 
-    /// What needs frames or messages, and whether the opening handshake can be written.
+    /// Checks what needs frames or messages, and that the opening handshake can be written.
     fn check_transport(&self) -> Result<(), PlanError> {
-        if self.load.connect_rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
-            return Err(PlanError::Rate {
-                flag: "--connect-rate",
-                rate: self.load.connect_rate.unwrap_or_default().to_string(),
+        let Self { load, target, .. } = self;
+        check_tls(&target.trust, target.url.transport)?;
+        if target.url.transport.is_websocket() {
+            return target.request(&target.url).check().map_err(|error| {
+                PlanError(format!("--header, --origin, --subprotocol or the URL: {error}"))
             });
         }
-        if let Some(flag) = self.target.trust.flag().filter(|_| self.target.url.transport != Transport::Wss) {
-            return Err(PlanError::NeedsTls(flag));
+        for (flag, is_given) in [
+            ("--fragments", load.fragments > 1),
+            ("--mask", load.mask != Mask::Random),
+            ("--ping-interval", load.ping_interval.is_some()),
+            ("--origin", target.origin.is_some()),
+            ("--subprotocol", !target.subprotocols.is_empty()),
+            ("--header", !target.headers.is_empty()),
+        ] {
+            require(!is_given, format!("{flag} needs a ws:// URL: over tcp:// there are only bytes"))?;
         }
-        if self.target.url.transport.is_websocket() {
-            return Ok(self.ask().check()?);
-        }
-        let needs_ws = [
-            ("--fragments", self.load.fragments > 1),
-            ("--mask", self.load.mask != Mask::Random),
-            ("--ping-interval", self.load.ping_interval.is_some()),
-            ("--origin", self.target.origin.is_some()),
-            ("--subprotocol", !self.target.subprotocols.is_empty()),
-            ("--header", !self.target.headers.is_empty()),
-        ];
-        if let Some((flag, _)) = needs_ws.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(PlanError::NeedsWebSocket(flag));
-        }
-        if self.load.message_bytes.weighted().iter().any(|(size, _)| *size == 0) {
-            Err(PlanError::EmptyOverTcp)
-        } else {
-            Ok(())
-        }
+        require(
+            load.message_bytes.weighted().iter().all(|(size, _)| *size > 0),
+            "-s 0 needs a ws:// URL: over tcp:// an empty message is nothing at all",
+        )
     }
 
-    /// The opening handshake's request.
-    pub(crate) fn ask(&self) -> Ask {
-        Ask {
-            host: self.target.url.host_field(),
-            target: self.target.url.target.clone(),
-            origin: self.target.origin.clone(),
-            subprotocols: self.target.subprotocols.clone(),
-            headers: self.target.headers.clone(),
-        }
+    /// Checks what several parts decide together.
+    fn check_sums(&self) -> Result<(), PlanError> {
+        let Self { load, target, placement: Placement { threads, cpus, .. }, .. } = self;
+        let connections = load.connections;
+        require(
+            connections >= *threads,
+            format!("-t {threads} needs at least as many connections, but -c is {connections}"),
+        )?;
+        let depth = if load.rate_per_s.is_some() { 1 } else { load.pipeline };
+        let each = u64::from(depth).saturating_mul(load.message_bytes.largest() as u64);
+        let (bytes, most) = (each.saturating_mul(connections.into()), MAX_OUTSTANDING_BYTES);
+        require(
+            bytes <= most,
+            format!("-c, --pipeline and -s together make {bytes} bytes outstanding at once: at most {most}"),
+        )?;
+        let fits = cpus.is_empty() || cpus.len() == *threads as usize;
+        let (cpus, threads) = (count(cpus.len() as u64, "processor"), count((*threads).into(), "thread"));
+        require(fits, format!("--cpus names {cpus} for {threads} (-t): one each"))?;
+        require(
+            target.url.port != Port::Chosen || target.spawn.is_some(),
+            "{port} in the URL needs --spawn: otherwise nobody knows which port is meant",
+        )
     }
 
-    /// Returns the plan's scenario as it is stored: the load, and what else decides whether results
-    /// compare.
-    #[must_use]
-    pub fn stored_scenario(&self) -> Scenario {
+    /// Returns the processors of a server that the run starts; none where it may use any.
+    pub(crate) fn server_cpus(&self) -> &[usize] {
+        self.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default()
+    }
+
+    /// Returns the plan's scenario as it is stored: all that decides whether results compare.
+    pub(crate) fn stored_scenario(&self) -> Scenario {
         let generator = Setting {
             engine: Some(self.placement.engine.name().to_owned()),
             threads: Some(self.placement.threads),
@@ -322,8 +239,18 @@ impl Plan {
 }
 
 impl Target {
+    /// Returns the request of the opening handshake with the server at `url`.
+    pub(crate) fn request(&self, url: &Url) -> HandshakeRequest {
+        HandshakeRequest {
+            host: url.host_field(),
+            target: url.target.clone(),
+            origin: self.origin.clone(),
+            subprotocols: self.subprotocols.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+
     /// Returns a server that is running, with a plain opening handshake.
-    #[must_use]
     pub fn new(url: Url) -> Self {
         Self {
             url,
@@ -340,17 +267,26 @@ impl Target {
 
 impl Placement {
     /// Returns one thread at the kernel's choice.
-    #[must_use]
     pub fn new(engine: EngineKind) -> Self {
         Self { engine, threads: 1, cpus: Vec::new(), wait: None, congestion: None, source_ips: Vec::new() }
     }
 }
 
-fn in_range(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(PlanError::Range { flag, range: format!("{least} to {most}"), value })
+fn in_range(flag: &str, value: u64, least: u64, most: u64) -> Result<(), PlanError> {
+    let reason = format!("{flag} must be {least} to {most}, not {value}");
+    require((least..=most).contains(&value), reason)
+}
+
+/// Refuses a plan where a condition is not met.
+pub(crate) fn require(is_met: bool, reason: impl Into<String>) -> Result<(), PlanError> {
+    if is_met { Ok(()) } else { Err(PlanError(reason.into())) }
+}
+
+/// Checks that certificates are shown where a flag says which of them to trust.
+pub(crate) fn check_tls(trust: &Trust, transport: Transport) -> Result<(), PlanError> {
+    let Some(flag) = trust.flag() else { return Ok(()) };
+    let reason = format!("{flag} needs a wss:// URL: no certificate is shown otherwise");
+    require(transport == Transport::Wss, reason)
 }
 
 #[cfg(test)]

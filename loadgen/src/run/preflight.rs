@@ -1,23 +1,26 @@
-//! What is settled before anything is started: addresses, descriptors, ports, processors.
+//! Checks and choices before anything is started: addresses, descriptors, ports, processors.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
+use anyhow::anyhow;
 use engine::{affinity, socket};
 
 use super::error::RunError;
 use super::plan::{Plan, Wait};
 use super::worker::spare;
+use crate::format::count;
+use crate::host::system::System;
 use crate::target::spawn::inherited_limits;
 use crate::target::url;
 
-/// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers, and what the runtime opens.
+/// Descriptors of a worker beside its connections: ring or epoll, eventfd, timers.
 const PER_THREAD: u64 = 8;
 /// Descriptors of the process: standard streams, pipes to a server, files read in between.
 const PER_PROCESS: u64 = 64;
 
-/// Returns the addresses of the plan's host that can be reached from where it connects, in the resolver's
-/// order.
+/// Returns the addresses of the host that its sources can reach, in the resolver's order.
 pub(super) fn resolve(plan: &Plan, port: u16) -> Result<Vec<SocketAddr>, RunError> {
     let failed = |source| RunError::Resolve { host: plan.target.url.host.clone(), source };
     let mut addresses = plan.target.url.resolve(port).map_err(failed)?;
@@ -39,19 +42,22 @@ fn reaches(from: IpAddr, to: &SocketAddr) -> bool {
     }
 }
 
-/// Checks that each source address has an address to connect to.
 fn check_families(plan: &Plan, addresses: &[SocketAddr]) -> Result<(), RunError> {
     let lonely =
         plan.placement.source_ips.iter().find(|&&source| !addresses.iter().any(|to| reaches(source, to)));
     let Some(&source_ip) = lonely else { return Ok(()) };
     // A source that reaches no address of its own family is link-local.
-    Err(match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
-        Some(&to) => RunError::SourceLink { source_ip, to },
-        None => RunError::SourceFamily { source_ip, to: addresses[0] },
-    })
+    let (to, why) = match addresses.iter().find(|to| to.is_ipv6() == source_ip.is_ipv6()) {
+        Some(to) => (
+            to,
+            "a link-local address reaches its own link alone; name the server's link-local address and its \
+             zone in the URL, as in ws://[fe80::1%25eth0]:9001/",
+        ),
+        None => (&addresses[0], "IPv4 and IPv6 do not mix; name a source address of the server's family"),
+    };
+    Err(RunError::Setup(anyhow!("--source-ip {source_ip} cannot reach {to}: {why}")))
 }
 
-/// Raises the limits and checks that they are enough.
 pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     // A server that this run starts inherits the limits from before.
     inherited_limits();
@@ -60,73 +66,79 @@ pub(super) fn check_limits(plan: &Plan) -> Result<(), RunError> {
     let connections = plan.load.all_connections();
     let spare = u64::from(spare(plan, plan.load.connections));
     let needed = connections + spare + u64::from(plan.placement.threads) * PER_THREAD + PER_PROCESS;
-    if needed > limit { Err(RunError::Descriptors { needed, connections, limit }) } else { Ok(()) }
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(RunError::Setup(anyhow!(
+        "{needed} file descriptors are needed for {}, but the limit is {limit}: raise it with \
+         `ulimit -n {needed}` (the hard limit too), or lower -c",
+        count(connections, "connection")
+    )))
 }
 
-/// Checks that there are ports for all connections, and that they can be made from where they are to be.
+/// Checks that there are ports for all connections, and that their sources exist.
 pub(super) fn check_ports(plan: &Plan) -> Result<(), RunError> {
     for &source_ip in &plan.placement.source_ips {
         // Port 0: whether the address is one of this machine's is all that is asked.
         let from = url::source(source_ip, plan.target.url.scope().unwrap_or_default());
-        if let Err(source) = std::net::UdpSocket::bind(from) {
-            return Err(RunError::SourceAddress { source_ip, source });
+        if let Err(error) = std::net::UdpSocket::bind(from) {
+            return Err(RunError::Setup(anyhow!(
+                "--source-ip {source_ip}: {error}: it must be an address of this machine (`ip addr`)"
+            )));
         }
     }
     let Some(ports) = port_range().map(|range| range.len() as u32) else { return Ok(()) };
     let sources = plan.placement.source_ips.len().max(1);
-    let (connections, all) = (plan.load.all_connections(), u64::from(ports) * sources as u64);
-    if connections > all { Err(RunError::Ports { connections, ports, sources }) } else { Ok(()) }
+    let connections = plan.load.all_connections();
+    if connections <= u64::from(ports) * sources as u64 {
+        return Ok(());
+    }
+    Err(RunError::Setup(anyhow!(
+        "{connections} connections to one address need as many local ports, but there are {ports} for \
+         each source address of {sources} (net.ipv4.ip_local_port_range): name more of them with \
+         --source-ip (127.0.0.1-127.0.0.9 on loopback), \
+         `sysctl net.ipv4.ip_local_port_range='1024 65535'` as root, or lower -c"
+    )))
 }
 
-/// The ports that the kernel may choose for outgoing connections (ip(7)).
 fn port_range() -> Option<RangeInclusive<u16>> {
-    parse_port_range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default())
+    System::below(Path::new("/")).local_ports()
 }
 
-fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let mut ends = text.split_ascii_whitespace().map(str::parse::<u16>);
-    Some(ends.next()?.ok()?..=ends.next()?.ok()?)
-}
-
-/// The range that sockets are to be told, so that the kernel takes ports of both parities alike: where so many connections go
-/// to one address that it would look through all odd ones in vain, again and again ([`engine::Config::local_ports`]).
-/// Otherwise `None`: the even ones are what others bind to.
+/// Returns the range that sockets are to be told, so that the kernel takes ports of both parities
+/// alike: where so many connections go to one address that it would search all odd ones in vain
+/// ([`engine::Config::local_ports`]). Otherwise `None`: the even ones are what others bind to.
 pub(super) fn local_ports(plan: &Plan) -> Option<RangeInclusive<u16>> {
     crowded(port_range()?, plan.load.all_connections(), plan.placement.source_ips.len())
 }
 
-/// The range, where more than half of its odd ports are needed for each source address.
+/// Returns the range, where more than half of its odd ports are needed for each source address.
 fn crowded(range: RangeInclusive<u16>, connections: u64, sources: usize) -> Option<RangeInclusive<u16>> {
     let of_each = connections.div_ceil(sources.max(1) as u64);
     (of_each > range.len() as u64 / 4).then_some(range)
 }
 
-/// The workers' processors: those asked for, else the last of the allowed ones, away from the server's. Empty, and the
-/// scheduler decides, where there are fewer than threads.
+/// Returns the workers' processors: those asked for, else the last of the allowed ones, away from
+/// the server's. Empty, and the scheduler decides, where there are fewer than threads.
 pub(super) fn place(plan: &Plan) -> Vec<usize> {
     if !plan.placement.cpus.is_empty() {
         return plan.placement.cpus.clone();
     }
-    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
-    choose(
-        &affinity::allowed().unwrap_or_default(),
-        servers,
-        plan.placement.threads as usize,
-        affinity::siblings,
-    )
+    let (allowed, threads) = (affinity::allowed().unwrap_or_default(), plan.placement.threads as usize);
+    choose(&allowed, plan.server_cpus(), threads, affinity::siblings)
 }
 
-/// How threads wait where nobody said: a thread spins where exactness asks for it (in an open loop) and nobody else needs its
-/// core, which is known only of a server that was started on other ones.
+/// Returns the way in which threads wait where nobody said. A thread spins where exactness asks for
+/// it (in an open loop) and nobody else needs its core, which is known only of a server that was
+/// started on other ones.
 pub(super) fn wait(plan: &Plan, cpus: &[usize]) -> Wait {
-    let servers = plan.target.spawn.as_ref().map(|spawn| spawn.cpus.as_slice()).unwrap_or_default();
     plan.placement.wait.unwrap_or_else(|| {
-        let spins = plan.load.rate_per_s.is_some() && cores_are_free(cpus, servers, affinity::siblings);
-        if spins { Wait::Spin } else { Wait::Sleep }
+        let is_free = || cores_are_free(cpus, plan.server_cpus(), affinity::siblings);
+        if plan.load.rate_per_s.is_some() && is_free() { Wait::Spin } else { Wait::Sleep }
     })
 }
 
-/// Whether each of `cpus` is on a core of its own that is none of the server's, and whether that is known.
+/// Returns true where each of `cpus` is known to be alone on its core.
 fn cores_are_free(cpus: &[usize], servers: &[usize], siblings: impl Fn(usize) -> Vec<usize>) -> bool {
     let shares = |cpu: usize, other: usize| cpu == other || siblings(cpu).contains(&other);
     let is_alone = |(index, &cpu): (usize, &usize)| {
@@ -146,8 +158,8 @@ fn choose(
     if free.is_empty() {
         free = allowed.to_vec();
     }
-    // From the end: servers and interrupts usually begin with the first. Distinct cores first, and those that share no
-    // core with the server before those that do.
+    // From the end: servers and interrupts usually begin with the first. Distinct cores first, and
+    // those that share no core with the server before those that do.
     free.reverse();
     let mut order = affinity::spread(&free, &siblings);
     order.sort_by_key(|&cpu| siblings(cpu).iter().any(|sibling| servers.contains(sibling)));
@@ -173,13 +185,6 @@ mod tests {
         assert!(resolve("ws://[::1]/").expect("an address")[0].is_ipv6());
         let error = resolve("ws://no-such-host.invalid/").expect_err("RFC 2606 reserves .invalid");
         assert!(error.to_string().contains("no-such-host.invalid"));
-    }
-
-    #[test]
-    fn the_port_range_contains_both_ends() {
-        let range = parse_port_range("32768\t60999\n");
-        assert_eq!((range.clone(), range.map(|range| range.len())), (Some(32768..=60999), Some(28_232)));
-        assert_eq!(parse_port_range(""), None);
     }
 
     #[test]

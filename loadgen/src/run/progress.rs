@@ -1,4 +1,4 @@
-//! What a run tells while it lasts.
+//! Reports of a run while it lasts.
 
 use std::time::Duration;
 
@@ -7,8 +7,6 @@ use hdrhistogram::Histogram;
 /// The phases of a run; between two of them all threads have finished the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Starting the server, where there is one to start.
-    Start,
     /// Opening connections.
     Connect,
     /// Rest, so that what connecting set in motion ebbs away.
@@ -24,11 +22,9 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// For people.
-    #[must_use]
+    /// Returns its name for people.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Start => "start",
             Self::Connect => "connect",
             Self::Settle => "settle",
             Self::Warmup => "warm-up",
@@ -39,14 +35,14 @@ impl Phase {
     }
 }
 
-/// Where a run stands: totals since its start, over all threads.
+/// State of a run: totals since its start, over all threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
-    /// The phase it is in.
+    /// Current phase.
     pub phase: Phase,
-    /// How long that has lasted.
+    /// Time since its beginning.
     pub elapsed: Duration,
-    /// How long it will last; zero where nobody knows.
+    /// Its length; zero where that is not known.
     pub planned: Duration,
     /// Connections open (and through the opening handshake).
     pub open: u64,
@@ -60,27 +56,27 @@ pub struct Snapshot {
     pub errors: u64,
 }
 
-/// Who is told, and who may end a run early. Called on the thread that called [`execute`](super::execute).
+/// Receiver of the reports, on the thread of [`execute`](super::execute).
 pub trait Progress {
-    /// Before a session, or a run of its own: about how long all of it takes.
+    /// Announces about how long a session takes, or a run of its own.
     fn expect(&mut self, _total: Duration) {}
 
-    /// At every change of phase, and about ten times a second between.
+    /// Reports the state at every change of phase, and about ten times a second between.
     fn tick(&mut self, at: &Snapshot);
 
-    /// Within the window, once a second: the latencies of the last whole one, nanoseconds, over all threads.
+    /// Reports the latencies of the last whole second of the window, nanoseconds, over all threads.
     fn second(&mut self, _latencies: &Histogram<u32>) {}
 
     /// Reports a message that the user should see before the run is over.
     fn note(&mut self, _text: &str) {}
 
-    /// Asked as often: whether the user wants the run to end now. What was measured so far is then the result.
+    /// Returns true where the user wants the run to end now, with a result.
     fn interrupted(&mut self) -> bool {
         false
     }
 }
 
-/// Tells nobody, and nobody interrupts.
+/// Ignores all reports, and never interrupts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

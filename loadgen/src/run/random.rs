@@ -1,12 +1,13 @@
 //! Seeded randomness for masking keys, nonces and payloads.
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014): one addition and a mix per
-/// number, every seed is as good as any other, and the same everywhere, so that a run can be repeated from its seed.
+/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014): one
+/// addition and a mix per number, every seed is as good as any other, and the same everywhere, so
+/// that a run can be repeated from its seed.
 ///
-/// Not for secrets. RFC 6455 10.3 asks for unpredictable masking keys against intermediaries that could be deceived;
-/// a generator attacks nobody's proxy and must be fast and repeatable.
+/// Not for secrets. RFC 6455 10.3 asks for unpredictable masking keys against intermediaries that
+/// could be deceived; a generator attacks nobody's proxy and must be fast and repeatable.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// The sequence of `seed` that belongs to `stream`; streams of one seed have nothing in common.
@@ -23,7 +24,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; the bias of the multiplication is far below what payloads care about.
+    /// Returns a number below `bound`; the bias is far below what payloads care about.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let wide = u128::from(self.next()) * bound as u128;
         (wide >> 64) as usize

@@ -1,4 +1,5 @@
-//! One worker of a run without its thread and without the coordinator: for simulations of the engine under it.
+//! One worker of a run without its thread and without the coordinator: for simulations of the
+//! engine under it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use engine::{Config, Nanos};
 use super::client::Client;
 use super::plan::Plan;
 use super::shared::{Report, Shared, orders};
-use super::{share, worker};
+use super::worker;
 use crate::result::{Errors, Integrity, Messages};
 
 /// The coordinator's part, for whoever stands in for it.
@@ -20,9 +21,9 @@ pub struct Rehearsal {
     reports: Receiver<Report>,
 }
 
-/// What the worker has told.
+/// Event of the worker.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum WorkerEvent {
     /// All connections are open.
     Connected,
     /// A connection could not be opened.
@@ -30,10 +31,10 @@ pub enum News {
     /// After the window everything is back.
     Drained,
     /// All connections are gone.
-    Deserted,
+    AllConnectionsLost,
 }
 
-/// What the worker has counted, over the whole run.
+/// Counts of the worker over the whole run.
 #[derive(Clone, Debug)]
 pub struct Counted {
     /// Outcomes of all messages.
@@ -54,54 +55,41 @@ impl Rehearsal {
     pub const STOP: u64 = orders::STOP;
 
     /// Returns the only worker of `plan`, which connects to one of the `addresses`.
-    #[must_use]
     pub fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> (Self, Client) {
-        let shared = Arc::new(share(plan, addresses));
+        let shared = Arc::new(Shared::new(plan, addresses));
         let (sender, reports) = channel();
         let client = Client::new(shared.clone(), 0, sender);
         (Self { shared, reports }, client)
     }
 
-    /// How a run would set its engine up.
-    #[must_use]
+    /// Returns the engine's configuration of a run.
     pub fn config(plan: &Plan) -> Config {
         worker::config(plan, plan.load.connections)
     }
 
     /// Sets the window; waking the worker with the bits returned begins the load.
-    #[must_use]
     pub fn load(&self, start: Nanos, span: Duration) -> u64 {
         self.shared.window.set(start, start, start + span);
         orders::LOAD
     }
 
-    /// What the worker has told since the last call.
-    #[must_use]
-    pub fn news(&self) -> Option<News> {
+    /// Returns the next event of the worker, if there is one.
+    pub fn next_event(&self) -> Option<WorkerEvent> {
         self.reports.try_iter().find_map(|report| match report {
-            Report::Connected => Some(News::Connected),
-            Report::ConnectFailed(why)
-            | Report::HandshakeFailed(why)
-            | Report::LostEarly(why)
-            | Report::GaveUp { why, .. } => Some(News::Unopened(why)),
-            Report::Deserted(_) => Some(News::Deserted),
-            Report::Drained => Some(News::Drained),
-            Report::LostAtOnce(_)
-            | Report::Started { .. }
-            | Report::LoadEnded
-            | Report::Failed(_)
-            | Report::Unpinned { .. } => None,
+            Report::Connected => Some(WorkerEvent::Connected),
+            Report::Failed(error) => Some(WorkerEvent::Unopened(error.to_string())),
+            Report::AllConnectionsLost(_) => Some(WorkerEvent::AllConnectionsLost),
+            Report::Drained => Some(WorkerEvent::Drained),
+            Report::LostAtOnce(_) | Report::LoadEnded => None,
         })
     }
 
     /// Returns the addresses that connections were made to.
-    #[must_use]
     pub fn addresses_in_use(&self) -> Option<String> {
         self.shared.addresses_in_use()
     }
 
-    /// What was counted.
-    #[must_use]
+    /// Returns the counts.
     pub fn outcome(client: Client) -> Counted {
         let tally = client.into_tally();
         let (messages, errors, integrity) = (tally.messages(), tally.errors, tally.integrity);

@@ -1,8 +1,9 @@
-//! When the messages of an open loop are due.
+//! Times at which the messages of an open loop are due.
 //!
-//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that being late costs no memory and
-//! forgets nothing. Message `k` of the run belongs to connection `k mod c`; connection `i` belongs to worker `i mod t`. Hence
-//! each worker's messages lie evenly among those of the others, and no worker needs to know how far the others are.
+//! A schedule is arithmetic: it knows the next message of its worker and nothing else, so that
+//! being late costs no memory and forgets nothing. Message `k` of the run belongs to connection `k
+//! mod c`; connection `i` belongs to worker `i mod t`. Hence each worker's messages lie evenly
+//! among those of the others, and no worker needs to know how far the others are.
 
 use engine::Nanos;
 
@@ -16,30 +17,30 @@ pub(crate) struct Schedule {
     epoch: Nanos,
     /// Nanoseconds from one message of the run to the next, on average.
     gap: f64,
-    lot: Lot,
+    shard: Shard,
     random: Random,
-    /// The next message: its place in the worker's connections, how often all of them have had a turn before, and when it
-    /// is due, in nanoseconds after the epoch.
+    /// The next message: its place in the worker's connections, how often all of them have had a
+    /// turn before, and when it is due, in nanoseconds after the epoch.
     link: u32,
     round: u64,
     offset: f64,
 }
 
-/// Which connections are a worker's: of `connections`, every `threads`-th from `worker` on.
+/// A worker's part of the connections: every `threads`-th from `worker` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lot {
+pub(crate) struct Shard {
     pub(crate) worker: u32,
     pub(crate) threads: u32,
     pub(crate) connections: u32,
 }
 
-impl Lot {
-    /// How many connections they are.
+impl Shard {
+    /// Returns the number of its connections.
     pub(crate) fn count(self) -> u32 {
         self.connections / self.threads + u32::from(self.worker < self.connections % self.threads)
     }
 
-    /// The number, over all workers, of the worker's connection `link`.
+    /// Returns the number, over all workers, of the worker's connection `link`.
     #[inline]
     pub(crate) fn number(self, link: u32) -> u32 {
         link * self.threads + self.worker
@@ -47,10 +48,10 @@ impl Lot {
 }
 
 impl Schedule {
-    /// `rate` messages a second over all connections, from `epoch` on.
-    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, lot: Lot, random: Random) -> Self {
+    /// Returns a schedule of `rate_per_s` messages over all connections, from `epoch` on.
+    pub(crate) fn new(arrival: Arrival, rate_per_s: f64, epoch: Nanos, shard: Shard, random: Random) -> Self {
         let mut schedule =
-            Self { arrival, epoch, gap: 1e9 / rate_per_s, lot, random, link: 0, round: 0, offset: 0.0 };
+            Self { arrival, epoch, gap: 1e9 / rate_per_s, shard, random, link: 0, round: 0, offset: 0.0 };
         match arrival {
             Arrival::Poisson => schedule.draw(),
             Arrival::Constant | Arrival::Burst(_) => schedule.compute(),
@@ -58,45 +59,46 @@ impl Schedule {
         schedule
     }
 
-    /// When the next message is due.
+    /// Returns the time at which the next message is due.
     #[inline]
     pub(crate) fn due(&self) -> Nanos {
         Nanos(self.epoch.0.saturating_add(self.offset.round() as u64))
     }
 
-    /// The connection that it is due on, as a place in the worker's.
+    /// Returns the worker's connection that it is due on.
     #[inline]
     pub(crate) fn link(&self) -> u32 {
         self.link
     }
 
-    /// Goes on to the message after it.
+    /// Proceeds to the message after it.
     #[inline]
     pub(crate) fn advance(&mut self) {
         if self.arrival == Arrival::Poisson {
             return self.draw();
         }
         self.link += 1;
-        if self.link == self.lot.count() {
+        if self.link == self.shard.count() {
             self.link = 0;
             self.round += 1;
         }
         self.compute();
     }
 
-    /// Messages from the next one on that are due before `end`; of a Poisson process the number to be expected.
+    /// Counts the messages that are still due before `end`, or the expected number of them.
     pub(crate) fn until(&self, end: Nanos) -> u64 {
         let span = end.0.saturating_sub(self.epoch.0) as f64;
         if self.arrival == Arrival::Poisson {
             return ((span - self.offset) / self.worker_gap()).max(0.0).round() as u64;
         }
         let mut rest = self.clone();
-        // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what is before the end.
-        let rounds = (span / (self.gap * f64::from(self.lot.connections))) as u64;
+        // Whole rounds at once, then message by message: the arithmetic of `due` alone decides what
+        // is before the end.
+        let rounds = (span / (self.gap * f64::from(self.shard.connections))) as u64;
         let skipped = rounds.saturating_sub(1).saturating_sub(self.round);
         rest.round += skipped;
         rest.compute();
-        let mut count = skipped * u64::from(self.lot.count());
+        let mut count = skipped * u64::from(self.shard.count());
         while rest.due() < end {
             count += 1;
             rest.advance();
@@ -106,8 +108,8 @@ impl Schedule {
 
     #[inline]
     fn compute(&mut self) {
-        let number = u64::from(self.lot.number(self.link));
-        let k = self.round * u64::from(self.lot.connections) + number;
+        let number = u64::from(self.shard.number(self.link));
+        let k = self.round * u64::from(self.shard.connections) + number;
         let k = match self.arrival {
             Arrival::Burst(size) => k - k % u64::from(size.get()),
             Arrival::Constant | Arrival::Poisson => k,
@@ -116,17 +118,18 @@ impl Schedule {
         self.offset = k as f64 * self.gap;
     }
 
-    /// The gap to the worker's next message, exponentially distributed, and a connection at random: many independent Poisson
-    /// processes together are one, so each worker, and each connection, has one of its own.
+    /// Draws an exponentially distributed gap to the worker's next message, and a connection at
+    /// random: many independent Poisson processes together are one, so each worker, and each
+    /// connection, has one of its own.
     fn draw(&mut self) {
         // In (0, 1]: a logarithm of zero would never be due.
         let uniform = ((self.random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
         self.offset += -uniform.ln() * self.worker_gap();
-        self.link = self.random.below(self.lot.count() as usize) as u32;
+        self.link = self.random.below(self.shard.count() as usize) as u32;
     }
 
     fn worker_gap(&self) -> f64 {
-        self.gap * f64::from(self.lot.connections) / f64::from(self.lot.count())
+        self.gap * f64::from(self.shard.connections) / f64::from(self.shard.count())
     }
 }
 
@@ -139,8 +142,8 @@ mod tests {
     const EPOCH: Nanos = Nanos(5_000);
 
     fn schedules(arrival: Arrival, rate: f64, connections: u32, threads: u32) -> Vec<Schedule> {
-        let lot = |worker| Lot { worker, threads, connections };
-        let schedule = |w| Schedule::new(arrival, rate, EPOCH, lot(w), Random::new(1, u64::from(w)));
+        let shard = |worker| Shard { worker, threads, connections };
+        let schedule = |w| Schedule::new(arrival, rate, EPOCH, shard(w), Random::new(1, u64::from(w)));
         (0..threads).map(schedule).collect()
     }
 
@@ -151,7 +154,7 @@ mod tests {
             let expected = schedule.until(end);
             let before = all.len();
             while schedule.due() < end {
-                all.push((schedule.due().0 - EPOCH.0, schedule.lot.number(schedule.link())));
+                all.push((schedule.due().0 - EPOCH.0, schedule.shard.number(schedule.link())));
                 schedule.advance();
             }
             if schedule.arrival != Arrival::Poisson {

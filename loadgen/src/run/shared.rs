@@ -1,20 +1,22 @@
-//! What the coordinator and the workers of a run share.
+//! State that the coordinator and the workers of a run share.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use engine::Nanos;
 use engine::tls::TlsSettings;
-use engine::{EngineError, Nanos};
 
-use super::outgoing::Framing;
+use super::error::{Opened, RunError};
 use super::payload::Content;
-use super::schedule::Lot;
+use super::plan::Plan;
+use super::schedule::Shard;
 use super::tally::Interval;
 use crate::load::Load;
-use crate::target::opening::Ask;
+use crate::target::opening::HandshakeRequest;
+use crate::target::url::Url;
 
-/// What the coordinator tells a worker, as bits of a wake.
+/// Orders of the coordinator to a worker, as bits of a wake.
 pub(crate) mod orders {
     /// Begin the load; the window is set.
     pub(crate) const LOAD: u64 = 1;
@@ -26,36 +28,20 @@ pub(crate) mod orders {
     pub(crate) const STOP: u64 = 1 << 3;
 }
 
-/// What a worker tells the coordinator.
+/// Messages of a worker to the coordinator.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// The thread of this worker runs, under this number (gettid(2)).
-    Started { worker: usize, tid: u32 },
     /// All its connections are open.
     Connected,
-    /// A connection cannot be opened at any address. Holds the addresses that were tried, and the
-    /// errors of the kernel.
-    ConnectFailed(String),
-    /// The opening handshake of a connection failed.
-    HandshakeFailed(String),
-    /// A connection was lost before the load began. Holds the reason.
-    LostEarly(String),
-    /// A connection was closed as soon as it was open, for the first time in the run. Holds the
-    /// reason. The connection is reopened.
+    /// A connection was closed as soon as it was open, for the first time in the run.
     LostAtOnce(String),
-    /// All attempts to open a connection before the load have failed since then. Holds the reason.
-    GaveUp { since: Nanos, why: String },
-    /// All its connections are gone; why the last one went.
-    Deserted(String),
-    /// Nothing more is sent. The window has ended, or all messages of a run with a limited number
-    /// are sent.
+    /// All its connections are lost. Holds the reason of the last loss.
+    AllConnectionsLost(String),
+    /// Nothing more is sent: the window has ended, or all messages are sent.
     LoadEnded,
     /// All outstanding messages are back, after the load has ended.
     Drained,
-    /// The engine did not start, or broke off.
-    Failed(EngineError),
-    /// Its thread could not be pinned.
-    Unpinned { cpu: usize, source: std::io::Error },
+    Failed(RunError),
 }
 
 /// The measured window, in the engines' time. Set by the coordinator before the load begins; the
@@ -68,11 +54,10 @@ pub(crate) struct Window {
     end: AtomicU64,
 }
 
-/// Where a point in time lies.
+/// Position of a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     Before,
-    /// In this second of the window.
     Inside(u32),
     After,
 }
@@ -83,7 +68,7 @@ impl Window {
         Self { epoch: never(), start: never(), end: never() }
     }
 
-    /// The load begins at `epoch`, with the warm-up; the window lasts from `start` to `end`.
+    /// Sets the begin of the load to `epoch`, and the window from `start` to `end`.
     pub(crate) fn set(&self, epoch: Nanos, start: Nanos, end: Nanos) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.start.store(start.0, Ordering::Release);
@@ -94,7 +79,7 @@ impl Window {
         self.end.store(end.0, Ordering::Release);
     }
 
-    /// When the first message of an open loop is due.
+    /// Returns the time at which the first message of an open loop is due.
     pub(crate) fn epoch(&self) -> Nanos {
         Nanos(self.epoch.load(Ordering::Acquire))
     }
@@ -127,7 +112,6 @@ impl Window {
 }
 
 impl Position {
-    /// The second of the window, if in it.
     #[inline]
     pub(crate) fn second(self) -> Option<u32> {
         match self {
@@ -142,92 +126,104 @@ impl Position {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Gauges {
+    /// Number of the worker's thread (gettid(2)), once it runs.
+    pub(crate) tid: AtomicU64,
     pub(crate) open: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) outstanding: AtomicU64,
     pub(crate) faults: AtomicU64,
-    /// Time since which every attempt to open a connection has failed, and the reason of the last
-    /// failure; `None` while one succeeds.
-    failing: Mutex<Option<(Nanos, String)>>,
-    /// The last whole second of the window and its latencies, where there were any: written once a
-    /// second.
-    last: Mutex<Option<(u32, Option<Box<Interval>>)>>,
+    failing: Mutex<Option<Failing>>,
+    last: Mutex<Option<LastSecond>>,
+}
+
+/// Time since which all attempts to connect have failed, and the reason of the last failure.
+type Failing = (Nanos, String);
+/// The last whole second of the window and its latencies, where there were any.
+type LastSecond = (u32, Option<Box<Interval>>);
+
+/// Locks a value that no panic leaves half-written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gauges {
     /// Notes that an attempt to open a connection has failed.
     pub(crate) fn fails(&self, now: Nanos, why: String) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failing = lock(&self.failing);
         let since = failing.as_ref().map_or(now, |(since, _)| *since);
         *failing = Some((since, why));
     }
 
-    /// Notes that a connection was a success.
     pub(crate) fn succeeds(&self) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.failing) = None;
     }
 
-    fn failing(&self) -> Option<(Nanos, String)> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn failing(&self) -> Option<Failing> {
+        lock(&self.failing).clone()
     }
 
-    /// The worker has done with this second.
     pub(crate) fn finish_second(&self, second: u32, latencies: Option<&Interval>) {
-        let last = (second, latencies.map(|latencies| Box::new(latencies.clone())));
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        *lock(&self.last) = Some((second, latencies.map(|latencies| Box::new(latencies.clone()))));
     }
 
-    /// The second the worker has done with last, and what `read` makes of its latencies.
-    pub(crate) fn last_second<T>(&self, read: impl FnOnce(Option<&Interval>) -> T) -> Option<(u32, T)> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map(|(second, latencies)| (*second, read(latencies.as_deref())))
+    /// Returns the second that the worker has done with last.
+    pub(crate) fn last_second(&self) -> MutexGuard<'_, Option<LastSecond>> {
+        lock(&self.last)
     }
 }
 
-/// What every worker of a run needs to know.
+/// Everything that the workers of a run need to know.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The traffic.
     pub(crate) load: Load,
-    /// Over `wss`.
     pub(crate) tls: Option<TlsSettings>,
-    /// In the order in which they are tried.
+    /// The server's addresses, in the order in which they are tried.
     pub(crate) addresses: Vec<SocketAddr>,
     /// For each of them, true where a connection was made to it.
     pub(crate) in_use: Vec<AtomicBool>,
     /// True once it was reported that connections are closed as soon as they are open.
     pub(crate) has_told: AtomicBool,
-    /// The opening handshake's request.
-    pub(crate) ask: Ask,
-    pub(crate) framing: Framing,
+    pub(crate) url: Url,
+    pub(crate) request: HandshakeRequest,
     pub(crate) content: Content,
-    /// Worker threads.
-    pub(crate) threads: u32,
-    /// Addresses to connect from, in turn: the IPv4 addresses and the IPv6 addresses. Empty for the
-    /// kernel's choice.
+    /// IPv4 and IPv6 addresses to connect from, in turn. Empty for the kernel's choice.
     pub(crate) source_ips: (Vec<IpAddr>, Vec<IpAddr>),
-    /// Entries of each worker's series.
-    pub(crate) seconds: u32,
     pub(crate) window: Window,
     /// One for each worker.
     pub(crate) gauges: Vec<Gauges>,
 }
 
 impl Shared {
-    /// The connections of a worker.
-    pub(crate) fn lot(&self, worker: usize) -> Lot {
-        Lot { worker: worker as u32, threads: self.threads, connections: self.load.connections }
+    /// Returns what the workers of `plan` need, which connect to the `addresses` without TLS.
+    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Self {
+        let url = plan.target.url.with_port(addresses[0].port());
+        Self {
+            load: plan.load.clone(),
+            tls: None,
+            in_use: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+            addresses,
+            has_told: AtomicBool::new(false),
+            request: plan.target.request(&url),
+            url,
+            content: Content::new(plan.load.payload, plan.load.message_bytes.weighted(), plan.load.seed),
+            source_ips: plan.placement.source_ips.iter().copied().partition(IpAddr::is_ipv4),
+            window: Window::unset(),
+            gauges: (0..plan.placement.threads).map(|_| Gauges::default()).collect(),
+        }
     }
 
-    /// The idle connections of a worker.
-    pub(crate) fn idle_lot(&self, worker: usize) -> Lot {
-        Lot { connections: self.load.idle, ..self.lot(worker) }
+    pub(crate) fn shard(&self, worker: usize) -> Shard {
+        Shard { worker: worker as u32, threads: self.gauges.len() as u32, connections: self.load.connections }
     }
 
-    /// What a worker may send in the window; all bits set where that is not limited.
+    pub(crate) fn idle_shard(&self, worker: usize) -> Shard {
+        Shard { connections: self.load.idle, ..self.shard(worker) }
+    }
+
+    /// Returns the messages that a worker may send; all bits set where that is not limited.
     pub(crate) fn budget(&self, worker: usize) -> u64 {
-        let (worker, threads) = (worker as u64, u64::from(self.threads));
+        let (worker, threads) = (worker as u64, self.gauges.len() as u64);
         self.limited_messages().map_or(u64::MAX, |all| all / threads + u64::from(worker < all % threads))
     }
 
@@ -237,7 +233,15 @@ impl Shared {
         self.load.messages.filter(|_| self.load.ends_with_last_echo())
     }
 
-    /// Notes that a connection was made to the address of this index.
+    /// Returns the sum of a gauge over all workers.
+    pub(crate) fn total(&self, gauge: impl Fn(&Gauges) -> &AtomicU64) -> u64 {
+        self.gauges.iter().map(|gauges| gauge(gauges).load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        Opened { open: self.total(|gauges| &gauges.open), connections: self.load.connections }
+    }
+
     pub(crate) fn use_address(&self, index: usize) {
         // Most of the time the flag is set already, and the cache line stays shared.
         if !self.in_use[index].load(Ordering::Relaxed) {

@@ -1,13 +1,14 @@
-//! What one worker counts.
+//! Counts of one worker.
 
 use std::time::Duration;
 
 use engine::Nanos;
 use hdrhistogram::{Counter, CreationError, Histogram};
 
-use super::client::Times as Opening;
+use super::client::OpeningTimes;
 use super::ledger::Times;
 use super::pace::Pace;
+use crate::load::Load;
 use crate::result::{Errors, Integrity, Messages, Pings, Second, percentile};
 
 /// Longest latency that a histogram holds without growing: 60 s.
@@ -16,8 +17,11 @@ const USUAL_NS: u64 = 60_000_000_000;
 /// Seconds of a window that have a histogram of their own, at most: an hour, 55 MB for each worker.
 const MAX_INTERVALS: u32 = 3600;
 
-/// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to 60 s. It
-/// grows with longer latencies.
+/// Entries of a series, at most: a day. A longer window has a shorter series than itself.
+const MAX_SERIES: u32 = 24 * 3600;
+
+/// Returns an empty histogram of latencies in nanoseconds: from 1 ns on, three digits, 221 KB up to
+/// 60 s. It grows with longer latencies.
 pub(crate) fn histogram() -> Histogram<u64> {
     growing(Histogram::new_with_bounds(1, USUAL_NS, 3))
 }
@@ -40,18 +44,18 @@ pub(crate) const GROWS: &str = "a histogram that grows takes every value";
 /// One worker's counts; the sum of all workers' is the run's.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// In a closed loop sent to received, of messages received in the window; in an open one planned to received, of messages
-    /// planned in it.
+    /// Time from the send to the echo, of messages received in the window. In an open loop from the
+    /// planned time, of messages planned in the window.
     pub(crate) latency: Histogram<u64>,
-    /// In an open loop where the latency comes from.
+    /// The parts of the latency in an open loop.
     pub(crate) parts: Option<Parts>,
-    /// Start of connecting to open, and the parts of that, of which that of TLS is empty where there is none. Of the connections opened before the load, or, where they are
-    /// opened again and again, of those in the window.
+    /// Time from the start of connecting to the open connection, and its parts: of the connections
+    /// opened before the load, or, where they are opened again and again, of those in the window.
     pub(crate) connect: Histogram<u64>,
     pub(crate) tcp_connect: Histogram<u64>,
     pub(crate) tls_handshake: Histogram<u64>,
     pub(crate) handshake: Histogram<u64>,
-    /// Connections that have done their part in the window and were closed for another.
+    /// Connections that were complete in the window and were closed for another.
     pub(crate) cycles: u64,
     pub(crate) pings: Pings,
     /// Messages that an open loop planned in the window.
@@ -82,7 +86,7 @@ pub(crate) struct Tally {
     pub(crate) integrity: Integrity,
     /// One entry for each second that the window may have.
     pub(crate) series: Vec<Second>,
-    /// As `series`: what `latency` holds, by second; for as many as there are histograms for.
+    /// The latencies of each second of `series`, up to [`MAX_INTERVALS`].
     pub(crate) intervals: Vec<Option<Box<Interval>>>,
     /// A connection of an open loop had as much outstanding as it may.
     pub(crate) was_full: bool,
@@ -90,10 +94,10 @@ pub(crate) struct Tally {
     pub(crate) standstill: Spans,
     pub(crate) clock_went_back: bool,
     /// Echoes with the same latency in the same second, entered together.
-    alike: Alike,
-    /// Second in which echoes of a closed loop count that come after the window. Their messages were
-    /// outstanding when it ended. Their latencies belong to the result, or a server that answers late would
-    /// look fast.
+    repeated: RepeatedSample,
+    /// Second in which echoes of a closed loop count that come after the window. Their messages
+    /// were outstanding when it ended. Their latencies belong to the result, or a server that
+    /// answers late would look fast.
     last_second: Option<u32>,
 }
 
@@ -104,7 +108,7 @@ pub(crate) struct Outstanding {
     /// Messages that are in the latencies, with their age as a lower bound.
     pub(crate) in_latency: u64,
     /// Age of the youngest of these, in nanoseconds.
-    pub(crate) youngest_ns: u64,
+    pub(crate) youngest_ns: Option<u64>,
 }
 
 /// Number and lengths of periods of one kind.
@@ -130,14 +134,12 @@ impl Spans {
 /// The two parts of a latency in an open loop.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// Sent to received.
     pub(crate) uncorrected: Histogram<u64>,
-    /// Planned to sent.
     pub(crate) lag: Histogram<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Alike {
+struct RepeatedSample {
     latency_ns: u64,
     second: Option<u32>,
     count: u64,
@@ -151,8 +153,14 @@ pub(crate) struct Count {
 }
 
 impl Tally {
-    /// Empty, for a window of at most `seconds`, in a closed or an open loop.
-    pub(crate) fn new(seconds: u32, is_open_loop: bool) -> Self {
+    /// Returns the empty tally of a load whose window is at most [`Load::measure`] long.
+    pub(crate) fn for_load(load: &Load) -> Self {
+        let seconds = load.measure.as_nanos().div_ceil(1_000_000_000);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_SERIES);
+        Self::new(seconds, load.rate_per_s.is_some())
+    }
+
+    pub(super) fn new(seconds: u32, is_open_loop: bool) -> Self {
         Self {
             latency: histogram(),
             parts: is_open_loop.then(|| Parts { uncorrected: histogram(), lag: histogram() }),
@@ -181,12 +189,12 @@ impl Tally {
             was_full: false,
             standstill: Spans::default(),
             clock_went_back: false,
-            alike: Alike::default(),
+            repeated: RepeatedSample::default(),
             last_second: None,
         }
     }
 
-    /// Messages were sent, in this second of the window if in any.
+    /// Counts sent messages, in this second of the window if in any.
     #[inline]
     pub(crate) fn sent(&mut self, count: u32, second: Option<u32>) {
         let count = u64::from(count);
@@ -199,26 +207,27 @@ impl Tally {
         }
     }
 
-    /// An echo of a closed loop came back after `latency`, in this second of the window if in any.
+    /// Counts an echo of a closed loop, in this second of the window if in any.
     ///
-    /// Messages that left in one send come back in one read: their latency is the same, and one entry does for all.
+    /// Messages that left in one send come back in one read: their latency is the same, and one
+    /// entry does for all.
     #[inline]
     pub(crate) fn received(&mut self, latency_ns: u64, second: Option<u32>) {
-        if latency_ns != self.alike.latency_ns || second != self.alike.second {
-            self.settle();
-            (self.alike.latency_ns, self.alike.second) = (latency_ns, second);
+        if latency_ns != self.repeated.latency_ns || second != self.repeated.second {
+            self.enter_repeated();
+            (self.repeated.latency_ns, self.repeated.second) = (latency_ns, second);
         }
-        self.alike.count += 1;
+        self.repeated.count += 1;
     }
 
-    /// Enters what is not yet: at the end of every turn.
+    /// Enters echoes that were held back, at the end of every turn.
     #[inline]
-    pub(crate) fn settle(&mut self) {
-        let Alike { latency_ns, second, count } = self.alike;
+    pub(crate) fn enter_repeated(&mut self) {
+        let RepeatedSample { latency_ns, second, count } = self.repeated;
         if count == 0 {
             return;
         }
-        self.alike.count = 0;
+        self.repeated.count = 0;
         self.arrived(count, second);
         if let Some(second) = second.or(self.last_second) {
             self.latency.record_n(latency_ns, count).expect(GROWS);
@@ -226,31 +235,28 @@ impl Tally {
         }
     }
 
-    /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their latencies
-    /// count in `last_second`, where there is one.
+    /// Ends the window. The messages of later echoes were outstanding then. In a closed loop their
+    /// latencies count in `last_second`, where there is one.
     pub(crate) fn end_window(&mut self, last_second: Option<u32>) {
-        self.settle();
+        self.enter_repeated();
         self.last_second = last_second;
     }
 
-    /// Records the time for which a connection had waited for its oldest echo when the window ended.
+    /// Records how long a connection had waited for its oldest echo at the window's end.
     pub(crate) fn waits_at_end(&mut self, waited: Duration) {
         self.waiting.record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1)).expect(GROWS);
     }
 
-    /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is the second
-    /// of the window that the message counts in, if it counts in one.
+    /// Records a message without an echo at the end: a latency of at least `age_ns`. `second` is
+    /// the second of the window that the message counts in, if it counts in one.
     pub(crate) fn unanswered(&mut self, age_ns: u64, second: Option<u32>) {
         self.outstanding.count += 1;
         let Some(second) = second else { return };
         self.latency.record(age_ns).expect(GROWS);
         self.in_second(second, age_ns, 1);
-        let Outstanding { in_latency, youngest_ns, .. } = &mut self.outstanding;
-        *youngest_ns = if *in_latency == 0 { age_ns } else { age_ns.min(*youngest_ns) };
-        *in_latency += 1;
+        self.outstanding.merge(Outstanding { count: 0, in_latency: 1, youngest_ns: Some(age_ns) });
     }
 
-    /// Returns the outcomes of all messages.
     pub(crate) fn messages(&self) -> Messages {
         Messages {
             planned: self.sent.total + self.not_sent,
@@ -263,7 +269,7 @@ impl Tally {
         }
     }
 
-    /// An echo of an open loop came back, to a message planned in the second `planned` of the window, in the second `arrived`.
+    /// Counts an echo of an open loop, by the seconds in which it was planned and arrived.
     #[inline]
     pub(crate) fn received_planned(
         &mut self,
@@ -305,9 +311,8 @@ impl Tally {
         }
     }
 
-    /// A connection has opened.
-    pub(crate) fn opened(&mut self, times: Opening, now: Nanos) {
-        let Opening { began, connected, secured } = times;
+    pub(crate) fn opened(&mut self, times: OpeningTimes, now: Nanos) {
+        let OpeningTimes { began, connected, secured } = times;
         self.connect.record(duration_ns(began, now)).expect(GROWS);
         self.tcp_connect.record(duration_ns(began, connected)).expect(GROWS);
         if secured > connected {
@@ -316,7 +321,6 @@ impl Tally {
         self.handshake.record(duration_ns(secured, now)).expect(GROWS);
     }
 
-    /// Forgets the connections opened so far.
     pub(crate) fn forget_opened(&mut self) {
         for histogram in
             [&mut self.connect, &mut self.tcp_connect, &mut self.tls_handshake, &mut self.handshake]
@@ -325,26 +329,26 @@ impl Tally {
         }
     }
 
-    /// Something went wrong, in this second of the window if in any; what exactly is counted by the caller.
+    /// Counts a fault, in this second of the window if in any; its kind is counted by the caller.
     pub(crate) fn failed(&mut self, second: Option<u32>) {
         if let Some(entry) = second.and_then(|second| self.series.get_mut(second as usize)) {
             entry.errors += 1;
         }
     }
 
-    /// Returns the errors of connections and the wrong echoes so far. Messages that were lost with their
-    /// connection are not counted again.
+    /// Returns the errors of connections and the wrong echoes so far. Messages that were lost with
+    /// their connection are not counted again.
     #[inline]
     pub(crate) fn faults(&self) -> u64 {
         self.errors.total() + self.integrity.faults()
     }
 
-    /// The latencies of a second so far, where there were any.
+    /// Returns the latencies of a second so far, where there were any.
     pub(crate) fn interval(&self, second: u32) -> Option<&Interval> {
         self.intervals.get(second as usize)?.as_deref()
     }
 
-    /// The series, with the percentiles that each second carries.
+    /// Returns the series, with the percentiles that each second carries.
     pub(crate) fn seconds(&self) -> Vec<Second> {
         let each = self.series.iter().enumerate().map(|(index, second)| {
             let histogram = self.intervals.get(index).and_then(Option::as_deref);
@@ -354,47 +358,50 @@ impl Tally {
         each.collect()
     }
 
-    /// Adds another worker's counts.
     pub(crate) fn add(&mut self, other: &Self) {
-        add_histogram(&mut self.latency, &other.latency);
-        add_histogram(&mut self.connect, &other.connect);
-        add_histogram(&mut self.tcp_connect, &other.tcp_connect);
-        add_histogram(&mut self.tls_handshake, &other.tls_handshake);
-        add_histogram(&mut self.handshake, &other.handshake);
-        self.cycles += other.cycles;
-        self.pings.sent += other.pings.sent;
-        self.pings.answered += other.pings.answered;
-        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
-            add_histogram(&mut sum.uncorrected, &part.uncorrected);
-            add_histogram(&mut sum.lag, &part.lag);
+        for (sum, part) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.connect, &other.connect),
+            (&mut self.tcp_connect, &other.tcp_connect),
+            (&mut self.tls_handshake, &other.tls_handshake),
+            (&mut self.handshake, &other.handshake),
+        ] {
+            sum.add(part).expect(GROWS);
         }
-        self.offered += other.offered;
-        self.wrong += other.wrong;
-        self.not_sent += other.not_sent;
+        if let (Some(sum), Some(part)) = (&mut self.parts, &other.parts) {
+            sum.uncorrected.add(&part.uncorrected).expect(GROWS);
+            sum.lag.add(&part.lag).expect(GROWS);
+        }
+        for (sum, part) in [
+            (&mut self.cycles, other.cycles),
+            (&mut self.pings.sent, other.pings.sent),
+            (&mut self.pings.answered, other.pings.answered),
+            (&mut self.offered, other.offered),
+            (&mut self.sent.total, other.sent.total),
+            (&mut self.sent.measured, other.sent.measured),
+            (&mut self.received.total, other.received.total),
+            (&mut self.received.measured, other.received.measured),
+            (&mut self.wrong, other.wrong),
+            (&mut self.not_sent, other.not_sent),
+            (&mut self.ends, other.ends),
+            (&mut self.unopened, other.unopened),
+        ] {
+            *sum += part;
+        }
         self.outstanding.merge(other.outstanding);
         self.waiting.add(&other.waiting).expect(GROWS);
         self.paces.iter_mut().zip(other.paces).for_each(|(sum, part)| sum.add(part));
-        self.ends += other.ends;
-        self.unopened += other.unopened;
         self.outages.merge(other.outages);
+        self.standstill.merge(other.standstill);
         self.imbalance = self.imbalance.take().or_else(|| other.imbalance.clone());
-        self.sent.add(other.sent);
-        self.received.add(other.received);
         add_errors(&mut self.errors, other.errors);
         add_integrity(&mut self.integrity, other.integrity);
         self.was_full |= other.was_full;
-        self.standstill.merge(other.standstill);
         self.clock_went_back |= other.clock_went_back;
-        for (sum, part) in self.series.iter_mut().zip(&other.series) {
-            sum.sent += part.sent;
-            sum.received += part.received;
-            sum.errors += part.errors;
-            sum.max = sum.max.max(part.max);
-        }
+        self.series.iter_mut().zip(&other.series).for_each(|(sum, part)| add_second(sum, part));
         for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
             if let Some(part) = part {
-                let sum = sum.get_or_insert_with(interval);
-                sum.add(&**part).expect(GROWS);
+                sum.get_or_insert_with(interval).add(&**part).expect(GROWS);
             }
         }
     }
@@ -402,28 +409,21 @@ impl Tally {
 
 impl Outstanding {
     fn merge(&mut self, other: Self) {
-        self.youngest_ns = match (self.in_latency, other.in_latency) {
-            (0, _) => other.youngest_ns,
-            (_, 0) => self.youngest_ns,
-            _ => self.youngest_ns.min(other.youngest_ns),
-        };
+        self.youngest_ns = self.youngest_ns.into_iter().chain(other.youngest_ns).min();
         self.count += other.count;
         self.in_latency += other.in_latency;
     }
 }
 
-fn add_histogram(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
-    sum.add(part).expect(GROWS);
+/// Adds the counts of a second to those of another.
+pub(super) fn add_second(sum: &mut Second, part: &Second) {
+    sum.sent += part.sent;
+    sum.received += part.received;
+    sum.errors += part.errors;
+    sum.max = sum.max.max(part.max);
 }
 
-impl Count {
-    fn add(&mut self, other: Self) {
-        self.total += other.total;
-        self.measured += other.measured;
-    }
-}
-
-/// From `earlier` to `later`, at least one nanosecond: the histogram has no zero.
+/// Returns the time between the two, at least one nanosecond: the histogram has no zero.
 #[inline]
 pub(crate) fn duration_ns(earlier: Nanos, later: Nanos) -> u64 {
     later.0.saturating_sub(earlier.0).max(1)
@@ -468,7 +468,7 @@ mod tests {
         tally.received(20, Some(1));
         tally.received(30, Some(1));
         tally.received(70_000_000_000, Some(2));
-        tally.settle();
+        tally.enter_repeated();
         assert_eq!((tally.sent.total, tally.sent.measured), (2, 1));
         assert_eq!((tally.received.total, tally.received.measured), (4, 3));
         assert_eq!(tally.latency.len(), tally.received.measured);
@@ -482,8 +482,8 @@ mod tests {
         for (latency, second, count) in [(100, 0, 16), (100, 1, 3), (200, 1, 1), (100, 1, 2)] {
             (0..count).for_each(|_| tally.received(latency, Some(second)));
         }
-        tally.settle();
-        tally.settle();
+        tally.enter_repeated();
+        tally.enter_repeated();
         assert_eq!((tally.latency.len(), tally.latency.count_at(100), tally.received.total), (22, 21, 22));
         assert_eq!((tally.series[0].received, tally.series[1].received), (16, 6));
     }
@@ -509,8 +509,8 @@ mod tests {
         tally.received(71_500_000_000, Some(0));
         let mut other = closed(1);
         other.received(3_000_000_000_000, Some(0));
-        tally.settle();
-        other.settle();
+        tally.enter_repeated();
+        other.enter_repeated();
         tally.add(&other);
         assert!(tally.latency.max().abs_diff(3_000_000_000_000) < 3_000_000_000);
         assert!(tally.latency.min().abs_diff(71_500_000_000) < 100_000_000);
@@ -523,13 +523,13 @@ mod tests {
         tally.received(10, Some(0));
         tally.end_window(Some(0));
         tally.received(4_000_000_000, None);
-        tally.settle();
+        tally.enter_repeated();
         tally.unanswered(9_000_000_000, Some(0));
         tally.unanswered(7_000_000_000, Some(0));
         tally.unanswered(1, None);
         assert_eq!((tally.received.total, tally.received.measured, tally.latency.len()), (2, 1, 4));
         assert_eq!(tally.intervals[0].as_ref().map(|interval| interval.len()), Some(4));
-        let expected = Outstanding { count: 3, in_latency: 2, youngest_ns: 7_000_000_000 };
+        let expected = Outstanding { count: 3, in_latency: 2, youngest_ns: Some(7_000_000_000) };
         assert_eq!(tally.outstanding, expected);
         let mut sum = closed(1);
         sum.add(&tally);
@@ -541,7 +541,7 @@ mod tests {
         let mut tally = closed(2);
         (0..300).for_each(|i| tally.received(1_000 + i, Some(0)));
         (0..20_000).for_each(|i| tally.received(1_000_000 + i, Some(1)));
-        tally.settle();
+        tally.enter_repeated();
         let series = tally.seconds();
         assert!(series[0].p50.is_some() && series[0].p99.is_none());
         assert!(series[1].p99.is_some_and(|p99| (1_000_000..1_040_000).contains(&p99)));
@@ -557,9 +557,9 @@ mod tests {
         b.errors.closed = 2;
         b.integrity.lost = 3;
         b.failed(Some(0));
-        b.opened(Opening { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
-        a.settle();
-        b.settle();
+        b.opened(OpeningTimes { began: Nanos(5), connected: Nanos(5), secured: Nanos(5) }, Nanos(5));
+        a.enter_repeated();
+        b.enter_repeated();
         a.add(&b);
         assert_eq!((a.latency.len(), a.received.measured, a.sent.measured), (2, 2, 1));
         assert_eq!((a.faults(), a.connect.len()), (5, 1));

@@ -1,23 +1,15 @@
 //! Rules that tell whether the figures of a run are the server's, or something else was the limit.
 //!
-//! What makes a run invalid:
+//! A run is invalid where messages or connections were lost or wrong, where the generator set the
+//! rate, was late or stood still, where a closed loop's percentiles leave out waiting connections,
+//! and where an open loop's plan was not kept ([`Pace`](super::pace::Pace)).
 //!
-//! * A debug build, a lost connection, a wrong, lost or unsolicited message, no echo at all, a load that
-//!   ended early, or messages without an echo when the drain ended.
-//! * In an open loop: sends so late that the plan was not kept ([`LATEST`]). Echoes that do not keep up with
-//!   the plan ([`Pace`](super::pace::Pace)). A connection at its limit of outstanding messages.
-//! * In a closed loop: a thread of the generator without idle time while the server's busiest thread had some
-//!   ([`BUSY`], [`IDLE`]), because then the generator set the rate. Connections that had waited for an echo
-//!   much longer than the percentiles when the window ended ([`CUT_FACTOR`]). They sent nothing meanwhile, so
-//!   the percentiles are those of the other connections.
-//! * Disturbed time: a generator that stood still ([`LONGEST_STANDSTILL`], [`STANDSTILL_SHARE`]), or a clock
-//!   that went backwards.
+//! None of these rules compares one side's figure with the other's. A rule that compares the lag
+//! with the latency would drop the runs of fast servers sooner than those of slow ones.
 //!
-//! None of these rules compares one side's figure with the other's. A rule that compares the lag with the
-//! latency would drop the runs of fast servers sooner than those of slow ones.
-//!
-//! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate belongs to both.
-//! A server that was not started here is not sampled. A thread that spins is never idle.
+//! Where the limit cannot be known, a note says so. If both ends have no idle time, the rate
+//! belongs to both. A server that was not started here is not sampled. A thread that spins is never
+//! idle.
 
 use std::time::Duration;
 
@@ -28,45 +20,45 @@ use super::error::share;
 use super::plan::{Plan, Wait};
 use super::tally::{Spans, Tally};
 use crate::format::count;
-use crate::host::procfs::{CpuSpent, Disagreement};
+use crate::host::procfs::CpuSpent;
 use crate::load::Arrival;
 use crate::result::{Integrity, InvalidKind};
 
-/// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing disturbs them,
-/// and some milliseconds where something does, whatever the server. Few runs lie between the two.
+/// Longest valid 99th percentile of the lag. In recorded runs it is some 15 us where nothing
+/// disturbs them, and some milliseconds where something does, whatever the server. Few runs lie
+/// between the two.
 const LATEST: Duration = Duration::from_micros(500);
 /// Share of the latency's 99th percentile from which on a note says that this much of it is lag.
 const LAG_SHARE: f64 = 0.5;
-/// Share of the planned messages that may be unsent at the end. The messages that were due last are unsent.
+/// Share of the planned messages that may be unsent at the end.
 const UNSENT_SHARE: f64 = 0.01;
 /// Ordinary lateness of the kernel's timers, which needs no note.
 const LAG_FLOOR: Duration = Duration::from_micros(100);
 /// Part of the interval between two bursts that sending a burst may take.
 const BURST_SHARE: f64 = 0.1;
-/// Multiple of the 99th percentile after which a waiting connection is not represented by the percentiles.
-/// All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
+/// Multiple of the 99th percentile after which a waiting connection is not represented by the
+/// percentiles. All three conditions must hold: this one, [`CUT_PART`] and [`CUT_FLOOR`].
 const CUT_FACTOR: u32 = 10;
 /// Divisor of the window that gives the shortest such wait, up to [`LONGEST_STANDSTILL`].
 const CUT_PART: u32 = 10;
 /// Shortest such wait, whatever the window.
 const CUT_FLOOR: Duration = Duration::from_millis(50);
-/// Share of the connections that may wait so long. It is the share of messages above the 99th percentile.
+/// Share of the connections that may wait so long: that above the 99th percentile.
 const CUT_SHARE: f64 = 0.01;
 /// A thread of the generator that was on its processor for so much of the window had no idle time.
 const BUSY: f64 = 0.95;
-/// The server had idle time where its busiest thread ran, or waited for a processor, for less than this share.
+/// The server had idle time where its busiest thread was busy for less than this share.
 const IDLE: f64 = 0.90;
 /// Longest valid standstill. A longer one is not the kernel's ordinary lateness.
 const LONGEST_STANDSTILL: Duration = Duration::from_millis(100);
 /// Largest valid share of the window that all standstills together may take.
 const STANDSTILL_SHARE: f64 = 0.1;
 
-/// What a reader must know before believing the figures.
+/// Validity of the figures.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Why they must not be compared with others; empty where they may.
+    /// Reasons why they must not be compared with others; empty where they may.
     pub(super) reasons: Vec<(InvalidKind, String)>,
-    /// What else is worth knowing.
     pub(super) notes: Vec<String>,
 }
 
@@ -74,18 +66,24 @@ impl Verdict {
     fn doubt(&mut self, kind: InvalidKind, reason: impl Into<String>) {
         self.reasons.push((kind, reason.into()));
     }
+
+    fn doubt_if(&mut self, is_doubtful: bool, kind: InvalidKind, reason: impl Into<String>) {
+        self.reasons.extend(is_doubtful.then(|| (kind, reason.into())));
+    }
 }
 
 pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     let mut verdict = Verdict::default();
     let tally = &measured.tally;
-    if cfg!(debug_assertions) {
-        verdict.doubt(InvalidKind::DebugGenerator, "the generator is a debug build: build it with --release");
-    }
-    if let Some(broken) = &measured.broken
-        && let Some(kind) = broken.error.kind()
+    verdict.doubt_if(
+        cfg!(debug_assertions),
+        InvalidKind::DebugGenerator,
+        "the generator is a debug build: build it with --release",
+    );
+    if let Some((error, _)) = &measured.broken
+        && let Some(kind) = error.kind()
     {
-        verdict.doubt(kind, broken.error.summary());
+        verdict.doubt(kind, error.summary());
     }
     echoes(plan, tally, &mut verdict);
     if plan.load.rate_per_s.is_some() {
@@ -99,10 +97,8 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
     }
     time(measured, &mut verdict);
     if let Some(imbalance) = &tally.imbalance {
-        verdict.doubt(
-            InvalidKind::Imbalance,
-            format!("the generator's counts do not add up ({imbalance}); please report this"),
-        );
+        let reason = format!("the generator's counts do not add up ({imbalance}); please report this");
+        verdict.doubt(InvalidKind::Imbalance, reason);
     }
     if let Some(server) = &measured.server {
         accounts(&server.cpu, &mut verdict);
@@ -111,40 +107,37 @@ pub(super) fn judge(plan: &Plan, measured: &Measured) -> Verdict {
 }
 
 fn echoes(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
-    if tally.errors.total() > 0 {
-        verdict.doubt(InvalidKind::LostConnections, connections(plan, tally));
-    }
     let Integrity { lost, lost_with_connection, unsolicited, .. } = tally.integrity;
     let lost = lost - lost_with_connection;
     let wrong = tally.integrity.faults() - lost - unsolicited;
-    if wrong > 0 {
-        verdict.doubt(InvalidKind::WrongEchoes, wrong_echoes(wrong));
-    }
-    if lost > 0 {
-        verdict.doubt(
+    let outstanding = tally.outstanding.count;
+    let messages = |number| count(number, "message");
+    for (number, kind, reason) in [
+        (tally.errors.total(), InvalidKind::LostConnections, connections(plan, tally)),
+        (wrong, InvalidKind::WrongEchoes, wrong_echoes(wrong)),
+        (
+            lost,
             InvalidKind::LostMessages,
-            format!("{} never came back on connections that stayed open", count(lost, "message")),
-        );
-    }
-    if unsolicited > 0 {
-        verdict.doubt(
+            format!("{} never came back on connections that stayed open", messages(lost)),
+        ),
+        (
+            unsolicited,
             InvalidKind::Unsolicited,
-            format!("{} came that nobody had asked for", count(unsolicited, "message")),
-        );
-    }
-    if tally.outstanding.count > 0 {
-        verdict.doubt(
+            format!("{} came that nobody had asked for", messages(unsolicited)),
+        ),
+        (
+            outstanding,
             InvalidKind::Outstanding,
-            format!("{} had no echo when the run ended", count(tally.outstanding.count, "message")),
-        );
+            format!("{} had no echo when the run ended", messages(outstanding)),
+        ),
+    ] {
+        verdict.doubt_if(number > 0, kind, reason);
     }
-    if tally.received.measured == 0 {
-        verdict.doubt(InvalidKind::NoEcho, "no echo was received in the window");
-    }
+    let no_echo = "no echo was received in the window";
+    verdict.doubt_if(tally.received.measured == 0, InvalidKind::NoEcho, no_echo);
 }
 
-/// Describes the connection errors: how many ended, of how many that are open at a time, and how many never
-/// opened.
+/// Describes the connection errors: ends, and connections that never opened.
 fn connections(plan: &Plan, tally: &Tally) -> String {
     let (ends, all) = (tally.ends, plan.load.all_connections());
     let unopened = tally.unopened;
@@ -162,32 +155,29 @@ fn connections(plan: &Plan, tally: &Tally) -> String {
 
 fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
-    if tally.was_full {
-        verdict.doubt(
-            InvalidKind::OutstandingLimit,
-            format!(
-                "a connection had {} outstanding (--max-outstanding): the server does not keep up",
-                count(plan.load.max_outstanding.into(), "message")
-            ),
-        );
-    }
+    verdict.doubt_if(
+        tally.was_full,
+        InvalidKind::OutstandingLimit,
+        format!(
+            "a connection had {} outstanding (--max-outstanding): the server does not keep up",
+            count(plan.load.max_outstanding.into(), "message")
+        ),
+    );
     if let Some(parts) = &tally.parts {
         lag(plan, measured, high(&parts.lag), high(&tally.latency), verdict);
     }
     let planned = tally.messages().planned;
-    if tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured) {
-        verdict.doubt(
-            InvalidKind::LateSends,
-            format!(
-                "the generator was late: {} of {} not sent in time ({})",
-                tally.not_sent,
-                count(planned, "planned message"),
-                remedy(plan, measured)
-            ),
-        );
-    }
-    let burst = if let Arrival::Burst(size) = plan.load.arrival { size.get() } else { 1 };
-    if let Some(pace) = tally.paces.into_iter().rev().find(|pace| !pace.is_kept(burst)) {
+    verdict.doubt_if(
+        tally.not_sent as f64 > UNSENT_SHARE * planned as f64 && !is_held_up(measured),
+        InvalidKind::LateSends,
+        format!(
+            "the generator was late: {} of {} not sent in time ({})",
+            tally.not_sent,
+            count(planned, "planned message"),
+            remedy(plan, measured)
+        ),
+    );
+    if let Some(pace) = tally.paces.iter().rev().find(|pace| !pace.is_kept(plan.load.burst())) {
         verdict.doubt(
             InvalidKind::RateNotKept,
             format!(
@@ -199,8 +189,8 @@ fn open_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     }
 }
 
-/// Rejects a closed loop in which connections waited too long. A waiting connection sends nothing, so the
-/// percentiles are those of the other connections.
+/// Rejects a closed loop in which connections waited too long. A waiting connection sends nothing,
+/// so the percentiles are those of the other connections.
 fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
     let p99 = high(&tally.latency);
@@ -208,11 +198,9 @@ fn cut_tail(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
     let limit = (p99 * CUT_FACTOR).max(long);
     let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     let waiting = tally.waiting.count_between(limit_ns, u64::MAX);
-    if waiting as f64 <= CUT_SHARE * f64::from(plan.load.connections) {
-        return;
-    }
     let longest = rounded(Duration::from_nanos(tally.waiting.max()));
-    verdict.doubt(
+    verdict.doubt_if(
+        waiting as f64 > CUT_SHARE * f64::from(plan.load.connections),
         InvalidKind::CutTail,
         format!(
             "{} for an echo when the window ended, for up to {longest:?}, and p99 is {:?}: \
@@ -228,7 +216,7 @@ fn is_held_up(measured: &Measured) -> bool {
     measured.tally.was_full || measured.tally.ends > 0 || measured.broken.is_some()
 }
 
-/// Returns the longest lag of a plan. A burst is sent message by message, which may take a part of its interval.
+/// Returns the longest lag of a plan. Sending a burst may take a part of its interval.
 fn longest_lag(plan: &Plan) -> Duration {
     let interval_s = match (plan.load.arrival, plan.load.rate_per_s) {
         (Arrival::Burst(size), Some(rate)) => f64::from(size.get()) / rate,
@@ -293,8 +281,8 @@ fn closed_loop(plan: &Plan, measured: &Measured, verdict: &mut Verdict) {
 
 /// Notes where the kernel's accounts of the server's CPU time are in doubt.
 fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
-    if let Some(Disagreement { used_ns, ticks_ns }) = spent.disagreement {
-        let (used, ticks) = (used_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
+    if let Some(ticks_ns) = spent.other_total_ns {
+        let (used, ticks) = (spent.total_ns as f64 / 1e9, ticks_ns as f64 / 1e9);
         verdict.notes.push(format!(
             "the server's CPU time is {used:.2} s by the scheduler and {ticks:.2} s by /proc/PID/stat, which ticks do not \
              explain: one of them does not know all of its processes; its cost is from the first"
@@ -311,31 +299,27 @@ fn accounts(spent: &CpuSpent, verdict: &mut Verdict) {
 
 fn time(measured: &Measured, verdict: &mut Verdict) {
     let tally = &measured.tally;
-    if tally.clock_went_back {
-        verdict.doubt(InvalidKind::Clock, "the clock went backwards");
-    }
+    verdict.doubt_if(tally.clock_went_back, InvalidKind::Clock, "the clock went backwards");
     let Spans { total, longest, .. } = tally.standstill;
     // Each thread has its own standstills.
-    let share = total.as_secs_f64()
-        / measured.threads_cpu_ns.len().max(1) as f64
-        / measured.window.as_secs_f64().max(1e-9);
-    if longest > LONGEST_STANDSTILL || share > STANDSTILL_SHARE {
-        verdict.doubt(
-            InvalidKind::Standstill,
-            format!(
-                "the generator did not run for {:?} of the window, at most {:?} at a time: it was stopped, or something else had \
-                 its processor",
-                rounded(total),
-                rounded(longest)
-            ),
-        );
-    }
+    let threads = measured.spent.threads_cpu_ns.len().max(1) as f64;
+    let share = total.as_secs_f64() / threads / measured.window.as_secs_f64().max(1e-9);
+    verdict.doubt_if(
+        longest > LONGEST_STANDSTILL || share > STANDSTILL_SHARE,
+        InvalidKind::Standstill,
+        format!(
+            "the generator did not run for {:?} of the window, at most {:?} at a time: it was stopped, or \
+             something else had its processor",
+            rounded(total),
+            rounded(longest)
+        ),
+    );
 }
 
-/// The share of the window in which the busiest thread of the generator was on its processor.
+/// Returns the share of the window in which the generator's busiest thread ran.
 fn busiest(measured: &Measured) -> f64 {
-    let window_ns = measured.window.as_nanos() as f64;
-    measured.threads_cpu_ns.iter().map(|&ns| ns as f64 / window_ns.max(1.0)).fold(0.0, f64::max)
+    let busiest_ns = measured.spent.threads_cpu_ns.iter().max().copied().unwrap_or_default();
+    busiest_ns as f64 / (measured.window.as_nanos() as f64).max(1.0)
 }
 
 /// The 99th percentile; of a small sample that is its highest value.
@@ -350,18 +334,15 @@ fn rounded(span: Duration) -> Duration {
 
 /// Returns the reason why a run with so many wrong echoes is not valid.
 pub(crate) fn wrong_echoes(count: u64) -> String {
-    if count == 1 {
-        "1 echo was not what was sent".to_owned()
-    } else {
-        format!("{count} echoes were not what was sent")
-    }
+    let echoes = if count == 1 { "echo was" } else { "echoes were" };
+    format!("{count} {echoes} not what was sent")
 }
 
 #[cfg(test)]
 mod tests {
     use engine::{Counters, EngineKind, Nanos};
 
-    use super::super::coordinator::ServerCost;
+    use super::super::coordinator::{ServerCost, Spent};
     use super::super::ledger::Times;
     use super::super::pace::Pace;
     use super::*;
@@ -388,10 +369,7 @@ mod tests {
             window: WINDOW,
             interrupted: false,
             broken: None,
-            threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)],
-            threads_waited_ns: 0,
-            stolen_ns: 0,
-            counted: None,
+            spent: Spent { threads_cpu_ns: vec![ns(busy / 2.0), ns(busy)], ..Spent::default() },
             server: server.map(|share| ServerCost {
                 cpu: CpuSpent { busiest_ns: ns(share), ..CpuSpent::default() },
                 before: memory,
@@ -403,12 +381,13 @@ mod tests {
     fn closed() -> Tally {
         let mut tally = Tally::new(1, false);
         tally.received(1_000_000, Some(0));
-        tally.settle();
+        tally.enter_repeated();
         tally
     }
 
-    /// Returns the tally of 1,000 planned messages, each back `latency` after it was due and sent `lag` after
-    /// it. `back` of the 500 messages planned in the second half of the window came back within it.
+    /// Returns the tally of 1,000 planned messages, each back `latency` after it was due and sent
+    /// `lag` after it. `back` of the 500 messages planned in the second half of the window came
+    /// back within it.
     fn open(back: u64, lag: u64, latency: u64) -> Tally {
         let mut tally = Tally::new(1, true);
         let times = Times { due: Nanos(1), sent: Nanos(1 + lag) };
@@ -448,9 +427,8 @@ mod tests {
     #[test]
     fn accounts_of_cpu_time_that_differ_are_noted() {
         let mut measured = measured(closed(), 0.5, Some(0.5));
-        let disagreement = Some(Disagreement { used_ns: 1_600_000_000, ticks_ns: 1_200_000_000 });
         let cpu = &mut measured.server.as_mut().expect("a server").cpu;
-        (cpu.disagreement, cpu.is_incomplete) = (disagreement, true);
+        (cpu.total_ns, cpu.other_total_ns, cpu.is_incomplete) = (1_600_000_000, Some(1_200_000_000), true);
         let notes = judge(&plan(None, Wait::Sleep), &measured).notes;
         assert!(notes[0].contains("1.60 s") && notes[0].contains("1.20 s"), "{notes:?}");
         assert!(notes[1].contains("nobody waited"), "{notes:?}");
@@ -482,8 +460,8 @@ mod tests {
         assert!(busy.iter().any(|(_, reason)| reason.contains("-t")), "{busy:?}");
     }
 
-    /// The choice of dropped runs must not depend on the side: in recorded duels both sides lose about the
-    /// same number.
+    /// The choice of dropped runs must not depend on the side: in recorded duels both sides lose
+    /// about the same number.
     #[test]
     fn late_sends_drop_runs_of_both_sides_alike() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results");
@@ -501,7 +479,8 @@ mod tests {
         let [(all_a, a), (all_b, b)] = ["A", "B"].map(|side| dropped[side]);
         println!("dropped for late sends: {a} of {all_a} runs of side A, {b} of {all_b} of side B");
         assert!(all_a == all_b && all_a >= 200);
-        // Two standard deviations of the number of heads when a fair coin is thrown for each dropped run.
+        // Two standard deviations of the number of heads when a fair coin is thrown for each
+        // dropped run.
         assert!(f64::from(a.abs_diff(b)) <= 2.0 * f64::from(a + b).sqrt(), "{a} and {b}");
     }
 

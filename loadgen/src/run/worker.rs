@@ -6,8 +6,9 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use engine::tls::Tls;
-use engine::{Config, Counters, EngineKind, Handler, Inbox, Linger, Remote, Spin, UringConfig, affinity};
+use anyhow::anyhow;
+use engine::tls::{Tls, TlsSettings};
+use engine::{Config, Counters, EngineKind, Inbox, Linger, Remote, Spin, UringConfig, affinity};
 
 use super::client::Client;
 use super::error::RunError;
@@ -16,22 +17,18 @@ use super::preflight;
 use super::shared::{Report, Shared};
 use super::tally::Tally;
 
-/// How long a gentle close may take; the run waits no longer for anything.
+/// Longest time of a gentle close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Places for connections in all that are closing, at most.
 const MAX_SPARE: u32 = 4096;
-/// Entries of a completion queue, at most.
 const MAX_CQ_ENTRIES: u32 = 32_768;
 
-/// A running worker.
 pub(super) struct WorkerThread {
-    /// Wakes it.
     pub(super) remote: Remote,
-    thread: JoinHandle<(Tally, Counters)>,
+    pub(super) thread: JoinHandle<(Tally, Counters)>,
 }
 
 impl WorkerThread {
-    /// Starts worker number `index`.
     pub(super) fn start(
         plan: &Plan,
         shared: &Arc<Shared>,
@@ -42,60 +39,49 @@ impl WorkerThread {
         let failed = |what| move |source| RunError::System { what, source };
         let (remote, inbox) = engine::remote().map_err(failed("cannot make an eventfd"))?;
         let client = Client::new(shared.clone(), index, reports.clone());
-        let tls = shared.tls.clone();
-        let (reports, kind, config) = (
-            reports.clone(),
-            plan.placement.engine,
-            config(plan, shared.lot(index).count() + shared.idle_lot(index).count()),
-        );
-        let thread = thread::Builder::new()
-            .name(format!("load-{index}"))
-            .spawn(move || match tls {
-                None => work(kind, &config, inbox, client, |client| client, cpu, &reports),
-                Some(tls) => {
-                    work(kind, &config, inbox, Tls::new(client, tls), Tls::into_inner, cpu, &reports)
-                }
-            })
-            .map_err(failed("cannot start a thread"))?;
-        Ok(Self { remote, thread })
-    }
-
-    /// Whether it has ended.
-    pub(super) fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// What it counted, once it has ended.
-    pub(super) fn join(self) -> Result<(Tally, Counters), RunError> {
-        self.thread.join().map_err(|_| RunError::Panicked)
+        let config = config(plan, shared.shard(index).count() + shared.idle_shard(index).count());
+        let (tls, kind, reports) = (shared.tls.clone(), plan.placement.engine, reports.clone());
+        let work = move || {
+            let (client, ran) = work(client, tls, kind, &config, inbox, cpu);
+            let counters = ran.unwrap_or_else(|error| {
+                // Where nobody listens to a report any more, the run has failed for another reason.
+                let _ = reports.send(Report::Failed(error));
+                Counters::default()
+            });
+            (client.into_tally(), counters)
+        };
+        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(work);
+        Ok(Self { remote, thread: thread.map_err(failed("cannot start a thread"))? })
     }
 }
 
-/// The whole life of a worker whose client is `handler`, or inside it.
-fn work<H: Handler>(
+fn work(
+    mut client: Client,
+    tls: Option<TlsSettings>,
     kind: EngineKind,
     config: &Config,
     inbox: Inbox,
-    mut handler: H,
-    client: impl FnOnce(H) -> Client,
     cpu: Option<usize>,
-    reports: &Sender<Report>,
-) -> (Tally, Counters) {
-    // Where nobody listens to a report any more, the run has failed for another reason.
+) -> (Client, Result<Counters, RunError>) {
     if let Some(cpu) = cpu
-        && let Err(source) = affinity::pin(cpu)
+        && let Err(error) = affinity::pin(cpu)
     {
-        let _ = reports.send(Report::Unpinned { cpu, source });
-        return (client(handler).into_tally(), Counters::default());
+        let error = anyhow!("cannot pin a thread to processor {cpu}: {error}; see --cpus");
+        return (client, Err(RunError::Setup(error)));
     }
-    // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here that would be lag. Where it
-    // is refused, it shows as such.
+    // The kernel may let a thread sleep 50 us longer than it asked, to wake several at once: here
+    // that would be lag. Where it is refused, it shows as such.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    let counters = engine::run(kind, config, inbox, &mut handler).unwrap_or_else(|error| {
-        let _ = reports.send(Report::Failed(error));
-        Counters::default()
-    });
-    (client(handler).into_tally(), counters)
+    let ran = match tls {
+        None => engine::run(kind, config, inbox, &mut client),
+        Some(tls) => {
+            let mut outer = Tls::new(client, tls);
+            let ran = engine::run(kind, config, inbox, &mut outer);
+            client = outer.into_inner();
+            ran
+        }
+    };
+    (client, ran.map_err(RunError::from))
 }
 
 /// Places for connections that begin while the ones before them are still closing.
@@ -110,8 +96,8 @@ pub(super) fn config(plan: &Plan, connections: u32) -> Config {
     Config {
         max_accepted: 0,
         max_connects: connections as usize + spare(plan, connections) as usize,
-        // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only end in a deadlock with a
-        // server that does the same.
+        // What is unsent is bounded by the pipeline. Ceasing to read above some bound could only
+        // end in a deadlock with a server that does the same.
         high_water: usize::MAX,
         write_stall: plan.load.answer_timeout,
         spin: if plan.placement.wait == Some(Wait::Spin) { Spin::Always } else { Spin::Off },

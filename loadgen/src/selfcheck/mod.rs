@@ -1,8 +1,8 @@
 //! Checks of the generator itself: known faults are played against it, and it must report them.
 //!
-//! The check `stall` compares latencies with arithmetic. The other checks start the generator as a user does,
-//! against a server of this program with a known fault. They judge exit status and result. They need nothing
-//! but this program.
+//! The check `stall` compares latencies with arithmetic. The other checks start the generator as a
+//! user does, against a server of this program with a known fault. They judge exit status and
+//! result. They need nothing but this program.
 
 mod cases;
 mod server;
@@ -17,45 +17,40 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::result::HistogramError;
 use crate::run::RunError;
-use crate::target::spawn::{Spawn, SpawnError};
-use crate::target::url::UrlError;
+use crate::target::spawn::Spawn;
 
-pub use cases::{Case, Judgement};
-pub use server::{COMMAND as SERVER, serve};
-pub use stall::{Quantile, Stall, StallCheck};
-pub use trial::Figures;
+pub(crate) use cases::{Case, Judgement};
+pub(crate) use server::{COMMAND as SERVER, serve};
+pub(crate) use stall::{Quantile, Stall, StallCheck};
 
-/// Report of all checks.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Lateness of a one-millisecond sleep, in nanoseconds.
-    pub timer_error_ns: Spread,
-    /// Cost of reading the clock, in nanoseconds.
-    pub clock_ns: f64,
+    pub(crate) timer_error_ns: Spread,
+    pub(crate) clock_ns: f64,
     /// Result of the check `stall`, where it was carried out.
     #[serde(flatten)]
-    pub stall: Option<Stall>,
+    pub(crate) stall: Option<Stall>,
     /// Results of the other checks, in the order in which they were carried out.
-    pub cases: Vec<Judgement>,
+    pub(crate) cases: Vec<Judgement>,
 }
 
 /// Three figures of a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Median.
     pub p50: u64,
     /// 99th percentile.
     pub p99: u64,
     /// Highest.
-    pub max: u64,
+    pub(crate) max: u64,
 }
 
 /// Verdict on a figure, or on a judgement of the generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Finding {
+pub(crate) enum Finding {
     /// The figure is as expected.
     #[default]
     Right,
@@ -67,57 +62,29 @@ pub enum Finding {
 
 /// Reason why there is nothing to report.
 #[derive(Debug, Error)]
-pub enum SelfcheckError {
-    /// The window leaves no room around the stall.
-    #[error("-d {window:?} must be at least 1s and twice --stall {stall:?}, which must be 100ms or longer")]
-    Times {
-        /// The window.
-        window: Duration,
-        /// The stall.
-        stall: Duration,
-    },
-    /// The server did not start.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// A run failed.
+pub(crate) enum SelfcheckError {
+    #[error("{0}")]
+    Usage(String),
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The server's URL.
     #[error(transparent)]
-    Url(#[from] UrlError),
-    /// The check's own histogram failed.
-    #[error(transparent)]
-    Histogram(#[from] HistogramError),
-    /// The echoes were not equal to the messages that were sent.
-    #[error("{errors} errors and {faults} wrong echoes: this server cannot be used to check the generator")]
-    Echoes {
-        /// Errors of connections.
-        errors: u64,
-        /// Wrong echoes.
-        faults: u64,
-    },
-    /// The run ended before its window.
-    #[error("the run ended before the server was stopped")]
-    NoStall,
+    Other(#[from] anyhow::Error),
 }
 
 const SLEEPS: u32 = 200;
 const LOOKS: u32 = 100_000;
-/// Most attempts at a disturbed check.
 const ATTEMPTS: u32 = 3;
 /// This program. The link still leads to it after its file was replaced by a newer build.
 const MYSELF: &str = "/proc/self/exe";
 
 impl Report {
     /// Measures timer and clock. The checks are to be added.
-    #[must_use]
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         Self { timer_error_ns: timer_error(), clock_ns: clock_cost(), stall: None, cases: Vec::new() }
     }
 
     /// Returns the worst finding of all checks that were carried out.
-    #[must_use]
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         let stall = self.stall.iter().map(Stall::finding);
         let cases = self.cases.iter().map(|judgement| judgement.finding);
         stall.chain(cases).max().unwrap_or(Finding::Right)
@@ -125,8 +92,7 @@ impl Report {
 }
 
 /// Returns the server of the check `stall` where the user names none. It is in this program.
-#[must_use]
-pub fn own_server() -> Spawn {
+pub(crate) fn own_server() -> Spawn {
     Spawn { command: server::Behaviour::Echo.command(), cpus: Vec::new() }
 }
 

@@ -1,9 +1,8 @@
 //! Echo server with a known fault: blocking, with a thread for each connection.
 //!
-//! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one argument in
-//! JSON.
+//! It is this program itself, started as the hidden subcommand [`COMMAND`]. Its behaviour is one
+//! argument in JSON.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{MYSELF, nanos};
 use crate::target::url::PORT_PLACEHOLDER;
 
-/// Name of the hidden subcommand.
-pub const COMMAND: &str = "selfcheck-server";
+pub(crate) const COMMAND: &str = "selfcheck-server";
 /// Time that each answer takes where nothing else limits the rate of a closed loop.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Exit status of a server that ends as it was told to.
@@ -49,7 +47,6 @@ pub(super) enum Behaviour {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Place {
-    /// The connection's thread.
     Connection,
     /// A separate thread, which then ends.
     Thread,
@@ -57,20 +54,17 @@ pub(super) enum Place {
     Process,
 }
 
-impl fmt::Display for Behaviour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
-}
-
 impl Behaviour {
     /// Returns the words of the command that starts such a server. `{port}` is to be replaced.
     pub(super) fn command(self) -> Vec<String> {
-        [MYSELF, COMMAND, &self.to_string(), PORT_PLACEHOLDER].map(str::to_owned).into()
+        [MYSELF, COMMAND, &self.argument(), PORT_PLACEHOLDER].map(str::to_owned).into()
+    }
+
+    fn argument(self) -> String {
+        serde_json::to_string(&self).unwrap_or_default()
     }
 }
 
-/// State that all connections share.
 struct Server {
     behaviour: Behaviour,
     /// Completed once the first message has come.
@@ -79,13 +73,9 @@ struct Server {
     free: Mutex<Option<Instant>>,
 }
 
-/// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port, serves the
-/// connection that is its standard input. Ends by a signal, or as `behaviour` has it.
-///
-/// # Errors
-///
-/// Fails when `behaviour` is not valid, or the port cannot be bound.
-pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
+/// Carries out the hidden subcommand. Serves at `port` of the loopback address. Without a port,
+/// serves the connection that is its standard input. Ends by a signal, or as `behaviour` has it.
+pub(crate) fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
     let behaviour = serde_json::from_str(behaviour)?;
     let server = Arc::new(Server { behaviour, loaded: Once::new(), free: Mutex::default() });
     let Some(port) = port else {
@@ -107,7 +97,7 @@ pub fn serve(behaviour: &str, port: Option<u16>) -> io::Result<()> {
 
 /// Hands a connection to a separate process and waits for its end.
 fn serve_in_process(stream: TcpStream, span: Duration) -> io::Result<()> {
-    let behaviour = Behaviour::Work(Place::Connection, span).to_string();
+    let behaviour = Behaviour::Work(Place::Connection, span).argument();
     let socket = Stdio::from(OwnedFd::from(stream));
     Command::new(MYSELF).args([COMMAND, &behaviour]).stdin(socket).status().map(drop)
 }
@@ -149,8 +139,7 @@ impl Server {
         }
     }
 
-    /// Carries out the part before a message is answered, on a connection whose first message came at
-    /// `first`.
+    /// Delays an answer, on a connection whose first message came at `first`.
     fn before_answer(&self, number: usize, first: Instant) {
         match self.behaviour {
             Behaviour::Echo => {}
@@ -198,13 +187,9 @@ struct Connection {
 impl Connection {
     fn read_more(&mut self) -> io::Result<()> {
         let mut piece = [0; 16 << 10];
-        match self.stream.read(&mut piece)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            len => {
-                self.input.extend_from_slice(&piece[..len]);
-                Ok(())
-            }
-        }
+        let len = self.stream.read(&mut piece)?;
+        self.input.extend_from_slice(&piece[..len]);
+        if len == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
     fn shake_hands(&mut self) -> io::Result<()> {
@@ -225,12 +210,10 @@ impl Connection {
         loop {
             let parsed = Header::parse(&self.input).map_err(io::Error::other)?;
             if let Some((header, start)) = parsed
-                && let Some(end) =
-                    usize::try_from(header.payload_len).ok().and_then(|len| start.checked_add(len))
-                && end <= self.input.len()
+                && header.payload_len <= (self.input.len() - start) as u64
             {
-                let mut payload = self.input[start..end].to_vec();
-                self.input.drain(..end);
+                let mut payload: Vec<u8> = self.input.drain(..start + header.payload_len as usize).collect();
+                payload.drain(..start);
                 if let Some(key) = header.mask {
                     mask::in_place(&mut payload, key);
                 }

@@ -1,74 +1,68 @@
-//! Check of the generator's lag, and of its latencies for a server that stands still for a known time.
+//! Check of the generator's lag, and of its latencies for a server that stands still for a known
+//! time.
 //!
-//! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate. A message that is planned x
-//! before it goes on takes at least x, so that the share of messages that take longer than x is (S - x) / W, whatever the rate:
-//! the quantile q is S - (1 - q) W. The corrected histogram must say so. Each connection may have one message outstanding, as
-//! generators without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected histogram, from
-//! the actual send, hides it.
+//! A server is stopped (SIGSTOP) for a time S within a window W of an open loop at a constant rate.
+//! A message that is planned x before it goes on takes at least x, so that the share of messages
+//! that take longer than x is (S - x) / W, whatever the rate: the quantile q is S - (1 - q) W. The
+//! corrected histogram must say so. Each connection may have one message outstanding, as generators
+//! without a plan have it: nearly all messages of the stall are then sent late, and the uncorrected
+//! histogram, from the actual send, hides it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, anyhow};
 use engine::EngineKind;
 use hdrhistogram::Histogram;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::{ATTEMPTS, Finding, SelfcheckError, Spread, latencies, nanos, spread};
-use crate::result::{HistogramError, Latency};
-use crate::run::{Phase, Plan, Progress, Snapshot, execute};
+use crate::result::Latency;
+use crate::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
 use crate::target::spawn::{Server, Spawn};
-use crate::target::url::Url;
 
-/// Settings of the check.
 #[derive(Clone, Debug)]
-pub struct StallCheck {
+pub(crate) struct StallCheck {
     /// The server to start; `{port}` in its command becomes a free port.
-    pub server: Spawn,
-    /// The generator's engine.
-    pub engine: EngineKind,
-    /// How long the server stands still.
-    pub stall: Duration,
+    pub(crate) server: Spawn,
+    pub(crate) engine: EngineKind,
+    /// Time for which the server is stopped.
+    pub(crate) stall: Duration,
     /// The measured window; at least twice the stall.
-    pub window: Duration,
+    pub(crate) window: Duration,
 }
 
-/// What was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stall {
+pub(crate) struct Stall {
     /// Planned to sent, without any stall, nanoseconds.
-    pub lag_ns: Spread,
-    /// How long the server stood still, nanoseconds.
-    pub stall_ns: u64,
+    pub(crate) lag_ns: Spread,
+    /// Time for which the server was stopped, nanoseconds.
+    pub(crate) stall_ns: u64,
     /// The window it stood still in, nanoseconds.
-    pub window_ns: u64,
-    /// Messages planned a second.
-    pub rate_per_s: f64,
-    /// The histograms against arithmetic.
-    pub quantiles: Vec<Quantile>,
+    pub(crate) window_ns: u64,
+    pub(crate) rate_per_s: f64,
+    pub(crate) quantiles: Vec<Quantile>,
 }
 
 /// A quantile of a run with a stall, nanoseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Quantile {
+pub(crate) struct Quantile {
     /// 0 to 1.
-    pub q: f64,
-    /// What arithmetic says.
-    pub expected: u64,
-    /// From the planned send.
-    pub corrected: u64,
-    /// From the actual send.
-    pub uncorrected: u64,
-    /// How the three agree.
-    pub finding: Finding,
+    pub(crate) q: f64,
+    pub(crate) expected: u64,
+    /// Time from the planned send.
+    pub(crate) corrected: u64,
+    /// Time from the actual send.
+    pub(crate) uncorrected: u64,
+    pub(crate) finding: Finding,
 }
 
-/// Messages planned a second.
 const RATE: f64 = 1_000.0;
-/// Each has one message of the stall that was sent in time: fewer than one in a hundred of any window.
+/// Each has one message of the stall that was sent in time: few in any window.
 const CONNECTIONS: u32 = 8;
-/// Where histogram and arithmetic are compared. Far enough out to lie within the stall.
+/// Quantiles at which histogram and arithmetic are compared. They lie within the stall.
 const QUANTILES: [f64; 2] = [0.95, 0.99];
 /// Shorter stalls drown in the timer's error.
 const LEAST_STALL: Duration = Duration::from_millis(100);
@@ -76,26 +70,27 @@ const LEAST_STALL: Duration = Duration::from_millis(100);
 const LEAST_WINDOW: Duration = Duration::from_secs(1);
 
 impl StallCheck {
-    /// Carries out the check, which takes some seconds. `progress` watches the runs.
-    ///
-    /// # Errors
-    /// Fails when the server does not start or cannot be measured. A fault of the generator is no error but a
-    /// [`Finding`].
-    pub fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
+    /// Carries out the check, which takes some seconds. `progress` watches the runs. A fault of the
+    /// generator is no error but a [`Finding`].
+    pub(crate) fn make(&self, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
         if self.stall < LEAST_STALL || self.window < LEAST_WINDOW.max(self.stall * 2) {
-            return Err(SelfcheckError::Times { window: self.window, stall: self.stall });
+            return Err(SelfcheckError::Usage(format!(
+                "-d {:?} must be at least 1s and twice --stall {:?}, which must be 100ms or longer",
+                self.window, self.stall
+            )));
         }
         let lag_ns = self.lag(progress)?;
-        let mut stalled = self.stalled(lag_ns, progress)?;
-        for _ in 1..ATTEMPTS {
-            if stalled.finding() == Finding::Disturbed {
-                stalled = self.stalled(lag_ns, progress)?;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let stalled = self.stalled(lag_ns, progress)?;
+            if stalled.finding() != Finding::Disturbed || attempts.next().is_none() {
+                return Ok(stalled);
             }
         }
-        Ok(stalled)
     }
 
-    fn plan(&self, url: Url) -> Plan {
+    fn plan(&self) -> Plan {
+        let url = "ws://127.0.0.1:{port}/".parse().unwrap_or_else(|error| unreachable!("{error}"));
         Plan::new(url, self.engine).with(|plan| {
             plan.load.connections = CONNECTIONS;
             plan.load.rate_per_s = Some(RATE);
@@ -105,35 +100,38 @@ impl StallCheck {
         })
     }
 
-    /// The generator's own lateness, with a server that does not stand still.
+    /// Measures the generator's own lateness, with a server that does not stand still.
     fn lag(&self, progress: &mut dyn Progress) -> Result<Spread, SelfcheckError> {
-        let plan = self
-            .plan("ws://127.0.0.1:{port}/".parse()?)
-            .with(|plan| plan.target.spawn = Some(self.server.clone()));
+        let plan = self.plan().with(|plan| plan.target.spawn = Some(self.server.clone()));
         let run = execute(&plan, progress)?;
         let (errors, faults) = (run.errors.total(), run.integrity.total());
         if errors + faults > 0 {
-            return Err(SelfcheckError::Echoes { errors, faults });
+            let why = "this server cannot be used to check the generator";
+            return Err(anyhow!("{errors} errors and {faults} wrong echoes: {why}").into());
         }
         Ok(spread(&histogram(&run.latency_ns.lag)?))
     }
 
-    /// A run with a stall: how long it was, and what the histograms say.
+    /// Measures a stall, and compares the histograms with arithmetic.
     fn stalled(&self, lag_ns: Spread, progress: &mut dyn Progress) -> Result<Stall, SelfcheckError> {
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut at = [SocketAddr::new(ip, 0)];
-        let plan = self.plan("ws://127.0.0.1:{port}/".parse()?).with(|plan| plan.load.max_outstanding = 1);
+        let mut at = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let plan = self.plan().with(|plan| plan.load.max_outstanding = 1);
         let mut wait = || !progress.interrupted();
         let server =
-            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)?;
+            Server::start(&self.server, &plan.target.url, &mut at, plan.target.start_timeout, &mut wait)
+                .map_err(RunError::from)?;
         let plan = plan.with(|plan| plan.target.url = plan.target.url.with_port(at[0].port()));
         let mut watch = Watch { progress, pids: server.pids(), check: self, stop: None };
         let run = execute(&plan, &mut watch)?;
-        let stall = watch.stop.and_then(|stop| stop.join().ok()).ok_or(SelfcheckError::NoStall)?;
-        let _ = server.end();
-        let latencies = (histogram(&run.latency_ns.corrected)?, histogram(run.latency_ns.uncorrected())?);
+        let stall = watch
+            .stop
+            .and_then(|stop| stop.join().ok())
+            .context("the run ended before the server was stopped")?;
+        server.end();
+        let corrected = histogram(&run.latency_ns.corrected)?;
+        let uncorrected = histogram(run.latency_ns.uncorrected())?;
         let compare =
-            |q| self.compare(q, stall, latencies.0.value_at_quantile(q), latencies.1.value_at_quantile(q));
+            |q| self.compare(q, stall, corrected.value_at_quantile(q), uncorrected.value_at_quantile(q));
         Ok(Stall {
             lag_ns,
             stall_ns: nanos(stall),
@@ -160,8 +158,7 @@ impl StallCheck {
 
 impl Stall {
     /// Returns the worst finding of all quantiles.
-    #[must_use]
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         self.quantiles.iter().map(|quantile| quantile.finding).max().unwrap_or(Finding::Wrong)
     }
 }
@@ -214,7 +211,7 @@ pub(super) fn stand_still(pids: &[u32], span: Duration) -> Duration {
 }
 
 /// A stored latency's histogram; empty where there are no samples.
-fn histogram(latency: &Latency) -> Result<Histogram<u64>, HistogramError> {
+fn histogram(latency: &Latency) -> anyhow::Result<Histogram<u64>> {
     Ok(latency.histogram()?.unwrap_or_else(latencies))
 }
 

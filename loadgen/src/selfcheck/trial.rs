@@ -19,57 +19,51 @@ use crate::run::{Progress, RunError};
 
 /// Interval of the checks that the run has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time before each window.
+pub(super) const WARMUP: Duration = Duration::from_millis(300);
+const WINDOW: Duration = Duration::from_secs(2);
 /// Time allowed in addition to the longest run with all of its timeouts.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Settings of the run, and the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
     pub(super) behaviour: Behaviour,
     pub(super) connections: u32,
     /// Messages a second of an open loop.
     pub(super) rate_per_s: Option<u32>,
-    pub(super) warmup: Duration,
-    pub(super) window: Duration,
-    /// Time at which the generator is stopped, from the first message on, and length of the stop. The server
-    /// then announces that message and does nothing else.
+    /// Time at which the generator is stopped, from the first message on, and length of the stop.
+    /// The server then announces that message and does nothing else.
     pub(super) stop: Option<(Duration, Duration)>,
-    /// Further flags.
-    pub(super) flags: &'static [&'static str],
+    pub(super) flags: &'static str,
 }
 
-/// Outcome of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     /// Exit status; `None` where a signal ended it.
     pub(super) exit_status: Option<i32>,
-    /// Its result, where it has one.
     pub(super) run: Option<Run>,
     /// The last line on its standard error.
     pub(super) complaint: String,
 }
 
-/// Figures of a run that were judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Exit status of the generator; `null` where a signal ended it.
-    pub exit_status: Option<i32>,
+    pub(crate) exit_status: Option<i32>,
     /// Reasons why the result is not valid.
-    pub invalid_kinds: Vec<InvalidKind>,
+    pub(crate) invalid_kinds: Vec<InvalidKind>,
     /// The same reasons in sentences.
-    pub invalid_reasons: Vec<String>,
-    /// Outcomes of all messages.
-    pub messages: Option<Messages>,
+    pub(crate) invalid_reasons: Vec<String>,
+    pub(crate) messages: Option<Messages>,
     /// Echoes a second.
-    pub rate_per_s: f64,
+    pub(crate) rate_per_s: f64,
     /// Longest latency, in nanoseconds.
-    pub max_ns: u64,
+    pub(crate) max_ns: u64,
     /// Periods in which the generator did not run.
-    pub standstill: Option<Standstill>,
+    pub(crate) standstill: Option<Standstill>,
     /// Cause that ended the load early.
-    pub ended_early: Option<EndedEarly>,
-    /// CPU time of the server for each message, in nanoseconds.
-    pub server_cpu_ns_per_message: Option<f64>,
+    pub(crate) ended_early: Option<EndedEarly>,
+    pub(crate) server_cpu_ns_per_message: Option<f64>,
 }
 
 impl Trial {
@@ -80,8 +74,8 @@ impl Trial {
         progress: &mut dyn Progress,
     ) -> Result<Outcome, SelfcheckError> {
         let failed = |source| RunError::System { what: "cannot start the generator", source };
-        let mut stop = self.stop.map(Stop::new).transpose().map_err(failed)?;
-        let behaviour = stop.as_ref().map_or(self.behaviour, |stop| Behaviour::Announce(stop.port));
+        let listener = self.stop.map(|_| announcements()).transpose().map_err(failed)?;
+        let behaviour = listener.as_ref().map_or(self.behaviour, |(_, port)| Behaviour::Announce(*port));
         let child = Command::new(MYSELF)
             .arg0("sparring-loadgen")
             .args(self.arguments(engine, behaviour))
@@ -94,16 +88,20 @@ impl Trial {
         let (id, group) = (child.id(), Pid::from_child(&child));
         let reader = thread::spawn(move || child.wait_with_output());
         let began = Instant::now();
-        let mut is_interrupted = false;
+        let (mut is_interrupted, mut stop, mut announced) = (false, self.stop, None);
         while !reader.is_finished() {
             is_interrupted |= progress.interrupted();
             if is_interrupted || began.elapsed() > LONGEST {
-                // The kernel ends its server with it. The call fails only where the process has ended.
+                // The kernel ends its server with it. An ended process is no error.
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }
-            if stop.as_mut().is_some_and(|stop| stop.apply(id)) {
-                stop = None;
+            if announced.is_none() && listener.as_ref().is_some_and(|(at, _)| at.accept().is_ok()) {
+                announced = Some(Instant::now());
+            }
+            let is_due = |(after, _): &mut _| announced.is_some_and(|at| at.elapsed() >= *after);
+            if let Some((_, span)) = stop.take_if(is_due) {
+                stand_still(&[id], span);
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -115,50 +113,27 @@ impl Trial {
     }
 
     fn arguments(&self, engine: EngineKind, behaviour: Behaviour) -> Vec<String> {
+        let line = format!(
+            "run ws://127.0.0.1:{{port}}/ --json - --quiet --engine {} -c {} -w {}ms -d {}ms {} {} --spawn",
+            engine.name(),
+            self.connections,
+            WARMUP.as_millis(),
+            WINDOW.as_millis(),
+            self.rate_per_s.map(|rate| format!("-R {rate}")).unwrap_or_default(),
+            self.flags
+        );
         let command = behaviour.command();
         let command = shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default();
-        let span = |span: Duration| format!("{}ms", span.as_millis());
-        let rate = self.rate_per_s.map(|rate| ["-R".to_owned(), rate.to_string()]);
-        let words = ["run", "ws://127.0.0.1:{port}/", "--json", "-", "--quiet", "--engine", engine.name()];
-        let words = words.iter().chain(self.flags).copied().map(str::to_owned);
-        words
-            .chain(["-c".to_owned(), self.connections.to_string()])
-            .chain(["-w".to_owned(), span(self.warmup), "-d".to_owned(), span(self.window)])
-            .chain(rate.into_iter().flatten())
-            .chain(["--spawn".to_owned(), command])
-            .collect()
+        line.split_ascii_whitespace().map(str::to_owned).chain([command]).collect()
     }
 }
 
-/// Single stop of the generator.
-struct Stop {
-    listener: TcpListener,
-    port: u16,
-    after: Duration,
-    span: Duration,
-    /// Time at which the first message was announced.
-    began: Option<Instant>,
-}
-
-impl Stop {
-    fn new((after, span): (Duration, Duration)) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        Ok(Self { listener, port, after, span, began: None })
-    }
-
-    /// Stops the process for the set time once it is due, and then continues it. Returns true when it has done so.
-    fn apply(&mut self, pid: u32) -> bool {
-        if self.began.is_none() && self.listener.accept().is_ok() {
-            self.began = Some(Instant::now());
-        }
-        let is_due = self.began.is_some_and(|began| began.elapsed() >= self.after);
-        if is_due {
-            stand_still(&[pid], self.span);
-        }
-        is_due
-    }
+/// Returns a listener to which the server announces the first message, and its port.
+fn announcements() -> io::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
 }
 
 impl Outcome {

@@ -1,132 +1,95 @@
 //! The opening handshake of a connection that is being opened (RFC 6455 4.1).
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use engine::Output;
 use protocol::handshake::HeadLimits;
-use protocol::handshake::client::{FinalResponse, Request, RequestError, ResponseError, check_response};
+use protocol::handshake::client::{FinalResponse, Request, RequestError, check_response};
 
-/// What is asked for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ask {
+pub(crate) struct HandshakeRequest {
     /// The Host field.
     pub(crate) host: String,
-    /// The request target.
     pub(crate) target: String,
     pub(crate) origin: Option<String>,
     pub(crate) subprotocols: Vec<String>,
     pub(crate) headers: Vec<(String, String)>,
 }
 
-impl Ask {
-    /// Checks that the request can be written as it is meant.
-    ///
-    /// # Errors
-    ///
-    /// The first part that is wrong, and the rule.
+impl HandshakeRequest {
+    /// Checks that the request can be written. The error is the first part that is wrong.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
-        self.request([0; 16], &self.subprotocols(), &self.fields()).check()
+        self.with_fields([0; 16], |request| request.check())
     }
 
-    fn request<'a>(
-        &'a self,
-        nonce: [u8; 16],
-        subprotocols: &'a [&'a str],
-        headers: &'a [(&'a str, &'a str)],
-    ) -> Request<'a> {
-        let (host, target) = (&self.host, &self.target);
-        Request { host, target, nonce, origin: self.origin.as_deref(), subprotocols, headers }
+    /// Passes the request on in the form that the protocol takes.
+    fn with_fields<T>(&self, nonce: [u8; 16], pass: impl FnOnce(Request<'_>) -> T) -> T {
+        let headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (host, target, origin) = (&self.host, &self.target, self.origin.as_deref());
+        pass(Request { host, target, nonce, origin, subprotocols: &self.offers(), headers: &headers })
     }
 
-    fn fields(&self) -> Vec<(&str, &str)> {
-        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-    }
-
-    fn subprotocols(&self) -> Vec<&str> {
+    fn offers(&self) -> Vec<&str> {
         self.subprotocols.iter().map(String::as_str).collect()
     }
 }
 
-/// A request that has been sent, and what has come of the response.
+/// A request that has been sent, and the response so far.
 #[derive(Debug)]
 pub(crate) struct Opening {
     nonce: [u8; 16],
-    /// What has come, where it did not come in one piece.
+    /// The bytes of a response that did not come in one piece.
     head: Vec<u8>,
     response: FinalResponse,
 }
 
 impl Opening {
     /// Sends the request; the connection's deadline is set to `timeout` from now.
-    pub(crate) fn begin(ask: &Ask, nonce: [u8; 16], timeout: Duration, out: &mut Output<'_>) -> Self {
+    pub(crate) fn begin(
+        request: &HandshakeRequest,
+        nonce: [u8; 16],
+        timeout: Duration,
+        out: &mut Output<'_>,
+    ) -> Self {
         let mut bytes = Vec::new();
-        ask.request(nonce, &ask.subprotocols(), &ask.fields()).encode(&mut bytes);
+        request.with_fields(nonce, |request| request.encode(&mut bytes));
         out.append(&bytes);
         out.set_deadline(Some(out.now() + timeout));
         Self { nonce, head: Vec::new(), response: FinalResponse::default() }
     }
 
-    /// Reads more of the response. Once the response is complete and valid, returns the number of `bytes`
-    /// that belong to it and to the interim responses before it.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the response opens no WebSocket.
-    pub(crate) fn read(&mut self, ask: &Ask, bytes: &[u8]) -> Result<Option<usize>, Refused> {
-        if self.head.is_empty() {
-            // Nearly always the whole response comes in one piece.
-            let Some(head) = self.response.find(bytes, &HeadLimits::default())? else {
-                self.head.extend_from_slice(bytes);
-                return Ok(None);
-            };
-            self.check(ask, &bytes[head.start..], head.len())?;
-            return Ok(Some(head.end));
-        }
+    /// Reads more of the response. Once the response is complete and valid, returns the number of
+    /// `bytes` that belong to it and to the interim responses before it. Fails where the response
+    /// opens no WebSocket.
+    pub(crate) fn read(&mut self, request: &HandshakeRequest, bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+        // Nearly always the whole response comes in one piece, which needs no copy.
         let before = self.head.len();
-        self.head.extend_from_slice(bytes);
-        let Some(head) = self.response.find(&self.head, &HeadLimits::default())? else {
+        if before > 0 {
+            self.head.extend_from_slice(bytes);
+        }
+        let all = if before > 0 { &self.head } else { bytes };
+        let Some(found) = self.response.find(all, &HeadLimits::default())? else {
+            if before == 0 {
+                self.head.extend_from_slice(bytes);
+            }
             return Ok(None);
         };
-        self.check(ask, &self.head[head.start..], head.len())?;
-        Ok(Some(head.end - before))
-    }
-
-    /// `response` has a head of `len` bytes and what came with it.
-    fn check(&self, ask: &Ask, response: &[u8], len: usize) -> Result<(), Refused> {
-        let (head, content) = response.split_at(len);
-        check_response(head, &self.nonce, &ask.subprotocols())
-            .map_err(|error| Refused { said: quoted(&String::from_utf8_lossy(content)), ..error.into() })
-    }
-}
-
-/// A response that opens no WebSocket.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    error: ResponseError,
-    /// The server's own explanation, escaped; empty where it gives none.
-    said: String,
-}
-
-impl From<ResponseError> for Refused {
-    fn from(error: ResponseError) -> Self {
-        Self { error, said: String::new() }
+        let (head, content) = (&all[found.clone()], &all[found.end..]);
+        check_response(head, &self.nonce, &request.offers()).map_err(|error| {
+            // The content is the server's own explanation.
+            let said = quoted(&String::from_utf8_lossy(content));
+            let colon = if said.is_empty() { "" } else { ": " };
+            anyhow!("{error}{colon}{said}")
+        })?;
+        Ok(Some(found.end - before))
     }
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)?;
-        if !self.said.is_empty() {
-            write!(f, ": {}", self.said)?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns the server's text for display: on one line, control characters escaped, at most 200 characters.
+/// Returns the server's text on one line, escaped, at most 200 characters.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 200;
     let (mut shown, mut len) = (String::new(), 0);
@@ -152,15 +115,12 @@ pub(crate) type Failures = Vec<(SocketAddr, io::Error)>;
 pub(crate) fn describe_failures(failures: &[(SocketAddr, io::Error)]) -> String {
     let (addresses, errors): (Vec<_>, Vec<_>) =
         failures.iter().map(|(address, error)| (address.to_string(), error.to_string())).unzip();
-    match errors.first() {
-        Some(first) if errors.iter().all(|error| error == first) => {
-            format!("cannot connect to {}: {first}", addresses.join(" or "))
-        }
-        _ => {
-            let each = addresses.iter().zip(&errors).map(|(address, error)| format!("{address}: {error}"));
-            format!("cannot connect to {}", each.collect::<Vec<_>>().join(", or to "))
-        }
+    if errors.windows(2).all(|pair| pair[0] == pair[1]) {
+        let error = errors.first().map(String::as_str).unwrap_or_default();
+        return format!("cannot connect to {}: {error}", addresses.join(" or "));
     }
+    let each: Vec<_> = addresses.iter().zip(&errors).map(|(at, error)| format!("{at}: {error}")).collect();
+    format!("cannot connect to {}", each.join(", or to "))
 }
 
 #[cfg(test)]
@@ -174,8 +134,8 @@ mod tests {
     fn refused(response: &str, cut: usize) -> String {
         let mut opening = opening();
         let (first, second) = response.as_bytes().split_at(cut);
-        let error = match opening.read(&Ask::default(), first) {
-            Ok(None) => opening.read(&Ask::default(), second).expect_err("no WebSocket"),
+        let error = match opening.read(&HandshakeRequest::default(), first) {
+            Ok(None) => opening.read(&HandshakeRequest::default(), second).expect_err("no WebSocket"),
             other => other.expect_err("no WebSocket"),
         };
         error.to_string()
@@ -218,9 +178,11 @@ mod tests {
         let end = interim.len() + switch.len();
         for cut in 0..bytes.len() {
             let (mut opening, (first, second)) = (opening(), bytes.as_bytes().split_at(cut));
-            let used = match opening.read(&Ask::default(), first).expect("right") {
+            let used = match opening.read(&HandshakeRequest::default(), first).expect("right") {
                 Some(used) => used,
-                None => cut + opening.read(&Ask::default(), second).expect("right").expect("whole"),
+                None => {
+                    cut + opening.read(&HandshakeRequest::default(), second).expect("right").expect("whole")
+                }
             };
             assert_eq!(used, end, "cut at {cut}");
         }

@@ -1,8 +1,8 @@
-//! What was measured and what measured it: the server's and the generator's identity in a result.
+//! Identity of the server and of the generator in a result.
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::host::machine::shortened;
 use crate::host::regular;
+use crate::host::system::field;
 
 /// The generator that made a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +55,8 @@ pub struct Subject {
 }
 
 impl Tool {
-    /// This program, driving its connections by `engine`.
-    #[must_use]
-    pub fn this(engine: &str) -> Self {
+    /// Describes this program, driving its connections by `engine`.
+    pub(crate) fn this(engine: &str) -> Self {
         Self {
             name: "sparring-loadgen".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,26 +69,30 @@ impl Tool {
 }
 
 impl Subject {
-    /// What can be told about the server that `words` start: its command, its executable and, where
-    /// it is our own server, what it says of itself.
-    #[must_use]
-    pub fn of_command(words: &[String]) -> Self {
+    /// Describes the server that `words` start: its command, its executable and, where it is our
+    /// own server, what it says of itself.
+    pub(crate) fn of_command(words: &[String]) -> Self {
         let program = words.first().and_then(|word| find_program(word));
-        let own =
-            program.as_deref().filter(|path| path.file_name().is_some_and(|name| name == "sparring-server"));
+        let is_own = |path: &&PathBuf| path.file_name().is_some_and(|name| name == "sparring-server");
+        let command: Vec<String> = words.iter().map(|word| reduced(word)).collect();
         Self {
-            command: (!words.is_empty())
-                .then(|| words.iter().map(|word| reduced(word)).collect::<Vec<_>>().join(" ")),
+            command: (!words.is_empty()).then(|| command.join(" ")),
             binary_hash: program.as_deref().and_then(|path| file_hash(path).ok()),
-            ..own.map(ask).unwrap_or_default()
+            ..program.as_ref().filter(is_own).map(Self::of_own_server).unwrap_or_default()
         }
     }
 
-    /// What the output of `sparring-server --version --verbose` tells.
+    /// Asks our own server. Nothing is known about one that does not answer.
+    fn of_own_server(program: &PathBuf) -> Self {
+        let output = Command::new(program).args(["--version", "--verbose"]).stdin(Stdio::null()).output();
+        output.map(|output| Self::of_version(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+    }
+
+    /// Reads the output of `sparring-server --version --verbose`.
     fn of_version(text: &str) -> Self {
         let value = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty() && value != "unknown")
+            let value = field(text, name)?.to_owned();
+            Some(value).filter(|value| !value.is_empty() && value != "unknown")
         };
         Self {
             commit: value("commit").filter(|commit| is_commit(commit)),
@@ -99,13 +104,7 @@ impl Subject {
     }
 }
 
-/// Asks our own server; one that does not answer is one about which nothing is known.
-fn ask(program: &Path) -> Subject {
-    let output = Command::new(program).args(["--version", "--verbose"]).stdin(Stdio::null()).output();
-    output.map(|output| Subject::of_version(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
-}
-
-/// The executable that execvp(3) would run.
+/// Returns the executable that execvp(3) would run.
 fn find_program(word: &str) -> Option<PathBuf> {
     if word.contains('/') {
         return Some(PathBuf::from(word)).filter(|path| path.is_file());
@@ -113,34 +112,22 @@ fn find_program(word: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(word)).find(|path| path.is_file())
 }
 
-/// Whether `text` is a commit's name as git prints it, whole or abbreviated.
-#[must_use]
-pub fn is_commit(text: &str) -> bool {
+/// Returns true where `text` is a commit's name as git prints it, whole or abbreviated.
+pub(crate) fn is_commit(text: &str) -> bool {
     (7..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The first twelve hexadecimal digits of the SHA-256 of the file at `path`.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn file_hash(path: &Path) -> io::Result<String> {
-    let mut file = regular::open(path)?;
+/// Returns the [`short_hash`](crate::host::machine::short_hash) of the file at `path`.
+pub(crate) fn file_hash(path: &Path) -> io::Result<String> {
     let mut digest = Sha256::new();
-    let mut block = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => digest.update(&block[..read]),
-        }
-    }
-    Ok(digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    io::copy(&mut regular::open(path)?, &mut digest)?;
+    Ok(shortened(digest))
 }
 
 /// Returns the words of a command as they may be stored, enough to repeat it. Directories are left
 /// out, host names and queries of URLs, values of handshake fields, and subprotocols. Other
 /// arguments of a server's command are stored as they are.
-#[must_use]
-pub fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
+pub(crate) fn argv(words: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut stored: Vec<String> = Vec::new();
     for word in words {
         let word = word.to_string_lossy();
@@ -162,8 +149,7 @@ fn without_value(field: &str) -> String {
     format!("{}: ...", field.split(':').next().unwrap_or_default())
 }
 
-/// Returns a word of a command, or a whole command in one word, without directories, host names and
-/// queries.
+/// Returns a word, or a command in one word, without directories, host names and queries.
 fn reduced(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if let Some((name, value)) = word.split_once('=')
@@ -186,12 +172,12 @@ fn reduced_word(word: &str) -> String {
     match (word.find("://"), word.find('=')) {
         (Some(scheme), equals) if equals.is_none_or(|equals| equals > scheme) => reduced_url(word, scheme),
         (_, Some(equals)) => format!("{}{}", &word[..=equals], reduced_word(&word[equals + 1..])),
-        _ => file_name(word).to_owned(),
+        _ if is_path(word) => word.trim_end_matches('/').rsplit('/').next().unwrap_or(word).to_owned(),
+        _ => word.to_owned(),
     }
 }
 
-/// Returns a URL without user, host name, query and fragment. Addresses stay, as the results have
-/// them anyway.
+/// Returns a URL without user, host name, query and fragment. Addresses stay.
 fn reduced_url(url: &str, scheme: usize) -> String {
     let (scheme, rest) = url.split_at(scheme + "://".len());
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -203,15 +189,7 @@ fn reduced_url(url: &str, scheme: usize) -> String {
     format!("{scheme}{}{port}{path}", if is_address { host } else { "HOST" })
 }
 
-/// The last component of an absolute path, or of one relative to the current or home directory; any
-/// other word as it is.
-fn file_name(word: &str) -> &str {
-    if !is_path(word) {
-        return word;
-    }
-    word.trim_end_matches('/').rsplit('/').next().unwrap_or(word)
-}
-
+/// Returns true for an absolute path, and for one relative to the current or home directory.
 fn is_path(word: &str) -> bool {
     ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start))
 }

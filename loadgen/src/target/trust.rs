@@ -1,16 +1,16 @@
 //! Certificates that a client of wss:// accepts, and the remedy for one that it rejects.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
+use anyhow::{anyhow, ensure};
 use engine::rustls::pki_types::pem::{self, PemObject};
 use engine::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use engine::rustls::{CertificateError, Error, InvalidMessage, RootCertStore};
 use engine::tls::{self, TlsClient, TlsError, TlsSettings, webpki_error};
 use engine::webpki;
-use thiserror::Error;
 
 /// Certificates that a client accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,46 +24,9 @@ pub enum Trust {
     Anybody,
 }
 
-/// An error because of which nobody can be trusted.
-#[derive(Debug, Error)]
-pub enum TrustError {
-    /// The file cannot be read.
-    #[error("cannot read {} of --ca ({source}): give a file that this user may read", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// The file has no certificate that could be an authority's.
-    #[error(
-        "{} of --ca has no certificate in PEM ({cause}): give the authority's, or that of the server itself where it is \
-         self-signed",
-        path.display()
-    )]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// The file's fault.
-        cause: AuthorityFault,
-    },
-    /// The system has no authorities.
-    #[error(
-        "this system knows no authorities ({0}): install ca-certificates, or give --ca FILE or --insecure"
-    )]
-    System(String),
-    /// A host that no certificate can be for.
-    #[error("`{0}` is no name that a certificate could bear: wss:// needs a host name or an address")]
-    Name(String),
-    /// The library's own settings do not go together.
-    #[error("cannot set up TLS ({0}): this is a fault of this program, use ws:// until it is fixed")]
-    Library(#[from] Error),
-}
-
 impl Trust {
-    /// The flag that asks for it, where it is not the default.
-    #[must_use]
-    pub fn flag(&self) -> Option<&'static str> {
+    /// Returns the flag that asks for it, where it is not the default.
+    pub(crate) fn flag(&self) -> Option<&'static str> {
         match self {
             Self::System => None,
             Self::Authorities(_) => Some("--ca"),
@@ -71,69 +34,67 @@ impl Trust {
         }
     }
 
-    /// The client's side of TLS with `host`.
-    ///
-    /// # Errors
-    ///
-    /// [`TrustError`]: the file, the cause, the remedy.
-    pub fn client(&self, host: &str) -> Result<TlsClient, TrustError> {
-        let server = ServerName::try_from(host.to_owned()).map_err(|_| TrustError::Name(host.to_owned()))?;
-        Ok(match self {
-            Self::System => TlsClient::new(tls::Trust::Roots(system()?), server)?,
+    /// Returns the client's side of TLS with `host`. An error names file, cause and remedy.
+    pub(crate) fn client(&self, host: &str) -> anyhow::Result<TlsClient> {
+        let server = ServerName::try_from(host.to_owned()).map_err(|_| {
+            anyhow!(
+                "`{host}` is no name that a certificate could bear: wss:// needs a host name or an address"
+            )
+        })?;
+        let client = match self {
+            Self::System => TlsClient::new(tls::Trust::Roots(system()?), server),
             Self::Authorities(path) => {
                 let trust = tls::Trust::Certificates(certificates(path)?);
-                TlsClient::new(trust, server).map_err(|error| unusable(path, error))?
+                return TlsClient::new(trust, server).map_err(|error| unusable(path, &error));
             }
-            Self::Anybody => TlsClient::new(tls::Trust::Anybody, server)?,
+            Self::Anybody => TlsClient::new(tls::Trust::Anybody, server),
+        };
+        client.map_err(|error| {
+            anyhow!(
+                "cannot set up TLS ({error}): this is a fault of this program, use ws:// until it is fixed"
+            )
         })
     }
 
-    /// The same as settings of a worker.
-    ///
-    /// # Errors
-    ///
-    /// As [`Trust::client`].
-    pub(crate) fn settings(&self, host: &str) -> Result<TlsSettings, TrustError> {
+    /// Returns the same as settings of a worker.
+    pub(crate) fn settings(&self, host: &str) -> anyhow::Result<TlsSettings> {
         Ok(TlsSettings { connects: Some(self.client(host)?), ..TlsSettings::default() })
     }
 }
 
-fn system() -> Result<RootCertStore, TrustError> {
+fn system() -> anyhow::Result<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Some that are old or strange may not be understood; nobody is to notice for it.
     let (taken, _) = roots.add_parsable_certificates(found.certs);
     let cause = || found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
-    if taken == 0 { Err(TrustError::System(cause())) } else { Ok(roots) }
+    ensure!(
+        taken > 0,
+        "this system knows no authorities ({}): install ca-certificates, or give --ca FILE or --insecure",
+        cause()
+    );
+    Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let text =
-        std::fs::read(path).map_err(|source| TrustError::Unreadable { path: path.to_owned(), source })?;
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let text = std::fs::read(path).map_err(|error| {
+        anyhow!("cannot read {} of --ca ({error}): give a file that this user may read", path.display())
+    })?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, pem::Error>>();
-    let certificates = certificates.map_err(|error| unusable(path, error))?;
+    let certificates = certificates.map_err(|error| unusable(path, &error))?;
     if certificates.is_empty() {
-        return Err(unusable(path, AuthorityFault::Empty));
+        return Err(unusable(path, &"nothing of the kind in it"));
     }
     Ok(certificates)
 }
 
-fn unusable(path: &Path, cause: impl Into<AuthorityFault>) -> TrustError {
-    TrustError::Content { path: path.to_owned(), cause: cause.into() }
-}
-
-/// Fault of a file that should have an authority's certificate.
-#[derive(Debug, Error)]
-pub enum AuthorityFault {
-    /// No certificate is in it.
-    #[error("nothing of the kind in it")]
-    Empty,
-    /// It is not PEM.
-    #[error(transparent)]
-    Pem(#[from] pem::Error),
-    /// TLS cannot use the certificate.
-    #[error(transparent)]
-    Tls(#[from] Error),
+/// Returns the error for a file without a certificate that could be an authority's.
+fn unusable(path: &Path, cause: &dyn fmt::Display) -> anyhow::Error {
+    anyhow!(
+        "{} of --ca has no certificate in PEM ({cause}): give the authority's, or that of the server itself \
+         where it is self-signed",
+        path.display()
+    )
 }
 
 /// Returns the reason why TLS failed and, where there is one, the remedy.
@@ -165,50 +126,46 @@ fn untrusted(error: &CertificateError) -> String {
         BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,
     };
-    let cause = match error {
+    const RENEW: &str = "have it renewed, look at the clock, or take any with --insecure";
+    const MAKE: &str = "(`openssl req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any \
+                        with --insecure";
+    let (cause, remedy) = match error {
         // A bad signature: it names an authority that is known here, and whose key did not sign it.
         // Two authorities that were made by the same program often bear the same name.
-        UnknownIssuer | BadSignature => {
-            return "the server's certificate was not issued by an authority known here: give the authority's with \
-                    --ca FILE, or take anybody's with --insecure"
-                .to_owned();
+        UnknownIssuer | BadSignature => (
+            "was not issued by an authority known here".to_owned(),
+            "give the authority's with --ca FILE, or take anybody's with --insecure".to_owned(),
+        ),
+        NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            ("names no host".to_owned(), format!("make it with one {MAKE}"))
         }
-        NotValidForNameContext { presented, .. } => {
-            if presented.is_empty() {
-                return "the server's certificate names no host: make it with one (`openssl req -x509 ... \
-                        -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take any with --insecure"
-                    .to_owned();
-            }
-            return format!(
-                "the server's certificate is for {}, not for the host of the URL: use one of these, or take any with \
-                 --insecure",
-                presented.join(", ")
-            );
+        NotValidForNameContext { presented, .. } => (
+            format!("is for {}, not for the host of the URL", presented.join(", ")),
+            "use one of these, or take any with --insecure".to_owned(),
+        ),
+        NotValidForName => ("is not for the host of the URL".to_owned(), RENEW.to_owned()),
+        ExpiredContext { time, not_after } => {
+            (format!("expired {} ago", days(*not_after, *time)), RENEW.to_owned())
         }
-        NotValidForName => "is not for the host of the URL".to_owned(),
-        ExpiredContext { time, not_after } => format!("expired {} ago", days(*not_after, *time)),
-        Expired => "has expired".to_owned(),
-        NotValidYetContext { time, not_before } => format!("is valid only in {}", days(*time, *not_before)),
-        NotValidYet => "is not valid yet".to_owned(),
-        // What `openssl req -x509` makes when it is not told otherwise.
-        other if webpki_error(other) == Some(&webpki::Error::CaUsedAsEndEntity) => {
-            return "the server's certificate is an authority's (CA:TRUE), which is a server's only where it \
-                    is known itself: give that certificate with --ca FILE, or take any with --insecure"
-                .to_owned();
+        Expired => ("has expired".to_owned(), RENEW.to_owned()),
+        NotValidYetContext { time, not_before } => {
+            (format!("is valid only in {}", days(*time, *not_before)), RENEW.to_owned())
         }
-        other if webpki_error(other) == Some(&webpki::Error::UnsupportedCertVersion) => {
-            return "the server's certificate is older than X.509 version 3 and names no host: make one that \
-                    does (`openssl req -x509 ... -addext subjectAltName=DNS:NAME` or `=IP:ADDRESS`), or take \
-                    any with --insecure"
-                .to_owned();
-        }
-        other => {
-            return format!("the server's certificate cannot be checked ({other}): take any with --insecure");
-        }
+        NotValidYet => ("is not valid yet".to_owned(), RENEW.to_owned()),
+        other => match webpki_error(other) {
+            // What `openssl req -x509` makes when it is not told otherwise.
+            Some(webpki::Error::CaUsedAsEndEntity) => (
+                "is an authority's (CA:TRUE), which is a server's only where it is known itself".to_owned(),
+                "give that certificate with --ca FILE, or take any with --insecure".to_owned(),
+            ),
+            Some(webpki::Error::UnsupportedCertVersion) => (
+                "is older than X.509 version 3 and names no host".to_owned(),
+                format!("make one that does {MAKE}"),
+            ),
+            _ => (format!("cannot be checked ({other})"), "take any with --insecure".to_owned()),
+        },
     };
-    format!(
-        "the server's certificate {cause}: have it renewed, look at the clock, or take any with --insecure"
-    )
+    format!("the server's certificate {cause}: {remedy}")
 }
 
 /// Returns the time between the two, in whole days where it is more than one.
@@ -219,8 +176,7 @@ fn days(from: UnixTime, to: UnixTime) -> String {
     humantime::format_duration(span).to_string()
 }
 
-/// Returns a blocking TLS client over `stream` that trusts anybody: to see whether somebody is
-/// there.
+/// Returns a blocking TLS client over `stream` that trusts anybody.
 pub(crate) fn probe<S: io::Read + io::Write>(
     host: &str,
     stream: S,

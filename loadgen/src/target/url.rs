@@ -1,4 +1,4 @@
-//! Where to connect: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
+//! URLs of servers: `ws://host[:port]/path?query`, `wss://` likewise, or `tcp://host:port`.
 
 use std::fmt;
 use std::io;
@@ -38,51 +38,14 @@ pub enum Port {
     Chosen,
 }
 
-/// A text that is not a valid [`Url`].
+/// A text that is not a valid [`Url`]: the fault and its remedy.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum UrlError {
-    /// None of the schemes.
-    #[error("`{text}` is not a valid URL: expected ws://, wss:// or tcp://{}", scheme_hint(.text))]
-    Scheme {
-        /// The text.
-        text: String,
-    },
-    /// Nothing between the slashes.
-    #[error("`{0}` is not a valid URL: it has no host, expected one as in ws://127.0.0.1:9001/")]
-    NoHost(String),
-    /// The port is not a port's number.
-    #[error("`{0}` is not a valid port: expected 1 to 65535, or {PORT_PLACEHOLDER} together with --spawn")]
-    Port(String),
-    /// A raw TCP service has no default port.
-    #[error("`tcp://{0}` is not a valid URL: raw TCP has no default port, expected tcp://{0}:PORT")]
-    NoPort(String),
-    /// Raw TCP has no request that a path could stand in.
-    #[error("`{0}` is not a valid URL: raw TCP has no paths, expected tcp://HOST:PORT")]
-    Path(String),
-    /// A user name before the host.
-    #[error("`{0}` is not a valid URL: user information is not supported, leave out the part up to the @")]
-    UserInfo(String),
-    /// RFC 6455 3: a fragment must not be used.
-    #[error("`{0}` is not a valid URL: WebSocket has no fragments, leave out the part from the # on")]
-    Fragment(String),
-    /// Brackets without an IPv6 address in them.
-    #[error("`[{0}]` is not a valid host: expected an IPv6 address in the brackets, as in [::1]")]
-    Ipv6(String),
-    /// A link-local address exists on every link.
-    #[error(
-        "`[{0}]` is not a valid host: a link-local address needs the interface that leads there, as in \
-         [{0}%25eth0] (`ip link` lists them)"
-    )]
-    NoZone(String),
-    /// A byte that would break the request line.
-    #[error("`{0}` is not a valid URL: percent-encode spaces, control characters and all that is not ASCII")]
-    Character(String),
-}
+#[error("{0}")]
+pub struct UrlError(String);
 
 impl Url {
     /// The same URL with `port` for its placeholder.
-    #[must_use]
-    pub fn with_port(&self, port: u16) -> Self {
+    pub(crate) fn with_port(&self, port: u16) -> Self {
         match self.port {
             Port::Number(_) => self.clone(),
             Port::Chosen => Self { port: Port::Number(port), ..self.clone() },
@@ -91,21 +54,14 @@ impl Url {
 
     /// The value of the Host field: the port is left out where it is the scheme's default (RFC 6455
     /// 4.1).
-    #[must_use]
-    pub fn host_field(&self) -> String {
-        let host = self.bracketed_host();
+    pub(crate) fn host_field(&self) -> String {
         match self.port {
-            Port::Number(port) if Some(port) == default_port(self.transport) => host,
-            Port::Number(port) => format!("{host}:{port}"),
-            Port::Chosen => format!("{host}:{PORT_PLACEHOLDER}"),
+            Port::Number(port) if Some(port) == default_port(self.transport) => self.bracketed_host(),
+            port => format!("{}:{port}", self.bracketed_host()),
         }
     }
 
     /// Returns the index of the zone's interface, 0 without a zone.
-    ///
-    /// # Errors
-    ///
-    /// Names an interface that does not exist.
     pub(crate) fn scope(&self) -> io::Result<u32> {
         let Some(zone) = &self.zone else { return Ok(0) };
         socket::interface_index(zone).map_err(|error| {
@@ -118,10 +74,6 @@ impl Url {
     }
 
     /// Returns all addresses of the host in the resolver's order, each once, and at least one.
-    ///
-    /// # Errors
-    ///
-    /// Fails with the error of the resolver, or names the interface that does not exist.
     pub(crate) fn resolve(&self, port: u16) -> io::Result<Vec<SocketAddr>> {
         if let (Ok(address), Some(_)) = (self.host.parse::<Ipv6Addr>(), &self.zone) {
             return Ok(vec![SocketAddrV6::new(address, port, 0, self.scope()?).into()]);
@@ -145,15 +97,18 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.zone {
-            Some(zone) => write!(f, "{}://[{}%{zone}]", self.transport.scheme(), self.host)?,
-            None => write!(f, "{}://{}", self.transport.scheme(), self.bracketed_host())?,
+        let zone = self.zone.as_ref().map(|zone| format!("[{}%{zone}]", self.host));
+        let (scheme, host) = (self.transport.scheme(), zone.unwrap_or_else(|| self.bracketed_host()));
+        write!(f, "{scheme}://{host}:{}{}", self.port, self.target)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(port) => write!(f, "{port}"),
+            Self::Chosen => f.write_str(PORT_PLACEHOLDER),
         }
-        match self.port {
-            Port::Number(port) => write!(f, ":{port}")?,
-            Port::Chosen => write!(f, ":{PORT_PLACEHOLDER}")?,
-        }
-        f.write_str(&self.target)
     }
 }
 
@@ -161,7 +116,8 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let no_scheme = || UrlError::Scheme { text: text.to_owned() };
+        let invalid = |fault: &str| UrlError(format!("`{text}` is not a valid URL: {fault}"));
+        let no_scheme = || invalid(&format!("expected ws://, wss:// or tcp://{}", scheme_hint(text)));
         let (scheme, rest) = text.split_once("://").ok_or_else(no_scheme)?;
         let transport = match scheme.to_ascii_lowercase().as_str() {
             "ws" => Transport::Ws,
@@ -169,38 +125,42 @@ impl FromStr for Url {
             "wss" => Transport::Wss,
             _ => return Err(no_scheme()),
         };
-        if rest.contains('#') {
-            return Err(UrlError::Fragment(text.to_owned()));
-        }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        if authority.contains('@') {
-            return Err(UrlError::UserInfo(text.to_owned()));
-        }
+        let refuse = |is_wrong: bool, fault: &str| if is_wrong { Err(invalid(fault)) } else { Ok(()) };
+        // RFC 6455 3: a fragment must not be used.
+        refuse(rest.contains('#'), "WebSocket has no fragments, leave out the part from the # on")?;
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        refuse(authority.contains('@'), "user information is not supported, leave out the part up to the @")?;
         let (host, zone, port) = split_authority(authority)?;
-        if host.is_empty() {
-            return Err(UrlError::NoHost(text.to_owned()));
-        }
-        if !is_printable(&host) || !is_printable(target) {
-            return Err(UrlError::Character(text.to_owned()));
-        }
+        refuse(host.is_empty(), "it has no host, expected one as in ws://127.0.0.1:9001/")?;
+        refuse(
+            !is_printable(&host) || !is_printable(target),
+            "percent-encode spaces, control characters and all that is not ASCII",
+        )?;
         let port = match (port, default_port(transport)) {
             (Some(PORT_PLACEHOLDER), _) => Port::Chosen,
-            (Some(number), _) => Port::Number(parse_port(number)?),
+            (Some(number), _) => match number.parse() {
+                Ok(port) if port != 0 => Port::Number(port),
+                _ => return Err(invalid_port(number)),
+            },
             (None, Some(default)) => Port::Number(default),
-            (None, None) => return Err(UrlError::NoPort(host)),
+            (None, None) => {
+                return Err(UrlError(format!(
+                    "`tcp://{host}` is not a valid URL: raw TCP has no default port, expected tcp://{host}:PORT"
+                )));
+            }
         };
         let target = match transport {
-            Transport::Ws | Transport::Wss => request_target(target),
             Transport::Tcp if matches!(target, "" | "/") => String::new(),
-            Transport::Tcp => return Err(UrlError::Path(text.to_owned())),
+            Transport::Tcp => return Err(invalid("raw TCP has no paths, expected tcp://HOST:PORT")),
+            // RFC 6455 3: an empty path is `/`, also before a query.
+            _ if target.starts_with('/') => target.to_owned(),
+            _ => format!("/{target}"),
         };
         Ok(Self { transport, host, zone, port, target })
     }
 }
 
-/// Returns a source address with any port. One that is link-local lies on the link of the
-/// destination, which has this scope.
+/// Returns a source address with any port; a link-local one is on the link of this scope.
 pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(ip) if ip.is_unicast_link_local() => SocketAddrV6::new(ip, 0, 0, scope).into(),
@@ -208,8 +168,7 @@ pub(crate) fn source(ip: IpAddr, scope: u32) -> SocketAddr {
     }
 }
 
-/// Returns the end of the error for `text`, which has none of the schemes: the URL that was
-/// probably meant.
+/// Returns the end of the error for `text` without a known scheme: the URL that was probably meant.
 fn scheme_hint(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -235,41 +194,37 @@ fn default_port(transport: Transport) -> Option<u16> {
 /// Splits into the host without brackets, its zone, and the text behind the colon.
 fn split_authority(authority: &str) -> Result<(String, Option<String>, Option<&str>), UrlError> {
     let Some(bracketed) = authority.strip_prefix('[') else {
-        return Ok(match authority.split_once(':') {
-            Some((host, port)) => (host.to_owned(), None, Some(port)),
-            None => (authority.to_owned(), None, None),
-        });
+        let (host, port) = authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)));
+        return Ok((host.to_owned(), None, port));
     };
-    let (address, after) = bracketed.split_once(']').ok_or_else(|| UrlError::Ipv6(bracketed.to_owned()))?;
-    let (host, zone) = match address.split_once('%') {
-        Some((host, zone)) => (host, Some(zone)),
-        None => (address, None),
-    };
-    let no_address = || UrlError::Ipv6(address.to_owned());
-    let ip = host.parse::<Ipv6Addr>().map_err(|_| no_address())?;
+    let invalid = |host: &str, fault: &str| UrlError(format!("`[{host}]` is not a valid host: {fault}"));
+    let no_address = |text: &str| invalid(text, "expected an IPv6 address in the brackets, as in [::1]");
+    let (address, after) = bracketed.split_once(']').ok_or_else(|| no_address(bracketed))?;
+    let (host, zone) = address.split_once('%').map_or((address, None), |(host, zone)| (host, Some(zone)));
+    let ip = host.parse::<Ipv6Addr>().map_err(|_| no_address(address))?;
     match zone {
-        Some(zone) if zone.is_empty() || !is_printable(zone) => return Err(no_address()),
-        None if ip.is_unicast_link_local() => return Err(UrlError::NoZone(host.to_owned())),
+        Some(zone) if zone.is_empty() || !is_printable(zone) => return Err(no_address(address)),
+        // A link-local address exists on every link.
+        None if ip.is_unicast_link_local() => {
+            let fault = format!(
+                "a link-local address needs the interface that leads there, as in [{host}%25eth0] \
+                 (`ip link` lists them)"
+            );
+            return Err(invalid(host, &fault));
+        }
         _ => {}
     }
-    let (host, zone) = (host.to_owned(), zone.map(str::to_owned));
-    match after.strip_prefix(':') {
-        Some(port) => Ok((host, zone, Some(port))),
-        None if after.is_empty() => Ok((host, zone, None)),
-        None => Err(UrlError::Port(after.to_owned())),
+    let port = after.strip_prefix(':');
+    if port.is_none() && !after.is_empty() {
+        return Err(invalid_port(after));
     }
+    Ok((host.to_owned(), zone.map(str::to_owned), port))
 }
 
-fn parse_port(text: &str) -> Result<u16, UrlError> {
-    match text.parse() {
-        Ok(port) if port != 0 => Ok(port),
-        _ => Err(UrlError::Port(text.to_owned())),
-    }
-}
-
-/// RFC 6455 3: an empty path is `/`, also before a query.
-fn request_target(target: &str) -> String {
-    if target.starts_with('/') { target.to_owned() } else { format!("/{target}") }
+fn invalid_port(text: &str) -> UrlError {
+    UrlError(format!(
+        "`{text}` is not a valid port: expected 1 to 65535, or {PORT_PLACEHOLDER} together with --spawn"
+    ))
 }
 
 fn is_printable(text: &str) -> bool {
@@ -284,8 +239,14 @@ mod tests {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    fn error(text: &str) -> UrlError {
-        text.parse::<Url>().expect_err(text)
+    fn error(text: &str) -> String {
+        text.parse::<Url>().expect_err(text).to_string()
+    }
+
+    /// Checks that a text is refused with this quotation and with this advice.
+    fn is_refused(text: &str, quoted: &str, advice: &str) {
+        let said = error(text);
+        assert!(said.starts_with(&format!("`{quoted}` is not a valid ")) && said.contains(advice), "{said}");
     }
 
     #[test]
@@ -311,7 +272,7 @@ mod tests {
         );
         assert_eq!(url("wss://h:80/").host_field(), "h:80");
         assert_eq!(url("ws://h?q").target, "/?q");
-        assert_eq!(error("tcp://h"), UrlError::NoPort("h".into()));
+        is_refused("tcp://h", "tcp://h", "no default port");
     }
 
     #[test]
@@ -320,9 +281,9 @@ mod tests {
         assert_eq!((read.host.as_str(), read.port), ("::1", Port::Number(9001)));
         assert_eq!(read.host_field(), "[::1]:9001");
         assert_eq!(url("ws://[::1]").host_field(), "[::1]");
-        assert_eq!(error("ws://[::1"), UrlError::Ipv6("::1".into()));
-        assert_eq!(error("ws://[x]/"), UrlError::Ipv6("x".into()));
-        assert_eq!(error("ws://[::1]9/"), UrlError::Port("9".into()));
+        is_refused("ws://[::1", "[::1]", "IPv6");
+        is_refused("ws://[x]/", "[x]", "IPv6");
+        is_refused("ws://[::1]9/", "9", "1 to 65535");
     }
 
     #[test]
@@ -344,10 +305,9 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains(&format!("`[fe80::1%{zone}]`")) && said.contains("`ip link`"), "{said}");
         }
-        assert_eq!(error("ws://[fe80::1]/"), UrlError::NoZone("fe80::1".into()));
-        assert!(error("ws://[fe80::1]/").to_string().contains("[fe80::1%25eth0]"));
-        assert!(matches!(error("ws://[fe80::1%]/"), UrlError::Ipv6(_)));
-        assert!(matches!(error("ws://[fe80::1%a b]/"), UrlError::Ipv6(_)));
+        is_refused("ws://[fe80::1]/", "[fe80::1]", "[fe80::1%25eth0]");
+        is_refused("ws://[fe80::1%]/", "[fe80::1%]", "IPv6");
+        is_refused("ws://[fe80::1%a b]/", "[fe80::1%a b]", "IPv6");
     }
 
     #[test]
@@ -367,15 +327,15 @@ mod tests {
             ("http://h/a?b", "ws://h/a?b"),
             ("HTTPS://h", "wss://h/"),
         ] {
-            assert!(error(text).to_string().ends_with(&format!("as in {meant}")), "{}", error(text));
+            assert!(error(text).ends_with(&format!("as in {meant}")), "{}", error(text));
         }
-        let said = error("localhost").to_string();
+        let said = error("localhost");
         assert_eq!(
             said,
             "`localhost` is not a valid URL: expected ws://, wss:// or tcp://, as in ws://localhost/"
         );
         for text in ["ftp://h/", "", "a b", "ws:/h", "fe80::1"] {
-            let said = error(text).to_string();
+            let said = error(text);
             assert!(said.ends_with("expected ws://, wss:// or tcp://"), "{said}");
         }
     }
@@ -390,16 +350,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_driven_is_refused_with_its_name() {
-        assert!(matches!(error("http://h/"), UrlError::Scheme { .. }));
-        assert!(matches!(error("ws:///x"), UrlError::NoHost(_)));
-        assert!(matches!(error("ws://:80/x"), UrlError::NoHost(_)));
-        assert_eq!(error("ws://h:0/"), UrlError::Port("0".into()));
-        assert_eq!(error("ws://h:65536/"), UrlError::Port("65536".into()));
-        assert_eq!(error("ws://h:/"), UrlError::Port(String::new()));
-        assert!(matches!(error("ws://u:p@h/"), UrlError::UserInfo(_)));
-        assert!(matches!(error("ws://h/#top"), UrlError::Fragment(_)));
-        assert!(matches!(error("tcp://h:1/x"), UrlError::Path(_)));
-        assert!(matches!(error("ws://h/a b"), UrlError::Character(_)));
-        assert!(matches!(error("ws://h/\r\nX: y"), UrlError::Character(_)));
+        for (text, quoted, advice) in [
+            ("http://h/", "http://h/", "expected ws://"),
+            ("ws:///x", "ws:///x", "no host"),
+            ("ws://:80/x", "ws://:80/x", "no host"),
+            ("ws://h:0/", "0", "--spawn"),
+            ("ws://h:65536/", "65536", "1 to 65535"),
+            ("ws://h:/", "", "1 to 65535"),
+            ("ws://u:p@h/", "ws://u:p@h/", "up to the @"),
+            ("ws://h/#top", "ws://h/#top", "from the # on"),
+            ("tcp://h:1/x", "tcp://h:1/x", "no paths"),
+            ("ws://h/a b", "ws://h/a b", "percent-encode"),
+            ("ws://h/\r\nX: y", "ws://h/\r\nX: y", "percent-encode"),
+        ] {
+            is_refused(text, quoted, advice);
+        }
     }
 }

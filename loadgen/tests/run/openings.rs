@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use engine::{EngineKind, Nanos};
-use loadgen::run::{News, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, execute};
+use loadgen::run::{Opened, Plan, Progress, Rehearsal, RunError, Silent, Snapshot, WorkerEvent, execute};
 use protocol::handshake::{HeadLimits, server as handshake};
 
 use super::echo::{Echo, Fault};
@@ -104,7 +104,7 @@ fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Co
     let news = || {
         let began = Instant::now();
         while began.elapsed() < BOUND {
-            if let Some(news) = rehearsal.news() {
+            if let Some(news) = rehearsal.next_event() {
                 return news;
             }
             thread::sleep(Duration::from_millis(1));
@@ -112,15 +112,15 @@ fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Co
         panic!("nothing happens");
     };
     let first = news();
-    if first == News::Connected {
+    if first == WorkerEvent::Connected {
         remote.wake(rehearsal.load(Nanos::monotonic(), plan.load.window()));
         let end = news();
-        assert_eq!(end, News::Drained, "{}", plan.placement.engine);
+        assert_eq!(end, WorkerEvent::Drained, "{}", plan.placement.engine);
     }
-    remote.wake(if first == News::Connected { Rehearsal::CLOSE } else { Rehearsal::STOP });
+    remote.wake(if first == WorkerEvent::Connected { Rehearsal::CLOSE } else { Rehearsal::STOP });
     let client = worker.join().expect("the worker ends");
     match first {
-        News::Unopened(why) => Err(why),
+        WorkerEvent::Unopened(why) => Err(why),
         _ => Ok((Rehearsal::outcome(client), rehearsal.addresses_in_use().unwrap_or_default())),
     }
 }
@@ -309,7 +309,10 @@ fn gives_up_on_the_connection_that_is_always_closed() {
             plan.load.reconnect = true;
             plan.load.answer_timeout = patience;
         }));
-        assert!(matches!(error, RunError::NoneStays { open: 3, .. }), "{engine}: {error}");
+        assert!(
+            matches!(error, RunError::NoneStays { opened: Opened { open: 3, .. }, .. }),
+            "{engine}: {error}"
+        );
         assert!(error.to_string().contains("1008: one too many"), "{engine}: {error}");
     }
 }

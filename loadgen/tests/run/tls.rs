@@ -273,7 +273,8 @@ fn the_echoing_client_speaks_tls() {
         assert!(error.contains("--ca"), "{error}");
         let endings = Arc::new(Mutex::new(Vec::new()));
         let seen = endings.clone();
-        let watch = move |visit: &echo::Visit| seen.lock().expect("lock").push(visit.ending.clone());
+        let watch =
+            move |visit: &echo::EndedConnection| seen.lock().expect("lock").push(visit.ending.clone());
         echo::execute(&echo::Plan { trust: Trust::Anybody, ..plan }, watch).expect("a connection");
         let endings = endings.lock().expect("lock");
         assert!(matches!(endings[..], [echo::Ending::Closed { code: Some(1001), .. }]), "{endings:?}");

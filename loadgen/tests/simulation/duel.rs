@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::sim::{Bounds, Random, SimulatedWorker, Simulation, Step as _, Violation};
 use loadgen::result::Messages;
-use loadgen::run::{Client, Counted, News, Rehearsal};
+use loadgen::run::{Client, Counted, Rehearsal, WorkerEvent};
 use server::{DRAIN, STOP, WebSocketEcho};
 
 use crate::setting::Setting;
@@ -61,7 +61,7 @@ fn phases(
     server: &mut SimulatedWorker<'_, WebSocketEcho>,
 ) -> Result<(), Violation> {
     let connected = until_news(sim, rehearsal, client, server)?;
-    if connected == News::Connected {
+    if connected == WorkerEvent::Connected {
         client.wake(rehearsal.load(sim.clock() + Duration::from_micros(10), span));
         if setting.drains {
             let half = sim.clock() + span / 2;
@@ -69,13 +69,13 @@ fn phases(
             server.wake(DRAIN);
         }
         let end = until_news(sim, rehearsal, client, server)?;
-        if setting.gentle && end != News::Drained {
+        if setting.gentle && end != WorkerEvent::Drained {
             return Err(sim.violation(&format!("{end:?}"), &[client, server]));
         }
     } else if setting.gentle {
         return Err(sim.violation(&format!("{connected:?}"), &[client, server]));
     }
-    end_client(sim, setting, connected == News::Connected, client, server)?;
+    end_client(sim, setting, connected == WorkerEvent::Connected, client, server)?;
     sim.run(&mut [client, server], |_, w| w[1].connections() == 0 && w[1].is_waiting())?;
     if server.buffers_out() > 0 {
         return Err(sim.violation("buffers are out without connections", &[client, server]));
@@ -112,10 +112,10 @@ fn until_news(
     rehearsal: &Rehearsal,
     client: &mut SimulatedWorker<'_, Client>,
     server: &mut SimulatedWorker<'_, WebSocketEcho>,
-) -> Result<News, Violation> {
+) -> Result<WorkerEvent, Violation> {
     let mut news = None;
     sim.run(&mut [client, server], |_, _| {
-        news = news.take().or_else(|| rehearsal.news());
+        news = news.take().or_else(|| rehearsal.next_event());
         news.is_some()
     })?;
     news.ok_or_else(|| sim.violation("no news", &[]))

@@ -1,7 +1,7 @@
 //! Progress of operations, in any order.
 
-use super::{Pending, Pieces, Work};
-use crate::sim::network::SocketId;
+use crate::sim::kernel_state::{Pending, Pieces, Work};
+use crate::sim::socket::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::Token;

@@ -2,8 +2,9 @@
 
 use std::os::fd::RawFd;
 
-use super::{Entry, Pending, Pieces, Work, pieces_of};
-use crate::sim::network::SocketId;
+use super::pieces_of;
+use crate::sim::kernel_state::{Entry, Pending, Pieces, Work};
+use crate::sim::socket::SocketId;
 use crate::sim::world::World;
 use crate::time::Nanos;
 use crate::token::{OpKind, Token};

@@ -5,8 +5,7 @@
 /// C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
 /// Biometrika 26 (1934): the shares that two one-sided tests, each at half of the error, do not reject. It covers at least
 /// what it says. Of no trials: everything.
-#[must_use]
-pub fn interval(successes: usize, trials: usize, confidence: f64) -> (f64, f64) {
+pub(crate) fn interval(successes: usize, trials: usize, confidence: f64) -> (f64, f64) {
     let tail = (1.0 - confidence) / 2.0;
     let low = if successes == 0 {
         0.0
@@ -22,7 +21,6 @@ pub fn interval(successes: usize, trials: usize, confidence: f64) -> (f64, f64) 
     (low, high)
 }
 
-/// The share up to which `is_below` holds.
 fn share_where(is_below: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
@@ -32,7 +30,6 @@ fn share_where(is_below: impl Fn(f64) -> bool) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The chance of `successes` or more in `trials`.
 fn at_least(successes: usize, trials: usize, share: f64) -> f64 {
     let n = trials as f64;
     let chance = |k: f64| {

@@ -7,50 +7,42 @@
 //! Figures enter as natural logarithms of ratios: "5 % slower" is then the same distance at every level and for every
 //! unit, and the estimate is a factor.
 
-pub mod binomial;
-mod holm;
+pub(crate) mod binomial;
 mod normal;
-pub mod rank_sum;
-mod ranks;
-pub mod signed_rank;
-
-pub use holm::holm;
+pub(crate) mod rank_sum;
+pub(crate) mod signed_rank;
 
 /// A shift between two sides, on the scale of the samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
-    /// The Hodges-Lehmann estimate.
-    pub shift: f64,
+pub(crate) struct Estimate {
+    pub(crate) shift: f64,
     /// The confidence interval of the level asked for; `None` where so few samples bound it on no side.
-    pub interval: Option<(f64, f64)>,
+    pub(crate) interval: Option<(f64, f64)>,
     /// Two-sided p-value of "there is no shift".
-    pub p: f64,
+    pub(crate) p: f64,
 }
 
 /// The confidence level of every interval that is shown.
-pub const CONFIDENCE: f64 = 0.95;
+pub(crate) const CONFIDENCE: f64 = 0.95;
 
 /// The factor between pairs `(before, after)`: estimate and interval of `after / before`, and the p-value of "no change".
 ///
 /// `None` where there is no pair, or one of a figure that is not above zero and so has no ratio.
-#[must_use]
-pub fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
+pub(crate) fn ratio_of_pairs(pairs: &[(f64, f64)]) -> Option<Estimate> {
     let logs: Vec<f64> =
         pairs.iter().map(|&(before, after)| log_ratio(before, after)).collect::<Option<_>>()?;
     Some(as_factor(signed_rank::estimate(&logs, CONFIDENCE)?))
 }
 
 /// The factor between two samples that were not paired, as [`ratio_of_pairs`].
-#[must_use]
-pub fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
+pub(crate) fn ratio_of_samples(before: &[f64], after: &[f64]) -> Option<Estimate> {
     let logs =
         |sample: &[f64]| sample.iter().map(|&figure| log_ratio(1.0, figure)).collect::<Option<Vec<_>>>();
     Some(as_factor(rank_sum::estimate(&logs(before)?, &logs(after)?, CONFIDENCE)?))
 }
 
 /// `ln(after / before)`; `None` where that is no number.
-#[must_use]
-pub fn log_ratio(before: f64, after: f64) -> Option<f64> {
+pub(crate) fn log_ratio(before: f64, after: f64) -> Option<f64> {
     let both = before.is_finite() && after.is_finite() && before > 0.0 && after > 0.0;
     both.then(|| (after / before).ln())
 }
@@ -92,6 +84,42 @@ fn two_sided(probabilities: &[f64], at: usize) -> f64 {
     let below: f64 = probabilities[..=at].iter().sum();
     let above: f64 = probabilities[at..].iter().sum();
     (2.0 * below.min(above)).min(1.0)
+}
+
+/// The ranks of `values` in their order, **doubled** so that the mean of tied ranks is a whole number.
+///
+/// Equal values share the mean of the ranks they take up together (midranks). Values must not be NaN.
+fn doubled_midranks(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0; values.len()];
+    let mut first = 0;
+    while first < order.len() {
+        let tied = order[first..].iter().take_while(|&&index| values[index] == values[order[first]]).count();
+        // Ranks first + 1 to first + tied, whose mean is half the sum of the outer two.
+        for &index in &order[first..first + tied] {
+            ranks[index] = 2 * first + tied + 1;
+        }
+        first += tied;
+    }
+    ranks
+}
+
+/// Adjusts p-values so that the chance of *any* false rejection among them stays what it is for one.
+///
+/// S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979): the smallest is multiplied by
+/// their number, the next by one less, and so on; none becomes smaller than the one before. In the order given.
+pub(crate) fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
+    let mut adjusted = vec![0.0; p_values.len()];
+    let mut least: f64 = 0.0;
+    for (position, &index) in order.iter().enumerate() {
+        let hypotheses_left = (p_values.len() - position) as f64;
+        least = least.max(p_values[index] * hypotheses_left).min(1.0);
+        adjusted[index] = least;
+    }
+    adjusted
 }
 
 #[cfg(test)]

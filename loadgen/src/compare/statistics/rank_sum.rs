@@ -5,17 +5,15 @@
 //!
 //! Ties get the mean of their ranks, and the p-value counts the divisions of just those ranks into two groups.
 
-use super::ranks::doubled_midranks;
-use super::{Estimate, middle, normal, order_interval, two_sided, values_within};
+use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
 /// Up to so many samples of both sides together every division is counted.
-pub const EXACT_UP_TO: usize = 80;
+pub(crate) const EXACT_UP_TO: usize = 80;
 
 /// Estimate of `after - before`, its interval at `confidence`, and the two-sided p-value of "no shift".
 ///
 /// `None` where a side is empty or has a value that is not finite.
-#[must_use]
-pub fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option<Estimate> {
+pub(crate) fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option<Estimate> {
     if before.is_empty() || after.is_empty() || before.iter().chain(after).any(|value| !value.is_finite()) {
         return None;
     }
@@ -26,8 +24,7 @@ pub fn estimate(before: &[f64], after: &[f64], confidence: f64) -> Option<Estima
 }
 
 /// Two-sided p-value of "both samples come from one distribution"; 1 where a side is empty. Values must be finite.
-#[must_use]
-pub fn p_value(before: &[f64], after: &[f64]) -> f64 {
+pub(crate) fn p_value(before: &[f64], after: &[f64]) -> f64 {
     let ranks = doubled_midranks(&[before, after].concat());
     let sum: usize = ranks[before.len()..].iter().sum();
     if ranks.len() <= EXACT_UP_TO {

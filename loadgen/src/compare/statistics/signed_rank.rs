@@ -11,18 +11,16 @@
 //! - The **interval** comes from the order statistics of the Walsh averages at the quantiles of the distribution without ties; with
 //!   ties it covers at least as much as it says.
 
-use super::ranks::doubled_midranks;
-use super::{Estimate, middle, normal, order_interval, two_sided, values_within};
+use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 
 /// Up to so many differences every assignment of signs is counted. The work grows with the third power: at this size it
 /// is some million additions.
-pub const EXACT_UP_TO: usize = 200;
+pub(crate) const EXACT_UP_TO: usize = 200;
 
 /// Estimate of the shift, its interval at `confidence`, and the p-value.
 ///
 /// `None` where there is no difference, or one that is not finite.
-#[must_use]
-pub fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate> {
+pub(crate) fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate> {
     if differences.is_empty() || differences.iter().any(|difference| !difference.is_finite()) {
         return None;
     }
@@ -32,14 +30,12 @@ pub fn estimate(differences: &[f64], confidence: f64) -> Option<Estimate> {
 }
 
 /// The Hodges-Lehmann estimate alone: the median of the Walsh averages; zero of no differences. They must be finite.
-#[must_use]
-pub fn shift(differences: &[f64]) -> f64 {
+pub(crate) fn shift(differences: &[f64]) -> f64 {
     if differences.is_empty() { 0.0 } else { middle(&walsh_averages(differences)) }
 }
 
 /// Two-sided p-value of "the differences are symmetric about zero"; 1 where all are zero. Differences must be finite.
-#[must_use]
-pub fn p_value(differences: &[f64]) -> f64 {
+pub(crate) fn p_value(differences: &[f64]) -> f64 {
     let magnitudes: Vec<f64> = differences.iter().map(|difference| difference.abs()).collect();
     let ranks = doubled_midranks(&magnitudes);
     let signed = || differences.iter().zip(&ranks).filter(|(difference, _)| **difference != 0.0);
@@ -55,8 +51,7 @@ pub fn p_value(differences: &[f64]) -> f64 {
 }
 
 /// The smallest two-sided p-value that `pairs` pairs can give: all on one side.
-#[must_use]
-pub fn smallest_p(pairs: usize) -> f64 {
+pub(crate) fn smallest_p(pairs: usize) -> f64 {
     i32::try_from(pairs).map_or(0.0, |pairs| 2f64.powi(1 - pairs)).min(1.0)
 }
 

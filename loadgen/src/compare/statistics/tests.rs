@@ -118,7 +118,7 @@ fn a_figure_without_a_ratio_has_no_estimate() {
 /// The p-value of signed ranks by its definition: every assignment of signs, one by one.
 fn enumerated_signs(differences: &[f64]) -> f64 {
     let magnitudes: Vec<f64> = differences.iter().map(|d| d.abs()).collect();
-    let ranks = ranks::doubled_midranks(&magnitudes);
+    let ranks = doubled_midranks(&magnitudes);
     let kept: Vec<usize> = (0..ranks.len()).filter(|&i| differences[i] != 0.0).collect();
     let seen: usize = kept.iter().filter(|&&i| differences[i] > 0.0).map(|&i| ranks[i]).sum();
     let (mut below, mut above) = (0u32, 0u32);
@@ -133,7 +133,7 @@ fn enumerated_signs(differences: &[f64]) -> f64 {
 
 /// The p-value of a rank sum by its definition: every division into two groups.
 fn enumerated_groups(before: &[f64], after: &[f64]) -> f64 {
-    let ranks = ranks::doubled_midranks(&[before, after].concat());
+    let ranks = doubled_midranks(&[before, after].concat());
     let seen: usize = ranks[before.len()..].iter().sum();
     let (mut below, mut above, mut all) = (0u32, 0u32, 0u32);
     for chosen in 0..1u32 << ranks.len() {
@@ -217,4 +217,23 @@ proptest! {
             prop_assert!(own <= adjusted && adjusted <= (own * p.len() as f64).min(1.0).max(own));
         }
     }
+}
+
+#[test]
+fn the_smallest_is_multiplied_most_and_none_overtakes_another() {
+    let adjusted = holm(&[0.01, 0.04, 0.03, 0.005]);
+    // R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    for (found, expected) in adjusted.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+        assert!((found - expected).abs() < 1e-12, "{adjusted:?}");
+    }
+    assert_eq!(holm(&[]), [0.0; 0]);
+    assert_eq!(holm(&[0.7, 0.9]), [1.0, 1.0]);
+}
+
+#[test]
+fn tied_values_share_the_mean_of_their_ranks() {
+    assert_eq!(doubled_midranks(&[3.0, 1.0, 2.0]), [6, 2, 4]);
+    assert_eq!(doubled_midranks(&[1.0, 2.0, 2.0, 3.0]), [2, 5, 5, 8]);
+    assert_eq!(doubled_midranks(&[0.0, -0.0, 1.0]), [3, 3, 6]);
+    assert_eq!(doubled_midranks(&[]), [0; 0]);
 }

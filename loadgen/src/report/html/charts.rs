@@ -1,54 +1,66 @@
 //! The charts of a scenario.
 
+use super::Side;
 use super::svg::{Chart, Scale};
-use super::{Side, SideRuns};
 use crate::compare::{Metric, sides::is_sound};
 use crate::format::figure;
 use crate::load::Load;
-use crate::result::{Merged, Run, Second, median};
+use crate::result::{Run, Second, median, merged, percentile};
 
 /// A chart and the name of its file.
-pub(super) struct Named {
+pub(super) struct NamedChart {
     pub(super) name: &'static str,
     pub(super) chart: Chart,
     /// Shown at once: it is about what is judged, and has something to tell apart.
     pub(super) leads: bool,
 }
 
+/// One side in a scenario.
+struct SideRuns<'a> {
+    name: &'a str,
+    /// The name as it fits beside an axis.
+    short: String,
+    runs: Vec<&'a Run>,
+}
+
 /// All charts of a scenario that its runs have something for.
-pub(super) fn of_scenario(load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Vec<Named> {
-    let repeats = runs.iter().any(|runs| runs.len() > 1);
-    let named = |name, leads| move |chart| Named { name, chart, leads };
-    let dots = |metric: Metric, name| dots(metric, load, sides, runs).map(named(name, repeats));
+pub(super) fn of_scenario(scenario: &str, load: &Load, sides: &[Side<'_>]) -> Vec<NamedChart> {
+    let of_sides = sides.iter().map(|Side { name, runs, .. }| {
+        let runs = runs.iter().copied().filter(|run| run.scenario == scenario).collect();
+        SideRuns { name, short: name.chars().take(9).collect(), runs }
+    });
+    let sides: Vec<SideRuns<'_>> = of_sides.collect();
+    let repeats = sides.iter().any(|side| side.runs.len() > 1);
+    let named = |name, leads| move |chart| NamedChart { name, chart, leads };
+    let dots = |metric: Metric, name| dots(metric, load, &sides).map(named(name, repeats));
     // At a fixed rate every run does the same; what differs is how long it takes.
     let first = match load.rate_per_s {
         None => dots(Metric::Throughput, "throughput"),
         Some(_) => dots(Metric::P99, "p99"),
     };
-    let names: Vec<String> = sides.iter().map(Side::short).collect();
     let charts = [
         first,
         dots(Metric::ServerCpu, "server-cpu"),
-        percentiles(&names, runs).map(named("percentiles", load.rate_per_s.is_some())),
-        series(&names, runs).map(named("series", false)),
+        percentiles(&sides).map(named("percentiles", load.rate_per_s.is_some())),
+        series(&sides).map(named("series", false)),
     ];
     charts.into_iter().flatten().collect()
 }
 
 /// Every run of every side as a dot, a row for each side, with the median as a mark.
-fn dots(metric: Metric, load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) -> Option<Chart> {
-    let value = |run| metric.of(run, load).map(|value| metric.shown(value));
-    let all: Vec<f64> = runs.iter().flatten().filter_map(|run| value(run)).collect();
+fn dots(metric: Metric, load: &Load, sides: &[SideRuns<'_>]) -> Option<Chart> {
+    let value = |run: &Run| metric.of(run, load).map(|value| metric.shown(value));
+    let all: Vec<f64> = sides.iter().flat_map(|side| &side.runs).filter_map(|run| value(run)).collect();
     if all.is_empty() {
         return None;
     }
     // Rows from the top downwards, in the order of the sides.
     let row = |side: usize| (sides.len() - side) as f64 - 0.5;
-    let names = sides.iter().enumerate().map(|(index, side)| (row(index), side.short()));
+    let names = sides.iter().enumerate().map(|(index, side)| (row(index), side.short.clone()));
     let y = Scale::marked(0.0..=sides.len() as f64, names.collect());
     let x = Scale::linear(all.iter().copied(), false, figure);
     let mut chart = Chart::new(metric.label(), "each dot a run; the line the median of the valid ones", x, y);
-    for (side, runs) in runs.iter().enumerate() {
+    for (side, SideRuns { name, runs, .. }) in sides.iter().enumerate() {
         let sound = runs.iter().filter(|run| is_sound(run)).filter_map(|run| value(run)).collect();
         if let Some(median) = median(sound) {
             chart.mark(side, median, row(side), 0.4);
@@ -57,7 +69,7 @@ fn dots(metric: Metric, load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) 
             let Some(x) = value(run) else { continue };
             // Spread over the row, so that equal runs do not hide each other.
             let spread = ((index * 5 % 9) as f64 / 8.0 - 0.5) * 0.5;
-            let says = format!("{} run {}: {} {}", sides[side].name, run.pair + 1, figure(x), metric.unit());
+            let says = format!("{name} run {}: {} {}", run.pair + 1, figure(x), metric.unit());
             chart.dot(side, (x, row(side) + spread), is_sound(run), &says);
         }
     }
@@ -66,8 +78,8 @@ fn dots(metric: Metric, load: &Load, sides: &[Side<'_>], runs: &[SideRuns<'_>]) 
 
 /// Latency over the share of messages that took no longer, on a scale of nines: 90 %, 99 %, 99.9 %
 /// at equal distances.
-fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
-    let curves: Vec<Vec<(f64, f64)>> = runs.iter().map(|runs| curve(runs)).collect();
+fn percentiles(sides: &[SideRuns<'_>]) -> Option<Chart> {
+    let curves: Vec<Vec<(f64, f64)>> = sides.iter().map(|side| curve(&side.runs)).collect();
     let points = || curves.iter().flatten();
     let nines = points().map(|(nines, _)| *nines).fold(0.0, f64::max);
     if nines <= 0.0 {
@@ -77,7 +89,7 @@ fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
     let y = Scale::logarithmic(points().map(|(_, us)| *us), figure);
     let x = Scale::marked(0.0..=nines, ticks);
     let mut chart = Chart::new("latency percentiles, us", "share of messages that took no longer", x, y);
-    chart.key(names);
+    chart.key(sides.iter().map(|side| side.short.as_str()));
     for (side, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.is_empty()) {
         chart.line(side, curve, false);
     }
@@ -87,10 +99,10 @@ fn percentiles(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 /// Nines and microseconds of the merged runs, as far as the sample carries them.
 fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
     let sound: Vec<&Run> = runs.iter().copied().filter(|run| is_sound(run)).collect();
-    let merged = Merged::of(&sound);
+    let Some(merged) = merged(&sound) else { return Vec::new() };
     let steps = (0..=320).map(|step| f64::from(step) / 40.0);
     steps
-        .map_while(|nines| Some((nines, merged.percentile(1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
+        .map_while(|nines| Some((nines, percentile(&merged, 1.0 - 10f64.powf(-nines))? as f64 / 1000.0)))
         .collect()
 }
 
@@ -103,27 +115,23 @@ fn share(nines: f64) -> String {
     }
 }
 
-/// Echoes of each second of each run.
-fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
-    let points = |run: &Run| -> Vec<(f64, f64)> {
-        let rate = |second: &Second| {
-            let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
-            (f64::from(second.second), second.received as f64 / span_s)
-        };
-        run.series.iter().map(rate).collect()
+fn series(sides: &[SideRuns<'_>]) -> Option<Chart> {
+    let rate = |second: &Second| {
+        let span_s = second.span_ns.map_or(1.0, |ns| ns as f64 / 1e9);
+        (f64::from(second.second), second.received as f64 / span_s)
     };
-    let lines: Vec<(usize, Vec<(f64, f64)>)> = runs
-        .iter()
-        .enumerate()
-        .flat_map(|(side, runs)| runs.iter().map(move |run| (side, points(run))))
-        .collect();
+    let points = |run: &Run| run.series.iter().map(rate).collect::<Vec<(f64, f64)>>();
+    let of_side = |(side, SideRuns { runs, .. }): (usize, &SideRuns<'_>)| {
+        runs.iter().map(|run| (side, points(run))).collect::<Vec<_>>()
+    };
+    let lines: Vec<_> = sides.iter().enumerate().flat_map(of_side).collect();
     let longest = lines.iter().map(|(_, points)| points.len()).max().filter(|longest| *longest >= 2)?;
-    let all = || lines.iter().flat_map(|(_, points)| points.iter());
+    let all = lines.iter().flat_map(|(_, points)| points.iter());
     let x = Scale::linear([0.0, (longest - 1) as f64], true, |second| format!("{second:.0}"));
-    let y = Scale::linear(all().map(|(_, received)| *received), true, figure);
+    let y = Scale::linear(all.map(|(_, received)| *received), true, figure);
     let mut chart =
         Chart::new("echoes in each second", "second of the measured window; each line a run", x, y);
-    chart.key(names);
+    chart.key(sides.iter().map(|side| side.short.as_str()));
     for (side, points) in lines.iter().filter(|(_, points)| points.len() >= 2) {
         chart.line(*side, points, true);
     }
@@ -134,7 +142,7 @@ fn series(names: &[String], runs: &[SideRuns<'_>]) -> Option<Chart> {
 mod tests {
     use super::*;
     use crate::compare::example::duel;
-    use crate::report::html::{runs_of, sides_of};
+    use crate::report::html::sides_of;
     use crate::result::{Document, Stored};
 
     fn stored(document: Document) -> [Stored; 1] {
@@ -153,9 +161,7 @@ mod tests {
         document.runs[0].valid = false;
         let stored = stored(document);
         let sides = sides_of(&stored);
-        let runs = runs_of(&sides, "echo");
-        let load = &stored[0].document.scenarios[0].parameters;
-        let charts = of_scenario(load, &sides, &runs);
+        let charts = of_scenario("echo", &stored[0].document.scenarios[0].parameters, &sides);
         let names: Vec<&str> = charts.iter().map(|chart| chart.name).collect();
         assert_eq!(names, ["throughput", "server-cpu", "percentiles", "series"]);
         let svg = charts[0].chart.file().into_string();
@@ -184,8 +190,7 @@ mod tests {
         }
         let stored = stored(document);
         let sides = sides_of(&stored);
-        let charts =
-            of_scenario(&stored[0].document.scenarios[0].parameters, &sides, &runs_of(&sides, "echo"));
+        let charts = of_scenario("echo", &stored[0].document.scenarios[0].parameters, &sides);
         assert_eq!(charts.iter().map(|chart| chart.name).collect::<Vec<_>>(), ["throughput"]);
     }
 }

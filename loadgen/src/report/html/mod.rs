@@ -10,12 +10,12 @@ use super::text::comparison::{headline, remarks, table};
 use super::text::notes;
 use super::text::sessions::{fields, leading, load, server};
 use super::{Block, Blocks, Table};
-use crate::compare::{Comparison, Judgement, Verdict};
+use crate::compare::{Conclusion, Judgement, Verdict};
 use crate::format::{count, figure, tone};
 use crate::load::Load;
-use crate::result::{Run, Stored};
+use crate::result::{Arm, Document, Run, SIDES, Stored};
 use crate::target::subject::Subject;
-use charts::Named;
+use charts::NamedChart;
 use svg::{COLOURS, Chart, Scale};
 
 /// A figure over the commits of a branch as an SVG file: `points` are the medians of sessions, by
@@ -32,10 +32,8 @@ pub(crate) fn history_chart(title: &str, commits: usize, points: &[(usize, f64)]
     chart.file().into_string()
 }
 
-/// A page, and its charts as files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// The whole page.
     pub(crate) html: String,
     /// Names and contents of the charts as SVG files.
     pub(crate) charts: Vec<(String, String)>,
@@ -44,72 +42,44 @@ pub(crate) struct Page {
 /// One side: a session's server, or one of the servers of a session.
 struct Side<'a> {
     name: String,
-    /// The session it was measured in.
     session: &'a Stored,
     subject: &'a Subject,
     runs: Vec<&'a Run>,
 }
 
-impl Side<'_> {
-    /// As it fits beside an axis.
-    fn short(&self) -> String {
-        self.name.chars().take(9).collect()
-    }
-}
-
-/// The runs of one side in one scenario.
-type SideRuns<'a> = Vec<&'a Run>;
-
-/// The sides of all sessions in their order.
 fn sides_of(sessions: &[Stored]) -> Vec<Side<'_>> {
     let mut sides = Vec::new();
-    for (index, session) in sessions.iter().enumerate() {
-        let document = &session.document;
-        if document.arms.is_empty() {
+    for (number, session) in (1..).zip(sessions) {
+        let Document { arms, subject, runs, .. } = &session.document;
+        if arms.is_empty() {
             // Two sessions are A and B, as in a duel; more are numbered.
-            let name = match (sessions.len(), index) {
+            let name = match (sessions.len(), number) {
                 (1, _) => "runs".to_owned(),
-                (2, 0) => "A".to_owned(),
-                (2, _) => "B".to_owned(),
-                _ => format!("{}", index + 1),
+                (2, number) => SIDES[number - 1].to_owned(),
+                _ => number.to_string(),
             };
-            sides.push(Side {
-                name,
-                session,
-                subject: &document.subject,
-                runs: document.runs.iter().collect(),
-            });
+            sides.push(Side { name, session, subject, runs: runs.iter().collect() });
         }
-        for arm in &document.arms {
-            let name =
-                if sessions.len() == 1 { arm.name.clone() } else { format!("{} {}", index + 1, arm.name) };
-            let runs = document.runs.iter().filter(|run| run.arm == arm.name).collect();
-            sides.push(Side { name, session, subject: &arm.subject, runs });
+        for Arm { name, subject, .. } in arms {
+            let runs = runs.iter().filter(|run| run.arm == *name).collect();
+            let name = if sessions.len() == 1 { name.clone() } else { format!("{number} {name}") };
+            sides.push(Side { name, session, subject, runs });
         }
     }
     sides
-}
-
-fn runs_of<'a>(sides: &[Side<'a>], scenario: &str) -> Vec<SideRuns<'a>> {
-    sides
-        .iter()
-        .map(|side| side.runs.iter().copied().filter(|run| run.scenario == scenario).collect())
-        .collect()
 }
 
 /// Returns the page of these sessions, at least one. `comparison` is that of the sides, where there
 /// are two; `cautions` is what a reader must know of it.
-pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, cautions: &[String]) -> Page {
+pub(crate) fn page(sessions: &[Stored], comparison: Option<&Conclusion>, cautions: &[String]) -> Page {
     let sides = sides_of(sessions);
     let title = match comparison {
         Some(comparison) => headline(comparison),
         None if sides.len() == 1 => "A measured session".to_owned(),
         None => format!("{} measured servers", sides.len()),
     };
-    let drawn: Vec<(&str, &Load, Vec<Named>)> = scenarios(sessions)
-        .into_iter()
-        .map(|(name, load)| (name, load, charts::of_scenario(load, &sides, &runs_of(&sides, name))))
-        .collect();
+    let drawn = |(name, load)| (name, load, charts::of_scenario(name, load, &sides));
+    let drawn: Vec<(&str, &Load, Vec<NamedChart>)> = scenarios(sessions).into_iter().map(drawn).collect();
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -129,7 +99,7 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
                         @if comparison.is_some() {
                             (blocks(&Blocks::default().notes(notes(&stored.document))))
                         } @else {
-                            @if sessions.len() > 1 { h2 { (file_of(stored)) } }
+                            @if sessions.len() > 1 { h2 { (stored.file_name()) } }
                             (blocks(&leading(&stored.document)))
                         }
                     }
@@ -137,14 +107,14 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
                     @for (name, load, charts) in &drawn { (scenario(name, load, charts, drawn.len() <= MOST_OPEN)) }
                     h2 { "Sessions, and how to repeat them" }
                     @for stored in sessions {
-                        h3 { (file_of(stored)) }
+                        h3 { (stored.file_name()) }
                         (blocks(&Blocks::default().fields(self::fields(&stored.document))))
                     }
                 }
             }
         }
     };
-    let file = |name: &str, named: &Named| {
+    let file = |name: &str, named: &NamedChart| {
         (format!("{}-{}.svg", file_name(name), named.name), named.chart.file().into_string())
     };
     let charts = drawn.iter().flat_map(|(name, _, charts)| charts.iter().map(|named| file(name, named)));
@@ -153,12 +123,12 @@ pub(crate) fn page(sessions: &[Stored], comparison: Option<&Comparison>, caution
 
 /// The verdict in a box, the first thing on the page, and which colour is which server of which
 /// file.
-fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
-    let class = comparison.and_then(Comparison::overall).map_or("", Verdict::name);
+fn verdict(title: &str, comparison: Option<&Conclusion>, sessions: &[Stored], sides: &[Side<'_>]) -> Markup {
+    let class = comparison.and_then(|comparison| comparison.overall).map_or("", Verdict::name);
     let origin = |stored: &Stored| {
         let (measured, runs) =
             (stored.document.session.start, count(stored.document.runs.len() as u64, "run"));
-        html! { span.soft { " " (runs) ", measured " (measured) ", " (file_of(stored)) } }
+        html! { span.soft { " " (runs) ", measured " (measured) ", " (stored.file_name()) } }
     };
     // Where there are more, their commands are below.
     let has_commands = sides.len() <= 2;
@@ -178,12 +148,8 @@ fn verdict(title: &str, comparison: Option<&Comparison>, sessions: &[Stored], si
     }
 }
 
-fn file_of(stored: &Stored) -> String {
-    stored.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 /// Judged metrics as a table, the others folded away below, in a softer colour.
-fn judgements(comparison: &Comparison) -> Markup {
+fn judgements(comparison: &Conclusion) -> Markup {
     let is_judged = |judgement: &Judgement| judgement.verdict.is_some();
     let shown = comparison.judgements.iter().filter(|judgement| !is_judged(judgement)).count();
     html! {
@@ -202,10 +168,11 @@ fn judgements(comparison: &Comparison) -> Markup {
 const MOST_OPEN: usize = 3;
 
 /// The charts of a scenario; those that say little are folded away.
-fn scenario(name: &str, load: &Load, charts: &[Named], is_one_of_few: bool) -> Markup {
-    let (open, folded): (Vec<&Named>, Vec<&Named>) =
+fn scenario(name: &str, load: &Load, charts: &[NamedChart], is_one_of_few: bool) -> Markup {
+    let (open, folded): (Vec<&NamedChart>, Vec<&NamedChart>) =
         charts.iter().partition(|named| is_one_of_few && named.leads);
-    let drawn = |charts: &[&Named]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
+    let drawn =
+        |charts: &[&NamedChart]| html! { div.charts { @for named in charts { (named.chart.inline()) } } };
     let measured = load.measure.as_secs_f64();
     let about = html! { b { (name) } ": " (self::load(load)) "; " (measured) " s measured" };
     html! {
@@ -266,7 +233,6 @@ fn scenarios(sessions: &[Stored]) -> Vec<(&str, &Load)> {
     found
 }
 
-/// A scenario's name as part of a file's.
 fn file_name(scenario: &str) -> String {
     scenario
         .chars()
@@ -286,7 +252,7 @@ mod tests {
     }
 
     fn of(document: Document) -> Page {
-        let comparison = Comparison::of_arms(&document, &default_thresholds);
+        let comparison = Conclusion::of_arms(&document, &default_thresholds);
         page(&[stored(document)], Some(&comparison), &[])
     }
 

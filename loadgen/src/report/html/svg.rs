@@ -16,7 +16,6 @@ const BOTTOM: f64 = 42.0;
 /// Colours for light and dark, of page and stand-alone file alike.
 pub(super) const COLOURS: &str = include_str!("colours.css");
 
-/// From figures to places along an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
     low: f64,
@@ -89,7 +88,6 @@ fn nice_step(least: f64) -> f64 {
     step.unwrap_or(10.0) * power
 }
 
-/// A chart that is being drawn.
 #[derive(Debug)]
 pub(super) struct Chart {
     x: Scale,
@@ -154,9 +152,9 @@ impl Chart {
     }
 
     /// Which colour is which side, in the upper right corner.
-    pub(super) fn key(&mut self, names: &[String]) {
+    pub(super) fn key<'n>(&mut self, names: impl ExactSizeIterator<Item = &'n str> + DoubleEndedIterator) {
         let mut right = WIDTH - RIGHT;
-        for (side, name) in names.iter().enumerate().rev() {
+        for (side, name) in names.enumerate().rev() {
             let class = format!("k{}", side % SIDES);
             self.body
                 .push(html! { text class=(class) x=(tenths(right)) y="16" text-anchor="end" { (name) } });
@@ -170,12 +168,10 @@ impl Chart {
         self.line(side, &[(x, y - half), (x, y + half)], false);
     }
 
-    /// The chart as an element of a page.
     pub(super) fn inline(&self) -> Markup {
         self.document(html! {})
     }
 
-    /// The chart as a file of its own.
     pub(super) fn file(&self) -> Markup {
         self.document(html! {
             style { (PreEscaped(COLOURS)) }

@@ -1,41 +1,41 @@
 //! A comparison: its verdict, its metrics, and what is to be said about them.
 
-use crate::compare::{Comparison, Judgement, MIN_PAIRS, Threshold, ThresholdSource, Verdict};
-use crate::format::{change, change_interval, figure, share};
+use crate::compare::sessions::Change;
+use crate::compare::{Conclusion, Judgement, MIN_PAIRS, Metric, Threshold, ThresholdSource, Verdict};
+use crate::format::{change, change_interval, commit, figure, share};
 use crate::report::{Blocks, Table};
+use crate::result::Scenario;
 
-/// So many metrics are named in the headline.
 const NAMED: usize = 3;
 
-/// Returns the verdict, all metrics, and what the table does not say.
-pub(crate) fn comparison(comparison: &Comparison) -> Blocks {
+pub(crate) fn comparison(conclusion: &Conclusion) -> Blocks {
     Blocks::default()
-        .title(headline(comparison))
-        .table(table(comparison, |_| true))
-        .notes(remarks(comparison))
+        .title(headline(conclusion))
+        .table(table(conclusion, |_| true))
+        .notes(remarks(conclusion))
 }
 
 /// The verdict in a line: what it is, of which metrics, and what would settle it.
-pub(crate) fn headline(comparison: &Comparison) -> String {
-    let advisory = if comparison.interleaved { "" } else { "ADVISORY: " };
-    let [a, b] = &comparison.sides;
-    let Some(overall) = comparison.overall() else {
+pub(crate) fn headline(conclusion: &Conclusion) -> String {
+    let advisory = if conclusion.interleaved { "" } else { "ADVISORY: " };
+    let [a, b] = &conclusion.sides;
+    let Some(overall) = conclusion.overall else {
         return format!("{advisory}{b} against {a}: nothing was judged");
     };
     let mut line = format!("{advisory}{b} against {a}: {}", overall.name().to_uppercase());
     if matches!(overall, Verdict::Improved | Verdict::Regressed) {
-        line.push_str(&format!(" ({})", named(comparison, overall)));
+        line.push_str(&format!(" ({})", named(conclusion, overall)));
     }
     if overall == Verdict::Inconclusive {
-        line.push_str(&settle(comparison));
+        line.push_str(&settle(conclusion));
     }
     line
 }
 
 /// The metrics with this verdict, the first three by name.
-fn named(comparison: &Comparison, verdict: Verdict) -> String {
+fn named(conclusion: &Conclusion, verdict: Verdict) -> String {
     let is_it = |judgement: &&Judgement| judgement.verdict == Some(verdict);
-    let all: Vec<&Judgement> = comparison.judgements.iter().filter(is_it).collect();
+    let all: Vec<&Judgement> = conclusion.judgements.iter().filter(is_it).collect();
     let mut names: Vec<String> = all
         .iter()
         .take(NAMED)
@@ -47,9 +47,9 @@ fn named(comparison: &Comparison, verdict: Verdict) -> String {
     names.join(", ")
 }
 
-fn settle(comparison: &Comparison) -> String {
-    let what = if comparison.interleaved { "pairs" } else { "runs of each" };
-    match comparison.more_pairs() {
+fn settle(conclusion: &Conclusion) -> String {
+    let what = if conclusion.interleaved { "pairs" } else { "runs of each" };
+    match conclusion.more_pairs() {
         Some(more) => format!("; about {more} more {what} would settle it"),
         None => format!("; more {what} will hardly settle it: longer runs or a quieter machine may"),
     }
@@ -60,17 +60,16 @@ fn settle(comparison: &Comparison) -> String {
 ///
 /// The change is estimated over pairs, or over all runs of both sides. It may differ from the ratio
 /// of the medians, which is why each of them is named.
-pub(crate) fn table(comparison: &Comparison, is_wanted: impl Fn(&Judgement) -> bool) -> Table {
+pub(crate) fn table(conclusion: &Conclusion, is_wanted: impl Fn(&Judgement) -> bool) -> Table {
     let (estimate, unit) =
-        if comparison.interleaved { ("paired\nchange", "pairs") } else { ("estimated\nchange", "runs") };
-    let [a, b] = comparison.sides.each_ref().map(|name| format!("{name}\nmedian"));
+        if conclusion.interleaved { ("paired\nchange", "pairs") } else { ("estimated\nchange", "runs") };
+    let [a, b] = conclusion.sides.each_ref().map(|name| format!("{name}\nmedian"));
     let [scenario, metric, verdict, interval, unit, p, threshold] =
         ["scenario", "metric", "verdict", "95 % interval", unit, "p", "threshold"]
             .map(|name| format!("\n{name}"));
     let header = [scenario, metric, verdict, estimate.to_owned(), interval, a, b, unit, p, threshold];
-    let mut table = Table::new(header, 3, [8, 7, 9, 5, 6, 4]);
-    comparison.judgements.iter().filter(|one| is_wanted(one)).for_each(|one| table.add_row(row(one)));
-    table
+    let rows = conclusion.judgements.iter().filter(|one| is_wanted(one)).map(row);
+    Table::new(header, 3, [8, 7, 9, 5, 6, 4]).rows(rows)
 }
 
 fn row(judgement: &Judgement) -> [String; 10] {
@@ -95,9 +94,8 @@ pub(super) fn threshold(threshold: Threshold) -> String {
     share(threshold.relative, 1) + mark
 }
 
-/// What the table does not say.
-pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
-    let judged = || comparison.judgements.iter().filter(|judgement| judgement.verdict.is_some());
+pub(crate) fn remarks(conclusion: &Conclusion) -> Vec<String> {
+    let judged = || conclusion.judgements.iter().filter(|judgement| judgement.verdict.is_some());
     let mut remarks = Vec::new();
     if judged().any(|judgement| judgement.threshold.is_some_and(|t| t.source == ThresholdSource::Noise)) {
         remarks
@@ -105,29 +103,52 @@ pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     }
     let is_open = |judgement: &Judgement| judgement.verdict == Some(Verdict::Inconclusive);
     if judged().any(|judgement| judgement.pairs < MIN_PAIRS && is_open(judgement)) {
-        let unit = if comparison.interleaved { "valid pairs" } else { "valid runs of each" };
+        let unit = if conclusion.interleaved { "valid pairs" } else { "valid runs of each" };
         remarks.push(format!("a metric with fewer than {MIN_PAIRS} {unit} is inconclusive"));
     }
-    let [a, b] = &comparison.sides;
-    let (estimate, test) = if comparison.interleaved {
+    let [a, b] = &conclusion.sides;
+    let (estimate, test) = if conclusion.interleaved {
         ("over pairs", "exact signed ranks over pairs")
     } else {
         ("over all runs of both", "Mann-Whitney, not paired")
     };
-    if !comparison.judgements.is_empty() {
+    if !conclusion.judgements.is_empty() {
         remarks.extend([
             format!("change: {b} / {a}, estimated {estimate} (Hodges-Lehmann); it may differ from the ratio of the medians"),
             format!("p: {test}, Holm over the {} judged; `shown`: never judged", judged().count()),
         ]);
     }
-    if !comparison.interleaved && !comparison.judgements.is_empty() {
+    if !conclusion.interleaved && !conclusion.judgements.is_empty() {
         remarks.push(
             "Advisory because the sessions were not interleaved: the machine itself may have changed"
                 .to_owned(),
         );
     }
-    remarks.extend(comparison.left_out.iter().map(|line| format!("LEFT OUT: {line}")));
+    remarks.extend(conclusion.notes.iter().map(|line| format!("LEFT OUT: {line}")));
     remarks
+}
+
+/// Returns the change since an earlier session, with what it cannot say.
+pub(crate) fn since(Change { earlier, comparison, cautions }: &Change) -> Blocks {
+    let file = earlier.file_name();
+    let commit = commit(earlier.document.subject.commit.as_deref());
+    let of = |scenario: &str, metric| {
+        let found = comparison.judgements.iter().find(|one| one.scenario == scenario && one.metric == metric);
+        found.map_or_else(|| "-".to_owned(), |found| change(found.ratio))
+    };
+    let rows = earlier.document.scenarios.iter().map(|Scenario { name, .. }| {
+        let [rate, cpu, p50, p99] = [Metric::Throughput, Metric::ServerCpu, Metric::P50, Metric::P99];
+        [name.clone(), of(name, rate), of(name, cpu), of(name, p50), of(name, p99)]
+    });
+    let table = Table::new(["scenario", "msg/s", "server CPU/msg", "p50", "p99"], 1, [3]).rows(rows);
+    let mut notes = cautions.clone();
+    notes.push(
+        "Advisory because the two sessions were not interleaved: between them the machine itself may have become\n\
+         faster or slower, and nothing here can tell that from a change of the server."
+            .to_owned(),
+    );
+    let title = format!("ADVISORY: change since {file} (commit {commit}), estimated over the runs of both");
+    Blocks::default().title(title).table(table).notes(notes)
 }
 
 #[cfg(test)]
@@ -135,15 +156,17 @@ mod tests {
     use super::*;
     use crate::compare::Metric;
     use crate::compare::example::duel;
+    use crate::compare::sessions::change_between;
     use crate::compare::sides::default_thresholds;
     use crate::report::Format;
+    use crate::result::{Stored, example};
 
-    fn text(compared: &Comparison, width: usize) -> String {
+    fn text(compared: &Conclusion, width: usize) -> String {
         comparison(compared).render(Format::Terminal { width })
     }
 
     fn of(pairs: u32, factor: f64) -> String {
-        text(&Comparison::of_arms(&duel(pairs, factor), &default_thresholds), 120)
+        text(&Conclusion::of_arms(&duel(pairs, factor), &default_thresholds), 120)
     }
 
     #[test]
@@ -167,7 +190,7 @@ mod tests {
             run.scenario.clone_from(&document.scenarios[0].name);
             run.rate_per_s *= 1e5;
         }
-        let text = super::tests::text(&Comparison::of_arms(&document, &default_thresholds), 80);
+        let text = super::tests::text(&Conclusion::of_arms(&document, &default_thresholds), 80);
         let (table, _) = text.split_once("\n\n").expect("remarks");
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
         assert!(table.contains("regressed") && table.contains("+6.2 %"), "{table}");
@@ -187,7 +210,7 @@ mod tests {
     #[test]
     fn a_threshold_from_noise_is_marked_and_explained() {
         let noisy = |_: &crate::result::Scenario, metric: Metric| Threshold::of(metric, Some(0.1));
-        let text = super::tests::text(&Comparison::of_arms(&duel(10, 1.06), &noisy), 120);
+        let text = super::tests::text(&Conclusion::of_arms(&duel(10, 1.06), &noisy), 120);
         assert!(text.starts_with("B against A: UNCHANGED\n"), "{text}");
         assert!(text.contains("20.0 %*") && text.contains("* twice this machine's noise"), "{text}");
     }
@@ -195,11 +218,25 @@ mod tests {
     #[test]
     fn unpaired_sessions_are_advisory() {
         let text = super::tests::text(
-            &Comparison::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds),
+            &Conclusion::of_sessions(&duel(10, 1.0), &duel(10, 1.0), &default_thresholds),
             120,
         );
         assert!(text.starts_with("ADVISORY: ") && text.contains("not interleaved"), "{text}");
         assert!(text.contains("estimated") && text.contains("over all runs of both"), "{text}");
         assert!(of(10, 1.06).contains(" paired ") && of(10, 1.06).contains("estimated over pairs"));
+    }
+
+    #[test]
+    fn the_change_is_headed_advisory_and_says_why() {
+        let path = "m/20260301T093000Z-abcdef012345-quick.json".into();
+        let earlier = Stored { path, document: example::document() };
+        let change = change_between(earlier, &example::document()).expect("comparable");
+        let text = since(&change).render(Format::Terminal { width: 160 });
+        assert!(text.starts_with(
+            "ADVISORY: change since 20260301T093000Z-abcdef012345-quick.json (commit abcdef012345), estimated"
+        ));
+        assert!(text.contains("not interleaved"), "{text}");
+        let line = text.lines().find(|line| line.starts_with("tcp")).expect("a line for tcp");
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>().join(" "), "tcp 0.0 % 0.0 % 0.0 % 0.0 %");
     }
 }

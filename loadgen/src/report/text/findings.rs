@@ -23,10 +23,10 @@ pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> Str
         }
         Format::Markdown => {
             let header = ["severity", "check", "seen", "why", "fix"];
-            let mut table = Table::new(header, header.len(), []);
-            for Finding { check, severity, seen, why, fix } in shown {
-                table.add_row([&severity.to_string(), *check, seen, why, fix].map(ToOwned::to_owned));
-            }
+            let rows = shown.map(|Finding { check, severity, seen, why, fix }| {
+                [&severity.to_string(), *check, seen, why, fix].map(ToOwned::to_owned)
+            });
+            let table = Table::new(header, header.len(), []).rows(rows);
             Blocks::default().table(table).legend(vec![summary(findings)]).render(format)
         }
     }
@@ -36,12 +36,11 @@ pub(crate) fn findings(findings: &[Finding], quiet: bool, format: Format) -> Str
 /// counts of all verdicts.
 pub(crate) fn cases(url: &Url, results: &[CaseResult], is_shown: impl Fn(&CaseResult) -> bool) -> Blocks {
     let header = ["id", "verdict", "seen", "expected", "sent", "section"];
-    let mut table = Table::new(header, header.len(), [5, 4, 3]);
-    for result in results.iter().filter(|result| is_shown(result)) {
-        let CaseResult { id, sent, expected, seen, verdict, section } = result;
-        let cells = [id.as_str(), verdict.name(), seen, expected, sent, section];
-        table.add_row(cells.map(str::to_owned));
-    }
+    let shown = results.iter().filter(|result| is_shown(result));
+    let rows = shown.map(|CaseResult { id, sent, expected, seen, verdict, section }| {
+        [id.as_str(), verdict.name(), seen, expected, sent, section].map(str::to_owned)
+    });
+    let table = Table::new(header, header.len(), [5, 4, 3]).rows(rows);
     Blocks::default().table(table).legend(vec![format!("{url}: {}", verdicts(results))])
 }
 
@@ -61,16 +60,12 @@ fn summary(findings: &[Finding]) -> String {
     let (spoils, hints, unknown) =
         (number(Severity::Spoils), number(Severity::Hint), number(Severity::Unknown));
     let verdict = match spoils {
-        0 => "Nothing found that invalidates a measurement",
-        1 => "1 finding invalidates a measurement",
-        _ => return format!("{spoils} findings invalidate a measurement; {}", rest(hints, unknown)),
+        0 => "Nothing found that invalidates a measurement".to_owned(),
+        1 => "1 finding invalidates a measurement".to_owned(),
+        _ => format!("{spoils} findings invalidate a measurement"),
     };
-    format!("{verdict}; {}", rest(hints, unknown))
-}
-
-fn rest(hints: usize, unknown: usize) -> String {
-    let hints = count(hints as u64, "hint");
-    if unknown == 0 { hints } else { format!("{hints}, {unknown} unknown") }
+    let unknown = if unknown == 0 { String::new() } else { format!(", {unknown} unknown") };
+    format!("{verdict}; {}{unknown}", count(hints as u64, "hint"))
 }
 
 #[cfg(test)]

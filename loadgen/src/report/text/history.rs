@@ -41,7 +41,6 @@ pub(crate) fn history(
     Blocks::default().title(title).table(table(points)).notes(notes.collect())
 }
 
-/// Returns the figures as an SVG file.
 pub(crate) fn chart(scenario: &str, metric: Metric, points: &[Point]) -> String {
     let places: Vec<(usize, f64)> = points.iter().map(|point| (point.at, point.value)).collect();
     let commits = points.last().map_or(0, |point| point.at + 1);
@@ -63,8 +62,7 @@ pub(crate) fn points(
     let mut placed: Vec<(usize, &Document)> =
         found.iter().filter_map(|stored| Some((place(&stored.document)?, &stored.document))).collect();
     placed.sort_by_key(|(at, document)| (*at, document.session.start));
-    let own = |document: &'_ Document| document.scenarios.iter().find(|one| one.name == scenario).cloned();
-    let hash = |document: &Document| own(document).map(|one| one.hash);
+    let hash = |document: &Document| document.scenario(scenario).map(|one| one.hash.clone());
     // The newest session has the present meaning of the name.
     let newest = placed.last().and_then(|(_, document)| hash(document));
     let all = placed.len();
@@ -72,9 +70,9 @@ pub(crate) fn points(
     let others = all - placed.len();
     let first = placed.first().map_or(0, |(at, _)| *at);
     let point = |(at, document): &(usize, &Document)| {
-        let load = own(document)?.parameters;
+        let load = &document.scenario(scenario)?.parameters;
         let runs = newer_side(document).filter(|run| run.scenario == scenario && is_sound(run));
-        let measured = runs.filter_map(|run| metric.of(run, &load));
+        let measured = runs.filter_map(|run| metric.of(run, load));
         let is_it = |count: &&Count| count.scenario == scenario && count.counter == metric.name();
         let counted = document.counts.iter().filter(is_it).map(|count| count.per_message);
         let values: Vec<f64> = measured.chain(counted).collect();
@@ -93,7 +91,6 @@ pub(crate) fn points(
 
 /// Characters of the plot beside the figures.
 const PLOT: usize = 30;
-/// Characters of a commit's subject.
 const SUBJECT: usize = 36;
 
 fn table(points: &[Point]) -> Table {
@@ -101,23 +98,21 @@ fn table(points: &[Point]) -> Table {
     let high = points.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     let range = format!("{:<width$}{}", figure(low), figure(high), width = PLOT - figure(high).len());
     let header = ["commit", "measured", "subject", range.as_str(), "median", "change", "runs"];
-    let mut table = Table::new(header, 4, [6, 2, 1, 3]);
-    let mut before: Option<f64> = None;
-    for point in points {
+    let before = std::iter::once(None).chain(points.iter().map(Some));
+    let rows = points.iter().zip(before).map(|(point, before)| {
         let place = if high > low { (point.value - low) / (high - low) } else { 0.5 };
         let at = (place * (PLOT - 1) as f64).round() as usize;
-        table.add_row([
+        [
             point.commit.clone(),
             point.start.clone(),
             point.subject.chars().take(SUBJECT).collect(),
             format!("{}o{}", ".".repeat(at), ".".repeat(PLOT - 1 - at)),
             figure(point.value),
-            before.map_or_else(String::new, |before| change(point.value / before)),
+            before.map_or_else(String::new, |before| change(point.value / before.value)),
             point.runs.to_string(),
-        ]);
-        before = Some(point.value);
-    }
-    table
+        ]
+    });
+    Table::new(header, 4, [6, 2, 1, 3]).rows(rows)
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use crate::target::subject::Subject;
 pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
     let header = ["start", "machine", "kind", "commit", "tag", "scenarios", "runs", "valid", "file"];
     // The name of a file has its machine, start, commit and tag.
-    let mut table = Table::new(header, header.len(), [1, 0, 3, 4, 5, 6, 7, 2]);
-    for Stored { path, document } in found {
+    let table = Table::new(header, header.len(), [1, 0, 3, 4, 5, 6, 7, 2]);
+    table.rows(found.iter().map(|Stored { path, document }| {
         let runs = document.runs.len();
-        table.add_row([
+        [
             document.session.start.to_string().chars().take(16).collect(),
             document.machine.id.clone(),
             kind(document),
@@ -30,16 +30,15 @@ pub(crate) fn sessions(found: &[Stored], root: &Path) -> Table {
                 valid => valid.to_string(),
             },
             path.strip_prefix(root).unwrap_or(path).display().to_string(),
-        ]);
-    }
-    table
+        ]
+    }))
 }
 
 /// `quick`, `duel`, `noise`, `run`; with a star where it was interrupted.
 fn kind(document: &Document) -> String {
     let name = match document.session.kind {
         SessionKind::Single => "run",
-        SessionKind::Suite => document.session.suite.as_deref().unwrap_or("suite"),
+        SessionKind::Suite => document.session.suite.as_deref().unwrap_or("experiment"),
         SessionKind::Ab => "duel",
         SessionKind::Aa => "noise",
         SessionKind::Count => "count",
@@ -61,14 +60,16 @@ fn commits(document: &Document) -> String {
 
 /// Returns the scenarios, a line each. A description is not cut.
 pub(crate) fn scenarios(catalogue: &Catalogue, format: Format) -> String {
-    let mut table = Table::new(["scenario", "description"], 2, []);
     let scenarios = catalogue.scenarios();
-    scenarios.iter().for_each(|one| table.add_row([one.name.clone(), one.description.clone()]));
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     let line = |one: &Scenario| format!("{:<width$}  {}", one.name, one.description);
     match format {
         Format::Terminal { .. } => scenarios.iter().map(line).collect::<Vec<_>>().join("\n"),
-        Format::Markdown => Blocks::default().table(table).render(format),
+        Format::Markdown => {
+            let rows = scenarios.iter().map(|one| [one.name.clone(), one.description.clone()]);
+            let table = Table::new(["scenario", "description"], 2, []).rows(rows);
+            Blocks::default().table(table).render(format)
+        }
     }
 }
 

@@ -1,14 +1,12 @@
 //! Contents of every rendering: which titles, tables and notes there are of a document or a
 //! comparison.
 
-mod change;
 pub(crate) mod comparison;
 pub(crate) mod findings;
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod notes;
 mod peers;
-mod promises;
 pub(crate) mod proof;
 mod run;
 pub(crate) mod selfcheck;
@@ -16,9 +14,9 @@ pub(crate) mod sessions;
 mod side_by_side;
 mod summary;
 
-pub(crate) use change::since;
+pub(crate) use comparison::since;
 pub(crate) use notes::notes;
 pub(crate) use peers::over_all;
-pub(crate) use promises::promises;
 pub(crate) use run::run;
 pub(crate) use sessions::{session, stored};
+pub(crate) use side_by_side::promises;

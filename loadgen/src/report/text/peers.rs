@@ -5,7 +5,6 @@ use super::notes::notes_where;
 use super::sessions::load;
 use super::side_by_side::{figures, first, header, relative};
 use crate::compare::Metric;
-use crate::compare::rounds::runs_of;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
 use crate::format::{count, grouped, latency, optional, us};
@@ -19,7 +18,6 @@ every other library. One machine, loopback, one core for the server and one for 
 libraries' examples, with the fastest build that we found documented; their authors may tune them better. Add a server,
 or show a better one: scripts/peers.sh --server NAME=COMMAND; scripts/peers/README.md says how to correct one of these.";
 
-/// Returns a table for each scenario.
 pub(super) fn each(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     document.scenarios.iter().fold(Blocks::default(), |blocks, scenario| {
@@ -43,18 +41,17 @@ fn scenario_table(document: &Document, scenario: &Scenario, first: &str) -> Tabl
     let mut header = header(&["server"], first);
     header.extend(is_idle.then(|| "bytes\n/conn".to_owned()));
     let columns = header.len();
-    let mut table = Table::new(header, 1, [3, 8, 6, 4, 2]);
-    for arm in &document.arms {
+    let row = |arm: &Arm| {
         let why = || vec![if arm.left_out.is_some() { "left out" } else { "no run" }.to_owned()];
-        let mut row = vec![arm.name.clone()];
-        row.extend(figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why));
+        let figures = figures(document, scenario, [&arm.name, first], is_costed).unwrap_or_else(why);
+        let mut row = [vec![arm.name.clone()], figures].concat();
         if is_idle && row.len() + 1 == columns {
-            row.push(memory(scenario, &runs_of(document, &scenario.name, &arm.name)));
+            row.push(memory(scenario, &document.runs_of(&scenario.name, &arm.name)));
         }
         row.resize(columns, String::new());
-        table.add_row(row);
-    }
-    table
+        row
+    };
+    Table::new(header, 1, [3, 8, 6, 4, 2]).rows(document.arms.iter().map(row))
 }
 
 /// Growth of the server's memory for each connection, bytes.
@@ -89,64 +86,60 @@ fn legend(document: &Document, first: &str) -> Vec<String> {
     .into()
 }
 
+/// Header of a column of figures, and the figure of an arm.
+type Column<'a> = (String, Box<dyn Fn(&Arm) -> String + 'a>);
+
+fn columns<'a>(document: &'a Document, first: &'a str) -> Vec<Column<'a>> {
+    let summary = |arm: &Arm, scenario: &Scenario| {
+        let summary = Summary::of(scenario, &document.runs_of(&scenario.name, &arm.name));
+        summary.filter(|summary| summary.valid)
+    };
+    let mut columns: Vec<Column<'a>> = Vec::new();
+    if let Some(echo) = document.scenario(ECHO) {
+        let rate = move |arm: &Arm| summary(arm, echo).map_or("-".to_owned(), |one| grouped(one.rate_per_s));
+        let cost = move |arm: &Arm| optional(summary(arm, echo).and_then(|one| one.server_cpu_ns).map(us), 2);
+        columns.push((format!("{ECHO}\nmsg/s"), Box::new(rate)));
+        columns.push((format!("{ECHO}\nus/msg"), Box::new(cost)));
+    }
+    for scenario in document.scenarios.iter().filter(|one| one.parameters.rate_per_s.is_none()) {
+        let multiple = move |arm: &Arm| {
+            let arms = [arm.name.as_str(), first];
+            relative(document, scenario, Metric::ServerCpu, arms, is_costed, certainty)
+        };
+        columns.push((format!("{}\nx CPU", scenario.name), Box::new(multiple)));
+    }
+    if let Some(scenario) = at_a_rate(document) {
+        for (at, name) in ["\np50", "\np99", "\np99.9"].into_iter().enumerate() {
+            let percentile = move |one: Summary| [one.p50, one.p99, one.p99_9][at];
+            let figure = move |arm: &Arm| latency(summary(arm, scenario).and_then(percentile));
+            columns.push((name.to_owned(), Box::new(figure)));
+        }
+    }
+    if let Some(scenario) = mostly_idle(document) {
+        let figure = |arm: &Arm| memory(scenario, &document.runs_of(&scenario.name, &arm.name));
+        columns.push(("bytes\n/conn".to_owned(), Box::new(figure)));
+    }
+    columns
+}
+
 fn summary_table(document: &Document, first: &str) -> Table {
-    let closed: Vec<&Scenario> =
-        document.scenarios.iter().filter(|s| s.parameters.rate_per_s.is_none()).collect();
-    let echo = document.scenarios.iter().find(|scenario| scenario.name == ECHO);
-    let (at_a_rate, mostly_idle) = (at_a_rate(document), mostly_idle(document));
-    let mut header = vec!["\nserver".to_owned()];
-    if echo.is_some() {
-        header.extend(["msg/s", "us/msg"].map(|what| format!("{ECHO}\n{what}")));
-    }
-    header.extend(closed.iter().map(|scenario| format!("{}\nx CPU", scenario.name)));
-    if at_a_rate.is_some() {
-        header.extend(["\np50", "\np99", "\np99.9"].map(str::to_owned));
-    }
-    if mostly_idle.is_some() {
-        header.push("bytes\n/conn".to_owned());
-    }
-    header.push("\nbattery".to_owned());
-    let columns = header.len();
-    let at = |name: &str| header.iter().position(|cell| cell == name);
-    let times = |cell: &String| cell.ends_with("x CPU");
-    let of_scenarios = (1..columns).rev().filter(|&column| times(&header[column]));
+    let columns = columns(document, first);
+    let names = columns.iter().map(|(name, _)| name.as_str());
+    let header: Vec<&str> = ["\nserver"].into_iter().chain(names).chain(["\nbattery"]).collect();
+    let at = |name: &str| header.iter().position(|cell| *cell == name);
+    let of_scenarios = (1..header.len()).rev().filter(|&column| header[column].ends_with("x CPU"));
     let figures = ["\np99.9", "\np50", "echo\nus/msg"].into_iter().filter_map(at);
     let optional_columns: Vec<usize> = figures.chain(of_scenarios).chain(at("\nbattery")).collect();
     let row = |arm: &Arm| {
-        let mut row = vec![arm.name.clone()];
-        if arm.left_out.is_some() {
-            row.push("left out".to_owned());
-            row.resize(columns - 1, String::new());
-        } else {
-            let summary = |scenario: &Scenario| {
-                let runs = runs_of(document, &scenario.name, &arm.name);
-                Summary::of(scenario, &runs).filter(|summary| summary.valid)
-            };
-            if let Some(echo) = echo {
-                let summary = summary(echo);
-                row.push(summary.as_ref().map_or("-".to_owned(), |summary| grouped(summary.rate_per_s)));
-                row.push(optional(summary.and_then(|summary| summary.server_cpu_ns).map(us), 2));
-            }
-            let multiple = |scenario: &&Scenario| {
-                let arms = [arm.name.as_str(), first];
-                relative(document, scenario, Metric::ServerCpu, arms, is_costed, certainty)
-            };
-            row.extend(closed.iter().map(multiple));
-            if let Some(scenario) = at_a_rate {
-                let percentiles = summary(scenario).map_or([None; 3], |s| [s.p50, s.p99, s.p99_9]);
-                row.extend(percentiles.map(latency));
-            }
-            if let Some(scenario) = mostly_idle {
-                row.push(memory(scenario, &runs_of(document, &scenario.name, &arm.name)));
-            }
-        }
-        row.push(arm.conformance.map_or("-".to_owned(), counted));
-        row
+        let figures = columns.iter().enumerate().map(|(at, (_, figure))| match (&arm.left_out, at) {
+            (None, _) => figure(arm),
+            (Some(_), 0) => "left out".to_owned(),
+            (Some(_), _) => String::new(),
+        });
+        let battery = arm.conformance.map_or("-".to_owned(), counted);
+        [arm.name.clone()].into_iter().chain(figures).chain([battery]).collect::<Vec<_>>()
     };
-    let rows: Vec<_> = document.arms.iter().map(row).collect();
-    let mut table = Table::new(header, 1, optional_columns);
-    rows.into_iter().for_each(|row| table.add_row(row));
-    table
+    Table::new(header, 1, optional_columns).rows(document.arms.iter().map(row))
 }
 
 /// The scenario whose rate and cost are shown over all.
@@ -166,9 +159,8 @@ fn counted(counts: Conformance) -> String {
     format!("{ok}/{lax}/{wrong}/{broken}")
 }
 
-/// Method, machine and versions of the figures.
 fn origin(document: &Document) -> Vec<String> {
-    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let rounds = document.rounds();
     let machine = &document.machine;
     let mut lines = vec![
         format!(
@@ -210,7 +202,6 @@ fn is_limited(run: &Run) -> bool {
         && run.invalid().all(|(kind, _)| kind == InvalidKind::BusyGenerator)
 }
 
-/// Notes about the runs of the tables.
 fn remarks(document: &Document) -> Vec<String> {
     let limited = document.runs.iter().any(is_limited).then(|| {
         "limited: the generator was the limit. The server can do more than the rate; what a message costs it is measured.".to_owned()

@@ -2,11 +2,10 @@
 
 use super::comparison::threshold;
 use crate::compare::ThresholdSource;
-use crate::compare::proof::{FALSE, OfMetric, OfSlowed, POWER, Proof, Rate, Share};
+use crate::compare::proof::{FALSE, MetricProof, POWER, Proof, Rate, Share, SlowedProof};
 use crate::format::{change, change_interval, count, share};
 use crate::report::{Blocks, Table};
 
-/// The goals that were not reached, a sentence each.
 pub(crate) fn missed(proof: &Proof) -> Vec<String> {
     let mut missed = Vec::new();
     let is_false = |rate: &Rate| rate.drawn.share().is_some_and(|share| share > FALSE);
@@ -56,23 +55,13 @@ pub(crate) fn proof(proof: &Proof) -> Blocks {
         .notes(reached.into_iter().chain(missed.into_iter().map(|line| format!("MISSED: {line}"))).collect())
 }
 
-fn metrics(metrics: &[OfMetric]) -> Table {
-    let header = [
-        "scenario",
-        "metric",
-        "noise",
-        "threshold",
-        "false: blocks",
-        "95 % interval",
-        "drawn",
-        "half",
-        "twice",
-        "smallest found",
-    ];
-    let mut table = Table::new(header, 2, [5, 4, 7, 6, 2]);
-    for of in metrics {
+fn metrics(metrics: &[MetricProof]) -> Table {
+    let header =
+        "scenario|metric|noise|threshold|false: blocks|95 % interval|drawn|half|twice|smallest found"
+            .split('|');
+    let row = |of: &MetricProof| {
         let blocks = &of.false_verdicts.blocks;
-        table.add_row(vec![
+        [
             of.scenario.clone(),
             of.metric.name().to_owned(),
             share(of.noise, 2),
@@ -83,17 +72,16 @@ fn metrics(metrics: &[OfMetric]) -> Table {
             part(&of.half_called_regressed),
             part(&of.twice_found),
             of.smallest_found.map_or_else(|| "none".to_owned(), |found| share(found, 2)),
-        ]);
-    }
-    table
+        ]
+    };
+    Table::new(header, 2, [5, 4, 7, 6, 2]).rows(metrics.iter().map(row))
 }
 
-fn slowed_table(slowed: &OfSlowed) -> Table {
+fn slowed_table(slowed: &SlowedProof) -> Table {
     let header =
         ["scenario", "metric", "measured", "95 % interval", "regressed: blocks", "95 % interval", "drawn"];
-    let mut table = Table::new(header, 2, [5, 3, 6]);
-    for (judgement, (_, _, rate)) in slowed.measured.iter().zip(&slowed.regressed) {
-        table.add_row(vec![
+    let rows = slowed.measured.iter().zip(&slowed.regressed).map(|(judgement, (_, _, rate))| {
+        [
             judgement.scenario.clone(),
             judgement.metric.name().to_owned(),
             change(judgement.ratio),
@@ -101,9 +89,9 @@ fn slowed_table(slowed: &OfSlowed) -> Table {
             format!("{} of {}", rate.blocks.count, rate.blocks.of),
             between(&rate.blocks),
             part(&rate.drawn),
-        ]);
-    }
-    table
+        ]
+    });
+    Table::new(header, 2, [5, 3, 6]).rows(rows)
 }
 
 fn rate(rate: &Rate) -> String {

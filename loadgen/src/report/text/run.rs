@@ -1,7 +1,5 @@
 //! The figures of one run.
 
-use std::fmt::Write as _;
-
 use super::notes::notes;
 use super::sessions::load;
 use super::summary;
@@ -9,21 +7,16 @@ use crate::format::{count, grouped, span};
 use crate::load::Load;
 use crate::report::{Blocks, Field};
 use crate::result::{
-    Censored, Document, EndedEarly, Errors, Integrity, Latencies, Latency, Messages, Outages, Run, Scenario,
+    Censored, Document, Errors, Integrity, Latencies, Latency, MANY_CONNECTIONS, Messages, Run, Scenario,
     Server, SessionVerdict, percentile,
 };
-
-/// Fewest connections with which the growth of the server's memory is theirs.
-const MANY_CONNECTIONS: u32 = 1000;
 
 /// Returns the figures of a session's run in a dozen lines, with its notes and its goals. Of a
 /// search it is the last run, below a line for each trial. `percentiles` are those of the latency
 /// to show, 0 to 100; none: the usual ones.
 pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
     let Some(run) = document.runs.last() else { return Blocks::default().notes(notes(document)) };
-    let Some(scenario) = document.scenarios.iter().find(|scenario| scenario.name == run.scenario) else {
-        return Blocks::default();
-    };
+    let Some(scenario) = document.scenario(&run.scenario) else { return Blocks::default() };
     let trials = Blocks::default();
     let trials = if document.runs.len() > 1 { trials.table(summary::table(document)) } else { trials };
     trials
@@ -32,111 +25,100 @@ pub(crate) fn run(document: &Document, percentiles: &[f64]) -> Blocks {
         .notes(remarks(run))
 }
 
-/// Notes about the figures.
 fn remarks(run: &Run) -> Vec<String> {
-    let interrupted = run
-        .interrupted
-        .then(|| "INTERRUPTED: the figures are those of the part that was measured".to_owned());
-    let ended = run.ended_early.as_ref().map(|EndedEarly { after_ns, cause }| {
-        let after = span(*after_ns);
+    let interrupted = "INTERRUPTED: the figures are those of the part that was measured".to_owned();
+    let ended = run.ended_early.as_ref().map(|end| {
+        let (after, cause) = (span(end.after_ns), &end.cause);
         format!("ENDED EARLY after {after} of load: {cause}; the figures are those of what was measured")
     });
     let notes = run.notes.iter().map(|note| format!("note: {note}"));
     let invalid = run.invalid_reasons.iter().map(|reason| format!("INVALID: {reason}"));
-    interrupted.into_iter().chain(ended).chain(notes).chain(invalid).collect()
+    run.interrupted.then_some(interrupted).into_iter().chain(ended).chain(notes).chain(invalid).collect()
 }
 
-/// Thresholds and the search for a rate.
 fn goals(document: &Document) -> Vec<Field> {
     let Some(SessionVerdict::Goals(goals)) = &document.verdict else { return Vec::new() };
     let judged = goals.thresholds.iter().map(|each| {
-        line("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
+        Field::new("threshold", format!("{} {}", if each.met { "met:   " } else { "MISSED:" }, each.text))
     });
     let found = goals.find_rate.iter().map(|found| {
         let rate = found.rate_per_s.map_or("none".to_owned(), |rate| format!("{} msg/s", grouped(rate)));
-        line("found", format!("{rate}; {}", found.conclusion))
+        Field::new("found", format!("{rate}; {}", found.conclusion))
     });
     judged.chain(found).collect()
 }
 
 fn figures(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
-    let mut lines = vec![line("rate", rate(load, run)), line("latency", bounded_latency(run, percentiles))];
+    let mut fields =
+        vec![Field::new("rate", rate(load, run)), Field::new("latency", bounded_latency(run, percentiles))];
     if load.rate_per_s.is_some() {
-        lines.extend(parts(run, percentiles));
+        fields.extend(parts(&run.latency_ns, percentiles));
     }
-    lines.extend([line("connect", connect(load, run))]);
-    lines.extend(opening(load, run, percentiles));
-    lines.extend([line("echoes", echoes(load, run.integrity)), line("errors", errors(run.errors))]);
-    lines.extend(run.messages.map(|messages| line("messages", outcomes(messages))));
-    lines.extend(run.outages.map(|outages| line("outages", outage(outages))));
-    lines.extend(run.server.as_ref().map(|server| line("server", server_cost(load, server))));
-    lines.extend(run.server.as_ref().and_then(counters));
-    lines.push(line("generator", generator(load, run)));
-    lines
-}
-
-fn line(label: &str, text: impl Into<String>) -> Field {
-    Field::new(label, text)
+    fields.push(Field::new("connect", connect(load, run)));
+    fields.extend(opening(load, run, percentiles));
+    fields.extend([
+        Field::new("echoes", echoes(load, run.integrity)),
+        Field::new("errors", errors(run.errors)),
+    ]);
+    fields.extend(run.messages.map(|messages| Field::new("messages", outcomes(messages))));
+    fields.extend(run.outages.map(|outages| {
+        let (times, all, most) =
+            (count(outages.count, "time"), span(outages.total_ns), span(outages.longest_ns));
+        Field::new(
+            "outages",
+            format!("a connection was being opened again {times}: {all} in all, {most} at most"),
+        )
+    }));
+    fields.extend(run.server.as_ref().map(|server| Field::new("server", server_cost(load, server))));
+    fields.extend(run.server.as_ref().and_then(counters));
+    fields.push(Field::new("generator", generator(load, run)));
+    fields
 }
 
 /// The connections' addresses and the load. The URL is not in the document, because it may name a
 /// host.
 fn heading(scenario: &Scenario, run: &Run) -> String {
-    let transport = scenario.parameters.transport.scheme();
-    let place =
-        run.address.as_ref().map_or(transport.to_owned(), |address| format!("{transport}://{address}"));
-    let threads = scenario.generator.threads.unwrap_or(1);
+    let address = run.address.as_ref().map(|address| format!("://{address}")).unwrap_or_default();
+    let ns = run.phases.measure;
     format!(
-        "{place}: {}, {}, engine {}, {}",
+        "{}{address}: {}, {}, engine {}, {}",
+        scenario.parameters.transport.scheme(),
         load(&scenario.parameters),
-        count(threads.into(), "thread"),
+        count(scenario.generator.threads.unwrap_or(1).into(), "thread"),
         run.client.engine,
-        window(run.phases.measure),
+        // Of a short one, as `-n` may end it, so much that it is not nothing.
+        if ns < 100_000_000 { span(ns) } else { format!("{:.1} s", ns as f64 / 1e9) },
     )
 }
 
-/// Seconds; of a shorter one, as `-n` may end it, so much that it is not nothing.
-fn window(ns: u64) -> String {
-    if ns < 100_000_000 { span(ns) } else { format!("{:.1} s", ns as f64 / 1e9) }
-}
-
 fn rate(load: &Load, run: &Run) -> String {
-    let planned = match load.rate_per_s {
-        None => String::new(),
-        Some(_) => format!(" of {} planned", grouped(run.offered() as f64)),
-    };
+    let planned = load.rate_per_s.map(|_| format!(" of {} planned", grouped(run.offered() as f64)));
     format!(
-        "{} msg/s, {:.1} MB/s each way ({} received{planned})",
+        "{} msg/s, {:.1} MB/s each way ({} received{})",
         grouped(run.rate_per_s),
         run.bytes_per_s / 1e6,
         grouped(run.received as f64),
+        planned.unwrap_or_default(),
     )
 }
 
 /// Where the latency of an open loop comes from, with a line that explains where it is not the
 /// server alone.
-fn parts(run: &Run, percentiles: &[f64]) -> Vec<Field> {
-    let Latencies { corrected, lag, .. } = &run.latency_ns;
-    let uncorrected = run.latency_ns.uncorrected();
-    let part = |name, part| line(name, latency(part, percentiles));
-    let mut lines = vec![part("  server", uncorrected), part("  lag", lag)];
-    if differ(corrected, uncorrected) {
-        lines.push(line(
-            "",
-            "latency runs from the planned send to the echo: of that, server from the actual send, lag before it",
-        ));
-    }
-    lines
-}
-
-/// Returns true where some figure is more than a tenth apart, so that a reader would wonder.
-fn differ(a: &Latency, b: &Latency) -> bool {
+fn parts(latencies: &Latencies, percentiles: &[f64]) -> Vec<Field> {
+    let uncorrected = latencies.uncorrected();
+    let part = |name, part| Field::new(name, latency(part, percentiles));
+    let mut fields = vec![part("  server", uncorrected), part("  lag", &latencies.lag)];
+    // Figures that are more than a tenth apart make a reader wonder.
     let figures = |latency: &Latency| [latency.p50, latency.p99, latency.p99_9, Some(latency.max)];
     let is_apart = |(a, b): (Option<u64>, Option<u64>)| match (a, b) {
         (Some(a), Some(b)) => a.abs_diff(b) * 10 > a.max(b),
         _ => false,
     };
-    figures(a).into_iter().zip(figures(b)).any(is_apart)
+    if figures(&latencies.corrected).into_iter().zip(figures(uncorrected)).any(is_apart) {
+        let what = "latency runs from the planned send to the echo: of that, server from the actual send, lag before it";
+        fields.push(Field::new("", what));
+    }
+    fields
 }
 
 /// Formats the latency of the run, with a mark at each figure that is a lower bound.
@@ -146,7 +128,6 @@ fn bounded_latency(run: &Run, percentiles: &[f64]) -> String {
     format!("{text}  (>=: {} had no echo)", count(censored.count, "message"))
 }
 
-/// Percentiles only where the sample carries them.
 fn latency(latency: &Latency, percentiles: &[f64]) -> String {
     marked(latency, percentiles, None)
 }
@@ -177,17 +158,22 @@ fn opening(load: &Load, run: &Run, percentiles: &[f64]) -> Vec<Field> {
     let count = |n: u64| grouped(n as f64);
     let cycles = run.cycles.map(|cycles| {
         let (rate, all) = (grouped(cycles.rate_per_s), count(cycles.count));
-        line("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
+        Field::new("cycles", format!("{rate} connections/s ({all} closed and replaced)"))
     });
     let Latencies { tcp_connect, tls_handshake, handshake, .. } = &run.latency_ns;
     let has_parts = cycles.is_some() || tls_handshake.is_some() || load.connections >= MANY_CONNECTIONS;
     let parts = [("  tcp", tcp_connect), ("  tls", tls_handshake), ("  upgrade", handshake)].into_iter();
-    let parts = parts.filter(|_| has_parts);
-    let parts = parts.filter_map(|(name, part)| Some(line(name, latency(part.as_ref()?, percentiles))));
+    let parts = parts.filter_map(|(name, part)| Some((name, part.as_ref().filter(|_| has_parts)?)));
+    let parts = parts.map(|(name, part)| Field::new(name, latency(part, percentiles)));
     let pings = run.pings.map(|pings| {
-        line("pings", format!("{} sent, {} answered", count(pings.sent), count(pings.answered)))
+        Field::new("pings", format!("{} sent, {} answered", count(pings.sent), count(pings.answered)))
     });
     cycles.into_iter().chain(parts).chain(pings).collect()
+}
+
+fn connect(load: &Load, run: &Run) -> String {
+    let (connections, after) = (count(load.all_connections(), "connection"), span(run.phases.connect));
+    format!("{connections} open after {after}; each {}", latency(&run.latency_ns.connect, &[]))
 }
 
 fn echoes(load: &Load, faults: Integrity) -> String {
@@ -197,21 +183,11 @@ fn echoes(load: &Load, faults: Integrity) -> String {
     integrity(faults)
 }
 
-fn connect(load: &Load, run: &Run) -> String {
-    let each = &run.latency_ns.connect;
-    format!(
-        "{} open after {}; each {}",
-        count(load.all_connections(), "connection"),
-        span(run.phases.connect),
-        latency(each, &[])
-    )
-}
-
 fn integrity(integrity: Integrity) -> String {
     let Integrity { lost, lost_with_connection, duplicated, reordered, corrupted, wrong_opcode, unsolicited } =
         integrity;
-    listed(
-        "all as they were sent (every one checked)",
+    let faults = listed(
+        ", ",
         &[
             (lost - lost_with_connection, "lost"),
             (lost_with_connection, "lost with their connections"),
@@ -221,115 +197,85 @@ fn integrity(integrity: Integrity) -> String {
             (wrong_opcode, "with the wrong opcode"),
             (unsolicited, "that nobody asked for"),
         ],
-    )
+    );
+    faults.unwrap_or_else(|| "all as they were sent (every one checked)".to_owned())
 }
 
 /// Formats the outcomes of all messages, warm-up and drain included. Both sums hold.
 fn outcomes(messages: Messages) -> String {
     let Messages { planned, not_sent, sent, echoed, wrong, lost, outstanding } = messages;
-    let sum = |parts: &[(u64, &str)]| {
-        let some =
-            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
-        some.collect::<Vec<_>>().join(" + ")
+    let [planned, left, all] = [planned, not_sent, sent].map(|n| grouped(n as f64));
+    let (text, separator) = match not_sent {
+        0 => (format!("{all} sent"), " = "),
+        _ => (format!("{planned} planned = {all} sent + {left} not sent"), "; sent = "),
     };
-    let mut text = format!("{} sent", grouped(sent as f64));
-    if not_sent > 0 {
-        text =
-            format!("{} planned = {text} + {} not sent", grouped(planned as f64), grouped(not_sent as f64));
-    }
     let outcomes = [(echoed, "echoed"), (wrong, "wrong"), (lost, "lost"), (outstanding, "outstanding")];
-    if sent > 0 {
-        let separator = if not_sent > 0 { "; sent = " } else { " = " };
-        text += &format!("{separator}{}", sum(&outcomes));
+    match listed(" + ", &outcomes) {
+        Some(outcomes) => format!("{text}{separator}{outcomes}"),
+        None => text,
     }
-    text
-}
-
-fn outage(outages: Outages) -> String {
-    let Outages { total_ns, longest_ns, .. } = outages;
-    format!(
-        "a connection was being opened again {}: {} in all, {} at most",
-        count(outages.count, "time"),
-        span(total_ns),
-        span(longest_ns)
-    )
 }
 
 fn errors(errors: Errors) -> String {
     let Errors { connect, handshake, protocol, closed, io, timeout } = errors;
-    listed(
-        "none",
-        &[
-            (connect, "not connected"),
-            (handshake, "handshakes failed"),
-            (protocol, "protocol errors"),
-            (closed, "closed by the server"),
-            (io, "failed reads or writes"),
-            (timeout, "timed out"),
-        ],
-    )
+    let counts = [
+        (connect, "not connected"),
+        (handshake, "handshakes failed"),
+        (protocol, "protocol errors"),
+        (closed, "closed by the server"),
+        (io, "failed reads or writes"),
+        (timeout, "timed out"),
+    ];
+    listed(", ", &counts).unwrap_or_else(|| "none".to_owned())
 }
 
-fn listed(none: &str, counts: &[(u64, &str)]) -> String {
-    let some =
-        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n as f64)));
-    let some = some.collect::<Vec<_>>().join(", ");
-    if some.is_empty() { none.to_owned() } else { some }
+/// Returns the counts that are not zero; `None` where all are.
+fn listed(separator: &str, counts: &[(u64, &str)]) -> Option<String> {
+    let some = counts.iter().filter(|(n, _)| *n > 0);
+    let some: Vec<String> = some.map(|(n, what)| format!("{} {what}", grouped(*n as f64))).collect();
+    (!some.is_empty()).then(|| some.join(separator))
 }
 
 fn server_cost(load: &Load, server: &Server) -> String {
-    let mut text = format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3);
-    if let (Some(user), Some(system)) = (server.user_ns_per_message, server.system_ns_per_message) {
-        let _ = write!(text, " (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3);
-    }
-    if let Some(enters) = server.enters_per_message(load) {
-        let _ = write!(text, ", {enters:.3} enters per message");
-    }
-    if let Some(voluntary) = server.voluntary_switches_per_message
-        && let Some(involuntary) = server.involuntary_switches_per_message
-    {
-        let _ = write!(text, ", {:.3} context switches", voluntary + involuntary);
-    }
-    if let Some(faults) = server.page_faults_per_message {
-        let _ = write!(text, ", {faults:.4} page faults");
-    }
-    if let Some(rss) = server.rss_bytes {
-        let _ = write!(text, ", {:.1} MB resident", rss as f64 / 1e6);
-    }
+    let parts = server.user_ns_per_message.zip(server.system_ns_per_message);
+    let switches = server.voluntary_switches_per_message.zip(server.involuntary_switches_per_message);
     // With few connections the growth is that of a server that has begun to work.
-    if let Some(growth) = server.rss_bytes_per_connection.filter(|_| load.connections >= MANY_CONNECTIONS) {
-        let _ = write!(text, " ({} B for each connection)", grouped(growth));
-    }
-    if let Some(engine) = &server.engine {
-        let _ = write!(text, ", engine {engine}");
-    }
-    text
+    let growth = server.rss_bytes_per_connection.filter(|_| load.connections >= MANY_CONNECTIONS);
+    let texts = [
+        Some(format!("{:.2} us CPU per message", server.cpu_ns_per_message / 1e3)),
+        parts.map(|(user, system)| format!(" (user {:.2}, system {:.2}, sampled)", user / 1e3, system / 1e3)),
+        server.enters_per_message(load).map(|enters| format!(", {enters:.3} enters per message")),
+        switches.map(|(voluntary, forced)| format!(", {:.3} context switches", voluntary + forced)),
+        server.page_faults_per_message.map(|faults| format!(", {faults:.4} page faults")),
+        server.rss_bytes.map(|rss| format!(", {:.1} MB resident", rss as f64 / 1e6)),
+        growth.map(|growth| format!(" ({} B for each connection)", grouped(growth))),
+        server.engine.as_ref().map(|engine| format!(", engine {engine}")),
+    ];
+    texts.into_iter().flatten().collect()
 }
 
 /// Returns the counts of the processor, or the reason why there are none.
 fn counters(server: &Server) -> Option<Field> {
-    let (instructions, cycles) = (server.instructions_per_message, server.cycles_per_message);
-    let counted = instructions.zip(cycles).map(|(instructions, cycles)| {
+    let counted = server.instructions_per_message.zip(server.cycles_per_message);
+    let counted = counted.map(|(instructions, cycles)| {
         format!("{} instructions, {} cycles per message", grouped(instructions), grouped(cycles))
     });
-    let why = server.not_counted.as_ref();
-    let text = counted.or_else(|| why.map(|why| format!("instructions and cycles not counted: {why}")));
-    text.map(|text| line("", text))
+    let why = || server.not_counted.as_ref().map(|why| format!("instructions and cycles not counted: {why}"));
+    counted.or_else(why).map(|text| Field::new("", text))
 }
 
 fn generator(load: &Load, run: &Run) -> String {
     let client = &run.client;
     let busy: Vec<String> =
         client.cpu_utilisation.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
-    let mut text =
-        format!("{:.2} us CPU per message, threads busy {}", client.cpu_ns_per_message / 1e3, busy.join(" "));
-    if let Some(sent) = client.sent_per_enter {
-        let _ = write!(text, ", {sent:.1} sent per enter");
-    }
-    if load.rate_per_s.is_some() {
-        let _ = write!(text, ", waits by {}", if client.wait == "spin" { "spinning" } else { "sleeping" });
-    }
-    text
+    let wait = if client.wait == "spin" { "spinning" } else { "sleeping" };
+    let texts = [
+        Some(format!("{:.2} us CPU per message", client.cpu_ns_per_message / 1e3)),
+        Some(format!(", threads busy {}", busy.join(" "))),
+        client.sent_per_enter.map(|sent| format!(", {sent:.1} sent per enter")),
+        load.rate_per_s.map(|_| format!(", waits by {wait}")),
+    ];
+    texts.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

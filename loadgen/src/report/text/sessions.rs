@@ -2,34 +2,36 @@
 
 use super::notes::notes;
 use super::{comparison, peers, run, side_by_side, summary};
-use crate::compare::Comparison;
+use crate::compare::Conclusion;
 use crate::format::{commit, count, grouped, share};
 use crate::host::machine::Machine;
 use crate::load::{Arrival, Load, Payload, Transport};
 use crate::report::{Blocks, Field, Table};
-use crate::result::{Document, SessionKind, SessionVerdict, Show, Stored};
+use crate::result::{Count, Document, Presentation, SessionKind, SessionVerdict, Stored};
 use crate::target::subject::Subject;
 
 /// Returns a session as its command shows it. `comparison` is that of its two sides, where it has
 /// two.
-pub(crate) fn session(document: &Document, comparison: Option<&Comparison>) -> Blocks {
+pub(crate) fn session(document: &Document, comparison: Option<&Conclusion>) -> Blocks {
     match document.session.kind {
         SessionKind::Count => return Blocks::default().table(counts(document)),
         SessionKind::Single => return run(document, &[]),
         SessionKind::Ab | SessionKind::Aa | SessionKind::Suite => {}
     }
     match document.show() {
-        Show::Verdict => comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document)),
-        Show::Noise => noise(document).notes(notes(document)),
-        Show::Figures | Show::Correctness => summary::summary(document),
-        Show::Peers => peers::each(document).title("all of them").then(peers::over_all(document)),
-        Show::Arms => side_by_side::side_by_side(document),
+        Presentation::Verdict => {
+            comparison.map(comparison::comparison).unwrap_or_default().notes(notes(document))
+        }
+        Presentation::Noise => noise(document).notes(notes(document)),
+        Presentation::Figures | Presentation::Correctness => summary::summary(document),
+        Presentation::Peers => peers::each(document).title("all of them").then(peers::over_all(document)),
+        Presentation::Arms => side_by_side::side_by_side(document),
     }
 }
 
 /// Returns a session with its most telling table first, for a page that is read from its top.
 pub(crate) fn leading(document: &Document) -> Blocks {
-    if document.show() == Show::Peers {
+    if document.show() == Presentation::Peers {
         peers::over_all(document).then(peers::each(document))
     } else {
         session(document, None)
@@ -37,7 +39,7 @@ pub(crate) fn leading(document: &Document) -> Blocks {
 }
 
 /// Returns a stored session with its file and what is known of its servers and its machine.
-pub(crate) fn stored(stored: &Stored, comparison: Option<&Comparison>) -> Blocks {
+pub(crate) fn stored(stored: &Stored, comparison: Option<&Conclusion>) -> Blocks {
     Blocks::default()
         .title(stored.path.display().to_string())
         .fields(fields(&stored.document))
@@ -82,7 +84,6 @@ pub(crate) fn fields(document: &Document) -> Vec<Field> {
     fields
 }
 
-/// Returns a server in a line.
 pub(crate) fn server(subject: &Subject) -> String {
     let command = subject.command.as_deref().unwrap_or("not started by the generator");
     let dirty = if subject.dirty == Some(true) { " with changes" } else { "" };
@@ -91,7 +92,6 @@ pub(crate) fn server(subject: &Subject) -> String {
     format!("{command} (commit {}{dirty}{build}{engine})", commit(subject.commit.as_deref()))
 }
 
-/// Returns a load in a line.
 pub(crate) fn load(load: &Load) -> String {
     let size = match load.message_bytes.weighted() {
         [(bytes, _)] if *bytes >= 1024 && bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
@@ -119,56 +119,57 @@ pub(crate) fn load(load: &Load) -> String {
     format!("{connections}{tls}{rate}, {size} of {kind}{idle}")
 }
 
-/// The noise of a machine, as `aa` recorded it.
 fn noise(document: &Document) -> Blocks {
-    let noises = document.verdict.as_ref().map(SessionVerdict::noise).unwrap_or_default();
+    let noises = match &document.verdict {
+        Some(SessionVerdict::Comparison(conclusion)) => &conclusion.noise[..],
+        _ => &[],
+    };
     let header = ["scenario", "metric", "pairs recorded", "noise", "smallest threshold"];
-    let mut table = Table::new(header, 2, [2]);
-    for noise in noises {
+    let rows = noises.iter().map(|noise| {
         let default = noise.metric.default_threshold();
         let from = if 2.0 * noise.p95 > default { "" } else { " (default)" };
-        table.add_row([
+        [
             noise.scenario.clone(),
             noise.metric.name().to_owned(),
             noise.recorded.to_string(),
             share(noise.p95, 1),
             share(default.max(2.0 * noise.p95), 1) + from,
-        ]);
-    }
+        ]
+    });
+    let table = Table::new(header, 2, [2]).rows(rows);
     let pairs = noises.first().map_or(0, |noise| noise.pairs);
     Blocks::default().table(table).legend(vec![format!(
         "noise: in 95 of 100 duels of {pairs} pairs between identical servers the estimate stays within it"
     )])
 }
 
-/// Counts of `count`.
 fn counts(document: &Document) -> Table {
-    let mut table = Table::new(["counted", "of a message of", "per message"], 2, []);
-    for one in &document.counts {
-        let bytes = document.scenarios.iter().find(|scenario| scenario.name == one.scenario);
+    let row = |one: &Count| {
+        let bytes = document.scenario(&one.scenario);
         let bytes = bytes.map_or_else(String::new, |scenario| {
             let Load { message_bytes, pipeline, .. } = &scenario.parameters;
             format!("{message_bytes} bytes, {pipeline} to a read")
         });
-        let counter = format!("{} {}", one.scenario, one.counter);
-        table.add_row([counter, bytes, format!("{:.1}", one.per_message)]);
-    }
-    table
+        [format!("{} {}", one.scenario, one.counter), bytes, format!("{:.1}", one.per_message)]
+    };
+    let table = Table::new(["counted", "of a message of", "per message"], 2, []);
+    table.rows(document.counts.iter().map(row))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::compare::example::duel;
+    use crate::compare::noise::of_session;
     use crate::compare::{Conclusion, Threshold, ThresholdSource};
     use crate::experiment::built_in;
     use crate::report::Format;
-    use crate::result::{Count, Scenario, example};
+    use crate::result::{Scenario, example};
 
     const WIDE: Format = Format::Terminal { width: 120 };
 
     fn shown(document: Document) -> String {
-        let comparison = Comparison::of_arms(&document, &crate::compare::sides::default_thresholds);
+        let comparison = Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
         let path = "r/m/f.json".into();
         stored(&Stored { path, document }, Some(&comparison)).render(Format::Terminal { width: 80 })
     }
@@ -189,8 +190,8 @@ mod tests {
     fn a_duel_is_shown_with_the_thresholds_it_had() {
         let document = duel(8, 1.06);
         let given = |_: &Scenario, _| Threshold { relative: 0.25, source: ThresholdSource::Given };
-        let conclusion = Conclusion::of(&Comparison::of_arms(&document, &given));
-        let text = session(&document, Some(&conclusion.comparison())).render(WIDE);
+        let conclusion = Conclusion::of_arms(&document, &given);
+        let text = session(&document, Some(&conclusion)).render(WIDE);
         assert!(text.contains("UNCHANGED") && text.contains("25.0 %") && !text.contains(" 2.0 %"), "{text}");
     }
 
@@ -215,7 +216,7 @@ mod tests {
     fn every_kind_of_session_has_its_tables_in_markdown() {
         let mut noisy = duel(10, 1.0);
         noisy.session.kind = SessionKind::Aa;
-        noisy.verdict = Some(Conclusion::of_noise(crate::compare::noise::of_session(&noisy, 8)).into());
+        noisy.verdict = Some(SessionVerdict::Comparison(Conclusion::of_noise(of_session(&noisy, 8))));
         let mut counted = example::document();
         counted.session.kind = SessionKind::Count;
         counted.counts = vec![Count {
@@ -231,7 +232,7 @@ mod tests {
         let mut peers = arms.clone();
         peers.session.suite = Some("peers".to_owned());
         for document in [example::document(), duel(10, 1.0), noisy, counted, single, arms, peers] {
-            let comparison = Comparison::of_arms(&document, &crate::compare::sides::default_thresholds);
+            let comparison = Conclusion::of_arms(&document, &crate::compare::sides::default_thresholds);
             let text = session(&document, Some(&comparison)).render(Format::Markdown);
             let mut lines = text.lines().skip_while(|line| !line.starts_with('|'));
             let (header, rule) = (lines.next().expect("a table"), lines.next().expect("a rule"));

@@ -2,12 +2,11 @@
 //! round by round.
 
 use super::notes::notes;
-use super::promises::promises;
-use crate::compare::rounds::{ratio, runs_of};
+use crate::compare::rounds::Figure;
 use crate::compare::sides::default_thresholds;
 use crate::compare::sides::is_sound;
 use crate::compare::statistics::Estimate;
-use crate::compare::{Comparison, Metric, Verdict};
+use crate::compare::{Conclusion, Metric, Verdict};
 use crate::format::{count, grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Arm, Document, Run, Scenario, Summary};
@@ -18,28 +17,28 @@ pub(super) fn side_by_side(document: &Document) -> Blocks {
     let Some(first) = first(document) else { return Blocks::default() };
     let mut header = header(&["scenario", "arm"], first);
     header.push("\nverdict".to_owned());
-    let mut table = Table::new(header, 2, [4, 7, 9, 6, 3]);
     let against_first = |arm: &Arm| {
         let names = [first.to_owned(), arm.name.clone()];
-        Comparison::of_two(document, names, &Metric::ALL, &default_thresholds)
+        Conclusion::of_two(document, names, &Metric::ALL, &default_thresholds)
     };
-    let comparisons: Vec<Comparison> = document.arms.iter().map(against_first).collect();
+    let comparisons: Vec<Conclusion> = document.arms.iter().map(against_first).collect();
+    let mut rows = Vec::new();
     for scenario in &document.scenarios {
         let mut shown = scenario.name.as_str();
-        for (arm, comparison) in document.arms.iter().zip(&comparisons) {
-            let Some(figures) = figures(document, scenario, [&arm.name, first], is_sound) else { continue };
-            let mut row = vec![std::mem::take(&mut shown).to_owned(), arm.name.clone()];
-            row.extend(figures);
-            row.push(if arm.name == first { String::new() } else { verdict(comparison, scenario) });
-            table.add_row(row);
+        for (Arm { name, .. }, comparison) in document.arms.iter().zip(&comparisons) {
+            let Some(figures) = figures(document, scenario, [name, first], is_sound) else { continue };
+            let verdict = if name == first { String::new() } else { verdict(comparison, scenario) };
+            let names = vec![std::mem::take(&mut shown).to_owned(), name.clone()];
+            rows.push([names, figures, vec![verdict]].concat());
         }
     }
+    let table = Table::new(header, 2, [4, 7, 9, 6, 3]).rows(rows);
     Blocks::default().table(table).legend(legend(document)).notes(notes(document)).then(promises(document))
 }
 
 /// Returns the verdict over the judged metrics of a scenario. A change that is not one of the ratios
 /// beside it has the names of its metrics.
-fn verdict(comparison: &Comparison, scenario: &Scenario) -> String {
+fn verdict(comparison: &Conclusion, scenario: &Scenario) -> String {
     let judged = || comparison.judgements.iter().filter(|one| one.scenario == scenario.name);
     let Some(overall) = Verdict::overall(judged().filter_map(|one| one.verdict)) else {
         return "-".to_owned();
@@ -76,7 +75,7 @@ pub(super) fn figures(
     [arm, first]: [&str; 2],
     counts: fn(&Run) -> bool,
 ) -> Option<Vec<String>> {
-    let runs = runs_of(document, &scenario.name, arm);
+    let runs = document.runs_of(&scenario.name, arm);
     let costed: Vec<&Run> = runs.iter().copied().filter(|run| counts(run)).collect();
     let summary = Summary::of(scenario, if costed.is_empty() { &runs } else { &costed })?;
     let sound = runs.iter().filter(|run| is_sound(run)).count();
@@ -99,7 +98,6 @@ pub(super) fn figures(
     ])
 }
 
-/// Formats an estimated ratio with its interval.
 pub(super) fn shown_ratio(estimate: Estimate) -> String {
     match estimate.interval {
         Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", estimate.shift),
@@ -116,14 +114,14 @@ pub(super) fn relative(
     counts: fn(&Run) -> bool,
     shown: fn(Estimate) -> String,
 ) -> String {
-    let itself = || runs_of(document, &scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
-    let other = || ratio(document, scenario, metric, [arm, first], counts).map(shown);
+    let itself = || document.runs_of(&scenario.name, arm).into_iter().any(counts).then(|| "1".to_owned());
+    let of = |arm| Figure { scenario: &scenario.name, arm, metric };
+    let other = || of(arm).over(of(first), document, counts).map(shown);
     if arm == first { itself() } else { other() }.unwrap_or_else(|| "-".to_owned())
 }
 
-/// Explanation of the figures.
 fn legend(document: &Document) -> Vec<String> {
-    let rounds = document.runs.iter().map(|run| run.pair + 1).max().unwrap_or(0);
+    let rounds = document.rounds();
     let mut legend = vec![format!(
         "{}. Figures are medians over rounds, percentiles those of all rounds together; ratios are \
          taken\nwithin each round, and their interval holds the true one with 95 %.",
@@ -136,6 +134,23 @@ fn legend(document: &Document) -> Vec<String> {
     );
     legend.extend((rounds < 6).then(|| "Six rounds are the fewest that bound an interval.".to_owned()));
     legend
+}
+
+/// Returns the promises of the session and their outcome.
+pub(crate) fn promises(document: &Document) -> Blocks {
+    let rows = document.promises().iter().map(|promise| {
+        let estimate = promise.estimate(document);
+        let outcome = estimate.as_ref().map(|estimate| promise.outcome(estimate));
+        [
+            promise.figure(),
+            promise.scenario.clone(),
+            promise.at_most.map_or_else(String::new, |limit| format!("{limit}")),
+            estimate.map_or_else(|| "-".to_owned(), shown_ratio),
+            outcome.unwrap_or("not measured").to_owned(),
+        ]
+    });
+    let header = ["figure", "scenario", "at most", "measured (95 %)", "outcome"];
+    Blocks::default().table(Table::new(header, 2, [1, 2]).rows(rows))
 }
 
 #[cfg(test)]

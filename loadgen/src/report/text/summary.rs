@@ -1,7 +1,7 @@
 //! The runs of one server: a line for each scenario, and the ratios between scenarios.
 
 use super::notes::notes;
-use super::promises::promises;
+use super::side_by_side::promises;
 use crate::format::{grouped, latency, optional, us};
 use crate::report::{Blocks, Table};
 use crate::result::{Document, Summary};
@@ -15,34 +15,23 @@ pub(super) fn summary(document: &Document) -> Blocks {
         .then(promises(document))
 }
 
-/// A line for each scenario.
 pub(super) fn table(document: &Document) -> Table {
-    let header = [
-        "\nscenario",
-        "server\nengine",
-        "\nmsg/s",
-        "\nMB/s",
-        "server\nus/msg",
-        "of it\nuser",
-        "enters\n/msg",
-        "p50\nus",
-        "p99\nus",
-        "p99.9\nus",
-        "gen.\nus/msg",
-        "gen.\nCPU %",
-        "\nvalid",
-    ];
+    let header = "\nscenario|server\nengine|\nmsg/s|\nMB/s|server\nus/msg|of it\nuser|enters\n/msg|\
+                  p50\nus|p99\nus|p99.9\nus|gen.\nus/msg|gen.\nCPU %|\nvalid";
     // Left out first: what is derived, then what is about the generator.
-    let mut table = Table::new(header, 2, [3, 5, 6, 11, 10, 9, 1, 4]);
-    for summary in Summary::all(document) {
-        table.add_row(row(&summary));
-    }
-    table
+    let table = Table::new(header.split('|'), 2, [3, 5, 6, 11, 10, 9, 1, 4]);
+    table.rows(Summary::all(document).iter().map(row))
 }
 
 fn row(summary: &Summary) -> Vec<String> {
+    let validity = match (summary.valid, summary.interrupted) {
+        (false, _) => "NO",
+        (true, true) => "cut",
+        (true, false) => "yes",
+    };
     vec![
-        short_name(&summary.scenario).to_owned(),
+        // The engine has a column of its own.
+        summary.scenario.split('@').next().unwrap_or_default().to_owned(),
         summary.engine.clone(),
         grouped(summary.rate_per_s),
         optional(Some(summary.bytes_per_s / 1e6), 1),
@@ -54,21 +43,8 @@ fn row(summary: &Summary) -> Vec<String> {
         latency(summary.p99_9),
         optional(Some(us(summary.client_cpu_ns)), 2),
         optional(Some(summary.client_utilisation * 100.0), 0),
-        validity(summary).to_owned(),
+        validity.to_owned(),
     ]
-}
-
-fn validity(summary: &Summary) -> &'static str {
-    match (summary.valid, summary.interrupted) {
-        (false, _) => "NO",
-        (true, true) => "cut",
-        (true, false) => "yes",
-    }
-}
-
-/// The scenario without `@engine`: the engine has a column of its own.
-fn short_name(scenario: &str) -> &str {
-    scenario.split_once('@').map_or(scenario, |(name, _)| name)
 }
 
 /// Ratios that the table does not have: WebSocket against raw TCP, generator against server.

@@ -1,36 +1,39 @@
-//! How connections live and end, whoever ends them.
+//! Life and end of connections, whoever ends them.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::{Cause, CloseMode, Nanos, Output, Worker};
+use protocol::Opcode;
 
+use super::super::error::RunError;
 use super::super::ledger::Ledger;
 use super::super::pace::PaceMeter;
 use super::super::shared::{Position, Report};
 use super::super::tally::duration_ns;
-use super::{CLOSING_TIME, Client, Doing, Link, NORMAL_CLOSURE, Stage};
+use super::{CLOSING_TIME, Client, ConnectionState, NORMAL_CLOSURE, Stage, WorkerPhase};
 use crate::load::Transport;
+use crate::result::Errors;
 use crate::target::opening::quoted;
 use crate::target::trust::explain;
 
 impl Client {
-    /// The run needs no connection any more: what fails now is no error.
+    /// Returns true where the run needs no connection any more, so that a failure is no error.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.doing, Doing::Draining | Doing::Closing)
+        matches!(self.phase, WorkerPhase::Draining | WorkerPhase::Closing)
     }
 
     // Pings, and the end of a connection's time.
 
     /// Sets the times of a connection that has just opened.
     pub(super) fn begin_life(&mut self, link: u32, out: &mut Output<'_>) {
-        let is_loaded = link < self.lot.count();
+        let is_loaded = link < self.shard.count();
         let ends = self.shared.load.lifetime.filter(|_| is_loaded);
         let state = &mut self.links[link as usize];
         state.ends_at = ends.map_or(Nanos::NEVER, |span| self.now + span);
         if let Some(interval) = self.shared.load.ping_interval {
             // Spread over the interval, so that connections opened together do not ping together.
-            let share = f64::from(self.lot.number(link) % 1024 + 1) / 1024.0;
+            let share = f64::from(self.shard.number(link) % 1024 + 1) / 1024.0;
             state.ping_at = self.now + interval.mul_f64(share);
         }
         self.set_deadline(link, out);
@@ -44,8 +47,9 @@ impl Client {
         }
     }
 
-    /// A time of an open connection has come.
+    /// Ends the life of an open connection, or sends a ping, where it is time.
     pub(super) fn on_time(&mut self, link: u32, out: &mut Output<'_>) {
+        let is_over = self.is_over();
         let state = &mut self.links[link as usize];
         if state.ends_at <= self.now {
             state.ends_at = Nanos::NEVER;
@@ -54,17 +58,17 @@ impl Client {
         }
         let state = &mut self.links[link as usize];
         // Nothing more is sent once the load has ended, not even a ping.
-        if state.ping_at <= self.now && !matches!(self.doing, Doing::Draining | Doing::Closing) {
+        if state.ping_at <= self.now && !is_over {
             state.ping_at = self.now + self.shared.load.ping_interval.unwrap_or(Duration::MAX);
             self.tally.pings.sent += 1;
-            self.outgoing.ping(out);
+            self.outgoing.control(Opcode::Ping, b"sparring", out);
         }
         self.set_deadline(link, out);
     }
 
-    // Connections that have done their part.
+    // Connections that are complete.
 
-    /// Closes a connection that has sent all it is to send and got everything back; another takes its place.
+    /// Closes a complete connection; another takes its place.
     pub(super) fn retire(&mut self, link: u32, position: Position, w: &mut Worker<'_, Self>) {
         let state = &mut self.links[link as usize];
         let Some(id) = state.id else { return };
@@ -81,7 +85,7 @@ impl Client {
     fn say_goodbye(&mut self, deadline: Nanos, out: &mut Output<'_>) {
         match self.shared.load.transport {
             Transport::Tcp => out.close(CloseMode::Flush),
-            // The server closes first (RFC 6455 7.1.1), so that its end keeps the port in TIME_WAIT, not ours.
+            // The server closes first (RFC 6455 7.1.1), so that its end is in TIME_WAIT.
             Transport::Ws | Transport::Wss => {
                 self.outgoing.close(Some(NORMAL_CLOSURE), out);
                 out.set_deadline(Some(deadline));
@@ -91,17 +95,18 @@ impl Client {
 
     // Connections that end otherwise.
 
-    /// The other end has begun to close.
+    /// Answers the Close of the other end.
     pub(super) fn peer_closes(&mut self, link: u32, close: &protocol::Close, out: &mut Output<'_>) {
         if let Stage::Closing = self.links[link as usize].stage {
-            // The answer to ours: the server closes now (RFC 6455 7.1.1), which we see as the end of its bytes.
+            // The answer to ours: the server closes now (RFC 6455 7.1.1).
             return;
         }
         self.outgoing.close(close.code(), out);
-        let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         self.tally.errors.closed += 1;
+        let code = close.code().map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
         let reason = quoted(close.reason());
-        self.end(link, format!("sent a Close ({code}{}{reason})", colon(&reason)), out);
+        let colon = if reason.is_empty() { "" } else { ": " };
+        self.end(link, format!("sent a Close ({code}{colon}{reason})"), out);
     }
 
     /// Ends a connection because of a fault that is counted already.
@@ -110,14 +115,14 @@ impl Client {
         self.lose(link, why);
     }
 
-    /// A connection is lost: what is outstanding on it will not come.
+    /// Handles a lost connection, whose outstanding messages will not come back.
     pub(super) fn lose(&mut self, link: u32, why: String) {
         self.release_held(link);
         let state = &mut self.links[link as usize];
         let was_open = matches!(state.stage, Stage::Open);
         let has_lived = state.has_lived(self.now);
         state.stage = Stage::Closing;
-        if self.shared.load.reconnect && self.doing == Doing::Loading {
+        if self.shared.load.reconnect && self.phase == WorkerPhase::Loading {
             state.down_since.get_or_insert(self.now);
         }
         let lost = u64::from(state.ledger.begin_anew());
@@ -134,12 +139,13 @@ impl Client {
             } else {
                 self.lost_at_once(link, &why);
             }
-            let is_early = self.doing == Doing::Connecting || (self.doing == Doing::Waiting && !has_lived);
+            let is_early =
+                self.phase == WorkerPhase::Connecting || (self.phase == WorkerPhase::Waiting && !has_lived);
             if is_early && !self.shared.load.reconnect {
-                self.doing = Doing::Waiting;
-                return self.report(Report::LostEarly(why));
+                self.phase = WorkerPhase::Waiting;
+                return self.report_failure(|opened| RunError::LostEarly { cause: why, opened });
             }
-            self.check_deserted(why);
+            self.check_all_lost(why);
         }
     }
 
@@ -155,22 +161,28 @@ impl Client {
         self.fail(link, why);
     }
 
-    /// Tells when there is no connection left and none to come.
-    pub(super) fn check_deserted(&self, why: String) {
+    /// Reports that there is no connection left and none to come.
+    pub(super) fn check_all_lost(&self, why: String) {
         let none_to_come = self.opening == 0 && self.retiring == 0 && self.reopen.is_empty();
         if self.open == 0 && none_to_come && !self.shared.load.reconnect {
-            self.report(Report::Deserted(why));
+            self.report(Report::AllConnectionsLost(why));
         }
     }
 
-    /// Handles the connections that the engine has reported closed.
+    /// Handles the connections that the engine has reported closed; others may take their places.
     pub(super) fn handle_gone(&mut self) {
         let mut gone = std::mem::take(&mut self.gone);
         for (link, cause) in gone.drain(..) {
             self.release_held(link);
             self.connection_gone(link, &cause);
-            self.links[link as usize].stage = Stage::Closed;
-            self.replace(link);
+            let state = &mut self.links[link as usize];
+            state.stage = Stage::Closed;
+            if std::mem::take(&mut state.is_retired) {
+                self.retiring -= 1;
+                self.reopen.push(link);
+            } else if self.shared.load.reconnect && !self.is_over() {
+                self.retry(link);
+            }
         }
         self.gone = gone;
     }
@@ -179,54 +191,40 @@ impl Client {
         match (&self.links[link as usize].stage, cause) {
             (_, Cause::Shutdown) => {}
             (Stage::Open, _) => {
-                match cause {
-                    Cause::WriteStalled => self.tally.errors.timeout += 1,
-                    Cause::Io(_) => self.tally.errors.io += 1,
-                    _ => self.tally.errors.closed += 1,
-                }
+                let Errors { timeout, io, closed, .. } = &mut self.tally.errors;
+                *match cause {
+                    Cause::WriteStalled => timeout,
+                    Cause::Io(_) => io,
+                    _ => closed,
+                } += 1;
                 self.lose(link, describe(cause));
             }
-            (Stage::Handshaking { .. }, Cause::Layer(_)) => self.not_open(link, describe(cause)),
+            (Stage::Handshaking { .. }, Cause::Layer(_)) => self.not_open(link, describe(cause), true),
             (Stage::Handshaking { .. }, _) => {
-                self.not_open(link, format!("the server {} without answering", describe(cause)));
+                self.not_open(link, format!("the server {} without answering", describe(cause)), true);
             }
             _ => {}
-        }
-    }
-
-    /// The connection is gone: another may take its place.
-    pub(super) fn replace(&mut self, link: u32) {
-        let state = &mut self.links[link as usize];
-        if std::mem::take(&mut state.is_retired) {
-            self.retiring -= 1;
-            self.reopen.push(link);
-        } else if self.shared.load.reconnect && !self.is_over() {
-            self.retry(link);
         }
     }
 
     /// Ends the load, if it has not ended, and closes all connections.
     pub(super) fn close_all(&mut self, w: &mut Worker<'_, Self>) {
         self.look();
-        if self.doing == Doing::Loading {
+        if self.phase == WorkerPhase::Loading {
             self.end_load(w);
         }
-        self.doing = Doing::Closing;
+        self.phase = WorkerPhase::Closing;
         self.ended_at = Some(self.now);
         let deadline = w.now() + CLOSING_TIME;
         for link in 0..self.links.len() {
             let state = &mut self.links[link];
-            let Some(id) = state.id else { continue };
-            match state.stage {
-                Stage::Open => {
-                    state.stage = Stage::Closing;
-                    w.with(id, |_, out| self.say_goodbye(deadline, out));
-                }
-                Stage::Handshaking { .. } => {
-                    state.stage = Stage::Closing;
-                    w.with(id, |_, out| out.close(CloseMode::Abort));
-                }
-                _ => {}
+            let is_open = matches!(state.stage, Stage::Open);
+            if let (Some(id), Stage::Open | Stage::Handshaking { .. }) = (state.id, &state.stage) {
+                state.stage = Stage::Closing;
+                w.with(id, |_, out| match is_open {
+                    true => self.say_goodbye(deadline, out),
+                    false => out.close(CloseMode::Abort),
+                });
             }
         }
     }
@@ -237,7 +235,7 @@ impl Client {
     /// Classifies the messages without an echo, and checks that the counts add up.
     pub(super) fn finish_counts(&mut self) {
         let end = self.ended_at.unwrap_or(self.now);
-        if self.doing == Doing::Loading {
+        if self.phase == WorkerPhase::Loading {
             // The worker was stopped, or its engine failed.
             self.count_rest();
         }
@@ -249,16 +247,17 @@ impl Client {
             self.release_held(index as u32);
             self.classify_unanswered(index, end);
         }
-        self.tally.settle();
+        self.tally.enter_repeated();
         self.tally.imbalance = self.imbalance();
     }
 
-    /// Classifies the messages of a connection that have no echo. A message is lost where a later one came
-    /// back, or where the server has been silent for too long. Otherwise the server may still answer it.
+    /// Classifies the messages of a connection that have no echo. A message is lost where a later
+    /// one came back, or where the server has been silent for too long. Otherwise the server may
+    /// still answer it.
     fn classify_unanswered(&mut self, link: usize, end: Nanos) {
         let shared = &self.shared;
         let has_waited = |since: Nanos| end.since(since) >= shared.load.answer_timeout;
-        let Link { ledger, heard_at, .. } = &mut self.links[link];
+        let ConnectionState { ledger, heard_at, .. } = &mut self.links[link];
         // An overloaded server may work off other connections first.
         let is_overloaded = !self.tally.paces.iter().all(|pace| pace.is_kept(shared.load.burst()));
         let is_silent = has_waited(*heard_at) && !is_overloaded;
@@ -267,8 +266,8 @@ impl Client {
         self.tally.integrity.lost += u64::from(lost);
         let window = &shared.window;
         for (times, _) in self.links[link].ledger.unanswered() {
-            // A closed loop counts the messages that were outstanding when the window ended. An open loop
-            // counts those that were planned in it.
+            // A closed loop counts the messages that were outstanding when the window ended. An
+            // open loop counts those that were planned in it.
             let second = match shared.load.rate_per_s {
                 Some(_) => window.position(times.due).second(),
                 None => window.last_second(),
@@ -282,7 +281,7 @@ impl Client {
         if let Some((link, state)) =
             self.links.iter().enumerate().find(|(_, state)| !state.ledger.is_balanced())
         {
-            return Some(format!("connection {}: {:?}", self.lot.number(link as u32), state.ledger));
+            return Some(format!("connection {}: {:?}", self.shard.number(link as u32), state.ledger));
         }
         let sum = |count: fn(&Ledger) -> u64| self.links.iter().map(|link| count(&link.ledger)).sum::<u64>();
         let tally = &self.tally;
@@ -296,11 +295,6 @@ impl Client {
         let wrong = counts.into_iter().find(|(_, counted, sum)| counted != sum)?;
         Some(format!("{}: {} were counted, the connections have {}", wrong.0, wrong.1, wrong.2))
     }
-}
-
-/// A separator where there is something to separate.
-fn colon(text: &str) -> &'static str {
-    if text.is_empty() { "" } else { ": " }
 }
 
 pub(super) fn describe(cause: &Cause) -> String {

@@ -21,20 +21,20 @@ use std::time::Duration;
 use engine::{Cause, CloseMode, ConnId, Handler, Nanos, Origin, Output, Worker};
 use protocol::{Connection, Limits, Role};
 
-use super::check::Arriving;
+use super::check::PartialEcho;
+use super::error::{Opened, RunError};
 use super::ledger::Ledger;
 use super::outgoing::Outgoing;
 use super::pace::PaceMeter;
 use super::random::Random;
-use super::schedule::{Lot, Schedule};
+use super::schedule::{Schedule, Shard};
 use super::shared::{Gauges, Position, Report, Shared, orders};
 use super::tally::Tally;
 use crate::load::Transport;
 use crate::target::opening::{Failures, Opening};
 use ending::describe;
-use opening::Attempt;
 use receiving::Echo;
-use sending::{Downtime, NextWrite};
+use sending::NextWrite;
 use watch::Watch;
 
 /// Connections of one worker being opened at the same time: enough to hide the round trips, few
@@ -43,43 +43,39 @@ const CONNECTING_AT_ONCE: usize = 256;
 /// Messages that one enter carries in an open loop. They leave one after another, and all count as
 /// sent just before it: more of them would make the last one's time a lie.
 const SENDS_PER_ENTER: u32 = 16;
-/// How long the other end may take to close after our Close.
-const CLOSING_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+/// Longest time from our Close to the end of the connection.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Time after which the end of an open connection is no longer a consequence of how it was opened.
-const LIVED: std::time::Duration = std::time::Duration::from_secs(1);
+const LIVED: Duration = Duration::from_secs(1);
 /// Normal closure (RFC 6455 7.4.1).
 const NORMAL_CLOSURE: u16 = 1000;
 
-/// What the engine keeps for a connection.
+/// State that the engine keeps for a connection.
 pub struct Conn {
-    /// Index of its [`Link`].
     link: u32,
     protocol: Connection,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 64);
 
-/// What the worker keeps for a connection.
-struct Link {
-    /// While it is open.
+/// State that the worker keeps for a connection.
+#[derive(Default)]
+struct ConnectionState {
     id: Option<ConnId>,
     stage: Stage,
     ledger: Ledger,
-    arriving: Arriving,
+    arriving: PartialEcho,
     /// Messages that this connection may still send.
     left: u32,
-    /// First message whose bytes have not been handed to the engine. Earlier ones of the ledger are
-    /// on their way.
+    /// First message whose bytes the engine does not have yet.
     unwritten: u64,
     /// Stands in the list of those that have room in their pipeline, or are to be closed.
     is_dirty: bool,
     /// The next attempt to write messages that have not been handed to the engine.
     next_write: NextWrite,
-    /// It has done its part; when it is gone, another takes its place.
+    /// It is complete; when it is gone, another takes its place.
     is_retired: bool,
-    /// When its time is over.
     ends_at: Nanos,
-    /// When it sends a ping.
     ping_at: Nanos,
     /// Message that took the place of this one, and may turn out not to be an echo of it.
     held: Option<Box<(u64, Echo)>>,
@@ -95,32 +91,13 @@ struct Link {
     failing_since: Nanos,
 }
 
-impl Link {
+impl ConnectionState {
     fn new(ledger: Ledger) -> Self {
-        Self {
-            id: None,
-            stage: Stage::Closed,
-            ledger,
-            arriving: Arriving::default(),
-            left: u32::MAX,
-            unwritten: 0,
-            is_dirty: false,
-            next_write: NextWrite::None,
-            is_retired: false,
-            ends_at: Nanos::NEVER,
-            ping_at: Nanos::NEVER,
-            held: None,
-            heard_at: Nanos(0),
-            down_since: None,
-            opened_at: Nanos(0),
-            first: 0,
-            failures: 0,
-            failing_since: Nanos(0),
-        }
+        let (left, never) = (u32::MAX, Nanos::NEVER);
+        Self { ledger, left, ends_at: never, ping_at: never, ..Self::default() }
     }
 
-    /// Returns true where the open connection counts as a success: it has lived for a while, or an
-    /// echo has come.
+    /// Returns true where the open connection has lived for a while, or an echo has come.
     fn has_lived(&self, now: Nanos) -> bool {
         now.since(self.opened_at) >= LIVED
             || self.ledger.next() - self.first > u64::from(self.ledger.outstanding())
@@ -135,17 +112,20 @@ impl Link {
     }
 }
 
+#[derive(Default)]
 enum Stage {
     /// Not begun, or given up.
+    #[default]
     Closed,
-    /// Connecting since `began`, after the failure of these addresses.
+    /// Connecting since `began`, from the address of index `first` on, after these failures.
     Connecting {
         began: Nanos,
+        first: usize,
         failures: Failures,
     },
     /// The request is out, or waits for TLS.
     Handshaking {
-        times: Times,
+        times: OpeningTimes,
         opening: Box<Opening>,
     },
     Open,
@@ -153,9 +133,9 @@ enum Stage {
     Closing,
 }
 
-/// When the parts of a connection's opening began.
+/// Times at which the parts of a connection's opening began.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
+pub(crate) struct OpeningTimes {
     /// Connecting.
     pub(crate) began: Nanos,
     /// The TLS handshake, where there is one.
@@ -164,13 +144,11 @@ pub(crate) struct Times {
     pub(crate) secured: Nanos,
 }
 
-/// The worker's part of what a connection may cost (1 KiB with the engine's and the ring of the
-/// ledger).
-const _: () = assert!(size_of::<Link>() <= 256);
+/// The worker's part of what a connection may cost: 1 KiB with the engine's and the ring.
+const _: () = assert!(size_of::<ConnectionState>() <= 256);
 
-/// What the worker is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
+enum WorkerPhase {
     Connecting,
     /// All connections are open, or some cannot be opened; waiting for orders.
     Waiting,
@@ -180,34 +158,32 @@ enum Doing {
     Closing,
 }
 
-/// The handler.
+/// Handler of one worker's connections. A *link* is the place of a connection.
 pub struct Client {
     shared: Arc<Shared>,
-    /// Index of its gauges.
     worker: usize,
-    /// Which connections are its own.
-    lot: Lot,
+    shard: Shard,
     reports: Sender<Report>,
-    links: Vec<Link>,
-    /// In a closed loop the links with room in their pipeline; all of one turn are filled together.
+    links: Vec<ConnectionState>,
+    /// Links of a closed loop with room in their pipeline; all of one turn are filled together.
     dirty: Vec<u32>,
     /// Links with messages to be written in the next turn.
     next_turn: Vec<u32>,
     /// Links with messages to be written when the unsent bytes before them have left.
     held_back: Vec<u32>,
-    /// The time to look at the latter again.
+    /// Time at which the latter are tried again.
     write_again_at: Nanos,
-    /// In an open loop what is to be sent when, once the load has begun.
+    /// The plan of an open loop, once the load has begun.
     schedule: Option<Schedule>,
     outgoing: Outgoing,
     limits: Limits,
     tally: Tally,
-    doing: Doing,
+    phase: WorkerPhase,
     /// The address that the last connection was made to, tried first by the next.
     address: usize,
     /// Links that have been told to connect.
     begun: usize,
-    /// Of those, the ones that are not open yet.
+    /// Those of them that are not open yet.
     opening: usize,
     /// Links in [`Stage::Open`].
     open: usize,
@@ -223,56 +199,57 @@ pub struct Client {
     retries: BinaryHeap<Reverse<(Nanos, u32)>>,
     /// Random spread of these times.
     jitter: Random,
-    /// Echoes received by the time at which attempts to open began to fail on all connections;
-    /// `None` while one succeeds.
+    /// Echoes received when all attempts to open began to fail; `None` while one succeeds.
     failing: Option<u64>,
     /// Messages that may still be sent in the window; all bits set where that is not limited.
     budget: u64,
-    /// When the worker began.
     started: Nanos,
     outstanding: u64,
     /// The turn's time, and where it lies.
     now: Nanos,
     position: Position,
-    /// The second of the window in which it was last looked at the clock.
+    /// Second of the window at the end of the last turn.
     second: Option<u32>,
     is_drained: bool,
-    /// In an open loop, once the load has begun: the meter of echoes against the plan.
+    /// Meter of an open loop's echoes against its plan, once the load has begun.
     pace: Option<PaceMeter>,
     watch: Watch,
-    /// In an open loop: the periods in which messages were due and no connection was open.
-    downtime: Downtime,
+    /// Time since which messages of an open loop are due and no connection is open.
+    blocked_since: Option<Nanos>,
+    /// The last such period.
+    downtime: (Nanos, Nanos),
     /// Time at which the connections were closed at the end of the run.
     ended_at: Option<Nanos>,
 }
 
 impl Client {
-    /// The handler of the connections of worker number `worker`.
+    /// Returns the handler of the connections of worker number `worker`.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, reports: Sender<Report>) -> Self {
-        let lot = shared.lot(worker);
+        let shard = shared.shard(worker);
         let random = Random::new(shared.load.seed, 1 + worker as u64);
         let loaded = |_| {
-            Link::new(match shared.load.rate_per_s {
+            ConnectionState::new(match shared.load.rate_per_s {
                 None => Ledger::closed(shared.load.pipeline),
                 Some(_) => Ledger::open(shared.load.max_outstanding),
             })
         };
-        let links = (0..lot.count()).map(loaded);
-        let links = links.chain((0..shared.idle_lot(worker).count()).map(|_| Link::new(Ledger::idle())));
+        let idle = |_| ConnectionState::new(Ledger::default());
+        let idle = (0..shared.idle_shard(worker).count()).map(idle);
+        let links = (0..shard.count()).map(loaded).chain(idle);
         Self {
             worker,
-            lot,
+            shard,
             reports,
             links: links.collect(),
-            dirty: Vec::with_capacity(lot.count() as usize),
+            dirty: Vec::with_capacity(shard.count() as usize),
             next_turn: Vec::new(),
             held_back: Vec::new(),
             write_again_at: Nanos::NEVER,
             schedule: None,
-            outgoing: Outgoing::new(shared.framing, &shared.content, random),
+            outgoing: Outgoing::new(&shared.load, &shared.content, random),
             limits: Limits::default(),
-            tally: Tally::new(shared.seconds, shared.load.rate_per_s.is_some()),
-            doing: Doing::Connecting,
+            tally: Tally::for_load(&shared.load),
+            phase: WorkerPhase::Connecting,
             address: 0,
             begun: 0,
             opening: 0,
@@ -293,13 +270,13 @@ impl Client {
             is_drained: false,
             pace: None,
             watch: Watch::default(),
-            downtime: Downtime::default(),
+            blocked_since: None,
+            downtime: (Nanos(0), Nanos(0)),
             ended_at: None,
             shared,
         }
     }
 
-    /// What was counted.
     pub(crate) fn into_tally(mut self) -> Tally {
         self.finish_counts();
         self.tally
@@ -308,6 +285,12 @@ impl Client {
     fn report(&self, report: Report) {
         // The coordinator is gone only when the run is over; then nobody needs to know.
         let _ = self.reports.send(report);
+    }
+
+    /// Ends the run.
+    fn report_failure(&self, error: impl FnOnce(Opened) -> RunError) {
+        self.write_gauges();
+        self.report(Report::Failed(error(self.shared.opened())));
     }
 
     /// Looks once per turn where in the run it lies.
@@ -323,9 +306,8 @@ impl Client {
         }
     }
 
-    /// The coordinator has set the window: from now on there is load.
     fn begin_load(&mut self, w: &mut Worker<'_, Self>) {
-        self.doing = Doing::Loading;
+        self.phase = WorkerPhase::Loading;
         if self.shared.load.replaces_connections() {
             self.tally.forget_opened();
         }
@@ -334,19 +316,17 @@ impl Client {
         let window = &self.shared.window;
         let load = &self.shared.load;
         match load.rate_per_s {
-            None => (0..self.lot.count()).for_each(|link| self.mark(link)),
+            None => (0..self.shard.count()).for_each(|link| self.mark(link)),
             Some(per_s) => {
-                // A stream of its own, apart from the keys': the plan does not depend on what is
-                // sent.
+                let (epoch, start, end) = (window.epoch(), window.start(), window.end());
+                // A stream of its own: the plan does not depend on what is sent.
                 let random = Random::new(load.seed, u64::MAX - self.worker as u64);
-                let schedule = Schedule::new(load.arrival, per_s, window.epoch(), self.lot, random);
-                self.schedule = Some(schedule);
+                self.schedule = Some(Schedule::new(load.arrival, per_s, epoch, self.shard, random));
                 // A limited number of messages takes so long on average.
                 let limit = self.shared.limited_messages().map(|messages| messages as f64 / per_s);
                 let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                let expected = limit.map_or(window.end(), |span| window.end().min(window.start() + span));
-                let meter = PaceMeter::new(window.epoch(), window.start(), expected, limit.is_some());
-                self.pace = Some(meter);
+                let expected = limit.map_or(end, |span| end.min(start + span));
+                self.pace = Some(PaceMeter::new(epoch, start, expected, limit.is_some()));
             }
         }
     }
@@ -376,35 +356,33 @@ impl Handler for Client {
     fn start(&mut self, w: &mut Worker<'_, Self>) {
         self.begin_turn(w.now());
         self.started = w.now();
-        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        self.report(Report::Started { worker: self.worker, tid });
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        self.shared.gauges[self.worker].tid.store(tid.unsigned_abs().into(), Ordering::Relaxed);
         self.connect_more(w);
     }
 
     fn opened(&mut self, id: ConnId, from: Origin, out: &mut Output<'_>) -> Conn {
         self.begin_turn(out.now());
         self.live += 1;
-        let attempt = match from {
-            Origin::Connected { tag } => Attempt::from_tag(tag),
+        let link = match from {
+            Origin::Connected { tag } => tag as u32,
             Origin::Accepted { .. } => unreachable!("this handler has no listeners"),
         };
-        let link = attempt.link;
-        self.address = attempt.address(self.shared.addresses.len());
-        self.shared.use_address(self.address);
-        self.links[link as usize].id = Some(id);
-        if self.doing == Doing::Closing {
-            self.links[link as usize].stage = Stage::Closing;
+        if let Some(address) = self.address_of(link) {
+            self.address = address;
+            self.shared.use_address(address);
+        }
+        let state = &mut self.links[link as usize];
+        state.id = Some(id);
+        if self.phase == WorkerPhase::Closing {
+            state.stage = Stage::Closing;
             self.opening -= 1;
             out.close(CloseMode::Abort);
-        } else if let Stage::Connecting { began, .. } = self.links[link as usize].stage {
+        } else if let Stage::Connecting { began, .. } = state.stage {
+            let times = OpeningTimes { began, connected: self.now, secured: self.now };
             match self.shared.load.transport {
-                Transport::Tcp => {
-                    let times = Times { began, connected: self.now, secured: self.now };
-                    self.now_open(link, times, out);
-                }
-                Transport::Ws | Transport::Wss => {
-                    self.links[link as usize].stage = self.request(began, out);
-                }
+                Transport::Tcp => self.now_open(link, times, out),
+                Transport::Ws | Transport::Wss => self.request(link, times, out),
             }
         }
         Conn { link, protocol: Connection::new(Role::Client) }
@@ -419,14 +397,13 @@ impl Handler for Client {
 
     fn connect_failed(&mut self, w: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
         self.begin_turn(w.now());
-        let attempt = Attempt::from_tag(tag);
-        let to = self.shared.addresses[attempt.address(self.shared.addresses.len())];
-        if let Stage::Connecting { failures, .. } = &mut self.links[attempt.link as usize].stage {
+        let link = tag as u32;
+        let to = self.address_of(link).map(|index| self.shared.addresses[index]);
+        if let (Some(to), Stage::Connecting { failures, .. }) = (to, &mut self.links[link as usize].stage) {
             failures.push((to, error));
         }
-        match attempt.next(self.shared.addresses.len()) {
-            Some(next) if !self.is_over() => self.connect(w, next),
-            _ => self.not_connected(attempt.link),
+        if self.is_over() || !self.connect(link, w) {
+            self.not_connected(link);
         }
     }
 
@@ -504,10 +481,10 @@ impl Handler for Client {
         if bits & orders::END != 0 {
             self.look();
         }
-        if bits & orders::LOAD != 0 && self.doing == Doing::Waiting {
+        if bits & orders::LOAD != 0 && self.phase == WorkerPhase::Waiting {
             self.begin_load(w);
         }
-        if bits & orders::CLOSE != 0 && self.doing != Doing::Closing {
+        if bits & orders::CLOSE != 0 && self.phase != WorkerPhase::Closing {
             self.close_all(w);
         }
     }
@@ -520,19 +497,19 @@ impl Handler for Client {
         if self.has_to_write() {
             self.write_on(w);
         }
-        match self.doing {
-            Doing::Connecting => self.connect_more(w),
-            Doing::Loading if self.schedule.is_some() => self.send_due(w),
-            Doing::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
-            Doing::Loading if !self.dirty.is_empty() => self.refill(w),
-            Doing::Closing if self.live == 0 => w.stop(),
+        match self.phase {
+            WorkerPhase::Connecting => self.connect_more(w),
+            WorkerPhase::Loading if self.schedule.is_some() => self.send_due(w),
+            WorkerPhase::Loading if self.position == Position::After || self.budget == 0 => self.end_load(w),
+            WorkerPhase::Loading if !self.dirty.is_empty() => self.refill(w),
+            WorkerPhase::Closing if self.live == 0 => w.stop(),
             _ => {}
         }
-        if self.doing == Doing::Draining && self.outstanding == 0 && !self.is_drained {
+        if self.phase == WorkerPhase::Draining && self.outstanding == 0 && !self.is_drained {
             self.is_drained = true;
             self.report(Report::Drained);
         }
-        self.tally.settle();
+        self.tally.enter_repeated();
         if self.failing.is_some_and(|received| received != self.tally.received.total) {
             self.succeed();
         }

@@ -1,4 +1,4 @@
-//! From the first connect to the open connection.
+//! Opening of connections.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use engine::{CloseMode, Connect, Nanos, Output, Worker};
 
+use super::super::error::RunError;
 use super::super::shared::Report;
-use super::{CONNECTING_AT_ONCE, Client, Doing, Stage, Times};
+use super::{CONNECTING_AT_ONCE, Client, OpeningTimes, Stage, WorkerPhase};
 use crate::target::opening::{Failures, Opening, describe_failures};
 use crate::target::url;
 
@@ -16,45 +17,21 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Upper limit of that time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// One attempt to connect, as it is written in [`Connect::tag`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    pub(super) link: u32,
-    /// Index of the address that was tried first.
-    first: u16,
-    /// Number of addresses that were tried before.
-    tried: u16,
-}
-
-impl Attempt {
-    pub(super) fn from_tag(tag: u64) -> Self {
-        Self { link: tag as u32, first: (tag >> 32) as u16, tried: (tag >> 48) as u16 }
-    }
-
-    fn tag(self) -> u64 {
-        u64::from(self.link) | u64::from(self.first) << 32 | u64::from(self.tried) << 48
-    }
-
-    /// Returns the index of the address to try, out of `addresses`.
-    pub(super) fn address(self, addresses: usize) -> usize {
-        (usize::from(self.first) + usize::from(self.tried)) % addresses
-    }
-
-    /// Returns the attempt at the next address, if one is left.
-    pub(super) fn next(self, addresses: usize) -> Option<Self> {
-        (usize::from(self.tried) + 1 < addresses).then(|| Self { tried: self.tried + 1, ..self })
-    }
+/// Returns the index of the address to try after so many failures, where one is left. The first is
+/// that of the address that worked last.
+pub(super) fn next_address(first: usize, failures: usize, addresses: usize) -> Option<usize> {
+    (failures < addresses).then(|| (first + failures) % addresses)
 }
 
 impl Client {
-    /// Begins the connections that are due, or reports that all are open. It runs at the end of a turn,
-    /// because a Close may come together with a response.
+    /// Begins the connections that are due, or reports that all are open. It runs at the end of a
+    /// turn, because a Close may come together with a response.
     pub(super) fn connect_more(&mut self, w: &mut Worker<'_, Self>) {
-        if self.doing != Doing::Connecting {
+        if self.phase != WorkerPhase::Connecting {
             return;
         }
         if self.open == self.links.len() {
-            self.doing = Doing::Waiting;
+            self.phase = WorkerPhase::Waiting;
             self.succeed();
             return self.report(Report::Connected);
         }
@@ -69,40 +46,47 @@ impl Client {
         }
     }
 
-    /// When a connection may be begun: at even distances over all workers, where there is a rate.
+    /// Returns the time to begin a connection: at even distances over all workers.
     fn connect_due(&self, link: u32) -> Nanos {
         let Some(rate) = self.shared.load.connect_rate else { return Nanos(0) };
-        self.started + Duration::from_secs_f64(f64::from(self.lot.number(link)) / rate)
+        self.started + Duration::from_secs_f64(f64::from(self.shard.number(link)) / rate)
     }
 
     fn begin_connect(&mut self, link: u32, now: Nanos, w: &mut Worker<'_, Self>) {
         self.opening += 1;
-        self.links[link as usize].stage = Stage::Connecting { began: now, failures: Failures::new() };
-        // The address that worked last is tried first.
-        self.connect(w, Attempt { link, first: self.address as u16, tried: 0 });
+        self.links[link as usize].stage =
+            Stage::Connecting { began: now, first: self.address, failures: Failures::new() };
+        self.connect(link, w);
     }
 
-    pub(super) fn connect(&mut self, w: &mut Worker<'_, Self>, attempt: Attempt) {
-        let addresses = &self.shared.addresses;
-        let to = addresses[attempt.address(addresses.len())];
+    /// Returns the index of the address that a connection is being made to, where one is left.
+    pub(super) fn address_of(&self, link: u32) -> Option<usize> {
+        let Stage::Connecting { first, failures, .. } = &self.links[link as usize].stage else { return None };
+        next_address(*first, failures.len(), self.shared.addresses.len())
+    }
+
+    /// Connects to the next address. Returns false where none is left.
+    pub(super) fn connect(&mut self, link: u32, w: &mut Worker<'_, Self>) -> bool {
+        let Some(index) = self.address_of(link) else { return false };
+        let to = self.shared.addresses[index];
         let (of_four, of_six) = &self.shared.source_ips;
         let sources = if to.is_ipv4() { of_four } else { of_six };
-        let source = sources.get(self.lot.number(attempt.link) as usize % sources.len().max(1));
+        let source = sources.get(self.shard.number(link) as usize % sources.len().max(1));
         let scope = if let SocketAddr::V6(to) = to { to.scope_id() } else { 0 };
         let from = source.map(|&ip| url::source(ip, scope));
-        w.connect(Connect { to, from, tag: attempt.tag(), timeout: self.shared.load.connect_timeout });
+        w.connect(Connect { to, from, tag: link.into(), timeout: self.shared.load.connect_timeout });
+        true
     }
 
-    /// The TCP connection is there: asks for the WebSocket.
-    pub(super) fn request(&mut self, began: Nanos, out: &mut Output<'_>) -> Stage {
+    /// Begins the opening handshake on a TCP connection.
+    pub(super) fn request(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
         let (nonce, shared) = (self.outgoing.nonce(), &self.shared);
-        let opening = Opening::begin(&shared.ask, nonce, shared.load.connect_timeout, out);
-        let times = Times { began, connected: self.now, secured: self.now };
-        Stage::Handshaking { times, opening: Box::new(opening) }
+        let opening = Opening::begin(&shared.request, nonce, shared.load.connect_timeout, out);
+        self.links[link as usize].stage = Stage::Handshaking { times, opening: Box::new(opening) };
     }
 
-    pub(super) fn now_open(&mut self, link: u32, times: Times, out: &mut Output<'_>) {
-        let is_load = self.doing != Doing::Connecting;
+    pub(super) fn now_open(&mut self, link: u32, times: OpeningTimes, out: &mut Output<'_>) {
+        let is_load = self.phase != WorkerPhase::Connecting;
         if !is_load || self.position.second().is_some() {
             self.tally.opened(times, self.now);
         }
@@ -117,24 +101,22 @@ impl Client {
         self.opening -= 1;
         self.open += 1;
         self.begin_life(link, out);
-        if self.doing == Doing::Loading && link < self.lot.count() {
+        if self.phase == WorkerPhase::Loading && link < self.shard.count() {
             self.mark(link);
         }
     }
 
-    /// Reads on in the response; returns how many of `bytes` belong to it once it is whole and right.
+    /// Reads more of the response. Returns the number of its `bytes` once it is complete.
     pub(super) fn read_response(&mut self, link: u32, bytes: &[u8], out: &mut Output<'_>) -> Option<usize> {
         let Stage::Handshaking { times, opening } = &mut self.links[link as usize].stage else {
             return None;
         };
         let times = *times;
-        match opening.read(&self.shared.ask, bytes) {
-            Ok(None) => None,
-            Ok(Some(used)) => {
+        match opening.read(&self.shared.request, bytes) {
+            Ok(used) => used.inspect(|_| {
                 out.set_deadline(None);
                 self.now_open(link, times, out);
-                Some(used)
-            }
+            }),
             Err(error) => {
                 self.handshake_failed(link, error.to_string(), out);
                 None
@@ -142,58 +124,51 @@ impl Client {
         }
     }
 
-    // What fails before the load ends the run: there is something wrong with the server or the plan. Within it, with
-    // connections opened again and again, it is counted.
+    // What fails before the load ends the run: there is something wrong with the server or the
+    // plan. Within it, with connections opened again and again, it is counted.
 
     pub(super) fn handshake_failed(&mut self, link: u32, detail: String, out: &mut Output<'_>) {
         self.links[link as usize].stage = Stage::Closing;
         out.close(CloseMode::Abort);
-        self.not_open(link, detail);
-    }
-
-    /// The opening handshake of a connection has failed.
-    pub(super) fn not_open(&mut self, link: u32, detail: String) {
-        self.opening -= 1;
-        if self.is_over() {
-            return;
-        }
-        self.tally.errors.handshake += 1;
-        self.tally.unopened += 1;
-        if self.doing == Doing::Connecting {
-            self.doing = Doing::Waiting;
-        }
-        if self.doing == Doing::Waiting {
-            return self.report(Report::HandshakeFailed(detail));
-        }
-        self.tally.failed(self.position.second());
-        self.fail(link, format!("the opening handshake fails: {detail}"));
-        self.check_deserted(detail);
+        self.not_open(link, detail, true);
     }
 
     pub(super) fn not_connected(&mut self, link: u32) {
-        let stage = std::mem::replace(&mut self.links[link as usize].stage, Stage::Closed);
-        self.opening -= 1;
-        if self.is_over() {
-            return;
-        }
-        self.tally.errors.connect += 1;
-        self.tally.unopened += 1;
+        let stage = std::mem::take(&mut self.links[link as usize].stage);
         let detail = match stage {
             Stage::Connecting { failures, .. } => describe_failures(&failures),
             _ => String::new(),
         };
-        if self.doing == Doing::Connecting {
-            self.doing = Doing::Waiting;
+        self.not_open(link, detail, false);
+    }
+
+    /// Handles a connection that could not be opened, or whose handshake failed.
+    pub(super) fn not_open(&mut self, link: u32, detail: String, is_handshake: bool) {
+        self.opening -= 1;
+        if self.is_over() {
+            return;
         }
-        if self.doing == Doing::Waiting {
-            return self.report(Report::ConnectFailed(detail));
+        self.tally.errors.handshake += u64::from(is_handshake);
+        self.tally.errors.connect += u64::from(!is_handshake);
+        self.tally.unopened += 1;
+        if self.phase == WorkerPhase::Connecting {
+            self.phase = WorkerPhase::Waiting;
+        }
+        if self.phase == WorkerPhase::Waiting {
+            let url = self.shared.url.to_string();
+            return self.report_failure(|opened| match is_handshake {
+                true => RunError::Handshake { url, detail, opened },
+                false => RunError::Connect { detail, opened },
+            });
         }
         self.tally.failed(self.position.second());
-        self.fail(link, detail.clone());
-        if self.shared.load.reconnect {
+        let prefix = if is_handshake { "the opening handshake fails: " } else { "" };
+        self.fail(link, format!("{prefix}{detail}"));
+        // After a failed handshake, the end of the TCP connection is reported later.
+        if !is_handshake && self.shared.load.reconnect {
             self.retry(link);
         }
-        self.check_deserted(detail);
+        self.check_all_lost(detail);
     }
 
     // Opening again.
@@ -220,8 +195,8 @@ impl Client {
     }
 
     fn next_retry(&mut self, now: Nanos) -> Option<u32> {
-        let due = self.retries.peek().is_some_and(|Reverse((at, _))| *at <= now);
-        if due { self.retries.pop().map(|Reverse((_, link))| link) } else { None }
+        self.retries.peek().filter(|Reverse((at, _))| *at <= now)?;
+        self.retries.pop().map(|Reverse((_, link))| link)
     }
 
     /// Returns the time at which the next waiting connection is reopened, if there is one.
@@ -231,8 +206,7 @@ impl Client {
         next.filter(|at| *at > self.now).unwrap_or(Nanos::NEVER)
     }
 
-    // Failed attempts. A connection that is closed as soon as it is open counts like one that cannot be
-    // opened.
+    // A connection that is closed as soon as it is open counts as a failed attempt.
 
     /// Counts a failed attempt to open a connection.
     pub(super) fn fail(&mut self, link: u32, why: String) {
@@ -245,16 +219,16 @@ impl Client {
         if !self.shared.load.reconnect || self.is_over() {
             return;
         }
-        if self.doing == Doing::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
+        if self.phase == WorkerPhase::Connecting && self.now.since(since) >= self.shared.load.answer_timeout {
             // The load needs all connections, and this one cannot be opened.
-            self.doing = Doing::Waiting;
-            return self.report(Report::GaveUp { since, why });
+            self.phase = WorkerPhase::Waiting;
+            let after = self.now.since(since);
+            return self.report_failure(|opened| RunError::NoneStays { cause: why, after, opened });
         }
         self.failing.get_or_insert(self.tally.received.total);
         self.shared.gauges[self.worker].fails(self.now, why);
     }
 
-    /// Notes that a connection was a success.
     pub(super) fn succeed(&mut self) {
         if self.failing.take().is_some() {
             self.shared.gauges[self.worker].succeeds();
@@ -262,8 +236,8 @@ impl Client {
     }
 }
 
-/// Returns the time until a connection is reopened after this many failed attempts. Half of it is random, so
-/// that connections that were lost together are not reopened together.
+/// Returns the time until a connection is reopened after this many failed attempts. Half of it is
+/// random, so that connections that were lost together are not reopened together.
 fn back_off(attempts: u32, random: u64) -> Duration {
     let longest = FIRST_RETRY.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LAST_RETRY);
     longest.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
@@ -285,13 +259,7 @@ mod tests {
 
     #[test]
     fn tries_each_address_once_from_the_one_that_worked_last() {
-        let mut attempt = Attempt { link: u32::MAX, first: 1, tried: 0 };
-        let mut tried = vec![attempt.address(3)];
-        while let Some(next) = attempt.next(3) {
-            attempt = Attempt::from_tag(next.tag());
-            assert_eq!(attempt, next);
-            tried.push(attempt.address(3));
-        }
-        assert_eq!(tried, [1, 2, 0]);
+        let tried = [0, 1, 2, 3].map(|failures| next_address(1, failures, 3));
+        assert_eq!(tried, [Some(1), Some(2), Some(0), None]);
     }
 }

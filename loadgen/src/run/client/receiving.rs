@@ -1,17 +1,16 @@
-//! From the bytes of a connection to counted echoes.
+//! Received bytes and the echoes in them.
 
 use engine::{Nanos, Output};
-use protocol::{Event, MessageKind};
+use protocol::{Event, MessageKind, Opcode};
 
-use super::super::check::{self, Judged, Settled};
+use super::super::check::{self, EchoOutcome, Judged};
 use super::super::ledger::Times;
 use super::super::tally::duration_ns;
-use super::{Client, Conn, Doing};
+use super::{Client, Conn, WorkerPhase};
 
 /// Echo as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Echo {
-    /// Times at which its message was due and sent.
     times: Times,
     /// Time of its arrival, and the second of the window, if it came within one.
     at: Nanos,
@@ -28,11 +27,11 @@ impl Client {
                     let payload = chunk.payload.clone();
                     c.protocol.skip(chunk);
                     // What comes after the drain is lost already.
-                    if self.doing != Doing::Closing {
+                    if self.phase != WorkerPhase::Closing {
                         self.read_chunk(c.link, kind, first && last, last, &bytes[payload]);
                     }
                 }
-                Ok(Some(Event::Ping(ping))) => self.outgoing.pong(ping.payload(), out),
+                Ok(Some(Event::Ping(ping))) => self.outgoing.control(Opcode::Pong, ping.payload(), out),
                 Ok(Some(Event::Pong(_))) => self.tally.pings.answered += 1,
                 Ok(Some(Event::Close(close))) => return self.peer_closes(c.link, &close, out),
                 Ok(None) => return,
@@ -55,10 +54,9 @@ impl Client {
                 return self.end(link, "sent more bytes than it was sent".to_owned(), out);
             }
             let (got, content) = (state.arriving.got(), &self.shared.content);
-            let len = match content.only_len() {
-                Some(len) => len,
-                None => content.len_of(self.lot.number(link), state.ledger.oldest().unwrap_or_default()),
-            };
+            let oldest =
+                || content.len_of(self.shard.number(link), state.ledger.oldest().unwrap_or_default());
+            let len = content.only_len().unwrap_or_else(oldest);
             let (piece, rest) = bytes.split_at(bytes.len().min(len - got));
             let last = got + piece.len() == len;
             self.read_chunk(link, self.shared.content.kind(), got == 0 && last, last, piece);
@@ -68,37 +66,31 @@ impl Client {
 
     #[inline]
     fn read_chunk(&mut self, link: u32, kind: MessageKind, whole: bool, last: bool, piece: &[u8]) {
-        let number = self.lot.number(link);
+        let number = self.shard.number(link);
         let content = &self.shared.content;
         let state = &mut self.links[link as usize];
-        if whole && self.shared.load.verify {
-            // What nearly every echo is: whole, and the oldest one due.
-            let oldest = state.ledger.oldest();
-            if oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
-                return self.settle(link, kind, Judged { sequence: oldest, sound: true, is_foreign: false });
-            }
-        }
-        if !self.shared.load.verify {
+        // Nearly every echo is whole, and the oldest one due.
+        let oldest = state.ledger.oldest();
+        let judged = if !self.shared.load.verify {
             state.arriving.skip(piece);
-            if last {
-                let judged = state.arriving.finish_unseen(&state.ledger);
-                self.settle(link, kind, judged);
-            }
-            return;
-        }
-        state.arriving.feed(content, number, &state.ledger, piece);
-        if last {
-            let judged = state.arriving.finish(content, number, &state.ledger);
-            self.settle(link, kind, judged);
+            last.then(|| state.arriving.finish_unseen(&state.ledger))
+        } else if whole && oldest.is_some_and(|oldest| content.matches(number, oldest, piece)) {
+            Some(Judged { sequence: oldest, sound: true, is_foreign: false })
+        } else {
+            state.arriving.feed(content, number, &state.ledger, piece);
+            last.then(|| state.arriving.finish(content, number, &state.ledger))
+        };
+        if let Some(judged) = judged {
+            self.count_echo(link, kind, judged);
         }
     }
 
-    /// A whole echo has come.
+    /// Handles a complete echo.
     #[inline]
-    fn settle(&mut self, link: u32, kind: MessageKind, judged: Judged) {
+    fn count_echo(&mut self, link: u32, kind: MessageKind, judged: Judged) {
         let state = &mut self.links[link as usize];
         let content = &self.shared.content;
-        let Settled { times, is_fault, unnamed } = check::settle(
+        let EchoOutcome { times, is_fault, unnamed } = check::count_echo(
             judged,
             kind != content.kind(),
             content.is_stamped() && self.shared.load.verify,
@@ -128,7 +120,6 @@ impl Client {
         self.tally.failed(second);
     }
 
-    /// Counts an echo, right or wrong.
     #[inline]
     fn count(&mut self, echo: Echo) {
         let Echo { times, at, second } = echo;
@@ -140,8 +131,8 @@ impl Client {
         }
     }
 
-    // Messages that look like ours and have no valid number of ours. A message of the server's own may come
-    // before the echo, so the echo decides.
+    // Messages that look like ours and have no valid number of ours. A message of the server's own
+    // may come before the echo, so the echo decides.
 
     /// Keeps such a message until its kind is known.
     #[cold]
@@ -159,8 +150,7 @@ impl Client {
         }
     }
 
-    /// Returns true where a seemingly repeated echo is the true one of a message whose place was taken. It is
-    /// counted then.
+    /// Returns true where an echo that seems repeated is the true one; it is counted then.
     #[cold]
     fn is_true_echo(&mut self, link: u32, judged: Judged) -> bool {
         let held = &mut self.links[link as usize].held;

@@ -1,15 +1,14 @@
-//! What is sent, and when: at the end of a turn, just before the enter that carries it.
+//! Sending: at the end of a turn, just before the enter that carries it.
 
 use std::time::Duration;
 
 use engine::{Nanos, Output, Worker};
 
-use super::super::ledger::{Slot, Times};
+use super::super::ledger::Times;
 use super::super::shared::{Position, Report};
-use super::{Client, Doing, SENDS_PER_ENTER, Stage};
+use super::{Client, SENDS_PER_ENTER, Stage, WorkerPhase};
 
-/// Time after the window in which a worker of an open loop may send what was due in it. A longer
-/// time would be a load of its own.
+/// Time after the window in which an open loop may send what was due in it.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Time after which a connection whose unsent bytes left no room is looked at again. Nearly always
@@ -20,41 +19,12 @@ const WRITE_AGAIN: Duration = Duration::from_millis(10);
 /// The next attempt to write the unwritten messages of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum NextWrite {
-    /// There are none.
     #[default]
     None,
-    /// In the next turn: the kernel may take at once what has just been written, and then the
-    /// engine has nothing to report.
+    /// In the next turn: the engine may have nothing to report.
     NextTurn,
-    /// When the engine reports that the unsent bytes have left
-    /// ([`drained`](engine::Handler::drained)).
+    /// When the engine reports [`drained`](engine::Handler::drained).
     Drained,
-}
-
-/// Periods in which messages were due and no connection was open.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Downtime {
-    /// Beginning of the current period, while it lasts.
-    since: Option<Nanos>,
-    /// The last finished period.
-    last: Option<(Nanos, Nanos)>,
-}
-
-impl Downtime {
-    fn begin(&mut self, now: Nanos) {
-        self.since.get_or_insert(now);
-    }
-
-    fn end(&mut self, now: Nanos) {
-        if let Some(since) = self.since.take() {
-            self.last = Some((since, now));
-        }
-    }
-
-    /// Returns the time that a message due at `due` had to wait for a connection.
-    fn kept(self, due: Nanos) -> Duration {
-        self.last.map_or(Duration::ZERO, |(since, until)| until.since(due.max(since)))
-    }
 }
 
 impl Client {
@@ -85,13 +55,12 @@ impl Client {
         }
     }
 
-    /// Writes the messages of a connection that count as sent, as far as the unsent bytes before
-    /// them allow.
+    /// Writes sent messages, as far as the unsent bytes before them allow.
     #[inline]
     pub(super) fn write(&mut self, link: u32, out: &mut Output<'_>) {
         let state = &mut self.links[link as usize];
         let unwritten = state.unwritten..state.ledger.next();
-        let left = self.outgoing.send(&self.shared.content, self.lot.number(link), unwritten.clone(), out);
+        let left = self.outgoing.send(&self.shared.content, self.shard.number(link), unwritten.clone(), out);
         state.unwritten = left;
         if left != unwritten.end {
             self.write_later(link, left != unwritten.start);
@@ -115,8 +84,7 @@ impl Client {
         }
     }
 
-    /// Writes more in this turn where the engine held bytes back and has reported that they have
-    /// left.
+    /// Writes more in this turn where bytes were held back and have left.
     pub(super) fn write_in_this_turn(&mut self, link: u32) {
         let next = &mut self.links[link as usize].next_write;
         if *next == NextWrite::Drained {
@@ -136,7 +104,7 @@ impl Client {
         !self.next_turn.is_empty() || self.now >= self.write_again_at
     }
 
-    /// Goes on with the messages that have not been written. None follows a Close.
+    /// Writes messages that have not been written. None follows a Close.
     #[cold]
     pub(super) fn write_on(&mut self, w: &mut Worker<'_, Self>) {
         if self.now >= self.write_again_at {
@@ -160,18 +128,28 @@ impl Client {
     }
 
     fn fill(&mut self, link: u32, now: Nanos, position: Position, out: &mut Output<'_>) {
-        let state = &mut self.links[link as usize];
+        let state = &self.links[link as usize];
         let room = self.shared.load.pipeline.saturating_sub(state.ledger.outstanding()).min(state.left);
-        let room = u64::from(room).min(self.budget);
-        let mut given_up = 0;
-        for _ in 0..room {
-            given_up += u64::from(state.ledger.send(Times { due: now, sent: now }) == Slot::TakenFromLost);
-        }
-        state.spend(room as u32);
-        let count = room as u32;
+        let count = u64::from(room).min(self.budget) as u32;
         self.spend(count, position);
+        self.enter(link, Times { due: now, sent: now }, count, position, out);
+    }
+
+    /// Counts messages as sent, and writes them.
+    #[inline]
+    fn enter(&mut self, link: u32, times: Times, count: u32, position: Position, out: &mut Output<'_>) {
+        let state = &mut self.links[link as usize];
+        let mut lost = 0;
+        for _ in 0..count {
+            lost += state.ledger.send(times);
+        }
+        state.spend(count);
         self.outstanding += u64::from(count);
-        self.give_up(given_up, position);
+        if lost > 0 {
+            self.tally.integrity.lost += lost;
+            self.outstanding -= lost;
+            (0..lost).for_each(|_| self.tally.failed(position.second()));
+        }
         self.tally.sent(count, position.second());
         self.write(link, out);
     }
@@ -183,20 +161,12 @@ impl Client {
         }
     }
 
-    fn give_up(&mut self, count: u64, position: Position) {
-        if count > 0 {
-            self.tally.integrity.lost += count;
-            self.outstanding -= count;
-            (0..count).for_each(|_| self.tally.failed(position.second()));
-        }
-    }
-
     // The open loop.
 
     /// Sends what is due, [`SENDS_PER_ENTER`] messages at most, and has the worker come back for
     /// the next.
     ///
-    /// What is late goes out as soon as it can, in the order of the plan, with its planned time.
+    /// Late messages go out as soon as they can, in the order of the plan, with their planned time.
     pub(super) fn send_due(&mut self, w: &mut Worker<'_, Self>) {
         self.retire_spent(w);
         let now = w.clock();
@@ -212,10 +182,13 @@ impl Client {
                 return self.wake_at(due, w);
             }
             let Some(link) = self.with_room(link) else { return self.wait_for_room(now, position, w) };
-            self.downtime.end(now);
+            if let Some(since) = self.blocked_since.take() {
+                self.downtime = (since, now);
+            }
             // The server caused the time without an open connection, so it does not count as lag:
             // the message counts as sent that much earlier.
-            let sent = Nanos(now.0 - self.downtime.kept(due).as_nanos() as u64);
+            let (since, until) = self.downtime;
+            let sent = Nanos(now.0 - until.since(due.max(since)).as_nanos() as u64);
             if !self.send_one(link, Times { due, sent }, position, w) {
                 // The engine knows that the connection has ended, and reports it later.
                 self.links[link as usize].id = None;
@@ -224,20 +197,10 @@ impl Client {
         self.wake_at(now, w);
     }
 
-    /// Sends the message that is due, and goes on to the next one. Returns false where the
-    /// connection takes no messages any more.
+    /// Sends the message that is due. Returns false where the connection takes none any more.
     fn send_one(&mut self, link: u32, times: Times, position: Position, w: &mut Worker<'_, Self>) -> bool {
         let Some(id) = self.links[link as usize].id else { return false };
-        let sent = w.with(id, |_, out| {
-            let state = &mut self.links[link as usize];
-            let given_up = u64::from(state.ledger.send(times) == Slot::TakenFromLost);
-            state.spend(1);
-            self.outstanding += 1;
-            self.give_up(given_up, position);
-            self.tally.sent(1, position.second());
-            self.write(link, out);
-        });
-        if sent.is_none() {
+        if w.with(id, |_, out| self.enter(link, times, 1, position, out)).is_none() {
             return false;
         }
         if let Some(schedule) = &mut self.schedule {
@@ -252,10 +215,9 @@ impl Client {
         true
     }
 
-    /// The connection a message goes to: the planned one, or the next that is open and has room;
-    /// `None` where there is none.
+    /// Returns the connection for a message: the planned one, or the next that has room.
     fn with_room(&mut self, planned: u32) -> Option<u32> {
-        let (before, after) = (0..planned, planned..self.lot.count());
+        let (before, after) = (0..planned, planned..self.shard.count());
         after.chain(before).find(|&link| {
             let state = &self.links[link as usize];
             let has_room = state.ledger.outstanding() < self.shared.load.max_outstanding;
@@ -282,16 +244,16 @@ impl Client {
         if position == Position::After {
             return self.end_load(w);
         }
-        let loaded = &self.links[..self.lot.count() as usize];
+        let loaded = &self.links[..self.shard.count() as usize];
         if !loaded.iter().any(|link| matches!(link.stage, Stage::Open) && link.left > 0) {
-            self.downtime.begin(now);
+            self.blocked_since.get_or_insert(now);
         }
         self.wake_at(self.shared.window.end(), w);
     }
 
     /// Ends the load: nothing more is sent, and the rest of the plan counts as not sent.
     pub(super) fn end_load(&mut self, w: &mut Worker<'_, Self>) {
-        self.doing = Doing::Draining;
+        self.phase = WorkerPhase::Draining;
         if self.budget == 0 {
             self.end_limited_load();
         }
@@ -314,8 +276,7 @@ impl Client {
         self.tally.offered += in_window;
         self.tally.not_sent = rest - after(start) + in_window;
         if let Some(pace) = &mut self.pace {
-            let borders = pace.borders().map(|border| after(border).min(self.budget));
-            pace.plan_rest(borders);
+            pace.plan_rest(|border| after(border).min(self.budget));
         }
     }
 

@@ -1,18 +1,18 @@
-//! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the end of the
-//! window.
+//! Checks that do not belong to a connection: the worker's own time, the pace of an open loop, the
+//! end of the window.
 //!
-//! During the window an alarm fires fifty times a second, in a closed loop too. A late alarm shows that the
-//! worker did not run. The process was stopped, the machine stood still, or something else had the processor.
-//! The CPU time that the worker used meanwhile is subtracted, because a long turn is work and no standstill.
+//! During the window an alarm fires fifty times a second, in a closed loop too. A late alarm shows
+//! that the worker did not run. The process was stopped, the machine stood still, or something else
+//! had the processor. The CPU time that the worker used meanwhile is subtracted, because a long
+//! turn is work and no standstill.
 
 use std::time::Duration;
 
 use engine::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Client, Doing};
+use super::{Client, WorkerPhase};
 
-/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Ordinary lateness; a check that is less late does not count as a standstill.
 const ORDINARY: Duration = Duration::from_millis(10);
@@ -28,13 +28,11 @@ pub(super) struct Watch {
 }
 
 impl Client {
-    /// Begins the checks with the load.
     pub(super) fn begin_watch(&mut self) {
         let due = self.now + INTERVAL;
         self.watch = Watch { due, cpu: thread_cpu(), next: Some(due) };
     }
 
-    /// Carries out all checks that are due.
     #[cold]
     pub(super) fn look(&mut self) {
         if self.watch.next.is_none() {
@@ -46,7 +44,7 @@ impl Client {
         let end = self.shared.window.end();
         let mut next = self.watch.due.min(end);
         if let Some(pace) = &mut self.pace {
-            self.tally.settle();
+            self.tally.enter_repeated();
             pace.read(self.now, self.tally.received.total, self.outstanding);
             next = next.min(pace.next());
         }
@@ -72,22 +70,24 @@ impl Client {
     fn end_window(&mut self, end: Nanos) {
         let last_second = self.shared.window.last_second();
         self.tally.end_window(last_second.filter(|_| self.shared.load.rate_per_s.is_none()));
-        if let Some(pace) = &mut self.pace {
-            pace.finish(self.tally.received.total);
-        }
-        if self.doing == Doing::Loading {
+        self.finish_pace();
+        if self.phase == WorkerPhase::Loading {
             self.count_waiting(end);
         }
     }
 
-    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits any more and all
-    /// echoes are back: pace and waiting are read now.
+    /// Handles the last message of a limited number. Its echo ends the window, when nobody waits
+    /// any more and all echoes are back: pace and waiting are read now.
     pub(super) fn end_limited_load(&mut self) {
-        self.tally.settle();
+        self.tally.enter_repeated();
+        self.finish_pace();
+        self.count_waiting(self.now);
+    }
+
+    fn finish_pace(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.finish(self.tally.received.total);
         }
-        self.count_waiting(self.now);
     }
 
     /// Counts how long the connections have been waiting for their oldest echoes.
@@ -97,7 +97,6 @@ impl Client {
     }
 }
 
-/// Returns the CPU time of this thread.
 fn thread_cpu() -> Duration {
     let spent = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))

@@ -1,15 +1,15 @@
 //! The server that a run starts and ends: `--spawn`.
 //!
-//! The command is split into words as in a shell and runs without one, in its own process group. A process of
-//! this program stands between us and the server (see [`guard`]). It ends the whole server when we end,
-//! however that happens. It also makes the cost of the server's ended processes known.
+//! The command is split into words as in a shell and runs without one, in its own process group. A
+//! process of this program stands between us and the server (see `supervisor`). It ends the whole
+//! server when we end, however that happens. It also makes the cost of the server's ended processes
+//! known.
 
 mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -30,23 +30,23 @@ use crate::target::trust::probe;
 use crate::target::url::{PORT_PLACEHOLDER, Port, Url};
 
 pub(crate) use supervisor::inherited_limits;
-pub use supervisor::{GUARD, guard};
+pub(crate) use supervisor::{GUARD, guard};
 use supervisor::{MYSELF, SUPERVISE, TERMINATE, encode_limits};
 
-/// What a server prints once it accepts; what follows is the URL.
+/// Beginning of the line that a server prints once it accepts; the URL follows.
 const LISTENING: &str = "listening on ";
-/// How long a server may take to end after SIGTERM: its own drain takes up to 5 s.
+/// Longest time from SIGTERM to the end of a server: its own drain takes up to 5 s.
 const END_TIME: Duration = Duration::from_secs(7);
-/// How often is looked whether something has happened.
+/// Interval of all checks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// For one attempt to connect and shake hands, while it is not known whether the server is ready.
+/// Longest attempt to connect and shake hands, while it is not known whether the server is ready.
 const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Lines of standard error that are kept to be shown.
-const LAST_WORDS: usize = 8;
-/// Attempts to find a port for `{port}`. Another process may take a free port before the server's bind(2).
+const KEPT_LINES: usize = 8;
+/// Attempts to find a port for `{port}`, which another process may take first.
 const PORT_ATTEMPTS: usize = 5;
 
-/// A server to start. Only the load generator's own binary can: it has the subcommand [`GUARD`].
+/// A server to start. Only the load generator's own binary can: it has the subcommand `GUARD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
     /// Program and arguments, `{port}` not yet replaced.
@@ -55,38 +55,30 @@ pub struct Spawn {
     pub cpus: Vec<usize>,
 }
 
-/// Why a server could not be started.
+/// Reason why a server could not be started.
 #[derive(Debug, Error)]
 pub enum SpawnError {
     /// Not a command line.
     #[error("--spawn `{0}` is no command: it is empty, or a quote is not closed")]
     Command(String),
-    /// No free port for `{port}`.
-    #[error("no free port at {ip} for {PORT_PLACEHOLDER}: {source}")]
-    NoPort {
-        /// Where it was looked for.
-        ip: IpAddr,
-        /// What bind(2) said.
-        source: io::Error,
-    },
-    /// Something listens there before the server is started.
+    /// No free port for `{port}` at this address, with the error of bind(2).
+    #[error("no free port at {0} for {PORT_PLACEHOLDER}: {1}")]
+    NoPort(IpAddr, io::Error),
+    /// Something listens at this address before the server is started.
     #[error(
-        "something already listens at {at}: end it, or write {PORT_PLACEHOLDER} in the URL and the command"
+        "something already listens at {0}: end it, or write {PORT_PLACEHOLDER} in the URL and the command"
     )]
-    Taken {
-        /// The address.
-        at: SocketAddr,
-    },
+    Taken(SocketAddr),
     /// The guard could not be started.
     #[error("cannot start the server: {0}")]
     Start(io::Error),
     /// The server ended before it listened.
     #[error("the server ended before it accepted connections ({status}){said}")]
     Ended {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its last words, ready to be appended.
-        said: LastWords,
+        /// Its last lines on standard error.
+        said: String,
         /// True where another process had taken its port.
         port_in_use: bool,
     },
@@ -95,23 +87,18 @@ pub enum SpawnError {
         "the server does not accept at {at} after {after:?} (--spawn-timeout): does its command listen there?{said}"
     )]
     NotListening {
-        /// How long it had.
+        /// Time that it had.
         after: Duration,
-        /// The address.
+        /// The expected address.
         at: SocketAddr,
-        /// Its last words, ready to be appended.
-        said: LastWords,
+        /// Its last lines on standard error.
+        said: String,
     },
-    /// Another process listens at the address.
+    /// Another process listens at the address; with the server's last lines on standard error.
     #[error(
-        "the socket listening at {at} does not belong to the server that was started: another process has the port{said}"
+        "the socket listening at {0} does not belong to the server that was started: another process has the port{1}"
     )]
-    NotOurs {
-        /// The address.
-        at: SocketAddr,
-        /// Its last words, ready to be appended.
-        said: LastWords,
-    },
+    NotOurs(SocketAddr, String),
     /// The user did not want to wait for the server.
     #[error("interrupted while the server was starting")]
     Interrupted,
@@ -120,38 +107,19 @@ pub enum SpawnError {
 impl SpawnError {
     /// Returns true where another process took the port first.
     fn is_port_race(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::NotOurs { .. } | Self::Ended { port_in_use: true, .. })
-    }
-}
-
-/// The last lines a server wrote to standard error; as text they can be appended to a sentence.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastWords(Vec<String>);
-
-impl fmt::Display for LastWords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        f.write_str("; the last it wrote to standard error:")?;
-        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
+        matches!(self, Self::Taken(_) | Self::NotOurs(..) | Self::Ended { port_in_use: true, .. })
     }
 }
 
 impl Spawn {
     /// Splits `command` into words as a POSIX shell would.
-    ///
-    /// # Errors
-    ///
-    /// [`SpawnError::Command`].
-    pub fn parse(command: &str) -> Result<Self, SpawnError> {
+    pub(crate) fn parse(command: &str) -> Result<Self, SpawnError> {
         match shlex::split(command) {
             Some(words) if !words.is_empty() => Ok(Self { command: words, cpus: Vec::new() }),
             _ => Err(SpawnError::Command(command.to_owned())),
         }
     }
 
-    /// The command with `port` for its placeholder.
     fn words(&self, port: u16) -> impl Iterator<Item = String> + '_ {
         let port = port.to_string();
         self.command.iter().map(move |word| word.replace(PORT_PLACEHOLDER, &port))
@@ -159,16 +127,13 @@ impl Spawn {
 }
 
 /// Returns a port for `{port}` that is free at all of these addresses that can be bound.
-fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
+fn free_port(addresses: &[SocketAddr]) -> Result<u16, SpawnError> {
     const ATTEMPTS: usize = 32;
-    let mut failed = Err(SpawnError::NoPort {
-        ip: ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        source: io::ErrorKind::AddrNotAvailable.into(),
-    });
+    let mut failed = SpawnError::NoPort(addresses[0].ip(), io::ErrorKind::AddrNotAvailable.into());
     for _ in 0..ATTEMPTS {
-        // The sockets are closed at once. They never had a connection, so the port can be bound again.
+        // The sockets are closed at once. They had no connection, so the port is free again.
         let (mut bound, mut port, mut is_taken) = (Vec::new(), 0, false);
-        for &ip in ips {
+        for ip in addresses.iter().map(SocketAddr::ip) {
             match TcpListener::bind((ip, port)).and_then(|it| Ok((it.local_addr()?.port(), it))) {
                 Ok((number, listener)) => {
                     port = number;
@@ -176,7 +141,7 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
                 }
                 Err(source) => {
                     is_taken |= source.kind() == io::ErrorKind::AddrInUse;
-                    failed = Err(SpawnError::NoPort { ip, source });
+                    failed = SpawnError::NoPort(ip, source);
                 }
             }
         }
@@ -184,12 +149,12 @@ fn free_port(ips: &[IpAddr]) -> Result<u16, SpawnError> {
             return Ok(port);
         }
     }
-    failed
+    Err(failed)
 }
 
 /// Server that we started. Dropping it ends all of its processes.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     supervisor: Child,
     control: BufReader<UnixStream>,
     /// Its first process, which is also the leader of its process group.
@@ -200,33 +165,43 @@ pub struct Server {
     status: Option<ExitStatus>,
 }
 
-/// Output of a server so far.
+/// Facts that a server printed about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Announced {
+    /// The engine that it named on its `listening on` line: `... (engine uring, 1 thread)`.
+    pub(crate) engine: Option<String>,
+    /// The congestion control that it named there; `None` where it is the kernel's default.
+    pub(crate) congestion: Option<String>,
+    /// Its counters: a JSON object as the last line on standard output (`--stats`).
+    pub(crate) counters: BTreeMap<String, u64>,
+}
+
 #[derive(Debug, Default)]
 struct ServerOutput {
-    /// Its `listening on` line.
     listening: Option<String>,
     /// The last line on standard output that looks like a JSON object.
     counters: Option<String>,
-    last_words: VecDeque<String>,
+    stderr: VecDeque<String>,
     /// True where it has printed that its address is in use.
     port_in_use: bool,
-    /// Streams that are still open.
     open: u32,
 }
 
-/// Whose the listening sockets are.
+/// Owner of listening sockets.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
     Server,
-    /// One has gone while we looked.
+    /// One is gone by now.
     Gone,
     Stranger,
 }
 
-/// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which listen afterwards.
+/// Judges sockets that listened before the server's `own` ones were looked at; `now` tells which
+/// listen afterwards.
 ///
-/// The server holds a socket from before it listens on it. So one that listened, was not among the server's, and still listens
-/// is somebody else's. One that is gone may have been the server's, which tried its port before it opened it for good.
+/// The server holds a socket from before it listens on it. So one that listened, was not among the
+/// server's, and still listens is somebody else's. One that is gone may have been the server's,
+/// which tried its port before it opened it for good.
 fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> BTreeSet<u64>) -> Owner {
     let others: BTreeSet<u64> = listeners.difference(own).copied().collect();
     if others.is_empty() {
@@ -239,18 +214,14 @@ fn owner(listeners: &BTreeSet<u64>, own: &BTreeSet<u64>, now: impl FnOnce() -> B
 }
 
 impl Server {
-    /// Starts a server and waits until it accepts at one of `addresses`, for `timeout` at most. It must have
-    /// printed its `listening on` line or answered an opening handshake, and the listening socket must be its
-    /// own.
+    /// Starts a server and waits until it accepts at one of `addresses`, for `timeout` at most. It
+    /// must have printed its `listening on` line or answered an opening handshake, and the
+    /// listening socket must be its own.
     ///
-    /// The addresses have the URL's port. For `{port}` they get a free one, and another one where another
-    /// process takes it before the server does. The function calls `wait` repeatedly to ask whether to
-    /// continue.
-    ///
-    /// # Errors
-    ///
-    /// Fails with a [`SpawnError`]. Nothing is left running then.
-    pub fn start(
+    /// The addresses have the URL's port. For `{port}` they get a free one, and another one where
+    /// another process takes it before the server does. The function calls `wait` repeatedly to ask
+    /// whether to continue. Nothing is left running where the function fails.
+    pub(crate) fn start(
         spawn: &Spawn,
         url: &Url,
         addresses: &mut [SocketAddr],
@@ -261,7 +232,7 @@ impl Server {
         let mut attempts = 1..PORT_ATTEMPTS;
         loop {
             if is_chosen {
-                let port = free_port(&addresses.iter().map(SocketAddr::ip).collect::<Vec<_>>())?;
+                let port = free_port(addresses)?;
                 addresses.iter_mut().for_each(|address| address.set_port(port));
             }
             let url = url.with_port(addresses[0].port());
@@ -281,19 +252,19 @@ impl Server {
     ) -> Result<Self, SpawnError> {
         let at = addresses[0];
         if !procfs::listeners_at(addresses).is_empty() {
-            return Err(SpawnError::Taken { at });
+            return Err(SpawnError::Taken(at));
         }
         let mut server = Self::launch(spawn, at.port()).map_err(SpawnError::Start)?;
         let began = Instant::now();
         while !server.is_ready(url, addresses)? {
             if let Some(status) = server.exit_status() {
-                server.wait_for_last_words();
+                server.wait_for_output();
                 let port_in_use =
                     lock(&server.output).port_in_use || !procfs::listeners_at(addresses).is_empty();
-                return Err(SpawnError::Ended { status, said: server.last_words(), port_in_use });
+                return Err(SpawnError::Ended { status, said: server.stderr_tail(), port_in_use });
             }
             if began.elapsed() > timeout {
-                return Err(SpawnError::NotListening { at, after: timeout, said: server.last_words() });
+                return Err(SpawnError::NotListening { at, after: timeout, said: server.stderr_tail() });
             }
             if !wait() {
                 return Err(SpawnError::Interrupted);
@@ -317,8 +288,8 @@ impl Server {
             .spawn()?;
         let output = Arc::new(Mutex::new(ServerOutput { open: 2, ..ServerOutput::default() }));
         if let (Some(stdout), Some(stderr)) = (supervisor.stdout.take(), supervisor.stderr.take()) {
-            listen_to(stdout, &output, ServerOutput::hear_output)?;
-            listen_to(stderr, &output, ServerOutput::hear_error)?;
+            listen_to(stdout, &output, false)?;
+            listen_to(stderr, &output, true)?;
         }
         let mut control = BufReader::new(control);
         let (leader, cgroup) = read_started(&mut control)?;
@@ -328,28 +299,25 @@ impl Server {
     fn is_ready(&self, url: &Url, addresses: &[SocketAddr]) -> Result<bool, SpawnError> {
         let listeners = procfs::listeners_at(addresses);
         let says_so = lock(&self.output).listening.is_some();
-        if listeners.is_empty() {
-            return Ok(false);
-        }
         let owner = || {
             let own = procfs::sockets_of(&self.pids());
             owner(&listeners, &own, || procfs::listeners_at(addresses))
         };
-        match owner() {
-            Owner::Server => {}
-            // A server that goes into the background passes its sockets on, and the first read may have
-            // missed the new process.
-            Owner::Stranger if owner() == Owner::Stranger => {
-                return Err(SpawnError::NotOurs { at: addresses[0], said: self.last_words() });
-            }
-            Owner::Gone | Owner::Stranger => return Ok(false),
+        if listeners.is_empty() {
+            return Ok(false);
         }
-        Ok(says_so || addresses.iter().any(|&at| answers(url, at)))
+        match owner() {
+            Owner::Server => Ok(says_so || addresses.iter().any(|&at| answers(url, at))),
+            // A server that goes into the background passes its sockets on to a new process.
+            Owner::Stranger if owner() == Owner::Stranger => {
+                Err(SpawnError::NotOurs(addresses[0], self.stderr_tail()))
+            }
+            Owner::Gone | Owner::Stranger => Ok(false),
+        }
     }
 
     /// Returns its processes: those of its group, and all other descendants of its command.
-    #[must_use]
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         procfs::descendants(self.supervisor.id()).into_keys().collect()
     }
 
@@ -358,9 +326,9 @@ impl Server {
         usage.look(self.supervisor.id(), self.cgroup.as_ref());
     }
 
-    /// Returns how it ended, once all of its processes have ended. That is the status of its first process,
-    /// or of the last one where the first ended well before it.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+    /// Returns how it ended, once all of its processes have ended. That is the status of its first
+    /// process, or of the last one where the first ended well before it.
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none()
             && let Ok(Some(ended)) = self.supervisor.try_wait()
         {
@@ -369,8 +337,8 @@ impl Server {
         self.status
     }
 
-    /// Takes its exit status from the supervisor's last message. A supervisor that was killed has sent none,
-    /// so its part is done here.
+    /// Takes its exit status from the supervisor's last message. A supervisor that was killed has
+    /// sent none, so its part is done here.
     fn supervisor_has_ended(&mut self, ended: ExitStatus) {
         let mut message = String::new();
         let read = self.control.read_to_string(&mut message);
@@ -381,56 +349,37 @@ impl Server {
             let _ = kill_process_group(self.leader, Signal::KILL);
             if let Some(cgroup) = &self.cgroup {
                 cgroup.kill();
-                let began = Instant::now();
-                while !cgroup.remove() && began.elapsed() < PROBE_TIME {
-                    thread::sleep(LOOK_EVERY);
-                }
+                wait_for(PROBE_TIME, || cgroup.remove());
             }
         }
     }
 
-    /// The engine it named on its `listening on` line: `... (engine uring, 1 thread)`.
-    #[must_use]
-    pub fn engine(&self) -> Option<String> {
-        announced(lock(&self.output).listening.as_deref()?, "engine")
+    /// Returns its last lines on standard error, ready to be appended to a sentence.
+    pub(crate) fn stderr_tail(&self) -> String {
+        tail(&lock(&self.output).stderr)
     }
 
-    /// The congestion control it named there; `None` where it is the kernel's default.
-    #[must_use]
-    pub fn congestion(&self) -> Option<String> {
-        announced(lock(&self.output).listening.as_deref()?, "congestion")
-    }
-
-    /// What it wrote to standard error last.
-    #[must_use]
-    pub fn last_words(&self) -> LastWords {
-        LastWords(lock(&self.output).last_words.iter().cloned().collect())
-    }
-
-    /// Ends it: SIGTERM, then SIGKILL where that does not help in time. Returns what it counted (`--stats`: a JSON object as
-    /// the last line on standard output); empty where it says nothing.
-    #[must_use]
-    pub fn end(mut self) -> BTreeMap<String, u64> {
+    /// Ends it: SIGTERM, then SIGKILL where that does not help in time.
+    pub(crate) fn end(mut self) -> Announced {
         if self.exit_status().is_none() {
             // The call fails where the supervisor has ended.
             let _ = self.control.get_mut().write_all(&[TERMINATE]);
-            let began = Instant::now();
-            while self.exit_status().is_none() && began.elapsed() < END_TIME {
-                thread::sleep(LOOK_EVERY);
-            }
+            wait_for(END_TIME, || self.exit_status().is_some());
         }
         self.kill();
-        self.wait_for_last_words();
-        let said = lock(&self.output);
-        said.counters.as_deref().map(parse_counters).unwrap_or_default()
+        self.wait_for_output();
+        let output = lock(&self.output);
+        let fact = |name| announced(output.listening.as_deref()?, name);
+        Announced {
+            engine: fact("engine"),
+            congestion: fact("congestion"),
+            counters: output.counters.as_deref().map(parse_counters).unwrap_or_default(),
+        }
     }
 
-    /// Until its streams have ended, with a bound: a process that left the group may hold them open.
-    pub(crate) fn wait_for_last_words(&self) {
-        let began = Instant::now();
-        while lock(&self.output).open > 0 && began.elapsed() < PROBE_TIME {
-            thread::sleep(LOOK_EVERY);
-        }
+    /// Waits until its streams have ended. A process that left the group may hold them open.
+    pub(crate) fn wait_for_output(&self) {
+        wait_for(PROBE_TIME, || lock(&self.output).open == 0);
     }
 
     fn kill(&mut self) {
@@ -465,14 +414,14 @@ fn read_started(control: &mut impl BufRead) -> io::Result<(Pid, Option<Cgroup>)>
 fn listen_to(
     stream: impl Read + Send + 'static,
     output: &Arc<Mutex<ServerOutput>>,
-    hear: fn(&mut ServerOutput, String),
+    is_error: bool,
 ) -> io::Result<()> {
     let output = output.clone();
     let read_on = move || {
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
         while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
-            hear(&mut lock(&output), String::from_utf8_lossy(&line).trim_end().to_owned());
+            lock(&output).hear(String::from_utf8_lossy(&line).trim_end().to_owned(), is_error);
             line.clear();
         }
         lock(&output).open -= 1;
@@ -481,21 +430,18 @@ fn listen_to(
 }
 
 impl ServerOutput {
-    fn hear_output(&mut self, line: String) {
+    fn hear(&mut self, line: String, is_error: bool) {
         self.port_in_use |= says_port_in_use(&line);
-        if line.starts_with(LISTENING) && self.listening.is_none() {
+        if is_error {
+            if self.stderr.len() == KEPT_LINES {
+                self.stderr.pop_front();
+            }
+            self.stderr.push_back(line);
+        } else if line.starts_with(LISTENING) && self.listening.is_none() {
             self.listening = Some(line);
         } else if line.starts_with('{') {
             self.counters = Some(line);
         }
-    }
-
-    fn hear_error(&mut self, line: String) {
-        self.port_in_use |= says_port_in_use(&line);
-        if self.last_words.len() == LAST_WORDS {
-            self.last_words.pop_front();
-        }
-        self.last_words.push_back(line);
     }
 }
 
@@ -513,6 +459,19 @@ fn announced(line: &str, name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
+fn tail(lines: &VecDeque<String>) -> String {
+    let said = if lines.is_empty() { "" } else { "; the last it wrote to standard error:" };
+    lines.iter().fold(said.to_owned(), |text, line| format!("{text}\n    {line}"))
+}
+
+/// Waits until `is_done` returns true, for `limit` at most.
+fn wait_for(limit: Duration, mut is_done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_done() && began.elapsed() < limit {
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// A panic of a reading thread leaves nothing half-done that matters here.
 fn lock(output: &Mutex<ServerOutput>) -> MutexGuard<'_, ServerOutput> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
@@ -523,37 +482,39 @@ fn parse_counters(line: &str) -> BTreeMap<String, u64> {
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
 }
 
-/// Whether a server accepts at `at`: over `ws`, whether it answers an opening handshake.
+/// Returns true where a server accepts at `at`: over `ws`, where it answers an opening handshake.
 fn answers(url: &Url, at: SocketAddr) -> bool {
-    let Ok(stream) = TcpStream::connect_timeout(&at, PROBE_TIME) else { return false };
-    let is_bounded = [stream.set_read_timeout(Some(PROBE_TIME)), stream.set_write_timeout(Some(PROBE_TIME))];
-    is_bounded.iter().all(Result::is_ok)
-        && match url.transport {
-            Transport::Tcp => true,
-            Transport::Ws => shake_hands(url, stream).unwrap_or(false),
-            Transport::Wss => probe(&url.host, stream).and_then(|tls| shake_hands(url, tls)).unwrap_or(false),
+    let try_out = || {
+        let stream = TcpStream::connect_timeout(&at, PROBE_TIME)?;
+        stream.set_read_timeout(Some(PROBE_TIME))?;
+        stream.set_write_timeout(Some(PROBE_TIME))?;
+        match url.transport {
+            Transport::Tcp => Ok(true),
+            Transport::Ws => shake_hands(url, stream),
+            Transport::Wss => shake_hands(url, probe(&url.host, stream)?),
         }
+    };
+    try_out().unwrap_or(false)
 }
 
 fn shake_hands(url: &Url, mut stream: impl Read + Write) -> io::Result<bool> {
     let nonce = *b"is anybody there";
-    let (host, target) = (url.host_field(), url.target.as_str());
-    let request =
-        handshake::Request { host: &host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
-    let mut bytes = Vec::new();
+    let (host, target) = (&url.host_field(), &url.target);
+    let request = handshake::Request { host, target, nonce, origin: None, subprotocols: &[], headers: &[] };
+    let (mut bytes, mut response) = (Vec::new(), handshake::FinalResponse::default());
     request.encode(&mut bytes);
     stream.write_all(&bytes)?;
-    let (mut head, mut response) = (Vec::new(), handshake::FinalResponse::default());
-    let mut piece = [0; 1024];
+    bytes.clear();
     loop {
-        match stream.read(&mut piece)? {
-            0 => return Ok(false),
-            len => head.extend_from_slice(&piece[..len]),
+        let mut piece = [0; 1024];
+        let len = stream.read(&mut piece)?;
+        bytes.extend_from_slice(&piece[..len]);
+        let head = response.find(&bytes, &HeadLimits::default()).map_err(io::Error::other)?;
+        if let Some(head) = head {
+            return Ok(handshake::check_response(&bytes[head], &nonce, &[]).is_ok());
         }
-        match response.find(&head, &HeadLimits::default()) {
-            Ok(None) => {}
-            Ok(Some(found)) => return Ok(handshake::check_response(&head[found], &nonce, &[]).is_ok()),
-            Err(_) => return Ok(false),
+        if len == 0 {
+            return Ok(false);
         }
     }
 }
@@ -592,11 +553,11 @@ mod tests {
     #[test]
     fn what_a_server_says_is_heard() {
         let mut said = ServerOutput::default();
-        said.hear_output("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned());
-        said.hear_output(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned());
-        (0..20).for_each(|i| said.hear_error(i.to_string()));
-        assert_eq!(said.last_words.len(), LAST_WORDS);
-        assert_eq!(said.last_words.back().map(String::as_str), Some("19"));
+        said.hear("listening on ws://127.0.0.1:9001/ (engine uring, 1 thread)".to_owned(), false);
+        said.hear(r#"{"messages": 5, "enters": 2, "name": "x", "ratio": 0.5}"#.to_owned(), false);
+        (0..20).for_each(|i| said.hear(i.to_string(), true));
+        assert_eq!(said.stderr.len(), KEPT_LINES);
+        assert_eq!(said.stderr.back().map(String::as_str), Some("19"));
         let counters = parse_counters(said.counters.as_deref().expect("heard"));
         assert_eq!(counters, BTreeMap::from([("enters".to_owned(), 2), ("messages".to_owned(), 5)]));
         assert!(parse_counters("{not json").is_empty());
@@ -615,9 +576,9 @@ mod tests {
     }
 
     #[test]
-    fn last_words_follow_a_sentence() {
-        assert_eq!(LastWords::default().to_string(), "");
-        let words = LastWords(vec!["one".into(), "two".into()]).to_string();
+    fn stderr_tail_follow_a_sentence() {
+        assert_eq!(tail(&VecDeque::new()), "");
+        let words = tail(&["one".to_owned(), "two".to_owned()].into());
         assert!(words.starts_with("; ") && words.ends_with("\n    one\n    two"));
     }
 }

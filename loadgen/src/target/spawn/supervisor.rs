@@ -13,7 +13,6 @@
 //! | generator | end of file | kill the whole server; sent by the kernel where the generator is killed |
 //! | supervisor | `STATUS\n` | the whole server has ended, with this wait status |
 
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -35,10 +34,8 @@ use crate::host::cgroup::Cgroup;
 use crate::host::procfs;
 
 /// Name of the hidden subcommand that becomes the supervisor, and the server.
-pub const GUARD: &str = "spawn-guard";
-/// Argument of the subcommand for the supervisor.
+pub(crate) const GUARD: &str = "spawn-guard";
 pub(super) const SUPERVISE: &str = "supervise";
-/// Argument of the subcommand for the guard.
 const BECOME: &str = "become";
 /// Command to the supervisor to send SIGTERM.
 pub(super) const TERMINATE: u8 = b'T';
@@ -54,43 +51,32 @@ const RAISED: [Resource; 2] = [Resource::Nofile, Resource::Memlock];
 /// Limits that the generator was started with.
 static INHERITED: OnceLock<[Rlimit; RAISED.len()]> = OnceLock::new();
 
-/// Returns the limits of this process for a server. The first call notes them, so it must come before they
-/// are raised.
+/// Returns the limits of this process for a server, as they were at the first call.
 pub(crate) fn inherited_limits() -> &'static [Rlimit; RAISED.len()] {
     INHERITED.get_or_init(|| RAISED.map(getrlimit))
 }
 
-/// Encodes each limit as `SOFT:HARD`, separated by commas. `-` is no limit.
+/// Encodes the soft and the hard limit of each resource; `null` is no limit.
 pub(super) fn encode_limits(limits: &[Rlimit]) -> String {
-    let number = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
-    let pair = |limit: &Rlimit| format!("{}:{}", number(limit.current), number(limit.maximum));
-    limits.iter().map(pair).collect::<Vec<_>>().join(",")
+    let pairs: Vec<_> = limits.iter().map(|limit| (limit.current, limit.maximum)).collect();
+    serde_json::to_string(&pairs).unwrap_or_default()
 }
 
 fn decode_limits(text: &str) -> Option<Vec<Rlimit>> {
-    let number = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
-    let limit = |pair: &str| {
-        let (soft, hard) = pair.split_once(':')?;
-        Some(Rlimit { current: number(soft)?, maximum: number(hard)? })
-    };
-    text.split(',').map(limit).collect()
+    let pairs: Vec<(Option<u64>, Option<u64>)> = serde_json::from_str(text).ok()?;
+    Some(pairs.into_iter().map(|(current, maximum)| Rlimit { current, maximum }).collect())
 }
 
 /// Carries out the hidden subcommand: supervises a server, or becomes it. Returns the exit code.
-pub fn guard(arguments: &[OsString]) -> i32 {
-    let (error, program) = match arguments {
-        [part, command @ ..] if part == SUPERVISE => match supervise(command) {
-            Ok(()) => return 0,
-            Err(error) => (error, command.get(2)),
-        },
+pub(crate) fn guard(arguments: &[OsString]) -> i32 {
+    let (ended, program) = match arguments {
+        [part, command @ ..] if part == SUPERVISE => (supervise(command), command.get(2)),
         [part, parent, cpus, limits, program, rest @ ..] if part == BECOME => {
-            match become_server(parent, cpus, limits, program, rest) {
-                Ok(never) => match never {},
-                Err(error) => (error, Some(program)),
-            }
+            (become_server(parent, cpus, limits, program, rest), Some(program))
         }
-        _ => (io::Error::other(format!("{GUARD} is for the load generator itself")), None),
+        _ => (Err(io::Error::other(format!("{GUARD} is for the load generator itself"))), None),
     };
+    let Err(error) = ended else { return 0 };
     let program = program.map(|program| program.to_string_lossy()).unwrap_or_default();
     // Where standard error is closed, the error cannot be reported.
     let _ = writeln!(io::stderr(), "cannot run `{program}`: {error}");
@@ -104,16 +90,15 @@ fn supervise(command: &[OsString]) -> io::Result<()> {
     let cgroup = Cgroup::enter_new();
     let child = start_guard(command);
     if let Some(cgroup) = &cgroup {
-        // Where it fails, the supervisor is counted and killed with the server, and the generator detects it.
+        // Where it fails, the supervisor counts as a part of the server.
         let _ = cgroup.leave();
     }
     let ended = child.and_then(|child| {
         let folder = cgroup.as_ref().map(Cgroup::folder).unwrap_or_else(|| "".as_ref());
         // Where the generator is gone, the commands end.
         let _ = writeln!(generator, "{} {}", child.id(), folder.display());
-        let server = Supervised { leader: Pid::from_child(&child), cgroup: cgroup.clone() };
-        let commands = generator.try_clone()?;
-        thread::Builder::new().spawn(move || server.obey(commands))?;
+        let (leader, cgroup, commands) = (Pid::from_child(&child), cgroup.clone(), generator.try_clone()?);
+        thread::Builder::new().spawn(move || apply_commands(leader, cgroup.as_ref(), commands))?;
         wait_for_all(&child)
     });
     if let Some(cgroup) = &cgroup {
@@ -136,8 +121,9 @@ fn start_guard(command: &[OsString]) -> io::Result<Child> {
         .spawn()
 }
 
-/// Waits until no process of the server is left. Returns the status of the first process; where that is a
-/// success, the status of the last one. The first process may have existed only to start the others.
+/// Waits until no process of the server is left. Returns the status of the first process; where
+/// that is a success, the status of the last one. The first process may have existed only to start
+/// the others.
 fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
     let first = Pid::from_child(first);
     let mut ended: Option<WaitStatus> = None;
@@ -156,56 +142,46 @@ fn wait_for_all(first: &Child) -> io::Result<WaitStatus> {
     }
 }
 
-/// Server from the supervisor's view.
-struct Supervised {
-    /// Its first process, which is also the leader of its process group.
-    leader: Pid,
-    cgroup: Option<Cgroup>,
-}
-
-impl Supervised {
-    /// Carries out the generator's commands until the server is to be killed or the generator is gone.
-    fn obey(&self, mut commands: UnixStream) {
-        let mut command = [0];
-        while matches!(commands.read(&mut command), Ok(1)) {
-            if command == [TERMINATE] {
-                self.signal(Signal::TERM);
-            }
-        }
-        // Processes may be started while others are killed, so this repeats. The end of the last process ends
-        // this one.
-        loop {
-            if let Some(cgroup) = &self.cgroup {
-                cgroup.kill();
-            }
-            self.signal(Signal::KILL);
-            thread::sleep(LOOK_EVERY);
+/// Carries out the generator's commands until the server is to be killed or the generator is gone.
+fn apply_commands(leader: Pid, cgroup: Option<&Cgroup>, mut commands: UnixStream) {
+    let mut command = [0];
+    while matches!(commands.read(&mut command), Ok(1)) {
+        if command == [TERMINATE] {
+            signal_server(leader, Signal::TERM);
         }
     }
-
-    /// Sends a signal to the process group and to all processes that have left it.
-    fn signal(&self, signal: Signal) {
-        let leader = self.leader.as_raw_nonzero().get().cast_unsigned();
-        let (members, others): (Vec<_>, Vec<_>) =
-            procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == leader);
-        // The number of an empty group may belong to another one. Both calls fail only where their targets
-        // have ended.
-        if !members.is_empty() {
-            let _ = kill_process_group(self.leader, signal);
+    // Processes may be started meanwhile. The end of the last one ends this process.
+    loop {
+        if let Some(cgroup) = cgroup {
+            cgroup.kill();
         }
-        for pid in others.iter().filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed())) {
-            let _ = kill_process(pid, signal);
-        }
+        signal_server(leader, Signal::KILL);
+        thread::sleep(LOOK_EVERY);
     }
 }
 
+/// Sends a signal to the process group of `leader` and to all processes that have left it.
+fn signal_server(leader: Pid, signal: Signal) {
+    let group = leader.as_raw_nonzero().get().cast_unsigned();
+    let (members, others): (Vec<_>, Vec<_>) =
+        procfs::descendants(std::process::id()).into_iter().partition(|(_, stat)| stat.group == group);
+    // The number of an empty group may belong to another one. Ended targets are no error.
+    if !members.is_empty() {
+        let _ = kill_process_group(leader, signal);
+    }
+    for pid in others.iter().filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed())) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Becomes the server. Returns only where that fails.
 fn become_server(
     parent: &OsStr,
     cpus: &OsStr,
     limits: &OsStr,
     program: &OsStr,
     rest: &[OsString],
-) -> io::Result<Infallible> {
+) -> io::Result<()> {
     // This covers the case that generator and supervisor are killed together.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have ended before the request to the kernel.
@@ -240,8 +216,7 @@ mod tests {
             Rlimit { current: Some(1024), maximum: Some(4096) },
             Rlimit { current: Some(65536), maximum: None },
         ];
-        assert_eq!(encode_limits(&limits), "1024:4096,65536:-");
-        assert_eq!(decode_limits("1024:4096,65536:-").as_deref(), Some(&limits[..]));
+        assert_eq!(decode_limits(&encode_limits(&limits)).as_deref(), Some(&limits[..]));
         assert_eq!(decode_limits("1024"), None);
     }
 }
