@@ -48,7 +48,8 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// The profile's own name: cargo's `PROFILE` knows only the two built-in ones, the output folder knows all.
+/// The profile's own name: cargo's `PROFILE` knows only the two built-in ones, the output folder
+/// knows all.
 fn profile() -> Option<String> {
     let out = env::var("OUT_DIR").ok()?;
     let folder = Path::new(&out).ancestors().find(|path| path.ends_with("build"))?.parent()?;

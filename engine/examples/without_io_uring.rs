@@ -1,9 +1,11 @@
-//! `without_io_uring [--only CALL] COMMAND ARGS...`: runs a command as a host would that refuses io_uring.
+//! `without_io_uring [--only CALL] COMMAND ARGS...`: runs a command as on a host that refuses
+//! io_uring.
 //!
-//! Installs a seccomp filter (seccomp(2)) and then replaces itself with the command. As Docker's default
-//! profile does, the filter answers `io_uring_setup`, `io_uring_enter` and `io_uring_register`, or only one
-//! of them, with EPERM. The filter holds for the command and everything it starts. Needs no privileges:
-//! `no_new_privs` is set, so set-user-ID programs do not gain any either.
+//! Installs a seccomp filter (seccomp(2)) and then replaces itself with the command. As Docker's
+//! default profile does, the filter answers `io_uring_setup`, `io_uring_enter` and
+//! `io_uring_register`, or only one of them, with EPERM. The filter holds for the command and
+//! everything it starts. Needs no privileges: `no_new_privs` is set, so set-user-ID programs do not
+//! gain any either.
 
 #![allow(
     unsafe_code,
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     }
     let error = Command::new(&program).args(words).exec();
     eprintln!("without_io_uring: cannot run {}: {error}", program.display());
-    // What a shell answers for a command it cannot run.
+    // Exit status of a shell for a command that it cannot run.
     ExitCode::from(127)
 }
 
@@ -52,12 +54,14 @@ fn refuse(calls: &[c_long]) -> io::Result<()> {
     };
     const NONE: c_ulong = 0;
     // Without it the kernel lets only privileged processes install a filter (seccomp(2), EACCES).
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes four integers, the last three of which must be zero; no memory is passed.
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes four integers, the last three of which must be zero; no
+    // memory is passed.
     let promised = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as c_ulong, NONE, NONE, NONE) };
     check(promised.into())?;
-    // SAFETY: with SECCOMP_SET_MODE_FILTER and no flags the third argument is a pointer to a `sock_fprog`. `program` is
-    // one; its `filter` points at `filter`, which has `len` initialised elements and lives until the end of this
-    // function. The kernel copies both before the call returns and writes to neither.
+    // SAFETY: with SECCOMP_SET_MODE_FILTER and no flags the third argument is a pointer to a
+    // `sock_fprog`. `program` is one; its `filter` points at `filter`, which has `len` initialised
+    // elements and lives until the end of this function. The kernel copies both before the call
+    // returns and writes to neither.
     let installed =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, NONE, &raw const program) };
     check(installed)
@@ -67,13 +71,13 @@ fn check(result: i64) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The filter, in classic BPF over `struct seccomp_data { int nr; __u32 arch; ... }`.
+/// Returns the filter, in classic BPF over `struct seccomp_data { int nr; __u32 arch; ... }`.
 fn filter(refused: &[c_long]) -> io::Result<Vec<sock_filter>> {
     const NUMBER_AT: u32 = 0;
     const ARCHITECTURE_AT: u32 = 4;
 
-    // System calls have other numbers in another architecture's table (a 32-bit process on a 64-bit kernel): there the
-    // filter would refuse something else, so it ends such a process instead.
+    // System calls have other numbers in another architecture's table (a 32-bit process on a 64-bit
+    // kernel): there the filter would refuse something else, so it ends such a process instead.
     let mut filter = vec![
         load(ARCHITECTURE_AT),
         skip_if_equal(native_architecture()?, 1),
@@ -82,7 +86,7 @@ fn filter(refused: &[c_long]) -> io::Result<Vec<sock_filter>> {
     ];
     for (index, number) in refused.iter().enumerate() {
         let number = u32::try_from(*number).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        // Over the comparisons that are left, and over the line that allows.
+        // The jump skips the remaining comparisons and the line that allows.
         let to_refusal = refused.len() - index;
         filter.push(skip_if_equal(number, to_refusal as u8));
     }
@@ -91,7 +95,8 @@ fn filter(refused: &[c_long]) -> io::Result<Vec<sock_filter>> {
     Ok(filter)
 }
 
-/// `AUDIT_ARCH_*` of the architecture this was compiled for (linux/audit.h): ELF machine, 64-bit, little-endian.
+/// Returns `AUDIT_ARCH_*` of the architecture this was compiled for (linux/audit.h): ELF machine,
+/// 64-bit, little-endian.
 fn native_architecture() -> io::Result<u32> {
     const BITS_64: u32 = 0x8000_0000;
     const LITTLE_ENDIAN: u32 = 0x4000_0000;

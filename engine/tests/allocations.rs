@@ -1,6 +1,6 @@
-//! No allocation per message in steady state, whatever kind of output the handler uses.
+//! Engines allocate nothing per message in steady state, whatever kind of output the handler uses.
 //!
-//! Not of the tokio-uring engine: that runtime allocates for its own operations.
+//! The tokio-uring engine is left out: that runtime allocates for its own operations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -22,12 +22,12 @@ thread_local! {
 }
 
 fn count() {
-    // A thread on its way out has no counter any more, and nobody asks it.
+    // A thread that is ending has no counter any more, and the test does not read it.
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
 }
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches a constant-initialised thread-local only,
-// which allocates nothing.
+// SAFETY: every call goes to the system's allocator as it came; counting touches a
+// constant-initialised thread-local only, which allocates nothing.
 #[allow(unsafe_code, reason = "an allocator is unsafe to implement; this one only counts")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How the handler answers.
+/// Way in which the handler answers.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Echo,
@@ -63,7 +63,8 @@ enum Kind {
     AtTurnEnd,
 }
 
-/// Answers, sets a deadline with every call as a server does, and tells its thread's count when it is asked by a wake.
+/// Handler that answers, sets a deadline with every call as a server does, and sends its thread's
+/// count when it is woken.
 struct Answer {
     kind: Kind,
     told: Sender<u64>,
@@ -135,7 +136,7 @@ impl Handler for Answer {
     }
 }
 
-/// Rounds of a message on each of the connections.
+/// Sends `rounds` messages on each connection, one after the other, and reads the answers.
 fn exchange(clients: &mut [TcpStream], len: usize, rounds: usize) {
     let message = vec![7; len];
     let mut back = vec![0; len];
@@ -157,7 +158,8 @@ fn connect(addr: SocketAddr) -> TcpStream {
     client
 }
 
-/// The worker's allocations during the second of two equal stretches, after its sending of the first count has settled.
+/// Returns the worker's allocations during the second of two equal stretches. The first one brings
+/// it into steady state.
 fn allocations(
     engine: EngineKind,
     completions: SendCompletions,
@@ -182,7 +184,7 @@ fn allocations(
     };
     let mut clients: Vec<_> = (0..8).map(|_| connect(addr)).collect();
     exchange(&mut clients, len, rounds);
-    // The channel's own first blocks are made by then.
+    // The channel has allocated its first blocks by then.
     for _ in 0..40 {
         ask(&remote);
     }
@@ -209,7 +211,8 @@ fn none_for_a_message() {
         for kind in [Kind::Echo, Kind::Append, Kind::Give, Kind::Mixed, Kind::AtTurnEnd] {
             for (len, rounds) in [(32, 500), (64 << 10, 100)] {
                 let counted = allocations(engine, completions, kind, len, rounds);
-                // 8 connections: one for a message would be thousands. A late growth of some list is none for a message.
+                // There are 8 connections: one allocation per message would be thousands. A list
+                // that grows late allocates once, not per message.
                 let messages = 8 * rounds as u64;
                 let few = messages / 50;
                 assert!(

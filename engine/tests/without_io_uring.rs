@@ -1,4 +1,4 @@
-//! The helper that refuses io_uring to a command really does, and does nothing else.
+//! The helper that refuses io_uring to a command really does so, and does nothing else.
 
 use std::env;
 use std::io;
@@ -7,10 +7,11 @@ use std::process::{Command, Output};
 
 use engine::{EngineChoice, EngineError, EngineKind};
 
-/// Set in the process that runs under the filter.
+/// Variable that is set in the process that runs under the filter.
 const UNDER_THE_FILTER: &str = "SPARRING_TEST_UNDER_THE_FILTER";
 
-/// `cargo test` builds examples beside the folder of the test binaries, but not when it is told to run one test file.
+/// Returns the helper's path. `cargo test` builds examples beside the folder of the test binaries,
+/// but not when it runs one test file.
 fn helper() -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
@@ -23,7 +24,7 @@ fn under_the_filter(words: &[&str]) -> Output {
     Command::new(helper()).args(words).output().expect("the helper runs")
 }
 
-/// The body runs in a child of its own, because a filter cannot be taken off again.
+/// Runs the body in a child process, because a filter cannot be removed again.
 #[test]
 fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
     if env::var_os(UNDER_THE_FILTER).is_some() {
@@ -54,7 +55,7 @@ fn io_uring_is_refused_under_the_filter_and_epoll_is_not() {
     );
 }
 
-/// Covers a ring that can be set up and not used.
+/// Covers a ring that can be created and not used.
 #[test]
 fn a_call_refused_after_the_setup_is_named() {
     if let Some(call) = env::var_os(UNDER_THE_FILTER) {
@@ -65,7 +66,7 @@ fn a_call_refused_after_the_setup_is_named() {
         assert_eq!(kind, EngineKind::Epoll);
         assert!(reason.starts_with(&format!("{call} is refused")), "{reason}");
         let named = EngineChoice::Named(EngineKind::TokioUring).resolve();
-        // That engine registers nothing.
+        // The epoll engine registers nothing with io_uring.
         assert_eq!(named.is_err(), call == "io_uring_enter", "{named:?}");
         return;
     }
@@ -88,21 +89,21 @@ fn a_call_refused_after_the_setup_is_named() {
 }
 
 #[test]
-fn the_commands_output_and_status_come_through() {
+fn passes_on_output_and_status_of_the_command() {
     let output = under_the_filter(&["sh", "-c", "echo here; exit 7"]);
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stdout, b"here\n");
 }
 
 #[test]
-fn a_command_that_is_not_there_is_named() {
+fn a_missing_command_is_named() {
     let output = under_the_filter(&["no-such-command"]);
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
 }
 
 #[test]
-fn without_a_command_the_usage_is_shown() {
+fn shows_its_usage_without_a_command() {
     let output = under_the_filter(&[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));

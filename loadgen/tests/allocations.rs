@@ -17,7 +17,7 @@ mod echo;
 
 use echo::{Echo, Fault};
 
-/// Allocations on threads that are neither a server's nor a test's: the generator's.
+/// Allocations on the generator's threads: those that are neither a server's nor a test's.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 std::thread_local! {
@@ -28,7 +28,7 @@ struct Counting;
 
 impl Counting {
     fn count() {
-        // A thread that is ending may have no locals any more; it allocates nothing that matters.
+        // A thread that is ending may have no locals any more; its allocations do not matter.
         let is_other =
             IS_TEST.try_with(Cell::get).unwrap_or(true) || echo::SERVES.try_with(Cell::get).unwrap_or(true);
         if !is_other {
@@ -37,8 +37,8 @@ impl Counting {
     }
 }
 
-// SAFETY: every call goes on to `System` unchanged, which upholds the contract; counting allocates nothing (the thread
-// locals are constants without destructors).
+// SAFETY: every call goes on to `System` unchanged, which upholds the contract. Counting allocates
+// nothing, because the thread locals are constants without destructors.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Remembers the count at the first and the last look at the measured window.
+/// Allocation counts at the first and the last check within the measured window.
 #[derive(Default)]
 struct Watch {
     first: Option<(u64, u64)>,
@@ -94,8 +94,9 @@ fn assert_steady(url: &str, engine: EngineKind, change: impl Fn(&mut Plan), what
     assert!(received > received_before && run.integrity.total() == 0);
     let (allocations, messages) = (after - before, received - received_before);
     println!("{what} on {engine}: {allocations} allocations for {messages} messages");
-    // A buffer that finds its final size late is nothing that happens for every message; nor is the histogram of a second (two
-    // pieces of memory), and the window may have begun before it was first looked at.
+    // A buffer that reaches its final size late does not allocate for every message. Nor does the
+    // histogram of a second (two blocks of memory), and the window may have begun before the first
+    // check.
     let spare = 4 + doublings(&plan);
     assert!(
         allocations.saturating_sub(spare) * 1000 <= messages,
@@ -103,14 +104,15 @@ fn assert_steady(url: &str, engine: EngineKind, change: impl Fn(&mut Plan), what
     );
 }
 
-/// How often the rings of all connections' outstanding messages may double in an open loop, from 4 slots on: when the machine
-/// stands still for some milliseconds, what was due is sent at once, and the rings grow to hold it.
+/// Returns the number of times that the rings of all connections' outstanding messages may double
+/// in an open loop, from 4 slots on. When the machine stands still for some milliseconds, overdue
+/// messages are sent at once, and the rings grow to hold them.
 fn doublings(plan: &Plan) -> u64 {
     let each = plan.load.rate_per_s.map_or(0, |_| (plan.load.max_outstanding / 4).ilog2());
     u64::from(each * plan.load.connections)
 }
 
-/// One test: the count is the process's.
+/// There is one test: the count belongs to the process.
 #[test]
 fn the_generator_allocates_nothing_in_steady_state() {
     IS_TEST.set(true);

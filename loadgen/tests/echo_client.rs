@@ -1,4 +1,4 @@
-//! The echoing client against a server of this test, which sees every byte it sends.
+//! The echoing client against a server of this test, which checks every byte that the client sends.
 
 #[path = "../../protocol/tests/websocket/frames.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
@@ -18,10 +18,10 @@ use protocol::{Header, Opcode, ProtocolError, mask};
 
 use frames::{CLOSE, CONTINUATION, PING, PONG, TEXT, plain, server_close, server_frame};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The engines that work here; says which do not.
+/// Returns the engines that work here; prints the others.
 fn engines() -> Vec<EngineKind> {
     let works = |kind: &EngineKind| match kind.probe() {
         Ok(()) => true,
@@ -36,12 +36,12 @@ fn engines() -> Vec<EngineKind> {
 /// The server's end of one connection: blocking, frame by frame.
 struct Peer {
     stream: TcpStream,
-    /// What the client asked for.
+    /// Target that the client requested.
     target: String,
     seen_keys: Vec<[u8; 4]>,
 }
 
-/// A frame that the client sent, unmasked.
+/// A frame of the client, unmasked.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     opcode: Opcode,
@@ -49,7 +49,7 @@ struct Frame {
 }
 
 impl Peer {
-    /// Accepts a connection and reads the request; returns the right answer to it.
+    /// Accepts a connection and reads the request; returns the valid response to it.
     fn ask(listener: &TcpListener) -> (Self, String) {
         let (stream, _) = listener.accept().expect("a client");
         stream.set_read_timeout(Some(BOUND)).expect("a socket");
@@ -81,7 +81,7 @@ impl Peer {
         bytes
     }
 
-    /// The next frame; it must be what RFC 6455 5 wants of a client, and unfragmented.
+    /// Returns the next frame, which must follow RFC 6455 5 and be unfragmented.
     fn frame(&mut self) -> Frame {
         let mut bytes = self.bytes(2);
         let (header, len) = loop {
@@ -106,14 +106,14 @@ impl Peer {
         assert!(frame.payload == payload, "{what}: {} bytes of {}", frame.payload.len(), payload.len());
     }
 
-    /// The next frame is a Close with this code.
+    /// Checks that the next frame is a Close with this code.
     fn assert_fails_with(&mut self, code: u16, what: &str) {
         let frame = self.frame();
         assert_eq!(frame.opcode, Opcode::Close, "{what}");
         assert_eq!(frame.payload.first_chunk(), Some(&code.to_be_bytes()), "{what}");
     }
 
-    /// Nothing comes any more, and the client has not closed its end.
+    /// Checks that no more bytes come, and that the client has not closed its end.
     fn assert_silent(&mut self) {
         self.stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
         let error = self.stream.read(&mut [0]).expect_err("neither a byte nor the end");
@@ -121,7 +121,7 @@ impl Peer {
         self.stream.set_read_timeout(Some(BOUND)).expect("a socket");
     }
 
-    /// Closes the WebSocket as a server does: Close, the same back, TCP.
+    /// Closes the WebSocket as a server does: sends a Close, expects the same back, and closes TCP.
     fn close(mut self, code: u16, reason: &str) {
         self.send(&server_close(code, reason));
         let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
@@ -130,14 +130,14 @@ impl Peer {
     }
 }
 
-/// A server that plays `script`; its port, and its end.
+/// Starts a server that runs `script`; returns its port and its thread.
 fn server(script: impl FnOnce(TcpListener) + Send + 'static) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     (port, thread::spawn(move || script(listener)))
 }
 
-/// Runs the client; what became of its connections, and of the whole.
+/// Runs the client; returns the outcome of its connections, and of the whole.
 fn visits(plan: &Plan) -> (Vec<EndedConnection>, anyhow::Result<()>) {
     let (sender, receiver) = mpsc::channel();
     let outcome = execute(plan, move |visit| sender.send(visit.clone()).expect("it is read below"));
@@ -146,11 +146,11 @@ fn visits(plan: &Plan) -> (Vec<EndedConnection>, anyhow::Result<()>) {
 
 fn plan(port: u16, target: &str, engine: EngineKind) -> Plan {
     let url = format!("ws://127.0.0.1:{port}{target}").parse().expect("a URL");
-    // Never reached where the other end does what it should, however busy the machine is.
+    // A peer that responds never reaches these limits, however busy the machine is.
     Plan { connect_timeout: BOUND, closing_timeout: BOUND, ..Plan::new(url, engine) }
 }
 
-/// One visit on every engine to a server that plays `script`.
+/// Runs one connection on every engine to a server that runs `script`.
 fn every_engine(script: impl Fn(&TcpListener) + Clone + Send + 'static) -> Vec<EndedConnection> {
     let visit = |engine| {
         let script = script.clone();
@@ -169,7 +169,7 @@ fn closed(code: u16, reason: &str) -> Ending {
 }
 
 #[test]
-fn messages_of_every_length_come_back_as_one_frame_of_their_kind() {
+fn messages_of_every_length_are_echoed_in_one_frame() {
     let lengths = [0, 1, 125, 126, 65_535, 65_536, 300_000];
     let visits = every_engine(move |listener| {
         let mut peer = Peer::accept(listener, &[]);
@@ -217,7 +217,7 @@ fn skips_interim_responses() {
 }
 
 #[test]
-fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
+fn fragments_are_echoed_as_one_frame_after_the_pong() {
     every_engine(|listener| {
         // A character is split between the fragments, and every byte comes alone.
         let fragments = [
@@ -239,7 +239,7 @@ fn fragments_come_back_as_one_frame_after_the_pong_to_a_ping_between_them() {
 }
 
 #[test]
-fn an_empty_close_is_answered_by_an_empty_one_and_nothing_after_it_is_read() {
+fn an_empty_close_is_answered_by_an_empty_one() {
     for visit in every_engine(|listener| {
         let late =
             [server_frame(CLOSE, b""), server_frame(TEXT, b"late"), server_frame(PING, b"late")].concat();
@@ -251,7 +251,7 @@ fn an_empty_close_is_answered_by_an_empty_one_and_nothing_after_it_is_read() {
     }
 }
 
-/// A server's fault: the bytes up to where it is plain, the rule, and the code.
+/// Returns the faults of a server: the bytes up to the deciding one, the rule, and the code.
 fn faults() -> Vec<(Vec<u8>, ProtocolError, u16)> {
     let max = Plan::new("ws://h/".parse().expect("a URL"), EngineKind::Epoll).limits.max_message;
     let too_big = (max + 1).to_be_bytes();
@@ -275,14 +275,14 @@ fn faults() -> Vec<(Vec<u8>, ProtocolError, u16)> {
 }
 
 #[test]
-fn a_broken_rule_gets_its_close_code_at_once_after_the_echoes_of_what_came_before() {
+fn a_broken_rule_gets_its_close_code_after_earlier_echoes() {
     for (bytes, error, code) in faults() {
         let what = error.to_string();
         for visit in every_engine(move |listener| {
             let mut peer = Peer::accept(listener, &[&server_frame(TEXT, b"fine")[..], &bytes].concat());
             peer.assert_next(Opcode::Text, b"fine", &what);
             peer.assert_fails_with(code, &what);
-            // Whatever follows is no longer read, and the server may close first.
+            // Later bytes are no longer read, and the server may close first.
             peer.send(&server_frame(PING, b"late"));
             peer.assert_silent();
         }) {
@@ -297,7 +297,7 @@ fn a_server_that_does_not_close_tcp_is_left_after_a_while() {
         let (port, server) = server(|listener| {
             let mut peer = Peer::accept(&listener, &server_close(1000, ""));
             peer.assert_next(Opcode::Close, &1000_u16.to_be_bytes(), "the same Close");
-            // The end of the bytes, by whatever way.
+            // The stream ends in order or by an error.
             let _ = peer.stream.read_to_end(&mut Vec::new());
         });
         let plan = Plan { closing_timeout: Duration::from_millis(30), ..plan(port, "/", engine) };
@@ -315,10 +315,10 @@ fn a_connection_without_a_close_is_lost() {
     }
 }
 
-/// Makes a wrong answer to a handshake from the right one.
+/// Makes an invalid answer to a handshake from the valid one.
 type Spoil = fn(&str) -> String;
 
-/// What the client says to a wrong answer.
+/// Returns the client's error for an invalid answer.
 fn refused(engine: EngineKind, spoil: Spoil) -> String {
     let (port, server) = server(move |listener| {
         let (mut peer, answer) = Peer::ask(&listener);
@@ -347,7 +347,7 @@ fn an_answer_that_opens_no_websocket_ends_it_with_the_reason() {
 }
 
 #[test]
-fn nobody_listening_ends_it_with_the_address() {
+fn a_closed_port_ends_it_with_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
@@ -359,7 +359,7 @@ fn nobody_listening_ends_it_with_the_address() {
 }
 
 #[test]
-fn repeated_connections_come_one_after_the_other_with_their_numbers() {
+fn repeated_connections_are_numbered_in_sequence() {
     for engine in engines() {
         let (port, server) = server(|listener| {
             for number in 7..=9 {
@@ -410,7 +410,7 @@ fn the_program_prints_a_line_for_each_connection() {
 }
 
 #[test]
-fn the_program_ends_with_1_where_nothing_can_be_echoed_and_with_2_where_it_is_used_wrongly() {
+fn the_exit_code_is_1_without_echoes_and_2_for_wrong_usage() {
     for (arguments, code, part) in [
         (["ws://127.0.0.1:1/", "-q"], 1, "cannot connect to 127.0.0.1:1"),
         (["tcp://127.0.0.1:1", "-q"], 2, "ws://"),

@@ -1,9 +1,10 @@
-//! Throughput of what touches every byte, with memcpy as the limit.
+//! Throughput of the functions that touch every byte, with memcpy as the limit.
 //!
-//! `cargo bench -p sparring-protocol [FILTER]`; `SPARRING_KERNEL` forces a kernel. Payloads lie eight bytes into a buffer, as
-//! behind a header, and are handled again and again: those of up to 16 KiB come from the first-level cache. The key for
-//! text is the one that changes nothing, so that it is text every time; no kernel looks at a key's value. Beside other
-//! libraries, and interleaved: `scripts/peers/mask-bench`.
+//! `cargo bench -p sparring-protocol [FILTER]`; `SPARRING_KERNEL` forces a kernel. Payloads lie
+//! eight bytes into a buffer, as behind a header, and every pass uses the same one: payloads of up
+//! to 16 KiB come from the first-level cache. The key for text is zero, so that the text stays text
+//! in every pass; no kernel depends on a key's value. For other libraries, sampled in turn:
+//! `scripts/peers/mask-bench`.
 
 use bytes::BytesMut;
 use divan::Bencher;
@@ -13,7 +14,7 @@ use protocol::{MaskingKey, Utf8, mask, text};
 const LENGTHS: [usize; 7] = [16, 64, 125, 256, 1 << 10, 16 << 10, 64 << 10];
 const KEY: MaskingKey = MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]);
 const NOTHING: MaskingKey = MaskingKey::from_bytes([0; 4]);
-/// Where the payload begins.
+/// Index at which the payload begins.
 const AT: usize = 8;
 
 fn main() {
@@ -21,7 +22,7 @@ fn main() {
     divan::main();
 }
 
-/// A buffer with `len` bytes of payload at [`AT`].
+/// Returns a buffer with `len` bytes of payload at [`AT`].
 fn buffer(sample: &str, len: usize) -> Vec<u8> {
     let mut buf = vec![0; AT];
     for character in sample.chars().cycle() {

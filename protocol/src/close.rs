@@ -3,27 +3,27 @@
 use crate::error::ProtocolError;
 use crate::message::Control;
 
-/// 1000: the purpose of the connection is fulfilled.
+/// 1000: the connection has fulfilled its purpose.
 pub const NORMAL: u16 = 1000;
-/// 1001: the server is going down, or the page was left.
+/// 1001: the server is going down, or the user left the page.
 pub const GOING_AWAY: u16 = 1001;
 /// 1002: the peer broke the protocol.
 pub const PROTOCOL_ERROR: u16 = 1002;
-/// 1003: a kind of data that cannot be accepted.
+/// 1003: a kind of data that the endpoint cannot accept.
 pub const UNSUPPORTED: u16 = 1003;
 /// 1007: the content does not fit the kind of the message, such as text that is not UTF-8.
 pub const INVALID_PAYLOAD: u16 = 1007;
-/// 1008: a policy was broken.
+/// 1008: a violated policy.
 pub const POLICY_VIOLATION: u16 = 1008;
 /// 1009: a message too big to process.
 pub const TOO_BIG: u16 = 1009;
-/// 1011: something unexpected happened at our end.
+/// 1011: an unexpected condition at this end.
 pub const INTERNAL_ERROR: u16 = 1011;
-/// 1013: overloaded, try again later (IANA registry).
+/// 1013: overloaded, retry later (IANA registry).
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
-/// Returns whether `code` may stand in a Close frame: 1000 to 1003 and 1007 to 1014 (RFC 6455 7.4.1 and the IANA
-/// registry), and 3000 to 4999 for libraries and applications (7.4.2).
+/// Returns whether `code` may stand in a Close frame: 1000 to 1003 and 1007 to 1014 (RFC 6455 7.4.1
+/// and the IANA registry), and 3000 to 4999 for libraries and applications (7.4.2).
 pub fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -35,7 +35,7 @@ pub struct Close {
 }
 
 impl Close {
-    /// Checks a Close payload: nothing, or a code and a UTF-8 reason (RFC 6455 5.5.1).
+    /// Checks a Close payload: empty, or a code and a UTF-8 reason (RFC 6455 5.5.1).
     pub(crate) fn parse(control: Control) -> Result<Close, ProtocolError> {
         match *control.payload() {
             [] => {}
@@ -56,13 +56,13 @@ impl Close {
         self.payload().first_chunk().map(|&code| u16::from_be_bytes(code))
     }
 
-    /// The reason, empty when there is none.
+    /// The reason, empty where the frame has none.
     pub fn reason(&self) -> &str {
         let reason = self.payload().get(2..).unwrap_or_default();
         std::str::from_utf8(reason).expect("checked when the frame was read")
     }
 
-    /// The whole payload: what the answer to this Close carries.
+    /// The whole payload, which the answer to this Close repeats.
     pub fn payload(&self) -> &[u8] {
         self.control.payload()
     }
@@ -77,25 +77,25 @@ mod tests {
     }
 
     #[test]
-    fn test_empty_close_has_neither_code_nor_reason() {
+    fn empty_close_has_neither_code_nor_reason() {
         let close = parse(b"").unwrap();
         assert_eq!((close.code(), close.reason(), close.payload()), (None, "", &b""[..]));
     }
 
     #[test]
-    fn test_close_with_code_and_reason() {
+    fn close_has_code_and_reason() {
         let close = parse(b"\x03\xe8bye").unwrap();
         assert_eq!((close.code(), close.reason()), (Some(NORMAL), "bye"));
         assert_eq!(close.payload(), b"\x03\xe8bye");
     }
 
     #[test]
-    fn test_reject_close_of_one_byte() {
+    fn rejects_close_of_one_byte() {
         assert_eq!(parse(b"\x03").unwrap_err(), ProtocolError::TruncatedCloseCode);
     }
 
     #[test]
-    fn test_every_close_code_is_taken_or_rejected_as_listed() {
+    fn every_close_code_is_accepted_or_rejected_as_listed() {
         for code in 0..=u16::MAX {
             let allowed = [1000..=1003, 1007..=1014, 3000..=4999].iter().any(|range| range.contains(&code));
             let parsed = parse(&code.to_be_bytes());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn test_reject_close_reason_that_is_not_utf8() {
+    fn rejects_close_reason_that_is_not_utf8() {
         let error = parse(b"\x03\xe8\xff").unwrap_err();
         assert_eq!((error, error.close_code()), (ProtocolError::InvalidCloseReason, INVALID_PAYLOAD));
     }

@@ -28,16 +28,16 @@ pub struct Connection {
     text: Utf8,
     /// Kind of the open message; `None` between messages.
     kind: Option<MessageKind>,
-    /// A chunk of the open message has been handed out.
+    /// True if a chunk of the open message has been returned.
     begun: bool,
-    /// A chunk of the open message was skipped: its text cannot be validated any more.
+    /// True if a chunk of the open message was skipped: its text cannot be validated any more.
     unchecked: bool,
     role: Role,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Between frames, or inside a header of which `len` bytes have come.
+    /// Between frames, or inside a header of which `len` bytes have arrived.
     Header { bytes: [u8; Header::MAX_LEN], len: u8 },
     /// Inside a data frame's payload.
     Payload { remaining: u64, key: MaskingKey, fin: bool },
@@ -51,18 +51,18 @@ impl State {
     const BETWEEN_FRAMES: State = State::Header { bytes: [0; Header::MAX_LEN], len: 0 };
 }
 
-/// A control frame whose payload has not come whole.
+/// A control frame whose payload has not arrived completely.
 #[derive(Debug)]
 struct CutControl {
     opcode: Opcode,
     key: MaskingKey,
     missing: usize,
-    /// Still masked.
+    /// Payload, still masked.
     payload: Control,
 }
 
 impl Connection {
-    /// A connection whose opening handshake is done.
+    /// Creates a connection whose opening handshake is done.
     #[inline]
     pub fn new(role: Role) -> Self {
         Connection {
@@ -77,40 +77,43 @@ impl Connection {
         }
     }
 
-    /// Which end we are.
+    /// Role of this end.
     #[inline]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// No message is open and no frame has begun: the peer owes nothing.
+    /// Returns whether no message is open and no frame has begun: the peer owes nothing.
     #[inline]
     pub fn is_between_messages(&self) -> bool {
         self.kind.is_none() && matches!(self.state, State::Header { len: 0, .. })
     }
 
-    /// A Close was read, or an error was found: whatever else comes is swallowed.
+    /// Returns whether a Close was read or an error was found: further input is discarded.
     #[inline]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
-    /// Reads on in `input[*at..]` and advances `*at`. `Ok(None)`: all of it is consumed (a part of a header
-    /// or of a control frame is kept inside); go on with the next input from `*at = 0`.
+    /// Continues reading in `input[*at..]` and advances `*at`. `Ok(None)`: all of it is consumed (a
+    /// part of a header or of a control frame is kept inside); continue with the next input from
+    /// `*at = 0`.
     ///
-    /// However the bytes are cut into inputs, the payloads put together, the control frames and the error are
-    /// the same. After a Close or an error the rest is swallowed: `Ok(None)` with `*at` at the end, for ever.
+    /// However the bytes are cut into inputs, the joined payloads, the control frames and the error
+    /// are the same. After a Close or an error the rest is discarded: `Ok(None)` with `*at` at the
+    /// end, for ever.
     ///
-    /// The input is mutable because it may be handed on to be unmasked; this function does not change it.
+    /// The input is mutable because the caller may pass it on to be unmasked; this function does
+    /// not change it.
     ///
     /// # Errors
     ///
-    /// A broken rule, as soon as the bytes that show it are there; nothing of the frame has been handed out
-    /// or kept then.
+    /// Returns a broken rule as soon as its bytes have arrived. Nothing of that frame has been
+    /// returned or kept then.
     ///
     /// # Panics
     ///
-    /// When `*at` is beyond the input.
+    /// Panics when `*at` is beyond the input.
     #[inline]
     pub fn next(
         &mut self,
@@ -124,8 +127,8 @@ impl Connection {
         }
     }
 
-    /// The common shape: a whole unfragmented message of less than 64 KiB, header and all in this input,
-    /// between messages, with nothing wrong. `None` leaves everything as it was.
+    /// Reads the common shape: a whole unfragmented message of less than 64 KiB, with its header in
+    /// this input, between messages, and valid. `None` leaves everything unchanged.
     #[inline]
     fn next_whole(&mut self, limits: &Limits, input: &[u8], at: &mut usize) -> Option<Chunk> {
         if !self.is_between_messages() {
@@ -163,7 +166,7 @@ impl Connection {
         result.inspect_err(|_| self.state = State::Closed)
     }
 
-    /// Between frames or inside a header: the frame that comes next, as far as it is there.
+    /// Between frames or inside a header: reads the next frame, as far as it has arrived.
     fn next_frame(
         &mut self,
         limits: &Limits,
@@ -179,7 +182,8 @@ impl Connection {
         Ok(self.next_chunk(input, at, begins_here).map(Event::Data))
     }
 
-    /// Reads the header, joining what was kept of it with the input. `Ok(None)`: what there is of it is kept.
+    /// Reads the header, joining its kept part with the input. `Ok(None)`: the part that has
+    /// arrived is kept.
     fn read_header(
         &mut self,
         limits: &Limits,
@@ -205,8 +209,8 @@ impl Connection {
         }
     }
 
-    /// Checks a header as far as it is there, each byte before the ones that follow it: this order is what
-    /// makes the error independent of the cuts.
+    /// Checks a header as far as it has arrived, each byte before the ones that follow it: this
+    /// order makes the error independent of the cuts.
     fn inspect(&self, limits: &Limits, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let opcode = self.inspect_first(limits, first)?;
@@ -220,7 +224,8 @@ impl Connection {
         Ok(Some((Header { fin: header::is_fin(first), rsv: 0, opcode, mask, payload_len }, at)))
     }
 
-    /// FIN, the reserved bits and the opcode, and whether such a frame may come now (RFC 6455 5.2, 5.4, 5.5).
+    /// Checks FIN, the reserved bits and the opcode, and that such a frame may come now (RFC 6455
+    /// 5.2, 5.4, 5.5).
     fn inspect_first(&self, limits: &Limits, first: u8) -> Result<Opcode, ProtocolError> {
         let rsv = header::rsv(first);
         if rsv != 0 {
@@ -243,7 +248,7 @@ impl Connection {
         Ok(opcode)
     }
 
-    /// The mask against our role (RFC 6455 5.1), and that a control frame is short (5.5).
+    /// Checks the mask against the role (RFC 6455 5.1), and that a control frame is short (5.5).
     fn inspect_second(&self, opcode: Opcode, second: u8) -> Result<(), ProtocolError> {
         match (second & header::MASK_BIT != 0, self.role) {
             (false, Role::Server) => return Err(ProtocolError::UnmaskedFrame),
@@ -256,7 +261,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The maximum against the sum so far. Subtracted, not added: a sum of 64-bit lengths could overflow.
+    /// Checks the sum so far against the maximum. Subtracts instead of adding: a sum of 64-bit
+    /// lengths could overflow.
     fn check_size(&self, limits: &Limits, opcode: Opcode, payload_len: u64) -> Result<(), ProtocolError> {
         let so_far = if opcode == Opcode::Continuation { self.declared } else { 0 };
         if payload_len > limits.max_message.saturating_sub(so_far) {
@@ -265,12 +271,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Saturating, so that a cap of `u32::MAX` is never passed.
+    /// Number of fragments after this one. Saturating, so that a limit of `u32::MAX` is never
+    /// exceeded.
     fn fragments_with_one_more(&self, opcode: Opcode) -> u32 {
         if opcode == Opcode::Continuation { self.fragments.saturating_add(1) } else { 1 }
     }
 
-    /// Takes a checked data frame's header.
+    /// Begins a data frame with a checked header.
     fn begin_data(&mut self, header: &Header) {
         self.fragments = self.fragments_with_one_more(header.opcode);
         match header.opcode {
@@ -294,8 +301,8 @@ impl Connection {
         self.unchecked = false;
     }
 
-    /// Available part of a data frame's payload. `None`: some is missing and nothing of it is here.
-    /// `header_here`: the whole header lies in this input.
+    /// Returns the available part of a data frame's payload. `None`: some is missing and nothing of
+    /// it is here. `header_here`: the whole header lies in this input.
     fn next_chunk(&mut self, input: &[u8], at: &mut usize, header_here: bool) -> Option<Chunk> {
         let State::Payload { remaining, key, fin } = self.state else { return None };
         let kind = self.kind?;
@@ -319,7 +326,7 @@ impl Connection {
         Some(Chunk { kind, first, last, payload, key, whole: header_here && first && last })
     }
 
-    /// Takes a checked control frame's header and what there is of its payload.
+    /// Begins a control frame with a checked header and the part of its payload that has arrived.
     fn begin_control(
         &mut self,
         header: Header,
@@ -338,7 +345,7 @@ impl Connection {
         }
     }
 
-    /// Goes on with a control frame that an earlier input cut.
+    /// Continues a control frame that an earlier input cut.
     fn continue_control(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Event>, ProtocolError> {
         let State::Control(cut) = &mut self.state else { unreachable!("asked for by next_of_any_shape") };
         if !cut.take(input, at) {
@@ -350,7 +357,7 @@ impl Connection {
         }
     }
 
-    /// The event that a complete control frame is.
+    /// Returns the event of a complete control frame.
     fn control_event(&mut self, complete: CutControl) -> Result<Option<Event>, ProtocolError> {
         let CutControl { opcode, key, mut payload, .. } = complete;
         mask::in_place(payload.payload_mut(), key);
@@ -365,25 +372,26 @@ impl Connection {
         }))
     }
 
-    /// Unmasks the chunk where it lies, validating text; returns where.
+    /// Unmasks the chunk in its place, validating text; returns its range.
     ///
     /// # Errors
     ///
-    /// Text that is not UTF-8, or that ends inside a character. The connection is closed then.
+    /// Fails for text that is not UTF-8, or that ends inside a character. The connection is closed
+    /// then.
     pub fn unmask_in_place(&mut self, chunk: Chunk, input: &mut [u8]) -> Result<Range<usize>, ProtocolError> {
         let to = chunk.payload.start;
         self.unmask_shift(chunk, input, to)
     }
 
-    /// Unmasks the chunk while moving it forward to `to`, validating text; returns where it lies now.
+    /// Unmasks the chunk while moving it forward to `to`, validating text; returns its new range.
     ///
     /// # Errors
     ///
-    /// As [`unmask_in_place`](Connection::unmask_in_place).
+    /// Fails as [`unmask_in_place`](Connection::unmask_in_place).
     ///
     /// # Panics
     ///
-    /// When `to` is beyond the payload's start.
+    /// Panics when `to` is beyond the payload's start.
     #[inline]
     pub fn unmask_shift(
         &mut self,
@@ -404,11 +412,12 @@ impl Connection {
 
     /// Unmasks the chunk to the end of `message`, validating text.
     ///
-    /// `message` grows by what has come, whatever the header declared.
+    /// `message` grows by the bytes that have arrived, whatever the header declared.
     ///
     /// # Errors
     ///
-    /// As [`unmask_in_place`](Connection::unmask_in_place); `message` then ends with what was looked at.
+    /// Fails as [`unmask_in_place`](Connection::unmask_in_place); `message` then ends with the
+    /// examined bytes.
     pub fn unmask_append(
         &mut self,
         chunk: Chunk,
@@ -424,15 +433,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Leaves the chunk as it is: neither unmasked nor validated, because the caller compares it with what it
-    /// expects. What follows of the same message is not validated either.
+    /// Leaves the chunk unchanged, neither unmasked nor validated, because the caller compares it
+    /// with an expected echo. The rest of the same message is not validated either.
     #[inline]
     pub fn skip(&mut self, chunk: Chunk) {
         self.text = Utf8::default();
         self.unchecked = !chunk.last;
     }
 
-    /// Text must not end inside a character (RFC 6455 8.1), also when its last fragment is empty.
+    /// Checks the end of a chunk: text must not end inside a character (RFC 6455 8.1), also when
+    /// its last fragment is empty.
     #[inline]
     fn end_of_chunk(&mut self, last: bool, so_far: Result<(), InvalidUtf8>) -> Result<(), ProtocolError> {
         let result = if last { so_far.and_then(|()| self.text.finish()) } else { so_far };
@@ -444,7 +454,7 @@ impl Connection {
 }
 
 impl CutControl {
-    /// Takes what there is of the payload; says whether it is complete.
+    /// Appends the available payload; returns whether it is complete.
     fn take(&mut self, input: &[u8], at: &mut usize) -> bool {
         let len = self.missing.min(input.len() - *at);
         self.payload.push(&input[*at..*at + len]);
@@ -454,8 +464,7 @@ impl CutControl {
     }
 }
 
-/// Unmasks `input[src]` to `to`; from a server, whose frames are not masked, there is nothing to do but to
-/// move.
+/// Unmasks `input[src]` to `to`. Frames of a server are not masked, so they are only moved.
 #[inline]
 fn unmask(input: &mut [u8], src: Range<usize>, to: usize, key: MaskingKey) {
     if key != MaskingKey::ZERO {
@@ -470,7 +479,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_connection_is_at_most_40_bytes() {
+    fn connection_is_at_most_40_bytes() {
         assert!(size_of::<Connection>() <= 40, "{}", size_of::<Connection>());
     }
 }

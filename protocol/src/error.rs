@@ -1,4 +1,4 @@
-//! What can be wrong with the frames that a peer sends, and the close code that answers it.
+//! Errors in the frames that a peer sends, and the close codes that answer them.
 
 use thiserror::Error;
 
@@ -7,9 +7,9 @@ fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// A rule of RFC 6455 that the peer broke, or a limit of ours that it passed.
+/// A rule of RFC 6455 that the peer broke, or a limit of this end that it exceeded.
 ///
-/// Each owns the close code to answer with, the name of the rule for logs and counters, and the section.
+/// Each has the close code to answer with, the rule's name for logs and counters, and the section.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
     /// A reserved bit is set and no extension gave it a meaning.
@@ -18,16 +18,16 @@ pub enum ProtocolError {
         /// The three bits, RSV1 = 4.
         rsv: u8,
     },
-    /// Opcodes 3 to 7 and 11 to 15 mean nothing yet.
+    /// Opcodes 3 to 7 and 11 to 15 have no meaning yet.
     #[error("opcode {opcode} is reserved")]
     ReservedOpcode {
-        /// The number found.
+        /// Number in the frame.
         opcode: u8,
     },
-    /// A length that fits a shorter form was written in a longer one.
+    /// A length that fits a shorter form is written in a longer one.
     #[error("payload length {payload_len} is not written in its shortest form")]
     NonMinimalLength {
-        /// The length found; of a 64-bit one as much as had to be read to know.
+        /// Length in the frame; of a 64-bit length the bytes that were read to decide.
         payload_len: u64,
     },
     /// The top bit of a 64-bit length is set.
@@ -51,13 +51,13 @@ pub enum ProtocolError {
     /// A text or binary frame, but the message before it has not ended.
     #[error("a new message starts before the last fragment of the one before it")]
     InterleavedMessage,
-    /// A frame, or the sum of the fragments so far, is more than we take.
+    /// A frame, or the sum of the fragments so far, exceeds the limit.
     #[error("the message is longer than {max} byte{}", plural(*max))]
     MessageTooBig {
         /// [`Limits::max_message`](crate::Limits::max_message).
         max: u64,
     },
-    /// More fragments than we take for one message.
+    /// A message has more fragments than the limit.
     #[error("the message has more than {max} fragment{}", plural(u64::from(*max)))]
     TooManyFragments {
         /// [`Limits::max_fragments`](crate::Limits::max_fragments).
@@ -72,7 +72,7 @@ pub enum ProtocolError {
     /// A close code that must not be sent.
     #[error("close code {code} must not appear in a Close frame")]
     ForbiddenCloseCode {
-        /// The code found.
+        /// Code in the frame.
         code: u16,
     },
     /// The reason in a Close frame is not UTF-8.
@@ -114,7 +114,7 @@ impl ProtocolError {
         }
     }
 
-    /// The section of RFC 6455 that the rule stands in.
+    /// The section of RFC 6455 that states the rule.
     pub fn section(&self) -> &'static str {
         match self {
             ProtocolError::UnmaskedFrame | ProtocolError::MaskedFrame => "5.1",

@@ -8,24 +8,27 @@ use crate::opcode::Opcode;
 /// The longest control frame: a masked header of 6 bytes and 125 bytes of payload.
 pub const MAX_CONTROL_LEN: usize = 131;
 
-/// Bytes of the header that a server writes before a payload of this length: 2, 4 or 10.
+/// Returns the bytes of the header that a server writes before a payload of this length: 2, 4 or
+/// 10.
 #[inline]
 pub fn server_header_len(payload_len: u64) -> usize {
     2 + length_len(payload_len)
 }
 
-/// Bytes of the header that a client writes before a payload of this length, masking key included: 6, 8 or
-/// 14.
+/// Returns the bytes of the header that a client writes before a payload of this length, masking
+/// key included: 6, 8 or 14.
 #[inline]
 pub fn client_header_len(payload_len: u64) -> usize {
     6 + length_len(payload_len)
 }
 
-/// Writes an unmasked header with FIN so that it ends where the payload starts; returns where it starts.
+/// Writes an unmasked header with FIN so that it ends where the payload starts; returns its own
+/// start.
 ///
 /// # Panics
 ///
-/// When fewer than [`server_header_len`] bytes lie before `payload_start`, or it is beyond `buf`.
+/// Panics when fewer than [`server_header_len`] bytes lie before `payload_start`, or it is beyond
+/// `buf`.
 #[inline]
 pub fn write_server_header_before(
     buf: &mut [u8],
@@ -57,18 +60,19 @@ fn write_long_server_header(before: &mut [u8], first: u8, payload_len: usize) ->
     start
 }
 
-/// Writes a whole control frame, masked where there is a key; returns its length.
+/// Writes a whole control frame, masked where a key is given; returns its length.
 ///
 /// # Panics
 ///
-/// When `opcode` is not a control opcode, or the payload is longer than 125 bytes (RFC 6455 5.5).
+/// Panics when `opcode` is not a control opcode, or the payload is longer than 125 bytes (RFC 6455
+/// 5.5).
 pub fn encode_control(
     opcode: Opcode,
     payload: &[u8],
     mask: Option<MaskingKey>,
     out: &mut [u8; MAX_CONTROL_LEN],
 ) -> usize {
-    assert!(opcode.is_control(), "{opcode:?} is no control opcode");
+    assert!(opcode.is_control(), "{opcode:?} is not a control opcode");
     assert!(payload.len() <= Control::MAX_LEN, "{} bytes in a control frame", payload.len());
     let mut bytes = [0; Header::MAX_LEN];
     let header = Header { fin: true, rsv: 0, opcode, mask, payload_len: payload.len() as u64 };
@@ -82,10 +86,10 @@ pub fn encode_control(
     end
 }
 
-/// Writes a whole Close frame, masked where there is a key; returns its length.
+/// Writes a whole Close frame, masked where a key is given; returns its length.
 ///
-/// Without a code the frame is empty, since a reason cannot stand alone. A reason of more than 123 bytes is
-/// cut at the last character that fits.
+/// Without a code the frame is empty, since a reason cannot stand alone. A reason of more than 123
+/// bytes is cut at the last character that fits.
 pub fn encode_close(
     code: Option<u16>,
     reason: &str,

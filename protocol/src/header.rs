@@ -7,14 +7,14 @@ use crate::opcode::{MessageKind, Opcode};
 /// A frame's header: 2 to 14 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The last fragment of its message.
+    /// True for the last fragment of a message.
     pub fin: bool,
-    /// The three reserved bits, RSV1 = 4. What they mean is up to extensions; [`Header::parse`] takes them as
-    /// they are.
+    /// The three reserved bits, RSV1 = 4. Extensions define their meaning; [`Header::parse`] does
+    /// not check them.
     pub rsv: u8,
     /// Opcode of the frame.
     pub opcode: Opcode,
-    /// The masking key, where there is one.
+    /// The masking key, `None` for an unmasked frame.
     pub mask: Option<MaskingKey>,
     /// Bytes of payload that follow; below 2^63.
     pub payload_len: u64,
@@ -24,13 +24,13 @@ impl Header {
     /// The longest header: a 64-bit length and a masking key.
     pub const MAX_LEN: usize = 14;
 
-    /// Bytes that [`encode`](Header::encode) writes.
+    /// Number of bytes that [`encode`](Header::encode) writes.
     pub fn encoded_len(&self) -> usize {
         let key = if self.mask.is_some() { 4 } else { 0 };
         2 + length_len(self.payload_len) + key
     }
 
-    /// Writes the header with the length in its shortest form; returns how many bytes of `out` it takes.
+    /// Writes the header with the length in its shortest form; returns its length in `out`.
     pub fn encode(&self, out: &mut [u8; 14]) -> usize {
         out[0] = u8::from(self.fin) << 7 | (self.rsv & 7) << 4 | self.opcode as u8;
         let at = encode_length(self.payload_len, out);
@@ -44,14 +44,14 @@ impl Header {
         }
     }
 
-    /// Reads a header from the start of `bytes`. `Ok(None)`: more bytes are needed. Otherwise the header and
-    /// how many bytes it took.
+    /// Reads a header from the start of `bytes`; returns it with its length. `Ok(None)`: more bytes
+    /// are needed.
     ///
     /// # Errors
     ///
-    /// A reserved opcode, a length not in its shortest form or with its top bit set, each as soon as the
-    /// bytes that show it are there. Whether reserved bits, the mask and the opcode are right in their place
-    /// is for the [`Connection`](crate::Connection) to say.
+    /// Rejects a reserved opcode, and a length not in its shortest form or with its top bit set,
+    /// each as soon as the deciding bytes have arrived. The [`Connection`](crate::Connection)
+    /// checks the reserved bits, the mask, and that the opcode may come now.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let opcode = parse_opcode(first)?;
@@ -61,26 +61,26 @@ impl Header {
     }
 }
 
-/// The header of a whole message, FIN and all, of at most 65,535 bytes: the common shape.
+/// The common shape of a header: that of a whole message, with FIN, of at most 65,535 bytes.
 pub(crate) struct Common {
     pub(crate) kind: MessageKind,
     pub(crate) header_len: usize,
     pub(crate) payload_len: usize,
-    /// Zero where nothing is masked.
+    /// Masking key; zero where nothing is masked.
     pub(crate) key: MaskingKey,
 }
 
 impl Common {
-    /// Reads such a header from eight bytes, of which it may take fewer. `None`: it has another shape, or something is wrong
-    /// with it.
+    /// Reads such a header from eight bytes, or fewer of them. `None`: it has another shape, or is
+    /// invalid.
     ///
-    /// Both lengths are worked out in one register and one of them is taken: lengths around 126 would otherwise cost a
-    /// mispredicted branch for every other message.
+    /// Both lengths are computed in one register, and a select takes one of them: lengths around
+    /// 126 would otherwise cost a mispredicted branch for every other message.
     #[inline]
     pub(crate) fn parse(bytes: &[u8; 8], masked: bool) -> Option<Common> {
         let word = u64::from_le_bytes(*bytes);
         let first = word as u8;
-        // What is not masked as it should be looks like a length that is none.
+        // A frame with the wrong mask bit looks like an invalid length.
         let length = (word >> 8) as u8 ^ if masked { MASK_BIT } else { 0 };
         let is_long = length == 126;
         let long = u16::from_be_bytes([bytes[2], bytes[3]]);
@@ -104,23 +104,23 @@ impl Common {
 /// Bit 0x80 of the second byte: a masking key follows the length.
 pub(crate) const MASK_BIT: u8 = 0x80;
 
-/// FIN, from a frame's first byte.
+/// Returns whether a frame's first byte has FIN.
 pub(crate) fn is_fin(first: u8) -> bool {
     first & 0x80 != 0
 }
 
-/// The reserved bits of a frame's first byte, RSV1 = 4.
+/// Returns the reserved bits of a frame's first byte, RSV1 = 4.
 pub(crate) fn rsv(first: u8) -> u8 {
     first >> 4 & 7
 }
 
-/// The opcode of a frame's first byte.
+/// Returns the opcode of a frame's first byte.
 pub(crate) fn parse_opcode(first: u8) -> Result<Opcode, ProtocolError> {
     let opcode = first & 0xf;
     Opcode::from_u4(opcode).ok_or(ProtocolError::ReservedOpcode { opcode })
 }
 
-/// The payload length, and where in `bytes` it ends. `Ok(None)`: more bytes are needed.
+/// Returns the payload length, and its end in `bytes`. `Ok(None)`: more bytes are needed.
 pub(crate) fn parse_length(bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     match second & !MASK_BIT {
@@ -151,7 +151,8 @@ fn parse_length64(bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     Ok(Some((payload_len, 10)))
 }
 
-/// The masking key that the second byte announces, and where the header ends. `None`: more bytes are needed.
+/// Returns the masking key that the second byte announces, and the header's end. `None`: more bytes
+/// are needed.
 pub(crate) fn parse_key(bytes: &[u8], at: usize) -> Option<(Option<MaskingKey>, usize)> {
     if bytes.get(1)? & MASK_BIT == 0 {
         return Some((None, at));
@@ -160,7 +161,7 @@ pub(crate) fn parse_key(bytes: &[u8], at: usize) -> Option<(Option<MaskingKey>, 
     Some((Some(MaskingKey::from_bytes(*key)), at + 4))
 }
 
-/// Bytes that a length takes beyond the header's second byte.
+/// Returns the number of bytes that a length takes beyond the header's second byte.
 pub(crate) fn length_len(payload_len: u64) -> usize {
     match payload_len {
         0..=125 => 0,
@@ -169,7 +170,7 @@ pub(crate) fn length_len(payload_len: u64) -> usize {
     }
 }
 
-/// Writes the length from the second byte on; returns where it ends.
+/// Writes the length from the second byte on; returns its end.
 fn encode_length(payload_len: u64, out: &mut [u8; 14]) -> usize {
     match length_len(payload_len) {
         0 => {
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_the_common_shape_is_read_as_any_header_is() {
+    fn the_common_shape_is_read_like_any_header() {
         let lengths = [0, 1, 2, 125, 126, 127, 128, 255, 256, 0x7e7e, 0xffff];
         let seconds =
             [0, 1, 2, 77, 124, 125, 126, 127].into_iter().flat_map(|second| [second, second | MASK_BIT]);
@@ -209,7 +210,8 @@ mod tests {
         }
     }
 
-    /// The common shape is found exactly where the other way of reading finds such a header, and has the same in it.
+    /// Checks that the common shape is found exactly where the general parser finds such a header,
+    /// with the same content.
     fn check_common(bytes: &[u8; 14], masked: bool) {
         let common = Common::parse(bytes.first_chunk().expect("eight of fourteen"), masked);
         let any = Header::parse(bytes).ok().flatten().filter(|(header, _)| {

@@ -1,12 +1,13 @@
 //! WebSocket (RFC 6455) without I/O, for both ends of a connection.
 //!
-//! Bytes come in as slices and go out as slices or events. Nothing in here opens a socket, reads a clock,
-//! starts a thread or asks for randomness: masking keys and nonces are arguments. The [`Connection`] reads
-//! frames and reports their meaning to the caller, [`frame`] writes them, [`handshake`] does the opening
-//! handshake, [`mask`], [`text`] and [`utf8`] touch every byte and are written for that.
+//! Bytes come in as slices and go out as slices or events. This crate does not open sockets, read
+//! clocks, start threads or generate random numbers: masking keys and nonces are arguments. The
+//! [`Connection`] reads frames and reports their meaning to the caller, [`frame`] writes them, and
+//! [`handshake`] does the opening handshake. [`mask`], [`text`] and [`utf8`] touch every byte and
+//! are optimized for that.
 //!
-//! Every check is made as soon as the bytes that show the fault have arrived, in the order of those bytes.
-//! That is why any way of cutting the input gives the same events and the same error.
+//! Every check happens as soon as its bytes have arrived, in the order of those bytes. Therefore
+//! any way of cutting the input gives the same events and the same error.
 
 pub mod close;
 mod connection;

@@ -1,4 +1,5 @@
-//! Events that a [`Connection`](crate::Connection) reports to its caller: parts of messages and control frames.
+//! Events that a [`Connection`](crate::Connection) reports to its caller: parts of messages and
+//! control frames.
 
 use std::ops::Range;
 
@@ -9,14 +10,14 @@ use crate::opcode::MessageKind;
 /// Limits of one message, beyond which the connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of payload in one message, all fragments together. Beyond: 1009.
+    /// Most bytes of payload in one message, all fragments together. Beyond: 1009.
     pub max_message: u64,
-    /// Frames that one message may be cut into; `u32::MAX` lifts the cap. Beyond: 1008.
+    /// Most frames of one message; `u32::MAX` lifts the limit. Beyond: 1008.
     pub max_fragments: u32,
 }
 
 impl Default for Limits {
-    /// 64 MiB and 262,144 fragments, with which the Autobahn testsuite passes.
+    /// Returns 64 MiB and 262,144 fragments, with which the Autobahn testsuite passes.
     fn default() -> Self {
         Limits { max_message: 64 << 20, max_fragments: 262_144 }
     }
@@ -28,41 +29,42 @@ impl Default for Limits {
 pub enum Event {
     /// A part of a message, often all of it.
     Data(Chunk),
-    /// A ping, to be answered by a pong with the same payload (RFC 6455 5.5.2).
+    /// A ping, which a pong with the same payload must answer (RFC 6455 5.5.2).
     Ping(Control),
     /// A pong; an unsolicited one is ignored (RFC 6455 5.5.3).
     Pong(Control),
-    /// A valid Close. Whatever follows it is swallowed (RFC 6455 5.5.1).
+    /// A valid Close. Everything after it is discarded (RFC 6455 5.5.1).
     Close(Close),
 }
 
-/// Part of a message: what of one of its frames lies in this input.
+/// Part of a message: the bytes of one of its frames that lie in this input.
 ///
-/// Hand it to exactly one of the connection's `unmask_*` functions or to `skip` before asking for the next
-/// event. Empty payloads occur: empty messages, and empty fragments.
+/// Pass it to exactly one of the connection's `unmask_*` functions or to `skip` before requesting
+/// the next event. Payloads may be empty: those of empty messages, and of empty fragments.
 #[derive(Debug)]
 #[must_use = "a chunk is neither unmasked nor validated until it is handed back to the connection"]
 pub struct Chunk {
     /// Kind of the message.
     pub kind: MessageKind,
-    /// No chunk of this message came before this one.
+    /// True for the first chunk of a message.
     pub first: bool,
-    /// The message ends with this chunk.
+    /// True for the last chunk of a message.
     pub last: bool,
-    /// Where the payload lies in the input, in the server role still masked.
+    /// Range of the payload in the input, in the server role still masked.
     pub payload: Range<usize>,
-    /// Rotated to the first byte of `payload`; zero where nothing is masked.
+    /// Key, rotated to the first byte of `payload`; zero where nothing is masked.
     pub(crate) key: MaskingKey,
-    /// Header and payload are all in this input.
+    /// True if header and payload are completely in this input.
     pub(crate) whole: bool,
 }
 
 impl Chunk {
-    /// Returns whether this is a whole unfragmented message **and its header lies in the same input**, directly
-    /// before `payload`: the condition for turning it into its echo in place, because only then is there room
-    /// for the reply's header.
+    /// Returns whether this is a whole unfragmented message **and its header lies in the same
+    /// input**, directly before `payload`. Only then is there room for the header of an echo that
+    /// is built in place.
     ///
-    /// A chunk with `first` and `last` whose header came with an earlier input is not whole in this sense.
+    /// A chunk with `first` and `last` whose header came with an earlier input is not whole in this
+    /// sense.
     #[inline]
     pub fn is_whole(&self) -> bool {
         self.whole
@@ -77,24 +79,24 @@ pub struct Control {
 }
 
 impl Control {
-    /// The most a control frame may carry (RFC 6455 5.5).
+    /// Largest payload of a control frame (RFC 6455 5.5).
     pub const MAX_LEN: usize = 125;
 
-    /// A control payload of at most 125 bytes.
+    /// Creates a control payload of at most 125 bytes.
     pub(crate) fn new(payload: &[u8]) -> Self {
         let mut control = Control { len: 0, bytes: [0; Control::MAX_LEN] };
         control.push(payload);
         control
     }
 
-    /// Appends what came with a later read.
+    /// Appends bytes from a later read.
     pub(crate) fn push(&mut self, more: &[u8]) {
         let start = usize::from(self.len);
         self.bytes[start..start + more.len()].copy_from_slice(more);
         self.len += more.len() as u8;
     }
 
-    /// The payload, to unmask it.
+    /// The payload, mutable so that it can be unmasked.
     pub(crate) fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..usize::from(self.len)]
     }

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// A further fragment of the message that is open.
+    /// A further fragment of the open message.
     Continuation = 0,
     /// The first, or only, fragment of a text message.
     Text = 1,
@@ -19,7 +19,8 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// The opcode with this number, or `None` for the reserved ones (3 to 7 and 11 to 15) and above 15.
+    /// Returns the opcode with this number, or `None` for the reserved ones (3 to 7 and 11 to 15)
+    /// and above 15.
     #[inline]
     pub fn from_u4(number: u8) -> Option<Opcode> {
         Some(match number {
@@ -50,7 +51,7 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// The opcode of the message's first frame.
+    /// Opcode of the message's first frame.
     #[inline]
     pub fn opcode(self) -> Opcode {
         match self {
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_from_u4_inverts_the_number_and_knows_no_other() {
+    fn from_u4_inverts_the_number_and_accepts_no_other() {
         let known: Vec<u8> = (0..=255).filter(|&n| Opcode::from_u4(n).is_some()).collect();
         assert_eq!(known, [0, 1, 2, 8, 9, 10]);
         for number in known {
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn test_control_opcodes_are_close_ping_and_pong() {
+    fn control_opcodes_are_close_ping_and_pong() {
         let control: Vec<u8> =
             (0..16).filter(|&n| Opcode::from_u4(n).is_some_and(Opcode::is_control)).collect();
         assert_eq!(control, [8, 9, 10]);

@@ -1,11 +1,12 @@
-//! Which end of the connection we are.
+//! The two ends of a connection.
 
-/// Who *we* are. A server reads masked frames and sends unmasked ones, a client the reverse (RFC 6455 5.1).
+/// Role of this end. A server reads masked frames and sends unmasked ones, a client the reverse
+/// (RFC 6455 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We accepted the connection.
+    /// The end that accepted the connection.
     Server,
-    /// We opened the connection.
+    /// The end that opened the connection.
     Client,
 }
 

@@ -1,7 +1,8 @@
-//! Unmasking and validating text in one go (RFC 6455 5.3, 8.1), where it lies, while it moves or while it is copied.
+//! Unmasking and validating text in one pass (RFC 6455 5.3, 8.1), in place, while it moves or while
+//! it is copied.
 //!
-//! The pass that unmasks says for nothing whether all that it wrote is ASCII. Only a block that is not is looked at again,
-//! at once, while it is in the first-level cache.
+//! The pass that unmasks also finds, at no cost, whether all bytes that it wrote are ASCII. Only a
+//! block that is not ASCII is examined again, at once, while it is in the first-level cache.
 
 use std::ops::Range;
 
@@ -11,30 +12,32 @@ use crate::mask::MaskingKey;
 use crate::mask::span::{self, Span};
 use crate::utf8::{InvalidUtf8, Utf8};
 
-/// So much is unmasked before it is validated: a whole message, mostly, and half of the smallest first-level caches.
+/// Bytes that are unmasked before they are validated: mostly a whole message, and half of the
+/// smallest first-level caches.
 const BLOCK: usize = 16384;
 
-/// Unmasks text where it lies and validates it.
+/// Unmasks text in its place and validates it.
 ///
 /// # Errors
 ///
-/// When no continuation could make the text valid. Some of it may still be masked then.
+/// Fails when no continuation could make the text valid. Some of it may still be masked then.
 #[inline]
 pub fn in_place(buf: &mut [u8], key: MaskingKey, utf8: &mut Utf8) -> Result<(), InvalidUtf8> {
     let len = buf.len();
     shift(buf, 0..len, 0, key, utf8)
 }
 
-/// Unmasks the text `buf[src]` while moving it forward, to where `to` says, and validates it. What lies beyond the
-/// destination, up to the source's end, is left as it falls.
+/// Unmasks the text `buf[src]` while moving it forward to `to`, and validates it. The content
+/// between the ends of the destination and the source is unspecified.
 ///
 /// # Errors
 ///
-/// When no continuation could make the text valid. Some of it may still be masked and unmoved then.
+/// Fails when no continuation could make the text valid. Some of it may still be masked and unmoved
+/// then.
 ///
 /// # Panics
 ///
-/// When `to` is beyond the start of `src`, or `src` is not within `buf`.
+/// Panics when `to` is beyond the start of `src`, or `src` is not within `buf`.
 #[inline]
 pub fn shift(
     buf: &mut [u8],
@@ -61,7 +64,7 @@ pub fn shift(
 ///
 /// # Errors
 ///
-/// When no continuation could make the text valid. `dst` ends with what was looked at then.
+/// Fails when no continuation could make the text valid. `dst` then ends with the examined bytes.
 #[inline]
 pub fn append(src: &[u8], dst: &mut BytesMut, key: MaskingKey, utf8: &mut Utf8) -> Result<(), InvalidUtf8> {
     let start = dst.len();
@@ -75,12 +78,13 @@ pub fn append(src: &[u8], dst: &mut BytesMut, key: MaskingKey, utf8: &mut Utf8) 
     utf8.update_any(&dst[start..])
 }
 
-/// Which way a text takes. Offsets are those within the text.
+/// Way of unmasking a text: in place, moving or appending. Offsets are those within the text.
 trait Way {
-    /// Unmasks the block that comes next; says whether all of it is ASCII.
+    /// Unmasks the next block; returns whether all of it is ASCII.
     fn unmask(&mut self, block: Range<usize>) -> bool;
 
-    /// Bytes that have arrived, from the text's start to the end of the last block at least.
+    /// Returns the bytes that have arrived, from the text's start to the end of the last block at
+    /// least.
     fn arrived(&self) -> &[u8];
 }
 
@@ -94,7 +98,7 @@ fn in_blocks(len: usize, way: &mut impl Way, utf8: &mut Utf8) -> Result<(), Inva
         if is_ascii && settled == block.start && utf8.is_between_characters() {
             settled = block.end;
         } else {
-            // With a character that the end of the block before cut.
+            // This includes a character that the end of the previous block cut.
             settled += utf8.settle(&way.arrived()[settled..block.end])?;
         }
     }
@@ -154,7 +158,8 @@ mod tests {
         text.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]).collect()
     }
 
-    /// The length of the shortest prefix that no continuation can mend, if any; std's validator is the oracle.
+    /// Returns the length of the shortest prefix that no continuation can make valid. The standard
+    /// library's validator is the oracle.
     fn fails_at(text: &[u8]) -> Option<usize> {
         let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), |_| text.len());
         (valid..=text.len().min(valid + 4)).find(
@@ -162,7 +167,8 @@ mod tests {
         )
     }
 
-    /// One way of taking a piece that is masked by this key: the result, and what has arrived.
+    /// One way of reading a piece that is masked by this key: the result, and the bytes that have
+    /// arrived.
     type Take = fn(&[u8], MaskingKey, &mut Utf8) -> (Result<(), InvalidUtf8>, Vec<u8>);
 
     const WAYS: [Take; 3] = [
@@ -183,8 +189,8 @@ mod tests {
         },
     ];
 
-    /// Takes `text` cut at `cuts`, every way: the piece that makes it invalid is the one that fails, and until then all of
-    /// it arrives.
+    /// Reads `text` cut at `cuts`, in every way: the piece that makes it invalid is the one that
+    /// fails, and until then all of it arrives.
     fn check(text: &[u8], cuts: &[usize]) {
         let fails_at = fails_at(text);
         let masked = masked(text);
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn test_characters_cut_everywhere_among_plain_text() {
+    fn validates_characters_cut_everywhere_in_plain_text() {
         for sequence in
             ["", "é", "日", "😀"].map(str::as_bytes).into_iter().chain([&b"\xff"[..], b"\xed\xa0", b"\xc3x"])
         {
@@ -230,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn test_characters_at_the_seams_of_blocks() {
+    fn validates_characters_at_the_borders_of_blocks() {
         for sequence in ["é", "日", "😀"].map(str::as_bytes).into_iter().chain([
             &b"\xff"[..],
             b"\xed\xa0",
@@ -252,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn test_agrees_with_std_however_cut(
+        fn agrees_with_std_however_cut(
             text in prop_oneof![any::<Vec<char>>(), prop::collection::vec(prop::char::range('a', 'ã'), 0..300)],
             spoiled in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
             cuts in any::<[prop::sample::Index; 3]>(),

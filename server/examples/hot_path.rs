@@ -1,9 +1,10 @@
-//! The server's own work for a message, without sockets: for counting instructions.
+//! The server's own work for a message, without sockets, to count its instructions.
 //!
-//! `valgrind --tool=callgrind target/release/examples/hot_path READS FRAMES PAYLOAD` echoes READS reads of FRAMES masked binary
-//! frames each. Run it twice with different READS: the difference of both counts, divided by the difference of
-//! messages, is what a message costs, start-up left out. The copy of each read into the receive buffer, which the
-//! kernel would make, is included.
+//! `valgrind --tool=callgrind target/release/examples/hot_path READS FRAMES PAYLOAD` echoes READS
+//! reads of FRAMES masked binary frames each. Run it twice with different READS. The difference of
+//! the instruction counts, divided by the difference of the message counts, is the cost of a
+//! message without start-up. It includes the copy of each read into the receive buffer, which the
+//! kernel would make.
 
 use engine::{ConnId, Handler, Nanos, Origin, Record};
 use server::WebSocketEcho;
@@ -41,14 +42,14 @@ fn main() {
     println!("{} messages, {left} bytes", echo.echo_counters().messages);
 }
 
-/// Work of the engine between calls.
+/// Does the engine's work between calls.
 fn settle(record: &mut Record) {
     record.take_segments().for_each(drop);
     record.take_commands();
     record.clear_arena();
 }
 
-/// A masked binary frame.
+/// Returns a masked binary frame.
 fn frame(payload: usize) -> Vec<u8> {
     assert!(payload <= 125, "short frames only");
     let mut frame = vec![0x82, 0x80 | payload as u8, 0x12, 0x34, 0x56, 0x78];

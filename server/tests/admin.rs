@@ -1,4 +1,4 @@
-//! Metrics and health, as whoever watches the server sees them.
+//! Metrics and health checks, as monitoring sees them.
 
 mod program;
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use program::{LONG, Program, client_frame, connect, engines, expect, rest, run};
 use rustix::process::Signal;
 
-/// A server with its admin address, which it tells on standard error.
+/// Server with its admin address, which it prints on standard error.
 struct WorkerHandle {
     server: Program,
     admin: SocketAddr,
@@ -43,7 +43,7 @@ impl WorkerHandle {
         (status, content.to_owned())
     }
 
-    /// Every sample by its name and labels.
+    /// Returns every sample by its name and labels.
     fn metrics(&self) -> BTreeMap<String, u64> {
         let (status, content) = self.get("/metrics");
         assert_eq!(status, 200);
@@ -54,7 +54,8 @@ impl WorkerHandle {
         samples.collect()
     }
 
-    /// Waits until a metric has a value: what a client has seen may reach the counters a turn later.
+    /// Waits until a metric has a value: an event that a client has seen may reach the counters a
+    /// turn later.
     fn until(&self, name: &str, value: u64) {
         self.until_it_is(name, |now| now == value);
     }
@@ -68,7 +69,7 @@ impl WorkerHandle {
 }
 
 #[test]
-fn everything_that_happens_is_counted() {
+fn every_event_is_counted() {
     for engine in engines() {
         eprintln!("engine {engine}");
         let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "2", "--max-connections", "3"]);
@@ -112,7 +113,7 @@ fn everything_that_happens_is_counted() {
 }
 
 #[test]
-fn slow_readers_show() {
+fn slow_readers_appear_in_the_metrics() {
     for engine in engines() {
         eprintln!("engine {engine}");
         let watched = WorkerHandle::start(&["--engine", &engine, "--threads", "1", "--high-water", "64KiB"]);
@@ -157,7 +158,8 @@ fn odd_requests_do_no_harm() {
     let head = watched.ask(b"HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let mut long = connect(watched.admin);
-    // Its end is not waited for: the answer comes when it is too long, and the rest may meet a closed connection.
+    // The request may be longer than what the server reads: it answers at its limit and may close
+    // before the rest.
     let _ = long.write_all(&[b'a'; 9 << 10]);
     let mut answer = Vec::new();
     let _ = std::io::Read::read_to_end(&mut long, &mut answer);
@@ -167,7 +169,7 @@ fn odd_requests_do_no_harm() {
 }
 
 #[test]
-fn silent_and_slow_clients_delay_nobody() {
+fn silent_and_slow_clients_delay_no_others() {
     let watched = WorkerHandle::start(&["--drain-timeout", "1h"]);
     let silent: Vec<_> = (0..8).map(|_| connect(watched.admin)).collect();
     let mut slow = connect(watched.admin);
@@ -201,7 +203,7 @@ fn many_admin_connections_are_bounded() {
 }
 
 #[test]
-fn the_metrics_say_what_is_running() {
+fn the_metrics_describe_the_server() {
     for engine in engines() {
         let watched = WorkerHandle::start(&["--engine", &engine]);
         let version = env!("CARGO_PKG_VERSION");
@@ -224,9 +226,9 @@ fn an_admin_port_in_use_is_an_error() {
     assert!(message.contains(&address) && message.contains("--admin"), "{message}");
 }
 
-/// Prometheus' own parser, of its client for Python.
+/// Prometheus' own parser, from its Python client, reads the metrics.
 #[test]
-fn the_metrics_are_what_prometheus_reads() {
+fn prometheus_parses_the_metrics() {
     const PARSE: &str = "import sys\nfrom prometheus_client.parser import text_string_to_metric_families as parse\n\
         families = list(parse(sys.stdin.read()))\nassert all(f.documentation and f.type != 'unknown' for f in families)\n\
         names = {f.name for f in families}\nassert len(names) == len(families), 'a family comes twice'\n\
@@ -276,9 +278,9 @@ fn the_log_can_be_json() {
     assert_eq!(event["peer"], stream.local_addr().expect("address").to_string(), "{line}");
 }
 
-/// Whoever watches costs the connections nothing: a look at the metrics wakes each worker once.
+/// Monitoring costs the connections nothing: a request for the metrics wakes each worker once.
 #[test]
-fn many_looks_disturb_nobody() {
+fn requests_for_metrics_wake_each_worker_once() {
     let watched = WorkerHandle::start(&["--threads", "1"]);
     let mut stream = watched.server.open();
     let end = Instant::now() + Duration::from_millis(300);

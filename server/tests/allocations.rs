@@ -1,4 +1,4 @@
-//! No allocation per message in steady state: counted, on the handler alone and through the engines.
+//! No allocation per message in steady state, in the handler alone and through the engines.
 #![allow(
     unsafe_code,
     reason = "a counting allocator is an implementation of an unsafe trait; the server itself has none"
@@ -24,7 +24,8 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 struct Counting;
 
-// SAFETY: every call is passed to the system's allocator as it came; counting touches no memory but the counter's.
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches only the
+// counter's memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -39,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `memory` came from `System`; the rest is the caller's promise.
+        // SAFETY: `memory` came from `System`; the caller promises the rest.
         unsafe { System.realloc(memory, layout, new_size) }
     }
 }
@@ -50,18 +51,19 @@ static ALLOCATOR: Counting = Counting;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// What a client sends in one round, and how many bytes answer it.
+/// Bytes that a client sends in one round, and the number of bytes that answer them.
 struct Round {
     name: &'static str,
     sent: Vec<u8>,
     answered: usize,
-    /// Lengths of the reads that the handler alone gets it in.
+    /// Lengths of the reads in which the handler alone gets them.
     reads: &'static [usize],
 }
 
-/// Whole and cut frames.
+/// Reads that hold whole and cut frames.
 const ANY: &[usize] = &[4096, 1000, 37];
-/// Only reads that leave control frames whole: one that is cut is collected in a box of its own, which is rare and no message.
+/// Reads that leave control frames whole. A cut control frame is collected in a box of its own,
+/// which is rare and not a message.
 const WHOLE: &[usize] = &[4096, 1000];
 
 fn rounds() -> Vec<Round> {
@@ -101,7 +103,8 @@ fn rounds() -> Vec<Round> {
     ]
 }
 
-/// Allocations of the quietest of a few stretches: a buffer may still grow in one of them, for good.
+/// Returns the fewest allocations of a few stretches: a buffer may still grow, for good, in one of
+/// them.
 fn allocations(mut stretch: impl FnMut()) -> u64 {
     let mut count = || {
         let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -111,7 +114,8 @@ fn allocations(mut stretch: impl FnMut()) -> u64 {
     (0..4).map(|_| count()).min().unwrap_or_default()
 }
 
-/// One round into the handler, in reads of `size` bytes; the bytes that come out.
+/// Feeds one round to the handler in reads of `size` bytes; returns the number of bytes that it
+/// writes.
 fn drive(
     handler: &mut WebSocketEcho,
     connection: &mut server::Connection,
@@ -125,7 +129,7 @@ fn drive(
         let mut out = record.begin(Nanos(1), 0, input.len());
         handler.received(id, connection, input, &mut out);
         answered += record.segments().iter().map(|s| record.bytes(s, input).len()).sum::<usize>();
-        // An engine sends the buffer, then puts it back.
+        // An engine sends the buffer and then returns it.
         let mut sent = [const { None }; 16];
         for (place, segment) in sent.iter_mut().zip(record.take_segments()) {
             *place = Some(segment);
@@ -192,7 +196,7 @@ fn open(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// One test, since the counter is the process's.
+/// There is one test, since the counter belongs to the process.
 #[test]
 fn steady_state_allocates_nothing() {
     let rounds = rounds();

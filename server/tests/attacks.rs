@@ -1,5 +1,5 @@
-//! Hostile and broken clients beside well-behaved ones, from outside the server: on every engine, over TCP
-//! and over TLS.
+//! Hostile and broken clients beside well-behaved ones, from outside the server: on every engine,
+//! over TCP and over TLS.
 
 mod program;
 
@@ -59,14 +59,15 @@ impl Client {
         }
     }
 
-    /// Writes `bytes` repeatedly and reads nothing, until the server has stopped reading or the connection is
-    /// broken.
+    /// Writes `bytes` repeatedly and reads nothing, until the server has stopped reading or the
+    /// connection is broken.
     fn write_until_stuck(&mut self, bytes: &[u8]) {
         self.stream().set_write_timeout(Some(Duration::from_millis(300))).expect("timeout");
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {}
     }
 
-    /// Writes `bytes` repeatedly and reads nothing, until the connection is broken or a write hangs.
+    /// Writes `bytes` repeatedly and reads nothing, until the connection is broken or a write
+    /// hangs.
     fn write_until_broken(&mut self, bytes: &[u8], pause: Duration) {
         let end = Instant::now() + LONG;
         while self.write_all(bytes).and_then(|()| self.flush()).is_ok() {
@@ -166,11 +167,11 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Server, &str)) {
 
 #[test]
 fn refused_connections_delay_no_other_address() {
-    // Refused connections that remain would remain longer than the victim waits.
+    // Refused connections that stay open would stay longer than the victim waits.
     let limits = ["--max-connections", "20", "--max-connections-per-ip", "2", "--close-timeout", "2min"];
     on_every_engine(&limits, |server, scheme| {
-        // The attackers send nothing and read nothing. Over TLS each has only two seconds, so that more of
-        // them are needed.
+        // The attackers send nothing and read nothing. Over TLS each has only two seconds, so that
+        // more of them are needed.
         let count = if scheme == "ws" { 400 } else { 1500 };
         let refused: Vec<TcpStream> = (0..count).map(|_| server.connect()).collect();
         let mut victim = Client::over(scheme, connect_from("127.0.0.2", server.program.address()));
@@ -180,8 +181,8 @@ fn refused_connections_delay_no_other_address() {
     });
 }
 
-// ---- deadlines: a test for each line of the table in server/README.md. The tests of a silent TLS handshake
-// and of a drain are beside the other tests of TLS and of drains.
+// ---- deadlines: a test for each line of the table in server/README.md. The tests of a silent TLS
+// handshake and of a drain are with the other tests of TLS and of drains.
 
 /// Returns the first frame of a message of two.
 fn begun(payload: &[u8]) -> Vec<u8> {
@@ -224,7 +225,7 @@ fn message_timeout_is_not_restarted_by_a_resume() {
         let mut client = Client::open(scheme, server);
         client.write_all(&begun(b"endless")).expect("frame");
         let end = Instant::now() + LONG;
-        // The client is always a little ahead of the rate, and never by more than seconds.
+        // The client is always slightly over the rate, and never by more than seconds.
         client.write_all(&client_frame(9, b"").repeat(20)).expect("pings");
         while !server.metrics().contains("rule=\"message-timeout\"") {
             assert!(Instant::now() < end, "the message may go on for ever");
@@ -290,7 +291,7 @@ fn close_timeout_ends_a_connection_that_stays() {
 fn debt_beyond_seconds_is_closed() {
     on_every_engine(&["--message-rate", "1"], |server, scheme| {
         let mut client = Client::open(scheme, server);
-        // The pings take two hours at this rate.
+        // The pings need two hours at this rate.
         client.write_all(&client_frame(9, b"").repeat(8000)).expect("pings");
         server.wait_for_refusal("rate-exceeded");
         server.wait_until_all_are_gone();
@@ -330,7 +331,8 @@ impl Logged {
     }
 }
 
-/// Returns the beginning of a TLS 1.0 client's first message: version 3.1, one suite, no extensions.
+/// Returns the beginning of a TLS 1.0 client's first message: version 3.1, one suite, no
+/// extensions.
 fn hello_of_tls_1_0() -> Vec<u8> {
     let body = [&[3, 1][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
     let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();

@@ -1,4 +1,4 @@
-//! The program as a whole: its lines, its exit codes, its signals.
+//! The whole program: its output, its exit codes, its signals.
 
 mod program;
 
@@ -16,7 +16,7 @@ fn stderr(output: &std::process::Output) -> String {
 }
 
 #[test]
-fn the_documents_request_gets_its_answer() {
+fn the_documented_request_is_answered() {
     let server = Program::start(&[]);
     let mut stream = server.connect();
     stream.write_all(program::REQUEST).expect("request");
@@ -49,7 +49,7 @@ fn the_congestion_control_is_announced_where_it_is_set() {
 }
 
 #[test]
-fn a_congestion_control_that_cannot_be_used_is_refused_at_the_start() {
+fn an_unusable_congestion_control_is_refused() {
     let output = run(&["--congestion", "no-such"]);
     assert_eq!(output.status.code(), Some(2));
     let message = stderr(&output);
@@ -60,7 +60,7 @@ fn a_congestion_control_that_cannot_be_used_is_refused_at_the_start() {
 }
 
 #[test]
-fn raw_bytes_come_back_as_they_are() {
+fn raw_bytes_are_echoed_unchanged() {
     let server = Program::start(&["--protocol", "tcp", "--engine", "epoll", "--threads", "1"]);
     assert_eq!(server.lines[0], format!("listening on tcp://{} (engine epoll, 1 thread)", server.address()));
     let mut stream = server.connect();
@@ -110,7 +110,7 @@ fn a_host_without_an_address_is_an_error() {
 
 #[test]
 fn an_address_of_another_host_is_an_error() {
-    // TEST-NET-1 (RFC 5737): nobody has it.
+    // TEST-NET-1 (RFC 5737): no host has this address.
     let output = run(&["--listen", "192.0.2.1:0"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("192.0.2.1:0"), "{}", stderr(&output));
@@ -142,7 +142,7 @@ fn wrong_flags_are_named() {
 }
 
 #[test]
-fn the_version_for_people_and_for_machines() {
+fn prints_its_version_for_people_and_programs() {
     let line = String::from_utf8(run(&["--version"]).stdout).expect("text");
     assert!(line.starts_with("sparring-server 0.") && line.lines().count() == 1, "{line}");
     let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
@@ -153,7 +153,7 @@ fn the_version_for_people_and_for_machines() {
     assert!(facts.contains("\nengine epoll: available\n"), "{facts}");
 }
 
-/// Standard error of a server that has started and ended.
+/// Returns the standard error of a server that has started and ended.
 fn stderr_of(arguments: &[&str]) -> String {
     let path =
         std::env::temp_dir().join(format!("sparring-stderr-{}-{}", std::process::id(), arguments.len()));
@@ -166,7 +166,7 @@ fn stderr_of(arguments: &[&str]) -> String {
     text
 }
 
-/// The line is for those who asked, and for a choice that is not the usual one.
+/// The line is printed on request, and for an unusual choice.
 #[test]
 fn says_why_this_engine_where_it_matters() {
     let asked = stderr_of(&["--engine", "auto"]);
@@ -178,7 +178,7 @@ fn says_why_this_engine_where_it_matters() {
     assert!(!named.contains("engine "), "{named}");
 }
 
-/// Link-local addresses need an interface, which the line of the listener, the log and errors name.
+/// Link-local addresses need an interface, which the listener's line, the log and errors name.
 #[test]
 fn listens_on_link_local_addresses_with_their_interface() {
     let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
@@ -226,14 +226,15 @@ fn listens_on_link_local_addresses_with_their_interface() {
 #[test]
 fn a_signal_closes_with_1001_and_ends_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        // With one worker the connections are accepted in their order.
+        // A single worker accepts the connections in their order.
         let server = Program::start(&["--stats", "--threads", "1"]);
         let mut idle = server.connect();
         let mut open = server.open();
         open.write_all(&client_frame(1, b"hello")).expect("frame");
         expect(&mut open, b"\x81\x05hello");
         server.signal(signal);
-        // The Close, then the end of the stream; a handshake that has not begun is dropped.
+        // The Close comes, then the end of the stream; a connection whose handshake has not begun
+        // is dropped.
         assert_eq!(rest(&mut open), CLOSE_1001);
         assert_eq!(rest(&mut idle), b"");
         drop((open, idle));
@@ -272,7 +273,7 @@ fn the_line_of_a_listener_names_the_path() {
 }
 
 #[test]
-fn a_drain_ends_without_the_other_side() {
+fn a_drain_ends_without_the_peer() {
     let server = Program::start(&["--drain-timeout", "100ms"]);
     let mut stubborn = server.open();
     server.signal(Signal::TERM);
@@ -291,7 +292,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_closed_standard_output_is_no_reason_to_end() {
+fn runs_on_after_its_standard_output_is_closed() {
     let mut server = Program::start(&["--stats"]);
     server.close_stdout();
     let mut stream = server.open();

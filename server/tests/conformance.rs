@@ -1,4 +1,4 @@
-//! The conformance battery against our server, on every engine that works here.
+//! The conformance suite against this project's server, on every engine that works here.
 
 mod program;
 
@@ -6,7 +6,7 @@ use loadgen::conformance::{CaseResult, FLAGS, Servers, Verdict, run, run_handsha
 use loadgen::load::Transport;
 use program::{LONG, Program, engines};
 
-/// Cases that the battery has at least.
+/// Least number of cases in the suite.
 const FEWEST: usize = 340;
 
 fn assert_ok(results: Vec<CaseResult>, of: &str) {
@@ -19,7 +19,7 @@ fn all_ok_on(engine: &str, transport: Transport) {
     if !engines().iter().any(|found| found == engine) {
         return;
     }
-    // Hundreds of connections for each engine, all engines in one process.
+    // Each engine needs hundreds of connections, and all engines run in one process.
     engine::socket::raise_file_limit();
     let scheme = transport.scheme();
     let programs = FLAGS.map(|limits| {
@@ -66,7 +66,7 @@ fn our_server_on_tokio_uring_over_tls() {
     all_ok_on("tokio-uring", Transport::Wss);
 }
 
-/// A server that was started without flags, at `/`, where browsers get a page.
+/// The server runs without flags and is tested at `/`, where browsers get a page.
 #[test]
 fn our_server_at_the_root() {
     let server = Program::start(&["--engine", "epoll", "--threads", "1", "--log", "off"]);

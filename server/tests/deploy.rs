@@ -1,4 +1,4 @@
-//! What scripts/deploy promises: the server lives under its seccomp profile, on every engine.
+//! Checks of scripts/deploy: the server works under its seccomp profile, on every engine.
 
 mod program;
 
@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/deploy");
 
-/// The server under the profile, or `None` where the filter cannot be set; a line says so.
+/// Returns the server's command under the profile; prints a line and returns `None` where the
+/// filter cannot be set.
 fn under_seccomp(arguments: &[&str]) -> Option<Command> {
     let (script, profile) = (format!("{DEPLOY}/under_seccomp.py"), format!("{DEPLOY}/seccomp.json"));
     let probe = Command::new("python3").args([&script, &profile, "/bin/true"]).output();
@@ -54,13 +55,13 @@ fn the_server_lives_under_the_container_profile() {
     }
 }
 
-/// Connections that the generator opens at once when it is not told otherwise.
+/// Number of connections that the generator opens at once by default.
 const DEFAULT_LOAD: usize = 64;
 
-/// The limits in the unit, the container and the server's README, without addresses.
+/// Returns the limits in the unit, the container and the server's README, without addresses.
 fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     let read = |name: &str| std::fs::read_to_string(format!("{DEPLOY}/{name}")).expect("a file");
-    // A command may go on in the next line.
+    // A command may continue on the next line.
     let words = |text: &str, begins: &str| {
         let text = text.replace("\\\n", " ");
         let line = text.lines().find(|line| line.trim_start().starts_with(begins)).expect("the command");
@@ -80,9 +81,9 @@ fn example_flags() -> Vec<(&'static str, Vec<String>)> {
     examples.into_iter().map(|(name, words)| (name, limits(words))).collect()
 }
 
-/// A target for load tests that is started as the examples say serves the generator's own default.
+/// A load-test target that is started as in the examples serves the generator's default load.
 #[test]
-fn examples_take_the_default_load_at_once() {
+fn examples_serve_the_default_load() {
     for (name, flags) in example_flags() {
         assert!(flags.iter().any(|flag| flag == "--connect-rate-per-ip"), "{name}: {flags:?}");
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -96,7 +97,7 @@ fn examples_take_the_default_load_at_once() {
     }
 }
 
-/// nginx opens fewer connections than its configuration says where descriptors are missing.
+/// Where descriptors are missing, nginx opens fewer connections than its configuration says.
 #[test]
 fn nginx_has_a_descriptor_for_each_connection() {
     let text = std::fs::read_to_string(format!("{DEPLOY}/nginx.conf")).expect("the configuration");
@@ -108,7 +109,7 @@ fn nginx_has_a_descriptor_for_each_connection() {
     assert!(number("worker_rlimit_nofile") > number("worker_connections"));
 }
 
-/// The profile is what container engines read, and io_uring is in it.
+/// The profile is valid for container engines, and allows io_uring.
 #[test]
 fn the_profile_allows_io_uring_and_no_more_than_needed() {
     let text = std::fs::read_to_string(format!("{DEPLOY}/seccomp.json")).expect("the profile");

@@ -1,4 +1,5 @@
-//! The gentle end, on every engine: what has arrived is echoed, newcomers are told, and the exit status says how it went.
+//! The drain, on every engine: received messages are echoed, new connections are refused, and the
+//! exit status reports the outcome.
 
 mod program;
 
@@ -20,10 +21,11 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(Program)) {
 }
 
 #[test]
-fn what_has_arrived_is_echoed_before_the_close() {
+fn received_messages_are_echoed_before_the_close() {
     on_every_engine(&[], |server| {
         let mut streams: Vec<_> = (0..20).map(|_| server.open()).collect();
-        // Less than the sockets' buffers hold, so that all of it has arrived when the signal comes.
+        // These are fewer bytes than the sockets' buffers hold, so all have arrived when the signal
+        // comes.
         let messages: Vec<u8> = (0..40).flat_map(|n| client_frame(2, &[n; 100])).collect();
         for stream in &mut streams {
             stream.write_all(&messages).expect("messages");
@@ -41,7 +43,7 @@ fn what_has_arrived_is_echoed_before_the_close() {
 }
 
 #[test]
-fn newcomers_are_told_that_the_server_is_going_down() {
+fn new_connections_are_refused_in_a_drain() {
     on_every_engine(&["--drain-timeout", "1h"], |server| {
         let mut last = server.open();
         server.signal(Signal::TERM);
@@ -55,7 +57,7 @@ fn newcomers_are_told_that_the_server_is_going_down() {
                 assert!(answer.contains(field), "{answer}");
             }
         }
-        // The answer to the Close, and the end.
+        // The server's answer to the Close, and the end.
         last.write_all(&client_frame(8, b"\x03\xe9")).expect("close");
         drop(last);
         assert_eq!(server.end().0.code(), Some(0));
@@ -63,7 +65,7 @@ fn newcomers_are_told_that_the_server_is_going_down() {
 }
 
 #[test]
-fn nothing_is_taken_after_the_close() {
+fn input_after_the_close_is_discarded() {
     on_every_engine(&[], |server| {
         let mut stream = server.open();
         server.signal(Signal::TERM);
@@ -76,7 +78,7 @@ fn nothing_is_taken_after_the_close() {
 }
 
 #[test]
-fn without_connections_a_drain_takes_no_time() {
+fn a_drain_without_connections_ends_at_once() {
     on_every_engine(&["--drain-timeout", "1h"], |server| {
         server.signal(Signal::TERM);
         assert_eq!(server.end().0.code(), Some(0));
@@ -84,13 +86,13 @@ fn without_connections_a_drain_takes_no_time() {
 }
 
 #[test]
-fn who_does_not_go_is_cut_off() {
+fn a_peer_that_stays_is_disconnected() {
     on_every_engine(&["--drain-timeout", "200ms", "--close-timeout", "1h"], |server| {
         let mut stubborn = server.open();
         server.signal(Signal::TERM);
         expect(&mut stubborn, CLOSE_1001);
         assert_eq!(server.end().0.code(), Some(3));
-        // In order or by a reset, it is over.
+        // In order or by a reset, the connection ends.
         let _ = stubborn.read(&mut [0]);
     });
 }

@@ -1,4 +1,5 @@
-//! What an echo is, rule by rule: the handler alone, without sockets. Frames are not built by the code under test.
+//! Rules of the echo, one by one: the handler alone, without sockets. The code under test does not
+//! build the frames.
 
 #[path = "../../protocol/tests/websocket/frames.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
@@ -18,7 +19,7 @@ const ID: ConnId = ConnId { slot: 0, generation: 0 };
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// Nothing ends an open WebSocket but what it sends.
+/// Returns settings without time limits: only the client's input ends an open WebSocket.
 fn untimed() -> EchoSettings {
     EchoSettings {
         heartbeat: Heartbeat::default(),
@@ -27,7 +28,7 @@ fn untimed() -> EchoSettings {
     }
 }
 
-/// A handler with one connection, driven as an engine would.
+/// Handler with one connection, driven as an engine would.
 struct Driven {
     handler: WebSocketEcho,
     connection: Connection,
@@ -57,7 +58,7 @@ impl Driven {
         driven
     }
 
-    /// A connection whose handshake is done.
+    /// Creates a connection whose handshake is done.
     fn open() -> Self {
         Self::open_with(EchoSettings::default())
     }
@@ -68,7 +69,7 @@ impl Driven {
         driven
     }
 
-    /// One read; what it brings onto the wire.
+    /// Feeds one read; returns the bytes that it puts on the wire.
     fn receive(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut input = bytes.to_vec();
         let mut out = self.record.begin(self.now, 0, input.len());
@@ -80,7 +81,7 @@ impl Driven {
         self.deadline_with(after, 0)
     }
 
-    /// The deadline comes while so many bytes wait for the other end.
+    /// Fires the deadline while `unsent` bytes wait for the peer.
     fn deadline_with(&mut self, after: Duration, unsent: usize) -> Vec<u8> {
         self.now = self.now + after;
         let mut out = self.record.begin(self.now, unsent, 0);
@@ -114,13 +115,13 @@ impl Driven {
     }
 }
 
-/// Payloads of every header length and many remainders.
+/// Returns a payload; the tests use every header length and many remainders.
 fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 31 + len) as u8).collect()
 }
 
 #[test]
-fn the_documents_request_gets_its_answer() {
+fn the_documented_request_is_answered() {
     let mut driven = Driven::new(EchoSettings::default());
     let response = String::from_utf8(driven.receive(REQUEST)).expect("text");
     assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{response}");
@@ -130,7 +131,7 @@ fn the_documents_request_gets_its_answer() {
 }
 
 #[test]
-fn the_rfcs_examples_come_back() {
+fn the_rfcs_examples_are_echoed() {
     let mut driven = Driven::open();
     // RFC 6455 5.7: a masked "Hello", and a ping with it.
     let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
@@ -140,12 +141,12 @@ fn the_rfcs_examples_come_back() {
 }
 
 #[test]
-fn a_whole_message_is_echoed_in_the_buffer_it_came_in() {
+fn a_whole_message_is_echoed_in_its_receive_buffer() {
     for len in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
         let mut driven = Driven::open();
         let frame = masked(FIN | BINARY, &payload(len));
         assert_eq!(driven.receive(&frame), server_frame(BINARY, &payload(len)), "{len}");
-        // The payload stays where it lies; the header is four bytes shorter.
+        // The payload stays in its place; the header is four bytes shorter.
         assert_eq!(driven.segments, [Segment::Echo(4..frame.len() as u32)]);
     }
 }
@@ -172,7 +173,7 @@ fn a_thousand_small_frames_are_compacted() {
 }
 
 #[test]
-fn pongs_stand_where_their_pings_stood() {
+fn pongs_keep_the_places_of_their_pings() {
     let mut driven = Driven::open();
     let read = [
         masked(FIN | TEXT, b"one"),
@@ -196,7 +197,7 @@ fn pongs_stand_where_their_pings_stood() {
 }
 
 #[test]
-fn fragments_come_back_as_one_frame_after_the_pong_between_them() {
+fn fragments_are_echoed_as_one_frame_after_the_pong() {
     let mut driven = Driven::open();
     let read = [
         masked(FIN | BINARY, b"before"),
@@ -225,7 +226,7 @@ fn an_empty_fragmented_message_is_echoed() {
 }
 
 #[test]
-fn nothing_of_a_message_leaves_before_its_end() {
+fn a_message_is_echoed_only_after_its_end() {
     let mut driven = Driven::open();
     let frame = masked(FIN | BINARY, &payload(300));
     let (start, end) = frame.split_at(200);
@@ -233,7 +234,7 @@ fn nothing_of_a_message_leaves_before_its_end() {
     assert_eq!(driven.receive(end), server_frame(BINARY, &payload(300)));
 }
 
-/// A stream with everything in it, and what answers it.
+/// Returns a stream with every kind of frame, and its answers.
 fn medley() -> (Vec<u8>, Vec<u8>) {
     let stream = [
         masked(FIN | TEXT, "h\u{e9}llo \u{1f600}".as_bytes()),
@@ -308,7 +309,7 @@ fn every_cut_of_request_and_stream_gives_the_same_answers() {
 }
 
 #[test]
-fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
+fn each_fault_gets_its_close_code_after_earlier_replies() {
     let small =
         EchoSettings { limits: Limits { max_message: 1000, max_fragments: 3 }, ..EchoSettings::default() };
     let cases: [(&str, Vec<u8>, u16); 12] = [
@@ -352,7 +353,7 @@ fn every_kind_of_fault_gets_its_close_code_after_the_earlier_replies() {
 }
 
 #[test]
-fn invalid_text_fails_at_the_read_that_shows_it() {
+fn invalid_text_fails_at_the_first_read_that_shows_it() {
     let mut driven = Driven::open();
     let frame = masked(FIN | TEXT, &[&b"valid so far \xed\xa0"[..], &[b'x'; 5000]].concat());
     assert_eq!(driven.receive(&frame[..20]), b"");
@@ -369,7 +370,7 @@ fn a_message_over_the_maximum_fails_from_its_header_alone() {
 }
 
 #[test]
-fn a_close_is_answered_alike() {
+fn a_close_is_answered_with_its_payload() {
     for payload in [&b""[..], b"\x03\xe8", b"\x0f\xa0own code", b"\x03\xe9going"] {
         let mut driven = Driven::open();
         let read =
@@ -403,7 +404,7 @@ fn a_bad_request_gets_its_status_and_the_connection_ends() {
 }
 
 #[test]
-fn a_request_that_does_not_end_in_time_gets_408() {
+fn a_late_request_gets_408() {
     let mut driven = Driven::new(EchoSettings::default());
     driven.receive(&REQUEST[..40]);
     let wire = driven.deadline(Duration::from_secs(5));
@@ -412,7 +413,7 @@ fn a_request_that_does_not_end_in_time_gets_408() {
 }
 
 #[test]
-fn a_connection_that_asks_for_nothing_is_dropped_without_an_answer() {
+fn a_connection_without_a_request_is_dropped_silently() {
     let mut driven = Driven::new(EchoSettings::default());
     assert_eq!(driven.deadline(Duration::from_secs(5)), b"");
     assert_eq!(driven.closing(), Some(CloseMode::Abort));
@@ -453,7 +454,8 @@ fn messages_move_the_deadline_without_setting_it() {
     assert_eq!(driven.closing(), Some(CloseMode::Flush));
 }
 
-/// Lets the time pass to each deadline that is set, for as long as nothing is closed; how long that was, and the last wire.
+/// Lets the time pass to each deadline that is set until the handler closes; returns the duration,
+/// and the last bytes on the wire.
 fn until_closed(driven: &mut Driven) -> (Duration, Vec<u8>) {
     let began = driven.now;
     let mut wire = Vec::new();
@@ -465,13 +467,14 @@ fn until_closed(driven: &mut Driven) -> (Duration, Vec<u8>) {
 }
 
 #[test]
-fn a_message_that_has_begun_ends_in_time() {
+fn an_unfinished_message_has_a_time_limit() {
     let timeout = Duration::from_secs(10);
     let parts: [(&str, Vec<u8>, Duration); 5] = [
         ("payload", masked(FIN | TEXT, b"hello")[..9].to_vec(), timeout),
         ("fragment", masked(TEXT, b"hello"), timeout),
         ("empty fragment", masked(TEXT, b""), timeout),
-        // Of these nothing is kept but the frame's header: they are noticed at the next deadline.
+        // The handler keeps only the frame's header of these, and notices them at the next
+        // deadline.
         ("header", masked(FIN | TEXT, b"hello")[..1].to_vec(), timeout * 2),
         ("ping", masked(FIN | PING, b"hello")[..8].to_vec(), timeout * 2),
     ];
@@ -493,7 +496,7 @@ fn a_message_that_has_begun_ends_in_time() {
 }
 
 #[test]
-fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
+fn the_message_timeout_spares_slow_messages_and_silence() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..untimed() });
     let frame = masked(FIN | TEXT, b"hello");
@@ -507,7 +510,7 @@ fn a_slow_message_in_time_and_a_silent_connection_are_left_alone() {
 }
 
 #[test]
-fn unsent_output_does_not_stop_a_messages_time() {
+fn unsent_output_does_not_stop_the_message_timeout() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..EchoSettings::default() });
     driven.receive(&masked(TEXT, b"begun"));
@@ -516,19 +519,19 @@ fn unsent_output_does_not_stop_a_messages_time() {
 }
 
 #[test]
-fn a_pause_does_not_stop_a_messages_time() {
+fn a_pause_does_not_stop_the_message_timeout() {
     let timeout = Duration::from_secs(2);
     let mut driven =
         Driven::open_with(EchoSettings { message_timeout: timeout, ..paced(1, 0, RatePolicy::Pause) });
     driven.receive(&masked(TEXT, b"begun"));
-    // Four seconds of debt: the time of the message ends before that.
+    // The debt is four seconds: the message's time ends before that.
     driven.receive(&masked(FIN | PING, b"").repeat(5));
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + timeout)));
     assert_eq!(&driven.deadline(timeout)[2..4], 1008u16.to_be_bytes());
 }
 
 #[test]
-fn a_slow_header_does_not_stretch_a_messages_time() {
+fn a_slow_header_does_not_extend_the_message_timeout() {
     let timeout = Duration::from_secs(10);
     let mut driven = Driven::open_with(EchoSettings { message_timeout: timeout, ..untimed() });
     let ping = masked(FIN | PING, &[b'p'; 100]);
@@ -542,7 +545,7 @@ fn a_slow_header_does_not_stretch_a_messages_time() {
 }
 
 #[test]
-fn a_peer_that_takes_no_output_is_silent() {
+fn a_peer_that_accepts_no_output_counts_as_silent() {
     let interval = Duration::from_secs(10);
     let heartbeat = Heartbeat { idle_timeout: interval * 3, ping_interval: interval };
     let mut driven = Driven::open_with(EchoSettings { heartbeat, ..EchoSettings::default() });
@@ -563,14 +566,14 @@ fn paced(messages: u64, bytes: u64, policy: RatePolicy) -> EchoSettings {
 }
 
 #[test]
-fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
+fn a_connection_over_its_rate_is_not_read() {
     let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
     let read: Vec<u8> =
         (0..20).flat_map(|_| masked(FIN | TEXT, b"x")).chain(masked(FIN | PING, b"")).collect();
     let wire = driven.receive(&read);
     assert_eq!(wire.len(), 20 * 3 + 2, "what has come is answered");
     assert_eq!(driven.commands.pause, Some(true));
-    // 21 at 10 to a second, of which ten were saved up.
+    // These are 21 messages at 10 per second, ten of which were saved up.
     let paid = Duration::from_millis(1100);
     assert_eq!(driven.commands.deadline, Some(Some(driven.now + paid)));
     assert_eq!(driven.deadline(paid), b"");
@@ -580,7 +583,7 @@ fn over_its_rate_a_connection_is_not_read_from_until_it_is_within_it() {
 }
 
 #[test]
-fn nobody_is_charged_for_what_another_sent() {
+fn a_connection_pays_only_for_its_own_traffic() {
     let mut driven = Driven::open_with(paced(10, 0, RatePolicy::Pause));
     let other = ConnId { slot: 1, generation: 0 };
     let origin = Origin::Accepted { listener: 0, peer: None };
@@ -607,7 +610,7 @@ fn bytes_have_a_rate_of_their_own() {
 }
 
 #[test]
-fn a_pause_is_no_silence() {
+fn a_pause_does_not_count_as_silence() {
     let interval = Duration::from_secs(1);
     let heartbeat = Heartbeat { ping_interval: interval, idle_timeout: interval * 3 };
     let mut driven = Driven::open_with(EchoSettings { heartbeat, ..paced(1, 0, RatePolicy::Pause) });
@@ -632,7 +635,7 @@ fn a_debt_of_more_than_seconds_is_closed_under_every_policy() {
 }
 
 #[test]
-fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
+fn closes_a_connection_over_its_rate_by_policy() {
     let mut driven = Driven::open_with(paced(2, 0, RatePolicy::Close));
     let read: Vec<u8> = (0..3).flat_map(|_| masked(FIN | TEXT, b"x")).collect();
     let wire = driven.receive(&read);
@@ -643,7 +646,7 @@ fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
 }
 
 #[test]
-fn without_limits_nothing_is_kept_for_them() {
+fn keeps_no_state_for_limits_that_are_off() {
     let mut driven = Driven::open();
     for _ in 0..1000 {
         driven.receive(&masked(FIN | TEXT, &payload(100).iter().map(|b| b & 0x7f).collect::<Vec<_>>()));
@@ -651,19 +654,20 @@ fn without_limits_nothing_is_kept_for_them() {
     }
 }
 
-/// Time this thread has been on a processor, nanoseconds.
+/// Returns this thread's time on a processor, in nanoseconds.
 fn on_processor() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).expect("a number")
 }
 
 #[test]
-fn a_burning_server_answers_alike_and_takes_its_time() {
+fn injected_cost_takes_time_and_changes_no_answer() {
     let mut driven = Driven::open_with(EchoSettings { burn: InjectedCost::per_message(1e6), ..untimed() });
     let before = on_processor();
     let wire = driven.receive(&masked(FIN | TEXT, b"x").repeat(50));
     assert_eq!(wire, server_frame(TEXT, b"x").repeat(50));
-    // 50 ms; a processor may have become faster since the server measured it, but not twice as fast.
+    // The cost is 50 ms. A processor may have become faster since the server measured it, but not
+    // twice as fast.
     assert!(on_processor() - before > 25_000_000, "{} ns", on_processor() - before);
     assert_eq!(driven.commands.pause, None);
 }
@@ -677,7 +681,7 @@ fn the_end_of_input_closes_gently() {
 }
 
 #[test]
-fn an_unfinished_messages_buffer_is_used_again_after_a_fault() {
+fn reuses_an_unfinished_messages_buffer_after_a_fault() {
     let mut driven = Driven::open();
     driven.receive(&masked(BINARY, &payload(5000)));
     driven.receive(&masked(FIN | TEXT, b"not now"));

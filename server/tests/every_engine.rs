@@ -1,4 +1,5 @@
-//! The server end to end on every engine that works here, with an independent WebSocket at the other end.
+//! The server end to end on every engine that works here, with an independent WebSocket
+//! implementation as its peer.
 
 mod program;
 
@@ -37,7 +38,7 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
 }
 
 #[test]
-fn messages_of_all_sizes_come_back() {
+fn messages_of_all_sizes_are_echoed() {
     on_every_engine(&[], |server| {
         let mut socket = websocket(server);
         for len in [0, 1, 2, 125, 126, 127, 4_000, 4_096, 65_535, 65_536, 1 << 20] {
@@ -50,7 +51,7 @@ fn messages_of_all_sizes_come_back() {
 }
 
 #[test]
-fn a_large_message_comes_back() {
+fn a_large_message_is_echoed() {
     on_every_engine(&[], |server| {
         let mut socket = websocket(server);
         echoed(&mut socket, &Message::binary(payload(20 << 20)));
@@ -112,7 +113,7 @@ fn the_closing_handshake_carries_code_and_reason() {
 }
 
 #[test]
-fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+fn single_bytes_are_echoed_like_whole_messages() {
     on_every_engine(&[], |server| {
         let mut stream = server.connect();
         let sent = [
@@ -143,7 +144,7 @@ fn frames_in_the_requests_segment_are_echoed() {
 }
 
 #[test]
-fn a_fault_is_closed_after_the_earlier_replies_and_nobody_else_notices() {
+fn a_fault_closes_only_its_own_connection() {
     on_every_engine(&[], |server| {
         let mut bystander = websocket(server);
         let mut stream = server.open();
@@ -168,7 +169,7 @@ fn a_half_closed_connection_gets_all_its_echoes() {
 }
 
 #[test]
-fn a_request_that_is_refused_gets_its_status() {
+fn a_refused_request_gets_its_status() {
     on_every_engine(&[], |server| {
         let mut stream = server.connect();
         stream.write_all(b"GET /chat HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send");
@@ -178,7 +179,7 @@ fn a_request_that_is_refused_gets_its_status() {
 }
 
 #[test]
-fn time_limits_end_what_does_not_go_on() {
+fn time_limits_end_stalled_connections() {
     let limits = ["--handshake-timeout", "50ms", "--idle-timeout", "50ms"];
     on_every_engine(&limits, |server| {
         let mut unfinished = server.connect();

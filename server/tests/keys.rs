@@ -1,4 +1,4 @@
-//! Certificates and keys as people have them: what cannot be used is named, with the command that
+//! Certificates and keys as users have them: the server names an unusable file and the command that
 //! converts it.
 
 mod program;
@@ -12,11 +12,11 @@ const LISTEN: [&str; 2] = ["--listen", "wss://127.0.0.1:0"];
 /// Password of every encrypted file here.
 const PASSWORD: &str = "pass:secret";
 
-/// Folder of a test, in which commands run. It goes with the value.
+/// Folder of a test, in which commands run; removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
-    /// Returns `None` without openssl; a line says so.
+    /// Returns `None`, and prints a line, where openssl is missing.
     fn new(name: &str) -> Option<Self> {
         if let Err(error) = Command::new("openssl").arg("version").output() {
             println!("skipped: no openssl here: {error}");
@@ -32,7 +32,7 @@ impl Folder {
         Command::new("sh").args(["-c", line]).current_dir(&self.0).output().expect("a shell")
     }
 
-    /// Runs a command line in the folder that has to succeed.
+    /// Runs a command line in the folder; it must succeed.
     fn make(&self, line: &str) {
         let output = self.sh(line);
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -48,7 +48,7 @@ impl Folder {
         self.make("openssl req -x509 -key key.pem -subj /CN=localhost -days 2 -out cert.pem");
     }
 
-    /// The one line with which the server refuses the two files.
+    /// Returns the one line with which the server refuses the two files.
     fn refusal(&self, certificate: &str, key: &str) -> String {
         let (certificate, key) = (self.file(certificate), self.file(key));
         let output = run(&[&LISTEN[..], &["--tls-cert", &certificate, "--tls-key", &key]].concat());
@@ -70,7 +70,7 @@ impl Drop for Folder {
     }
 }
 
-/// The first command that a message names.
+/// Returns the first command that a message names.
 fn command_of(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_else(|| panic!("no command: {message}"))
 }
@@ -109,7 +109,7 @@ fn the_named_command_makes_a_key_usable() {
         let command = command_of(&message);
         let out = command.rsplit(' ').next().expect("the new file");
         assert_ne!(folder.file(key), folder.file(out), "{message}");
-        // The password comes from the terminal otherwise.
+        // Otherwise the password comes from the terminal.
         let is_secret = key.starts_with("encrypted") || key.ends_with(".p12") || key == "legacy.pem";
         let password = if is_secret { format!(" -passin {PASSWORD}") } else { String::new() };
         std::fs::create_dir_all(folder.0.join("new")).expect("a folder");
@@ -211,7 +211,7 @@ fn keys_without_a_conversion_are_named() {
 }
 
 #[test]
-fn files_that_do_not_go_together_are_told() {
+fn mismatched_files_are_reported() {
     let Some(folder) = Folder::new("pairs") else { return };
     folder.make_pair();
     says(&folder.refusal("key.pem", "cert.pem"), &["--tls-cert", "--tls-key", "exchange the two"]);
@@ -226,7 +226,7 @@ fn files_that_do_not_go_together_are_told() {
         &folder.refusal("chain.pem", "key.pem"),
         &["does not belong", "certificate 2 of that file", "first"],
     );
-    // Both in one file are usable, and so is a key beside the parameters of its curve.
+    // Both in one file are usable, and so is a key next to the parameters of its curve.
     folder.make("cat cert.pem key.pem > both.pem");
     folder.serves("both.pem", "both.pem");
     folder.make("openssl ecparam -name prime256v1 -genkey -out with-parameters.pem");

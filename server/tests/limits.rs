@@ -1,4 +1,4 @@
-//! Who is let in, what each may take, and what the others get: on every engine, from outside.
+//! Limits on connections and their rates, on every engine, from outside.
 
 mod program;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use program::{LONG, Program, client_frame, connect_from, engines, expect, read_head, rest};
 
-/// Runs `test` against a server on each engine with two workers, among which limits are shared.
+/// Runs `test` against a server on each engine with two workers that share the limits.
 fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
     for engine in engines() {
         eprintln!("engine {engine}");
@@ -16,31 +16,31 @@ fn on_every_engine(arguments: &[&str], test: impl Fn(&Program)) {
     }
 }
 
-/// What a connection gets that asks for a WebSocket: the status line's code, and all of the head.
+/// Requests a WebSocket; returns the status code and the whole head of the answer.
 fn ask(stream: &mut TcpStream, more: &str) -> (u16, String) {
     let request = String::from_utf8(program::REQUEST.to_vec()).expect("text");
-    // One that is turned away before it has asked may find the connection closed.
+    // A connection that is refused before its request may be closed by now.
     let _ = stream.write_all(request.replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1).as_bytes());
     let head = read_head(stream);
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
     (status, head)
 }
 
-/// Asks until it is let in: that another connection has gone is seen by the server when it comes to it.
+/// Requests until the server accepts: it learns a little later that another connection has closed.
 fn is_let_in(server: &Program) -> TcpStream {
     let end = Instant::now() + LONG;
     loop {
         let mut stream = server.connect();
         match ask(&mut stream, "").0 {
             101 => return stream,
-            503 => assert!(Instant::now() < end, "nobody is let in any more"),
+            503 => assert!(Instant::now() < end, "no connection is accepted any more"),
             other => panic!("{other}"),
         }
     }
 }
 
 #[test]
-fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
+fn connections_beyond_the_limit_get_503() {
     on_every_engine(&["--max-connections", "3"], |server| {
         let mut open: Vec<TcpStream> = (0..3).map(|_| server.open()).collect();
         for _ in 0..20 {
@@ -51,7 +51,7 @@ fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
                 head.contains("\r\nRetry-After: ") && head.contains("\r\nConnection: close\r\n"),
                 "{head}"
             );
-            // Its content, and the end: nobody has to wait for a time limit.
+            // The content follows, and the end: the client need not wait for a time limit.
             assert!(!rest(&mut stream).is_empty());
         }
         for stream in &mut open {
@@ -65,7 +65,7 @@ fn beyond_the_limit_connections_get_503_and_the_others_go_on() {
     });
 }
 
-/// The text of a refusal, asked for by a client that was told of no limit.
+/// Returns the text of a refusal to a client that knows of no limit.
 fn refusal_beyond(flags: &[&str], open: usize) -> String {
     let server = Program::start(&[&["--threads", "1"], flags].concat());
     let end = Instant::now() + LONG;
@@ -74,11 +74,11 @@ fn refusal_beyond(flags: &[&str], open: usize) -> String {
         let mut stream = server.connect();
         match ask(&mut stream, "").0 {
             503 => return String::from_utf8(rest(&mut stream)).expect("text"),
-            // A rate may have been met by a slow machine.
+            // On a slow machine the attempts may stay below a rate.
             101 => held.push(stream),
             other => panic!("{other}"),
         }
-        assert!(Instant::now() < end, "any number is let in: {flags:?}");
+        assert!(Instant::now() < end, "any number is accepted: {flags:?}");
     }
 }
 
@@ -109,10 +109,11 @@ fn an_address_cannot_take_all_connections() {
 #[test]
 fn an_address_cannot_connect_faster_than_its_rate() {
     on_every_engine(&["--connect-rate-per-ip", "1"], |server| {
-        // Two in less than a second are one too many, which a slow machine may not manage at the first attempt.
+        // Two connections in less than a second are one too many, which a slow machine may not
+        // manage at the first attempt.
         let end = Instant::now() + LONG;
         while ask(&mut server.connect(), "").0 == 101 {
-            assert!(Instant::now() < end, "any number is let in");
+            assert!(Instant::now() < end, "any number is accepted");
         }
         assert_eq!(ask(&mut connect_from("127.0.0.2", server.address()), "").0, 101);
         is_let_in(server);
@@ -120,7 +121,7 @@ fn an_address_cannot_connect_faster_than_its_rate() {
 }
 
 #[test]
-fn over_its_rate_a_connection_has_to_wait_and_loses_nothing() {
+fn a_connection_over_its_rate_waits_and_loses_nothing() {
     on_every_engine(&["--message-rate", "100", "--ping-interval", "50ms"], |server| {
         let mut stream = server.open();
         let (count, began) = (160u8, Instant::now());
@@ -130,14 +131,15 @@ fn over_its_rate_a_connection_has_to_wait_and_loses_nothing() {
         for n in 0..count {
             expect_data(&mut stream, &[n]);
         }
-        // One more, which comes when the others are paid for: 160 at 100 to a second, a second's worth saved up.
+        // One more, which is read when the others are paid for: 160 at 100 per second, with one
+        // second's worth saved up.
         stream.write_all(&client_frame(2, b"!")).expect("frame");
         expect_data(&mut stream, b"!");
         assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
     });
 }
 
-/// Reads a binary message, passing over pings.
+/// Reads a binary message, skipping pings.
 fn expect_data(stream: &mut TcpStream, payload: &[u8]) {
     loop {
         let mut header = [0; 2];
@@ -152,7 +154,7 @@ fn expect_data(stream: &mut TcpStream, payload: &[u8]) {
 }
 
 #[test]
-fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
+fn closes_a_connection_over_its_rate_by_policy() {
     on_every_engine(&["--byte-rate", "1KiB", "--rate-policy", "close"], |server| {
         let mut stream = server.open();
         let flood = client_frame(2, &[7; 100]).repeat(40);
@@ -160,7 +162,7 @@ fn over_its_rate_a_connection_is_closed_where_that_is_the_policy() {
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
             Ok(_) => {}
-            // Not all of the flood was read.
+            // The server did not read all of the flood.
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
         let close = b"\x03\xf0rate-exceeded";
@@ -174,7 +176,7 @@ fn pages_of_other_sites_cannot_drive_a_server_on_loopback() {
         let port = server.address().port();
         let from = |origin: &str| format!("Origin: {origin}\r\n");
         let own = format!("Origin: http://127.0.0.1:{port}\r\n");
-        // The Host of the request is another one: what counts is what the browser thinks it is talking to.
+        // The request has another Host, the name under which the browser knows the server.
         assert_eq!(ask(&mut server.connect(), &own).0, 403);
         assert_eq!(ask(&mut server.connect(), &from("http://evil.example")).0, 403);
         assert_eq!(ask(&mut server.connect(), &from("null")).0, 403);
@@ -190,7 +192,7 @@ fn pages_of_other_sites_cannot_drive_a_server_on_loopback() {
 }
 
 #[test]
-fn origins_can_be_listed_or_all_be_let_in() {
+fn origins_can_be_listed_or_all_be_accepted() {
     let listed = Program::start(&["--origin", "https://a.example", "--origin", "https://b.example:8443"]);
     for (origin, status) in [
         ("https://a.example", 101),
@@ -205,7 +207,7 @@ fn origins_can_be_listed_or_all_be_let_in() {
 }
 
 #[test]
-fn the_first_subprotocol_offered_that_is_known_is_agreed_on() {
+fn the_first_known_subprotocol_is_selected() {
     let server = Program::start(&["--subprotocol", "chat", "--subprotocol", "v2.chat"]);
     let agreed = |offers: &str| {
         let (status, head) = ask(&mut server.connect(), offers);
@@ -232,7 +234,7 @@ fn raw_connections_beyond_the_limit_are_closed() {
             expect(&mut first, b"first");
             let mut second = server.connect();
             let mut nothing = Vec::new();
-            // In order or not: the end comes without a byte.
+            // The end comes without a byte, in order or by a reset.
             let _ = second.read_to_end(&mut nothing);
             assert!(nothing.is_empty());
             first.write_all(b"again").expect("bytes");

@@ -1,4 +1,5 @@
-//! What an idle connection costs the server: anonymous memory, as the slope between 1,000 and 10,000 connections.
+//! Cost of an idle connection to the server: anonymous memory, as the slope between 1,000 and
+//! 10,000 connections.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 const FEW: usize = 1_000;
 const MANY: usize = 10_000;
 
-/// Bytes of anonymous memory per idle connection, at most.
+/// Most bytes of anonymous memory per idle connection.
 const PROMISE: i64 = 256;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -22,11 +23,11 @@ struct Server {
 }
 
 impl Server {
-    /// `None` when the engine does not work here; the reason is printed.
+    /// Returns `None`, and prints the reason, when the engine does not work here.
     fn start(engine: &str) -> Option<Self> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_sparring-server"))
             .args(["--listen", "127.0.0.1:0", "--threads", "1", "--engine", engine])
-            // Memory in huge pages would come in steps of 2 MiB and say nothing about a connection.
+            // Memory in huge pages would come in steps of 2 MiB and hide the cost of a connection.
             .env("MIMALLOC_ALLOW_THP", "0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -115,7 +116,8 @@ fn enough_descriptors() -> bool {
     enough
 }
 
-/// Waits until the slope is within the promise or the time is up: memory of what is over may be given back late.
+/// Waits until the slope is within the promise or the time is up: the allocator may return unused
+/// memory late.
 fn settled_slope(server: &Server, base: i64, wait: Duration) -> i64 {
     let end = Instant::now() + wait;
     loop {
@@ -128,7 +130,7 @@ fn settled_slope(server: &Server, base: i64, wait: Duration) -> i64 {
 }
 
 fn an_idle_connection_costs_little(engine: &str) {
-    // Two at once would need more descriptors than many a limit allows.
+    // Two tests at once would need more descriptors than many limits allow.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if !enough_descriptors() {
@@ -157,13 +159,13 @@ fn an_idle_connection_costs_little_on_epoll() {
     an_idle_connection_costs_little("epoll");
 }
 
-/// Bytes that a worker keeps at most after connections with large messages have gone. These are 16 MiB of
-/// buffers for messages, 4 MiB of output and, on tokio-uring, 4 MiB of receive buffers, and as much again for
-/// the allocator.
+/// Most bytes that a worker keeps after connections with large messages have closed. These are 16
+/// MiB of buffers for messages, 4 MiB of output and, on tokio-uring, 4 MiB of receive buffers, and
+/// as much again for the allocator.
 const KEPT: i64 = 48 << 20;
 
-/// Checks that memory is returned. The allocator returns it a few seconds later; the limit is for a machine
-/// that is busy with other work.
+/// Checks that memory is returned. The allocator returns it a few seconds later; the limit is for a
+/// machine that is busy with other work.
 fn large_messages_leave_little(engine: &str) {
     if !enough_descriptors() {
         return;

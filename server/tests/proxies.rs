@@ -16,7 +16,7 @@ use engine::rustls::pki_types::ServerName;
 use engine::tls::{Trust, client_config};
 use program::{LONG, Program, client_frame, connect, engines, expect, read_head};
 
-/// Part of every line about a refusal. The line about io_uring, where that is refused, has it not.
+/// Part of every line about a refusal. The line about a refused io_uring lacks it.
 const REFUSAL: &str = "server::refusal";
 use rustix::net::sockopt;
 use rustix::process::Signal;
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Returns true where the program is installed; a line says so where it is not.
+    /// Returns whether the program is installed; prints a line where it is not.
     fn is_here(self) -> bool {
         match Command::new(self.name()).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status() {
             Ok(_) => true,
@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-/// A proxy before a server, with a folder for what both write.
+/// A proxy before a server, with a folder for the files of both.
 struct Site {
     server: Option<Program>,
     proxy: Child,
@@ -84,7 +84,7 @@ impl Site {
             .replace("port 9100", &format!("port {}", admin.rsplit(':').next().expect("a port")))
             .replace("inter 2s", "inter 100ms");
         let text = change(for_user(kind, text, &folder));
-        // Somebody else may get the port before the proxy does.
+        // Another process may get the port before the proxy does.
         let (proxy, address) = (0..5)
             .find_map(|_| {
                 let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
@@ -105,7 +105,7 @@ impl Site {
         head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
     }
 
-    /// A request, and the answer's head and content.
+    /// Sends a request; returns the answer's head and content.
     fn request(&self, line: &str, more: &str) -> (String, String) {
         let mut stream = connect(self.address);
         write!(stream, "{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", self.address)
@@ -113,7 +113,7 @@ impl Site {
         answer(&mut stream)
     }
 
-    /// An opening handshake from a page.
+    /// Performs an opening handshake as a page does.
     fn upgrade(&self, origin: &str) -> TcpStream {
         let mut stream = connect(self.address);
         write!(
@@ -142,7 +142,7 @@ impl Site {
         read(&self.folder, "server.log")
     }
 
-    /// The URL under which a browser finds the site.
+    /// Returns the URL under which a browser finds the site.
     fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -150,7 +150,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // nginx ends its workers when it is told to.
+        // nginx ends its workers on this signal.
         if let Some(pid) = rustix::process::Pid::from_raw(self.proxy.id() as i32) {
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
@@ -159,7 +159,7 @@ impl Drop for Site {
     }
 }
 
-/// Lets nginx write nowhere else than into the folder, whoever runs it.
+/// Lets nginx write only into the folder, whatever the user.
 fn for_user(kind: Kind, text: String, folder: &Path) -> String {
     let folder = folder.display();
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -222,7 +222,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
-/// A proxy may leave the connection open after the content. After a HEAD it is closed without one.
+/// Reads an answer. A proxy may leave the connection open after the content. After a HEAD it is
+/// closed without content.
 fn answer(stream: &mut TcpStream) -> (String, String) {
     let head = read_head(stream);
     let head_in_small = head.to_ascii_lowercase();
@@ -232,7 +233,7 @@ fn answer(stream: &mut TcpStream) -> (String, String) {
     (head, content)
 }
 
-/// The page, the echo, the Origin check and the health check, and nothing in the log but the one
+/// Checks the page, the echo, the Origin check and the health check. The log has only the one
 /// refusal.
 fn serves_behind(kind: Kind) {
     if !kind.is_here() {
@@ -272,7 +273,7 @@ fn serves_behind_haproxy() {
     serves_behind(Kind::HaProxy);
 }
 
-/// A site with a name is let in by --origin, and no other one.
+/// A site with a name is accepted by --origin, and no other site.
 #[test]
 fn origin_flag_lets_a_site_behind_a_proxy_in() {
     for kind in [Kind::Nginx, Kind::HaProxy].into_iter().filter(|kind| kind.is_here()) {
@@ -283,7 +284,7 @@ fn origin_flag_lets_a_site_behind_a_proxy_in() {
     }
 }
 
-/// Common configurations that change the Host: the answer and the log have what to do.
+/// Covers common configurations that change the Host: the answer and the log name the fix.
 #[test]
 fn says_what_to_do_where_nginx_changes_the_host() {
     if !Kind::Nginx.is_here() {
@@ -310,7 +311,7 @@ fn says_what_to_do_where_nginx_changes_the_host() {
     assert!(text.contains("proxy_http_version 1.1"), "{text}");
 }
 
-/// Connections of a load balancer that looks whether the port is open, or asks for `/`.
+/// Covers a load balancer that checks whether the port is open, or requests `/`.
 #[test]
 fn probes_leave_no_line_in_the_log() {
     for engine in engines() {
@@ -322,7 +323,7 @@ fn probes_leave_no_line_in_the_log() {
         for listener in [0, 1] {
             for _ in 0..20 {
                 drop(connect(server.address_of(listener)));
-                // HAProxy's plain check resets.
+                // HAProxy's plain check resets the connection.
                 let reset = connect(server.address_of(listener));
                 sockopt::set_socket_linger(&reset, Some(Duration::ZERO)).expect("linger");
             }

@@ -1,4 +1,4 @@
-//! wss:// from outside: the library's own client, on every engine.
+//! wss:// from outside: rustls' own client, on every engine.
 
 mod program;
 
@@ -32,7 +32,7 @@ fn secure(address: SocketAddr) -> Client {
     StreamOwned::new(ClientConnection::new(config, name).expect("a client"), connect(address))
 }
 
-/// With its opening handshake done.
+/// Opens a connection and completes its opening handshake.
 fn open(server: &Program) -> Client {
     let mut client = secure(server.address_of(1));
     client.write_all(REQUEST).expect("request");
@@ -68,7 +68,8 @@ fn both_schemes_echo_side_by_side() {
             expect(&mut plain, b"\x81\x06beside");
         }
         socket.close(None).expect("a close");
-        // What follows the Close is the end, announced by a close_notify: without one this would be another error.
+        // The end follows the Close, announced by a close_notify: without one this would be another
+        // error.
         let end = loop {
             match socket.read() {
                 Ok(_) => {}
@@ -79,9 +80,9 @@ fn both_schemes_echo_side_by_side() {
     });
 }
 
-/// The answer of a server that is full comes in TLS, after a handshake that it would not have needed.
+/// A server at its limit answers in TLS, after a handshake that it would not have needed.
 #[test]
-fn beyond_the_limit_the_answer_is_a_503_in_tls() {
+fn connections_beyond_the_limit_get_503_in_tls() {
     on_every_engine(&["--max-connections", "1"], |server| {
         let mut first = open(server);
         for _ in 0..5 {
@@ -98,9 +99,9 @@ fn beyond_the_limit_the_answer_is_a_503_in_tls() {
 }
 
 #[test]
-fn the_handshakes_time_covers_that_of_tls() {
+fn the_handshake_timeout_covers_tls() {
     on_every_engine(&["--handshake-timeout", "300ms"], |server| {
-        // Neither half a hello nor a TLS connection without a request stays.
+        // The server closes both half a hello and a TLS connection without a request.
         let mut half = connect(server.address_of(1));
         half.write_all(&[22, 3, 1, 2, 0, 1]).expect("write");
         let mut mute = secure(server.address_of(1));
@@ -114,7 +115,7 @@ fn the_handshakes_time_covers_that_of_tls() {
 }
 
 #[test]
-fn a_drain_takes_leave_in_tls() {
+fn a_drain_closes_connections_in_tls() {
     for engine in engines() {
         let arguments = ["--engine", &engine, "--threads", "1", "--tls-self-signed"];
         let server = Program::start_with(&LISTEN, &arguments);
@@ -129,9 +130,10 @@ fn a_drain_takes_leave_in_tls() {
     }
 }
 
-/// Each on the other's port: an answer where one can be read, and a line in the log that says what is wrong.
+/// A client that uses the other scheme's port gets an answer where it can read one, and a line in
+/// the log names the fault.
 #[test]
-fn plain_and_tls_on_each_others_port_are_told() {
+fn clients_of_the_wrong_port_are_reported() {
     let path = std::env::temp_dir().join(format!("sparring-tls-{}.log", std::process::id()));
     let log = File::create(&path).expect("a file");
     let server = Program::start_logging(&LISTEN, &["--threads", "1", "--tls-self-signed"], log);
@@ -152,7 +154,7 @@ fn plain_and_tls_on_each_others_port_are_told() {
     }
 }
 
-/// Bytes of anonymous memory for an idle connection of wss://, at most.
+/// Most bytes of anonymous memory for an idle connection of wss://.
 const PROMISE: usize = 12 << 10;
 
 fn anonymous_bytes(server: &Program) -> usize {
@@ -162,7 +164,7 @@ fn anonymous_bytes(server: &Program) -> usize {
     kib << 10
 }
 
-/// Open, having echoed a kilobyte: keys and the state of rustls are left, no buffer.
+/// Connections that have echoed a kilobyte keep their keys and the state of rustls, but no buffer.
 #[test]
 fn an_idle_connection_costs_at_most_twelve_kibibytes() {
     const FEW: usize = 200;

@@ -1,4 +1,4 @@
-//! Bytes: all of them, in order, whatever the cuts.
+//! Every byte arrives, in order, whatever the cuts.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -85,7 +85,7 @@ pub(crate) fn sixteen_mebibytes(case: &Case) {
     assert_eq!((counters.bytes_in, counters.bytes_out), (16 << 20, 16 << 20));
 }
 
-/// Sends `bytes` in `pieces` pieces of all three kinds, in turns.
+/// Sends `bytes` in `pieces` pieces of all three kinds, in turn.
 fn scatter(bytes: &[u8], pieces: usize, out: &mut Output<'_>) {
     let cut = |i: usize| bytes.len() * i / pieces;
     for i in 0..pieces {
@@ -114,7 +114,7 @@ pub(crate) fn many_segments_of_every_kind(case: &Case) {
     }
 }
 
-/// `received`, then `with` in `turn_end`, then once more: three pieces, one order.
+/// Writes in `received`, with `with` in `turn_end`, and once more: three pieces, one order.
 pub(crate) fn output_of_a_turn_keeps_its_order(case: &Case) {
     let seen: Arc<Mutex<Vec<ConnId>>> = Arc::default();
     let at_end = seen.clone();
@@ -174,8 +174,8 @@ pub(crate) fn random_cuts_keep_the_order(case: &Case) {
     }
 }
 
-/// Bounds of one connection's unsent bytes with the settings below: the high-water mark, and the most
-/// that any engine receives in a turn.
+/// Bounds of one connection's unsent bytes with the settings below: the high-water mark, and the
+/// most that any engine receives in a turn.
 const MARK: usize = 128 << 10;
 const A_TURN: usize = 2 << 20;
 
@@ -188,7 +188,7 @@ fn echo_and_watch(most_unsent: Arc<AtomicUsize>) -> Script {
         .eof(|_, out| out.close(CloseMode::Flush))
 }
 
-pub(crate) fn a_reader_that_never_reads(case: &Case) {
+pub(crate) fn drops_a_client_that_never_reads(case: &Case) {
     let most_unsent = Arc::new(AtomicUsize::new(0));
     let mut config = case.config();
     config.high_water = MARK;
@@ -231,8 +231,8 @@ pub(crate) fn a_slow_reader_gets_everything(case: &Case) {
         let (mut client, bytes) = (client.try_clone().expect("clone"), bytes.clone());
         thread::spawn(move || client.write_all(&bytes).expect("write"))
     };
-    // Nobody reads until the server has had more to send than its mark and stands still with some
-    // of it held back.
+    // The client reads only after the server has stopped with more to send than its mark, and holds
+    // some of it back.
     let (mut last, mut same) = (0, 0);
     while same < 5 || most_unsent.load(Ordering::Relaxed) <= MARK {
         let unsent = running.with(id, |out| out.unsent()).expect("open");
@@ -248,14 +248,15 @@ pub(crate) fn a_slow_reader_gets_everything(case: &Case) {
     running.finish();
 }
 
-/// Connections inherit the size: so little of what a test writes is in the kernel's hands.
+/// Sets small socket buffers, which connections inherit, so that the kernel holds little of what a
+/// test writes.
 fn small_buffers(listener: &TcpListener) {
     rustix::net::sockopt::set_socket_send_buffer_size(listener, 64 << 10).expect("send buffer");
     rustix::net::sockopt::set_socket_recv_buffer_size(listener, 64 << 10).expect("receive buffer");
 }
 
 /// A backlog that has emptied leaves no stall timer behind.
-pub(crate) fn a_stall_that_has_passed_is_forgotten(case: &Case) {
+pub(crate) fn a_finished_stall_leaves_no_timer(case: &Case) {
     let mut config = case.config();
     config.write_stall = Duration::from_secs(1);
     small_buffers(&config.listeners[0].socket);
@@ -272,7 +273,7 @@ pub(crate) fn a_stall_that_has_passed_is_forgotten(case: &Case) {
     running.finish();
 }
 
-/// Pieces of all kinds, given while earlier ones wait for the reader.
+/// Sends pieces of all kinds while earlier ones wait for the reader.
 pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     let running = Running::start(case, case.config(), Script::default());
     let mut client = running.connect();
@@ -294,7 +295,7 @@ pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     assert!(left > 0, "the kernel took 12 MiB");
     expect(&mut client, &all);
     running.wait_for(|e| matches!(e, Event::Drained(_)).then_some(()));
-    // The other end has everything; the engine may learn it a moment later.
+    // The peer has everything; the engine may learn it a moment later.
     let since = Instant::now();
     while running.with(id, |out| out.unsent()) != Some(0) {
         assert!(since.elapsed() < LIMIT, "bytes stay unsent");
@@ -302,8 +303,8 @@ pub(crate) fn held_back_segments_keep_their_order(case: &Case) {
     running.finish();
 }
 
-/// A client on the engine against a server on the engine: eight connections, each passing a counter
-/// to and fro.
+/// Runs a client on the engine against a server on the engine: eight connections, each passing a
+/// counter to and fro.
 pub(crate) fn two_workers_talk_to_each_other(case: &Case) {
     const ROUNDS: u64 = 500;
     const CONNECTIONS: u64 = 8;

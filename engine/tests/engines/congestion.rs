@@ -30,7 +30,7 @@ pub(crate) fn both_ends_are_set(case: &Case) {
         _ => None,
     });
 
-    // Both ports: another test's connection may have one of them.
+    // Both ports must match: another test's connection may have one of them.
     let (near, far) = (addr.port(), peer.port());
     match (of_connection(near, far), of_connection(far, near)) {
         (Some(accepted), Some(connected)) => {
@@ -45,8 +45,8 @@ pub(crate) fn both_ends_are_set(case: &Case) {
     server.finish();
 }
 
-/// Congestion control of every connection between these ports; `None` where the kernel does not
-/// report it.
+/// Returns the congestion control of every connection between these ports; `None` where the kernel
+/// does not report it.
 fn of_connection(from: u16, to: u16) -> Option<Vec<String>> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -79,12 +79,12 @@ const DONE: u16 = 3;
 const BY_FAMILY: u16 = 20;
 const REQUEST_AND_DUMP: u16 = 0x301;
 const CONTROL: u16 = 4;
-/// `struct inet_diag_msg`, which the attributes follow.
+/// Length of `struct inet_diag_msg`, which the attributes follow.
 const MESSAGE: usize = 72;
 const ESTABLISHED: u32 = 1 << 1;
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`: all established connections over IPv4, with
-/// their congestion control.
+/// Returns `struct nlmsghdr` and `struct inet_diag_req_v2`: a request for all established
+/// connections over IPv4, with their congestion control.
 fn request(from: u16, to: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + 56);
     bytes.extend((HEADER as u32 + 56).to_ne_bytes());

@@ -39,7 +39,7 @@ pub(crate) fn connects_and_talks(case: &Case) {
     assert_eq!((counters.accepted, counters.connected, counters.closed), (0, 1, 1));
 }
 
-pub(crate) fn from_a_source_address(case: &Case) {
+pub(crate) fn connects_from_a_source_address(case: &Case) {
     let listener = TcpListener::bind(loopback(0)).expect("bind");
     let addr = listener.local_addr().expect("address");
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -51,7 +51,7 @@ pub(crate) fn from_a_source_address(case: &Case) {
     running.finish();
 }
 
-pub(crate) fn from_a_range_of_ports(case: &Case) {
+pub(crate) fn connects_from_a_range_of_ports(case: &Case) {
     let listener = TcpListener::bind(loopback(0)).expect("bind");
     let addr = listener.local_addr().expect("address");
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("proc");
@@ -83,7 +83,7 @@ fn knows_port_ranges() -> bool {
     (next(), next()) >= (6, 3)
 }
 
-/// A port of the loopback address where nobody listens.
+/// Returns a port of the loopback address without a listener.
 fn closed_port() -> SocketAddr {
     TcpListener::bind(loopback(0)).expect("bind").local_addr().expect("address")
 }
@@ -113,7 +113,7 @@ pub(crate) fn refused(case: &Case) {
     assert_eq!((counters.connected, counters.closed), (0, 0));
 }
 
-/// A listener whose queue is full drops further attempts without an answer.
+/// Returns a listener whose queue is full, so that it drops further attempts without an answer.
 fn deaf_listener() -> (rustix::fd::OwnedFd, SocketAddr, Vec<TcpStream>) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
@@ -138,7 +138,7 @@ pub(crate) fn times_out(case: &Case) {
         other => panic!("{other:?}"),
     }
     assert!(since.elapsed() >= Duration::from_millis(150), "too early");
-    // One that is still under way at the end holds nothing up.
+    // An attempt that is still under way at the end delays nothing.
     running.ask(move |w| w.connect(to(addr, 6)));
     running.some_turns();
     let (_, events) = running.finish();
@@ -162,7 +162,7 @@ pub(crate) fn too_many_connects(case: &Case) {
     }
     assert_eq!(opened.len(), 4);
     assert!(failed.iter().all(|(tag, error)| *tag >= 4 && error.to_string().contains("max_connects")));
-    // One goes, another may come.
+    // One closes, so another may connect.
     let first = opened[0];
     running.with(first, |out| out.close(CloseMode::Abort));
     running.wait_closed(first);
@@ -172,7 +172,7 @@ pub(crate) fn too_many_connects(case: &Case) {
     server.finish();
 }
 
-/// The handler tries again from within `connect_failed`, and gets there when somebody listens.
+/// The handler retries from within `connect_failed`, and succeeds once there is a listener.
 pub(crate) fn reconnects_from_the_failure(case: &Case) {
     let addr = closed_port();
     let mut attempts = 1;
@@ -201,9 +201,9 @@ pub(crate) fn reconnects_from_the_failure(case: &Case) {
     server.finish();
 }
 
-/// Checks that the only place is free again when the handler learns of the failure, however the
+/// Checks that the only slot is free again when the handler learns of the failure, however the
 /// attempt failed.
-pub(crate) fn a_failed_connect_gives_its_place_to_the_next(case: &Case) {
+pub(crate) fn a_failed_connect_frees_its_slot(case: &Case) {
     let server = Running::echo(case);
     let (_listener, silent, _queued) = deaf_listener();
     let quick = |addr, tag| Connect { timeout: Duration::from_millis(50), ..to(addr, tag) };

@@ -9,14 +9,14 @@
 //! | sentence | scenario |
 //! |---|---|
 //! | A failed connect carries its tag | `connect::refused` |
-//! | The slot of a failed connect is free | `connect::a_failed_connect_gives_its_place_to_the_next` |
+//! | The slot of a failed connect is free | `connect::a_failed_connect_frees_its_slot` |
 //! | A connect is not reported within the call | `connect::connects_and_talks`, and below |
 //! | A paused connection receives nothing; its FIN waits | `ends::pause_holds_bytes_and_end_back` |
 //! | A reset ends a paused connection all the same | `ends::reset_while_paused` |
 //! | Nothing but `closed` follows a close | `ends::closing_ends_all_calls` |
 //! | A connection stays open behind `eof` | `ends::half_open_until_the_handler_closes` |
 //! | `drained` says that a backlog is gone | `bytes::a_slow_reader_gets_everything`, and below |
-//! | A deadline and an alarm are unset again | `timing::*_ring_once_and_never_early` |
+//! | A deadline and an alarm are unset again | `timing::*_fire_once_and_never_early` |
 //! | The bits of all wakes are joined | `timing::wakes_are_joined_and_never_lost`, and below |
 //! | An abort ends a lingering connection | `ends::an_abort_ends_what_closes_gently` |
 //! | An id of a gone connection finds nothing | `limits::slots_are_used_again_under_new_ids` |
@@ -40,10 +40,10 @@ use crate::stage::{
     Calls, Case, Event, LIMIT, Running, Script, Stage, expect, loopback, pattern, read_to_end, round_trip,
 };
 
-/// A command for the next `turn_end`.
+/// Command for the next `turn_end`.
 type AtTurnEnd = Arc<Mutex<Option<Box<dyn FnOnce(&mut Worker<'_, Stage>) + Send>>>>;
 
-/// Runs the command that the test has set, at the end of the turn in which it finds one.
+/// Runs the test's command at the end of the next turn.
 fn with_commands_at_turn_end(script: Script) -> (Script, AtTurnEnd) {
     let slot = AtTurnEnd::default();
     let command = slot.clone();
@@ -76,8 +76,9 @@ impl RichTurn {
         Self { running, calls, at_turn_end, client, id }
     }
 
-    /// Makes everything due for one turn. The client's message `bytes` waits behind a pause. Another
-    /// connection has a message too; with `ends` it has ended instead, and a connect has failed.
+    /// Prepares one turn in which everything is due. The client's message `bytes` waits behind a
+    /// pause. Another connection has a message too; with `ends` it has ended instead, and a connect
+    /// has failed.
     fn prepare(&mut self, bytes: &[u8], ends: bool) {
         let id = self.id;
         self.running.with(id, |out| out.pause());
@@ -126,12 +127,12 @@ impl RichTurn {
     }
 }
 
-/// An address of TEST-NET-1 (RFC 5737), which no machine has.
+/// Returns an address of TEST-NET-1 (RFC 5737), which no machine has.
 fn unroutable() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 0))
 }
 
-/// Rank of a call in the order of a turn.
+/// Returns the rank of a call in the order of a turn.
 fn rank(call: &str) -> usize {
     const ORDER: [&str; 5] = ["events", "deadline", "alarm", "woken", "turn_end"];
     ORDER.iter().position(|&other| other == call).unwrap_or(0)
@@ -140,7 +141,8 @@ fn rank(call: &str) -> usize {
 pub(crate) fn a_turn_calls_events_deadline_alarm_woken_turn_end(case: &Case) {
     let mut turn = RichTurn::start(case, Script::echo());
     let since = Instant::now();
-    // An engine decides which events fall in one turn: until one turn has had all of them.
+    // An engine decides which events belong to one turn: repeats until one turn has had all of
+    // them.
     for round in 1.. {
         turn.prepare(b"held", round % 2 == 0);
         expect(&mut turn.client, b"held");
@@ -161,7 +163,7 @@ pub(crate) fn a_turn_calls_events_deadline_alarm_woken_turn_end(case: &Case) {
     turn.running.finish();
 }
 
-/// Every call writes its own letter, and notes it: the wire has them in the order of the calls.
+/// Every call writes its own letter, and records it: the wire has them in the order of the calls.
 pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     let written: Arc<Mutex<Vec<u8>>> = Arc::default();
     let open: Arc<Mutex<Option<ConnId>>> = Arc::default();
@@ -211,7 +213,7 @@ pub(crate) fn output_of_all_calls_keeps_the_order_of_the_calls(case: &Case) {
     turn.running.finish();
 }
 
-/// Output of each call leaves at the end of its turn: nothing else has to happen.
+/// Output of each call leaves at the end of its turn, without any other event.
 pub(crate) fn output_of_every_call_leaves_without_another_event(case: &Case) {
     let soon = Duration::from_millis(1);
     let open: Arc<Mutex<Option<ConnId>>> = Arc::default();
@@ -278,7 +280,7 @@ pub(crate) fn output_of_opened_comes_before_all_other(case: &Case) {
     running.finish();
 }
 
-/// Every turn ends with `turn_end`, whichever call was its only one.
+/// Every turn ends with `turn_end`, even if it has only one call.
 pub(crate) fn a_turn_end_follows_every_call(case: &Case) {
     let (script, calls) = Script::echo().noting_calls();
     let running = Running::start(case, case.config(), script);
@@ -289,7 +291,7 @@ pub(crate) fn a_turn_end_follows_every_call(case: &Case) {
     running.wait_for(|e| matches!(e, Event::Alarm(_)).then_some(()));
     client.shutdown(Shutdown::Write).expect("shutdown");
     running.wait_for(|e| matches!(e, Event::Closed(..)).then_some(()));
-    // The end of the run may cut the last turn short: it is not looked at.
+    // The end of the run may cut the last turn short, so it is not checked.
     running.some_turns();
     let calls = calls.lock().expect("lock").clone();
     for call in ["opened", "received", "alarm", "woken", "eof", "closed"] {
@@ -355,7 +357,7 @@ pub(crate) fn drained_is_not_called_without_a_backlog(case: &Case) {
     running.finish();
 }
 
-/// At the call nothing of the backlog is left; it comes once, and what it writes leaves.
+/// At the call the backlog is empty. The call comes once, and its output leaves.
 pub(crate) fn drained_comes_once_when_the_backlog_is_gone(case: &Case) {
     const BACKLOG: usize = 16 << 20;
     let script = Script::default().drained(|_, out| {
@@ -515,7 +517,7 @@ pub(crate) fn load_counts_connections_pauses_and_unsent_bytes(case: &Case) {
     running.finish();
 }
 
-/// `unsent` counts what the call has written, and what earlier calls of the turn have.
+/// `unsent` counts the output of this call, and that of earlier calls in the turn.
 pub(crate) fn unsent_counts_the_output_of_the_turn(case: &Case) {
     let running = Running::start(case, case.config(), Script::default());
     let _client = running.connect();
@@ -555,7 +557,7 @@ pub(crate) fn a_given_buffer_returns_to_the_pool_when_it_is_sent(case: &Case) {
     running.finish();
 }
 
-/// The clock goes on within a turn, and the time of a turn does not.
+/// The clock advances within a turn, and the time of the turn does not.
 pub(crate) fn the_clock_goes_on_while_the_time_of_a_turn_stays(case: &Case) {
     let running = Running::start(case, case.clients_only(), Script::default());
     let mut last = running.ask(|w| w.now());

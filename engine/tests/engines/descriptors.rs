@@ -1,4 +1,4 @@
-//! Descriptors and locked memory run out, and come back.
+//! Descriptors and locked memory run out, and become available again.
 
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,11 +14,11 @@ use crate::stage::{
     Case, Event, LIMIT, Running, Script, bounded, in_a_process_of_its_own, loopback, pattern, round_trip,
 };
 
-/// Connections at most: enough to cross every table's page, and a second of a debug build.
+/// Number of connections: enough to cross every table's page, and one second of a debug build.
 const MANY: u64 = 4000;
 
-/// Checks the turns of an engine that waits for descriptors: it retries every 100 ms, and the test
-/// wakes it.
+/// Checks that an engine that waits for descriptors takes few turns: it retries every 100 ms, and
+/// the test wakes it.
 fn assert_turns_stay_few(turns: &AtomicU64, running: &Running) {
     let (before, since) = (turns.load(Ordering::Relaxed), Instant::now());
     std::thread::sleep(Duration::from_millis(350));
@@ -34,8 +34,8 @@ fn set_file_limit(current: u64) {
     setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }).expect("limit");
 }
 
-/// Leaves room for so many more descriptors. The limit is on their numbers, so that gaps among
-/// those in use must be filled: by what is returned.
+/// Leaves descriptors for `more` files. The limit is on their numbers, so all gaps among those in
+/// use must be filled; the returned descriptors fill them.
 fn leave_room_for(more: u64) -> Vec<OwnedFd> {
     let numbers = std::fs::read_dir("/proc/self/fd").expect("proc").flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
@@ -47,7 +47,7 @@ fn leave_room_for(more: u64) -> Vec<OwnedFd> {
     fillers
 }
 
-/// Sockets that are not connected yet: connecting them later needs no more descriptors.
+/// Returns sockets that are not connected yet: connecting them later needs no more descriptors.
 fn sockets(count: usize) -> Vec<OwnedFd> {
     let socket = || {
         rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -68,8 +68,8 @@ fn wait_until_open(running: &Running, count: usize) {
     }
 }
 
-/// EMFILE for engines whose connections are descriptors of the process; a full table where they are
-/// direct ones.
+/// Covers EMFILE for engines whose connections are descriptors of the process, and a full table
+/// where they are direct descriptors.
 pub(crate) fn as_many_connections_as_descriptors_allow(case: &Case) {
     in_a_process_of_its_own(|| {
         let allowed = engine::socket::raise_file_limit();
@@ -87,7 +87,7 @@ pub(crate) fn as_many_connections_as_descriptors_allow(case: &Case) {
         let (script, turns) = Script::echo().counting_turns();
         let running = Running::start(case, config, script);
         let mut sockets = sockets(clients);
-        // Whatever the engine itself needs it has when it answers.
+        // The engine has every descriptor that it needs itself when it answers.
         running.some_turns();
         let _fillers = (case.kind != EngineKind::Uring).then(|| leave_room_for(most as u64));
         let late = sockets.split_off(most);
@@ -101,7 +101,8 @@ pub(crate) fn as_many_connections_as_descriptors_allow(case: &Case) {
         assert_turns_stay_few(&turns, &running);
         assert_eq!(running.ask(|w| w.connections()), most);
 
-        // Each that goes makes room for one that waits; the clients' own descriptors stay taken.
+        // Each connection that closes makes room for one that waits; the clients' own descriptors
+        // stay taken.
         for client in &clients[..beyond / 3] {
             client.shutdown(Shutdown::Both).expect("shutdown");
         }
@@ -128,7 +129,7 @@ pub(crate) fn connects_without_descriptors_fail_and_recover(case: &Case) {
         let connect = move |tag| Connect { to, from: None, tag, timeout: LIMIT };
         let (script, turns) = Script::echo().counting_turns();
         let mut config = case.clients_only();
-        // So few that the failures would use them up if they kept their slots.
+        // So small that the failures would use up all slots if they kept them.
         config.max_connects = 3;
         let running = Running::start(case, config, script);
         running.ask(move |w| w.connect(connect(0)));
@@ -160,8 +161,8 @@ fn libc_emfile() -> i32 {
     rustix::io::Errno::MFILE.raw_os_error()
 }
 
-/// A table of direct descriptors may not be larger than the limit on open files: said at the start,
-/// not in the middle.
+/// A table of direct descriptors may not be larger than the limit on open files: the engine reports
+/// that at the start, not later.
 pub(crate) fn a_table_beyond_the_limit_is_refused_or_starves_gently(case: &Case) {
     in_a_process_of_its_own(|| {
         let mut config = case.config();
@@ -182,8 +183,8 @@ pub(crate) fn a_table_beyond_the_limit_is_refused_or_starves_gently(case: &Case)
     });
 }
 
-/// Root has no limit on locked memory; this is what everybody else meets. An engine that starts
-/// must also serve.
+/// Covers a limit on locked memory, which root does not have. An engine that starts must also
+/// serve.
 pub(crate) fn little_locked_memory_as_an_ordinary_user(case: &Case) {
     in_a_process_of_its_own(|| {
         if rustix::process::geteuid().is_root() && become_nobody().is_err() {
@@ -214,7 +215,8 @@ pub(crate) fn little_locked_memory_as_an_ordinary_user(case: &Case) {
     });
 }
 
-/// For this thread and those it starts: credentials are a thread's own in Linux (setuid(2), notes).
+/// Changes the user of this thread and of those it starts: in Linux credentials belong to a thread
+/// (setuid(2), notes).
 fn become_nobody() -> rustix::io::Result<()> {
     use rustix::process::{Gid, Uid};
     let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));

@@ -51,7 +51,7 @@ pub(crate) fn half_open_until_the_handler_closes(case: &Case) {
         expect(&mut client, &bytes);
     }
     running.some_turns();
-    // A call that came before its last write was known to be through may be followed by a
+    // A call that came before the engine knew of the end of its last write may be followed by a
     // `drained`.
     assert!(running.events_so_far().iter().all(|e| matches!(e, Event::Drained(_))));
     running.with(id, |out| out.close(CloseMode::Flush));
@@ -168,7 +168,7 @@ pub(crate) fn flush_sends_everything(case: &Case) {
     running.finish();
 }
 
-/// The client has sent its FIN before the server closes: nothing is left to wait for.
+/// Covers a client that has sent its FIN before the server closes: nothing is left to wait for.
 pub(crate) fn flush_after_eof_ends_at_once(case: &Case) {
     let mut config = case.config();
     config.linger.time = Duration::from_secs(3600);
@@ -215,7 +215,7 @@ pub(crate) fn an_abort_ends_what_closes_gently(case: &Case) {
     running.ask(move |w| w.abort(id));
     assert!(matches!(running.wait_closed(id), Cause::Closed));
     // The connection is gone: the abort does nothing, and does not affect the connection that has
-    // its place.
+    // its slot now.
     let mut next = running.connect();
     running.wait_opened();
     running.ask(move |w| w.abort(id));
@@ -269,7 +269,7 @@ pub(crate) fn closing_ends_all_calls(case: &Case) {
     running.finish();
 }
 
-/// Bytes and FIN arrive while paused: neither is told before the handler goes on.
+/// Bytes and FIN arrive while paused: the engine reports neither before the handler resumes.
 pub(crate) fn pause_holds_bytes_and_end_back(case: &Case) {
     let script = Script::default().received(|_, bytes, out| {
         if bytes.ends_with(b"stop") {
@@ -287,7 +287,8 @@ pub(crate) fn pause_holds_bytes_and_end_back(case: &Case) {
     client.write_all(&late).expect("write");
     client.shutdown(Shutdown::Write).expect("shutdown");
     for _ in 0..5 {
-        // The other connection is served: whatever could be told of the paused one would have been.
+        // The other connection is served by now, so the engine would have reported anything of the
+        // paused one.
         other.write_all(b"x").expect("write");
         running.wait_for(|e| match e {
             Event::Received(received, _) if received != id => Some(()),
@@ -355,7 +356,7 @@ pub(crate) fn reset_after_a_pause(case: &Case) {
     }
 }
 
-/// A pause after every call, lifted at the end of that turn or of the next: what was held back
+/// Pauses after every call, and resumes at the end of that turn or of the next: what was held back
 /// comes before what arrives in the meantime.
 pub(crate) fn pauses_between_all_calls_keep_the_order(case: &Case) {
     for a_turn_later in [false, true] {
@@ -409,7 +410,7 @@ pub(crate) fn paused_from_the_first_call(case: &Case) {
     running.finish();
 }
 
-/// The pause comes while the engine may have a receive under way already.
+/// Pauses when the engine may have a receive under way already.
 pub(crate) fn paused_between_two_messages(case: &Case) {
     let running = Running::echo(case);
     let mut other = running.connect();
@@ -432,13 +433,14 @@ pub(crate) fn paused_between_two_messages(case: &Case) {
     running.finish();
 }
 
-/// The drain of a server: no new connections, a farewell to all, then nothing is left.
-pub(crate) fn a_drain_takes_leave_of_everyone(case: &Case) {
+/// Drains as a server does: accepts no new connections, sends a last message to all, and stops when
+/// all are closed.
+pub(crate) fn a_drain_sends_a_last_message_to_all(case: &Case) {
     const COUNT: usize = 100;
     let running = Running::start(case, case.config(), Script::default());
     let mut clients: Vec<_> = (0..COUNT).map(|_| running.connect()).collect();
     let ids: Vec<_> = clients.iter().map(|_| running.wait_opened()).collect();
-    // More for some than their sockets hold: it must leave before the last word does.
+    // More for some than their sockets hold: it must leave before the last message does.
     let owed = pattern(6 << 20, 1);
     for id in ids.iter().take(3).copied() {
         let bytes = BytesMut::from(&owed[..]);
@@ -497,8 +499,8 @@ pub(crate) fn stop_in_start(case: &Case) {
     assert!(events.is_empty());
 }
 
-/// A runtime that catches what its tasks throw must not leave a worker behind that runs on with
-/// half a handler.
+/// A runtime that catches panics of its tasks must not leave a worker that runs on with half a
+/// handler.
 pub(crate) fn a_panic_of_the_handler_is_not_swallowed(case: &Case) {
     let script = Script::default().received(|_, _, _| panic!("on purpose"));
     let mut running = Running::start(case, case.config(), script);

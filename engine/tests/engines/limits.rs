@@ -1,4 +1,4 @@
-//! Listeners, the table's bounds.
+//! Listeners, and bounds of the connection table.
 
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub(crate) fn listening_off_and_on(case: &Case) {
     assert_eq!(running.ask(|w| w.local_addr(1)), None);
     running.ask(|w| w.listening(0, false));
     running.some_turns();
-    // The kernel queues the connection; the worker does not take it.
+    // The kernel queues the connection; the worker does not accept it.
     let mut queued = running.connect();
     for _ in 0..20 {
         round_trip(&mut open, b"goes on");
@@ -115,8 +115,8 @@ pub(crate) fn slots_are_used_again_under_new_ids(case: &Case) {
     running.finish();
 }
 
-/// Many short connections over few slots, dropped at any point: what one of them sent or was owed
-/// never reaches the next.
+/// Opens many short connections over few slots, dropped at any point: what one of them sent or was
+/// owed never reaches the next.
 pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
     const SLOTS: usize = 4;
     const EACH: u64 = 60;
@@ -127,7 +127,7 @@ pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
     let script = Script::echo().received(move |id, bytes, out| {
         let tag = *tags.entry(id).or_insert(bytes[0]);
         assert!(bytes.iter().all(|&byte| byte == tag), "bytes of two connections in one");
-        // More than fits: something is always still on its way when the other end goes.
+        // More than fits: something is always still on its way when the peer closes.
         out.append(&[tag; 3000]);
         out.echo(0..bytes.len());
     });
@@ -151,8 +151,8 @@ pub(crate) fn slots_used_again_keep_bytes_apart(case: &Case) {
     assert_eq!((counters.accepted, counters.closed), (2 * SLOTS as u64 * EACH, 2 * SLOTS as u64 * EACH));
 }
 
-/// One connection: sends `tag` some times, reads some of what comes back, and goes, by a FIN or by
-/// a reset.
+/// Runs one connection: sends `tag` some times, reads some of what comes back, and ends with a FIN
+/// or a reset.
 fn visit(addr: std::net::SocketAddr, tag: u8, random: &mut Random) {
     let mut stream = crate::stage::client(addr);
     for _ in 0..random.upto(4) {
@@ -170,7 +170,7 @@ fn visit(addr: std::net::SocketAddr, tag: u8, random: &mut Random) {
     }
 }
 
-/// A caller's listener that blocks does not block the worker.
+/// A listener in blocking mode does not block the worker.
 pub(crate) fn a_blocking_listener_does_not_stop_the_worker(case: &Case) {
     let mut config = case.clients_only();
     let socket = TcpListener::bind(loopback(0)).expect("bind");

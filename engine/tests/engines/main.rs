@@ -1,5 +1,5 @@
-//! One table of scenarios for every engine that works here: the contract of the seam, seen from a
-//! plain socket.
+//! One table of scenarios for every engine that works here: the contract of an engine and its
+//! handler, seen from a plain socket.
 //!
 //! An engine that the kernel refuses is skipped with a line on standard error.
 #![allow(
@@ -19,7 +19,7 @@ mod stage;
 mod timing;
 mod tls;
 
-/// A module of tests for each engine, every one running all scenarios.
+/// Declares a module of tests for each engine, every one running all scenarios.
 macro_rules! engines {
     ($($engine:ident: $name:literal, $kind:ident, $completions:ident;)*; $($group:ident::{$($scenario:ident),* $(,)?};)*) => {
         engines!(@each [$($engine: $name, $kind, $completions;)*] { $($group::{$($scenario),*};)* });
@@ -64,9 +64,9 @@ engines! {
         many_segments_of_every_kind,
         output_of_a_turn_keeps_its_order,
         random_cuts_keep_the_order,
-        a_reader_that_never_reads,
+        drops_a_client_that_never_reads,
         a_slow_reader_gets_everything,
-        a_stall_that_has_passed_is_forgotten,
+        a_finished_stall_leaves_no_timer,
         held_back_segments_keep_their_order,
         two_workers_talk_to_each_other,
         spinning_changes_nothing,
@@ -92,27 +92,27 @@ engines! {
         pauses_between_all_calls_keep_the_order,
         paused_from_the_first_call,
         paused_between_two_messages,
-        a_drain_takes_leave_of_everyone,
+        a_drain_sends_a_last_message_to_all,
         stop_closes_everything,
         stop_in_start,
         a_panic_of_the_handler_is_not_swallowed,
     };
     timing::{
-        deadlines_ring_once_and_never_early,
+        deadlines_fire_once_and_never_early,
         a_deadline_moves_and_is_unset,
-        alarms_ring_once_and_never_early,
+        alarms_fire_once_and_never_early,
         wakes_are_joined_and_never_lost,
         one_clock_read_for_a_turn,
     };
     connect::{
         connects_and_talks,
-        from_a_source_address,
-        from_a_range_of_ports,
+        connects_from_a_source_address,
+        connects_from_a_range_of_ports,
         refused,
         times_out,
         too_many_connects,
         reconnects_from_the_failure,
-        a_failed_connect_gives_its_place_to_the_next,
+        a_failed_connect_frees_its_slot,
         an_unroutable_source_fails_later,
     };
     contract::{
@@ -161,14 +161,14 @@ engines! {
         a_slow_reader_gets_every_record,
         plain_and_tls_side_by_side,
         a_client_that_does_not_trust_says_so,
-        a_plain_server_is_named,
+        a_plain_server_is_reported,
         a_plain_client_is_answered,
         the_deadline_covers_the_handshake,
         refused_before_the_handshake,
         a_gentle_close_is_announced,
         reset_in_the_handshake,
-        a_drain_takes_leave_in_tls,
-        other_peoples_clients,
+        a_drain_sends_a_last_message_in_tls,
+        serves_independent_tls_clients,
         renegotiation_is_refused,
     };
     scarcity::{

@@ -1,7 +1,8 @@
-//! Too few buffers, too small a queue, too loud a neighbour: slower, never wrong, and nobody
-//! starves.
+//! Too few buffers, too small a queue, or a flooding neighbour: slower, never wrong, and no
+//! connection starves.
 //!
-//! Settings of io_uring alone are used on the other engines as well, where they must change nothing.
+//! Settings of io_uring alone are used on the other engines as well, where they must change
+//! nothing.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ use engine::{Config, ConnId, Counters, EngineKind};
 
 use crate::stage::{Case, LIMIT, Random, Running, Script, expect, pattern, read_to_end};
 
-/// An echo server with `buffers` receive buffers of `size` bytes.
+/// Returns the configuration of an echo server with `buffers` receive buffers of `size` bytes.
 fn with_buffers(case: &Case, buffers: u16, size: u32) -> Config {
     let mut config = case.config();
     (config.uring.buffers, config.uring.buffer_size) = (buffers, size);
@@ -23,7 +24,7 @@ fn with_buffers(case: &Case, buffers: u16, size: u32) -> Config {
     config
 }
 
-/// Every client writes its bytes in pieces while it reads them back; all at once.
+/// Every client writes its bytes in pieces while it reads them back, all clients at once.
 fn all_talk(running: &Running, clients: u64, bytes_each: usize) {
     let addr = running.addr;
     let talk = |client: u64| {
@@ -59,12 +60,12 @@ pub(crate) fn a_ring_of_two_buffers(case: &Case) {
     all_talk(&running, CLIENTS, EACH);
     let (counters, _) = running.finish();
     assert_eq!(counters.bytes_out, CLIENTS * EACH as u64);
-    // Otherwise the scenario has not been what it is for.
+    // Without a shortage the scenario would not have tested anything.
     assert!(counters.enobufs > 0 || case.kind != EngineKind::Uring, "{counters:?}");
 }
 
 pub(crate) fn buffers_of_one_byte(case: &Case) {
-    // Enough of them that a turn's output is more pieces than one send takes.
+    // Enough buffers that a turn's output is more pieces than one send takes.
     let running = Running::start(case, with_buffers(case, 64, 1), Script::echo());
     let mut client = running.connect();
     let bytes = pattern(3000, 1);
@@ -77,8 +78,8 @@ pub(crate) fn buffers_of_one_byte(case: &Case) {
     assert_eq!((counters.bytes_in, counters.bytes_out), (9000, 9000));
 }
 
-/// More completions at once than the queue holds: the kernel keeps them back, and each is taken in
-/// later.
+/// More completions at once than the queue holds: the kernel keeps them back, and the engine
+/// handles each of them later.
 pub(crate) fn a_tiny_completion_queue(case: &Case) {
     const CLIENTS: usize = 200;
     let mut config = case.config();
@@ -105,7 +106,7 @@ pub(crate) fn a_tiny_completion_queue(case: &Case) {
 }
 
 /// Connections whose receives queue for a buffer: each is read, also when those before it in the
-/// queue have nothing more to say.
+/// queue have no more input.
 pub(crate) fn large_messages_of_all_and_then_of_each_alone(case: &Case) {
     const CLIENTS: usize = 8;
     const BYTES: usize = 40_000;
@@ -131,7 +132,7 @@ pub(crate) fn large_messages_of_all_and_then_of_each_alone(case: &Case) {
     assert_eq!(counters.bytes_out, 6 * (CLIENTS * BYTES) as u64);
 }
 
-/// Keeps the worker in the middle of a turn meanwhile.
+/// Blocks the worker in the middle of a turn while `f` runs.
 fn hold_while(running: &Running, f: impl FnOnce()) {
     let (release, held) = channel::<()>();
     let (entered, is_held) = channel();
@@ -151,11 +152,12 @@ fn all_closed(running: Running, count: usize) -> Counters {
     running.finish().0
 }
 
-/// Turns that a message of somebody else may wait beside a connection that sends without end.
+/// Most turns that a message of another connection may wait beside a connection that sends without
+/// end.
 const TURNS_TO_WAIT: u64 = 40;
 
-/// Most receives of that connection in one turn; without them a bound of turns says nothing. They
-/// are all buffers of the ring, and on the other engines some.
+/// Most receives of that connection in one turn: all buffers of the ring, and some on the other
+/// engines. Without this bound a bound of turns means nothing.
 fn most_in_a_turn(case: &Case) -> usize {
     if case.kind == EngineKind::Uring { 64 } else { 16 }
 }
@@ -164,7 +166,7 @@ pub(crate) fn one_flooder_beside_two_hundred(case: &Case) {
     flooder_beside_two_hundred(case, 4096);
 }
 
-/// Where receives are large they queue for a buffer, and the flooder always has more to read.
+/// Large receives queue for a buffer, and the flooder always has more to read.
 pub(crate) fn one_flooder_of_large_receives_beside_two_hundred(case: &Case) {
     flooder_beside_two_hundred(case, 32 << 10);
 }
@@ -206,9 +208,9 @@ fn flooder_beside_two_hundred(case: &Case, buffer_size: u32) {
 #[derive(Default, Clone)]
 struct Watch {
     turns: Arc<AtomicU64>,
-    /// The turn in which each one's byte came.
+    /// Turn in which each connection's byte came.
     received: Arc<Mutex<HashMap<u8, u64>>>,
-    /// Bytes of the flood in this turn, and at most in one.
+    /// Bytes of the flood in this turn, and the most in any turn.
     flooded: Arc<AtomicUsize>,
     most_flooded: Arc<AtomicUsize>,
 }
@@ -246,7 +248,7 @@ struct Flood {
 }
 
 impl Flood {
-    /// Returns when the flood flows.
+    /// Starts the connection and returns when the flood flows.
     fn start(running: &Running) -> Self {
         let mut stream = running.connect();
         let mut reading = stream.try_clone().expect("clone");

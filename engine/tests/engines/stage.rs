@@ -1,4 +1,4 @@
-//! A handler that tests can script, and that checks on every call what the seam promises.
+//! A handler that tests can script, and that checks the contract of the engine on every call.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -16,9 +16,9 @@ use engine::{
     Output, Remote, SendCompletions, Worker,
 };
 
-/// Against hangs only: nothing is decided by it.
+/// Limit against hangs only: it decides no result.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-/// The bit of `wake` that means: there are commands.
+/// Bit of `wake` that announces commands.
 const COMMANDS: u64 = 1 << 63;
 
 /// An engine and its setup.
@@ -41,14 +41,14 @@ impl Case {
         }
     }
 
-    /// Says that the test does not run here, past the capture of its output.
+    /// Reports that the test does not run here, past the capture of its output.
     pub(crate) fn skip(&self, reason: impl std::fmt::Display) {
         let test = thread::current();
         let test = test.name().unwrap_or("test").to_owned();
         let _ = writeln!(io::stderr(), "skipped: {test}: {}: {reason}", self.name);
     }
 
-    /// A configuration with a listener on a free port of the loopback address.
+    /// Returns a configuration with a listener on a free port of the loopback address.
     pub(crate) fn config(&self) -> Config {
         let mut config = self.clients_only();
         let socket = engine::socket::listen(loopback(0), 1).expect("listen").remove(0);
@@ -56,7 +56,7 @@ impl Case {
         config
     }
 
-    /// A configuration without listeners.
+    /// Returns a configuration without listeners.
     pub(crate) fn clients_only(&self) -> Config {
         let mut config = Config::default();
         // io_uring's table of direct descriptors may not be larger than the limit on open files.
@@ -70,7 +70,7 @@ impl Case {
     }
 }
 
-/// Limits belong to a process: runs `body` in one of its own, this test once more.
+/// Runs `body`, this test once more, in a process of its own, because limits belong to a process.
 pub(crate) fn in_a_process_of_its_own(body: impl FnOnce()) {
     const CHILD: &str = "SPARRING_TEST_IN_A_PROCESS_OF_ITS_OWN";
     if std::env::var_os(CHILD).is_some() {
@@ -161,14 +161,14 @@ macro_rules! setters {
 }
 
 impl Script {
-    /// Sends everything back, and closes when the other end does.
+    /// Sends everything back, and closes when the peer does.
     pub(crate) fn echo() -> Self {
         Self::default()
             .received(|_, bytes, out| out.echo(0..bytes.len()))
             .eof(|_, out| out.close(engine::CloseMode::Flush))
     }
 
-    /// Counts turns into the value returned.
+    /// Counts turns in the returned value.
     pub(crate) fn counting_turns(self) -> (Self, Arc<AtomicU64>) {
         let turns = Arc::new(AtomicU64::new(0));
         let count = turns.clone();
@@ -178,7 +178,7 @@ impl Script {
         (script, turns)
     }
 
-    /// Notes the name of every call in the value returned.
+    /// Records the name of every call in the returned value.
     pub(crate) fn noting_calls(mut self) -> (Self, Calls) {
         let calls = Calls::default();
         self.calls = Some(calls.clone());
@@ -207,8 +207,8 @@ struct Known {
     eof: bool,
 }
 
-/// The handler under the script: reports every event to the test, and checks what the contract says
-/// of every call.
+/// Handler that runs the script: reports every event to the test, and checks the contract of every
+/// call.
 pub(crate) struct Stage {
     script: Script,
     events: Sender<Event>,
@@ -218,15 +218,15 @@ pub(crate) struct Stage {
     /// The engine's thread.
     thread: ThreadId,
     has_started: bool,
-    /// Set while the engine is inside a call of this handler: no other may come from within.
+    /// Set while the engine is inside a call of this handler: calls must not nest.
     is_inside: bool,
-    /// Time of the current turn, once a call has said it.
+    /// Time of the current turn, once a call has had it.
     now: Option<Nanos>,
 }
 
 impl Stage {
     fn report(&self, event: Event) {
-        // A test that has seen enough drops its end.
+        // A test that needs no more events drops its end.
         let _ = self.events.send(event);
     }
 
@@ -254,7 +254,7 @@ impl Stage {
 }
 
 impl Handler for Stage {
-    /// The connection's number in the order of opening.
+    /// Number of the connection in the order of opening.
     type Conn = u64;
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
@@ -339,9 +339,10 @@ impl Handler for Stage {
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
         self.enter("woken", Some(w.now()));
-        assert_ne!(bits, 0, "woken by nobody");
+        assert_ne!(bits, 0, "a wake has bits");
         if bits & COMMANDS != 0 {
-            // Only those that are there now: who waits for an answer asks again in a later turn.
+            // Runs only the commands that are there now: a test that waits for an answer sends its
+            // next command for a later turn.
             let commands: Vec<_> = self.commands.try_iter().collect();
             commands.into_iter().for_each(|command| command(w));
         }
@@ -378,7 +379,7 @@ impl Running {
         })
     }
 
-    /// The script behind TLS.
+    /// Starts a worker that runs the script behind TLS.
     pub(crate) fn start_tls(case: &Case, config: Config, settings: TlsSettings, script: Script) -> Self {
         let kind = case.kind;
         Self::run(config, script, move |config, inbox, stage| {
@@ -414,12 +415,12 @@ impl Running {
         Self { addr, remote, events, commands, thread: Some(thread) }
     }
 
-    /// An echo server.
+    /// Starts an echo server.
     pub(crate) fn echo(case: &Case) -> Self {
         Self::start(case, case.config(), Script::echo())
     }
 
-    /// Has `f` run on the worker's thread, in `woken`, and waits for what it returns.
+    /// Runs `f` on the worker's thread, in `woken`, and waits for its result.
     pub(crate) fn ask<R: Send + 'static>(
         &self,
         f: impl FnOnce(&mut Worker<'_, Stage>) -> R + Send + 'static,
@@ -431,13 +432,13 @@ impl Running {
         receiver.recv_timeout(LIMIT).expect("the worker answers")
     }
 
-    /// Has `f` run on the worker's thread, in `woken`, and does not wait.
+    /// Runs `f` on the worker's thread, in `woken`, and does not wait.
     pub(crate) fn post(&self, f: impl FnOnce(&mut Worker<'_, Stage>) + Send + 'static) {
         self.commands.send(Box::new(f)).expect("the worker runs");
         self.remote.wake(COMMANDS);
     }
 
-    /// Has `f` called by `Worker::with`.
+    /// Runs `f` by `Worker::with`.
     pub(crate) fn with<R: Send + 'static>(
         &self,
         id: ConnId,
@@ -458,7 +459,7 @@ impl Running {
         }
     }
 
-    /// The next event that `pick` wants; others are passed over.
+    /// Returns the next event that `pick` accepts, and discards those before it.
     pub(crate) fn wait_for<R>(&self, mut pick: impl FnMut(Event) -> Option<R>) -> R {
         loop {
             if let Some(picked) = pick(self.event()) {
@@ -478,12 +479,12 @@ impl Running {
         })
     }
 
-    /// The events that have come so far.
+    /// Returns the events that have come so far.
     pub(crate) fn events_so_far(&self) -> Vec<Event> {
         self.events.try_iter().collect()
     }
 
-    /// Lets some turns go by, so that what the worker could do unasked it has done.
+    /// Waits for some turns, so that the worker has done everything that needs no request.
     pub(crate) fn some_turns(&self) {
         for _ in 0..10 {
             self.ask(|_| {});
@@ -534,7 +535,7 @@ impl Drop for Running {
     }
 }
 
-/// A blocking client with bounded waits.
+/// Returns a blocking client with bounded waits.
 pub(crate) fn client(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, LIMIT).expect("connect");
     bounded(stream)
@@ -560,14 +561,14 @@ pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// Everything until the other end's FIN.
+/// Reads everything until the peer's FIN.
 pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("an orderly end");
     bytes
 }
 
-/// Bytes that differ along the way, so that a shift or a swap shows.
+/// Returns bytes that differ along the way, so that a shift or a swap shows.
 pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     let mut bytes = Vec::with_capacity(len + 8);
@@ -589,7 +590,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// 1 to `most`.
+    /// Returns a number from 1 to `most`.
     pub(crate) fn upto(&mut self, most: usize) -> usize {
         1 + (self.next() % most as u64) as usize
     }

@@ -1,5 +1,5 @@
-//! Deadlines, the alarm, wakes. Nothing here says how late something may be; only that it is never
-//! early.
+//! Deadlines, the alarm, wakes. The tests never bound how late an event may be; they check that it
+//! is never early.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use engine::Nanos;
 
 use crate::stage::{Case, Event, Running, Script, round_trip};
 
-pub(crate) fn deadlines_ring_once_and_never_early(case: &Case) {
+pub(crate) fn deadlines_fire_once_and_never_early(case: &Case) {
     let due: Arc<Mutex<Vec<Nanos>>> = Arc::default();
     let set = due.clone();
     let script = Script::default().opened(move |_, out| {
@@ -60,13 +60,13 @@ pub(crate) fn a_deadline_moves_and_is_unset(case: &Case) {
         Event::Deadline(id, now) => assert!(id == moved && now >= at),
         other => panic!("{other:?}"),
     }
-    // A point in the past rings as well.
+    // A deadline in the past fires as well.
     running.with(unset, |out| out.set_deadline(Some(Nanos(1))));
     assert!(matches!(running.event(), Event::Deadline(id, _) if id == unset));
     running.finish();
 }
 
-pub(crate) fn alarms_ring_once_and_never_early(case: &Case) {
+pub(crate) fn alarms_fire_once_and_never_early(case: &Case) {
     let running = Running::start(case, case.clients_only(), Script::default());
     for micros in [0, 1, 100, 3_000, 25_000] {
         let at = running.ask(move |w| {
@@ -79,7 +79,7 @@ pub(crate) fn alarms_ring_once_and_never_early(case: &Case) {
             other => panic!("{other:?}"),
         }
     }
-    // Replaced: only the later one rings. Unset: none.
+    // Of a replaced deadline only the later one fires. An unset deadline does not fire.
     let at = running.ask(|w| {
         w.set_alarm(Some(w.now() + Duration::from_millis(5)));
         let at = w.now() + Duration::from_millis(60);
@@ -134,7 +134,7 @@ pub(crate) fn one_clock_read_for_a_turn(case: &Case) {
             out.echo(0..bytes.len());
         })
         .turn_end(move |w| {
-            // Everything received in this turn saw the turn's own time.
+            // Every receive of this turn saw the turn's own time.
             assert!(at_end.lock().expect("lock").drain(..).all(|t| t == w.now()));
             assert!(w.clock() >= w.now());
         });

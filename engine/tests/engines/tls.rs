@@ -1,6 +1,6 @@
-//! TLS: the adaptor over every engine, and other ends that are not ours.
+//! TLS: the adaptor over every engine, against independent peers.
 //!
-//! Without an engine, cut at every place, it is tested in `tests/tls`.
+//! `tests/tls` tests the adaptor without an engine, cut at every place.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -98,7 +98,7 @@ pub(crate) fn echo_in_both_versions(case: &Case) {
         client.conn.send_close_notify();
         client.flush().expect("flush");
         let mut rest = Vec::new();
-        // An end without a close_notify would be an error here.
+        // A stream that ends without a close_notify would be an error here.
         client.read_to_end(&mut rest).expect("a close_notify");
         drop(client);
         assert!(matches!(running.wait_closed(id), Cause::PeerClosed));
@@ -131,7 +131,7 @@ pub(crate) fn records_byte_by_byte(case: &Case) {
     running.finish();
 }
 
-/// Written in `opened`, `secured`, `received` and `turn_end`, in pieces of every kind.
+/// Writes in `opened`, `secured`, `received` and `turn_end`, in pieces of every kind.
 pub(crate) fn a_reply_of_every_kind_keeps_its_order(case: &Case) {
     let seen: Arc<std::sync::Mutex<Vec<engine::ConnId>>> = Arc::default();
     let at_end = seen.clone();
@@ -173,7 +173,8 @@ pub(crate) fn sixteen_mebibytes_between_two_workers(case: &Case) {
     let whole = bytes.clone();
     let script = Script::default().secured(move |_, out| out.append(&whole));
     let mut config = case.clients_only();
-    // It has to read while it still has most to send, or both ends would wait for each other.
+    // The server has to read while it still has most to send, or both ends would wait for each
+    // other.
     config.high_water = 64 << 20;
     let far = Running::start_tls(case, config, connects(Trust::Roots(roots())), script);
     let addr = near.addr;
@@ -228,7 +229,7 @@ pub(crate) fn plain_and_tls_side_by_side(case: &Case) {
     running.finish();
 }
 
-/// Connects to `near` with `settings`: how the connection ends.
+/// Connects to `near` with `settings` and returns the error that ends the connection.
 fn end_of_connect(case: &Case, addr: SocketAddr, settings: TlsSettings) -> TlsError {
     let far = Running::start_tls(case, case.clients_only(), settings, Script::default());
     far.post(move |w| w.connect(to(addr)));
@@ -248,7 +249,7 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     strangers.add(stranger.cert.into()).expect("a root");
     let error = end_of_connect(case, near.addr, connects(Trust::Roots(strangers)));
     assert!(matches!(error, TlsError::Protocol(rustls::Error::InvalidCertificate(_))), "{error}");
-    // The server learns it by the alert.
+    // The server learns of it from the alert.
     let cause = near.wait_for(|e| if let Event::Closed(_, cause) = e { Some(cause) } else { None });
     let told = matches!(TlsError::of(&cause), Some(TlsError::Protocol(rustls::Error::AlertReceived(_))));
     assert!(told, "{cause:?}");
@@ -265,7 +266,7 @@ pub(crate) fn a_client_that_does_not_trust_says_so(case: &Case) {
     near.finish();
 }
 
-pub(crate) fn a_plain_server_is_named(case: &Case) {
+pub(crate) fn a_plain_server_is_reported(case: &Case) {
     let script = Script::default().received(|_, _, out| out.append(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let near = Running::start(case, case.config(), script);
     let error = end_of_connect(case, near.addr, connects(Trust::Anybody));
@@ -350,8 +351,8 @@ pub(crate) fn reset_in_the_handshake(case: &Case) {
     running.finish();
 }
 
-/// Output from outside of a connection's calls reaches its client in TLS too.
-pub(crate) fn a_drain_takes_leave_in_tls(case: &Case) {
+/// Output that a handler writes outside of a connection's calls reaches it in TLS too.
+pub(crate) fn a_drain_sends_a_last_message_in_tls(case: &Case) {
     let running = serve(case, Script::echo());
     let mut clients: Vec<Client> = (0..20).map(|_| client(&running, &rustls::version::TLS13)).collect();
     clients.iter_mut().for_each(|client| echo_of(client, b"here"));
@@ -376,7 +377,7 @@ pub(crate) fn a_drain_takes_leave_in_tls(case: &Case) {
     running.finish();
 }
 
-/// Runs a program that may not be here; `None`, and a line, where it is not.
+/// Runs a program that may not be installed; returns `None` and prints a line where it is not.
 fn program(case: &Case, command: &mut Command, input: &[u8]) -> Option<String> {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
@@ -391,8 +392,8 @@ fn program(case: &Case, command: &mut Command, input: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
-/// Python's ssl module, which is OpenSSL: handshakes in both versions, with and without resumption,
-/// and 200,000 bytes.
+/// Client in Python's ssl module, which is OpenSSL: handshakes in both versions, with and without
+/// resumption, and 200,000 bytes.
 const PYTHON: &str = r#"
 import socket, ssl, sys
 port, authority = int(sys.argv[1]), sys.argv[2]
@@ -417,7 +418,7 @@ for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
 print("all echoed")
 "#;
 
-pub(crate) fn other_peoples_clients(case: &Case) {
+pub(crate) fn serves_independent_tls_clients(case: &Case) {
     let running = serve(case, Script::echo());
     let path =
         std::env::temp_dir().join(format!("sparring-{}-{}.pem", std::process::id(), running.addr.port()));
@@ -432,8 +433,8 @@ pub(crate) fn other_peoples_clients(case: &Case) {
     running.finish();
 }
 
-/// TLS 1.2 lets a client ask for another handshake, an attacker's way to have a server work (RFC
-/// 5746, CVE-2009-3555).
+/// TLS 1.2 lets a client request another handshake, which an attacker can use to exhaust a server
+/// (RFC 5746, CVE-2009-3555).
 pub(crate) fn renegotiation_is_refused(case: &Case) {
     let running = serve(case, Script::echo());
     let addr = running.addr.to_string();

@@ -1,4 +1,5 @@
-//! A client that makes all connections of a seed, so many at a time, and holds every byte against what it sent.
+//! A client that makes all connections of a seed, a bounded number at a time, and compares every
+//! byte with what it sent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ pub(crate) struct Client {
     parallel: usize,
     /// Connections begun so far.
     begun: usize,
-    /// And those of them that have failed or gone.
+    /// Connections that have failed or closed.
     pub(crate) over: usize,
 }
 
@@ -33,7 +34,7 @@ impl Client {
         let story = &mut self.stories.borrow_mut()[usize::from(tag)];
         let (plan, side) = (story.plan, &mut story.client);
         let most = plan.total.min(side.received + plan.window);
-        // A turn's writes end somewhere, so that reads come between.
+        // A turn's writes are bounded, so that reads come between.
         for _ in 0..50 {
             let len = plan.write.min(most.saturating_sub(side.sent));
             if len == 0 {
@@ -75,7 +76,7 @@ impl Client {
 }
 
 impl Handler for Client {
-    /// The number of the connection.
+    /// Number of the connection.
     type Conn = u16;
 
     fn start(&mut self, w: &mut Worker<'_, Self>) {
@@ -136,7 +137,7 @@ impl Handler for Client {
     fn alarm(&mut self, _: &mut Worker<'_, Self>) {}
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        assert_eq!(bits, STOP, "woken by nobody");
+        assert_eq!(bits, STOP, "only the test wakes a worker");
         w.stop();
     }
 

@@ -1,7 +1,8 @@
-//! The real uring engine, as server and as client, on a simulated kernel and network (`engine::sim`): thousands of seeds, each
-//! with its own sizes, faults and connections. What must hold is in `story.rs` and in the simulated kernel.
+//! The real uring engine, as server and as client, on a simulated kernel and network
+//! (`engine::sim`): thousands of seeds, each with its own sizes, faults and connections. The
+//! invariants are in `story.rs` and in the simulated kernel.
 //!
-//! `SPARRING_SIM_SEEDS=N` runs so many seeds, `SPARRING_SIM_SEED=N` one, and tells what it consists of.
+//! `SPARRING_SIM_SEEDS=N` runs N seeds. `SPARRING_SIM_SEED=N` runs one seed and prints its setting.
 
 mod client;
 mod mutations;
@@ -11,5 +12,5 @@ mod seeds;
 mod server;
 mod story;
 
-/// The bit that ends a worker.
+/// Bit that ends a worker.
 const STOP: u64 = 1;

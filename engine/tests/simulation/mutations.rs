@@ -1,10 +1,10 @@
-//! The proof that the simulation bites.
+//! Proof that the simulation detects faults: each mutation of the engine fails some seed.
 
 use engine::sim::{Mutation, switch_on};
 
 use crate::seeds::run;
 
-/// The first seed that fails with a mutation switched on.
+/// Returns the first seed that fails with a mutation switched on.
 fn caught_at(mutation: Mutation, within: u64) -> u64 {
     let guard = switch_on(Some(mutation));
     let caught = (0..within).find_map(|seed| run(seed).err().map(|what| (seed, what)));

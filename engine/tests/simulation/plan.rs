@@ -1,37 +1,38 @@
-//! What a seed decides before anything runs: faults, sizes, and what each connection is to do.
+//! Everything that a seed decides before the run: faults, sizes, and the actions of each
+//! connection.
 
 use std::time::Duration;
 
 use engine::sim::{Faults, Random};
 use engine::{CloseMode, Config, Linger, SendCompletions, Spin};
 
-/// How an end means to close.
+/// Way in which an end closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// When everything is done, or the other end has closed.
+    /// When everything is done, or the peer has closed.
     Last,
-    /// After so many bytes, wherever the other end stands.
+    /// After this number of bytes, whatever the peer's state.
     After(usize, CloseMode),
 }
 
-/// What is to happen on a connection.
+/// Actions planned for a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// Bytes that the client sends, and the server sends back.
     pub(crate) total: usize,
-    /// Bytes that may be on their way at once.
+    /// Most bytes on their way at once.
     pub(crate) window: usize,
-    /// Bytes of one write, at most.
+    /// Most bytes of one write.
     pub(crate) write: usize,
     pub(crate) client: End,
     pub(crate) server: End,
-    /// The client does not close when all is back, but waits for the server to do so.
+    /// True if the client does not close when all is back, but waits for the server to do so.
     pub(crate) waits: bool,
-    /// How often each end pauses, per mille of its calls.
+    /// Rate of pauses at each end, per mille of its calls.
     pub(crate) pauses: u32,
-    /// The server holds what it sends back until the turn ends, per mille of its calls.
+    /// Rate at which the server holds its output until the turn ends, per mille of its calls.
     pub(crate) holds: u32,
-    /// The server goes on for a while after the client's FIN.
+    /// True if the server continues for a while after the client's FIN.
     pub(crate) dawdles: bool,
 }
 
@@ -39,14 +40,14 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) faults: Faults,
-    /// No connection may fail.
+    /// True if no connection may fail.
     pub(crate) gentle: bool,
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) peer_addresses: bool,
     pub(crate) parallel: usize,
     pub(crate) plans: Vec<Plan>,
-    /// Both workers are stopped after so many turns, whatever is open.
+    /// Number of turns after which both workers are stopped, whatever is open.
     pub(crate) stop_after: Option<u64>,
 }
 
@@ -61,7 +62,7 @@ impl Setting {
         if gentle {
             // A connection may wait long for others to make room.
             (server.write_stall, client.write_stall) = (Duration::ZERO, Duration::ZERO);
-            // An end that ceases to read while both have much to send would be the other's stalled write.
+            // An end that stops reading while both have much to send would stall the peer's write.
             (server.linger.bytes, client.linger.bytes) = (1 << 20, 1 << 20);
         } else {
             client.high_water = random.pick(&[300, 5_000, 60_000, 1 << 20]);
@@ -102,7 +103,7 @@ fn config(random: &mut Random) -> Config {
 
 impl Plan {
     fn draw(random: &mut Random, gentle: bool, most: usize) -> Self {
-        // The first two bytes say whose they are: nothing comes back before.
+        // The first two bytes identify the connection: nothing comes back before.
         let window = random.pick(&[2, 100, 3_000, 50_000, 300_000]);
         let total = random.pick(&[2, 40, 600, 6_000, 6_000, 60_000, 300_000]).min(most).min(100 * window);
         let total = random.between(total / 2, total).max(2);
@@ -126,7 +127,8 @@ impl Plan {
     }
 }
 
-/// The bytes of a connection: its number, then what nobody else sends.
+/// Returns a byte of a connection's stream: its number first, then bytes that no other connection
+/// sends.
 pub(crate) fn byte(tag: u16, at: usize) -> u8 {
     match at {
         0 | 1 => tag.to_le_bytes()[at],

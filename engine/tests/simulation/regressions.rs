@@ -1,4 +1,4 @@
-//! Faults that the simulation found in the engine, each under the circumstances that it needs.
+//! Faults that the simulation found in the engine, each with the setting that reproduces it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use engine::{CloseMode, Linger, SendCompletions, Spin};
 use crate::plan::{End, Setting};
 use crate::seeds::run_with;
 
-/// All of so many seeds run clean under these circumstances.
+/// Checks that the first `seeds` seeds pass with a changed setting.
 fn clean(seeds: u64, change: fn(&mut Setting)) {
     for seed in 0..seeds {
         if let Err(what) = run_with(seed, change) {
@@ -17,7 +17,7 @@ fn clean(seeds: u64, change: fn(&mut Setting)) {
     }
 }
 
-/// No connection may fail; what each worker is given besides is the test's.
+/// Changes a setting so that no connection may fail; each test adds to the workers what it needs.
 fn gentle(setting: &mut Setting, faults: Faults) {
     setting.gentle = true;
     setting.faults = faults;
@@ -33,8 +33,9 @@ fn gentle(setting: &mut Setting, faults: Faults) {
     }
 }
 
-/// A send with a completion was under way and more output waited when the connection was aborted: the send's completion went on
-/// with the output that waited, which such a connection does not send, and nothing closed its descriptor any more.
+/// A connection was aborted with a send under way and more output waiting. The send's completion
+/// went on with that output, which an aborted connection does not send, and nothing closed its
+/// descriptor any more.
 #[test]
 fn an_abort_with_a_send_and_a_backlog_under_way_closes() {
     clean(40, |setting| {
@@ -46,8 +47,8 @@ fn an_abort_with_a_send_and_a_backlog_under_way_closes() {
     });
 }
 
-/// A submission that made room in a full queue also freed the message headers: that of the entry which then found room was
-/// written over by the next one.
+/// A submission that made room in a full queue also freed the message headers. The entry that then
+/// found room kept its header there, and the next one overwrote it.
 #[test]
 fn a_full_queue_does_not_mix_messages_up() {
     clean(40, |setting| {
@@ -59,7 +60,8 @@ fn a_full_queue_does_not_mix_messages_up() {
     });
 }
 
-/// A spinning worker whose submission was refused took completions in, and then waited for further ones.
+/// A spinning worker whose submission was refused took completions off the queue, and then waited
+/// for further ones.
 #[test]
 fn a_spinning_worker_does_not_wait_with_completions_in_hand() {
     clean(200, |setting| {
@@ -73,8 +75,8 @@ fn a_spinning_worker_does_not_wait_with_completions_in_hand() {
     });
 }
 
-/// A connection that was closed gently lost what it had yet to send when the other end had sent as many bytes as a linger
-/// discards.
+/// A connection that was closed gently lost its unsent output when the peer had sent as many bytes
+/// as a linger discards.
 #[test]
 fn a_gentle_close_sends_everything_however_much_comes_in() {
     clean(40, |setting| {

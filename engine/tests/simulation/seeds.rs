@@ -1,4 +1,4 @@
-//! Seeds, one after the other.
+//! Runs seeds, one after the other.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -12,18 +12,18 @@ use crate::plan::Setting;
 use crate::server::Server;
 use crate::story::{Stories, stories};
 
-/// Seeds in an ordinary test run.
+/// Number of seeds in an ordinary test run.
 const SEEDS: u64 = 2_000;
 
-/// Far more than any seed takes.
+/// Limit of steps, far more than any seed takes.
 const STEPS: u64 = 2_000_000;
 
-/// Runs a seed. The error says what is wrong, and in which state.
+/// Runs a seed. The error names the fault and the state.
 pub(crate) fn run(seed: u64) -> Result<Happened, String> {
     run_with(seed, |_| {})
 }
 
-/// Runs a seed whose setting is changed first.
+/// Runs a seed with a changed setting.
 pub(crate) fn run_with(seed: u64, change: fn(&mut Setting)) -> Result<Happened, String> {
     let run = AssertUnwindSafe(|| Seed::new(seed, change).run());
     catch_unwind(run).unwrap_or_else(|panic| {
@@ -75,7 +75,7 @@ impl Seed {
 
 type Run = Result<Simulation, Violation>;
 
-/// Until all connections are gone, and then the workers.
+/// Runs until all connections are gone, and then until the workers have ended.
 fn go(
     mut sim: Simulation,
     setting: &Setting,
@@ -107,7 +107,8 @@ fn all_gone(workers: &[&mut dyn Step]) -> bool {
     workers.iter().all(|w| w.connections() == 0 && w.is_waiting())
 }
 
-/// What a connection may hold: the high-water mark, and besides what one turn brings in or writes.
+/// Returns the most bytes that a connection may hold: the high-water mark, and what one turn
+/// receives or writes besides.
 fn bounds(setting: &Setting, client: bool) -> Bounds {
     let config = if client { &setting.client } else { &setting.server };
     let turn = usize::from(config.uring.buffers) * config.uring.buffer_size as usize;
@@ -123,7 +124,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
-/// Runs seeds on all processors; the first that fails, or what has happened in all.
+/// Runs seeds on all processors; returns the first that fails, or the counts of all events.
 fn run_all(seeds: Range<u64>) -> Result<Happened, (u64, String)> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(8);
     let share = |first: u64| {

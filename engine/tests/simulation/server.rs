@@ -1,4 +1,4 @@
-//! A server that sends everything back, in every way there is to write.
+//! A server that sends everything back, by every way to write.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::story::{Stories, check_origin};
 
 #[derive(Default)]
 struct Conn {
-    /// Its number, once its first two bytes are there.
+    /// The connection's number, once its first two bytes are there.
     tag: Option<u16>,
     /// The first byte, when it came alone.
     first: Option<u8>,
-    /// To be sent when the turn ends.
+    /// Output to send when the turn ends.
     held: Vec<u8>,
-    /// Closes at the next deadline.
+    /// True if the connection closes at its next deadline.
     dawdling: bool,
     over: bool,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     random: Random,
     peer_addresses: bool,
     conns: Vec<Conn>,
-    /// Connections with something held.
+    /// Connections that hold output.
     holding: Vec<(ConnId, u32)>,
     paused: Vec<ConnId>,
     gone: Vec<ConnId>,
@@ -40,7 +40,7 @@ impl Server {
         Self { stories, random, peer_addresses, conns, holding, paused, gone }
     }
 
-    /// Whose bytes these are: their first two say it.
+    /// Returns the connection's number, which its first two bytes are.
     fn learn(&mut self, id: ConnId, c: u32, bytes: &[u8]) -> Option<u16> {
         let conn = &mut self.conns[c as usize];
         if conn.tag.is_some() {
@@ -55,7 +55,7 @@ impl Server {
         let tag = u16::from_le_bytes([first, second]);
         conn.tag = Some(tag);
         let mut stories = self.stories.borrow_mut();
-        assert!(usize::from(tag) < stories.len(), "bytes that nobody sent");
+        assert!(usize::from(tag) < stories.len(), "bytes that no client sent");
         let side = &mut stories[usize::from(tag)].server;
         side.open(id);
         if let Some(first) = conn.first {
@@ -83,7 +83,7 @@ impl Server {
         }
     }
 
-    /// After something was written: closes where the plan says so.
+    /// Closes after a write where the plan says so.
     fn wrote(&mut self, c: u32, len: usize, out: &mut Output<'_>) {
         let conn = &mut self.conns[c as usize];
         let Some(tag) = conn.tag else { return };
@@ -140,7 +140,7 @@ impl Handler for Server {
     }
 
     fn connect_failed(&mut self, _: &mut Worker<'_, Self>, tag: u64, error: io::Error) {
-        panic!("a server connects to nobody: {tag} {error}");
+        panic!("a server does not connect: {tag} {error}");
     }
 
     fn received(&mut self, id: ConnId, c: &mut u32, bytes: &mut [u8], out: &mut Output<'_>) {
@@ -215,7 +215,7 @@ impl Handler for Server {
     }
 
     fn woken(&mut self, w: &mut Worker<'_, Self>, bits: u64) {
-        assert_eq!(bits, STOP, "woken by nobody");
+        assert_eq!(bits, STOP, "only the test wakes a worker");
         w.stop();
     }
 
@@ -243,7 +243,7 @@ impl Handler for Server {
     }
 }
 
-/// A buffer of its own with these bytes.
+/// Returns a new buffer with these bytes.
 pub(crate) fn owned(out: &mut Output<'_>, bytes: impl Iterator<Item = u8>) -> BytesMut {
     let mut buffer = out.buffer();
     buffer.extend(bytes);

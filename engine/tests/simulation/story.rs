@@ -1,4 +1,4 @@
-//! What happened to each connection, as both ends tell it, and whether that can be right.
+//! Events of each connection, as both ends report them, and a check that they are consistent.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ pub(crate) struct Side {
     /// Bytes given to the engine.
     pub(crate) sent: usize,
     pub(crate) received: usize,
-    /// The other end's FIN was seen.
+    /// True if the peer's FIN was seen.
     pub(crate) eof: bool,
-    /// How this end has closed, if it has.
+    /// Way in which this end has closed, if it has.
     pub(crate) closing: Option<CloseMode>,
     pub(crate) cause: Option<Cause>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Story {
     pub(crate) connect_failed: Option<std::io::Error>,
 }
 
-/// All of them, shared by both handlers and the test.
+/// All connections, shared by both handlers and the test.
 pub(crate) type Stories = Rc<RefCell<Vec<Story>>>;
 
 pub(crate) fn stories(plans: &[Plan]) -> Stories {
@@ -48,7 +48,7 @@ pub(crate) fn stories(plans: &[Plan]) -> Stories {
 }
 
 impl Side {
-    /// The next bytes of the stream have arrived.
+    /// Checks the next bytes of the stream.
     pub(crate) fn take_in(&mut self, tag: u16, bytes: &[u8]) {
         assert!(!bytes.is_empty(), "received without bytes");
         assert!(!self.eof && self.closing.is_none(), "bytes after the end");
@@ -63,19 +63,19 @@ impl Side {
         assert!(self.id.replace(id).is_none(), "opened twice");
     }
 
-    /// Its last word.
+    /// Records the end of the connection.
     pub(crate) fn end(&mut self, id: ConnId, cause: Cause) {
         assert_eq!(self.id, Some(id), "the end of another connection");
         assert!(self.cause.replace(cause).is_none(), "closed twice");
     }
 }
 
-/// The source address by which the world knows a connection.
+/// Returns the source address that identifies a connection.
 pub(crate) fn source(tag: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1000 + tag))
 }
 
-/// A listener that was told to tell addresses tells those of the clients.
+/// Checks that a listener with peer addresses switched on reports those of the clients.
 pub(crate) fn check_origin(from: Origin, peer_addresses: bool, connections: usize) {
     let Origin::Accepted { listener: 0, peer } = from else { panic!("{from:?}") };
     match peer {
@@ -85,12 +85,12 @@ pub(crate) fn check_origin(from: Origin, peer_addresses: bool, connections: usiz
 }
 
 impl Story {
-    /// At one end at least.
+    /// Returns whether the connection is open at one end at least.
     pub(crate) fn is_open(&self) -> bool {
         [&self.client, &self.server].iter().any(|side| side.id.is_some() && side.cause.is_none())
     }
 
-    /// Both ends' accounts after the end of a run.
+    /// Checks both ends' records after the end of a run.
     pub(crate) fn check(&self, sim: &Simulation, setting: &Setting) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("connection {}: {what}: {self:?}", self.tag));
         if self.connect_failed.is_some() {
@@ -110,19 +110,19 @@ impl Story {
         for (side, other) in [(&self.client, &self.server), (&self.server, &self.client)] {
             let failed = reset || stopped || matches!(other.cause, Some(Cause::WriteStalled));
             match &side.cause {
-                Some(Cause::Reset) if !reset => return wrong("a reset that nobody made"),
+                Some(Cause::Reset) if !reset => return wrong("a reset without an abort"),
                 Some(Cause::WriteStalled) if setting.gentle => return wrong("stalled"),
                 Some(Cause::Io(_)) => return wrong("an error that no fault explains"),
                 Some(Cause::Shutdown) if !stopped => return wrong("shut down"),
                 _ => {}
             }
-            // A FIN without an abort says that all was sent before it: it must have arrived.
+            // A FIN without an abort means that all was sent before it: it must have arrived.
             if side.eof && side.closing != Some(CloseMode::Abort) && !failed {
                 match other.closing {
                     Some(CloseMode::Flush) if side.received != other.sent => {
                         return wrong("the tail is missing");
                     }
-                    None => return wrong("a FIN that nobody sent"),
+                    None => return wrong("a FIN that was not sent"),
                     _ => {}
                 }
             }

@@ -1,4 +1,4 @@
-//! `Tls` without an engine, and rustls' own buffered client as its other end.
+//! `Tls` without an engine, and rustls' own buffered client as its peer.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use engine::rustls::{
 use engine::tls::{Tls, TlsSettings, server_config};
 use engine::{Cause, CloseMode, Commands, ConnId, Handler, Nanos, Origin, Output, Record, Worker};
 
-/// The answer to whoever does not speak TLS.
+/// Answer to a client that does not speak TLS.
 pub(crate) const NOT_TLS: &[u8] = b"this port speaks TLS\n";
 const ID: ConnId = ConnId { slot: 0, generation: 0 };
 
@@ -72,7 +72,7 @@ fn common(of: &CipherSuiteCommon) -> CipherSuiteCommon {
     CipherSuiteCommon { suite, hash_provider, confidentiality_limit }
 }
 
-/// What the handler was told, in order.
+/// Events that the handler received, in order.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Told {
     Opened,
@@ -85,7 +85,7 @@ pub(crate) enum Told {
 
 type OnCall = Box<dyn FnMut(&Told, &mut Output<'_>)>;
 
-/// Notes every call, sends everything back, and does besides what a test wants.
+/// Handler that records every call, sends everything back, and runs an additional action of a test.
 pub(crate) struct Echo {
     pub(crate) told: Vec<Told>,
     besides: OnCall,
@@ -130,12 +130,12 @@ impl Handler for Echo {
     fn turn_end(&mut self, _: &mut Worker<'_, Self>) {}
 }
 
-/// The server's end: one connection of a `Tls<Echo>`, and the engine's part in its life.
+/// The server's end: one connection of a `Tls<Echo>`, with the engine's part played by the test.
 pub(crate) struct Near {
     tls: Tls<Echo>,
     record: Record,
     conn: Option<<Tls<Echo> as Handler>::Conn>,
-    /// What it wrote and nobody has taken.
+    /// Output that the client has not taken yet.
     pub(crate) wire: Vec<u8>,
     pub(crate) commands: Commands,
 }
@@ -145,7 +145,7 @@ impl Near {
         Self::with(|_, _| {})
     }
 
-    /// Its handler does `besides` in every call.
+    /// Creates an end whose handler runs `besides` in every call.
     pub(crate) fn with(besides: impl FnMut(&Told, &mut Output<'_>) + 'static) -> Self {
         Self::of(server(), besides)
     }
@@ -169,7 +169,7 @@ impl Near {
         near
     }
 
-    /// What the engine does after a call: output to the wire, commands noted.
+    /// Does the engine's work after a call: moves output to the wire, records commands.
     fn take(&mut self, input: &[u8]) {
         for segment in self.record.segments() {
             self.wire.extend_from_slice(self.record.bytes(segment, input));
@@ -182,7 +182,7 @@ impl Near {
         self.commands.deadline = new.deadline.or(self.commands.deadline);
     }
 
-    /// Has it receive `bytes` in one read.
+    /// Receives `bytes` in one read.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || self.commands.close.is_some() {
             return;
@@ -207,18 +207,18 @@ impl Near {
         self.take(&[]);
     }
 
-    /// Ends the connection as an engine does: what the handler was told, up to the cause.
+    /// Ends the connection as an engine does, and returns the handler's events, up to the cause.
     pub(crate) fn end(mut self) -> Vec<Told> {
         self.tls.closed(ID, self.conn.take().expect("open"), Cause::PeerClosed);
         self.tls.into_inner().told
     }
 
-    /// What the handler was told so far.
+    /// Returns the handler's events so far.
     pub(crate) fn told(&self) -> &[Told] {
         &self.tls.inner().told
     }
 
-    /// The bytes that the handler received, all calls together.
+    /// Returns the bytes that the handler received, all calls together.
     pub(crate) fn heard(&self) -> Vec<u8> {
         let bytes = |told: &Told| if let Told::Received(bytes) = told { bytes.clone() } else { Vec::new() };
         self.told().iter().flat_map(bytes).collect()
@@ -242,7 +242,7 @@ impl Far {
         Self(ClientConnection::new(Arc::new(config), name).expect("a client"))
     }
 
-    /// What it has to say.
+    /// Returns the bytes that the client has to send.
     pub(crate) fn flight(&mut self) -> Vec<u8> {
         let mut wire = Vec::new();
         while self.0.wants_write() {
@@ -251,7 +251,7 @@ impl Far {
         wire
     }
 
-    /// A record for each of the pieces.
+    /// Returns a record for each of the pieces.
     pub(crate) fn records<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
         let mut wire = Vec::new();
         for piece in pieces {
@@ -261,7 +261,7 @@ impl Far {
         wire
     }
 
-    /// Takes what the server wrote: the plaintext in it.
+    /// Reads the server's output and returns its plaintext.
     pub(crate) fn take(&mut self, near: &mut Near) -> Result<Vec<u8>, rustls::Error> {
         let wire = std::mem::take(&mut near.wire);
         let (mut rest, mut plain) = (&wire[..], Vec::new());
@@ -284,7 +284,7 @@ impl Far {
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] =
     [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// Both ends after their handshake, whose flights `cut` hands over.
+/// Returns both ends after their handshake, whose flights `cut` hands over.
 pub(crate) fn secured_by(
     version: &'static SupportedProtocolVersion,
     mut near: Near,
@@ -303,7 +303,7 @@ pub(crate) fn secured_by(
     (near, far, plain)
 }
 
-/// Both ends after their handshake.
+/// Returns both ends after their handshake.
 pub(crate) fn secured(version: &'static SupportedProtocolVersion) -> (Near, Far) {
     let (near, far, _) = secured_by(version, Near::new(), Near::receive);
     (near, far)

@@ -1,6 +1,7 @@
-//! `Tls` between an engine that the tests play and rustls' own buffered client: what it takes, what it hands on, how it ends.
+//! `Tls` between a simulated engine and rustls' own buffered client: its input, its output, its
+//! ends.
 //!
-//! Over sockets and every engine it is tested in `engines/tls.rs`.
+//! `engines/tls.rs` tests it over sockets and every engine.
 
 mod ends;
 
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 use crate::ends::{Far, NOT_TLS, Near, Told, VERSIONS, secured, secured_by, server_of_few_records};
 
 #[test]
-fn the_handler_is_told_in_order() {
+fn events_reach_the_handler_in_order() {
     for version in VERSIONS {
         let (mut near, mut far) = secured(version);
         near.receive(&far.records([&b"hello"[..]]));
@@ -21,9 +22,9 @@ fn the_handler_is_told_in_order() {
     }
 }
 
-/// The client's whole side of a connection, cut in two at each place there is, and byte by byte.
+/// The client's whole side of a connection is cut in two at each possible place, and byte by byte.
 #[test]
-fn every_cut_gives_the_same() {
+fn every_cut_gives_the_same_events() {
     for version in VERSIONS {
         let byte_by_byte = |near: &mut Near, wire: &[u8]| wire.chunks(1).for_each(|byte| near.receive(byte));
         let (mut near, mut far, _) = secured_by(version, Near::new(), byte_by_byte);
@@ -65,7 +66,7 @@ fn sizes_from_one_byte_to_many_records() {
     }
 }
 
-/// What a read brings is one call of the handler, and what the handler writes in it one record.
+/// One read is one call of the handler, and its whole output in that call is one record.
 #[test]
 fn many_records_in_one_read_are_one_call_and_one_record() {
     let (mut near, mut far) = secured(&TLS13);
@@ -77,7 +78,7 @@ fn many_records_in_one_read_are_one_call_and_one_record() {
     assert_eq!(far.take(&mut near).expect("an echo"), pieces.concat());
 }
 
-/// Below and above what is joined, what is a record, and what goes into the arena.
+/// Sizes below and above each limit: pieces that are joined, a record, the arena.
 const PIECES: [usize; 9] = [3, 9000, 1, 1, 20_000, (3 << 20) + 1, 8191, 8192, 5];
 
 #[test]
@@ -101,7 +102,7 @@ fn pieces_of_every_size_keep_their_order() {
 }
 
 #[test]
-fn keys_used_up_are_changed_in_tls_1_3() {
+fn used_up_keys_are_updated_in_tls_1_3() {
     let near = Near::of(server_of_few_records(20), |_, _| {});
     let (mut near, mut far, _) = secured_by(&TLS13, near, Near::receive);
     // Ten times as many records as one key may encrypt, alone and several in a call.
@@ -114,7 +115,7 @@ fn keys_used_up_are_changed_in_tls_1_3() {
 }
 
 #[test]
-fn keys_used_up_end_a_connection_of_tls_1_2() {
+fn used_up_keys_end_a_tls_1_2_connection() {
     let near = Near::of(server_of_few_records(20), |_, _| {});
     let (mut near, mut far, _) = secured_by(&TLS12, near, Near::receive);
     let mut echoes = 0;
@@ -135,7 +136,7 @@ fn keys_used_up_end_a_connection_of_tls_1_2() {
 }
 
 #[test]
-fn what_is_written_before_the_handshake_waits_for_it() {
+fn early_output_waits_for_the_handshake() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| match told {
         Told::Opened => {
             out.append(b"welcome ");
@@ -152,9 +153,9 @@ fn what_is_written_before_the_handshake_waits_for_it() {
     assert_eq!(plain, b"welcome to TLS");
 }
 
-/// A server that is full says so, and says it in TLS.
+/// A server at its limit reports that, and reports it in TLS.
 #[test]
-fn closed_before_the_handshake_the_client_still_learns_why() {
+fn a_close_before_the_handshake_has_its_reason() {
     let full = |told: &Told, out: &mut engine::Output<'_>| {
         if let Told::Opened = told {
             out.append(b"full");
@@ -169,7 +170,7 @@ fn closed_before_the_handshake_the_client_still_learns_why() {
         assert!(far.0.process_new_packets().expect("state").peer_has_closed(), "no close_notify");
         assert_eq!(near.told(), [Told::Opened], "a call after the close");
     }
-    // One that does not shake hands is not waited for.
+    // A client that does not shake hands is not waited for.
     let mut near = Near::with(full);
     assert!(near.commands.deadline.flatten().is_some(), "nothing ends the wait");
     near.deadline();
@@ -178,7 +179,7 @@ fn closed_before_the_handshake_the_client_still_learns_why() {
 }
 
 #[test]
-fn a_handshake_that_never_ends_is_the_deadlines() {
+fn the_deadline_ends_an_endless_handshake() {
     let mut near = Near::new();
     let hello = Far::new(&TLS13).flight();
     near.receive(&hello[..hello.len() / 2]);
@@ -194,7 +195,7 @@ fn close_notify_goes_both_ways() {
         let mut wire = far.records([&b"last"[..]]);
         far.0.send_close_notify();
         wire.extend(far.flight());
-        // After it nothing counts.
+        // Bytes after the close_notify are ignored.
         wire.extend([0; 40]);
         near.receive(&wire);
         assert_eq!(near.told()[2..], [Told::Received(b"last".to_vec()), Told::Eof]);
@@ -205,7 +206,7 @@ fn close_notify_goes_both_ways() {
     }
 }
 
-/// A FIN without close_notify: what was whole counts, the rest does not.
+/// A FIN without close_notify: complete records count, an incomplete one does not.
 #[test]
 fn a_truncated_record_is_dropped() {
     let (mut near, mut far) = secured(&TLS13);
@@ -216,7 +217,7 @@ fn a_truncated_record_is_dropped() {
 }
 
 #[test]
-fn an_end_in_the_handshake_is_named() {
+fn an_end_in_the_handshake_is_reported() {
     let mut near = Near::new();
     near.receive(&Far::new(&TLS13).flight());
     near.eof();
@@ -225,16 +226,16 @@ fn an_end_in_the_handshake_is_named() {
 }
 
 #[test]
-fn whoever_speaks_no_tls_is_told_so() {
+fn a_plain_client_gets_an_answer() {
     let mut near = Near::new();
     near.receive(b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!((&near.wire[..], near.commands.close), (NOT_TLS, Some(CloseMode::Flush)));
     assert_eq!(near.end(), [Told::Opened, Told::Closed("Layer(NotTls)".to_owned())]);
 }
 
-/// Whatever is wrong, the alert leaves first (RFC 8446 6.2).
+/// Whatever the fault, the alert is sent first (RFC 8446 6.2).
 #[test]
-fn a_changed_byte_is_an_alert_and_the_end() {
+fn a_changed_byte_causes_an_alert_and_the_end() {
     for version in VERSIONS {
         for at in [5usize, 10, 20] {
             let (mut near, mut far) = secured(version);
@@ -244,14 +245,14 @@ fn a_changed_byte_is_an_alert_and_the_end() {
             assert_eq!(near.commands.close, Some(CloseMode::Flush));
             let error = far.take(&mut near).expect_err("an alert");
             assert!(matches!(error, engine::rustls::Error::AlertReceived(_)), "{error}");
-            assert_eq!(near.told().len(), 2, "bytes that nobody vouches for");
+            assert_eq!(near.told().len(), 2, "unauthenticated bytes");
             assert!(matches!(near.end().last(), Some(Told::Closed(cause)) if cause.contains("DecryptError")));
         }
     }
 }
 
 #[test]
-fn keys_change_on_the_way() {
+fn a_client_may_update_its_keys() {
     let (mut near, mut far) = secured(&TLS13);
     for round in 0..3u8 {
         far.0.refresh_traffic_keys().expect("a key update");
@@ -261,7 +262,8 @@ fn keys_change_on_the_way() {
     }
 }
 
-/// A message that came while the handler had paused its reads is not called late either: pausing is the engine's.
+/// A message that came while the handler had paused its reads is not reported late either: pausing
+/// is the engine's task.
 #[test]
 fn pauses_wait_for_the_handshake() {
     let besides = |told: &Told, out: &mut engine::Output<'_>| {
@@ -278,11 +280,11 @@ fn pauses_wait_for_the_handshake() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Anything at all: no panic, no plaintext out of it, and when it ends it says why.
+    /// Arbitrary bytes cause no panic and yield no plaintext, and an end has a cause.
     #[test]
     fn arbitrary_bytes_secure_nothing(mut reads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..400), 1..6), record in any::<bool>()) {
         if record {
-            // A header that lets the rest be looked at.
+            // A header that is valid, so that the rest is examined.
             let len = (reads[0].len() as u16).to_be_bytes();
             reads[0].splice(0..0, [22, 3, 1, len[0], len[1]]);
         }
@@ -294,9 +296,10 @@ proptest! {
         prop_assert!(matches!(told.last(), Some(Told::Closed(cause)) if cause.starts_with("Layer(")), "{told:?}");
     }
 
-    /// A genuine connection into which bytes are thrown: what the handler hears is a beginning of what was sent.
+    /// Bytes are inserted into a genuine connection: the handler receives a prefix of what was
+    /// sent.
     #[test]
-    fn damage_is_never_taken_for_plaintext(
+    fn damaged_records_yield_no_plaintext(
         at in any::<prop::sample::Index>(), with in any::<u8>(), cut in 1..200usize, in_handshake in any::<bool>(),
     ) {
         let mut near = Near::new();

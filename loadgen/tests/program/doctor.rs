@@ -4,7 +4,7 @@ use engine::affinity;
 
 use super::{output, text};
 
-/// Debug builds spoil every measurement.
+/// True for debug builds, which invalidate every measurement.
 const SPOILED: bool = cfg!(debug_assertions);
 
 #[test]
@@ -38,11 +38,12 @@ fn wrong_usage_is_named() {
     assert!(text(&output.stderr).contains("--root /no/such/folder"));
 }
 
-/// No machine has it, and the kernel's type for sets of processors does.
+/// Number of a processor that no machine has, and that the kernel's type for sets of processors
+/// holds.
 const ABSENT: &str = "1023";
 
 #[test]
-fn absent_processors_are_refused_and_the_allowed_named() {
+fn absent_processors_are_refused_with_the_allowed_ones() {
     for arguments in [
         &["doctor", "--watch", "0", "--cpus", ABSENT][..],
         &["doctor", "--watch", "0", "--spawn-cpus", ABSENT],
@@ -60,7 +61,7 @@ fn absent_processors_are_refused_and_the_allowed_named() {
 }
 
 #[test]
-fn processors_beyond_the_mask_are_taken_within_the_cpuset() {
+fn processors_beyond_the_mask_are_used_within_the_cpuset() {
     let cpus = affinity::allowed().expect("a mask");
     let [first, .., last] = cpus[..] else {
         println!("skipped: there is only one processor");
@@ -72,7 +73,7 @@ fn processors_beyond_the_mask_are_taken_within_the_cpuset() {
         vec!["run", "ws://127.0.0.1:{port}/", "--spawn", "true", "--spawn-cpus", &first],
         vec!["run", "ws://127.0.0.1:1/", "--cpus", &first],
     ];
-    // The programs inherit the mask of the thread that starts them.
+    // Child processes inherit the mask of the thread that starts them.
     let narrowed = thread::scope(|scope| {
         let start = || {
             affinity::pin(*cpus.last().expect("two")).expect("allowed");

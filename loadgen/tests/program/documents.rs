@@ -19,6 +19,11 @@ pub(super) fn root() -> PathBuf {
 
 /// Returns every Markdown document of the project.
 pub(super) fn documents() -> Vec<PathBuf> {
+    files(".md")
+}
+
+/// Returns every file of the project whose name ends with `end`.
+pub(super) fn files(end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
@@ -28,7 +33,7 @@ pub(super) fn documents() -> Vec<PathBuf> {
             let is_project = !name.starts_with('.') && name != "target" && name != "node_modules";
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && is_project => folders.push(path),
-                Ok(kind) if kind.is_file() && name.ends_with(".md") => found.push(path),
+                Ok(kind) if kind.is_file() && name.ends_with(end) => found.push(path),
                 _ => {}
             }
         }
@@ -81,7 +86,8 @@ fn lines(document: &str) -> Vec<(Kind, &str)> {
     all
 }
 
-/// Returns the line without its links; of a link that begins on an earlier line, the part on this line.
+/// Returns the line without its links; of a link that begins on an earlier line, the part on this
+/// line.
 fn without_links(line: &str) -> String {
     let mut rest = String::from(line);
     while let Some(middle) = rest.find("](") {
@@ -127,7 +133,7 @@ fn anchors(document: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// Returns why a link of the document at `path` does not resolve.
+/// Returns the reason why a link of the document at `path` does not resolve.
 fn broken(path: &Path, document: &str, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
@@ -173,8 +179,8 @@ fn lines_of_prose_have_at_most_100_columns() {
     assert!(faults.is_empty(), "wider than {WIDTH} columns:\n{}", faults.join("\n"));
 }
 
-/// Returns the words of the commands in the code of a document, without what is quoted: lines that begin with a word
-/// that `is_program` accepts, with their continuations.
+/// Returns the words of the commands in the code of a document, without what is quoted: lines that
+/// begin with a word that `is_program` accepts, with their continuations.
 fn commands(document: &str, is_program: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let code = lines(document).into_iter().filter(|(kind, _)| *kind == Kind::Code);
     let code: Vec<&str> = code.map(|(_, line)| line).collect();

@@ -51,7 +51,7 @@ fn ends_with_0_when_the_time_is_over_or_the_messages_are_back() {
 }
 
 #[test]
-fn ends_with_13_when_the_run_is_invalid_and_nobody_is_accused() {
+fn ends_with_13_when_the_run_is_invalid_without_a_fault() {
     for (fault, flags, reason) in [
         (Fault::Capacity(300), &[&SHORT[2..], &["-c", "8", "-R", "2k"]].concat()[..], "rate was not kept"),
         (
@@ -87,7 +87,7 @@ fn ends_with_1_when_an_echo_is_wrong() {
 }
 
 #[test]
-fn ends_with_1_and_what_was_measured_when_the_server_gives_up() {
+fn ends_with_1_and_a_result_when_the_server_gives_up() {
     for (fault, cause) in [
         (Fault::Disconnect, "closed all 4 connections"),
         (Fault::Close, "gone fishing"),
@@ -104,7 +104,7 @@ fn ends_with_1_and_what_was_measured_when_the_server_gives_up() {
     }
 }
 
-/// Waits until the server has answered something, then sends a signal.
+/// Waits until the server has answered a message, then sends a signal.
 fn interrupt(child: Child, server: &Echo, signal: Signal) -> Output {
     let began = Instant::now();
     while server.seen.messages.load(Ordering::Relaxed) < 100 && began.elapsed() < BOUND {
@@ -115,7 +115,7 @@ fn interrupt(child: Child, server: &Echo, signal: Signal) -> Output {
 }
 
 #[test]
-fn ends_with_the_signals_code_and_what_was_measured() {
+fn ends_with_the_signals_code_and_a_result() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let server = Echo::ws(Fault::None);
         let url = server.ws_url();
@@ -144,11 +144,11 @@ fn ends_with_1_when_nothing_can_be_measured() {
     assert_eq!(no_server.status.code(), Some(1));
 }
 
-/// Device that can be opened and fails on writes, as a disk does that became full in the meantime.
+/// Device that can be opened and fails on writes, as a disk that has become full does.
 const FULL: &str = "/dev/full";
 
 #[test]
-fn ends_with_1_and_the_document_on_standard_output_when_it_cannot_be_written() {
+fn ends_with_1_and_prints_a_document_it_cannot_write() {
     let server = Echo::ws(Fault::None);
     let output = run(&server.ws_url(), &["--json", FULL]);
     let said = text(&output.stderr);

@@ -5,7 +5,7 @@ use super::echo::{Echo, Fault};
 use super::{FINE, Scratch, run, text};
 
 #[test]
-fn each_format_has_what_was_measured() {
+fn every_format_has_the_measurements() {
     let (server, scratch) = (Echo::ws(Fault::None), Scratch::new("files"));
     let [csv, hlog, hgrm, json] = ["a.csv", "a.hlog", "a.hgrm", "a.json"].map(|name| scratch.file(name));
     let output =
@@ -33,7 +33,7 @@ fn each_format_has_what_was_measured() {
     read_by_python(&hlog, count);
 }
 
-/// The log by the HdrHistogram project's own Python reader, where that is installed.
+/// Reads the log with the HdrHistogram project's own Python reader, where that is installed.
 fn read_by_python(hlog: &str, count: u64) {
     const READ: &str = "import sys
 from hdrh.log import HistogramLogReader
@@ -51,7 +51,7 @@ print(sum(h.get_total_count() for h in iter(reader.get_next_interval_histogram, 
 }
 
 #[test]
-fn standard_output_is_for_one_of_them() {
+fn only_one_format_goes_to_standard_output() {
     let server = Echo::ws(Fault::None);
     let output = run(&server.ws_url(), &["--csv", "-"]);
     let csv = text(&output.stdout);
@@ -64,7 +64,7 @@ fn standard_output_is_for_one_of_them() {
 }
 
 #[test]
-fn places_that_cannot_be_written_are_told_before_the_run() {
+fn unwritable_files_are_reported_before_the_run() {
     for flag in ["--csv", "--hdr-log", "--hgrm"] {
         let output = run("ws://127.0.0.1:1/", &[flag, "/no/such/folder/file"]);
         assert_eq!(output.status.code(), Some(1));
@@ -73,7 +73,7 @@ fn places_that_cannot_be_written_are_told_before_the_run() {
 }
 
 #[test]
-fn percentiles_are_those_that_were_asked_for() {
+fn prints_the_requested_percentiles() {
     let server = Echo::ws(Fault::None);
     let output = run(&server.ws_url(), &["--percentiles", "25,p50,99.9999"]);
     let table = text(&output.stdout);

@@ -30,7 +30,7 @@ fn a_missed_threshold_ends_with_10_and_is_stored() {
 }
 
 #[test]
-fn goals_that_make_no_sense_are_told() {
+fn invalid_goals_are_rejected() {
     for (flags, part) in [
         (&["--threshold", "p99=2ms"][..], "p99<2ms"),
         (&["--threshold", "rss<1GB"], "--spawn"),
@@ -45,7 +45,8 @@ fn goals_that_make_no_sense_are_told() {
     }
 }
 
-/// A short search of a range that any machine carries, and one that none does.
+/// Runs a short search of a range whose lowest rate every machine sustains, and whose highest none
+/// does.
 fn search(threshold: &str) -> Output {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
@@ -55,13 +56,13 @@ fn search(threshold: &str) -> Output {
 }
 
 #[test]
-fn a_search_says_when_even_the_lowest_rate_misses() {
+fn a_search_reports_that_even_the_lowest_rate_misses() {
     let found = search("max<1ns");
     assert_eq!(found.status.code(), Some(10), "{}", text(&found.stderr));
     let document = document(&found);
     let search = goals_of(document).find_rate.expect("searched");
     assert_eq!(search.rate_per_s, None);
-    // A machine that stands still is no fault of the server's, and then named instead.
+    // A disturbed machine is not the server's fault, and is the conclusion instead.
     let conclusion = search.conclusion;
     assert!(
         conclusion.contains("the lowest rate") || conclusion.contains("the generator was the limit"),

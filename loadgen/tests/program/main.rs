@@ -1,4 +1,4 @@
-//! The program as its users meet it: what it prints, what it writes, how it ends.
+//! The program from its user's view: its output, its files, its exit codes.
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
@@ -16,13 +16,14 @@ mod selfcheck;
 mod stored;
 mod tables;
 mod terminal;
+mod wording;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Debug builds measure, but say that it is not valid.
+/// Exit code of a good run: debug builds measure, but report that the run is not valid.
 const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
 
 fn loadgen(arguments: &[&str]) -> Command {
@@ -35,7 +36,7 @@ fn output(arguments: &[&str]) -> Output {
     loadgen(arguments).output().expect("the program runs")
 }
 
-/// A run of a little more than a second against `url`.
+/// Runs the program for a little more than a second against `url`.
 fn run(url: &str, more: &[&str]) -> Output {
     let short = ["run", url, "-c", "4", "-d", "1200ms", "-w", "20ms", "--engine", "epoll"];
     output(&[&short, more].concat())
@@ -58,7 +59,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder of its own, removed with it.
+/// A folder of its own, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,5 +1,5 @@
-//! Servers that misbehave in one way each, again and again. A run against one must end with a count or
-//! an error that says what is wrong, never with a panic and never with a hang. The server that dies is
+//! Servers that misbehave repeatedly, each in one way. A run against one must end with a count or
+//! an error that names the fault, never with a panic and never with a hang. The server that dies is
 //! a case of `selfcheck`.
 
 use std::io::{self, Write};
@@ -17,11 +17,11 @@ use super::echo::frames::{
 use super::echo::{Input, Seen};
 use super::{FINE, ended, loadgen, text};
 
-/// Echoes on each connection after which a server that fails in mid-run does.
+/// Echoes on each connection before a server fails in mid-run.
 const ENOUGH: u64 = 200;
 /// Flags of a run that ends by its number of messages.
 const COUNTED: [&str; 2] = ["-n", "2000"];
-/// Flags of a run that ends only where its server does.
+/// Flags of a run that ends only where its server ends it.
 const ENDLESS: [&str; 2] = ["-d", "1h"];
 /// Flags for a server that never answers.
 const IMPATIENT: [&str; 4] = ["--timeout", "2s", "--connect-timeout", "1s"];
@@ -49,7 +49,7 @@ impl Peer {
         String::from_utf8(accepted.response().to_vec()).map_err(io::Error::other)
     }
 
-    /// Refuses the opening handshake with this status and the fields behind it.
+    /// Refuses the opening handshake with this status and further fields.
     fn refuse(&mut self, head: &str) -> io::Result<()> {
         self.response()?;
         let rest = "Content-Length: 0\r\nConnection: close\r\n\r\n";
@@ -61,8 +61,8 @@ impl Peer {
         self.send(response.as_bytes())
     }
 
-    /// Lets `answer(stream, number, opcode, payload)` answer each of the first `count` messages. Returns
-    /// when one more has come, or a Close.
+    /// Lets `answer(stream, number, opcode, payload)` answer each of the first `count` messages.
+    /// Returns when one more has come, or a Close.
     fn serve(
         &mut self,
         count: u64,
@@ -98,14 +98,14 @@ impl Peer {
         })
     }
 
-    /// Says nothing more until the other end has gone.
+    /// Sends nothing more until the peer has closed.
     fn wait(&mut self) -> io::Result<()> {
         io::copy(&mut self.stream, &mut io::sink()).map(drop)
     }
 }
 
-/// Runs the program against a server with this behaviour. Returns what it said, in one line, and its exit
-/// code.
+/// Runs the program against a server with this behaviour. Returns its output, in one line, and its
+/// exit code.
 fn trial(behaviour: Behaviour, flags: &[&[&str]]) -> (String, Option<i32>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("ws://{}/", listener.local_addr().expect("bound"));
@@ -113,7 +113,7 @@ fn trial(behaviour: Behaviour, flags: &[&[&str]]) -> (String, Option<i32>) {
         for stream in listener.incoming().map_while(Result::ok) {
             thread::spawn(move || {
                 stream.set_nodelay(true).expect("a socket");
-                // The other end may go at any time.
+                // The peer may close at any time.
                 let _ = behaviour(&mut Peer { stream, input: Input::default() });
             });
         }
@@ -126,7 +126,7 @@ fn trial(behaviour: Behaviour, flags: &[&[&str]]) -> (String, Option<i32>) {
     (said.split_whitespace().collect::<Vec<_>>().join(" "), output.status.code())
 }
 
-/// Checks that a run ends with 1 and says these parts in this order.
+/// Checks that a run ends with 1 and prints these parts in this order.
 fn assert_fails(name: &str, behaviour: Behaviour, flags: &[&[&str]], parts: &[&str]) {
     let (said, code) = trial(behaviour, flags);
     assert_eq!(code, Some(1), "{name}: {said}");
@@ -137,7 +137,7 @@ fn assert_fails(name: &str, behaviour: Behaviour, flags: &[&[&str]], parts: &[&s
     }
 }
 
-/// Returns the verdict on the echoes, without its numbers.
+/// Returns the part about the echoes, without its numbers.
 fn echoes(said: &str) -> String {
     let line = said.split_once(" echoes ").and_then(|(_, rest)| rest.split_once(" errors "));
     let is_figure = |c: char| c.is_ascii_digit() || c == ',';
@@ -180,7 +180,7 @@ fn measures_servers_that_are_only_unusual() {
     ];
     for (name, behaviour) in servers {
         let (said, code) = trial(behaviour, &[&COUNTED, &PATIENT]);
-        // 13: the machine was busy with other tests.
+        // 13: other tests kept the machine busy.
         assert!(code == Some(FINE) || code == Some(13), "{name}: {said}");
         assert_eq!(echoes(&said), "all as they were sent (every one checked)", "{name}: {said}");
         assert!(said.contains("(2,000 received)") && said.contains(" errors none "), "{name}: {said}");
@@ -325,7 +325,7 @@ fn names_what_is_wrong_with_echoes() {
             stream.write_all(&[echo, std::mem::take(&mut held)].concat())
         })
     };
-    // The last one may be held for ever.
+    // The last one may be held forever.
     let flags: [&[&str]; 3] = [&COUNTED, &IMPATIENT, &["--pipeline", "8"]];
     assert_fails("reorder", swapped, &flags, &["echoes", "reordered"]);
 }

@@ -3,10 +3,10 @@ use std::time::Duration;
 use super::echo::{Echo, Fault};
 use super::{output, text};
 
-/// Names the port to the server that this test program becomes.
+/// Environment variable with the port of the server that this test program becomes.
 const PORT: &str = "SPARRING_TEST_PORT";
 
-/// Not a test: the server that is stopped.
+/// Not a test: the server that the self-check stops.
 #[test]
 #[ignore = "the server that another test spawns"]
 fn serve() {
@@ -20,7 +20,7 @@ fn serve() {
 }
 
 #[test]
-fn a_stall_is_seen_as_arithmetic_says_it() {
+fn a_stall_is_measured_as_calculated() {
     let this = std::env::current_exe().expect("this program");
     let command =
         format!("env '{PORT}={{port}}' '{}' --exact selfcheck::serve --ignored --nocapture", this.display());
@@ -35,11 +35,11 @@ fn a_stall_is_seen_as_arithmetic_says_it() {
     }
 }
 
-/// Returns the report of the check, which must not find the generator wrong.
+/// Returns the report of the self-check, which must not find a fault of the generator.
 fn selfcheck(flags: &[&str]) -> serde_json::Value {
     let output = output(&[&["selfcheck", "--engine", "epoll", "--json"], flags].concat());
     let said = text(&output.stderr);
-    // 13: the machine was busy with other tests, which makes everything longer and nothing shorter.
+    // 13: other tests kept the machine busy, which makes everything longer and nothing shorter.
     assert!(matches!(output.status.code(), Some(0 | 13)), "{said}{}", text(&output.stdout));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
@@ -53,7 +53,7 @@ fn cases(report: &serde_json::Value) -> Vec<(&str, &serde_json::Value)> {
 }
 
 #[test]
-fn misbehaving_servers_are_judged_rightly() {
+fn misbehaving_servers_are_detected() {
     let report = selfcheck(&["--only", "overload,silence", "--only", "standstill,server-end"]);
     assert!(report.get("quantiles").is_none(), "{report}");
     let cases = cases(&report);

@@ -1,4 +1,4 @@
-//! Stored sessions as their users meet them: which files are read, and how they are shown.
+//! Stored sessions from their user's view: the files that are read, and their presentation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::{Scratch, loadgen, output, text};
 
-/// Far beyond what reading a file takes.
+/// Time limit far beyond that of reading a file.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A stored session of the repository.
+/// Returns a stored session of the repository.
 fn session() -> PathBuf {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench-results");
     let machines = fs::read_dir(results).expect("the folder of results").flatten();
@@ -25,7 +25,7 @@ fn session() -> PathBuf {
     sessions.pop().expect("a session of the suite quick")
 }
 
-/// Exit code and standard error of a program that must not hang.
+/// Returns the exit code and standard error of a program that must not hang.
 fn ended(arguments: &[&str]) -> (Option<i32>, String) {
     let mut child = loadgen(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
     let began = Instant::now();
@@ -67,7 +67,7 @@ fn only_regular_files_are_read() {
     assert!(code == Some(1) && said.contains("/dev/null: it is a device"), "{said}");
     let (code, said) = ended(&["show", &results]);
     assert!(code == Some(1) && said.contains("it is a directory"), "{said}");
-    // History has other sessions to show, or says that there is none; it does not wait for a
+    // History has other sessions to show, or reports that there is none; it does not wait for a
     // writer.
     let (code, said) = ended(&["history", "echo", "p99", "--results", &results, "--machine", "0123456789ab"]);
     assert!(code == Some(1) && said.contains("it is a FIFO"), "{said}");
@@ -95,7 +95,7 @@ fn a_file_that_list_names_can_be_shown() {
 }
 
 #[test]
-fn every_table_fits_the_width_that_is_asked_for() {
+fn every_table_fits_the_requested_width() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
     let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
@@ -107,7 +107,7 @@ fn every_table_fits_the_width_that_is_asked_for() {
                 None => command.env_remove("COLUMNS"),
             };
             let printed = text(&command.output().expect("it runs").stdout);
-            // Sentences and paths are whole.
+            // Sentences and paths are not broken.
             let table = printed.lines().filter(|line| {
                 let is_sentence = ["  ", "/", "A  /", "B  /"].iter().any(|start| line.starts_with(start));
                 line.contains("  ") && !is_sentence
@@ -121,7 +121,7 @@ fn every_table_fits_the_width_that_is_asked_for() {
 }
 
 #[test]
-fn every_table_can_be_had_as_markdown() {
+fn every_table_has_a_markdown_form() {
     let session = session();
     let path = session.to_str().expect("UTF-8");
     let results = session.parent().and_then(Path::parent).expect("below a machine").to_str().expect("UTF-8");
@@ -146,7 +146,7 @@ fn every_table_can_be_had_as_markdown() {
     }
 }
 
-/// The program with a variable of the environment, its output going into a pipe.
+/// Runs the program with a variable of the environment; its output goes into a pipe.
 fn piped(arguments: &[&str], variable: Option<(&str, &str)>) -> String {
     let mut command: Command = loadgen(arguments);
     ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"].into_iter().for_each(|name| {

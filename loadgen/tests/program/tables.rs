@@ -6,7 +6,7 @@ use super::documents::{documents, root};
 use super::{loadgen, text};
 
 #[test]
-fn every_table_of_the_documents_is_that_of_its_session() {
+fn every_table_of_the_documents_matches_its_session() {
     let root = root();
     let mut tables = 0;
     for path in documents() {

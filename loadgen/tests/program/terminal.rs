@@ -1,4 +1,4 @@
-//! On a terminal, which script(1) is for the program.
+//! The program on a terminal, which script(1) provides.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -10,15 +10,15 @@ use indicatif::{InMemoryTerm, TermLike};
 
 use super::echo::{Echo, Fault};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The program on a terminal; `None`, and a line that says so, where there is no script(1).
+/// Starts the program on a terminal; prints a line and returns `None` where script(1) is missing.
 fn on_terminal(arguments: &[&str]) -> Option<Child> {
     behind(&[], arguments)
 }
 
-/// The program on a terminal, started by another program.
+/// Starts the program on a terminal, by another program.
 fn behind(starter: &[&str], arguments: &[&str]) -> Option<Child> {
     let words = [starter, &[env!("CARGO_BIN_EXE_sparring-loadgen")], arguments].concat();
     let command = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
@@ -27,7 +27,8 @@ fn behind(starter: &[&str], arguments: &[&str]) -> Option<Child> {
             "--quiet",
             "--return",
             "--command",
-            // Not the shell's last command, which it might become itself: a leader of a session stays where it is.
+            // The command is not the shell's last one, whose process it might take over: a session
+            // leader stays in its session.
             &format!("stty rows 24 cols 120; {command}; exit $?"),
             "/dev/null",
         ])
@@ -44,7 +45,7 @@ fn behind(starter: &[&str], arguments: &[&str]) -> Option<Child> {
     child.ok()
 }
 
-/// Everything that was written to the terminal, and what can be seen of it in the end.
+/// Returns everything that was written to the terminal, and the visible part at the end.
 fn seen(child: &mut Child) -> (String, String) {
     let mut written = Vec::new();
     child.stdout.take().expect("piped").read_to_end(&mut written).expect("readable");
@@ -69,7 +70,7 @@ fn exit_code(child: &mut Child) -> Option<i32> {
 }
 
 #[test]
-fn the_view_is_live_and_leaves_nothing_but_the_table() {
+fn the_view_is_live_and_leaves_only_the_table() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "2500ms", "-w", "100ms", "--engine", "epoll"];
@@ -95,7 +96,7 @@ fn a_dumb_terminal_gets_no_view_and_no_colour() {
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "300ms", "-w", "0", "--engine", "epoll"];
     for variable in ["TERM=dumb", "NO_COLOR=1"] {
-        // CI makes no difference, as it does to some programs.
+        // CI makes no difference, unlike in some programs.
         let Some(mut child) = behind(&["env", "CI=true", variable], &words) else { return };
         let (written, screen) = seen(&mut child);
         exit_code(&mut child);
@@ -106,7 +107,7 @@ fn a_dumb_terminal_gets_no_view_and_no_colour() {
 }
 
 #[test]
-fn a_quiet_run_shows_nothing_but_why_it_is_not_valid() {
+fn a_quiet_run_shows_only_why_it_is_invalid() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let Some(mut child) = on_terminal(&["run", &url, "-d", "300ms", "-w", "0", "--engine", "epoll", "-q"])
@@ -114,15 +115,15 @@ fn a_quiet_run_shows_nothing_but_why_it_is_not_valid() {
         return;
     };
     let (written, screen) = seen(&mut child);
-    // A debug build measures nothing, and says so.
+    // A debug build is not valid, and reports that.
     let expected = if cfg!(debug_assertions) { "sparring-loadgen: INVALID: " } else { "" };
     assert!(screen.starts_with(expected) && written.lines().count() <= 1, "{written}");
 }
 
-/// As with `sparring-loadgen run ... &`, or behind timeout(1): the kernel stops a process that is not in the foreground when it
-/// sets the modes of its terminal (SIGTTOU, termios(3)).
+/// Covers `sparring-loadgen run ... &`, and timeout(1): the kernel stops a background process when
+/// it sets the modes of its terminal (SIGTTOU, termios(3)).
 #[test]
-fn in_the_background_it_shows_nothing_and_is_not_stopped() {
+fn a_background_run_shows_nothing_and_is_not_stopped() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "300ms", "-w", "0", "--engine", "epoll"];
@@ -134,7 +135,7 @@ fn in_the_background_it_shows_nothing_and_is_not_stopped() {
 
 #[test]
 fn the_second_ctrl_c_ends_it_at_once_and_clears_the_view() {
-    // It never answers, so that the first Ctrl-C alone does not end the run for an hour.
+    // The server never answers, so the first Ctrl-C alone does not end the run for an hour.
     let server = Echo::ws(Fault::Silent);
     let url = server.ws_url();
     let words = ["run", &url, "-c", "4", "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
@@ -145,7 +146,7 @@ fn the_second_ctrl_c_ends_it_at_once_and_clears_the_view() {
     }
     let mut keyboard = child.stdin.take().expect("piped");
     let typing = thread::spawn(move || {
-        // The first may find the run still on its way into the window; each one after it must do.
+        // The first Ctrl-C may come before the window; each one after it must end the run.
         while keyboard.write_all(b"\x03").and_then(|()| keyboard.flush()).is_ok() {
             thread::sleep(Duration::from_millis(300));
         }

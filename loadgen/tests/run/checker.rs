@@ -1,4 +1,5 @@
-//! Every fault is counted exactly, and right echoes are no fault, however they come.
+//! Every fault is counted exactly, and valid echoes are never counted as faults, however they
+//! arrive.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use loadgen::run::Plan;
 use super::echo::{Echo, Fault};
 use super::{assert_consistent, counted, engines, plan, reasons, run};
 
-/// The run of a plan against a server with `fault`, on every engine.
+/// Runs a plan against a server with `fault`, on every engine, and checks each run.
 fn on_every_engine(fault: Fault, change: impl Fn(&mut Plan), check: impl Fn(&Run)) {
     for engine in engines() {
         let server = Echo::ws(fault);
@@ -41,7 +42,7 @@ fn assert_integrity(fault: Fault, expected: Integrity) {
 }
 
 #[test]
-fn right_echoes_of_any_size_are_right() {
+fn valid_echoes_of_any_size_are_accepted() {
     for payload in [Payload::Binary, Payload::TextAscii, Payload::TextMixed] {
         for len in [0, 1, 15, 16, 125, 126, 1024, 65_536] {
             let server = Echo::ws(Fault::None);
@@ -75,7 +76,7 @@ fn large_messages_and_several_threads_on_every_engine() {
 }
 
 #[test]
-fn fragments_and_single_bytes_are_right_and_pings_are_answered() {
+fn fragments_and_single_bytes_are_accepted() {
     for engine in engines() {
         for fault in [Fault::Fragments, Fault::Trickle] {
             let server = Echo::ws(fault);
@@ -83,7 +84,7 @@ fn fragments_and_single_bytes_are_right_and_pings_are_answered() {
             assert_consistent(&run);
             assert_eq!((run.integrity, run.errors), (Integrity::default(), Errors::default()), "{fault:?}");
             let pongs = server.seen.pongs.load(Ordering::Relaxed);
-            // The last ones may still be on their way.
+            // The last pongs may still be on their way.
             assert_eq!(pongs > 0, fault == Fault::Fragments);
         }
     }
@@ -113,7 +114,7 @@ fn dropped_messages_are_lost() {
 }
 
 #[test]
-fn the_wrong_opcode_is_counted_and_the_content_is_not() {
+fn a_wrong_opcode_is_counted_once() {
     assert_integrity(Fault::WrongOpcode, Integrity { wrong_opcode: 4, ..Integrity::default() });
 }
 

@@ -1,4 +1,4 @@
-//! The program itself: exit codes, what goes where, and servers it starts.
+//! The program itself: exit codes, output streams and files, and servers that it starts.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::echo::{Echo, Fault};
 
-/// Far beyond what anything here needs.
+/// Time limit far beyond the needs of these tests.
 const BOUND: Duration = Duration::from_secs(60);
-/// Debug builds measure, but say that it is not valid.
+/// Exit code of a good run: debug builds measure, but report that the run is not valid.
 pub(super) const FINE: i32 = if cfg!(debug_assertions) { 13 } else { 0 };
-/// Names the fault to the server that this test program becomes.
+/// Environment variable with the fault of the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE";
 
 pub(super) fn loadgen(arguments: &[&str]) -> Command {
@@ -33,7 +33,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Asserts the exit code, and that the one line on standard error says so.
+/// Asserts the exit code, and that the one line on standard error has these parts.
 pub(super) fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
     let output = output(arguments);
     let said = text(&output.stderr);
@@ -42,7 +42,7 @@ pub(super) fn assert_fails(arguments: &[&str], code: i32, parts: &[&str]) {
     assert!(output.stdout.is_empty());
 }
 
-/// A run of a moment.
+/// Flags of a very short run.
 const SHORT: [&str; 8] = ["-c", "4", "-d", "300ms", "-w", "20ms", "--engine", "epoll"];
 
 fn short(more: &[&str]) -> Vec<String> {
@@ -74,7 +74,7 @@ fn unusable_flags_end_with_2_and_their_name() {
 }
 
 #[test]
-fn flags_that_would_change_nothing_are_told() {
+fn flags_without_effect_are_reported() {
     assert_fails(&["run", "ws://localhost/", "--arrival", "poisson"], 2, &["--arrival needs -R"]);
     assert_fails(&["run", "ws://localhost/", "--max-outstanding", "5"], 2, &["--max-outstanding needs -R"]);
     assert_fails(&["run", "ws://localhost/", "--spawn-timeout", "5s"], 2, &["--spawn-timeout needs --spawn"]);
@@ -82,9 +82,9 @@ fn flags_that_would_change_nothing_are_told() {
     assert_fails(&["run", "ws://localhost/", "--find-rate", "p99<2ms", "-n", "5"], 2, &["--messages"]);
 }
 
-/// As with `| head`: the file is worth as much as before.
+/// With `| head`, the reader closes the pipe early; the file is complete all the same.
 #[test]
-fn a_reader_that_has_gone_costs_nothing_but_the_table() {
+fn a_closed_pipe_loses_only_the_table() {
     let server = Echo::ws(Fault::None);
     let folder = scratch("reader");
     let file = folder.join("result.json");
@@ -98,7 +98,7 @@ fn a_reader_that_has_gone_costs_nothing_but_the_table() {
 }
 
 #[test]
-fn what_cannot_be_done_ends_with_1_before_anything_is_measured() {
+fn an_impossible_run_ends_with_1_before_measuring() {
     assert_fails(&["run", "ws://no-such-host.invalid/"], 1, &["no-such-host.invalid"]);
     assert_fails(&["run", "ws://127.0.0.1:1/", "--json", "/no/such/folder/result.json"], 1, &["--json"]);
     let many = ["run", "ws://127.0.0.1:1/", "-c", "16777216"];
@@ -109,7 +109,7 @@ fn what_cannot_be_done_ends_with_1_before_anything_is_measured() {
 }
 
 #[test]
-fn the_table_goes_to_standard_output_and_nothing_else_does() {
+fn only_the_table_goes_to_standard_output() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url()]);
     let (table, said) = (text(&output.stdout), text(&output.stderr));
@@ -121,12 +121,12 @@ fn the_table_goes_to_standard_output_and_nothing_else_does() {
 }
 
 #[test]
-fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
+fn a_quiet_run_prints_only_why_it_is_invalid() {
     let server = Echo::ws(Fault::None);
     let quiet = run_short(&[&server.ws_url(), "--quiet"]);
     let said = text(&quiet.stderr);
     assert_eq!((quiet.status.code(), text(&quiet.stdout)), (Some(FINE), String::new()));
-    // A test is a debug build, which measures nothing.
+    // A test is a debug build, whose runs are not valid.
     let expected =
         if cfg!(debug_assertions) { "sparring-loadgen: INVALID: the generator is a debug" } else { "" };
     assert!(said.starts_with(expected) && said.lines().count() <= 1, "{said}");
@@ -141,7 +141,7 @@ fn a_quiet_run_says_nothing_but_why_it_is_not_valid() {
 }
 
 #[test]
-fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
+fn json_replaces_the_table_on_standard_output() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "--json", "-", "--tag", "trial"]);
     assert_eq!(output.status.code(), Some(FINE));
@@ -161,7 +161,7 @@ fn json_on_standard_output_is_the_whole_document_and_nothing_else() {
 }
 
 #[test]
-fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
+fn an_open_loop_prints_its_plan_and_its_latencies() {
     let server = Echo::ws(Fault::None);
     let output = run_short(&[&server.ws_url(), "-R", "1k", "--json", "-", "--arrival", "poisson"]);
     let table = text(&output.stderr);
@@ -177,7 +177,7 @@ fn an_open_loop_says_what_was_planned_and_whose_the_latency_is() {
 }
 
 #[test]
-fn a_json_file_is_there_in_whole_or_not_at_all() {
+fn a_json_file_is_complete_or_missing() {
     let folder = scratch("json");
     let file = folder.join("result.json");
     let name = file.to_str().expect("UTF-8");
@@ -213,7 +213,7 @@ fn lost_connections_are_invalid() {
 }
 
 #[test]
-fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
+fn ctrl_c_gives_a_result_and_twice_ends_at_once() {
     let server = Echo::ws(Fault::None);
     let url = server.ws_url();
     let words = ["run", &url, "-d", "1h", "-w", "0", "--settle", "0", "--engine", "epoll", "--json", "-"];
@@ -225,7 +225,7 @@ fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
     let run = &document(&output).runs[0];
     assert!(run.interrupted && run.received > 0 && run.phases.measure < 3_600_000_000_000);
 
-    // A server that never answers keeps the drain waiting: the second signal does not.
+    // A server that never answers delays the drain; the second signal ends it at once.
     let server = Echo::ws(Fault::Silent);
     let url = server.ws_url();
     let words = ["run", &url, "-d", "1h", "-w", "0", "--engine", "epoll", "--timeout", "1h"];
@@ -240,7 +240,7 @@ fn ctrl_c_gives_what_was_measured_and_twice_ends_at_once() {
 }
 
 #[test]
-fn the_version_is_readable_by_people_and_machines() {
+fn the_version_is_readable_by_people_and_programs() {
     let line = text(&output(&["--version"]).stdout);
     assert!(line.starts_with("sparring-loadgen ") && line.lines().count() == 1, "{line}");
     let facts = text(&output(&["--version", "--verbose"]).stdout);
@@ -250,7 +250,7 @@ fn the_version_is_readable_by_people_and_machines() {
 }
 
 #[test]
-fn a_reader_of_the_version_that_has_seen_enough_is_no_error() {
+fn the_version_may_go_to_a_closed_pipe() {
     let mut command = loadgen(&["--version", "--verbose"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
     drop(child.stdout.take());
@@ -260,7 +260,7 @@ fn a_reader_of_the_version_that_has_seen_enough_is_no_error() {
 
 // Servers that the program starts: this test program, in another role.
 
-/// Not a test: what a spawned server does. `SPARRING_TEST_SERVE` is the port and the fault.
+/// Not a test: the spawned server. `SPARRING_TEST_SERVE` is the port and the fault.
 #[test]
 #[ignore = "the server that other tests spawn"]
 fn serve() {
@@ -281,7 +281,7 @@ fn serve() {
     }
 }
 
-/// The command of a server, for --spawn.
+/// Returns the command of a server, for --spawn.
 pub(super) fn server_command(fault: &str) -> String {
     let this = std::env::current_exe().expect("this program");
     let name = "command::serve";
@@ -299,7 +299,7 @@ fn a_spawned_server_is_measured_and_ended() {
     let server = document.runs[0].server.as_ref().expect("its cost");
     assert!(server.cpu_ns_per_message > 0.0 && server.rss_bytes.is_some_and(|bytes| bytes > 0));
     assert_eq!((server.engine.as_deref(), server.counters["messages"]), (Some("blocking"), 12));
-    // The generator's own congestion control comes from a flag, the server's from what it says.
+    // The generator's own congestion control comes from a flag, the server's from its output.
     let scenario = &document.scenarios[0];
     assert_eq!(scenario.generator.congestion.as_deref(), Some("reno"));
     assert_eq!(scenario.server.congestion.as_deref(), Some("cubic"));
@@ -308,7 +308,7 @@ fn a_spawned_server_is_measured_and_ended() {
 }
 
 #[test]
-fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
+fn a_server_that_dies_is_reported_with_its_stderr() {
     let command = server_command("exit");
     let output =
         output(&["run", SPAWNED, "--spawn", &command, "-d", "1h", "--engine", "epoll", "--json", "-"]);
@@ -323,7 +323,7 @@ fn a_server_that_dies_in_mid_run_is_told_with_its_last_words() {
 }
 
 #[test]
-fn a_server_that_does_not_start_is_told_with_its_last_words() {
+fn a_server_that_does_not_start_is_reported_with_its_stderr() {
     let fails = |command: &str, parts: &[&str]| {
         assert_fails(&["run", SPAWNED, "--engine", "epoll", "--spawn", command], 1, parts);
     };
@@ -336,12 +336,12 @@ fn a_server_that_does_not_start_is_told_with_its_last_words() {
 }
 
 #[test]
-fn the_port_of_somebody_else_is_no_server_of_ours() {
+fn another_process_on_the_port_is_not_the_server() {
     let taken = Echo::ws(Fault::None);
     let words = ["run", &taken.ws_url(), "--engine", "epoll", "--spawn", "sleep 3600"];
     assert_fails(&words, 1, &["already listens"]);
 
-    // Somebody takes the port while the server is starting.
+    // Another process takes the port while the server is starting.
     let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let folder = scratch("port");
     let marker = folder.join("started");
@@ -386,7 +386,7 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A folder of this test's own.
+/// Returns a folder of this test's own.
 pub(super) fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("sparring-loadgen-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder");

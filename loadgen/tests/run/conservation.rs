@@ -1,5 +1,5 @@
-//! Conservation of messages: every planned message has one outcome in any event. No server is accused of a
-//! message that it may still answer.
+//! Conservation of messages: every planned message has one outcome in any event. A message that the
+//! server may still answer is never counted as its fault.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use loadgen::target::trust::Trust;
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};
 
-/// Returns true where a run is invalid for this reason.
+/// Returns whether a run is invalid for this reason.
 fn has(run: &Run, kind: InvalidKind) -> bool {
     run.invalid_kinds.contains(&kind)
 }
@@ -105,9 +105,9 @@ fn messages_in_flight_on_a_closed_connection_are_lost_with_it() {
     }
 }
 
-/// What was due while no connection was open had to wait for the server.
+/// Messages that were due while no connection was open had to wait for the server.
 #[test]
-fn downtime_is_the_servers_and_no_lag() {
+fn downtime_is_latency_and_not_lag() {
     let down = Duration::from_millis(1500);
     for engine in engines() {
         let server = Echo::ws(Fault::Down(down));
@@ -127,10 +127,10 @@ fn downtime_is_the_servers_and_no_lag() {
     }
 }
 
-/// Covers messages with a length that no sent message has, while messages are due, and all messages while
-/// nothing is due.
+/// Covers messages with a length that no sent message has, while messages are due, and all messages
+/// while none are due.
 #[test]
-fn what_nobody_asked_for_is_named_and_is_no_echo() {
+fn unsolicited_messages_are_named_and_are_not_echoes() {
     for engine in engines() {
         for (payload, text) in [
             (Payload::TextAscii, "Request served by 1781505b56ee58"),
@@ -150,10 +150,10 @@ fn what_nobody_asked_for_is_named_and_is_no_echo() {
     }
 }
 
-/// Connections that are opened under load get their greeting while a message is due already. One greeting is
-/// as long as the messages.
+/// Connections that are opened under load get their greeting while a message is due already. One
+/// greeting is as long as the messages.
 #[test]
-fn greetings_of_replaced_connections_take_no_place() {
+fn greetings_of_replaced_connections_are_not_echoes() {
     for engine in engines() {
         for text in ["hello", "Request served by 1781505b56ee58"] {
             let server = Echo::ws(Fault::Greeting(text));
@@ -172,7 +172,7 @@ fn greetings_of_replaced_connections_take_no_place() {
 }
 
 #[test]
-fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
+fn overload_is_a_missed_rate_and_not_a_server_fault() {
     for engine in engines() {
         for (warmup, window) in [(0, 600), (800, 400)] {
             let server = Echo::ws(Fault::Capacity(500));
@@ -193,7 +193,7 @@ fn overload_is_a_rate_that_was_not_kept_and_no_accusation() {
 }
 
 #[test]
-fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
+fn a_closed_loop_includes_latencies_of_outstanding_messages() {
     for engine in engines() {
         let late = Duration::from_millis(900);
         let server = Echo::ws(Fault::HalfLate(late));
@@ -209,9 +209,9 @@ fn a_closed_loop_has_the_latency_of_what_was_outstanding_at_its_end() {
 }
 
 #[test]
-fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
-    // The silence is longer than the drain. When the run ends, the server has not been silent long enough for
-    // its messages to be lost.
+fn unanswered_messages_are_lost_after_the_answer_timeout() {
+    // The silence is longer than the drain. When the run ends, the server has not been silent long
+    // enough for its messages to be lost.
     let server = Echo::ws(Fault::HalfLate(Duration::from_secs(30)));
     let plan = plan(&server.ws_url(), EngineKind::Epoll).with(|plan| {
         plan.load.connections = 6;
@@ -221,13 +221,13 @@ fn what_never_comes_is_in_the_latencies_as_a_lower_bound() {
     let run = run(&plan);
     assert_balanced(&run);
     assert!(!run.valid);
-    // The server was silent for longer than the answer timeout, on connections that stayed open, so the
-    // messages are lost.
+    // The server was silent for longer than the answer timeout, on connections that stayed open, so
+    // the messages are lost.
     assert_eq!(run.integrity, Integrity { lost: 3, ..Integrity::default() });
 }
 
 #[test]
-fn a_limited_number_of_messages_is_planned_and_what_is_not_sent_is_said() {
+fn unsent_messages_of_a_limited_plan_are_reported() {
     let server = Echo::ws(Fault::Disconnect);
     let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
     super::counted(&mut plan, 1000);
@@ -238,7 +238,7 @@ fn a_limited_number_of_messages_is_planned_and_what_is_not_sent_is_said() {
     assert!(messages.not_sent > 900, "{messages:?}");
 }
 
-/// Checks the window of a plan with a number and a rate: it is as long as the plan takes and does not end
+/// Checks the window of a plan with a number and a rate: it is as long as the plan and does not end
 /// with the last echo.
 #[test]
 fn the_rate_divides_by_the_planned_window() {
@@ -264,7 +264,7 @@ fn the_rate_divides_by_the_planned_window() {
     assert_eq!((run.received, run.rate_per_s), (1, 2.0));
 }
 
-/// A connection that ends while messages are due takes none of them out of the plan.
+/// A connection that ends while messages are due removes none of them from the plan.
 #[test]
 fn every_planned_message_is_counted_while_connections_end() {
     for engine in engines() {
@@ -274,7 +274,7 @@ fn every_planned_message_is_counted_while_connections_end() {
             plan.load.reconnect = true;
         }));
         assert_balanced(&run);
-        // 10 ms of warm-up, and a window of 250 ms.
+        // The warm-up is 10 ms, and the window 250 ms.
         assert_eq!(run.messages.map(|messages| messages.planned), Some(520), "{engine}");
         assert_eq!(run.offered(), 500, "{engine}");
     }
@@ -298,7 +298,7 @@ fn idle_connections_send_nothing_after_they_are_reopened() {
 
 /// Silence counts from the time when a message is due, not from the last echo.
 #[test]
-fn sparse_traffic_is_no_silence() {
+fn sparse_traffic_does_not_count_as_silence() {
     for engine in engines() {
         let server = Echo::ws(Fault::Delay(Duration::from_millis(250)));
         let run = run(&plan(&server.ws_url(), engine).with(|plan| {

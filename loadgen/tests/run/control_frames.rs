@@ -1,4 +1,4 @@
-//! Control frames beside messages that wait: the server reads slowly, and the pipeline is full.
+//! Control frames while messages wait: the server reads slowly, and the pipeline is full.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -61,7 +61,7 @@ fn messages_before(stream: &mut (impl Read + Write), frame: &[u8], answer: Opcod
     Ok((messages, rest))
 }
 
-/// Returns the number of bytes until the stream ends, be it with an error: a reset does not unsend
+/// Returns the number of bytes until the stream ends, even with an error: a reset does not unsend
 /// them.
 fn bytes_until_the_end(stream: &mut impl Read) -> u64 {
     let (mut buffer, mut bytes) = ([0; 4096], 0);
@@ -92,7 +92,8 @@ fn meet(
     answer: Opcode,
 ) -> (u32, u64) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    // Inherited by what is accepted. Little is taken while the server does not read.
+    // Accepted connections inherit the size. The kernel takes few bytes while the server does not
+    // read.
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).expect("a socket");
     let scheme = if tls.is_some() { "wss" } else { "ws" };
     let url = format!("{scheme}://{}/", listener.local_addr().expect("bound"));
@@ -102,7 +103,7 @@ fn meet(
         plan.load.pipeline = depth;
         plan.target.trust = if tls.is_some() { Trust::Anybody } else { Trust::System };
     });
-    // The server goes in the midst of the load, which is no success for the run.
+    // The server closes under load, so the run is not successful.
     let generator = thread::spawn(move || drop(execute(&plan, &mut Silent)));
     let (stream, _): (TcpStream, _) = listener.accept().expect("a connection");
     let seen = match tls.cloned() {

@@ -1,4 +1,4 @@
-//! Comparisons as a user starts them: exit codes, what is stored, and what is refused.
+//! Comparisons from their user's view: exit codes, stored sessions, and refused arguments.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,17 +13,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::command::{assert_fails, loadgen, output, scratch, server_command, text};
 
-/// Runs of a moment, saturated alone.
+/// Flags of very short runs, saturated on their own.
 const SHORT: [&str; 11] =
     ["--saturation-only", "-c", "4", "-d", "60ms", "-w", "10ms", "--settle", "0", "--engine", "epoll"];
 
-/// The words of a duel of two servers, stored in `folder`.
+/// Returns the arguments of a duel of two servers, stored in `folder`.
 fn duel<'a>(a: &'a str, b: &'a str, folder: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let results = folder.to_str().expect("UTF-8");
     [&["duel", a, b, "--results", results], &SHORT[..], more].concat()
 }
 
-/// All files below a folder.
+/// Returns all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries =
         fs::read_dir(folder).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
@@ -43,7 +43,8 @@ fn a_duel_is_judged_printed_and_stored() {
     let server = server_command("none");
     let output = output(&duel(&server, &server, &folder, &["--pairs", "2", "--tag", "trial"]));
     let (table, notes) = (text(&output.stdout), text(&output.stderr));
-    // Two pairs decide nothing; a debug build, or a blink on a busy machine, measures nothing.
+    // Two pairs decide nothing. A debug build measures nothing, nor does a short stall of a busy
+    // machine.
     assert!(matches!(output.status.code(), Some(0 | 13)), "{table}{notes}");
     assert!(table.contains("B against A: ") && table.contains("stored in "), "{table}");
     assert!(notes.starts_with("duel: 1 scenario on 2 arms, 2 rounds, 4 runs, about "), "{notes}");
@@ -83,7 +84,7 @@ fn a_dry_run_checks_the_flags_and_starts_nothing() {
 }
 
 #[test]
-fn a_server_that_never_works_ends_the_duel_with_its_side_and_its_words() {
+fn a_broken_server_ends_the_duel_with_its_side_and_stderr() {
     let folder = scratch("duel-bad");
     let good = server_command("none");
     let fails = |a: &str, b: &str, parts: &[&str]| assert_fails(&duel(a, b, &folder, &["-q"]), 1, parts);
@@ -116,7 +117,7 @@ fn stored(folder: &Path) -> Document {
 }
 
 #[test]
-fn what_was_measured_beside_a_broken_server_is_stored() {
+fn good_runs_beside_a_broken_server_are_stored() {
     let good = server_command("none");
     for (bad, part) in [
         ("/no/such/server".to_owned(), "cannot run `/no/such/server`"),
@@ -286,7 +287,7 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
         }
         kill_process(Pid::from_child(&child), signal).expect("our own child");
         if signal == Signal::HUP {
-            // The kernel and a shell both send it.
+            // Both the kernel and a shell send it.
             let _ = kill_process(Pid::from_child(&child), signal);
         }
         let mut rest = String::new();
@@ -305,8 +306,8 @@ fn a_signal_gives_the_verdict_so_far_and_its_own_exit_code() {
 fn a_session_behind_nohup_outlives_its_terminal() {
     let folder = scratch("duel-nohup");
     let flag = folder.join("started");
-    // The server shows that the first run has begun. Then the signal of a closed terminal comes, which was
-    // ignored from before the start.
+    // The server shows that the first run has begun. Then the signal of a closed terminal comes,
+    // which has been ignored since before the start.
     let server = server_after(&folder, &format!(": > '{}'", flag.display()));
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_sparring-loadgen")]);
@@ -339,14 +340,15 @@ fn noise_is_recorded_and_stored() {
 }
 
 #[test]
-fn recorded_pairs_of_known_servers_are_judged_and_a_damaged_recording_refused() {
+fn recorded_pairs_are_judged_and_damaged_recordings_refused() {
     let folder = scratch("proof");
     let (server, json) = (server_command("none"), folder.join("pair.json"));
     let kept = ["--pairs", "2", "--tag", "same", "-q", "--json", json.to_str().expect("UTF-8")];
     output(&duel(&server, &server, &folder, &kept));
     let mut session: serde_json::Value =
         serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
-    // A debug build measures nothing, and a blink may; what is tried here is not the measuring.
+    // A debug build measures nothing, and a disturbed run may not either; this test is not about
+    // the measurement.
     for run in session["runs"].as_array_mut().expect("runs") {
         run["valid"] = true.into();
     }
@@ -358,7 +360,7 @@ fn recorded_pairs_of_known_servers_are_judged_and_a_damaged_recording_refused() 
     let line = format!("{session}\n");
     record(&line.repeat(4));
     let judged = output(&words);
-    // Servers that are alike may look unlike in 60 ms: then the goal is missed.
+    // Equal servers may appear to differ in 60 ms: then the goal is missed.
     assert!(matches!(judged.status.code(), Some(0 | 10)), "{}", text(&judged.stderr));
     let said = text(&judged.stdout);
     assert!(said.contains("16 runs recorded") && said.contains("identical servers: 8 pairs"), "{said}");
@@ -374,7 +376,7 @@ fn recorded_pairs_of_known_servers_are_judged_and_a_damaged_recording_refused() 
     fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-/// A stored session of the repository, changed.
+/// Writes a changed copy of a stored session of the repository; returns its path.
 fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -> String {
     let committed = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bench-results")));
     let quick =
@@ -387,7 +389,7 @@ fn changed(folder: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) -
 }
 
 #[test]
-fn files_that_do_not_compare_or_cannot_be_read_are_refused_with_the_reason() {
+fn incomparable_and_unreadable_files_are_refused() {
     let folder = scratch("compare-bad");
     let good = changed(&folder, "good.json", |_| {});
     let newer = changed(&folder, "newer.json", |json| json["schema"] = 99.into());
@@ -418,7 +420,7 @@ fn files_that_do_not_compare_or_cannot_be_read_are_refused_with_the_reason() {
 }
 
 #[test]
-fn stored_sessions_are_listed_shown_and_made_a_page_of() {
+fn stored_sessions_are_listed_shown_and_made_a_page() {
     let folder = scratch("list");
     let machine = folder.join("0123456789ab");
     fs::create_dir_all(&machine).expect("made");
@@ -440,7 +442,7 @@ fn stored_sessions_are_listed_shown_and_made_a_page_of() {
     assert_eq!(output(&words).status.code(), Some(0));
     assert!(fs::read_to_string(&page).expect("written").starts_with("<!DOCTYPE html>"));
     assert!(files(&charts).len() >= 8);
-    // A damaged file is named, and hides nothing.
+    // A damaged file is named, and does not hide the others.
     fs::write(machine.join("20260102T000000Z-x-quick.json"), "{").expect("written");
     let listed = output(&["list", "--results", results]);
     assert_eq!(listed.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! An echo server that does something wrong on purpose: blocking, a thread for each connection.
+//! A blocking echo server with deliberate faults, one thread per connection.
 
 #[path = "../../../protocol/tests/websocket/frames.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest of it")]
@@ -24,28 +24,29 @@ pub trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
 
-/// What a server does wrong, with the second message of every connection where nothing else is said. (The second is sent in
-/// the first burst of a pipeline of two: nothing depends on how fast the test machine is.)
+/// Fault of a server, which affects the second message of every connection unless stated otherwise.
+/// (The second is sent in the first burst of a pipeline of two: the test machine's speed makes no
+/// difference.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
     /// Changes this byte.
     Corrupt(usize),
-    /// Leaves the last byte away.
+    /// Omits the last byte.
     Shorten,
-    /// Sends it after the third.
+    /// Sends the echo after the third.
     Reorder,
-    /// Never answers it.
+    /// Never answers the message.
     Drop,
-    /// Answers it twice.
+    /// Answers the message twice.
     Duplicate,
-    /// Text as binary, binary as text.
+    /// Sends text as binary, and binary as text.
     WrongOpcode,
     /// Answers 404 to the handshake.
     NotFound,
     /// Answers the handshake with another key's accept.
     WrongAccept,
-    /// Answers the handshake rightly but for the first text, in place of which stands the second.
+    /// Answers the handshake correctly, with the first text replaced by the second.
     Instead(&'static str, &'static str),
     /// Begins an answer to the handshake whose head never ends.
     EndlessHead,
@@ -67,7 +68,7 @@ pub enum Fault {
     Fragments,
     /// Sends every message's echo in single bytes.
     Trickle,
-    /// Sends a byte too many (raw only).
+    /// Sends one byte too many (raw only).
     Surplus,
     /// Takes 10 ms for every message.
     Slow,
@@ -81,7 +82,8 @@ pub enum Fault {
     Merge,
     /// Sends Close 1001 after this many echoes.
     Rotate(u64),
-    /// Closes the first connection after 20 echoes, and lets the opening handshakes of all others wait for so long.
+    /// Closes the first connection after 20 echoes, and delays the opening handshakes of all others
+    /// for this time.
     Down(Duration),
     /// Answers nothing on every second connection for this time, and then everything.
     HalfLate(Duration),
@@ -91,12 +93,12 @@ pub enum Fault {
     DropIdle,
     /// Answers this many messages a second, over all connections.
     Capacity(u64),
-    /// Answers the first message, and nothing after it.
+    /// Answers the first message, and none after it.
     Once,
 }
 
 impl Fault {
-    /// Returns true where the fault leaves connections open.
+    /// Returns whether the fault leaves connections open.
     pub fn keeps_connections(self) -> bool {
         !matches!(
             self,
@@ -105,7 +107,7 @@ impl Fault {
     }
 }
 
-/// What the server has seen.
+/// Record of the server's input.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub connections: AtomicU64,
@@ -177,7 +179,7 @@ impl Echo {
         })
     }
 
-    /// Raw echo of messages of `len` bytes.
+    /// Starts a raw echo server of messages of `len` bytes.
     pub fn tcp(len: usize, fault: Fault) -> Self {
         Self::start("127.0.0.1:0", fault, move |stream, fault, seen, _| serve_tcp(stream, len, fault, seen))
     }
@@ -201,7 +203,7 @@ impl Echo {
                     if fault == Fault::DropIdle {
                         stream.set_read_timeout(Some(Duration::from_millis(150))).expect("a socket");
                     }
-                    // The other end may go at any time.
+                    // The peer may close at any time.
                     let _ = serve(stream, fault, &seen, number);
                 });
             }
@@ -219,7 +221,7 @@ impl Echo {
 }
 
 std::thread_local! {
-    /// Set on the threads of servers, for tests that tell threads apart.
+    /// True on the threads of servers, for tests that tell threads apart.
     pub static SERVES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -249,7 +251,7 @@ fn serve_ws(stream: &mut dyn Stream, peer: IpAddr, fault: Fault, seen: &Seen, nu
         }
         Fault::EndlessHead => {
             stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n")?;
-            // Far beyond what anybody should keep; writing fails when the other end has had enough.
+            // This is far beyond any sensible limit; writing fails when the peer has closed.
             return (0..1 << 20).try_for_each(|_| stream.write_all(b"X: y\r\n"));
         }
         Fault::HangUp => return Ok(()),
@@ -387,7 +389,7 @@ impl Session<'_> {
     }
 }
 
-/// Bytes read and not yet used.
+/// Bytes that were read and not used yet.
 #[derive(Default)]
 pub struct Input {
     bytes: Vec<u8>,
@@ -420,8 +422,8 @@ impl Input {
         }
     }
 
-    /// The next message's opcode, or a control frame's; its payload, unmasked, in `payload`. Nobody here sends control frames
-    /// between fragments.
+    /// Reads the next message or control frame; returns its opcode, with the unmasked payload in
+    /// `payload`. No client here sends control frames between fragments.
     pub fn read_message(
         &mut self,
         stream: &mut dyn Stream,
@@ -437,7 +439,7 @@ impl Input {
         if !header.opcode.is_control() {
             seen.frames.fetch_add(1, Ordering::Relaxed);
             let mut keys = seen.keys.lock().expect("keys");
-            // Enough to tell one from many.
+            // Ten are enough to tell one key from many.
             if keys.len() < 10 {
                 keys.extend(header.mask.map(MaskingKey::to_bytes));
             }
@@ -445,7 +447,8 @@ impl Input {
         Ok(header.opcode)
     }
 
-    /// The next frame's header and whether it is the last of its message; its payload, unmasked, behind `payload`.
+    /// Reads the next frame; returns its header and whether it is the last of its message. Appends
+    /// its unmasked payload to `payload`.
     fn read_frame(&mut self, stream: &mut dyn Stream, payload: &mut Vec<u8>) -> io::Result<(Header, bool)> {
         loop {
             let rest = &self.bytes[self.used..];

@@ -1,4 +1,4 @@
-//! How a run ends when the server does not do its part, or the user has seen enough.
+//! End of a run when the server fails, or the user interrupts it.
 
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use loadgen::run::{Phase, Plan, Progress, RunError, Snapshot, execute};
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, assert_consistent, engines, failure, plan, reasons, run};
 
-/// Far beyond what any of these needs, and far below what a hang would take.
+/// Time limit far beyond the needs of these tests, and far below a hang.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The error against a server with `fault`, on every engine.
+/// Returns the errors of runs against a server with `fault`, on every engine.
 fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     let error = |engine| {
         let server = Echo::ws(fault);
@@ -28,8 +28,8 @@ fn errors(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     engines().into_iter().map(error).collect()
 }
 
-/// Returns the causes that ended the load early against a server with `fault`, on every engine. Checks that
-/// each result has what was measured until then.
+/// Returns the causes that ended the load early against a server with `fault`, on every engine.
+/// Checks that each result has the measurements until then.
 fn early_ends(fault: Fault, change: impl Fn(&mut Plan)) -> Vec<String> {
     let end = |engine| {
         let server = Echo::ws(fault);
@@ -53,7 +53,7 @@ fn assert_all(errors: &[String], parts: &[&str]) {
 }
 
 #[test]
-fn nobody_listens() {
+fn reports_a_port_without_a_listener() {
     let at = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     for engine in engines() {
         let error = failure(&plan(&format!("ws://{at}/"), engine));
@@ -63,7 +63,7 @@ fn nobody_listens() {
 }
 
 #[test]
-fn handshakes_that_fail() {
+fn reports_failed_handshakes() {
     assert_all(&errors(Fault::NotFound, |_| {}), &["handshake", "404"]);
     assert_all(&errors(Fault::WrongAccept, |_| {}), &["handshake", "Accept"]);
     assert_all(&errors(Fault::HangUp, |_| {}), &["handshake", "without answering"]);
@@ -73,7 +73,7 @@ fn handshakes_that_fail() {
 
 /// RFC 6455 4.1: every condition under which a client must fail the connection.
 #[test]
-fn answers_that_open_no_websocket() {
+fn reports_answers_that_open_no_websocket() {
     let answers = [
         ("101 Switching Protocols", "200 OK", "200 OK"),
         ("101 Switching Protocols", "301 Moved Permanently\r\nLocation: /", "301 Moved Permanently"),
@@ -95,7 +95,7 @@ fn answers_that_open_no_websocket() {
 }
 
 #[test]
-fn a_server_that_stops_answering() {
+fn reports_a_server_that_stops_answering() {
     let patient_enough = |plan: &mut Plan| plan.load.answer_timeout = Duration::from_millis(400);
     let long = |plan: &mut Plan| {
         patient_enough(plan);
@@ -107,7 +107,7 @@ fn a_server_that_stops_answering() {
 }
 
 #[test]
-fn a_server_that_closes_everything() {
+fn reports_a_server_that_closes_everything() {
     let long = |plan: &mut Plan| plan.load.measure = Duration::from_secs(3600);
     assert_all(&early_ends(Fault::Disconnect, long), &["closed all 4 connections"]);
     assert_all(&early_ends(Fault::Close, long), &["closed all 4 connections", "1001", "gone fishing"]);
@@ -121,7 +121,7 @@ fn one_lost_connection_makes_the_result_invalid() {
         assert_consistent(&run);
         assert_eq!(run.errors, Errors { closed: 1, ..Errors::default() });
         let lost = Integrity { lost: 1, lost_with_connection: 1, ..Integrity::default() };
-        assert_eq!(run.integrity, lost, "what was under way on it is no fault of an echo");
+        assert_eq!(run.integrity, lost, "messages of a lost connection are not echo faults");
         assert_eq!(run.integrity.faults(), 0);
         assert_eq!(reasons(&run), ["1 of 4 connections was lost"]);
         assert!(!run.valid && run.received > 0);
@@ -129,7 +129,7 @@ fn one_lost_connection_makes_the_result_invalid() {
 }
 
 #[test]
-fn more_bytes_than_were_sent() {
+fn reports_surplus_bytes() {
     let server = Echo::tcp(38, Fault::Surplus);
     let mut plan = plan(&server.tcp_url(), EngineKind::Epoll);
     plan.load.message_bytes = 38.into();
@@ -140,8 +140,9 @@ fn more_bytes_than_were_sent() {
 }
 
 #[test]
-fn names_and_addresses_of_both_families() {
-    // Listens at one address only: where the name leads to others first, they are tried and given up.
+fn connects_to_names_and_addresses_of_both_families() {
+    // The server listens at one address only: if the name resolves to others first, the generator
+    // tries them and goes on.
     let server = Echo::ws(Fault::None);
     let url = format!("ws://localhost:{}/", server.at.port());
     for engine in engines() {
@@ -159,7 +160,7 @@ fn names_and_addresses_of_both_families() {
     assert!(matches!(error, RunError::Resolve { .. }), "{error}");
 }
 
-/// Interrupts in a phase, once there is something to show.
+/// Interrupts in a phase, once there are measurements.
 struct Impatient(Phase, bool);
 
 impl Progress for Impatient {
@@ -173,7 +174,7 @@ impl Progress for Impatient {
 }
 
 #[test]
-fn an_interruption_gives_what_was_measured() {
+fn an_interruption_gives_a_result() {
     for engine in engines() {
         let server = Echo::ws(Fault::None);
         let plan = plan(&server.ws_url(), engine).with(|plan| plan.load.measure = Duration::from_secs(3600));

@@ -1,4 +1,4 @@
-//! Runs against servers, right and wrong ones: what is counted, and how it ends when it goes wrong.
+//! Runs against correct and faulty servers: counts, and ends.
 
 #![allow(unreachable_pub, reason = "modules of a test")]
 
@@ -21,7 +21,7 @@ use engine::EngineKind;
 use loadgen::result::{InvalidKind, Messages, Run};
 use loadgen::run::{Plan, RunError, Silent, execute};
 
-/// The engines that work here; says which do not.
+/// Returns the engines that work here; prints the others.
 fn engines() -> Vec<EngineKind> {
     let works = |kind: &EngineKind| match kind.probe() {
         Ok(()) => true,
@@ -33,7 +33,7 @@ fn engines() -> Vec<EngineKind> {
     EngineKind::ALL.into_iter().filter(works).collect()
 }
 
-/// A short run: four connections, a quarter of a second.
+/// Returns the plan of a short run: four connections, a quarter of a second.
 fn plan(url: &str, engine: EngineKind) -> Plan {
     Plan::new(url.parse().expect("url"), engine).with(|plan| {
         plan.load.connections = 4;
@@ -45,7 +45,7 @@ fn plan(url: &str, engine: EngineKind) -> Plan {
     })
 }
 
-/// Ends after `messages`, however slow the machine, in place of after a time.
+/// Ends the run after `messages`, however slow the machine, in place of after a time.
 fn counted(plan: &mut Plan, messages: u64) {
     plan.load.messages = Some(messages);
     (plan.load.warmup, plan.load.measure) = (Duration::ZERO, Duration::from_secs(3600));
@@ -59,7 +59,7 @@ fn failure(plan: &Plan) -> RunError {
     execute(plan, &mut Silent).expect_err("the run cannot succeed")
 }
 
-/// Checks everything that must hold of any run of a closed loop that was not cut short.
+/// Checks every property of a closed loop that was not cut short.
 fn assert_consistent(run: &Run) {
     let latencies = &run.latency_ns;
     assert_balanced(run);
@@ -88,7 +88,7 @@ fn assert_balanced(run: &Run) {
     }
 }
 
-/// Returns the reasons that do not come from a debug build or a machine that others use.
+/// Returns the reasons that do not come from a debug build or a shared machine.
 fn reasons(run: &Run) -> Vec<&str> {
     let is_ours = |kind: InvalidKind| {
         kind.is_of_the_build() || matches!(kind, InvalidKind::Standstill | InvalidKind::CutTail)

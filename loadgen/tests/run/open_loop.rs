@@ -1,4 +1,5 @@
-//! The open loop: everything that was planned is sent and accounted for, however late, and latency runs from the plan.
+//! The open loop: every planned message is sent and accounted for, however late, and latency begins
+//! at the planned time.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,8 @@ use loadgen::run::{Phase, Plan, Progress, Snapshot, Wait, execute};
 use super::echo::{Echo, Fault};
 use super::{assert_balanced, engines, plan, run};
 
-/// 2,000 messages a second for a quarter of a second, after one of a tenth that does not count.
+/// Returns a plan of 2,000 messages per second for a quarter of a second, after a warm-up of a
+/// tenth.
 fn open(url: &str, engine: EngineKind) -> Plan {
     plan(url, engine).with(|plan| {
         plan.load.rate_per_s = Some(2000.0);
@@ -20,12 +22,12 @@ fn open(url: &str, engine: EngineKind) -> Plan {
     })
 }
 
-/// What must hold of any open loop that came to its end.
+/// Checks every property of an open loop that came to its end.
 fn assert_accounted(run: &Run) {
     assert_balanced(run);
     let latencies = &run.latency_ns;
     for latency in [&latencies.corrected, latencies.uncorrected(), &latencies.lag] {
-        // Where the machine stands still at the end of the window, some messages are unsent.
+        // If the machine stands still at the end of the window, some messages are unsent.
         let not_sent = run.messages.map_or(0, |messages| messages.not_sent);
         let all = run.offered().saturating_sub(not_sent)..=run.offered();
         assert!(
@@ -54,7 +56,7 @@ fn every_planned_message_is_sent_and_has_its_latency() {
             }));
             assert_accounted(&run);
             assert_eq!(run.offered(), 500, "{arrival} with {threads} threads on {engine}");
-            // With those of the warm-up.
+            // This includes the messages of the warm-up.
             let messages = run.messages.expect("counted");
             assert_eq!(messages.planned, 700);
             assert_eq!(server.seen.messages.load(Ordering::Relaxed), messages.sent);
@@ -68,7 +70,7 @@ fn poisson_arrivals_are_accounted_for_too() {
     let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| plan.load.arrival = Arrival::Poisson);
     let run = run(&plan);
     assert_accounted(&run);
-    // 500 with a standard deviation of 22.
+    // The mean is 500, with a standard deviation of 22.
     assert!((380..620).contains(&run.offered()), "{}", run.offered());
 }
 
@@ -94,24 +96,27 @@ fn both_ways_of_waiting_work_and_are_recorded() {
     }
 }
 
-/// The server stops for 300 ms: the message it stopped at waits as long, and those planned meanwhile the rest of it.
+/// The server stops for 300 ms. The message at which it stopped waits as long; messages that are
+/// planned meanwhile wait for the rest of it.
 #[test]
-fn a_stall_is_paid_by_all_messages_that_were_planned_in_it() {
+fn a_stall_delays_every_message_planned_in_it() {
     for engine in engines() {
         let server = Echo::ws(Fault::Stall);
         let run = run(&open(&server.ws_url(), engine).with(|plan| plan.load.connections = 1));
         assert_accounted(&run);
         let corrected = run.latency_ns.corrected.histogram().expect("readable").expect("stored");
-        // However slow the machine: planned at most 200 ms after the stall began, they wait at least 100 ms.
+        // However slow the machine: messages that are planned at most 200 ms after the stall began
+        // wait at least 100 ms.
         let waited = corrected.len() - corrected.count_between(0, 99_000_000);
         assert!(run.latency_ns.corrected.max >= 298_000_000, "{}", run.latency_ns.corrected.max);
         assert!(waited >= 300, "{waited} of {}", corrected.len());
     }
 }
 
-/// A server that takes 10 ms for each message, and one may be outstanding: from the second on all wait for their turn.
+/// The server takes 10 ms for each message, and one may be outstanding: from the second on all wait
+/// for their turn.
 #[test]
-fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
+fn waiting_for_a_full_connection_counts_as_lag() {
     for engine in engines() {
         let server = Echo::ws(Fault::Slow);
         let plan = open(&server.ws_url(), engine).with(|plan| {
@@ -132,9 +137,10 @@ fn a_full_connection_makes_the_run_invalid_and_the_wait_counts_as_lag() {
     }
 }
 
-/// So far behind that within the time of the run it never comes to the messages that were planned for the window.
+/// The plan is so far behind that the run ends before any message that was planned for the window
+/// is sent.
 #[test]
-fn a_plan_far_beyond_what_can_be_sent_is_offered_all_the_same() {
+fn an_impossible_plan_is_offered_all_the_same() {
     let server = Echo::ws(Fault::None);
     let plan = open(&server.ws_url(), EngineKind::Epoll).with(|plan| {
         plan.load.rate_per_s = Some(1e9);

@@ -1,5 +1,5 @@
-//! Opening connections: every address of a name, interim responses, and retries where connections are closed
-//! at once.
+//! Opening connections: every address of a name, interim responses, and retries where connections
+//! are closed at once.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,8 +29,8 @@ enum After {
     Nothing,
 }
 
-/// Answers opening handshakes with `before`, the right response, and `behind` in the same segment. Counts
-/// them.
+/// Answers opening handshakes with `before`, the valid response, and `behind` in the same segment.
+/// Counts them.
 fn server(
     before: &'static str,
     behind: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
@@ -77,7 +77,7 @@ fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-/// Collector of notes from before a run is over.
+/// Collector of notes that come before a run is over.
 #[derive(Default)]
 struct Notes(Vec<String>);
 
@@ -91,8 +91,8 @@ impl Progress for Notes {
 
 // Several addresses.
 
-/// Drives one worker through a short load on a real engine. Returns its counts and the addresses in use, or the
-/// reason why a connection was not opened.
+/// Drives one worker through a short load on a real engine. Returns its counts and the addresses in
+/// use, or the reason why a connection was not opened.
 fn rehearse(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<(loadgen::run::Counted, String), String> {
     let (rehearsal, mut client) = Rehearsal::new(plan, addresses);
     let (remote, inbox) = engine::remote().expect("an eventfd");
@@ -157,11 +157,11 @@ fn tries_every_address_in_every_mode() {
 }
 
 #[test]
-fn names_every_address_where_nobody_listens() {
+fn names_every_address_without_a_listener() {
     for engine in engines() {
         let addresses = vec![closed_port(), closed_port()];
         let plan = plan("ws://example.invalid/", engine);
-        let error = rehearse(&plan, addresses.clone()).expect_err("nobody listens");
+        let error = rehearse(&plan, addresses.clone()).expect_err("no listener");
         assert!(error.contains("refused"), "{error}");
         assert!(addresses.iter().all(|at| error.contains(&at.to_string())), "{addresses:?} not in: {error}");
     }
@@ -172,8 +172,8 @@ fn finds_a_server_that_has_moved_to_another_address() {
     for engine in engines() {
         let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (old, second) = (first.local_addr().expect("bound"), Echo::ws(Fault::None));
-        // The server accepts the connections of the plan and closes its listener. It ends the connections
-        // with the first message.
+        // The server accepts the connections of the plan and closes its listener. It ends the
+        // connections with the first message.
         let moving = thread::spawn(move || {
             let streams: Vec<_> = (0..4).map(|_| first.accept().expect("a client").0).collect();
             drop(first);
@@ -237,8 +237,8 @@ const INTERIM: &str =
 fn skips_interim_responses() {
     for engine in engines() {
         let (url, _) = server(INTERIM, |_| close("after an interim response"), After::End);
-        // Only this server continues after the response. Its Close shows that the generator accepted the
-        // response.
+        // Only this server continues after the response. Its Close shows that the generator
+        // accepted the response.
         let error = failure(&plan(&url, engine)).to_string();
         assert!(error.contains("1008: after an interim response"), "{error}");
     }
@@ -262,7 +262,7 @@ fn refuses_interim_responses_without_end() {
 // Connections that are closed as soon as they are open.
 
 #[test]
-fn tells_at_once_why_connections_are_closed_at_once() {
+fn reports_at_once_why_connections_close_at_once() {
     for engine in engines() {
         for connections in [1, 2, 40] {
             let (url, _) = server("", |_| close("token \u{1b}[31mmissing"), After::End);
@@ -272,7 +272,8 @@ fn tells_at_once_why_connections_are_closed_at_once() {
         }
         for (after, said) in [(After::End, "closed the connection"), (After::Reset, "reset the connection")] {
             let (url, _) = server("", |_| Vec::new(), after);
-            // A reset may come before the response is read, and either end after the load has begun.
+            // A reset may come before the response is read, and both ends may come after the load
+            // has begun.
             let error = match execute(&plan(&url, engine), &mut Silent) {
                 Ok(run) => run.ended_early.expect("no connection is left").cause,
                 Err(error) => error.to_string(),
@@ -316,7 +317,7 @@ fn gives_up_on_the_connection_that_is_always_closed() {
     }
 }
 
-/// Opening all connections takes longer than a single one may fail.
+/// Opening all connections takes longer than the retries of a single one may.
 #[test]
 fn opens_a_connection_again_before_the_load() {
     for engine in engines() {
@@ -329,8 +330,9 @@ fn opens_a_connection_again_before_the_load() {
             plan.load.connections = 12;
         });
         let run = run(&plan.with(|plan| plan.load.connect_rate = Some(8.0)));
-        // All connections are open in the end. The server then answers nothing, which is a separate fault.
-        let cause = run.ended_early.expect("nobody answers").cause;
+        // All connections are open in the end. The server then answers nothing, which is a separate
+        // fault.
+        let cause = run.ended_early.expect("the server does not answer").cause;
         assert!(cause.contains("stopped answering") && cause.contains("12 messages"), "{engine}: {cause}");
     }
 }
@@ -357,8 +359,8 @@ fn gives_up_on_a_server_that_closes_every_connection() {
             assert!(began.elapsed() >= patience, "{engine}: not before its time");
             assert_eq!(notes.0.len(), 1, "{:?}", notes.0);
             assert!(notes.0[0].contains("1008: token missing"), "{:?}", notes.0);
-            // The first delay is 50 to 100 ms, and each further one is twice as long. That is six attempts in
-            // two seconds, or seven where it takes a little longer.
+            // The first delay is 50 to 100 ms, and each further one is twice as long. That is six
+            // attempts in two seconds, or seven where it takes a little longer.
             let (attempts, seconds) = (seen.load(Ordering::Relaxed), began.elapsed().as_secs());
             assert!(attempts <= 4 * (8 + 2 * seconds), "{attempts} attempts in {seconds} s are a storm");
         }
@@ -375,7 +377,8 @@ fn gives_up_within_the_load_too() {
         let url = format!("ws://{}/", listener.local_addr().expect("bound"));
         thread::spawn(move || {
             for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-                // The first four connections live until the load begins. All others are closed at once.
+                // The first four connections live until the load begins. All others are closed at
+                // once.
                 if number < 4 {
                     thread::spawn(move || {
                         let mut peer = stream.try_clone()?;

@@ -1,4 +1,4 @@
-//! What messages look like, and how connections come and go.
+//! Shapes of messages, and connections that open and close.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,10 @@ use loadgen::run::Plan;
 use super::echo::{Echo, Fault, Seen};
 use super::{assert_balanced, counted, engines, plan, reasons, run};
 
-/// For what happens again and again, at 50 ms or less; several times even on a machine that is busy otherwise.
+/// Time for repeated events at 50 ms or less; several of them happen even on a busy machine.
 const A_WHILE: Duration = Duration::from_secs(1);
 
-/// The run of a plan against a right server, on every engine; everything must be as it was sent.
+/// Runs a plan against a correct server, on every engine; every echo must be as it was sent.
 fn on_every_engine(change: impl Fn(&mut Plan), check: impl Fn(&Plan, &Run, &Seen)) {
     for engine in engines() {
         let server = Echo::ws(Fault::None);
@@ -44,7 +44,7 @@ fn several_sizes_are_echoed_and_checked() {
     }
     let server = Echo::tcp(7, Fault::None);
     let mut raw = plan(&server.tcp_url(), EngineKind::Epoll);
-    // The server echoes seven bytes at a time: any cuts.
+    // The server echoes seven bytes at a time, so that cuts fall anywhere.
     (raw.load.message_bytes, raw.load.pipeline) = ("7:1,49:1,21:2".parse().expect("sizes"), 2);
     counted(&mut raw, 400);
     let run = run(&raw);
@@ -66,7 +66,7 @@ fn masking_keys_are_fresh_or_fixed() {
 }
 
 #[test]
-fn without_verification_nobody_looks_at_what_comes_back() {
+fn without_verification_echoes_are_not_checked() {
     for (fault, len) in [(Fault::Corrupt(20), 32), (Fault::Reorder, 32), (Fault::Corrupt(2), 5)] {
         let server = Echo::ws(fault);
         let mut plan = plan(&server.ws_url(), EngineKind::Epoll);
@@ -112,7 +112,7 @@ fn idle_connections_stay_open_and_all_ping() {
     on_every_engine(change, |_, run, seen| {
         assert_eq!((count(&seen.connections), run.latency_ns.connect.count), (9, 9));
         let pings = run.pings.expect("asked for");
-        // In a quarter of a second, however coarse the timers, each of them has pinged.
+        // In a quarter of a second each of them has pinged, however coarse the timers.
         assert!(pings.sent >= 9 && pings.answered > 0 && pings.answered <= pings.sent, "{pings:?}");
         assert_eq!(count(&seen.closes), 9, "idle ones are closed by a Close too");
     });
@@ -130,7 +130,7 @@ fn connections_come_from_the_addresses_in_turn() {
 }
 
 #[test]
-fn the_opening_handshake_says_what_it_is_told() {
+fn the_opening_handshake_has_the_given_fields() {
     let change = |plan: &mut Plan| {
         plan.target.headers = vec![("X-Trace".to_owned(), "a b".to_owned())];
         plan.target.subprotocols = vec!["chat".to_owned(), "echo".to_owned()];
@@ -150,7 +150,7 @@ fn the_opening_handshake_says_what_it_is_told() {
 }
 
 #[test]
-fn connections_are_begun_no_faster_than_asked() {
+fn connections_are_opened_no_faster_than_requested() {
     let change = |plan: &mut Plan| {
         (plan.load.connections, plan.load.connect_rate, plan.placement.threads) = (40, Some(200.0), 2);
     };

@@ -1,4 +1,5 @@
-//! Servers that the program starts: their cost, what they inherit, and that none of their processes is left.
+//! Servers that the program starts: their cost, their inherited state, and the end of all their
+//! processes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,9 +44,10 @@ fn free_address() -> SocketAddr {
 
 // Cost of a server.
 
-/// Not a test, but an echo server of raw bytes that burns CPU time for each message. `SPARRING_TEST_WORK` has
-/// the port and the way of working. `connection` works in a thread for each connection, `thread` in one for
-/// each message, `process` in a process for each connection. `child` alone is such a process.
+/// Not a test, but an echo server of raw bytes that burns CPU time for each message.
+/// `SPARRING_TEST_WORK` has the port and the way of working: `connection` works in a thread per
+/// connection, `thread` in one per message, `process` in a process per connection. `child` alone is
+/// such a process.
 #[test]
 #[ignore = "the server that other tests spawn"]
 fn serve_with_work() {
@@ -114,7 +116,7 @@ fn assert_costs_its_work(way: &str, output: &Output) -> Server {
     let run = document(output).runs.remove(0);
     let server = run.server.expect("its cost");
     let share = server.cpu_ns_per_message / BURN.as_nanos() as f64;
-    // Within the tenth that is promised: at the borders of the window a part of a message is missing.
+    // The documented bound is a tenth: at the borders of the window a part of a message is missing.
     assert!((0.9..1.1).contains(&share), "{way}: {share} of the work, by {:?}", server.cost_source);
     assert!(!run.notes.iter().any(|note| note.contains("/proc/PID/stat")), "{way}: {:?}", run.notes);
     server
@@ -137,8 +139,8 @@ fn work_costs_the_same_in_threads_and_processes() {
     }
 }
 
-/// Returns the program in a place where no control group can be made below this folder, because an empty one
-/// hides it. `None` where that is not possible.
+/// Returns the program in a place where no control group can be made below this folder, because an
+/// empty one hides it. `None` where that is not possible.
 fn hiding(folder: &str) -> Option<Command> {
     let script = format!("mount -t tmpfs none {folder} && exec \"$@\"");
     let hidden = |program: &str| {
@@ -176,7 +178,8 @@ fn work_costs_the_same_in_every_source() {
 fn a_server_inherits_what_the_shell_had() {
     let folder = scratch("inherits");
     let files = ["of-shell", "of-server"].map(|name| folder.join(name));
-    // These are limits, blocked and ignored signals, and the environment except the shell's own variables.
+    // These are limits, blocked and ignored signals, and the environment except the shell's own
+    // variables.
     let facts = |file: &Path| {
         let facts =
             "ulimit -Sn; ulimit -Sl; grep -E 'Sig(Blk|Ign)' /proc/self/status; env | grep -v ^_= | sort";
@@ -199,7 +202,7 @@ fn a_server_inherits_what_the_shell_had() {
     std::fs::remove_dir_all(&folder).expect("our own folder");
 }
 
-// Processes that are left of a server.
+// Remaining processes of a server.
 
 /// Runs the program with a server that is started by `start`.
 fn run_started(start: fn(&str) -> String, fault: &str, at: SocketAddr) -> Output {
@@ -291,7 +294,7 @@ fn group_folders(membership: &str) -> Vec<String> {
 // Port of a server.
 
 #[test]
-fn a_lost_race_for_the_port_is_run_again_with_another() {
+fn a_run_that_loses_its_port_is_repeated_with_another() {
     let folder = scratch("race");
     let marker = folder.join("port");
     let first = format!("if [ ! -e {0} ]; then echo {{port}} > {0}.new; mv {0}.new {0}; ", marker.display());

@@ -1,4 +1,4 @@
-//! Runs over wss://: timed, trusted, refused, spawned.
+//! Runs over wss://: timing, trust, refusals, spawned servers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,16 +22,16 @@ use super::command::{assert_fails, loadgen, text};
 use super::echo::{Echo, Fault};
 use super::{assert_consistent, engines, failure, plan, reasons, run};
 
-/// A folder with a certificate and its key, gone with the value.
+/// A folder with a certificate and its key, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
-    /// For `names`, valid until some days from now, or ago.
+    /// Creates a certificate for `names`, valid until `days` days from now, or ago.
     fn new(test: &str, names: &[&str], days: i64) -> Self {
         Self::of_kind(test, names, days, IsCa::NoCa)
     }
 
-    /// With the certificate of an authority, as `openssl req -x509` makes it.
+    /// Creates the certificate of an authority, as `openssl req -x509` makes it.
     fn authority(test: &str, names: &[&str], days: i64) -> Self {
         Self::of_kind(test, names, days, IsCa::Ca(BasicConstraints::Unconstrained))
     }
@@ -102,7 +102,7 @@ fn the_tls_handshake_is_timed_apart() {
 }
 
 #[test]
-fn without_tls_there_is_no_such_time() {
+fn plain_connections_have_no_tls_time() {
     let server = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
     let run = run(&plan(&format!("ws://{}/", server.addresses()[0]), EngineKind::Epoll));
     assert!(run.latency_ns.tls_handshake.is_none() && run.latency_ns.handshake.is_some());
@@ -123,7 +123,7 @@ fn connections_come_and_go_over_tls() {
 }
 
 #[test]
-fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
+fn a_rejected_certificate_is_reported_with_the_fix() {
     let (right, stranger) =
         (Folder::new("right", &["127.0.0.1"], 30), Folder::new("stranger", &["127.0.0.1"], 30));
     let (other, expired) =
@@ -143,10 +143,10 @@ fn a_certificate_that_is_not_taken_is_told_with_the_remedy() {
     }
 }
 
-/// A self-signed certificate is commonly an authority's too. Where it is given itself, that is no reason to reject it;
-/// its name and its time still count.
+/// A self-signed certificate is commonly an authority's too. A certificate that the user gives
+/// itself is not rejected for that; its name and its time still count.
 #[test]
-fn takes_an_authority_that_is_given_itself() {
+fn accepts_an_authority_that_is_given_itself() {
     let right = Folder::authority("ca-right", &["127.0.0.1"], 30);
     let stranger = Folder::authority("ca-stranger", &["127.0.0.1"], 30);
     let (other, expired) = (
@@ -171,7 +171,7 @@ fn takes_an_authority_that_is_given_itself() {
     }
 }
 
-/// X.509 version 1: `openssl x509 -req -signkey` without extensions.
+/// Certificate of X.509 version 1: `openssl x509 -req -signkey` without extensions.
 const VERSION_1: &[u8] = b"\
 -----BEGIN CERTIFICATE-----
 MIIBJDCBywIUdylH/q/+Qge0ea8QKErkvwxztJIwCgYIKoZIzj0EAwIwFDESMBAG
@@ -184,10 +184,11 @@ vQIBFVel/Cc=
 -----END CERTIFICATE-----
 ";
 
-/// Both versions that servers speak, one at a time.
+/// Both versions that servers speak, tested one at a time.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// Shows a certificate that need not belong to its key, or be one.
+/// Returns the configuration of a server with a certificate that may not fit its key, and may be
+/// malformed.
 fn showing(certificate: CertificateDer<'static>, version: &'static SupportedProtocolVersion) -> ServerConfig {
     let key = KeyPair::generate().expect("a key").serialize_der();
     let key = PrivateKeyDer::try_from(key).expect("a key");
@@ -202,7 +203,7 @@ fn secure_echo(server: &Echo, engine: EngineKind) -> Plan {
 }
 
 #[test]
-fn takes_any_certificate_when_told_to() {
+fn accepts_any_certificate_on_request() {
     let version_1 = CertificateDer::from_pem_slice(VERSION_1).expect("a certificate");
     for certificate in [version_1, CertificateDer::from(b"not a certificate".to_vec())] {
         for version in VERSIONS {
@@ -224,7 +225,7 @@ fn takes_any_certificate_when_told_to() {
 }
 
 #[test]
-fn a_server_that_wants_a_client_certificate_is_told() {
+fn a_server_that_wants_a_client_certificate_is_named() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).expect("a root");
@@ -245,7 +246,7 @@ fn a_server_that_wants_a_client_certificate_is_told() {
 }
 
 #[test]
-fn plain_and_tls_mixed_up_are_told() {
+fn a_mixed_up_scheme_is_reported() {
     let plain = serve(Identity::SelfSigned { names: Vec::new() }, "ws://127.0.0.1:0/");
     let tls = self_signed();
     for engine in engines() {
@@ -256,7 +257,7 @@ fn plain_and_tls_mixed_up_are_told() {
     }
 }
 
-/// What it echoes over TLS is for the Autobahn testsuite; here the server closes when nothing comes.
+/// The server closes when nothing comes. The Autobahn testsuite covers the echoes over TLS.
 #[test]
 fn the_echoing_client_speaks_tls() {
     let identity = Some(Identity::SelfSigned { names: Vec::new() });
@@ -280,10 +281,10 @@ fn the_echoing_client_speaks_tls() {
     }
 }
 
-/// Names the port to the server that this test program becomes.
+/// Environment variable with the port of the server that this test program becomes.
 const SERVE: &str = "SPARRING_TEST_SERVE_TLS";
 
-/// Not a test: a server that says nothing of itself, so that only a TLS handshake can show that it is there.
+/// Not a test: a server that prints nothing, so that only a TLS handshake can detect it.
 #[test]
 #[ignore = "the server that another test spawns"]
 fn serve_in_silence() {

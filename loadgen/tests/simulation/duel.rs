@@ -1,4 +1,4 @@
-//! One seed: a run's phases, as the coordinator leads through them, in a simulated world.
+//! One seed: a run's phases, as the coordinator goes through them, in a simulated world.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use server::{DRAIN, STOP, WebSocketEcho};
 
 use crate::setting::Setting;
 
-/// Far more than any seed takes.
+/// Limit of steps, far more than any seed takes.
 const STEPS: u64 = 5_000_000;
 
 pub(crate) struct Duel {
@@ -51,7 +51,7 @@ impl Duel {
     }
 }
 
-/// Connecting, load, drain, the end of the client, the end of the server.
+/// Runs the phases: connecting, load, drain, the end of the client, the end of the server.
 fn phases(
     sim: &mut Simulation,
     setting: &Setting,
@@ -84,7 +84,8 @@ fn phases(
     sim.run(&mut [client, server], |_, w| w[1].is_over())
 }
 
-/// As the coordinator does: gently where the run came about, and at once where it did not, or gentleness takes too long.
+/// Ends the client as the coordinator does: gently after a successful run, and at once after a
+/// failure or when the gentle way takes too long.
 fn end_client(
     sim: &mut Simulation,
     setting: &Setting,
@@ -120,7 +121,7 @@ fn until_news(
     news.ok_or_else(|| sim.violation("no news", &[]))
 }
 
-/// What the counts of both ends must say.
+/// Checks the counts of both ends.
 fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Result<(), &'static str> {
     let (integrity, messages) = (outcome.integrity, outcome.messages);
     if integrity.total() > integrity.lost || outcome.errors.protocol > 0 || refused > 0 {
@@ -133,8 +134,8 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
     {
         return Err("the message counts do not add up");
     }
-    // A message that was not compared must not count as wrong. Lost messages are those of connections that
-    // ended.
+    // A message that was not compared must not count as wrong. Lost messages are those of
+    // connections that ended.
     if wrong > 0 || integrity.faults() > 0 && outcome.errors.total() == 0 && setting.gentle {
         return Err("a correct server was blamed for faults");
     }
@@ -148,7 +149,8 @@ fn check(setting: &Setting, outcome: &Counted, echoed: u64, refused: u64) -> Res
     Ok(())
 }
 
-/// The server's high-water mark, the messages of one connection, and what two turns bring in.
+/// Returns the server's high-water mark, the messages of one connection, and the input of two
+/// turns.
 fn bounds(setting: &Setting) -> Bounds {
     let plan = &setting.plan;
     let outstanding =

@@ -1,13 +1,14 @@
-//! The generator's own client against the server's own echo, on the real uring engine in a simulated world (`engine::sim`).
+//! The generator's client against the server's echo, on the real uring engine in a simulated world
+//! (`engine::sim`).
 //!
-//! `SPARRING_SIM_SEEDS=N` runs so many seeds, `SPARRING_SIM_SEED=N` one, and tells what it consists of.
+//! `SPARRING_SIM_SEEDS=N` runs N seeds. `SPARRING_SIM_SEED=N` runs one seed and prints its setting.
 
 mod duel;
 mod setting;
 
 use duel::Duel;
 
-/// Seeds in an ordinary test run.
+/// Number of seeds in an ordinary test run.
 const SEEDS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {

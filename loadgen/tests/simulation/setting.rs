@@ -1,4 +1,4 @@
-//! What a seed decides: the load, the sizes and the faults.
+//! Everything that a seed decides: the load, the sizes and the faults.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use server::config::{EchoSettings, Heartbeat};
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) faults: Faults,
-    /// No message may be lost.
+    /// True if no message may be lost.
     pub(crate) gentle: bool,
     pub(crate) plan: Plan,
     pub(crate) settings: EchoSettings,
     pub(crate) server: Config,
     pub(crate) client: Config,
     pub(crate) peer_addresses: bool,
-    /// The server drains while there is load.
+    /// True if the server drains under load.
     pub(crate) drains: bool,
 }
 
@@ -37,7 +37,8 @@ impl Setting {
         if gentle {
             (server.write_stall, client.write_stall) = (Duration::ZERO, Duration::ZERO);
         }
-        // It gives up a connection that stands still, which a gentle world does for a while.
+        // A heartbeat ends a connection that stands still, which in a gentle world happens for a
+        // while.
         let ping_interval = random.pick(&[0, if gentle { 500 } else { 30 }]);
         let heartbeat =
             Heartbeat { ping_interval: Duration::from_millis(ping_interval), ..Heartbeat::default() };
@@ -51,7 +52,8 @@ impl Setting {
 fn plan(random: &mut Random) -> Plan {
     let url = "ws://127.0.0.1:80/echo".parse().expect("a URL");
     let payload = random.pick(&[Payload::Binary, Payload::TextAscii, Payload::TextMixed]);
-    // Sizes on both sides of the borders at which a frame's header grows, and far beyond a receive buffer.
+    // Sizes on both sides of the borders at which a frame's header grows, and far beyond a receive
+    // buffer.
     let message_bytes = random.pick(&[0, 1, 32, 125, 126, 1_000, 5_000, 66_000]);
     let connections = random.between(1, 8) as u32;
     let deepest = (60_000 / (message_bytes.max(1) * connections as usize)).clamp(1, 32);

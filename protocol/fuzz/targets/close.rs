@@ -1,11 +1,11 @@
-//! The payload of a Close frame, read against the rules as RFC 6455 5.5.1 and 7.4 list them, and written.
+//! The payload of a Close frame, read by the rules of RFC 6455 5.5.1 and 7.4, and written.
 
 use protocol::frame::MAX_CONTROL_LEN;
 use protocol::{
     Connection, Event, Limits, MaskingKey, Opcode, ProtocolError, Role, encode_close, encode_control,
 };
 
-/// A byte of options, then the payload.
+/// Input: a byte of options, then the payload.
 pub fn target(data: &[u8]) {
     let Some((&options, payload)) = data.split_first() else { return };
     let role = if options & 1 == 0 { Role::Server } else { Role::Client };
@@ -19,7 +19,7 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// Code and reason, or what is wrong.
+/// Code and reason, or the error.
 pub type Read = Result<(Option<u16>, String), ProtocolError>;
 
 fn read(role: Role, frame: &mut [u8]) -> Read {
@@ -32,7 +32,7 @@ fn read(role: Role, frame: &mut [u8]) -> Read {
     }
 }
 
-/// Meaning of a Close with this payload.
+/// Returns the meaning of a Close with this payload.
 pub fn expected(payload: &[u8]) -> Read {
     let (code, reason) = match payload {
         [] => return Ok((None, String::new())),
@@ -53,7 +53,8 @@ fn is_allowed(code: u16) -> bool {
     (1000..=1014).contains(&code) && !never_sent.contains(&code) || (3000..5000).contains(&code)
 }
 
-/// Checks that a written Close is read back, but for a reason that is too long: as many of its characters as fit.
+/// Checks that a written Close is read back. Of a reason that is too long as many characters remain
+/// as fit.
 fn write(role: Role, key: Option<MaskingKey>, code: u16, reason: &str) {
     let mut frame = [0; MAX_CONTROL_LEN];
     let len = encode_close(Some(code), reason, key, &mut frame);

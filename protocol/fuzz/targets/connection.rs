@@ -1,4 +1,5 @@
-//! An open WebSocket in both roles reads any bytes, cut as the input chooses, in each way to unmask.
+//! An open WebSocket in both roles reads any bytes, cut as the input chooses, in each way to
+//! unmask.
 
 use std::ops::Range;
 
@@ -39,7 +40,7 @@ pub fn target(data: &[u8]) {
 /// Events that a caller saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A whole message.
+    /// A complete message.
     Message(MessageKind, Vec<u8>),
     /// A ping's payload.
     Ping(Vec<u8>),
@@ -58,7 +59,7 @@ enum Unmasking {
     Append,
 }
 
-/// Events, each time with how many bytes had been fed, and what of a message was left without its end.
+/// Events, each with the number of bytes fed until then, and the payload of an unfinished message.
 #[derive(Debug)]
 struct Conversation {
     seen: Vec<(usize, Seen)>,
@@ -82,8 +83,8 @@ impl Way {
         Conversation { seen: reader.seen, unfinished: reader.message.into() }
     }
 
-    /// Each event must come with the piece that has the byte that decides it: not later, and it cannot come
-    /// earlier.
+    /// Checks that each event comes with the piece that has its deciding byte: not later, and it
+    /// cannot come earlier.
     fn same(self, bytes: &[u8], by_byte: &Conversation, pieces: &[Range<usize>]) {
         let in_pieces = self.read(bytes, pieces);
         let end_of_piece = |decided: usize| pieces.iter().map(|piece| piece.end).find(|&end| end >= decided);
@@ -92,13 +93,13 @@ impl Way {
             assert_eq!(same, seen, "cut into {pieces:?}");
             assert_eq!(Some(*end), end_of_piece(*decided), "{seen:?} of byte {decided} cut into {pieces:?}");
         }
-        // After an error the message holds what was looked at, which the cuts do decide.
+        // After an error the message holds what was examined, which depends on the cuts.
         if !matches!(by_byte.seen.last(), Some((_, Seen::Error(_)))) {
             assert_eq!(in_pieces.unfinished, by_byte.unfinished);
         }
     }
 
-    /// Frames written from what was seen are read as the same.
+    /// Checks that frames written from the events are read as the same events.
     fn again(self, conversation: &Conversation) {
         let valid = |seen: &Seen| !matches!(seen, Seen::Error(_));
         let seen: Vec<Seen> = conversation.seen.iter().map(|(_, seen)| seen.clone()).filter(valid).collect();
@@ -111,7 +112,7 @@ impl Way {
     }
 }
 
-/// One frame that means this.
+/// Returns one frame that means this event.
 fn encode(seen: &Seen, key: Option<MaskingKey>) -> Vec<u8> {
     let control = |opcode, payload: &[u8]| {
         let mut frame = [0; protocol::frame::MAX_CONTROL_LEN];
@@ -122,7 +123,7 @@ fn encode(seen: &Seen, key: Option<MaskingKey>) -> Vec<u8> {
         Seen::Ping(payload) => control(Opcode::Ping, payload),
         Seen::Pong(payload) => control(Opcode::Pong, payload),
         Seen::Close(payload) => control(Opcode::Close, payload),
-        Seen::Error(error) => panic!("{error} is no frame"),
+        Seen::Error(error) => panic!("{error} is not a frame"),
         Seen::Message(kind, payload) => {
             let payload_len = payload.len() as u64;
             let header = Header { fin: true, rsv: 0, opcode: kind.opcode(), mask: key, payload_len };
@@ -138,7 +139,7 @@ fn encode(seen: &Seen, key: Option<MaskingKey>) -> Vec<u8> {
 struct Reader {
     way: Way,
     connection: Connection,
-    /// Kind of the message that has begun and not ended.
+    /// Kind of the unfinished message.
     open: Option<MessageKind>,
     message: BytesMut,
     fed: usize,
@@ -162,7 +163,7 @@ impl Reader {
                 Ok(None) => break assert_eq!(at, input.len(), "all of the input is consumed"),
                 Ok(Some(event)) => {
                     assert!(!was_closed, "{event:?} after the end");
-                    // So the number of events is bounded by that of the bytes.
+                    // Each event consumes bytes, so their number bounds that of the events.
                     assert!(before < at, "{event:?} from nothing");
                     if let Err(error) = self.event(event, input) {
                         self.fail(error);
@@ -177,7 +178,7 @@ impl Reader {
         self.check_memory();
     }
 
-    /// Bounded by what has arrived, whatever the headers declared.
+    /// Checks that memory is bounded by the bytes that have arrived, whatever the headers declared.
     fn check_memory(&self) {
         assert!(self.message.len() <= self.fed);
         assert!(self.message.capacity() <= 2 * self.fed + 64, "{} bytes", self.message.capacity());

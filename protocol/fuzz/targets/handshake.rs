@@ -1,4 +1,5 @@
-//! Our client's request, made of any parts, read by our server, and its response read by our client.
+//! This project's client request, built from any parts and read by its server, and the response
+//! read by its client.
 
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{Request, check_response};
@@ -6,7 +7,8 @@ use protocol::handshake::server::{answer, find_head};
 
 use super::request::check_refusal;
 
-/// Parts of the request, one a line: host, target, origin, subprotocols, then names and values of fields.
+/// Input: parts of the request, one per line: host, target, origin, subprotocols, then names and
+/// values of fields.
 pub fn target(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
@@ -44,7 +46,7 @@ fn check(request: &Request<'_>) {
     }
 }
 
-/// As it arrives: without the white space around it, and also where it is one of the further fields.
+/// Returns the origin as it arrives: trimmed, and also where it is one of the further fields.
 fn origin<'a>(request: &Request<'a>) -> Option<&'a str> {
     let further = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Origin"));
     request.origin.or(further.map(|(_, value)| *value)).map(|origin| origin.trim_matches([' ', '\t']))

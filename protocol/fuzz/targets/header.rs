@@ -5,7 +5,7 @@ use protocol::{
     write_server_header_before,
 };
 
-/// Parses the bytes, and the header that they make as values.
+/// Parses the bytes, and a header with values taken from the bytes.
 pub fn target(data: &[u8]) {
     parse(data);
     if let Some(header) = header_of(data) {
@@ -15,7 +15,8 @@ pub fn target(data: &[u8]) {
 
 type Parsed = Result<Option<(Header, usize)>, ProtocolError>;
 
-/// Needs more bytes until one of them decides, and then says the same whatever follows.
+/// Checks that the parser needs more bytes until one decides, and that later bytes do not change
+/// the result.
 fn parse(bytes: &[u8]) {
     let mut decided: Option<Parsed> = None;
     for end in 0..=bytes.len().min(Header::MAX_LEN + 1) {
@@ -31,7 +32,7 @@ fn parse(bytes: &[u8]) {
     }
 }
 
-/// Outcome that the byte at `end` decided.
+/// Returns the outcome, which the byte at `end` decided.
 fn check(bytes: &[u8], end: usize, parsed: Parsed) -> Parsed {
     if let Ok(Some((header, len))) = parsed {
         assert_eq!(len, end, "a header is there with its last byte");
@@ -44,13 +45,14 @@ fn check(bytes: &[u8], end: usize, parsed: Parsed) -> Parsed {
     parsed
 }
 
-/// A header with any values: first byte, length, key.
+/// Returns a header with any values: first byte, length, key.
 fn header_of(data: &[u8]) -> Option<Header> {
     let (&first, rest) = data.split_first()?;
     let (length, rest) = rest.split_first_chunk()?;
     let opcode = Opcode::from_u4(first & 15)?;
     let (fin, rsv) = (first & 0x80 != 0, first >> 4 & 7);
-    // Shifted by what the length's last byte says, so that short lengths are as common as long ones.
+    // The last byte of the length gives the shift, so that short lengths are as common as long
+    // ones.
     let payload_len = (u64::from_be_bytes(*length) >> 1) >> (length[7] % 64);
     let mask = rest.first_chunk().map(|&key| MaskingKey::from_bytes(key));
     Some(Header { fin, rsv, opcode, mask, payload_len })

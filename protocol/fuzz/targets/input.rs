@@ -1,21 +1,21 @@
-//! What the fuzzer chooses: options, cuts, and the bytes that are cut.
+//! A fuzzer's input: options, cuts, and the bytes that are cut.
 
 use std::ops::Range;
 
-/// A fuzzer's input: a byte of options, a byte that says how many cuts there are (0 to 7), the lengths of the
-/// pieces, and the bytes to be read.
+/// Input of a fuzzer: a byte of options, a byte with the number of cuts (0 to 7), the lengths of
+/// the pieces, and the bytes to be read.
 #[derive(Debug)]
 pub struct Input<'a> {
-    /// Eight choices; what they mean is up to the target.
+    /// Eight options, whose meaning each target defines.
     pub options: u8,
-    /// Lengths of the pieces, over and over again.
+    /// Lengths of the pieces, used in a cycle.
     pub cuts: &'a [u8],
     /// Input that is cut into pieces.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Input<'a> {
-    /// Splits a fuzzer's input; what is missing of it is empty or zero.
+    /// Splits a fuzzer's input; missing parts are empty or zero.
     pub fn parse(data: &'a [u8]) -> Self {
         let (&options, data) = data.split_first().unwrap_or((&0, &[]));
         let (&count, data) = data.split_first().unwrap_or((&0, &[]));
@@ -28,8 +28,8 @@ impl<'a> Input<'a> {
         self.options >> number & 1 != 0
     }
 
-    /// The pieces, without a gap; some may be empty. Without cuts, or with empty ones only, all bytes are one
-    /// piece.
+    /// Returns the pieces, without a gap; some may be empty. Without cuts, or with empty ones only,
+    /// all bytes are one piece.
     pub fn pieces(&self) -> Vec<Range<usize>> {
         let len = self.bytes.len();
         if self.cuts.iter().all(|&cut| cut == 0) {

@@ -1,8 +1,9 @@
-//! Masking in place, from buffer to buffer and while moving, against RFC 6455 5.3 word for word.
+//! Masking in place, from buffer to buffer and while moving, compared with RFC 6455 5.3 taken
+//! literally.
 
 use protocol::{MaskingKey, mask};
 
-/// Key, alignment, distance, cut, then the payload.
+/// Input: key, alignment, distance, cut, then the payload.
 pub fn target(data: &[u8]) {
     let Some((&[a, b, c, d, alignment, distance, cut], payload)) = data.split_first_chunk() else { return };
     let key = [a, b, c, d];
@@ -16,7 +17,7 @@ pub fn target(data: &[u8]) {
     case.in_place();
     case.in_two(usize::from(cut) * payload.len() / 255);
     case.copy();
-    // Around the headers' lengths, and up to beyond the payload's own.
+    // Distances cover the headers' lengths, and reach beyond the payload's own.
     case.shift(usize::from(distance % 16));
     case.shift(usize::from(distance) * (payload.len() + 8) / 255);
 }
@@ -28,11 +29,11 @@ struct Case<'a> {
     alignment: usize,
 }
 
-/// Stands around what may be written.
+/// Byte that surrounds the writable range.
 const GUARD: u8 = 0xa5;
 
 impl Case<'_> {
-    /// The payload from `start` on, with guards around.
+    /// Returns a buffer with the payload from `start` on, and guards around it.
     fn buffer(&self, start: usize) -> Vec<u8> {
         [&vec![GUARD; start], self.payload, &[GUARD; 70]].concat()
     }
@@ -68,7 +69,7 @@ impl Case<'_> {
         let mut buf = self.buffer(to + distance);
         mask::shift(&mut buf, to + distance..to + distance + len, to, self.key);
         assert_eq!(buf[to..to + len], *self.expected, "moved by {distance}");
-        // Between the destination's and the source's end anything may be left.
+        // Between the ends of the destination and the source the content is unspecified.
         guarded(&buf, to..to + distance + len);
     }
 }

@@ -1,8 +1,9 @@
-//! What is fuzzed: for each target a function that takes any bytes and panics where a property does not hold.
+//! Fuzz targets: functions that take any bytes and panic where a property does not hold.
 //!
-//! Both cargo-fuzz and the tests on stable run these functions. The properties: no panic; the same events,
-//! and the same error at the same byte, however the bytes are cut; memory bounded by what has arrived; what
-//! is parsed and encoded again is the same bytes. Where there is an independent oracle it is asked.
+//! Both cargo-fuzz and the tests on stable run these functions. The properties: there is no panic.
+//! The events are the same, and the error comes at the same byte, however the bytes are cut. Memory
+//! is bounded by the bytes that have arrived. Parsing and encoding again gives the same bytes. An
+//! independent oracle checks the result where there is one.
 
 pub mod close;
 pub mod connection;
@@ -15,7 +16,7 @@ pub mod request;
 pub mod response;
 pub mod utf8;
 
-/// The body of a target.
+/// Function of a target.
 pub type Target = fn(&[u8]);
 
 /// Every target, under the name of its binary and of its folder in the corpus.

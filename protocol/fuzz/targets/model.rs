@@ -1,12 +1,12 @@
-//! An open WebSocket as RFC 6455 5 describes it, byte after byte and without a thought for speed: the oracle
-//! of the connection.
+//! An open WebSocket as RFC 6455 5 describes it, byte by byte and without regard to speed: the
+//! oracle of the connection.
 
 use protocol::{Limits, MessageKind, ProtocolError, Role};
 
 use super::close;
 use super::connection::Seen;
 
-/// Meaning of these bytes, each event with the number of bytes that decide it.
+/// Returns the events of these bytes, each with the number of bytes that decide it.
 pub fn expected(role: Role, limits: Limits, bytes: &[u8]) -> Vec<(usize, Seen)> {
     let mut model = Model { role, limits, bytes, at: 0, open: None, seen: Vec::new() };
     loop {
@@ -21,7 +21,7 @@ pub fn expected(role: Role, limits: Limits, bytes: &[u8]) -> Vec<(usize, Seen)> 
     }
 }
 
-/// Why no further frame is read.
+/// Reason for reading no further frame.
 enum Stop {
     /// The bytes have ended, or a Close was read.
     Ended,
@@ -37,11 +37,11 @@ struct Model<'a> {
     seen: Vec<(usize, Seen)>,
 }
 
-/// The message that has begun.
+/// The unfinished message.
 struct Open {
     kind: MessageKind,
     payload: Vec<u8>,
-    /// Length of the payload's valid characters.
+    /// Length of the payload's complete characters.
     valid: usize,
     declared: u128,
     fragments: u64,
@@ -111,7 +111,7 @@ impl Model<'_> {
         fault_if(is_fragment && open.fragments > max.into(), ProtocolError::TooManyFragments { max })
     }
 
-    /// The second byte and the length, with what can be wrong about them.
+    /// Reads the second byte and the length, and checks them.
     fn payload_len(&mut self, opcode: u8) -> Result<u64, Stop> {
         let second = self.byte()?;
         match self.role {
@@ -135,7 +135,7 @@ impl Model<'_> {
         Ok(payload_len)
     }
 
-    /// The masking key; zeros where nothing is masked.
+    /// Reads the masking key; returns zeros for an unmasked frame.
     fn key(&mut self) -> Result<[u8; 4], Stop> {
         let mut key = [0; 4];
         if self.role == Role::Server {

@@ -1,4 +1,4 @@
-//! A server reads any request: the head's end, and the answer.
+//! A server reads any request: the end of the head, and the answer.
 
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{ResponseError, check_response, find_response};
@@ -9,7 +9,7 @@ use super::input::Input;
 /// Limits that a few bytes reach.
 const SMALL: HeadLimits = HeadLimits { bytes: 300, target: 20, fields: 8 };
 
-/// Looks for the head in growing buffers, and answers it.
+/// Searches for the head in growing buffers, and answers it.
 pub fn target(data: &[u8]) {
     let input = Input::parse(data);
     let limits = if input.option(0) { SMALL } else { HeadLimits::default() };
@@ -26,14 +26,14 @@ pub fn target(data: &[u8]) {
             }
         }
     }
-    // Whoever answers what is no head gets a refusal.
+    // Bytes that are not a head get a refusal.
     if let Ok(accepted) = answer(input.bytes, &limits) {
         check_accepted(&accepted, input.bytes, &limits);
     }
 }
 
-/// Calls `find` with one byte more each time, then with the buffers that the pieces make: the byte that
-/// decides and what it decides must be the same.
+/// Calls `find` with one more byte each time, then with the buffers that the pieces make: the
+/// deciding byte and the result must be the same.
 pub fn find_however_cut<E: std::fmt::Debug + PartialEq>(
     input: &Input<'_>,
     find: impl Fn(&[u8], &mut usize) -> Result<Option<usize>, E>,
@@ -94,7 +94,7 @@ fn is_to_head(request: &[u8]) -> bool {
     request.starts_with(b"HEAD ") || request.starts_with(b"\r\nHEAD ")
 }
 
-/// A refusal is a response as our own client reads it.
+/// Checks that a refusal is a valid response for this project's client.
 pub fn check_refusal(refusal: &Refusal, to_head: bool) {
     assert!(!refusal.rule().is_empty() && !refusal.detail().is_empty());
     assert!(refusal.section().starts_with("RFC "));

@@ -1,4 +1,4 @@
-//! A client reads any response: the head's end, and whether it opens the WebSocket.
+//! A client reads any response: the end of the head, and whether it opens the WebSocket.
 
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{FinalResponse, ResponseError, check_response, find_response};
@@ -6,14 +6,14 @@ use protocol::handshake::client::{FinalResponse, ResponseError, check_response, 
 use super::input::Input;
 use super::request::find_however_cut;
 
-/// The request's nonce; the Sec-WebSocket-Accept that belongs to it is that of RFC 6455 1.3.
+/// Nonce of the request; its Sec-WebSocket-Accept is that of RFC 6455 1.3.
 const NONCE: [u8; 16] = *b"the sample nonce";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Limits that a few bytes reach.
 const SMALL: HeadLimits = HeadLimits { bytes: 200, target: 0, fields: 8 };
 
-/// Looks for the head in growing buffers, and checks it.
+/// Searches for the head in growing buffers, and checks it.
 pub fn target(data: &[u8]) {
     let input = Input::parse(data);
     let limits = if input.option(0) { SMALL } else { HeadLimits::default() };
@@ -32,8 +32,8 @@ pub fn target(data: &[u8]) {
     skip_interim(input.bytes, &limits);
 }
 
-/// Checks that interim responses are skipped in the same way for any split of the bytes, and within the
-/// limits.
+/// Checks that interim responses are skipped in the same way for any split of the bytes, and within
+/// the limits.
 fn skip_interim(bytes: &[u8], limits: &HeadLimits) {
     let mut growing = FinalResponse::default();
     let by_byte = (0..=bytes.len()).find_map(|end| growing.find(&bytes[..end], limits).transpose());

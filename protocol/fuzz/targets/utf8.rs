@@ -1,4 +1,4 @@
-//! The incremental validator against std's, alone and in the pass that unmasks.
+//! The incremental validator against the standard library's, alone and in the pass that unmasks.
 
 use bytes::BytesMut;
 use protocol::{InvalidUtf8, MaskingKey, Utf8, mask, text};
@@ -14,7 +14,7 @@ pub fn target(data: &[u8]) {
 
 const KEY: MaskingKey = MaskingKey::from_bytes([0x37, 0xfa, 0x21, 0x3d]);
 
-/// The piece with the first byte that no continuation can mend is the one that fails.
+/// Checks that the piece with the first byte that makes the text invalid is the one that fails.
 fn check(bytes: &[u8], ends: impl Iterator<Item = usize>) {
     let hopeless = first_hopeless(bytes);
     let mut utf8 = Utf8::default();
@@ -38,7 +38,8 @@ fn check(bytes: &[u8], ends: impl Iterator<Item = usize>) {
     assert_eq!(utf8.update("next".as_bytes()), Ok(()), "ready for the next text");
 }
 
-/// The length of the shortest prefix that no continuation can mend; `usize::MAX` where there is none.
+/// Returns the length of the shortest prefix that no continuation can make valid; `usize::MAX`
+/// where there is none.
 pub fn first_hopeless(bytes: &[u8]) -> usize {
     let Err(error) = std::str::from_utf8(bytes) else { return usize::MAX };
     let is_hopeless =

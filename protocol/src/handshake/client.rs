@@ -1,4 +1,4 @@
-//! The client's side: the request out, the response checked (RFC 6455 4.1).
+//! The client's side: writes the request and checks the response (RFC 6455 4.1).
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// 16 fresh random bytes.
     pub nonce: [u8; 16],
-    /// The Origin field, where there is to be one.
+    /// The Origin field; `None` omits it.
     pub origin: Option<&'a str>,
     /// Subprotocols to offer, the preferred one first.
     pub subprotocols: &'a [&'a str],
@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// A part of a [`Request`] that would not arrive as what it is.
+/// A part of a [`Request`] that would not arrive unchanged.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{part} is malformed: {rule}")]
 pub struct RequestError {
@@ -39,12 +39,13 @@ pub struct RequestError {
 }
 
 impl Request<'_> {
-    /// Checks that every part can stand where [`encode`](Request::encode) writes it, and that `headers`
-    /// repeats no field that the handshake itself writes. `encode` writes the parts as they are.
+    /// Checks that every part can stand where [`encode`](Request::encode) writes it, and that
+    /// `headers` repeats no field that the handshake itself writes. `encode` writes the parts as
+    /// they are.
     ///
     /// # Errors
     ///
-    /// The first part that is wrong, and the rule.
+    /// Returns the first invalid part, and the rule.
     pub fn check(&self) -> Result<(), RequestError> {
         let fail = |part, rule| Err(RequestError { part, rule });
         if self.host.is_empty() || !self.host.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -91,7 +92,8 @@ impl Request<'_> {
     }
 }
 
-/// Fields that a caller's `headers` must not repeat, or that would change what is being asked for.
+/// Fields that a caller's `headers` must not repeat, or that would change the meaning of the
+/// request.
 const WRITTEN_BY_THE_HANDSHAKE: [&str; 9] = [
     "Host",
     "Upgrade",
@@ -108,12 +110,12 @@ fn is_field_value(value: &str) -> bool {
     !value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t')
 }
 
-/// Reason why a response opens no WebSocket (RFC 6455 4.1). Text from the server is escaped, and at most 200
-/// characters long.
+/// Reason why a response opens no WebSocket (RFC 6455 4.1). Text from the server is escaped, and at
+/// most 200 characters long.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResponseError {
-    /// Something else than HTTP/1.1.
+    /// The response is not HTTP/1.1.
     #[error("the server does not answer in HTTP/1.1")]
     NotHttp,
     /// The head does not end, or is too long together with the interim responses before it.
@@ -125,16 +127,16 @@ pub enum ResponseError {
     /// No final response follows the interim ones.
     #[error("the server sent more than {MAX_INTERIM_RESPONSES} interim (1xx) responses before its answer")]
     TooManyInterim,
-    /// More fields than we take.
+    /// The response has more fields than the limit.
     #[error("the response has too many header fields")]
     TooManyFields,
-    /// The head is not clean HTTP.
+    /// The head is not valid HTTP.
     #[error("the response is malformed: {detail}")]
     Malformed {
         /// Description of the fault.
         detail: &'static str,
     },
-    /// Another status than 101.
+    /// The status is not 101.
     #[error("the server answered \"{status} {reason}\" instead of 101{}", leading_to(.location.as_deref()))]
     Status {
         /// The status code.
@@ -144,25 +146,25 @@ pub enum ResponseError {
         /// Target of a redirect (3xx): its Location field, escaped.
         location: Option<String>,
     },
-    /// No `Upgrade: websocket`.
+    /// The response lacks `Upgrade: websocket`.
     #[error("the response's Upgrade field is not \"websocket\"")]
     Upgrade,
-    /// No `Connection: Upgrade`.
+    /// The response lacks `Connection: Upgrade`.
     #[error("the response's Connection field lacks \"Upgrade\"")]
     Connection,
     /// Sec-WebSocket-Accept is missing or repeated.
     #[error("the response has not exactly one Sec-WebSocket-Accept field")]
     NoAccept,
-    /// Sec-WebSocket-Accept does not belong to our key.
+    /// Sec-WebSocket-Accept does not belong to the request's key.
     #[error("the response's Sec-WebSocket-Accept does not belong to the request's key")]
     WrongAccept,
-    /// An extension that was not asked for.
+    /// The response uses an extension that was not offered.
     #[error("the server uses an extension that was not offered: \"{name}\"")]
     UnofferedExtension {
         /// The field's value, escaped.
         name: String,
     },
-    /// A subprotocol that was not asked for, or more than one.
+    /// The response chooses a subprotocol that was not offered, or more than one.
     #[error("the server chose a subprotocol that was not offered: \"{name}\"")]
     UnofferedSubprotocol {
         /// The field's value, escaped.
@@ -171,7 +173,7 @@ pub enum ResponseError {
 }
 
 impl ResponseError {
-    /// A short stable name for logs and counters.
+    /// Short, stable name for logs and counters.
     pub fn rule(&self) -> &'static str {
         match self {
             ResponseError::NotHttp => "not-http",
@@ -190,12 +192,13 @@ impl ResponseError {
     }
 }
 
-/// Finds the end of the response's head, as [`find_head`](super::server::find_head) does for a request:
-/// `Ok(Some(n))`: it is `buffered[..n]`, what follows are frames.
+/// Finds the end of the response's head, as [`find_head`](super::server::find_head) does for a
+/// request. `Ok(Some(n))`: the head is `buffered[..n]`, and the bytes after it are frames.
 ///
 /// # Errors
 ///
-/// Rejects what is not HTTP/1.1 at once; bare line ends and control characters; a head beyond the limits.
+/// Rejects bytes other than HTTP/1.1 at once. Also rejects bare line ends, control characters, and
+/// a head beyond the limits.
 pub fn find_response(
     buffered: &[u8],
     scanned: &mut usize,
@@ -215,11 +218,11 @@ pub fn find_response(
     })
 }
 
-/// Interim responses (1xx but 101) that are skipped before the final one.
+/// Most interim responses (1xx but 101) that are skipped before the final one.
 pub const MAX_INTERIM_RESPONSES: usize = 8;
 
-/// Search for the final response in bytes that come in parts. Interim responses before it are skipped (RFC
-/// 9110 15.2). 101 is a final one, because the bytes after it are no HTTP.
+/// Search for the final response in bytes that arrive in parts. Interim responses before it are
+/// skipped (RFC 9110 15.2). 101 is a final one, because the bytes after it are not HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct FinalResponse {
     /// Index of the first byte of the current head.
@@ -232,12 +235,13 @@ pub struct FinalResponse {
 
 impl FinalResponse {
     /// Continues the search in `buffered`, which has all bytes so far. `Ok(Some(range))`: the final
-    /// response's head is `buffered[range]`. The bytes after it are frames, or the content of a refusal.
+    /// response's head is `buffered[range]`. The bytes after it are frames, or the content of a
+    /// refusal.
     ///
     /// # Errors
     ///
-    /// Fails as [`find_response`] does. [`HeadLimits::bytes`] bounds the size of all heads together,
-    /// [`MAX_INTERIM_RESPONSES`] their number.
+    /// Fails as [`find_response`] does. [`HeadLimits::bytes`] bounds the size of all heads
+    /// together, [`MAX_INTERIM_RESPONSES`] their number.
     pub fn find(
         &mut self,
         buffered: &[u8],
@@ -264,7 +268,7 @@ impl FinalResponse {
     }
 }
 
-/// Returns true where the status line has 1xx, except 101.
+/// Returns whether the status line has 1xx, except 101.
 fn is_interim(head: &[u8]) -> bool {
     match head.strip_prefix(b"HTTP/1.") {
         Some([_, b' ', status @ b'1', tens, units, b' ' | b'\r', ..]) => {
@@ -274,12 +278,12 @@ fn is_interim(head: &[u8]) -> bool {
     }
 }
 
-/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered. No
-/// extension is offered.
+/// Checks the response's head against the request: its `nonce` and the `subprotocols` it offered.
+/// The request offers no extension.
 ///
 /// # Errors
 ///
-/// The first rule of RFC 6455 4.1 that it breaks.
+/// Returns the first rule of RFC 6455 4.1 that the response breaks.
 pub fn check_response(head: &[u8], nonce: &[u8; 16], subprotocols: &[&str]) -> Result<(), ResponseError> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
@@ -324,7 +328,7 @@ fn check_accept(fields: &[Header<'_>], nonce: &[u8; 16]) -> Result<(), ResponseE
     }
 }
 
-/// The server may choose only among what was offered (RFC 6455 4.1, points 5 and 6).
+/// Checks that the server chose only among the offers (RFC 6455 4.1, points 5 and 6).
 fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), ResponseError> {
     let mut extensions = field::values(fields, "Sec-WebSocket-Extensions");
     if let Some(name) = extensions.find(|value| field::elements(value).next().is_some()) {
@@ -340,8 +344,8 @@ fn check_choices(fields: &[Header<'_>], subprotocols: &[&str]) -> Result<(), Res
     }
 }
 
-/// Returns the server's text for display: control characters and all non-ASCII characters are escaped. At
-/// most 200 characters long.
+/// Returns the server's text for display: control characters and all non-ASCII characters are
+/// escaped. At most 200 characters long.
 fn quoted(value: &[u8]) -> String {
     const LONGEST: usize = 200;
     let mut shown = String::new();

@@ -1,4 +1,4 @@
-//! Header fields: looking them up, and the lists in them (RFC 9110 5.6).
+//! Header fields: finding them by name, and the lists in them (RFC 9110 5.6).
 
 use httparse::Header;
 
@@ -10,12 +10,12 @@ pub(super) enum Single<'a> {
     Repeated,
 }
 
-/// The field lines of this name, whatever its case.
+/// Returns the field lines of this name, whatever its case.
 pub(super) fn values<'a>(fields: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
-/// The one field line of this name.
+/// Returns the one field line of this name.
 pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'a str) -> Single<'a> {
     let mut values = values(fields, name);
     match (values.next(), values.next()) {
@@ -25,17 +25,19 @@ pub(super) fn single<'a>(fields: &'a [Header<'a>], name: &'a str) -> Single<'a> 
     }
 }
 
-/// Returns whether a list, over however many lines it is spread, has this element, whatever its case.
+/// Returns whether a list, over however many lines it is spread, has this element, whatever its
+/// case.
 pub(super) fn list_has(fields: &[Header<'_>], name: &str, element: &str) -> bool {
     values(fields, name).flat_map(elements).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
 }
 
-/// The elements of a list without quoted strings; empty ones are allowed and passed over (RFC 9110 5.6.1.2).
+/// Returns the elements of a list without quoted strings; empty ones are allowed and skipped (RFC
+/// 9110 5.6.1.2).
 pub(super) fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
-/// Without the optional white space around it (RFC 9110 5.6.3).
+/// Returns the value without the optional white space around it (RFC 9110 5.6.3).
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
@@ -46,7 +48,7 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// RFC 9110 5.6.2.
+/// Returns whether this is a token (RFC 9110 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
@@ -55,22 +57,22 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Returns true where all lines of this name together are a list of at least one element, or there is no
-/// line. The lines are one list (RFC 9110 5.3), so a line without an element is valid beside another one.
+/// Returns whether all lines of this name together are a list of at least one element; also true
+/// without a line. The lines are one list (RFC 9110 5.3), so a line without an element is valid
+/// beside another one.
 pub(super) fn is_list(fields: &[Header<'_>], name: &str, count: fn(&[u8]) -> Option<usize>) -> bool {
     let mut counts = values(fields, name).map(count).peekable();
     counts.peek().is_none() || counts.sum::<Option<usize>>().is_some_and(|elements| elements > 0)
 }
 
-/// Returns the number of tokens in a list (Sec-WebSocket-Protocol, RFC 6455 11.3.4). `None` where it has
+/// Returns the number of tokens in a list (Sec-WebSocket-Protocol, RFC 6455 11.3.4). `None`: it has
 /// anything else.
 pub(super) fn count_tokens(list: &[u8]) -> Option<usize> {
     elements(list).map(|element| is_token(element).then_some(1)).sum()
 }
 
-/// Returns the number of extensions with parameters in a list (RFC 6455 9.1). `None` where it has anything
-/// else:
-/// `token *( ";" token [ "=" ( token / quoted-string ) ] )`.
+/// Returns the number of extensions with parameters in a list (RFC 6455 9.1): `token *( ";" token [
+/// "=" ( token / quoted-string ) ] )`. `None`: it has anything else.
 pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
     let mut rest = trim(list);
     let mut extensions = 0;
@@ -90,7 +92,7 @@ pub(super) fn count_extensions(list: &[u8]) -> Option<usize> {
     Some(extensions)
 }
 
-/// Rest of a list after one extension and its parameters.
+/// Returns the rest of a list after one extension and its parameters.
 fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = trim(after_token(bytes)?);
     while let [b';', parameter @ ..] = rest {
@@ -102,7 +104,8 @@ fn after_extension(bytes: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// Rest after a parameter's value: a token, quoted or not. Quoted, too, it must be a token once unescaped.
+/// Returns the rest after a parameter's value, a token that may be quoted. A quoted value must be a
+/// token once unescaped.
 fn after_value(bytes: &[u8]) -> Option<&[u8]> {
     let [b'"', quoted @ ..] = bytes else { return after_token(bytes) };
     let mut rest = quoted;
@@ -128,13 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_elements_pass_over_empty_ones_and_white_space() {
+    fn elements_skip_empty_ones_and_white_space() {
         let found: Vec<_> = elements(b" , keep-alive\t,,Upgrade , ").collect();
         assert_eq!(found, [&b"keep-alive"[..], b"Upgrade"]);
     }
 
     #[test]
-    fn test_list_over_several_lines_in_odd_case() {
+    fn lists_span_several_lines_in_any_case() {
         let fields = [
             Header { name: "Connection", value: b"keep-alive" },
             Header { name: "cOnNeCtIoN", value: b"x, UPGRADE" },
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn test_token_lists() {
+    fn token_lists_are_counted() {
         for list in [&b"chat"[..], b"chat, superchat", b", chat ,", b"v1.chat.example"] {
             assert!(count_tokens(list).is_some_and(|n| n > 0), "{}", list.escape_ascii());
         }
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn test_lines_of_a_list_are_one_list() {
+    fn lines_of_a_list_are_one_list() {
         let field = |value| Header { name: "List", value };
         for lines in [&[&b"a"[..], b""][..], &[b",", b"a, b"], &[b"a"], &[]] {
             let fields: Vec<_> = lines.iter().map(|line| field(line)).collect();
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn test_extension_lists() {
+    fn extension_lists_are_counted() {
         let good: [&[u8]; 8] = [
             b"permessage-deflate",
             b"permessage-deflate; client_max_window_bits",

@@ -1,26 +1,27 @@
-//! Where the head of an HTTP message ends, and that it is made of clean lines (RFC 9112 2.2).
+//! The end of an HTTP message's head, and the validity of its lines (RFC 9112 2.2).
 
 use super::HeadLimits;
 
-/// Why a head is refused before it is parsed.
+/// Reason for refusing a head before it is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadFault {
     /// A line feed without a carriage return before it, or the reverse.
     BareLineEnd,
     /// NUL or another control character.
     ControlCharacter,
-    /// More bytes than [`HeadLimits::bytes`]; whether they are all the first line.
+    /// More bytes than [`HeadLimits::bytes`]; `first_line` where all of them belong to the first
+    /// line.
     TooLong { first_line: bool },
 }
 
-/// Finds the end of the first empty line. `scanned` remembers how far earlier calls looked, so that every
-/// byte is looked at once however slowly they come.
+/// Finds the end of the first empty line. `scanned` remembers the position that earlier calls
+/// reached, so that every byte is examined once, however slowly the bytes come.
 pub(super) fn find_end(
     buffered: &[u8],
     scanned: &mut usize,
     limits: &HeadLimits,
 ) -> Result<Option<usize>, HeadFault> {
-    // One empty line before the first one is passed over (RFC 9112 2.2).
+    // One empty line before the first one is skipped (RFC 9112 2.2).
     let start = if buffered.starts_with(b"\r\n") { 2 } else { 0 };
     let allowed = buffered.len().min(limits.bytes);
     for at in *scanned..allowed {
@@ -38,7 +39,8 @@ pub(super) fn find_end(
     Err(HeadFault::TooLong { first_line })
 }
 
-/// Lines end in CR LF, and nothing else controls anything but a tab (RFC 9110 5.5).
+/// Checks that lines end in CR LF, and that a tab is the only other control character (RFC 9110
+/// 5.5).
 fn check_byte(before: Option<u8>, byte: u8) -> Result<(), HeadFault> {
     match (before, byte) {
         (Some(b'\r'), b'\n') => Ok(()),
@@ -59,7 +61,8 @@ mod tests {
         find_end(bytes, &mut 0, &LIMITS)
     }
 
-    /// Whole and byte by byte must agree, and no byte may be looked at twice.
+    /// Checks that the whole input and single bytes give the same result, and that each byte is
+    /// examined once.
     fn both_ways(bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
         let mut scanned = 0;
         for end in 0..=bytes.len() {
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn test_head_ends_with_the_first_empty_line() {
+    fn head_ends_with_the_first_empty_line() {
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest\r\n\r\n"), Ok(Some(24)));
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\n\r\n"), Ok(Some(18)));
         assert_eq!(both_ways(b"GET / HTTP/1.1\r\nA: b\r\n"), Ok(None));
@@ -85,26 +88,26 @@ mod tests {
     }
 
     #[test]
-    fn test_one_empty_line_before_the_head_is_passed_over() {
+    fn one_empty_line_before_the_head_is_skipped() {
         assert_eq!(both_ways(b"\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Some(20)));
     }
 
     #[test]
-    fn test_reject_bare_line_ends() {
+    fn rejects_bare_line_ends() {
         for bytes in [&b"GET / HTTP/1.1\nA"[..], b"GET / HTTP/1.1\rA", b"\n", b"A\r\n\n", b"A\r\r\n"] {
             assert_eq!(both_ways(bytes), Err(HeadFault::BareLineEnd), "{}", bytes.escape_ascii());
         }
     }
 
     #[test]
-    fn test_reject_control_characters() {
+    fn rejects_control_characters() {
         for byte in (0..0x20).filter(|byte| !b"\t\r\n".contains(byte)).chain([0x7f]) {
             assert_eq!(both_ways(&[b'A', byte]), Err(HeadFault::ControlCharacter), "{byte}");
         }
     }
 
     #[test]
-    fn test_reject_a_head_beyond_the_limit_as_soon_as_it_is_reached() {
+    fn rejects_a_head_at_the_first_byte_beyond_the_limit() {
         let fits = [&[b'x'; 60][..], b"\r\n\r\n"].concat();
         assert_eq!(both_ways(&fits), Ok(Some(64)));
         assert_eq!(both_ways(&[b'x'; 63]), Ok(None));

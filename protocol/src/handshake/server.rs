@@ -1,4 +1,4 @@
-//! The server's side: a request's head in, a 101 or a refusal out (RFC 6455 4.2).
+//! The server's side: reads a request's head, writes a 101 or a refusal (RFC 6455 4.2).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -10,19 +10,20 @@ pub use super::HeadLimits;
 use super::field::{self, Single};
 use super::{accept_key, head};
 
-/// The longest method that is waited for; the longest registered one has 17 letters.
+/// Longest method before a head is refused; the longest registered one has 17 letters.
 const MAX_METHOD: usize = 32;
 
-/// Finds the end of the request head, the first empty line. `Ok(Some(n))`: the head is `buffered[..n]`, what
-/// follows are frames. `Ok(None)`: more bytes are needed.
+/// Finds the end of the request head, the first empty line. `Ok(Some(n))`: the head is
+/// `buffered[..n]`, and the bytes after it are frames. `Ok(None)`: more bytes are needed.
 ///
-/// `scanned` starts at 0 and remembers how far earlier calls looked, so that the cost is linear however
-/// slowly the bytes come. `buffered` always starts with the first byte of the connection.
+/// `scanned` starts at 0 and remembers the position that earlier calls reached, so that the cost is
+/// linear however slowly the bytes come. `buffered` always starts with the first byte of the
+/// connection.
 ///
 /// # Errors
 ///
-/// Rejects what is not HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the end of a head; bare
-/// line ends and control characters; a head beyond the limits.
+/// Rejects bytes other than HTTP/1 (TLS, the HTTP/2 preface, junk) at once, without waiting for the
+/// end of a head. Also rejects bare line ends, control characters, and a head beyond the limits.
 pub fn find_head(
     buffered: &[u8],
     scanned: &mut usize,
@@ -43,8 +44,8 @@ fn refuse_fault(fault: head::HeadFault, limits: &HeadLimits) -> Refusal {
     }
 }
 
-/// The method is all that can be judged before a line has ended. Bounded, so that it may be looked at again
-/// each time.
+/// Checks the method, the only thing to check before a line has ended. Its length is bounded, so
+/// that each call may check it again.
 fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
     const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
     let buffered = match buffered {
@@ -58,7 +59,8 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
         None => (start, false),
     };
     let may_be_one = field::is_token(method) && method.len() <= MAX_METHOD;
-    // A handshake's record (RFC 8446 5.1). By its first byte alone, so that it does not matter how the bytes are cut.
+    // A TLS handshake record (RFC 8446 5.1). Its first byte alone decides, so that cuts make no
+    // difference.
     if buffered.first() == Some(&22) {
         return Err(Refusal::TLS);
     }
@@ -73,12 +75,12 @@ fn check_start(buffered: &[u8]) -> Result<(), Refusal> {
 
 /// Answers a request head as [`find_head`] found it.
 ///
-/// Paths and Origins are for the caller to judge: see [`Accepted::target`], [`Accepted::origin`],
+/// The caller checks paths and Origins: see [`Accepted::target`], [`Accepted::origin`],
 /// [`Refusal::unknown_path`] and [`Refusal::forbidden_origin`].
 ///
 /// # Errors
 ///
-/// The refusal of the first rule that the request breaks.
+/// Returns the refusal for the first rule that the request breaks.
 pub fn answer(head: &[u8], limits: &HeadLimits) -> Result<Accepted, Refusal> {
     if find_head(head, &mut 0, limits)? != Some(head.len()) {
         return Err(Refusal::MALFORMED);
@@ -103,7 +105,8 @@ fn refuse_unparsed(error: httparse::Error, head: &[u8]) -> Refusal {
     }
 }
 
-/// Returns whether the request line is right but for its version, `HTTP/` and two digits (RFC 9112 2.3).
+/// Returns whether the request line is valid except for its version, `HTTP/` and two digits (RFC
+/// 9112 2.3).
 fn names_some_http_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
     let parts: Vec<&[u8]> = line.splitn(4, |&byte| byte == b' ').collect();
@@ -112,7 +115,7 @@ fn names_some_http_version(head: &[u8]) -> bool {
     !method.is_empty() && !target.is_empty() && is_version
 }
 
-/// The rules in their order: HTTP first, then the WebSocket's.
+/// Applies the rules in their order: HTTP first, then the WebSocket's.
 fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Accepted, Refusal> {
     if request.version != Some(1) {
         return Err(Refusal::VERSION_NOT_SUPPORTED);
@@ -130,7 +133,7 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
     let (authority, target) = split_target(target)?;
     check_no_body(fields)?;
     check_upgrade(fields)?;
-    // A HEAD is answered as a GET up to here (RFC 9110 9.3.2), but it opens no WebSocket.
+    // Up to here a HEAD is answered like a GET (RFC 9110 9.3.2), but it opens no WebSocket.
     if is_head {
         return Err(Refusal::METHOD_NOT_ALLOWED);
     }
@@ -145,7 +148,7 @@ fn accept(request: &httparse::Request<'_, '_>, limits: &HeadLimits) -> Result<Ac
     })
 }
 
-/// Exactly one Host, and a right one (RFC 9112 3.2).
+/// Returns the Host, of which there must be exactly one valid field (RFC 9112 3.2).
 fn check_host<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
     match field::single(fields, "Host") {
         Single::Missing => Err(Refusal::MISSING_HOST),
@@ -156,7 +159,8 @@ fn check_host<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
     }
 }
 
-/// `host [ ":" port ]` without user information (RFC 3986 3.2, RFC 9110 4.2.4).
+/// Returns whether this is `host [ ":" port ]` without user information (RFC 3986 3.2, RFC 9110
+/// 4.2.4).
 fn is_authority(authority: &str) -> bool {
     let is_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(bracketed) = authority.strip_prefix('[') {
@@ -171,7 +175,8 @@ fn is_authority(authority: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_name) && is_digits(port)
 }
 
-/// The authority of an absolute-form target, which wins over Host, and path and query (RFC 9112 3.2).
+/// Returns the authority of an absolute-form target, which takes precedence over Host, and path and
+/// query (RFC 9112 3.2).
 fn split_target(target: &str) -> Result<(Option<&str>, std::borrow::Cow<'_, str>), Refusal> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(Refusal::INVALID_TARGET);
@@ -191,7 +196,7 @@ fn split_target(target: &str) -> Result<(Option<&str>, std::borrow::Cow<'_, str>
     Ok((Some(authority), path))
 }
 
-/// A body would stand where the frames begin.
+/// Refuses a body, which would take the place of the frames.
 fn check_no_body(fields: &[Header<'_>]) -> Result<(), Refusal> {
     let has_length = field::values(fields, "Content-Length").any(|value| field::trim(value) != b"0");
     if has_length || field::values(fields, "Transfer-Encoding").next().is_some() {
@@ -200,7 +205,7 @@ fn check_no_body(fields: &[Header<'_>]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Upgrade, Connection and version (RFC 6455 4.2.1).
+/// Checks Upgrade, Connection and version (RFC 6455 4.2.1).
 fn check_upgrade(fields: &[Header<'_>]) -> Result<(), Refusal> {
     if !field::list_has(fields, "Upgrade", "websocket") {
         return Err(Refusal::NO_UPGRADE);
@@ -215,9 +220,9 @@ fn check_upgrade(fields: &[Header<'_>]) -> Result<(), Refusal> {
     }
 }
 
-/// Exactly one key, the base64 of 16 bytes (RFC 6455 4.2.1).
+/// Returns the key. There must be exactly one, the base64 of 16 bytes (RFC 6455 4.2.1).
 fn check_key<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
-    // The unused bits of the last letter are let pass: RFC 6455 4.1's own example has some set.
+    // The unused bits of the last letter may be set, as in RFC 6455 4.1's own example.
     const KEY: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
         GeneralPurposeConfig::new()
@@ -236,8 +241,8 @@ fn check_key<'a>(fields: &'a [Header<'a>]) -> Result<&'a str, Refusal> {
     }
 }
 
-/// Subprotocols and extensions are offers that may be declined, but their lists must be right (RFC 6455
-/// 4.2.1, 9.1).
+/// Checks the lists of subprotocols and extensions: the server may decline these offers, but they
+/// must be valid (RFC 6455 4.2.1, 9.1).
 fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
     if !field::is_list(fields, "Sec-WebSocket-Protocol", field::count_tokens) {
         return Err(Refusal::INVALID_SUBPROTOCOLS);
@@ -248,13 +253,14 @@ fn check_lists(fields: &[Header<'_>]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The subprotocols of a request whose lists were found right, the preferred one first (RFC 6455 11.3.4).
+/// Returns the subprotocols of a request with valid lists, the preferred one first (RFC 6455
+/// 11.3.4).
 fn offered_subprotocols(fields: &[Header<'_>]) -> Vec<String> {
     let offered = field::values(fields, "Sec-WebSocket-Protocol").flat_map(field::elements);
     offered.map(|token| String::from_utf8_lossy(token).into_owned()).collect()
 }
 
-/// At most one Origin, in visible ASCII (RFC 6454 7).
+/// Returns the Origin, of which there may be one, in visible ASCII (RFC 6454 7).
 fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal> {
     match field::single(fields, "Origin") {
         Single::Missing => Ok(None),
@@ -265,7 +271,7 @@ fn check_origin<'a>(fields: &'a [Header<'a>]) -> Result<Option<&'a str>, Refusal
     }
 }
 
-/// RFC 6455 4.2.2.
+/// Returns the 101 answer (RFC 6455 4.2.2).
 fn switching_protocols(key: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -275,7 +281,7 @@ fn switching_protocols(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A request that is a right opening handshake. No extension is taken up, and no subprotocol but by
+/// A valid opening handshake. Extensions are declined, and so are subprotocols without
 /// [`select_subprotocol`](Accepted::select_subprotocol).
 #[derive(Clone, Debug)]
 pub struct Accepted {
@@ -287,12 +293,13 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Path and query, starting with `/`; of an absolute-form target too (RFC 9112 3.2).
+    /// Path and query, starting with `/`; also those of an absolute-form target (RFC 9112 3.2).
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Host and port that the request is for: the authority of an absolute-form target, else the Host field.
+    /// Host and port that the request is for: the authority of an absolute-form target, else the
+    /// Host field.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -302,8 +309,9 @@ impl Accepted {
         self.origin.as_deref()
     }
 
-    /// Takes up the first subprotocol offered that `is_known`, which is the one the client likes best, and says so in the
-    /// answer; without one the answer names none, and the client may go (RFC 6455 4.2.2).
+    /// Selects the first offered subprotocol that `is_known`, which is the one the client prefers,
+    /// and names it in the answer. Without one the answer names none, and the client may close (RFC
+    /// 6455 4.2.2).
     pub fn select_subprotocol(&mut self, is_known: impl Fn(&str) -> bool) -> Option<&str> {
         let chosen = self.subprotocols.iter().find(|offered| is_known(offered))?;
         let before_empty_line = self.response.len() - 2;
@@ -312,14 +320,14 @@ impl Accepted {
         Some(chosen)
     }
 
-    /// The 101 answer, complete.
+    /// The complete 101 answer.
     pub fn response(&self) -> &[u8] {
         &self.response
     }
 }
 
-/// Why an opening handshake is refused, and the HTTP answer that says so. Nothing in it comes from the
-/// client, unless the caller adds it with [`Refusal::response_with`].
+/// Reason for refusing an opening handshake, and the HTTP answer. It has no bytes of the client,
+/// unless the caller adds them with [`Refusal::response_with`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{detail}")]
 pub struct Refusal {
@@ -327,11 +335,11 @@ pub struct Refusal {
     rule: &'static str,
     section: &'static str,
     detail: &'static str,
-    /// The answer to a HEAD has no content (RFC 9110 9.3.2).
+    /// True for the answer to a HEAD, which has no content (RFC 9110 9.3.2).
     to_head: bool,
 }
 
-/// One row of the table below.
+/// Creates one row of the table below.
 const fn refusal(status: u16, rule: &'static str, section: &'static str, detail: &'static str) -> Refusal {
     Refusal { status, rule, section, detail, to_head: false }
 }
@@ -395,23 +403,23 @@ impl Refusal {
         refusal(403, "forbidden-origin", "RFC 6455 10.2", "this origin may not connect")
     }
 
-    /// Returns true where a valid GET or HEAD asked for no WebSocket, such as a browser's for a page. The
-    /// answer is a 426.
+    /// Returns whether this answers a valid GET or HEAD without an upgrade, such as a browser's for
+    /// a page. The answer is a 426.
     pub fn asks_for_no_upgrade(&self) -> bool {
         self.rule == Self::NO_UPGRADE.rule
     }
 
-    /// Returns true where it answers a HEAD, to which no answer has content (RFC 9110 9.3.2).
+    /// Returns whether this answers a HEAD, whose answers have no content (RFC 9110 9.3.2).
     pub fn is_to_head(&self) -> bool {
         self.to_head
     }
 
-    /// 400: plain HTTP, or anything else that is not TLS, on a port that speaks TLS.
+    /// 400: plain HTTP, or any other bytes that are not TLS, on a port that speaks TLS.
     pub const fn plain_on_tls_port() -> Self {
         refusal(400, "plain-on-tls-port", "RFC 8446 4.1", "this port speaks TLS: use wss:// or https://")
     }
 
-    /// None of HTTP's: the TLS handshake failed, and what is left to say is an alert.
+    /// Refusal without an HTTP answer: the TLS handshake failed, and only an alert can follow.
     pub const fn tls_failed() -> Self {
         refusal(400, "tls-failed", "RFC 8446 6.2", "the TLS handshake or the TLS of the connection failed")
     }
@@ -426,17 +434,12 @@ impl Refusal {
         refusal(408, "handshake-timeout", "RFC 9110 15.5.9", "the request did not come in time")
     }
 
-    /// 503: as many connections are open as the server takes.
+    /// 503: the server's limit of connections is reached.
     pub const fn too_many_connections() -> Self {
-        refusal(
-            503,
-            "too-many-connections",
-            "RFC 6455 10.4",
-            "as many connections are open as this server takes",
-        )
+        refusal(503, "too-many-connections", "RFC 6455 10.4", "the limit of open connections is reached")
     }
 
-    /// 503: as many connections are open from this address as the server takes from one.
+    /// 503: the limit of connections from this address is reached.
     pub const fn too_many_from_address() -> Self {
         refusal(
             503,
@@ -446,7 +449,7 @@ impl Refusal {
         )
     }
 
-    /// 503: connections come faster from this address than the server takes them from one.
+    /// 503: connections from this address come faster than the limit.
     pub const fn connecting_too_fast() -> Self {
         refusal(503, "connecting-too-fast", "RFC 6455 10.4", "connections come too fast from this address")
     }
@@ -456,8 +459,8 @@ impl Refusal {
         refusal(503, "going-down", "RFC 9110 15.6.4", "this server is going down")
     }
 
-    /// This refusal, to the request that starts with `bytes`: the method counts also where the rest of the
-    /// request is malformed.
+    /// Returns this refusal for the request that starts with `bytes`: the method counts even where
+    /// the rest of the request is malformed.
     fn to(self, bytes: &[u8]) -> Self {
         let to_head = bytes.strip_prefix(b"\r\n").unwrap_or(bytes).starts_with(b"HEAD ");
         Refusal { to_head, ..self }
@@ -468,28 +471,28 @@ impl Refusal {
         self.status
     }
 
-    /// A short stable name for logs and counters.
+    /// Short, stable name for logs and counters.
     pub fn rule(&self) -> &'static str {
         self.rule
     }
 
-    /// Document and section that the rule stands in, such as `RFC 9112 3.2`.
+    /// Document and section that state the rule, such as `RFC 9112 3.2`.
     pub fn section(&self) -> &'static str {
         self.section
     }
 
-    /// One line for people.
+    /// Description in one line.
     pub fn detail(&self) -> &'static str {
         self.detail
     }
 
-    /// The HTTP answer, complete; after it the connection is closed.
+    /// Returns the complete HTTP answer; after it the connection is closed.
     pub fn response(&self) -> Vec<u8> {
         self.response_with(self.detail)
     }
 
-    /// The HTTP answer, complete, with `detail` as its content. The caller escapes and bounds what
-    /// comes from the client.
+    /// Returns the complete HTTP answer with `detail` as its content. The caller escapes and bounds
+    /// text from the client.
     pub fn response_with(&self, detail: &str) -> Vec<u8> {
         let content = format!("{detail}\n");
         format!(
@@ -504,11 +507,11 @@ impl Refusal {
         .into_bytes()
     }
 
-    /// The fields that this status asks for, and that the connection ends.
+    /// Returns the fields that this status requires, and the end of the connection.
     fn answer_fields(&self) -> &'static str {
         match self.status {
             405 => "Connection: close\r\nAllow: GET\r\n",
-            // RFC 9110 15.5.22 wants Upgrade in a 426, and 7.8 then wants it named in Connection.
+            // RFC 9110 15.5.22 requires Upgrade in a 426, and 7.8 then requires it in Connection.
             426 => "Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             503 => "Connection: close\r\nRetry-After: 1\r\n",
             _ => "Connection: close\r\n",

@@ -1,11 +1,11 @@
 //! The algorithm of every kernel but the scalar one, over registers of any width.
 //!
-//! Nothing is done byte by byte at the ends: the first and the last registers of a payload overlap those in
-//! between, or each other. All that overlaps is loaded before any of it is stored, which makes the overlap
-//! harmless, also when source and target are the same or overlap.
+//! The ends have no byte-by-byte loop: the first and the last registers of a payload overlap those
+//! in between, or each other. All overlapping registers are loaded before any of them is stored,
+//! which makes the overlap harmless, even when source and target are the same or overlap.
 //!
-//! Source and target are raw pointers, because in place, between buffers and forward within one buffer are
-//! then one function.
+//! Source and target are raw pointers, so that one function works in place, between buffers and
+//! forward within one buffer.
 #![expect(unsafe_code, reason = "registers are loaded and stored through raw pointers")]
 
 use super::MaskingKey;
@@ -13,13 +13,13 @@ use super::span::Span;
 
 /// A register full of payload.
 ///
-/// The widest ones belong to instruction sets that not every processor has: they are only to be used within
+/// The widest ones belong to instruction sets that some processors lack: use them only within
 /// functions that enable these.
 pub(super) trait Register: Copy {
-    /// Bytes; a multiple of 4.
+    /// Length in bytes; a multiple of 4.
     const LEN: usize;
 
-    /// The key as often as it fits.
+    /// Returns the key, repeated to fill the register.
     fn of_key(key: MaskingKey) -> Self;
 
     /// # Safety
@@ -35,7 +35,7 @@ pub(super) trait Register: Copy {
     fn xor(self, other: Self) -> Self;
     fn or(self, other: Self) -> Self;
 
-    /// No byte has its top bit set.
+    /// Returns whether no byte has its top bit set.
     fn is_ascii(self) -> bool;
 }
 
@@ -61,7 +61,8 @@ impl Span<'_> {
     }
 }
 
-/// Payloads of `N` to `2 * N` registers: the first `N` and the last `N`. Says whether all is ASCII, if it is to `LOOK`.
+/// Masks payloads of `N` to `2 * N` registers: the first `N` and the last `N`. With `LOOK`, returns
+/// whether all is ASCII.
 ///
 /// # Safety
 ///
@@ -87,8 +88,9 @@ pub(super) unsafe fn ends<R: Register, const N: usize, const LOOK: bool>(
     }
 }
 
-/// Payloads of more than [`MIDDLE`] registers and one more: one register at the start, groups of [`MIDDLE`] that are
-/// stored aligned, and [`MIDDLE`] at the end. Says whether all is ASCII, if it is to `LOOK`.
+/// Masks payloads of more than [`MIDDLE`] registers and one more: one register at the start, groups
+/// of [`MIDDLE`] that are stored aligned, and [`MIDDLE`] at the end. With `LOOK`, returns whether
+/// all is ASCII.
 ///
 /// # Safety
 ///
@@ -101,12 +103,14 @@ pub(super) unsafe fn long<R: Register, const MIDDLE: usize, const LOOK: bool>(
     let group = MIDDLE * R::LEN;
     let tail_at = span.len - group;
     let tail_key = R::of_key(key.rotated(tail_at));
-    // Stores that cross cache lines are what a pass over memory waits for; loads cross them twice as cheaply.
+    // Stores that cross cache lines limit a pass over memory; loads that cross them cost half as
+    // much.
     let aligned = span.target.addr().wrapping_neg() % R::LEN;
     let middle_key = R::of_key(key.rotated(aligned));
-    // SAFETY: the head ends at `R::LEN`, the tail at `span.len`, and the groups between them start at `at <
-    // tail_at`, so that they end before `span.len`. A group is stored at or before where it was loaded, so no
-    // store reaches what is yet to be loaded; head and tail were loaded before all of them.
+    // SAFETY: the head ends at `R::LEN`, the tail at `span.len`, and the groups between them start
+    // at `at < tail_at`, so that they end before `span.len`. A group is stored at or before where
+    // it was loaded, so no store reaches what is yet to be loaded; head and tail were loaded before
+    // all of them.
     unsafe {
         let head: R = span.load::<R>(0).xor(R::of_key(key));
         let tail: [R; MIDDLE] = std::array::from_fn(|i| span.load::<R>(tail_at + i * R::LEN).xor(tail_key));
@@ -131,15 +135,15 @@ pub(super) unsafe fn long<R: Register, const MIDDLE: usize, const LOOK: bool>(
     }
 }
 
-/// Payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has. Says whether all is ASCII, if it
-/// is to `LOOK`.
+/// Masks payloads of up to [`SHORT`](super::SHORT) bytes, in registers that every processor has.
+/// With `LOOK`, returns whether all is ASCII.
 ///
 /// # Safety
 ///
 /// `span.len` is at most [`SHORT`](super::SHORT).
 #[inline(always)]
 pub(super) unsafe fn short<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
-    // SAFETY: every arm names the lengths that its registers are made for.
+    // SAFETY: the registers of every arm fit the lengths that it matches.
     unsafe {
         match span.len {
             33.. => ends::<Baseline, 2, LOOK>(span, key),
@@ -151,7 +155,7 @@ pub(super) unsafe fn short<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -
     }
 }
 
-/// Payloads of up to three bytes: the first, the middle and the last one are all of them.
+/// Masks payloads of up to three bytes: the first, the middle and the last one are all of them.
 ///
 /// # Safety
 ///

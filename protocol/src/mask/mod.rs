@@ -1,10 +1,11 @@
-//! Masking and unmasking (RFC 6455 5.3): byte `i` of a payload is XORed with byte `i % 4` of the key, so that
-//! doing it twice gives the payload back.
+//! Masking and unmasking (RFC 6455 5.3): byte `i` of a payload is XORed with byte `i % 4` of the
+//! key. Doing it twice returns the payload.
 //!
-//! One algorithm, several instruction sets. Payloads of up to 64 bytes are done right here with overlapping
-//! loads from both ends; longer ones go through the kernel that was chosen once for this machine. The
-//! environment variable `SPARRING_KERNEL` overrides the choice (`scalar`, `portable`, `avx2`, `avx512`); a
-//! name that is unknown or that the processor cannot run is passed over, and [`kernel`] tells what was taken.
+//! There is one algorithm for several instruction sets. Payloads of up to 64 bytes are masked here
+//! with overlapping loads from both ends; longer ones use the kernel that was chosen once for this
+//! machine. The environment variable `SPARRING_KERNEL` overrides the choice (`scalar`, `portable`,
+//! `avx2`, `avx512`). A name that is unknown or that the processor cannot run is ignored, and
+//! [`kernel`] returns the kernel in use.
 
 mod algorithm;
 mod kernel;
@@ -21,7 +22,7 @@ use bytes::BytesMut;
 use self::kernel::chosen;
 use self::span::Span;
 
-/// The four bytes that a payload is masked with, in wire order (RFC 6455 5.3).
+/// Masking key of a payload: four bytes in wire order (RFC 6455 5.3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaskingKey([u8; 4]);
 
@@ -29,19 +30,19 @@ impl MaskingKey {
     /// The key that changes nothing.
     pub(crate) const ZERO: MaskingKey = MaskingKey([0; 4]);
 
-    /// A key from its bytes in wire order.
+    /// Creates a key from its bytes in wire order.
     #[inline]
     pub const fn from_bytes(bytes: [u8; 4]) -> Self {
         MaskingKey(bytes)
     }
 
-    /// The key's bytes in wire order.
+    /// Returns the key's bytes in wire order.
     #[inline]
     pub const fn to_bytes(self) -> [u8; 4] {
         self.0
     }
 
-    /// The key for the part of the payload that starts `n` bytes further on.
+    /// Returns the key for the part of the payload that starts `n` bytes further on.
     #[inline]
     pub fn rotated(self, n: usize) -> Self {
         let word = u32::from_le_bytes(self.0);
@@ -56,10 +57,10 @@ impl std::fmt::Debug for MaskingKey {
     }
 }
 
-/// Up to this many bytes are done in place of the call, without asking for a kernel.
+/// Longest payload that is masked inline, without a kernel.
 const SHORT: usize = 64;
 
-/// Masks or unmasks where the payload lies.
+/// Masks or unmasks a payload in its place.
 #[inline]
 pub fn in_place(buf: &mut [u8], key: MaskingKey) {
     Span::in_place(buf).mask(key);
@@ -69,19 +70,19 @@ pub fn in_place(buf: &mut [u8], key: MaskingKey) {
 ///
 /// # Panics
 ///
-/// When the lengths differ.
+/// Panics when the lengths differ.
 #[inline]
 pub fn copy(src: &[u8], dst: &mut [u8], key: MaskingKey) {
     Span::between(src, dst).mask(key);
 }
 
-/// Masks or unmasks `buf[src]` while moving it forward, to where `to` says. Source and destination may
-/// overlap, and may be the same. What lies beyond the destination, up to the source's end, is left as it
-/// falls.
+/// Masks or unmasks `buf[src]` while moving it forward to `to`. Source and destination may overlap,
+/// and may be the same. The content between the ends of the destination and the source is
+/// unspecified.
 ///
 /// # Panics
 ///
-/// When `to` is beyond the start of `src`, or `src` is not within `buf`.
+/// Panics when `to` is beyond the start of `src`, or `src` is not within `buf`.
 #[inline]
 pub fn shift(buf: &mut [u8], src: Range<usize>, to: usize, key: MaskingKey) {
     Span::within(buf, src, to).mask(key);
@@ -93,12 +94,12 @@ pub fn append(src: &[u8], dst: &mut BytesMut, key: MaskingKey) {
     span::append(src, dst, key);
 }
 
-/// The name of the kernel in use: `avx512`, `avx2`, `portable` or `scalar`.
+/// Name of the kernel in use: `avx512`, `avx2`, `portable` or `scalar`.
 pub fn kernel() -> &'static str {
     chosen().name
 }
 
-/// Returns whether this is a UTF-8 string, in the words of the kernel in use.
+/// Returns whether this is a UTF-8 string, by the kernel in use.
 #[inline]
 pub(crate) fn is_utf8(text: &[u8]) -> bool {
     chosen().is_utf8(text)

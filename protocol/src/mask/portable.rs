@@ -1,4 +1,4 @@
-//! The kernel without any instruction set of its own: registers that every processor of the architecture has.
+//! The kernel for any processor of the architecture: it uses only registers that all of them have.
 #![expect(unsafe_code, reason = "a kernel works on raw pointers")]
 
 use super::MaskingKey;
@@ -19,7 +19,7 @@ pub(super) const KERNEL: Kernel = Kernel {
 /// `span.len` is more than [`SHORT`](super::SHORT).
 unsafe fn mask<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
     const { assert!(Baseline::LEN == 16) };
-    // SAFETY: the arms name the lengths that they are made for.
+    // SAFETY: each arm matches the lengths that its function requires.
     unsafe {
         match span.len {
             ..=128 => ends::<Baseline, 4, LOOK>(span, key),

@@ -1,4 +1,4 @@
-//! A byte at a time, as RFC 6455 5.3 writes it down: the kernel that the others are checked against.
+//! The kernel that masks byte by byte, as in RFC 6455 5.3. Tests compare the others with it.
 #![expect(unsafe_code, reason = "a kernel works on raw pointers")]
 
 use super::MaskingKey;
@@ -15,13 +15,13 @@ pub(super) const KERNEL: Kernel = Kernel {
 
 /// # Safety
 ///
-/// None beyond the span's.
+/// The requirements of the span are the only ones.
 unsafe fn mask(span: &Span<'_>, key: MaskingKey) -> bool {
     let key = key.to_bytes();
     let mut all = 0;
     for i in 0..span.len {
-        // SAFETY: `i` lies within the span; where source and target overlap, the target is at or before the
-        // source, so that nothing is written that is yet to be read.
+        // SAFETY: `i` lies within the span. Where source and target overlap, the target is at or
+        // before the source, so that no unread byte is overwritten.
         unsafe {
             let byte = span.source.add(i).read() ^ key[i % 4];
             span.target.add(i).write(byte);

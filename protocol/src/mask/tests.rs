@@ -5,18 +5,18 @@ use super::*;
 
 const KEY: MaskingKey = MaskingKey([0x37, 0xfa, 0x21, 0x3d]);
 
-/// The oracle: RFC 6455 5.3, word for word.
+/// Returns the masked payload by the oracle: RFC 6455 5.3, taken literally.
 fn oracle(payload: &[u8], key: MaskingKey) -> Vec<u8> {
     payload.iter().enumerate().map(|(i, byte)| byte ^ key.0[i % 4]).collect()
 }
 
-/// The same bytes for every kernel, without a period that an instruction set has.
+/// Returns the same bytes for every kernel, without the period of any instruction set.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 131 + (i >> 8) * 17) as u8).collect()
 }
 
-/// Every length up to where the last algorithm begins, lengths around the steps beyond it, and some long ones. Miri, a
-/// thousand times slower, takes one of each algorithm.
+/// Returns every length up to the start of the last algorithm, lengths around the steps beyond it,
+/// and some long ones. Miri, a thousand times slower, tests one of each algorithm.
 fn lengths() -> impl Iterator<Item = usize> {
     const ONE_OF_EACH: [usize; 19] =
         [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 128, 129, 191, 300];
@@ -26,15 +26,16 @@ fn lengths() -> impl Iterator<Item = usize> {
     all.filter(|len| !cfg!(miri) || ONE_OF_EACH.contains(len))
 }
 
-/// Every one of these, and for Miri some.
+/// Returns every number of the range, and for Miri some.
 fn each(range: Range<usize>) -> impl Iterator<Item = usize> + Clone {
     range.step_by(if cfg!(miri) { 41 } else { 1 })
 }
 
-/// Bytes around the range that may be written.
+/// Bytes around the writable range.
 const GUARD: u8 = 0xa5;
 
-/// The kernels for payloads of this length; below [`SHORT`] there is one way for all, and `None` stands for it.
+/// Returns the kernels for payloads of this length. Below [`SHORT`] there is one way for all, and
+/// `None` stands for it.
 fn ways(len: usize) -> Vec<Option<&'static Kernel>> {
     if len <= SHORT { vec![None] } else { available().map(Some).collect() }
 }
@@ -51,14 +52,14 @@ fn name(way: Option<&Kernel>) -> &str {
 }
 
 #[test]
-fn test_rfc6455_5_7_masked_hello() {
+fn masks_hello_as_rfc6455_5_7() {
     let mut payload = [0x7f, 0x9f, 0x4d, 0x51, 0x58];
     in_place(&mut payload, KEY);
     assert_eq!(&payload, b"Hello");
 }
 
 #[test]
-fn test_rotated_key_fits_the_rest_of_the_payload() {
+fn rotated_key_fits_the_rest_of_the_payload() {
     let masked = oracle(&bytes(40), KEY);
     for n in 0..40 {
         assert_eq!(oracle(&masked[n..], KEY.rotated(n)), bytes(40)[n..], "{n}");
@@ -66,7 +67,7 @@ fn test_rotated_key_fits_the_rest_of_the_payload() {
 }
 
 #[test]
-fn test_every_kernel_masks_in_place_at_every_length_alignment_and_phase() {
+fn every_kernel_masks_in_place_at_every_length_and_alignment() {
     for len in lengths() {
         let payload = bytes(len);
         for phase in 0..4 {
@@ -96,7 +97,7 @@ fn test_every_kernel_masks_in_place_at_every_length_alignment_and_phase() {
 }
 
 #[test]
-fn test_every_kernel_copies_between_all_alignments() {
+fn every_kernel_copies_between_all_alignments() {
     for len in lengths() {
         let expected = oracle(&bytes(len), KEY);
         for way in ways(len) {
@@ -116,7 +117,7 @@ fn test_every_kernel_copies_between_all_alignments() {
 }
 
 #[test]
-fn test_every_kernel_shifts_by_every_distance() {
+fn every_kernel_shifts_by_every_distance() {
     for len in lengths() {
         let (payload, expected) = (bytes(len), oracle(&bytes(len), KEY));
         let beyond = [len.saturating_sub(1), len, len + 1, 2 * len + 1];
@@ -136,14 +137,14 @@ fn test_every_kernel_shifts_by_every_distance() {
     }
 }
 
-/// Nothing around `written` was written.
+/// Checks that only `written` was written.
 fn check_guards(buf: &[u8], written: Range<usize>, case: impl Fn() -> String) {
     let around = buf[..written.start].iter().chain(&buf[written.end..]);
     assert!(around.copied().all(|byte| byte == GUARD), "{} wrote beyond", case());
 }
 
 #[test]
-fn test_one_byte_anywhere_that_is_not_ascii_is_seen() {
+fn one_byte_that_is_not_ascii_is_found_anywhere() {
     for len in each(1..301).chain([320, 321, 513, 577, 700]) {
         let plain = vec![b'x'; len];
         let masked = oracle(&plain, KEY);
@@ -160,7 +161,7 @@ fn test_one_byte_anywhere_that_is_not_ascii_is_seen() {
 }
 
 #[test]
-fn test_the_kernel_in_use_does_all_of_it() {
+fn the_kernel_in_use_masks_copies_and_shifts() {
     for len in lengths() {
         let (payload, expected) = (bytes(len), oracle(&bytes(len), KEY));
         let mut buf = payload.clone();
@@ -179,24 +180,24 @@ fn test_the_kernel_in_use_does_all_of_it() {
 
 #[test]
 #[should_panic(expected = "forward only")]
-fn test_shift_backward_panics() {
+fn shift_backward_panics() {
     shift(&mut [0; 8], 2..4, 3, KEY);
 }
 
 #[test]
 #[should_panic(expected = "out of range")]
-fn test_shift_from_beyond_the_end_panics() {
+fn shift_from_beyond_the_end_panics() {
     shift(&mut [0; 8], 2..9, 1, KEY);
 }
 
 #[test]
 #[should_panic(expected = "differ in length")]
-fn test_copy_of_unequal_lengths_panics() {
+fn copy_of_unequal_lengths_panics() {
     copy(&[0; 3], &mut [0; 4], KEY);
 }
 
 #[test]
-fn test_kernel_can_be_asked_for_by_name_and_unknown_names_give_the_best() {
+fn unknown_kernel_names_give_the_preferred_one() {
     for kernel in available() {
         assert_eq!(choose(Some(kernel.name)).name, kernel.name);
     }
@@ -206,7 +207,7 @@ fn test_kernel_can_be_asked_for_by_name_and_unknown_names_give_the_best() {
     assert!(available().any(|kernel| kernel.name == super::kernel()));
 }
 
-/// Text of any scripts, with some bytes overwritten, so that both answers are common.
+/// Returns text of any scripts, with some bytes overwritten, so that both answers are common.
 fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     let script =
         prop_oneof![Just('a'..='z'), Just('б'..='я'), Just('ก'..='๛'), Just('가'..='힣'), Just('😀'..='🙏')];
@@ -226,9 +227,10 @@ fn text(characters: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Each pair of bytes, and each lead with what may follow it, at every place in a register.
+/// Tests each pair of bytes, and each lead with possible continuations, at every place in a
+/// register.
 #[test]
-fn test_every_kernel_knows_what_utf_8_is() {
+fn every_kernel_decides_utf_8_as_std() {
     let edges: [u8; 24] = [
         0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee,
         0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
@@ -261,9 +263,9 @@ fn test_every_kernel_knows_what_utf_8_is() {
     }
 }
 
-/// Registers are loaded where they are aligned, together with the three bytes before them.
+/// Registers are loaded aligned, together with the three bytes before them.
 #[test]
-fn test_what_stands_around_a_text_is_not_looked_at() {
+fn bytes_around_a_text_make_no_difference() {
     let text = "日本語 és 😀🎉 한국 ".repeat(20);
     for alignment in each(0..64) {
         for len in (0..text.len()).filter(|&len| text.is_char_boundary(len)).rev().take(90) {
@@ -283,7 +285,7 @@ fn test_what_stands_around_a_text_is_not_looked_at() {
 
 proptest! {
     #[test]
-    fn test_every_kernel_agrees_with_std_about_utf_8(text in text(0..40), cut in any::<prop::sample::Index>()) {
+    fn every_kernel_agrees_with_std_on_random_text(text in text(0..40), cut in any::<prop::sample::Index>()) {
         for text in [&text[..], &text[cut.index(text.len() + 1)..], &text[..cut.index(text.len() + 1)]] {
             for kernel in available() {
                 prop_assert_eq!(kernel.is_utf8(text), std::str::from_utf8(text).is_ok(), "{}", kernel.name);
@@ -292,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn test_random_payloads_cut_anywhere(
+    fn masks_random_payloads_cut_anywhere(
         payload in prop::collection::vec(any::<u8>(), 0..400),
         key in any::<[u8; 4]>(),
         cut in any::<prop::sample::Index>(),

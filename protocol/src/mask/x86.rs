@@ -1,7 +1,7 @@
-//! The algorithm in the registers of x86-64: SSE2, which all of them have, AVX2 and AVX-512.
+//! The algorithm in the registers of x86-64: SSE2, which all processors have, AVX2 and AVX-512.
 //!
-//! AVX-512 is that of Ice Lake and Zen 4 and later, with what UTF-8 validation needs of it. Earlier processors that have
-//! some of it lower their clock for it, and get AVX2.
+//! AVX-512 means the subset of Ice Lake, Zen 4 and later, including the instructions for UTF-8
+//! validation. Earlier processors with a part of it lower their clock for it, and use AVX2.
 #![expect(unsafe_code, reason = "registers are loaded and stored through raw pointers")]
 
 use std::arch::x86_64::*;
@@ -33,7 +33,7 @@ pub(super) const AVX512: Kernel = Kernel {
 /// `span.len` is more than [`SHORT`](super::SHORT).
 #[target_feature(enable = "avx2")]
 unsafe fn avx2<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
-    // SAFETY: the arms name the lengths that they are made for; the caller has AVX2.
+    // SAFETY: each arm matches the lengths that its function requires; the caller has AVX2.
     unsafe {
         match span.len {
             ..=128 => ends::<__m256i, 2, LOOK>(span, key),
@@ -48,7 +48,7 @@ unsafe fn avx2<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
 /// `span.len` is more than [`SHORT`](super::SHORT).
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn avx512<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
-    // SAFETY: the arms name the lengths that they are made for; the caller has AVX-512.
+    // SAFETY: each arm matches the lengths that its function requires; the caller has AVX-512.
     unsafe {
         match span.len {
             ..=128 => ends::<__m512i, 1, LOOK>(span, key),
@@ -61,8 +61,9 @@ unsafe fn avx512<const LOOK: bool>(span: &Span<'_>, key: MaskingKey) -> bool {
 
 macro_rules! x86_register {
     ($register:ty, $set1:ident, $loadu:ident, $storeu:ident, $xor:ident, $or:ident, $is_ascii:expr) => {
-        // The functions carry no `target_feature`, and so cannot be inlined into each other; they always are
-        // inlined into the kernel above that asked for them, which does enable what they need.
+        // The functions carry no `target_feature`, and so cannot be inlined into each other. They
+        // are always inlined into the kernel above that called them, which enables the
+        // instructions.
         impl Register for $register {
             const LEN: usize = size_of::<$register>();
 
@@ -86,7 +87,7 @@ macro_rules! x86_register {
 
             #[inline(always)]
             fn xor(self, other: Self) -> Self {
-                // SAFETY: whoever has a register has the instructions.
+                // SAFETY: a register exists only where its instructions do.
                 unsafe { $xor(self, other) }
             }
 

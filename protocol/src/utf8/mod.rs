@@ -1,4 +1,5 @@
-//! UTF-8 that comes in pieces: incremental, failing at the piece that makes it invalid (RFC 6455 8.1).
+//! UTF-8 that arrives in pieces: incremental, failing at the piece that makes it invalid (RFC 6455
+//! 8.1).
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -7,30 +8,30 @@ use thiserror::Error;
 
 use crate::mask;
 
-/// The bytes so far are the start of no UTF-8 string, or the end cut a character.
+/// The bytes so far cannot begin a UTF-8 string, or the end cut a character.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("not valid UTF-8")]
 pub struct InvalidUtf8;
 
-/// Validates UTF-8 that comes in pieces, cut anywhere.
+/// Validates UTF-8 that arrives in pieces, cut anywhere.
 ///
-/// Holds at most the three first bytes of a character whose rest has not come yet. After an error it is of no
-/// further use: start again with `Utf8::default()`.
+/// Holds at most the first three bytes of a character whose rest has not arrived yet. Do not use it
+/// after an error: start again with `Utf8::default()`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8 {
     carry: [u8; 3],
     len: u8,
 }
 
-/// Up to this asking for ASCII first is quicker.
+/// Longest input for which a check for ASCII first is quicker.
 const SHORT: usize = 64;
 
 impl Utf8 {
-    /// Reads on.
+    /// Continues with more bytes.
     ///
     /// # Errors
     ///
-    /// When no continuation could make the text valid, however it goes on.
+    /// Fails when no continuation could make the text valid.
     #[inline]
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
         if bytes.len() <= SHORT && self.is_between_characters() && bytes.is_ascii() {
@@ -45,25 +46,25 @@ impl Utf8 {
         self.keep(&bytes[settled..])
     }
 
-    /// No character is cut: the text could end here.
+    /// Returns whether no character is cut: the text could end here.
     #[inline]
     pub(crate) fn is_between_characters(&self) -> bool {
         self.len == 0
     }
 
-    /// Reads on up to a last character that is cut; returns where that starts. It is for the caller to put before what
-    /// comes next, or to [`keep`](Utf8::keep).
+    /// Continues up to a last character that is cut; returns its start. The caller puts it before
+    /// the next bytes, or passes it to [`keep`](Utf8::keep).
     pub(crate) fn settle(&mut self, bytes: &[u8]) -> Result<usize, InvalidUtf8> {
         let rest = if self.is_between_characters() { bytes } else { self.complete(bytes)? };
         let (characters, cut) = split_cut_character(rest);
         if mask::is_utf8(characters) { Ok(bytes.len() - cut.len()) } else { Err(InvalidUtf8) }
     }
 
-    /// The end of the text; ready for the next one afterwards.
+    /// Ends the text; the validator is ready for the next one afterwards.
     ///
     /// # Errors
     ///
-    /// When the last character is cut.
+    /// Fails when the last character is cut.
     #[inline]
     pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
         match std::mem::take(&mut self.len) {
@@ -72,7 +73,7 @@ impl Utf8 {
         }
     }
 
-    /// Takes what the carried character still lacks from the start of `bytes`; returns the rest.
+    /// Completes the carried character from the start of `bytes`; returns the rest.
     fn complete<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
         let have = usize::from(self.len);
         let lacking = width(self.carry[0]) - have;
@@ -90,7 +91,7 @@ impl Utf8 {
         Ok(rest)
     }
 
-    /// Carries a cut character over, unless what there is of it is wrong already.
+    /// Carries a cut character over, unless its bytes are invalid already.
     pub(crate) fn keep(&mut self, cut: &[u8]) -> Result<(), InvalidUtf8> {
         if cut.is_empty() {
             return Ok(());
@@ -106,7 +107,7 @@ impl Utf8 {
     }
 }
 
-/// Splits off a last character that needs more bytes than are there: 0 to 3 bytes.
+/// Splits off a last character that needs more bytes: 0 to 3 bytes.
 #[inline]
 fn split_cut_character(bytes: &[u8]) -> (&[u8], &[u8]) {
     let at = bytes
@@ -120,8 +121,8 @@ fn split_cut_character(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(at)
 }
 
-/// Bytes of the character that starts with `lead`. For bytes that start none the value does not matter: they
-/// fail wherever they are looked at.
+/// Returns the number of bytes of the character that starts with `lead`. For other bytes the value
+/// does not matter: they are invalid anyway.
 #[inline]
 fn width(lead: u8) -> usize {
     match lead {
@@ -138,15 +139,16 @@ mod tests {
 
     use super::*;
 
-    /// The length of the shortest prefix that no continuation can mend, if any; std's validator is the
-    /// oracle.
+    /// Returns the length of the shortest prefix that no continuation can make valid. The standard
+    /// library's validator is the oracle.
     fn fails_at(bytes: &[u8]) -> Option<usize> {
         (0..=bytes.len()).find(
             |&end| matches!(std::str::from_utf8(&bytes[..end]), Err(error) if error.error_len().is_some()),
         )
     }
 
-    /// Feeds `bytes` cut at `cuts` and checks that the piece that makes them invalid is the one that fails.
+    /// Feeds `bytes` cut at `cuts` and checks that the piece that makes them invalid is the one
+    /// that fails.
     fn check(bytes: &[u8], cuts: &[usize]) {
         let fails_at = fails_at(bytes);
         let mut utf8 = Utf8::default();
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn test_known_sequences_cut_everywhere() {
+    fn validates_known_sequences_cut_everywhere() {
         let sequences: [&[u8]; 22] = [
             b"",
             b"plain",
@@ -207,11 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn test_validator_is_four_bytes() {
+    fn validator_is_four_bytes() {
         assert_eq!(size_of::<Utf8>(), 4);
     }
 
-    /// Valid text, and text with some bytes overwritten, so that both answers are common.
+    /// Returns valid text, and text with some bytes overwritten, so that both answers are common.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let spoiled = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
         (any::<Vec<char>>(), spoiled).prop_map(|(characters, spoiled)| {
@@ -228,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn test_agrees_with_std_however_cut(bytes in text(), cuts in any::<[prop::sample::Index; 4]>()) {
+        fn agrees_with_std_however_cut(bytes in text(), cuts in any::<[prop::sample::Index; 4]>()) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             check(&bytes, &cuts);
@@ -237,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn test_agrees_with_std_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..6)) {
+        fn agrees_with_std_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..6)) {
             check_cut_everywhere(&bytes);
         }
     }

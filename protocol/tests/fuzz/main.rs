@@ -1,7 +1,9 @@
-//! The fuzz targets on stable: over the stored corpus, and over inputs mutated from it by a seeded generator.
+//! The fuzz targets on stable Rust: over the stored corpus, and over inputs mutated from it by a
+//! seeded generator.
 //!
-//! By default the number of inputs is fixed, so that every run is the same. `SPARRING_FUZZ_SECONDS=60` goes
-//! on for that long with each target instead; `SPARRING_FUZZ_SEED=1` starts elsewhere.
+//! By default the number of inputs is fixed, so that every run is the same.
+//! `SPARRING_FUZZ_SECONDS=60` runs each target for that long instead; `SPARRING_FUZZ_SEED=1`
+//! changes the seed.
 
 mod mutate;
 #[path = "../../fuzz/targets/mod.rs"]
@@ -13,10 +15,10 @@ use std::time::{Duration, Instant};
 use mutate::Mutator;
 use targets::Target;
 
-/// Mutated inputs for each target, unless there is a time.
+/// Mutated inputs for each target, unless a time is given.
 const INPUTS: u64 = 20_000;
 
-/// The stored inputs of a target, in the order of their names.
+/// Returns the stored inputs of a target, in the order of their names.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -25,7 +27,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Says which input it was when a target panics.
+/// Guard that prints the input when a target panics.
 struct Running<'a> {
     name: &'a str,
     input: &'a [u8],
@@ -46,7 +48,7 @@ fn run(name: &str, target: Target, input: &[u8]) {
 
 fn number_from(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+    Some(value.parse().unwrap_or_else(|_| panic!("`{value}` is not a valid {variable}: expected a number")))
 }
 
 fn over_corpus_and_mutations(name: &str) {
@@ -69,47 +71,47 @@ fn over_corpus_and_mutations(name: &str) {
 }
 
 #[test]
-fn test_request_over_corpus_and_mutations() {
+fn request_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("request");
 }
 
 #[test]
-fn test_response_over_corpus_and_mutations() {
+fn response_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("response");
 }
 
 #[test]
-fn test_handshake_over_corpus_and_mutations() {
+fn handshake_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("handshake");
 }
 
 #[test]
-fn test_header_over_corpus_and_mutations() {
+fn header_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("header");
 }
 
 #[test]
-fn test_connection_over_corpus_and_mutations() {
+fn connection_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("connection");
 }
 
 #[test]
-fn test_close_over_corpus_and_mutations() {
+fn close_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("close");
 }
 
 #[test]
-fn test_utf8_over_corpus_and_mutations() {
+fn utf8_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("utf8");
 }
 
 #[test]
-fn test_mask_over_corpus_and_mutations() {
+fn mask_target_passes_corpus_and_mutations() {
     over_corpus_and_mutations("mask");
 }
 
 #[test]
-fn test_every_target_has_a_binary_and_a_corpus() {
+fn every_target_has_a_binary_and_a_corpus() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     for (name, _) in targets::ALL {
         let binary = std::fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();

@@ -1,4 +1,4 @@
-//! Inputs made from stored ones by a seeded generator: the same for the same seed and corpus.
+//! Inputs mutated from stored ones by a seeded generator: the same for the same seed and corpus.
 
 /// Bytes with a meaning in the protocols.
 const TOKENS: [&[u8]; 28] = [
@@ -32,10 +32,10 @@ const TOKENS: [&[u8]; 28] = [
     b"Sec-WebSocket-Protocol: chat\r\n",
 ];
 
-/// Bytes at which something turns.
+/// Bytes at a boundary of some rule.
 const BYTES: [u8; 16] = [0, 1, 8, 13, 32, 58, 125, 126, 127, 0x80, 0x81, 0x88, 0x89, 0xbf, 0xfe, 0xff];
 
-/// Longer ones only cost time.
+/// Longest input; longer ones only cost time.
 const MAX_LEN: usize = 2048;
 
 pub(crate) struct Mutator<'a> {
@@ -48,7 +48,7 @@ impl<'a> Mutator<'a> {
         Mutator { state: seed, seeds }
     }
 
-    /// A stored input, changed in one to six places.
+    /// Returns a stored input, changed in one to six places.
     pub(crate) fn next(&mut self) -> Vec<u8> {
         let mut input = self.seed().to_vec();
         for _ in 0..=self.below(6) {
@@ -99,7 +99,7 @@ impl<'a> Mutator<'a> {
         &seed[self.range(seed.len())]
     }
 
-    /// A range within `len`, the short ones more often.
+    /// Returns a range within `len`; short ones are more likely.
     fn range(&mut self, len: usize) -> std::ops::Range<usize> {
         let start = self.below(len + 1);
         let longest = self.below(len - start + 1);
@@ -110,7 +110,7 @@ impl<'a> Mutator<'a> {
         (self.any() % bound as u64) as usize
     }
 
-    /// SplitMix64.
+    /// Returns the next number of SplitMix64.
     fn any(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Random conversations, right and wrong, cut at random: the result is that of the whole.
+//! Random conversations, valid and invalid, cut at random: the result is that of the whole.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -7,7 +7,7 @@ use protocol::{Limits, Role};
 use crate::frames::{FIN, frame, with_length};
 use crate::reader::{Unmasking, read};
 
-/// Frames that mostly fit together, so that conversations get somewhere before they fail.
+/// Returns frames that mostly fit together, so that conversations get somewhere before they fail.
 fn piece(mask: bool) -> impl Strategy<Value = Vec<u8>> {
     let key = any::<[u8; 4]>().prop_map(move |key| mask.then_some(key));
     let payload = prop_oneof![
@@ -59,7 +59,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn test_server_sees_the_same_however_the_bytes_are_cut(
+    fn server_sees_the_same_events_however_bytes_are_cut(
         bytes in conversation(true),
         cuts in prop::collection::vec(any::<Index>(), 0..12),
         unmasking in unmasking(),
@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn test_client_sees_the_same_however_the_bytes_are_cut(
+    fn client_sees_the_same_events_however_bytes_are_cut(
         bytes in conversation(false),
         cuts in prop::collection::vec(any::<Index>(), 0..12),
         unmasking in unmasking(),
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn test_any_bytes_give_the_same_however_cut_and_never_a_panic(
+    fn any_bytes_give_the_same_events_however_cut(
         bytes in prop::collection::vec(any::<u8>(), 0..80),
         cuts in prop::collection::vec(any::<Index>(), 0..6),
     ) {

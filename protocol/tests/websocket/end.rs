@@ -1,4 +1,5 @@
-//! One end of a connection, for tests: reads into memory, answers pings and closes, sends what it is told.
+//! One end of a connection, for tests: reads into memory, answers pings and closes, sends messages
+//! on request.
 
 use bytes::BytesMut;
 use protocol::{Connection, Event, Header, Limits, MaskingKey, MessageKind, Opcode, Role, encode_control};
@@ -76,7 +77,7 @@ impl End {
     }
 }
 
-/// Carries bytes over in pieces of `piece` bytes until both ends have nothing more to say.
+/// Moves bytes in pieces of `piece` bytes until neither end has more to send.
 pub(crate) fn carry(client: &mut End, server: &mut End, mut to_server: Vec<u8>, piece: usize) {
     while !to_server.is_empty() {
         let mut to_client = Vec::new();

@@ -1,4 +1,4 @@
-//! The RFC's examples, and what else must simply work.
+//! The RFC's examples, and further valid traffic.
 
 use protocol::{
     Connection, Event, Header, Limits, MaskingKey, Opcode, Role, client_header_len, encode_close,
@@ -9,24 +9,24 @@ use crate::frames::{FIN, KEY, frame, masked, plain};
 use crate::reader::{Seen, binary, client_reads, server_reads, text};
 
 #[test]
-fn test_rfc6455_5_7_unmasked_text() {
+fn reads_unmasked_text_of_rfc6455_5_7() {
     assert_eq!(client_reads(&[0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]), [text("Hello")]);
 }
 
 #[test]
-fn test_rfc6455_5_7_masked_text() {
+fn reads_masked_text_of_rfc6455_5_7() {
     let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(server_reads(&bytes), [text("Hello")]);
 }
 
 #[test]
-fn test_rfc6455_5_7_fragmented_unmasked_text() {
+fn reads_fragmented_unmasked_text_of_rfc6455_5_7() {
     let bytes = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
     assert_eq!(client_reads(&bytes), [text("Hello")]);
 }
 
 #[test]
-fn test_rfc6455_5_7_unmasked_ping_and_masked_pong() {
+fn reads_unmasked_ping_and_masked_pong_of_rfc6455_5_7() {
     let ping = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
     assert_eq!(client_reads(&ping), [Seen::Ping(b"Hello".into())]);
     let pong = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
@@ -34,7 +34,7 @@ fn test_rfc6455_5_7_unmasked_ping_and_masked_pong() {
 }
 
 #[test]
-fn test_rfc6455_5_7_binary_of_256_bytes_and_of_64_kib() {
+fn reads_binary_of_256_bytes_and_64_kib_of_rfc6455_5_7() {
     let payload: Vec<u8> = (0..=255).cycle().take(65_536).collect();
     let short = [&[0x82, 0x7e, 0x01, 0x00][..], &payload[..256]].concat();
     assert_eq!(client_reads(&short), [binary(&payload[..256])]);
@@ -43,7 +43,7 @@ fn test_rfc6455_5_7_binary_of_256_bytes_and_of_64_kib() {
 }
 
 #[test]
-fn test_message_lengths_around_every_form_of_the_length() {
+fn reads_lengths_around_every_form_of_the_length() {
     for len in [0, 1, 7, 8, 125, 126, 127, 4095, 4097, 65_535, 65_536] {
         let payload: Vec<u8> = (0..len).map(|i| b'a' + (i % 26) as u8).collect();
         assert_eq!(server_reads(&masked(FIN | 2, &payload)), [binary(&payload)]);
@@ -53,14 +53,14 @@ fn test_message_lengths_around_every_form_of_the_length() {
 }
 
 #[test]
-fn test_empty_message_and_empty_fragments() {
+fn reads_empty_messages_and_empty_fragments() {
     assert_eq!(server_reads(&masked(FIN | 1, b"")), [text("")]);
     let fragments = [masked(2, b""), masked(0, b""), masked(0, b"x"), masked(0, b""), masked(FIN, b"")];
     assert_eq!(server_reads(&fragments.concat()), [binary(b"x")]);
 }
 
 #[test]
-fn test_control_frames_between_fragments() {
+fn reads_control_frames_between_fragments() {
     let bytes = [
         masked(1, b"Hel"),
         masked(FIN | 9, b"one"),
@@ -75,7 +75,7 @@ fn test_control_frames_between_fragments() {
 }
 
 #[test]
-fn test_characters_cut_by_fragments_and_control_frames() {
+fn reads_characters_cut_by_fragments_and_control_frames() {
     let content = "κόσμε 日本語 😀".as_bytes();
     let last = content.len() - 1;
     let mut bytes = masked(1, &content[..1]);
@@ -90,7 +90,7 @@ fn test_characters_cut_by_fragments_and_control_frames() {
 }
 
 #[test]
-fn test_long_text_with_characters_across_every_block() {
+fn reads_long_text_with_characters_across_every_block() {
     let content = "日本語 κόσμε 😀 plain ".repeat(700);
     assert!(content.len() > 5 * 4096);
     for lead in ["", "x", "xy", "xyz"] {
@@ -100,13 +100,13 @@ fn test_long_text_with_characters_across_every_block() {
 }
 
 #[test]
-fn test_key_of_zeros() {
+fn reads_a_frame_with_a_key_of_zeros() {
     let bytes = frame(FIN | 1, b"visible", Some([0; 4]));
     assert_eq!(server_reads(&bytes), [text("visible")]);
 }
 
 #[test]
-fn test_close_with_and_without_code_and_what_follows_is_swallowed() {
+fn discards_input_after_a_close_with_or_without_code() {
     let follows = [masked(FIN | 1, b"late"), vec![0xff; 40]].concat();
     let empty = [masked(FIN | 8, b""), follows.clone()].concat();
     assert_eq!(server_reads(&empty), [Seen::Close(None, String::new())]);
@@ -115,20 +115,20 @@ fn test_close_with_and_without_code_and_what_follows_is_swallowed() {
 }
 
 #[test]
-fn test_close_between_fragments() {
+fn reads_a_close_between_fragments() {
     let bytes = [masked(1, b"never ends"), masked(FIN | 8, b"\x03\xe8")].concat();
     assert_eq!(server_reads(&bytes), [Seen::Close(Some(1000), String::new())]);
 }
 
 #[test]
-fn test_many_frames_in_one_input() {
+fn reads_many_frames_in_one_input() {
     let bytes: Vec<u8> = (0..200u8).flat_map(|i| masked(FIN | 2, &vec![i; usize::from(i)])).collect();
     let expected: Vec<Seen> = (0..200u8).map(|i| binary(&vec![i; usize::from(i)])).collect();
     assert_eq!(server_reads(&bytes), expected);
 }
 
 #[test]
-fn test_several_frames_become_their_echoes_in_place() {
+fn several_frames_become_their_echoes_in_place() {
     let messages = ["first", &"second ".repeat(40), "", "日本語", &"x".repeat(70_000)];
     let mut input: Vec<u8> =
         messages.iter().flat_map(|message| masked(FIN | 1, message.as_bytes())).collect();
@@ -151,7 +151,7 @@ fn test_several_frames_become_their_echoes_in_place() {
 }
 
 #[test]
-fn test_chunk_is_not_whole_when_its_header_came_earlier() {
+fn chunk_is_not_whole_when_its_header_came_earlier() {
     let bytes = masked(FIN | 2, b"0123456789");
     for cut in 1..bytes.len() {
         let mut connection = Connection::new(Role::Server);
@@ -168,7 +168,7 @@ fn test_chunk_is_not_whole_when_its_header_came_earlier() {
 }
 
 #[test]
-fn test_skipped_chunks_are_neither_unmasked_nor_validated() {
+fn skipped_chunks_are_neither_unmasked_nor_validated() {
     let mut bytes = [plain(1, b"\xff\xfe"), plain(FIN, b"\xce"), plain(FIN | 1, b"ok")].concat();
     let mut connection = Connection::new(Role::Client);
     let mut at = 0;
@@ -176,7 +176,7 @@ fn test_skipped_chunks_are_neither_unmasked_nor_validated() {
     while let Some(Event::Data(chunk)) = connection.next(&Limits::default(), &mut bytes, &mut at).unwrap() {
         lengths.push(chunk.payload.len());
         match lengths.len() {
-            // The rest of a message whose beginning nobody looked at cannot be judged.
+            // The rest of a message whose beginning was skipped cannot be validated.
             2 => assert!(connection.unmask_in_place(chunk, &mut bytes).is_ok()),
             _ => connection.skip(chunk),
         }
@@ -192,7 +192,7 @@ fn test_skipped_chunks_are_neither_unmasked_nor_validated() {
 }
 
 #[test]
-fn test_header_encodes_and_parses_every_shape() {
+fn header_encodes_and_parses_every_shape() {
     let masks = [None, Some(MaskingKey::from_bytes(KEY))];
     for payload_len in [0, 1, 125, 126, 127, 65_535, 65_536, (1 << 63) - 1] {
         for mask in masks {
@@ -219,7 +219,7 @@ fn test_header_encodes_and_parses_every_shape() {
 }
 
 #[test]
-fn test_server_header_before_ends_where_the_payload_starts() {
+fn server_header_before_ends_where_the_payload_starts() {
     for len in [0, 5, 125, 126, 65_535, 65_536] {
         let payload = vec![b'p'; len];
         let mut buf = [&[0xee; 14][..], &payload].concat();
@@ -230,7 +230,7 @@ fn test_server_header_before_ends_where_the_payload_starts() {
 }
 
 #[test]
-fn test_control_frames_are_encoded_as_drawn() {
+fn control_frames_are_encoded_as_rfc6455_draws_them() {
     let mut out = [0; 131];
     for len in [0, 1, 124, 125] {
         let payload = vec![b'?'; len];
@@ -242,7 +242,7 @@ fn test_control_frames_are_encoded_as_drawn() {
 }
 
 #[test]
-fn test_close_frames_are_encoded_and_long_reasons_cut_at_a_character() {
+fn long_close_reasons_are_cut_at_a_character() {
     let mut out = [0; 131];
     let end = encode_close(None, "a reason cannot stand alone", None, &mut out);
     assert_eq!(out[..end], plain(FIN | 8, b""));
@@ -255,6 +255,6 @@ fn test_close_frames_are_encoded_and_long_reasons_cut_at_a_character() {
 
 #[test]
 #[should_panic(expected = "126 bytes in a control frame")]
-fn test_control_payload_beyond_125_bytes_panics() {
+fn control_payload_beyond_125_bytes_panics() {
     encode_control(Opcode::Ping, &[0; 126], None, &mut [0; 131]);
 }

@@ -1,5 +1,5 @@
-//! Frames built byte by byte as RFC 6455 5.2 draws them, without the crate under test. The tests of
-//! all crates build theirs here.
+//! Frames built byte by byte from RFC 6455 5.2, without the crate under test. The tests of all
+//! crates build their frames here.
 
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const RSV1: u8 = 0x40;
@@ -11,7 +11,7 @@ pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame with the length in its shortest form, masked where there is a key.
+/// Returns a frame with the length in its shortest form, masked where a key is given.
 pub(crate) fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let length = match payload.len() {
         len @ 0..=125 => vec![len as u8],
@@ -21,7 +21,7 @@ pub(crate) fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> 
     with_length(first, &length, payload, key)
 }
 
-/// A frame whose length is written as given, the first byte without its mask bit.
+/// Returns a frame whose length is written as given, the first byte without its mask bit.
 pub(crate) fn with_length(first: u8, length: &[u8], payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let mut bytes = vec![first];
     bytes.extend_from_slice(length);
@@ -36,32 +36,32 @@ pub(crate) fn with_length(first: u8, length: &[u8], payload: &[u8], key: Option<
     bytes
 }
 
-/// A frame as a client sends it.
+/// Returns a frame of a client.
 pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, Some(KEY))
 }
 
-/// A frame as a server sends it.
+/// Returns a frame of a server.
 pub(crate) fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, None)
 }
 
-/// A client's frame that is masked with zeros, so that its payload can be read as it stands.
+/// Returns a client's frame that is masked with zeros, so that its payload is readable.
 pub(crate) fn readable(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, Some([0; 4]))
 }
 
-/// A client's whole message or control frame, readable.
+/// Returns a client's whole message or control frame, readable.
 pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     readable(FIN | opcode, payload)
 }
 
-/// A server's whole message or control frame.
+/// Returns a server's whole message or control frame.
 pub(crate) fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     plain(FIN | opcode, payload)
 }
 
-/// A server's Close.
+/// Returns a server's Close.
 pub(crate) fn server_close(code: u16, reason: &str) -> Vec<u8> {
     server_frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }

@@ -1,4 +1,4 @@
-//! The opening handshake: what is accepted, and the status of everything that is not.
+//! The opening handshake: accepted requests, and the status of each rejected one.
 
 use proptest::prelude::*;
 use protocol::handshake::HeadLimits;
@@ -21,12 +21,12 @@ fn head(lines: &[&str]) -> Vec<u8> {
     format!("{}\r\n\r\n", lines.join("\r\n")).into_bytes()
 }
 
-/// The good request with further lines.
+/// Returns the good request with further lines.
 fn with(more: &[&str]) -> Vec<u8> {
     head(&[&GOOD, more].concat())
 }
 
-/// The good request with the line that starts with `name` replaced, or left out.
+/// Returns the good request with the line that starts with `name` replaced, or left out.
 fn replaced(name: &str, line: Option<&str>) -> Vec<u8> {
     let lines: Vec<&str> =
         GOOD.iter().filter_map(|&good| if good.starts_with(name) { line } else { Some(good) }).collect();
@@ -56,7 +56,7 @@ fn refuses(bytes: &[u8], status: u16, rule: &str) -> Refusal {
 }
 
 #[test]
-fn test_rfc6455_1_3_handshake() {
+fn accepts_the_handshake_of_rfc6455_1_3() {
     let accepted = accepts(&with(&["Origin: http://example.com", "Sec-WebSocket-Protocol: chat, superchat"]));
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -67,7 +67,7 @@ fn test_rfc6455_1_3_handshake() {
 }
 
 #[test]
-fn test_accept_the_documents_curl_request() {
+fn accepts_the_documents_curl_request() {
     let request = head(&[
         "GET / HTTP/1.1",
         "Host: 127.0.0.1:9001",
@@ -84,7 +84,7 @@ fn test_accept_the_documents_curl_request() {
 }
 
 #[test]
-fn test_accept_a_browser_request() {
+fn accepts_a_browser_request() {
     accepts(&head(&[
         "GET /ws?token=a%20b&x={1|2} HTTP/1.1",
         "Host: localhost:9001",
@@ -102,7 +102,7 @@ fn test_accept_a_browser_request() {
 }
 
 #[test]
-fn test_accept_odd_case_white_space_and_lists_over_several_lines() {
+fn accepts_odd_case_white_space_and_lists_over_lines() {
     accepts(&head(&[
         "GET / HTTP/1.1",
         "hOST:example.com",
@@ -120,12 +120,12 @@ fn test_accept_odd_case_white_space_and_lists_over_several_lines() {
 }
 
 #[test]
-fn test_accept_rfc6455_4_1_key_with_unused_bits_set() {
+fn accepts_rfc6455_4_1_key_with_unused_bits_set() {
     accepts(&replaced("Sec-WebSocket-Key", Some("Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==")));
 }
 
 #[test]
-fn test_accept_absolute_form_whose_authority_wins() {
+fn accepts_absolute_form_whose_authority_wins() {
     let cases = [
         ("ws://other.example:9001/chat?x", "other.example:9001", "/chat?x"),
         ("WSS://other.example", "other.example", "/"),
@@ -138,24 +138,24 @@ fn test_accept_absolute_form_whose_authority_wins() {
 }
 
 #[test]
-fn test_accept_one_empty_line_before_the_request() {
+fn accepts_one_empty_line_before_the_request() {
     accepts(&[b"\r\n", &with(&[])[..]].concat());
 }
 
 #[test]
-fn test_accept_content_length_of_zero() {
+fn accepts_content_length_of_zero() {
     accepts(&with(&["Content-Length: 0"]));
 }
 
 #[test]
-fn test_head_ends_where_frames_begin() {
+fn head_ends_where_frames_begin() {
     let request = with(&[]);
     let bytes = [&request[..], b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"].concat();
     assert_eq!(find_head(&bytes, &mut 0, &LIMITS), Ok(Some(request.len())));
 }
 
 #[test]
-fn test_refuse_other_methods_with_405_and_allow() {
+fn refuses_other_methods_with_405_and_allow() {
     for method in ["POST", "HEAD", "OPTIONS", "PUT", "get", "CONNECT", "PRI"] {
         let refusal =
             refuses(&replaced("GET", Some(&format!("{method} / HTTP/1.1"))), 405, "method-not-allowed");
@@ -166,7 +166,7 @@ fn test_refuse_other_methods_with_405_and_allow() {
 }
 
 #[test]
-fn test_refusals_of_a_malformed_head_request_have_no_content_either() {
+fn refusals_of_a_malformed_head_request_have_no_content() {
     let malformed: [(&[&str], u16, &str); 5] = [
         (&["HEAD / HTTP/1.1", "Host: a", "no colon"], 400, "malformed-field"),
         (&["HEAD / HTTP/1.1", "Host: a", "A: \0"], 400, "control-character"),
@@ -186,14 +186,14 @@ fn test_refusals_of_a_malformed_head_request_have_no_content_either() {
 }
 
 #[test]
-fn test_refuse_other_http_versions_with_505() {
+fn refuses_other_http_versions_with_505() {
     for version in ["HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "HTTP/3.0", "HTTP/1.2"] {
         refuses(&replaced("GET", Some(&format!("GET / {version}"))), 505, "http-version");
     }
 }
 
 #[test]
-fn test_refuse_malformed_request_lines() {
+fn refuses_malformed_request_lines() {
     for line in [
         "GET /",
         "GET  / HTTP/1.1",
@@ -209,7 +209,7 @@ fn test_refuse_malformed_request_lines() {
 }
 
 #[test]
-fn test_refuse_malformed_targets() {
+fn refuses_malformed_targets() {
     for target in [
         "chat",
         "*",
@@ -227,7 +227,7 @@ fn test_refuse_malformed_targets() {
 }
 
 #[test]
-fn test_refuse_missing_repeated_and_malformed_host() {
+fn refuses_missing_repeated_and_malformed_host() {
     refuses(&replaced("Host", None), 400, "missing-host");
     refuses(&with(&["host: server.example.com"]), 400, "repeated-host");
     for host in ["", "a b", "a:b", "a:1:2", "user@host", "a/b", "[::1", "[]", "[::1]x", "caf\u{e9}", ":80"] {
@@ -239,7 +239,7 @@ fn test_refuse_missing_repeated_and_malformed_host() {
 }
 
 #[test]
-fn test_refuse_without_upgrade_with_426() {
+fn refuses_without_upgrade_with_426() {
     for request in [
         replaced("Upgrade", None),
         replaced("Upgrade", Some("Upgrade: h2c")),
@@ -253,14 +253,14 @@ fn test_refuse_without_upgrade_with_426() {
 }
 
 #[test]
-fn test_refuse_connection_without_upgrade() {
+fn refuses_connection_without_upgrade() {
     for line in [None, Some("Connection: keep-alive"), Some("Connection: upgraded")] {
         refuses(&replaced("Connection", line), 400, "connection-without-upgrade");
     }
 }
 
 #[test]
-fn test_refuse_other_websocket_versions_with_426_and_ours() {
+fn refuses_other_websocket_versions_with_426_and_ours() {
     for version in [None, Some("8"), Some("14"), Some("013"), Some("13, 8"), Some("")] {
         let line = version.map(|version| format!("Sec-WebSocket-Version: {version}"));
         let refusal = refuses(&replaced("Sec-WebSocket-Version", line.as_deref()), 426, "websocket-version");
@@ -271,7 +271,7 @@ fn test_refuse_other_websocket_versions_with_426_and_ours() {
 }
 
 #[test]
-fn test_refuse_missing_repeated_and_malformed_key() {
+fn refuses_missing_repeated_and_malformed_key() {
     refuses(&replaced("Sec-WebSocket-Key", None), 400, "missing-key");
     refuses(&with(&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]), 400, "repeated-key");
     for key in [
@@ -292,7 +292,7 @@ fn test_refuse_missing_repeated_and_malformed_key() {
 }
 
 #[test]
-fn test_refuse_a_body() {
+fn refuses_a_body() {
     for line in [
         "Content-Length: 5",
         "Content-Length: 0, 5",
@@ -306,7 +306,7 @@ fn test_refuse_a_body() {
 }
 
 #[test]
-fn test_refuse_malformed_subprotocols_extensions_and_origins() {
+fn refuses_malformed_subprotocols_extensions_and_origins() {
     for list in ["", ",", "a b", "a;b", "\"a\""] {
         let line = format!("Sec-WebSocket-Protocol: {list}");
         refuses(&with(&[&line]), 400, "invalid-subprotocols");
@@ -320,7 +320,7 @@ fn test_refuse_malformed_subprotocols_extensions_and_origins() {
 }
 
 #[test]
-fn test_refuse_bare_line_feeds_folding_nul_and_space_before_the_colon() {
+fn refuses_bare_line_feeds_folding_nul_and_space_before_colon() {
     let bare = String::from_utf8(with(&[])).unwrap().replacen("\r\n", "\n", 1);
     refuses(bare.as_bytes(), 400, "bare-line-end");
     refuses(&with(&["X-A: a\rb"]), 400, "bare-line-end");
@@ -333,7 +333,7 @@ fn test_refuse_bare_line_feeds_folding_nul_and_space_before_the_colon() {
 }
 
 #[test]
-fn test_name_the_http2_preface_at_once() {
+fn names_the_http2_preface_at_once() {
     for preface in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"PRI * HTTP/2"] {
         let refused = find_head(preface, &mut 0, &LIMITS).unwrap_err();
         assert_eq!((refused.status(), refused.rule()), (400, "http2-preface"));
@@ -342,7 +342,7 @@ fn test_name_the_http2_preface_at_once() {
 }
 
 #[test]
-fn test_a_head_is_answered_as_a_get_but_opens_nothing() {
+fn a_head_is_answered_as_a_get_but_opens_nothing() {
     let plain = refuses(&head(&["HEAD /x HTTP/1.1", "Host: a"]), 426, "no-upgrade");
     assert!(plain.asks_for_no_upgrade() && plain.is_to_head());
     assert!(plain.response().ends_with(b"\r\n\r\n"));
@@ -350,7 +350,7 @@ fn test_a_head_is_answered_as_a_get_but_opens_nothing() {
 }
 
 #[test]
-fn test_an_empty_line_of_a_list_is_right_beside_another() {
+fn an_empty_line_of_a_list_is_valid_beside_another() {
     for lines in [
         &["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: chat"][..],
         &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: ,"],
@@ -363,7 +363,7 @@ fn test_an_empty_line_of_a_list_is_right_beside_another() {
 }
 
 #[test]
-fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
+fn refuses_junk_without_waiting_for_the_end_of_a_head() {
     let junk: [&[u8]; 7] = [
         b"\x81\x85\x37\xfa\x21\x3d",
         b"\0",
@@ -380,7 +380,7 @@ fn test_refuse_junk_at_once_without_waiting_for_the_end_of_a_head() {
 }
 
 #[test]
-fn test_tell_tls_on_a_plain_port_however_its_bytes_are_cut() {
+fn detects_tls_on_a_plain_port_however_it_is_cut() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     for bytes in [&hello[..1], &hello[..2], &hello[..], b"\x16\x09"] {
         let refused = find_head(bytes, &mut 0, &LIMITS).unwrap_err();
@@ -394,7 +394,7 @@ fn test_tell_tls_on_a_plain_port_however_its_bytes_are_cut() {
 }
 
 #[test]
-fn test_refuse_target_over_the_limit_with_414() {
+fn refuses_target_over_the_limit_with_414() {
     let at_limit = format!("GET /{} HTTP/1.1", "x".repeat(LIMITS.target - 1));
     accepts(&replaced("GET", Some(&at_limit)));
     let beyond = format!("GET /{} HTTP/1.1", "x".repeat(LIMITS.target));
@@ -404,21 +404,21 @@ fn test_refuse_target_over_the_limit_with_414() {
 }
 
 #[test]
-fn test_refuse_head_over_the_limit_with_431() {
+fn refuses_head_over_the_limit_with_431() {
     let room = LIMITS.bytes - with(&["X-Long: "]).len();
     accepts(&with(&[&format!("X-Long: {}", "x".repeat(room))]));
     refuses(&with(&[&format!("X-Long: {}", "x".repeat(room + 1))]), 431, "head-too-long");
 }
 
 #[test]
-fn test_refuse_too_many_fields_with_431() {
+fn refuses_too_many_fields_with_431() {
     let more: Vec<&str> = vec!["X: y"; LIMITS.fields - 5];
     accepts(&with(&more));
     refuses(&with(&vec!["X: y"; LIMITS.fields - 4]), 431, "too-many-fields");
 }
 
 #[test]
-fn test_answer_is_strict_without_find_head() {
+fn answer_is_strict_without_find_head() {
     assert_eq!(answer(b"", &LIMITS).unwrap_err().status(), 400);
     assert_eq!(answer(b"GET / HTTP/1.1\nHost: h\n\n", &LIMITS).unwrap_err().rule(), "bare-line-end");
     let more = [&with(&[])[..], b"more"].concat();
@@ -426,7 +426,7 @@ fn test_answer_is_strict_without_find_head() {
 }
 
 #[test]
-fn test_refusals_are_complete_http_answers() {
+fn refusals_are_complete_http_answers() {
     let refusals = [
         answer(b"", &LIMITS).unwrap_err(),
         answer(&replaced("GET", Some("PUT / HTTP/1.1")), &LIMITS).unwrap_err(),
@@ -476,7 +476,7 @@ fn check_with(more: &[&str]) -> Result<(), ResponseError> {
 }
 
 #[test]
-fn test_rfc6455_1_3_response() {
+fn client_accepts_the_response_of_rfc6455_1_3() {
     assert_eq!(check_with(&[]), Ok(()));
     assert_eq!(check_with(&["Sec-WebSocket-Protocol: chat"]), Ok(()));
     assert_eq!(check_with(&["Sec-WebSocket-Extensions:"]), Ok(()));
@@ -485,7 +485,7 @@ fn test_rfc6455_1_3_response() {
 }
 
 #[test]
-fn test_client_refuses_other_statuses_and_quotes_them_escaped() {
+fn client_refuses_other_statuses_and_quotes_them_escaped() {
     let status = |line| check("HTTP", Some(line)).unwrap_err();
     let expected = ResponseError::Status { status: 404, reason: "Not Found".into(), location: None };
     assert_eq!(status("HTTP/1.1 404 Not Found"), expected);
@@ -496,7 +496,7 @@ fn test_client_refuses_other_statuses_and_quotes_them_escaped() {
 }
 
 #[test]
-fn test_client_refuses_missing_and_wrong_switch_fields() {
+fn client_refuses_missing_and_wrong_switch_fields() {
     assert_eq!(check("Upgrade", None), Err(ResponseError::Upgrade));
     assert_eq!(check("Upgrade", Some("Upgrade: h2c")), Err(ResponseError::Upgrade));
     assert_eq!(check_with(&["Upgrade: websocket"]), Err(ResponseError::Upgrade));
@@ -505,7 +505,7 @@ fn test_client_refuses_missing_and_wrong_switch_fields() {
 }
 
 #[test]
-fn test_client_refuses_missing_repeated_and_wrong_accept() {
+fn client_refuses_missing_repeated_and_wrong_accept() {
     assert_eq!(check("Sec-WebSocket-Accept", None), Err(ResponseError::NoAccept));
     assert_eq!(check_with(&[SWITCH[3]]), Err(ResponseError::NoAccept));
     for accept in ["", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo", "S3PPLMBITXAQ9KYGZZHZRBK+XOO="] {
@@ -515,7 +515,7 @@ fn test_client_refuses_missing_repeated_and_wrong_accept() {
 }
 
 #[test]
-fn test_client_refuses_what_it_did_not_offer() {
+fn client_refuses_what_it_did_not_offer() {
     let extension = check_with(&["Sec-WebSocket-Extensions: permessage-deflate"]).unwrap_err();
     assert_eq!(extension, ResponseError::UnofferedExtension { name: "permessage-deflate".into() });
     for name in ["other", "Chat", "chat, superchat", ""] {
@@ -528,7 +528,7 @@ fn test_client_refuses_what_it_did_not_offer() {
 }
 
 #[test]
-fn test_client_refuses_what_is_not_http_at_once_and_heads_without_end() {
+fn client_refuses_non_http_at_once_and_endless_heads() {
     for bytes in [&b"\x15\x03\x01"[..], b"SSH-2.0-x\r\n", b"HTTP/2", b"<html>", b"\r\n"] {
         assert_eq!(find_response(bytes, &mut 0, &LIMITS), Err(ResponseError::NotHttp));
     }
@@ -570,8 +570,8 @@ fn bounds_what_it_quotes_of_the_server() {
     assert!(reason.len() < 300, "{} characters", reason.len());
 }
 
-/// Returns the result of the finder for `bytes` that come one after the other. It must be equal to the result
-/// for all of them at once.
+/// Returns the result of the finder for `bytes` that arrive one by one. It must be equal to the
+/// result for all of them at once.
 fn find_final(bytes: &[u8]) -> Result<Option<std::ops::Range<usize>>, ResponseError> {
     let mut finder = FinalResponse::default();
     let by_byte = (0..=bytes.len()).find_map(|len| finder.find(&bytes[..len], &LIMITS).transpose());
@@ -617,7 +617,7 @@ fn refuses_interim_responses_without_end() {
     let error = find_final(&many).unwrap_err();
     assert_eq!((error.rule(), &error), ("too-many-interim", &ResponseError::TooManyInterim));
     assert!(error.to_string().contains("more than 8 interim (1xx) responses"));
-    // These are few, but together they are longer than one head may be.
+    // There are few of them, but together they are longer than one head may be.
     let long = head(&["HTTP/1.1 103 Early Hints", &format!("Link: {}", "a".repeat(LIMITS.bytes / 3))]);
     let error = find_final(&[&long.repeat(3)[..], &head(&SWITCH)].concat()).unwrap_err();
     assert_eq!(error, ResponseError::HeadTooLong { limit: LIMITS.bytes });
@@ -626,7 +626,7 @@ fn refuses_interim_responses_without_end() {
 }
 
 #[test]
-fn test_request_check_names_the_part_that_is_wrong() {
+fn request_check_names_the_part_that_is_wrong() {
     let good = Request {
         host: "h:1",
         target: "/",
@@ -655,7 +655,7 @@ fn test_request_check_names_the_part_that_is_wrong() {
 
 proptest! {
     #[test]
-    fn test_any_bytes_are_answered_without_a_panic(
+    fn any_bytes_are_answered_without_a_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         line in "[A-Z]{0,5} ?[ -~]{0,30} ?HTTP/[0-9.]{0,3}",
         fields in prop::collection::vec("[ -~]{0,20}:? ?[ -~]{0,20}", 0..5),
@@ -673,7 +673,7 @@ proptest! {
 }
 
 #[test]
-fn test_subprotocol_is_the_first_offered_that_is_known() {
+fn subprotocol_is_the_first_offered_that_is_known() {
     let mut accepted = accepts(&with(&["Sec-WebSocket-Protocol: mqtt , chat", "Sec-WebSocket-Protocol: v2"]));
     assert_eq!(accepted.select_subprotocol(|offered| offered == "soap"), None);
     let before = accepted.response().to_vec();

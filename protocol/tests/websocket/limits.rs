@@ -1,4 +1,4 @@
-//! The limits on messages, found from headers alone.
+//! Limits on messages, checked on headers alone.
 
 use protocol::{Limits, ProtocolError, Role};
 
@@ -14,14 +14,14 @@ fn server_reads_small(bytes: &[u8]) -> Vec<Seen> {
 }
 
 #[test]
-fn test_message_of_exactly_the_maximum_is_taken() {
+fn message_of_exactly_the_maximum_is_accepted() {
     assert_eq!(server_reads_small(&masked(FIN | 2, &[7; 10])), [binary(&[7; 10])]);
     let fragments = [masked(2, &[7; 4]), masked(0, &[7; 6]), masked(FIN, b"")].concat();
     assert_eq!(server_reads_small(&fragments), [binary(&[7; 10])]);
 }
 
 #[test]
-fn test_reject_message_beyond_the_maximum_from_its_header_alone() {
+fn rejects_message_beyond_the_maximum_from_its_header_alone() {
     for len in [11, 126, 65_536] {
         let bytes = masked(FIN | 2, &vec![7; len]);
         assert_eq!(server_reads_small(&bytes), [TOO_BIG]);
@@ -34,14 +34,14 @@ fn test_reject_message_beyond_the_maximum_from_its_header_alone() {
 }
 
 #[test]
-fn test_reject_sum_of_fragments_beyond_the_maximum_from_the_header_that_passes_it() {
+fn rejects_fragments_at_the_header_beyond_the_maximum() {
     let fragments = [masked(2, &[7; 6]), masked(0, &[7; 4]), masked(0, &[7; 1])].concat();
     let header_only = &fragments[..fragments.len() - 5];
     assert_eq!(server_reads_small(header_only), [TOO_BIG]);
 }
 
 #[test]
-fn test_sum_of_fragments_cannot_overflow() {
+fn sum_of_fragments_cannot_overflow() {
     let limits = Limits { max_message: u64::MAX, max_fragments: u32::MAX };
     let huge = [&[127][..], &(u64::MAX >> 1).to_be_bytes()].concat();
     let start = with_length(2, &huge, b"abc", Some(KEY));
@@ -56,7 +56,7 @@ fn test_sum_of_fragments_cannot_overflow() {
 }
 
 #[test]
-fn test_each_message_counts_anew() {
+fn each_message_is_counted_separately() {
     let bytes: Vec<u8> = (0..5)
         .flat_map(|_| {
             [masked(1, b"aaaa"), masked(0, b"bbb"), masked(FIN, b"ccc"), masked(FIN | 1, b"0123456789")]
@@ -68,7 +68,7 @@ fn test_each_message_counts_anew() {
 }
 
 #[test]
-fn test_reject_one_fragment_too_many_from_its_first_byte() {
+fn rejects_one_fragment_too_many_from_its_first_byte() {
     let three = [masked(1, b""), masked(0, b""), masked(FIN, b"")].concat();
     assert_eq!(server_reads_small(&three), [text("")]);
     let four = [masked(1, b""), masked(0, b""), masked(0, b""), vec![FIN]].concat();
@@ -77,14 +77,14 @@ fn test_reject_one_fragment_too_many_from_its_first_byte() {
 }
 
 #[test]
-fn test_control_frames_are_no_fragments_and_not_part_of_the_sum() {
+fn control_frames_count_neither_as_fragments_nor_as_bytes() {
     let bytes =
         [masked(1, b"12345"), masked(FIN | 9, &[0; 125]), masked(0, b"67890"), masked(FIN, b"")].concat();
     assert_eq!(server_reads_small(&bytes), [Seen::Ping([0; 125].into()), text("1234567890")]);
 }
 
 #[test]
-fn test_control_frames_are_taken_whatever_the_maximum() {
+fn control_frames_are_accepted_whatever_the_maximum() {
     let limits = Limits { max_message: 0, max_fragments: 0 };
     let bytes = [masked(FIN | 9, b"ping"), masked(FIN | 1, b"")].concat();
     let expected = [Seen::Ping(b"ping".into()), text("")];
@@ -92,7 +92,7 @@ fn test_control_frames_are_taken_whatever_the_maximum() {
 }
 
 #[test]
-fn test_assembly_grows_with_what_has_come_not_with_what_was_declared() {
+fn assembly_grows_with_received_not_with_declared_bytes() {
     use bytes::BytesMut;
     use protocol::{Connection, Event};
     let declared = [&[127][..], &(60u64 << 20).to_be_bytes()].concat();

@@ -1,4 +1,4 @@
-//! The protocol's behaviour through its public face. Test names are the specification.
+//! The protocol's behaviour through its public API. The names of the tests are the specification.
 
 mod cuts;
 mod end;

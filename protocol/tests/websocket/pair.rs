@@ -1,4 +1,4 @@
-//! A client and a server of ours joined in memory: handshake, echo, close.
+//! This project's client and server, joined in memory: handshake, echo, close.
 
 use protocol::handshake::HeadLimits;
 use protocol::handshake::client::{Request, check_response, find_response};
@@ -8,7 +8,7 @@ use protocol::{MessageKind, Opcode, Role, encode_close};
 use crate::end::{End, carry};
 
 #[test]
-fn test_handshake_of_both_ends_agrees_byte_by_byte() {
+fn handshake_of_both_ends_agrees_byte_by_byte() {
     let limits = HeadLimits::default();
     let nonce = *b"the sample nonce";
     let request = Request {
@@ -41,7 +41,7 @@ fn test_handshake_of_both_ends_agrees_byte_by_byte() {
 }
 
 #[test]
-fn test_messages_pings_and_close_pass_in_both_directions() {
+fn messages_pings_and_close_pass_in_both_directions() {
     let text = "mixed 日本語 κόσμε 😀 ".repeat(3000);
     for piece in [1, 7, 1000, usize::MAX] {
         let (mut client, mut server) = (End::new(Role::Client), End::new(Role::Server));

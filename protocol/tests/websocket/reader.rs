@@ -1,5 +1,5 @@
-//! Reads a connection to its end in every way a caller may: whole, cut anywhere, and with each of the ways to
-//! unmask.
+//! Reads a connection to its end in every way available to a caller: whole, cut anywhere, and with
+//! each way to unmask.
 
 use bytes::BytesMut;
 use protocol::{Chunk, Connection, Event, Limits, MessageKind, ProtocolError, Role, server_header_len};
@@ -12,7 +12,7 @@ pub(crate) enum Seen {
     Pong(Vec<u8>),
     Close(Option<u16>, String),
     Error(ProtocolError),
-    /// The bytes ended within a message, of which this much had come.
+    /// The bytes ended within a message, with this payload.
     Unfinished(MessageKind, Vec<u8>),
 }
 
@@ -129,7 +129,8 @@ impl Reader {
     }
 }
 
-/// Reads `bytes` whole, byte by byte and cut in two everywhere, and requires the same of all of them.
+/// Reads `bytes` whole, byte by byte and cut in two everywhere, and requires the same result of
+/// all.
 pub(crate) fn read_every_way(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<Seen> {
     let whole = read(role, limits, Unmasking::Append, [bytes]);
     for unmasking in [Unmasking::InPlace, Unmasking::Shift, Unmasking::Append] {
@@ -145,12 +146,12 @@ pub(crate) fn read_every_way(role: Role, limits: &Limits, bytes: &[u8]) -> Vec<S
     whole
 }
 
-/// As [`read_every_way`], as a server with the default limits.
+/// Does [`read_every_way`] as a server with the default limits.
 pub(crate) fn server_reads(bytes: &[u8]) -> Vec<Seen> {
     read_every_way(Role::Server, &Limits::default(), bytes)
 }
 
-/// As [`read_every_way`], as a client with the default limits.
+/// Does [`read_every_way`] as a client with the default limits.
 pub(crate) fn client_reads(bytes: &[u8]) -> Vec<Seen> {
     read_every_way(Role::Client, &Limits::default(), bytes)
 }

@@ -1,18 +1,18 @@
-//! Every way a frame can be wrong, with its error and close code, and how early it is found.
+//! Every kind of invalid frame, with its error, its close code, and the byte that decides.
 
 use protocol::{Connection, Limits, ProtocolError, Role};
 
 use crate::frames::{FIN, KEY, RSV1, masked, plain, with_length};
 use crate::reader::{Seen, client_reads, server_reads, text};
 
-/// The server must see a good message, then the error; nothing of what follows.
+/// Checks that the server reports a good message, then the error, and no later event.
 fn server_rejects(bytes: &[u8], error: ProtocolError, code: u16) {
     let all = [masked(FIN | 1, b"good"), bytes.to_vec(), masked(FIN | 1, b"late")].concat();
     assert_eq!(server_reads(&all), [text("good"), Seen::Error(error)]);
     assert_eq!(error.close_code(), code);
 }
 
-/// The error must be found from exactly these bytes: no fewer, and no more are waited for.
+/// Checks that exactly these bytes decide the error: not fewer, and no more are needed.
 fn found_with_the_last_of(bytes: &[u8], before: &[u8], error: ProtocolError) {
     for len in 0..=bytes.len() {
         let mut input = [before, &bytes[..len]].concat();
@@ -34,7 +34,7 @@ fn drain(connection: &mut Connection, input: &mut [u8]) -> Result<(), ProtocolEr
 }
 
 #[test]
-fn test_reject_unmasked_client_frame() {
+fn rejects_unmasked_client_frame() {
     for first in [FIN | 1, FIN | 2, 1, FIN | 9, FIN | 8] {
         server_rejects(&plain(first, b"Hello"), ProtocolError::UnmaskedFrame, 1002);
     }
@@ -42,7 +42,7 @@ fn test_reject_unmasked_client_frame() {
 }
 
 #[test]
-fn test_reject_masked_server_frame() {
+fn rejects_masked_server_frame() {
     for first in [FIN | 1, FIN | 2, 1, FIN | 9, FIN | 8] {
         let seen = client_reads(&masked(first, b"Hello"));
         assert_eq!(seen, [Seen::Error(ProtocolError::MaskedFrame)]);
@@ -51,7 +51,7 @@ fn test_reject_masked_server_frame() {
 }
 
 #[test]
-fn test_reject_reserved_bits() {
+fn rejects_reserved_bits() {
     for rsv in 1..=7 {
         for opcode in [1, 2, 8, 9, 10] {
             let bytes = masked(FIN | rsv << 4 | opcode, b"x");
@@ -62,7 +62,7 @@ fn test_reject_reserved_bits() {
 }
 
 #[test]
-fn test_reject_reserved_opcodes() {
+fn rejects_reserved_opcodes() {
     for opcode in (3..=7).chain(11..=15) {
         for fin in [0, FIN] {
             server_rejects(&masked(fin | opcode, b""), ProtocolError::ReservedOpcode { opcode }, 1002);
@@ -72,7 +72,7 @@ fn test_reject_reserved_opcodes() {
 }
 
 #[test]
-fn test_reject_16_bit_length_that_fits_7() {
+fn rejects_16_bit_length_that_fits_7() {
     for payload_len in [0, 5, 125] {
         let bytes = with_length(FIN | 2, &[126, 0, payload_len], &vec![0; payload_len.into()], Some(KEY));
         let error = ProtocolError::NonMinimalLength { payload_len: payload_len.into() };
@@ -82,7 +82,7 @@ fn test_reject_16_bit_length_that_fits_7() {
 }
 
 #[test]
-fn test_reject_64_bit_length_that_fits_16() {
+fn rejects_64_bit_length_that_fits_16() {
     for payload_len in [0, 5, 125, 126, 65_535u64] {
         let length = [&[127][..], &payload_len.to_be_bytes()].concat();
         let bytes = with_length(FIN | 2, &length, &vec![0; payload_len as usize], Some(KEY));
@@ -93,14 +93,14 @@ fn test_reject_64_bit_length_that_fits_16() {
 }
 
 #[test]
-fn test_reject_64_bit_length_with_top_bit() {
+fn rejects_64_bit_length_with_top_bit() {
     let bytes = with_length(FIN | 2, &[127, 0x80, 0, 0, 0, 0, 0, 0, 1], b"", Some(KEY));
     server_rejects(&bytes, ProtocolError::LengthTopBit, 1002);
     found_with_the_last_of(&bytes[..3], b"", ProtocolError::LengthTopBit);
 }
 
 #[test]
-fn test_reject_fragmented_control_frame() {
+fn rejects_fragmented_control_frame() {
     for opcode in [8, 9, 10] {
         server_rejects(&masked(opcode, b""), ProtocolError::FragmentedControl, 1002);
         found_with_the_last_of(&[opcode], b"", ProtocolError::FragmentedControl);
@@ -108,7 +108,7 @@ fn test_reject_fragmented_control_frame() {
 }
 
 #[test]
-fn test_reject_control_frame_beyond_125_bytes() {
+fn rejects_control_frame_beyond_125_bytes() {
     for opcode in [8, 9, 10] {
         for len in [126, 65_536] {
             server_rejects(&masked(FIN | opcode, &vec![0; len]), ProtocolError::OversizedControl, 1002);
@@ -118,7 +118,7 @@ fn test_reject_control_frame_beyond_125_bytes() {
 }
 
 #[test]
-fn test_reject_continuation_without_start() {
+fn rejects_continuation_without_start() {
     for first in [0, FIN] {
         server_rejects(&masked(first, b"x"), ProtocolError::ContinuationWithoutStart, 1002);
         found_with_the_last_of(&[first], b"", ProtocolError::ContinuationWithoutStart);
@@ -128,7 +128,7 @@ fn test_reject_continuation_without_start() {
 }
 
 #[test]
-fn test_reject_new_message_inside_a_message() {
+fn rejects_new_message_inside_a_message() {
     for first in [1, 2, FIN | 1, FIN | 2] {
         let bytes = [masked(1, b"open"), masked(first, b"new")].concat();
         server_rejects(&bytes, ProtocolError::InterleavedMessage, 1002);
@@ -137,7 +137,7 @@ fn test_reject_new_message_inside_a_message() {
 }
 
 #[test]
-fn test_reject_text_that_is_not_utf8() {
+fn rejects_text_that_is_not_utf8() {
     let invalid: [&[u8]; 8] = [
         b"\x80",
         b"abc\xff",
@@ -154,7 +154,7 @@ fn test_reject_text_that_is_not_utf8() {
 }
 
 #[test]
-fn test_reject_text_at_the_byte_that_makes_it_invalid_inside_an_unfinished_frame() {
+fn rejects_text_at_its_invalid_byte_in_an_unfinished_frame() {
     let bytes = masked(1, b"\xce\xba\xf4\x90 and so on");
     found_with_the_last_of(&bytes[..6 + 4], b"", ProtocolError::InvalidUtf8);
     let second = masked(0, b"\xa0 surrogate");
@@ -162,7 +162,7 @@ fn test_reject_text_at_the_byte_that_makes_it_invalid_inside_an_unfinished_frame
 }
 
 #[test]
-fn test_reject_text_that_ends_inside_a_character_also_with_an_empty_last_fragment() {
+fn rejects_text_that_ends_inside_a_character() {
     let bytes = [masked(1, b"\xe2\x82"), masked(FIN | 9, b""), masked(FIN, b"")].concat();
     let expected = [Seen::Ping(b"".into()), Seen::Error(ProtocolError::InvalidUtf8)];
     assert_eq!(server_reads(&bytes), expected);
@@ -171,17 +171,17 @@ fn test_reject_text_that_ends_inside_a_character_also_with_an_empty_last_fragmen
 }
 
 #[test]
-fn test_binary_is_not_validated() {
+fn binary_is_not_validated() {
     assert!(matches!(server_reads(&masked(FIN | 2, b"\xff\xc0"))[..], [Seen::Message(..)]));
 }
 
 #[test]
-fn test_reject_close_payload_of_one_byte() {
+fn rejects_close_payload_of_one_byte() {
     server_rejects(&masked(FIN | 8, b"\x03"), ProtocolError::TruncatedCloseCode, 1002);
 }
 
 #[test]
-fn test_reject_forbidden_close_codes() {
+fn rejects_forbidden_close_codes() {
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535u16] {
         let bytes = masked(FIN | 8, &code.to_be_bytes());
         server_rejects(&bytes, ProtocolError::ForbiddenCloseCode { code }, 1002);
@@ -189,13 +189,13 @@ fn test_reject_forbidden_close_codes() {
 }
 
 #[test]
-fn test_reject_close_reason_that_is_not_utf8() {
+fn rejects_close_reason_that_is_not_utf8() {
     let bytes = masked(FIN | 8, b"\x03\xe8\xed\xa0\x80");
     server_rejects(&bytes, ProtocolError::InvalidCloseReason, 1007);
 }
 
 #[test]
-fn test_every_error_has_its_own_rule_a_section_and_one_line() {
+fn every_error_has_its_own_rule_a_section_and_one_line() {
     let errors = [
         ProtocolError::ReservedBits { rsv: 4 },
         ProtocolError::ReservedOpcode { opcode: 3 },

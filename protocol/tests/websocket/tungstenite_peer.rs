@@ -1,4 +1,4 @@
-//! tungstenite as the independent other end, in both roles, over pipes in memory.
+//! tungstenite as the independent peer, in both roles, over pipes in memory.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use tungstenite::{HandshakeError, Message, WebSocket};
 
 use crate::end::End;
 
-/// Socket for tungstenite: would block where there is nothing to read.
+/// Socket for tungstenite that would block where there is nothing to read.
 #[derive(Clone, Default)]
 struct Wire {
     to_them: Rc<RefCell<VecDeque<u8>>>,
@@ -51,7 +51,7 @@ impl Write for Wire {
     }
 }
 
-/// Messages of every length form, text and binary.
+/// Returns messages of every length form, text and binary.
 fn messages() -> Vec<Message> {
     let mixed = "mixed 日本語 κόσμε 😀 ";
     let mut messages = Vec::new();
@@ -105,7 +105,7 @@ fn their_server() -> (WebSocket<Wire>, Wire) {
 }
 
 #[test]
-fn test_our_server_with_their_client() {
+fn our_server_with_their_client() {
     let (mut theirs, wire) = their_client();
     let mut ours = End::new(Role::Server);
     for (i, message) in messages().into_iter().enumerate() {
@@ -123,7 +123,7 @@ fn test_our_server_with_their_client() {
 }
 
 #[test]
-fn test_our_client_with_their_server() {
+fn our_client_with_their_server() {
     let (mut theirs, wire) = their_server();
     let mut ours = End::new(Role::Client);
     for (i, message) in messages().into_iter().enumerate() {
@@ -141,7 +141,7 @@ fn test_our_client_with_their_server() {
 }
 
 #[test]
-fn test_their_fragments_and_pings_reach_our_server() {
+fn their_fragments_and_pings_reach_our_server() {
     let (mut theirs, wire) = their_client();
     let mut ours = End::new(Role::Server);
     let part = |payload: &'static [u8], opcode, last| {
@@ -159,7 +159,7 @@ fn test_their_fragments_and_pings_reach_our_server() {
 }
 
 #[test]
-fn test_our_ping_is_answered_by_their_server() {
+fn our_ping_is_answered_by_their_server() {
     let (mut theirs, wire) = their_server();
     let mut ours = End::new(Role::Client);
     let mut bytes = Vec::new();
@@ -172,7 +172,7 @@ fn test_our_ping_is_answered_by_their_server() {
 }
 
 #[test]
-fn test_their_client_closes_and_takes_our_answer() {
+fn their_client_closes_and_accepts_our_answer() {
     let (mut theirs, wire) = their_client();
     let mut ours = End::new(Role::Server);
     let frame = CloseFrame { code: CloseCode::Library(4001), reason: "enough".into() };
@@ -185,7 +185,7 @@ fn test_their_client_closes_and_takes_our_answer() {
 }
 
 #[test]
-fn test_our_client_closes_and_takes_their_answer() {
+fn our_client_closes_and_accepts_their_answer() {
     let (mut theirs, wire) = their_server();
     let mut ours = End::new(Role::Client);
     let mut frame = [0; 131];

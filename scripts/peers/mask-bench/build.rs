@@ -1,5 +1,5 @@
-//! Takes tokio-websockets' masking out of its source, as cargo has it: the module is private, and a copy of it here would
-//! grow old.
+//! Extracts tokio-websockets' masking from its source in cargo's folder: the module is private, and
+//! a copy here would become outdated.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,8 @@ use std::process::Command;
 fn main() {
     let source = source_of("tokio-websockets").join("src/mask.rs");
     let text = std::fs::read_to_string(&source).expect("the crate has src/mask.rs");
-    // What is included cannot begin with the documentation of a module, and its tests need its dependencies.
+    // An included file cannot begin with the documentation of a module, and its tests need its
+    // dependencies.
     let code = text.split("#[cfg(all(test").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.starts_with("//!"));
     let target =
@@ -18,7 +19,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
 }
 
-/// The folder of a dependency.
+/// Returns the folder of a dependency.
 fn source_of(package: &str) -> PathBuf {
     let cargo = std::env::var("CARGO").expect("cargo sets it");
     let output = Command::new(cargo)

@@ -13,10 +13,10 @@ use tungstenite::{Message, WebSocket};
 
 use crate::program::LONG;
 
-/// Where distributions put it.
+/// Names under which distributions install it.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/// Flags without which it does not run as root, asks things, or talks to its maker.
+/// Flags without which it does not run as root, shows prompts, or contacts its vendor.
 const FLAGS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
@@ -29,14 +29,14 @@ const FLAGS: [&str; 13] = [
     "--disable-sync",
     "--disable-default-apps",
     "--no-proxy-server",
-    // The server under test makes its own.
+    // The server under test makes its own certificate.
     "--ignore-certificate-errors",
     "--remote-debugging-port=0",
 ];
 
 pub(crate) struct Browser {
     process: Child,
-    /// Its profile, which goes with it.
+    /// Folder of its profile, removed on drop.
     folder: PathBuf,
     devtools: WebSocket<TcpStream>,
     last_id: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Tab<'a> {
 }
 
 impl Browser {
-    /// `None` where there is no Chromium; a line says so.
+    /// Starts the browser; returns `None`, and prints a line, where there is no Chromium.
     pub(crate) fn start() -> Option<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl Browser {
             line.clear();
         }
         let url = url.expect("Chromium says where its DevTools listen");
-        // A full pipe would stop it.
+        // A full pipe would stop the browser.
         thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         let address = url.split('/').nth(2).expect("host and port");
         let stream = TcpStream::connect(address).expect("DevTools");
@@ -78,7 +78,7 @@ impl Browser {
         Some(Self { process, folder, devtools, last_id: 0 })
     }
 
-    /// A command and its result; events meanwhile are passed over.
+    /// Sends a command and returns its result; events before it are discarded.
     fn call(&mut self, session: Option<&str>, method: &str, parameters: &Value) -> Value {
         self.last_id += 1;
         let mut command = json!({ "id": self.last_id, "method": method, "params": parameters });
@@ -124,7 +124,7 @@ impl Tab<'_> {
         self.browser.call(Some(&self.session), method, parameters)
     }
 
-    /// The value of a script's last expression, a promise's when it has one.
+    /// Returns the value of a script's last expression, or of its promise.
     pub(crate) fn run(&mut self, script: &str) -> Value {
         let parameters = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         let result = self.call("Runtime.evaluate", &parameters);
@@ -141,7 +141,7 @@ impl Tab<'_> {
         }
     }
 
-    /// Clicks where the element is, as a mouse would: what covers it gets the click.
+    /// Clicks at the element's place, as a mouse would: an element that covers it gets the click.
     pub(crate) fn click(&mut self, id: &str) {
         let at = self.run(&format!(
             "(() => {{ const e = document.getElementById('{id}'); e.scrollIntoView({{block: 'center'}}); \
@@ -153,7 +153,7 @@ impl Tab<'_> {
         }
     }
 
-    /// Types into a field in place of what is there.
+    /// Types into a field, replacing its content.
     pub(crate) fn fill(&mut self, id: &str, text: &str) {
         self.run(&format!(
             "(() => {{ const e = document.getElementById('{id}'); e.focus(); e.select(); }})()"
@@ -165,7 +165,7 @@ impl Tab<'_> {
         self.run(&format!("document.getElementById('{id}').value = '{value}'"));
     }
 
-    /// A picture of the page, as PNG in base64.
+    /// Returns a picture of the page, as PNG in base64.
     pub(crate) fn picture(&mut self) -> String {
         let picture =
             self.call("Page.captureScreenshot", &json!({ "format": "png", "captureBeyondViewport": true }));

@@ -1,4 +1,4 @@
-//! The page for browsers: what is served, and what it does in a real one.
+//! The page for browsers: the bytes that are served, and its behaviour in a real browser.
 
 mod browser;
 #[path = "../program/mod.rs"]
@@ -15,7 +15,7 @@ use serde_json::json;
 use browser::{Browser, Tab};
 use program::{Program, engines, rest};
 
-/// Where pictures of the page go, for people to look at.
+/// Variable with the folder for pictures of the page, for people to look at.
 const PICTURES: &str = "SPARRING_PICTURES";
 
 fn get(server: &Program, target: &str) -> String {
@@ -53,12 +53,12 @@ fn browsers_get_the_page_at_the_root_and_nothing_elsewhere() {
 }
 
 #[test]
-fn with_one_path_the_page_offers_it() {
+fn the_page_offers_the_only_path() {
     let server = Program::start(&["--path", "/chat"]);
     assert!(get(&server, "/").contains("data-path=\"/chat\""));
 }
 
-/// The text of the latest event of a kind.
+/// Returns the text of the latest event of a kind.
 fn latest(tab: &mut Tab<'_>, kind: &str) -> String {
     let script =
         format!("[...document.querySelectorAll('#log [data-kind={kind}] .what')].at(-1)?.textContent ?? ''");
@@ -74,7 +74,7 @@ fn count(tab: &mut Tab<'_>, id: &str) -> u64 {
     text.as_str().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-/// Sends and waits for the echo.
+/// Sends a message and waits for the echo.
 fn send(tab: &mut Tab<'_>, kind: &str, content: &str) {
     let before = count(tab, "echoes");
     tab.choose("kind", kind);
@@ -88,7 +88,7 @@ fn a_browser_talks_to_the_server() {
     talk(Program::start(&["--subprotocol", "chat"]));
 }
 
-/// The page comes by https and connects by wss; the browser is told to take any certificate.
+/// The page comes by https and connects by wss; the browser accepts any certificate.
 #[test]
 fn a_browser_talks_to_the_server_over_tls() {
     talk(Program::start_with(
@@ -141,7 +141,8 @@ fn markup_stays_text(tab: &mut Tab<'_>) {
     assert!(latest(tab, "echo").ends_with(hostile), "{}", latest(tab, "echo"));
     assert!(tab.run("window.run ?? null").is_null());
     assert_eq!(tab.run("document.querySelectorAll('#log script, #log img').length"), 0);
-    // Nor does a script run that gets into the page by another way: the policy names the one that may.
+    // A script that gets into the page by another way does not run either: the policy names the
+    // only one that may.
     let run = "(() => { const s = document.createElement('script'); s.textContent = 'window.run = 3'; \
                document.body.append(s); s.remove(); return window.run ?? null; })()";
     assert!(tab.run(run).is_null());
@@ -170,7 +171,7 @@ fn closes_with_a_code(tab: &mut Tab<'_>) {
     assert_eq!(latest(tab, "close"), "4321 \u{201c}enough \u{1f600}\u{201d}, clean");
     tab.click("open");
     opened(tab);
-    // A browser does not let a page send this one.
+    // A browser does not let a page send this code.
     tab.fill("code", "1002");
     tab.click("close");
     assert!(latest(tab, "error").contains("1002"), "{}", latest(tab, "error"));
@@ -194,7 +195,7 @@ fn agrees_on_a_subprotocol(tab: &mut Tab<'_>) {
     assert!(latest(tab, "open").ends_with("subprotocol chat"), "{}", latest(tab, "open"));
 }
 
-/// What other sites' pages see: `open` or the close code.
+/// Returns the outcome for a page of another site: `open` or the close code.
 fn connecting_from(tab: &mut Tab<'_>, to: &Program) -> String {
     let script = format!(
         "new Promise(done => {{ const s = new WebSocket('ws://{}/'); s.onopen = () => done('open'); \
@@ -217,20 +218,20 @@ fn a_page_of_another_origin_is_refused() {
 }
 
 #[test]
-fn a_browser_is_told_why_it_is_closed() {
+fn a_browser_gets_the_close_reason() {
     let Some(mut browser) = Browser::start() else { return };
     let server = Program::start(&["--max-message", "16KiB"]);
     let mut tab = browser.open(&url(&server));
     opened(&mut tab);
     send(&mut tab, "text", "1024");
-    // Far less than what the server reads after its Close, so that the end is a clean one.
+    // This is far less than what the server reads after its Close, so that the end is a clean one.
     tab.choose("content", "65536");
     tab.click("send");
     tab.until("document.getElementById('state').textContent === 'closed'");
     assert_eq!(latest(&mut tab, "close"), "1009 \u{201c}message-too-big\u{201d}, clean");
 }
 
-/// The page fits a telephone and a desk; pictures of it where they are asked for.
+/// Checks that the page fits a phone and a desktop; takes pictures of it on request.
 fn pictures(tab: &mut Tab<'_>) {
     for (name, width, height, scale) in [("desk", 1280, 900, 1), ("phone", 390, 844, 2)] {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": name == "phone" });

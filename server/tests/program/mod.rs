@@ -1,4 +1,4 @@
-//! The real binary, started for a test and ended with it.
+//! The real binary, started for a test and stopped at its end.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -22,7 +22,7 @@ use server::config::ListenAddress;
 
 pub(crate) use frames::client_frame;
 
-/// Longer than anything here takes on the slowest machine: only a hang reaches it.
+/// Time limit that only a hang reaches, on the slowest machine.
 pub const LONG: Duration = Duration::from_secs(30);
 
 pub const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
@@ -31,7 +31,8 @@ pub const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nU
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparring-server"));
     command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
-    // In huge pages a few buffers of unlike sizes count as 2 MiB each: tests that look at memory would see steps of that.
+    // In huge pages a few buffers of different sizes count as 2 MiB each, and tests of memory would
+    // see such steps.
     command.env("MIMALLOC_ALLOW_THP", "0");
     command
 }
@@ -41,8 +42,9 @@ pub fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("the binary starts")
 }
 
-/// The engines that work here; a line for each that does not. The binary is asked: setting up a ring in the process of the
-/// test would interrupt its blocking reads when the ring is torn down.
+/// Returns the engines that work here; prints a line for each other one. The binary is asked:
+/// setting up a ring in the process of the test would interrupt its blocking reads when the ring is
+/// torn down.
 pub fn engines() -> Vec<String> {
     let facts = String::from_utf8(run(&["--version", "--verbose"]).stdout).expect("text");
     let mut names = Vec::new();
@@ -59,7 +61,7 @@ pub fn engines() -> Vec<String> {
 pub struct Program {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
-    /// What it printed when it was ready.
+    /// Lines that it printed when it was ready.
     pub lines: Vec<String>,
 }
 
@@ -73,7 +75,7 @@ impl Program {
         Self::start_logging(listen, arguments, Stdio::null())
     }
 
-    /// Its standard error goes to `log`.
+    /// Starts with the standard error in `log`.
     pub fn start_logging(listen: &[&str], arguments: &[&str], log: impl Into<Stdio>) -> Self {
         let mut child = command(&[listen, arguments].concat())
             .stdout(Stdio::piped())
@@ -83,7 +85,7 @@ impl Program {
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (sender, receiver) = mpsc::channel();
         let wanted = listen.len() / 2;
-        // On a thread of its own, since a pipe has no timeout.
+        // The reader is a thread of its own, since a pipe has no timeout.
         thread::spawn(move || {
             let lines: Vec<String> = (0..wanted).map(|_| line(&mut stdout)).collect();
             let _ = sender.send((lines, stdout));
@@ -110,12 +112,12 @@ impl Program {
         address.resolve("the line").expect("its interface")
     }
 
-    /// A TCP connection that cannot hang a test.
+    /// Returns a TCP connection that cannot hang a test.
     pub fn connect(&self) -> TcpStream {
         connect(self.address())
     }
 
-    /// A connection with its handshake done.
+    /// Returns a connection with its handshake done.
     pub fn open(&self) -> TcpStream {
         let mut stream = self.connect();
         stream.write_all(REQUEST).expect("request");
@@ -133,12 +135,12 @@ impl Program {
         kill_process(pid, signal).expect("signal");
     }
 
-    /// Nobody reads the standard output from here on.
+    /// Closes the reading end of the standard output.
     pub fn close_stdout(&mut self) {
         self.stdout = None;
     }
 
-    /// Waits for the end: its status and what was still printed.
+    /// Waits for the end; returns the status and the remaining output.
     pub fn end(mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + LONG;
         let status = loop {

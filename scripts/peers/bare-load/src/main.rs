@@ -1,8 +1,9 @@
-//! The least a WebSocket load generator can do, as a yardstick for sparring-loadgen's own cost: one thread, epoll,
-//! prepared frames, bytes counted and nothing checked, no latencies.
+//! The minimal WebSocket load generator, as a reference for the cost of sparring-loadgen: one
+//! thread, epoll, prepared frames; it counts bytes, and neither checks echoes nor measures
+//! latencies.
 //!
-//! Usage: `bare-load ADDR CONNECTIONS DEPTH PAYLOAD SECONDS [CPU]`; prints one line of JSON: messages, seconds, its own CPU
-//! time per message in nanoseconds.
+//! Usage: `bare-load ADDR CONNECTIONS DEPTH PAYLOAD SECONDS [CPU]`. Prints one line of JSON:
+//! messages, seconds, and its own CPU time per message in nanoseconds.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +16,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of echoes that have arrived and do not make a whole one yet.
+    /// Bytes of an incomplete echo that have arrived.
     partial: usize,
 }
 
@@ -51,7 +52,7 @@ struct Count<'a> {
     messages: usize,
     frame: &'a [u8],
     batch: &'a [u8],
-    /// Bytes of an echo.
+    /// Length of an echo.
     reply: usize,
 }
 
@@ -95,7 +96,7 @@ fn open(addr: &str, epoll: i32, index: usize) -> Connection {
     Connection { stream, partial: 0 }
 }
 
-/// A masked binary frame of `len` bytes.
+/// Returns a masked binary frame of `len` bytes.
 fn frame(len: usize) -> Vec<u8> {
     let mut frame = vec![0x82];
     match len {
@@ -114,7 +115,7 @@ fn frame(len: usize) -> Vec<u8> {
     frame
 }
 
-/// CPU time of this thread, in nanoseconds.
+/// Returns the CPU time of this thread, in nanoseconds.
 fn cpu_ns() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
     text.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")

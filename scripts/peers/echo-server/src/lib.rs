@@ -1,19 +1,19 @@
-//! What the echo servers on tokio have in common: the address on the command line, one thread, TCP_NODELAY, a task for each
-//! connection. The library that is measured begins with the accepted stream.
+//! The common part of the echo servers on tokio: the address on the command line, one thread,
+//! TCP_NODELAY, a task per connection. The measured library begins with the accepted stream.
 
 use std::io;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// The longest message that every server takes, bytes.
+/// Longest message that every server accepts, in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
-/// Listens at the address that is the first argument (a free port of loopback where there is none), says where on standard
-/// output, and runs `echo` for each connection, on this thread alone.
+/// Listens at the address in the first argument, else on a free port of loopback. Prints the
+/// address on standard output, and runs `echo` for each connection, on this thread alone.
 ///
 /// # Errors
 ///
-/// What binding and accepting say. How a connection ends is that connection's affair.
+/// Returns the errors of binding and accepting. Each connection handles its own errors.
 pub fn serve<F>(echo: impl Fn(TcpStream) -> F) -> io::Result<()>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
@@ -31,11 +31,12 @@ where
     })
 }
 
-/// The second argument, one of those that a server knows; without it the server does as its library's examples do.
+/// Returns the second argument, which must be one of `known`; without it the server does as its
+/// library's examples do.
 ///
 /// # Panics
 ///
-/// Where it is another: a server that is measured must not do something else than it was asked to.
+/// Panics where it is another: a measured server must do exactly what was requested.
 #[must_use]
 pub fn variant<'a>(known: &[&'a str]) -> Option<&'a str> {
     let word = std::env::args().nth(2)?;

@@ -1,7 +1,9 @@
-//! The least a WebSocket echo server on epoll can do, as a yardstick for the epoll engine: one thread, one read and one write
-//! for each event, nothing counted, no timers, no limits. Edge-triggered, which measured 5 % cheaper than level-triggered.
+//! The minimal WebSocket echo server on epoll, as a reference for the epoll engine: one thread, one
+//! read and one write per event, without counters, timers or limits. Edge-triggered, which measured
+//! 5 % cheaper than level-triggered.
 //!
-//! A connection whose peer does not read its echoes is dropped, as is one that sends frames larger than the buffer.
+//! A connection whose peer does not read its echoes is dropped, as is one that sends frames larger
+//! than the buffer.
 //!
 //! Usage: `epoll-echo [ADDR]`; prints `listening on ws://ADDR/`.
 
@@ -17,7 +19,7 @@ const BUFFER: usize = 64 << 10;
 const EVENTS: usize = 1024;
 const LISTENER: u64 = u64::MAX;
 
-/// What is kept of a connection, by its descriptor.
+/// State of a connection, by its descriptor.
 #[derive(Default)]
 struct Connection {
     open: bool,
@@ -67,11 +69,11 @@ impl Server {
         Ok(())
     }
 
-    /// One event. An error, or the end, closes the connection.
+    /// Handles one event. An error, or the end, closes the connection.
     fn serve(&mut self, fd: i32, ended: bool) {
         loop {
             match self.read(fd) {
-                // There is more, and no event will tell.
+                // There is more input, for which no further event comes.
                 Ok(filled) if filled || ended => {}
                 Ok(_) => return,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -80,7 +82,8 @@ impl Server {
         }
     }
 
-    /// Reads once, answers what is whole, keeps the rest; whether the read has filled the buffer.
+    /// Reads once, answers complete frames, and keeps the rest; returns whether the read has filled
+    /// the buffer.
     fn read(&mut self, fd: i32) -> io::Result<bool> {
         let connection = &mut self.connections[fd as usize];
         let kept = connection.left.len();
@@ -115,7 +118,7 @@ impl Server {
 
     fn close(&mut self, fd: i32) {
         self.connections[fd as usize] = Connection::default();
-        // SAFETY: the descriptor is the connection's own, and nothing names it any more.
+        // SAFETY: the connection owns the descriptor, and no other code uses it any more.
         unsafe { libc::close(fd) };
     }
 }

@@ -1,5 +1,5 @@
-//! Echo server on fastwebsockets: the loop of the library's own example. The library checks the text; whether a request asks for the
-//! upgrade is its user's to ask, so it is asked here.
+//! Echo server on fastwebsockets: the loop of the library's own example. The library validates the
+//! text. It leaves the check for an upgrade request to its user, so this server makes it.
 
 use echo_server::MAX_MESSAGE;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};

@@ -1,7 +1,9 @@
-//! The least of RFC 6455 that an echo of small frames needs, shared by the yardsticks `epoll-echo` and `tokio-uring-echo`.
+//! The minimal part of RFC 6455 for an echo of small frames, shared by the reference servers
+//! `epoll-echo` and `tokio-uring-echo`.
 //!
-//! What they do is right for what a load generator sends: unfragmented masked frames, text checked to be UTF-8, pings, a Close.
-//! Everything else ends the connection without a Close frame. A server for others to use needs more; see `server/`.
+//! They handle a load generator's traffic correctly: unfragmented masked frames, text checked to be
+//! UTF-8, pings, a Close. Everything else ends the connection without a Close frame. A server for
+//! other users needs more; see `server/`.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -9,11 +11,12 @@ use std::ops::Range;
 use base64::Engine;
 use sha1::{Digest, Sha1};
 
-/// Whatever is not understood.
+/// Error for unsupported input.
 #[derive(Debug)]
 pub struct Unsupported;
 
-/// The answer to an opening handshake and the length of the request; `None` while it is not complete.
+/// Returns the answer to an opening handshake and the length of the request; `None` while it is not
+/// complete.
 pub fn accept(request: &[u8]) -> Result<Option<(String, usize)>, Unsupported> {
     let Some(end) = request.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&request[..end]).map_err(|_| Unsupported)?;
@@ -28,20 +31,20 @@ pub fn accept(request: &[u8]) -> Result<Option<(String, usize)>, Unsupported> {
     Ok(Some((format!("{answer}{accept}\r\n\r\n"), end + 4)))
 }
 
-/// What came of the frames in a buffer.
+/// Outcome of the frames in a buffer.
 pub struct Echoes {
-    /// The replies, which lie in the buffer one behind the other.
+    /// The replies, which are adjacent in the buffer.
     pub replies: Range<usize>,
-    /// Bytes of the whole frames; what follows them is the beginning of another.
+    /// Bytes of the complete frames; the beginning of another may follow them.
     pub consumed: usize,
-    /// A Close is among them: nothing follows.
+    /// True if they include a Close: no further frame is read.
     pub closed: bool,
 }
 
-/// Turns the whole frames in `bytes` into their replies, in place.
+/// Turns the complete frames in `bytes` into their replies, in place.
 ///
-/// A reply is four bytes shorter than its frame, so the first stays where it is, with the header directly before it, and the
-/// others move to stand behind it.
+/// A reply is four bytes shorter than its frame. The first payload stays in its place, with the
+/// header directly before it, and the others move to follow it.
 #[inline]
 pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
     let mut echoes = Echoes { replies: 0..0, consumed: 0, closed: false };
@@ -52,7 +55,7 @@ pub fn echo(bytes: &mut [u8]) -> Result<Echoes, Unsupported> {
         if opcode == 1 && std::str::from_utf8(&bytes[payload..payload + frame.payload]).is_err() {
             return Err(Unsupported);
         }
-        // 8 bytes of key and length fewer make the server's header 2, 4 or 10 bytes long.
+        // A server's header is four bytes shorter, because it has no key: 2, 4 or 10 bytes.
         let header = frame.header - 4;
         if echoes.replies.is_empty() {
             echoes.replies = payload - header..payload - header;
@@ -78,7 +81,7 @@ struct Frame {
     mask: [u8; 4],
 }
 
-/// The header of a frame that has arrived whole; `None` where it has not.
+/// Returns the header of a complete frame; `None` where it is incomplete.
 #[inline]
 fn parse(bytes: &[u8]) -> Result<Option<Frame>, Unsupported> {
     let [first, second, ..] = *bytes else { return Ok(None) };
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_frames_become_their_replies_and_the_rest_is_kept() {
+    fn complete_frames_become_their_replies() {
         let (short, long) = ([b'a'; 11], [b'b'; 300]);
         let mut bytes = [frame(1, &short), frame(9, b"x"), frame(2, &long), frame(2, &[])].concat();
         let whole = bytes.len();
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_text_and_frames_of_another_kind_are_refused() {
+    fn invalid_text_and_other_kinds_of_frames_are_refused() {
         assert!(echo(&mut frame(1, &[0xff])).is_err());
         assert!(echo(&mut [0x01, 0x80, 0, 0, 0, 0]).is_err());
         assert!(echo(&mut [0x81, 0x01, 0, 0]).is_err());
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_handshake_of_the_rfc() {
+    fn the_rfcs_handshake_is_answered() {
         let request = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         assert!(accept(&request[..20]).expect("incomplete").is_none());
         let (answer, len) = accept(request).expect("valid").expect("complete");

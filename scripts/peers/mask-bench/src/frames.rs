@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-/// Frames of one length, one behind the other.
+/// Frames of one length, next to each other.
 #[derive(Clone)]
 pub struct Frames {
     buf: Vec<u8>,
@@ -12,7 +12,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// As many frames as fit into `size` bytes, one at least; the payload is `sample` as often as it takes.
+    /// Returns as many frames as fit into `size` bytes, one at least; the payload is `sample`,
+    /// repeated as needed.
     pub fn new(size: usize, payload_len: usize, sample: &str, key: [u8; 4]) -> Self {
         let header_len = match payload_len {
             0..=125 => 6,
@@ -31,7 +32,7 @@ impl Frames {
         self.count
     }
 
-    /// Hands every payload, with its key, to `way`.
+    /// Passes every payload, with its key, to `way`.
     #[inline(always)]
     pub fn each(&mut self, mut way: impl FnMut(&mut [u8], [u8; 4])) {
         let (header_len, payload_len) = (black_box(self.header_len), black_box(self.payload_len));
@@ -46,7 +47,7 @@ impl Frames {
         black_box(&mut self.buf);
     }
 
-    /// Hands every payload, with its key and its place in a buffer of the same layout, to `way`.
+    /// Passes every payload, with its key and its place in a buffer of the same layout, to `way`.
     #[inline(always)]
     pub fn each_into(&mut self, other: &mut [u8], mut way: impl FnMut(&[u8], &mut [u8], [u8; 4])) {
         let mut rest = black_box(other);
@@ -59,13 +60,13 @@ impl Frames {
         });
     }
 
-    /// A buffer of the same layout and content.
+    /// Returns a buffer of the same layout and content.
     pub fn same(&self) -> Vec<u8> {
         self.buf.clone()
     }
 }
 
-/// `sample` again and again, and dots where no further character fits.
+/// Returns `sample` repeated, and dots where no further character fits.
 fn filled(sample: &str, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len);
     for character in sample.chars().cycle() {

@@ -1,11 +1,12 @@
-//! Masking and UTF-8 validation of this project beside that of other libraries, with memcpy as the limit.
+//! Masking and UTF-8 validation of this project and of other libraries, with memcpy as the limit.
 //!
-//! All ways of doing a thing are sampled in turns, some ten microseconds each, and the best sample of each counts: what
-//! else runs on the machine, and how its clock changes, then hits all of them or none. `SPARRING_KERNEL` forces a kernel of
-//! ours; the others choose their own.
+//! All ways of one operation are sampled in turn, about ten microseconds each, and the best sample
+//! of each counts. Other work on the machine, and changes of its clock, then affect all of them or
+//! none. `SPARRING_KERNEL` forces a kernel of this project; the others choose their own.
 //!
-//! Payloads lie where frames put them: behind a masked client's header of 6, 8 or 14 bytes. In place one buffer is read and
-//! written; memcpy reads one and writes another of the same layout.
+//! Payloads lie where frames put them: behind a masked client's header of 6, 8 or 14 bytes. In
+//! place means that one buffer is read and written; memcpy reads one and writes another of the same
+//! layout.
 
 mod frames;
 mod peers;
@@ -20,9 +21,11 @@ use sample::{Case, measure, print};
 const ASCII: &str = "The quick brown fox jumps over the lazy dog; 0123456789. ";
 const MIXED: &str = "Привет, мир! 你好，世界。こんにちは世界 안녕하세요 😀🎉🚀 Ελληνικά ";
 
-/// No byte of it has its top bit set: what was ASCII stays ASCII, masked or not, so that a pass can be repeated.
+/// Masking key for ASCII. None of its bytes has the top bit set, so that ASCII stays ASCII, masked
+/// or not, and a pass can be repeated.
 const KEY: [u8; 4] = [0x12, 0x54, 0x36, 0x78];
-/// For text that is not ASCII only the key that changes nothing lets a pass be repeated. No way looks at a key's value.
+/// Masking key for other text: only the key that changes nothing lets a pass be repeated. No
+/// library depends on a key's value.
 const ZERO: [u8; 4] = [0; 4];
 
 fn main() {
@@ -60,7 +63,7 @@ fn main() {
     print(&cases, "memcpy", |ns, limit| format!("{:.1} ({:.2})", ns.recip(), limit / ns));
 }
 
-/// All ways, for the payloads that `frames` makes of a text and a key.
+/// Adds all ways, for the payloads that `frames` makes of a text and a key.
 fn ways(cases: &mut Vec<Case>, column: &str, units: f64, frames: impl Fn(&str, [u8; 4]) -> Frames) {
     cases.push(into(memcpy, "memcpy", column, units, frames(ASCII, KEY)));
     cases.push(in_place(unmask, "unmask", column, units, frames(ASCII, KEY)));
@@ -138,7 +141,7 @@ fn into(
     Case::new(row, column, units, move || frames.each_into(&mut other, way))
 }
 
-/// Every message to a buffer of its own, as they are assembled.
+/// Returns a case that appends every message to a buffer of its own, as messages are assembled.
 fn append(row: &'static str, column: &str, units: f64, mut frames: Frames) -> Case {
     let mut message = BytesMut::new();
     Case::new(row, column, units, move || {
@@ -173,7 +176,7 @@ fn text(payload: &mut [u8], key: [u8; 4]) {
     assert!(result.and_then(|()| utf8.finish()).is_ok());
 }
 
-/// What the load generator does with an echo.
+/// Compares an echo as the load generator does.
 #[inline]
 fn compare(payload: &[u8], expected: &mut [u8], _: [u8; 4]) {
     assert!(payload == expected);

@@ -1,15 +1,15 @@
-//! Interleaved sampling: every case once per round, and of each its best sample.
+//! Interleaved sampling: every case once per round, and the best sample of each.
 
 use std::time::Instant;
 
-/// One way to do one thing.
+/// One way of one operation.
 pub struct Case {
     pub row: &'static str,
     pub column: String,
-    /// What one run does, in the unit of the table.
+    /// Amount of work of one run, in the unit of the table.
     units: f64,
     run: Box<dyn FnMut()>,
-    /// Runs in a sample.
+    /// Number of runs in a sample.
     repeat: u32,
     best_ns: f64,
 }
@@ -19,19 +19,20 @@ impl Case {
         Case { row, column: column.into(), units, run: Box::new(run), repeat: 1, best_ns: f64::INFINITY }
     }
 
-    /// Nanoseconds per unit in the best sample.
+    /// Returns the nanoseconds per unit in the best sample.
     pub fn ns_per_unit(&self) -> f64 {
         self.best_ns / self.units
     }
 
-    /// Nanoseconds of one run, as this sample has it.
+    /// Returns the nanoseconds of one run in this sample.
     fn sample(&mut self) -> f64 {
         let begun = Instant::now();
         (0..self.repeat).for_each(|_| (self.run)());
         begun.elapsed().as_nanos() as f64 / f64::from(self.repeat)
     }
 
-    /// Makes a sample long enough for the clock, and short enough to end before the machine does something else.
+    /// Makes a sample long enough for the clock, and short enough to end before other work disturbs
+    /// it.
     fn calibrate(&mut self) {
         const SAMPLE_NS: f64 = 10_000.0;
         for _ in 0..3 {
@@ -49,7 +50,8 @@ pub fn measure(cases: &mut [Case], rounds: usize) {
     }
 }
 
-/// Prints one row per way and one column per size, each cell as `cell` writes it from its case and that of `limit`.
+/// Prints one row per way and one column per size. `cell` formats each cell from its case and that
+/// of `limit`.
 pub fn print(cases: &[Case], limit: &str, cell: impl Fn(f64, f64) -> String) {
     let mut rows: Vec<&str> = cases.iter().map(|case| case.row).collect();
     let mut columns: Vec<&str> = cases.iter().map(|case| case.column.as_str()).collect();

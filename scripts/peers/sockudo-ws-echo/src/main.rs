@@ -1,6 +1,7 @@
-//! Echo server on sockudo-ws: the loop of the library's own example; with `batched` as second argument the loop that its manual
-//! has for echoes: queued with `feed`, and sent by the library when it has nothing left to read. Text is validated, which is
-//! the default; permessage-deflate is not built in.
+//! Echo server on sockudo-ws: the loop of the library's own example. With `batched` as second
+//! argument it uses the loop that the library's manual has for echoes: they are queued with `feed`,
+//! and the library sends them when it has nothing left to read. Text is validated, which is the
+//! default; permessage-deflate is not built in.
 
 use bytes::BytesMut;
 use echo_server::MAX_MESSAGE;
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 
 fn main() -> std::io::Result<()> {
     let batched = echo_server::variant(&["batched"]).is_some();
-    // Its manual: before the runtime, because the first look at it takes up to 200 ms.
+    // The manual calls this before the runtime starts, because the first call takes up to 200 ms.
     sockudo_ws::init_clock();
     echo_server::serve(move |stream| echo(stream, batched))
 }

@@ -1,6 +1,7 @@
-//! Echo server on tokio-tungstenite: the loop of the library's own example; with `batched` as second argument, echoes are queued as
-//! long as further messages have arrived, and flushed together; with `batched-4k` also with the smaller of the two read buffers
-//! that the library's documentation names. The larger, 128 KiB, is its default and is filled with zeros before every read.
+//! Echo server on tokio-tungstenite: the loop of the library's own example. With `batched` as
+//! second argument, echoes are queued as long as further messages have arrived, and flushed
+//! together. `batched-4k` does so with the smaller of the two read buffers in the library's
+//! documentation. The larger, 128 KiB, is its default and is filled with zeros before every read.
 
 use echo_server::MAX_MESSAGE;
 use futures_util::future::FutureExt;
@@ -33,7 +34,7 @@ async fn echo(stream: TcpStream, config: WebSocketConfig, batched: bool) -> Resu
     Ok(())
 }
 
-/// Echoes `message` and what has arrived behind it in one flush.
+/// Echoes `message` and the messages that have arrived after it in one flush.
 async fn echo_all(socket: &mut WebSocketStream<TcpStream>, message: Message) -> Result<(), Error> {
     let mut next = Some(message);
     while let Some(message) = next {

@@ -1,5 +1,6 @@
-//! The least a WebSocket echo server on tokio-uring can do, as a yardstick for the tokio-uring engine: a task for each
-//! connection that reads, answers in the buffer, writes, and reads again; no timers, no limits.
+//! The minimal WebSocket echo server on tokio-uring, as a reference for the tokio-uring engine: a
+//! task per connection that reads, answers in the buffer, writes, and reads again; no timers, no
+//! limits.
 //!
 //! A connection that sends frames larger than the buffer is dropped.
 //!
@@ -21,7 +22,8 @@ fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let mut ring = tokio_uring::uring_builder();
-    // DEFER_TASKRUN is not among them: the runtime waits on epoll, where nothing would run the deferred work.
+    // DEFER_TASKRUN is not set: the runtime waits on epoll, where nothing would run the deferred
+    // work.
     ring.setup_clamp().setup_cqsize(4096).setup_single_issuer().setup_coop_taskrun();
     tokio_uring::builder().entries(1024).uring_builder(&ring).start(async {
         let listener = TcpListener::bind(address)?;
@@ -29,7 +31,7 @@ fn main() -> io::Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            // What fails there is one connection's affair.
+            // An error there concerns only that connection.
             tokio_uring::spawn(async move { serve(&stream).await });
         }
     })
@@ -53,7 +55,8 @@ async fn serve(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// The opening handshake; the buffer, with what came behind the request at its beginning.
+/// Performs the opening handshake; returns the buffer, with the bytes after the request at its
+/// beginning.
 async fn open(stream: &TcpStream) -> io::Result<(Vec<u8>, usize)> {
     let (mut buffer, mut kept) = (vec![0; BUFFER], 0);
     loop {
@@ -67,7 +70,7 @@ async fn open(stream: &TcpStream) -> io::Result<(Vec<u8>, usize)> {
     }
 }
 
-/// Reads behind the first `kept` bytes; the buffer, and how many it has then.
+/// Reads after the first `kept` bytes; returns the buffer and its new length.
 async fn receive(stream: &TcpStream, buffer: Vec<u8>, kept: usize) -> io::Result<(Vec<u8>, usize)> {
     if kept == buffer.len() {
         return Err(ErrorKind::InvalidData.into());

@@ -7,7 +7,7 @@ use tokio::task::unconstrained;
 use tokio_websockets::{Config, Error, Limits, ServerBuilder};
 
 fn main() -> std::io::Result<()> {
-    // As in the library's example, which also sends every message in one frame.
+    // The library's example also sends every message in one frame.
     echo_server::serve(|stream| unconstrained(echo(stream)))
 }
 
@@ -20,7 +20,7 @@ async fn echo(stream: TcpStream) -> Result<(), Error> {
         match message {
             Ok(message) if message.is_text() || message.is_binary() => socket.send(message).await?,
             Ok(_) => {}
-            // The library's close frame is only queued by now.
+            // The library has only queued its close frame so far.
             Err(_) => return socket.close().await,
         }
     }

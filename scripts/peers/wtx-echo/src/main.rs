@@ -1,5 +1,5 @@
-//! Echo server on wtx: the loop of the library's own examples. Text is validated, which is the default; the extension that goes
-//! without masks is not agreed to.
+//! Echo server on wtx: the loop of the library's own examples. Text is validated, which is the
+//! default; the extension for unmasked frames is declined.
 
 use echo_server::MAX_MESSAGE;
 use tokio::net::TcpStream;
