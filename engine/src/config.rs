@@ -70,7 +70,7 @@ pub struct UringConfig {
     pub send_completions: SendCompletions,
     /// Bytes of output after which it is sent before the turn continues. The peers then handle it
     /// during the rest of the turn, and its buffers are still in the cache. The extra enter costs
-    /// little beside so many bytes.
+    /// little beside this number of bytes.
     pub flush_after: usize,
     /// Bytes from which on a receive is large. Connections with large receives are read one after
     /// another, each into one buffer, so that a message is received, handled and sent while it is

@@ -6,8 +6,8 @@
 //!
 //! * [`EngineKind::Uring`]: io_uring with multishot receives, provided buffers and direct
 //!   descriptors (Linux 6.1 or later);
-//! * [`EngineKind::Epoll`]: readiness, for hosts where io_uring is switched off, and as a
-//!   reference for the others;
+//! * [`EngineKind::Epoll`]: readiness, for hosts where io_uring is switched off, and as a reference
+//!   for the others;
 //! * [`EngineKind::TokioUring`]: the tokio-uring runtime, to show what that runtime costs.
 //!
 //! The seam is completion-shaped: readiness can emulate completions easily, but not the reverse. A

@@ -55,7 +55,7 @@ pub(super) enum Answer {
     /// As [`Status`](Self::Status), or 200 with any page: no WebSocket was asked for, and what else
     /// was may be passed over (RFC 9110 7.8).
     StatusOrPage(u16, &'static [(&'static str, &'static str)]),
-    /// 400, or a dropped connection: whoever speaks another protocol cannot read more.
+    /// 400, or a dropped connection: a client of another protocol cannot read more.
     StatusOrDrop,
     /// No answer, but an end.
     Drop,

@@ -66,7 +66,7 @@ impl Pair {
         }
     }
 
-    /// After an error both sides end; whoever waits for bytes is woken.
+    /// Ends both sides after an error, which wakes a thread that waits for bytes.
     fn reset_unless(&self, result: io::Result<()>) {
         if result.is_err() {
             self.is_reset.store(true, Ordering::Relaxed);

@@ -42,7 +42,7 @@ pub(crate) struct Arm {
     /// measures that cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burn_share: Option<f64>,
-    /// Version of somebody else's server, for the result.
+    /// Version of another project's server, for the result.
     #[serde(skip)]
     pub(crate) version: Option<String>,
     /// Commit of the server, for the result. `None`: what our own server says.

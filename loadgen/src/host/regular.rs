@@ -1,6 +1,6 @@
 //! Reading of files that the user names.
 //!
-//! A FIFO blocks its reader until somebody writes, a device may never end, and some devices act
+//! A FIFO blocks its reader until a writer comes, a device may never end, and some devices act
 //! when they are opened: a watchdog is armed. So the name is resolved without opening the file
 //! (`O_PATH`), and what it leads to is examined. The same file is then opened through its
 //! descriptor, since the name may lead to another one by then.

@@ -165,7 +165,7 @@ pub struct Arm {
     pub name: String,
     /// The server of this side.
     pub subject: Subject,
-    /// The version of somebody else's server, as whoever set it up tells it.
+    /// Version of another project's server, as its user states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Verdicts about the server's answers to hostile and unusual input (`sparring-loadgen

@@ -4,23 +4,24 @@
 //! fault:
 //!
 //! * *corrupted*: the length or any byte differs from the message whose number the echo carries. An
-//! echo whose number cannot be ours (another connection's, or never sent) is corrupted too. It
-//! takes the place of the oldest message due where it looks like one of ours: it has the right
-//! opcode and a length that some message has. Should the true echo of that message still come, the
-//! first one was unsolicited.
-//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is not an echo
-//! and takes no place.
+//!   echo whose number cannot be ours (another connection's, or never sent) is corrupted too. It
+//!   takes the place of the oldest message due where it looks like one of ours: it has the right
+//!   opcode and a length that some message has. Should the true echo of that message still come,
+//!   the first one was unsolicited.
+//! * *unsolicited*: nothing is due, or the message does not look like any of ours. It is not an
+//!   echo and takes no place.
 //! * *wrong opcode*: text came back as binary or the other way round. Counted in addition to the
-//! content, not instead of it.
+//!   content, not instead of it.
 //! * *duplicated*: right, but it had come before. It is not a received message.
 //! * *reordered*: right, but a later one had come before it (RFC 4737: the late one is the
-//! reordered one).
+//!   reordered one).
 //! * *lost*: the connection ended before the echo came. On a connection that stayed open, one of
-//! these is true. A later message came back and this one did not until the end of the drain. The
-//! connection was silent for the answer timeout and longer. Four times the pipeline's depth of
-//! later messages have been sent since. (Should the echo come after all, it counts as duplicated.)
+//!   these is true. A later message came back and this one did not until the end of the drain. The
+//!   connection was silent for the answer timeout and longer. Four times the pipeline's depth of
+//!   later messages have been sent since. (Should the echo come after all, it counts as
+//!   duplicated.)
 //! * *outstanding*: none of these, at the end. The server may still answer it, so it does not count
-//! as a fault of the echo.
+//!   as a fault of the echo.
 //!
 //! A message shorter than [`STAMP`] bytes carries no number. Where messages are that short, every
 //! echo is compared with the oldest message due, so that a wrong order shows as wrong content.

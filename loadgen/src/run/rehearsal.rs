@@ -14,7 +14,7 @@ use super::shared::{Report, Shared, orders};
 use super::worker;
 use crate::result::{Errors, Integrity, Messages};
 
-/// The coordinator's part, for whoever stands in for it.
+/// Coordinator's part of a run, for a simulation that replaces it.
 #[derive(Debug)]
 pub struct Rehearsal {
     shared: Arc<Shared>,

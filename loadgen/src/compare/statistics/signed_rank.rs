@@ -4,12 +4,13 @@
 //! Pratt, "Remarks on zeros and ties in the Wilcoxon signed rank procedures", JASA 54 (1959);
 //! Hollander, Wolfe, Chicken, "Nonparametric Statistical Methods", chapter 3.
 //!
-//! - **Ties** among the absolute differences get the mean of their ranks, and the p-value counts the sign assignments of just
-//! those ranks: it stays exact, conditionally on the ties.
-//! - **Zeros** take part in the ranking and then have no sign (Pratt). Dropping them before the ranking, as Wilcoxon did,
-//! can make a result more significant by adding evidence for "no change".
-//! - The **interval** comes from the order statistics of the Walsh averages at the quantiles of the distribution without ties; with
-//! ties it covers at least as much as it says.
+//! - **Ties** among the absolute differences get the mean of their ranks, and the p-value counts
+//!   the sign assignments of just those ranks: it stays exact, conditionally on the ties.
+//! - **Zeros** take part in the ranking and then have no sign (Pratt). Dropping them before the
+//!   ranking, as Wilcoxon did, can make a result more significant by adding evidence for "no
+//!   change".
+//! - The **interval** comes from the order statistics of the Walsh averages at the quantiles of the
+//!   distribution without ties; with ties it covers at least as much as it says.
 
 use super::{Estimate, doubled_midranks, middle, normal, order_interval, two_sided, values_within};
 

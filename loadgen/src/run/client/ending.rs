@@ -1,4 +1,4 @@
-//! Life and end of connections, whoever ends them.
+//! Life and end of connections, on either side.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

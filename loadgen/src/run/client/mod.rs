@@ -331,7 +331,7 @@ impl Client {
         }
     }
 
-    /// Shows the second that has passed to whoever watches.
+    /// Reports the second that has passed to the live view.
     #[cold]
     fn next_second(&mut self) {
         if let Some(done) = self.second {
