@@ -101,7 +101,7 @@ impl Connection {
     ///
     /// However the bytes are cut into inputs, the joined payloads, the control frames and the error
     /// are the same. After a Close or an error the rest is discarded: `Ok(None)` with `*at` at the
-    /// end, for ever.
+    /// end, forever.
     ///
     /// The input is mutable because the caller may pass it on to be unmasked; this function does
     /// not change it.

@@ -62,7 +62,7 @@ impl Count<'_> {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
         let mut bytes = vec![0u8; 64 << 10];
         while Instant::now() < end {
-            // SAFETY: the array is as long as said and outlives the call.
+            // SAFETY: the array has the given length and outlives the call.
             let n = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), events.len() as i32, 100) };
             for event in &events[..check(n) as usize] {
                 let c = &mut all[event.u64 as usize];

@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
     let mut server = Server { epoll, connections: Vec::new(), buffer: vec![0; BUFFER].into_boxed_slice() };
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
     loop {
-        // SAFETY: the array is as long as said and outlives the call.
+        // SAFETY: the array has the given length and outlives the call.
         let ready = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), EVENTS as i32, -1) };
         for event in &events[..ready.max(0) as usize] {
             let (key, ended) = (event.u64, event.events & libc::EPOLLRDHUP as u32 != 0);
@@ -124,7 +124,7 @@ impl Server {
 }
 
 fn receive(fd: i32, room: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is as long as said and outlives the call.
+    // SAFETY: the buffer has the given length and outlives the call.
     let got = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
     match usize::try_from(got) {
         Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -135,7 +135,7 @@ fn receive(fd: i32, room: &mut [u8]) -> io::Result<usize> {
 
 fn send(fd: i32, bytes: &[u8]) -> io::Result<()> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the buffer is as long as said and outlives the call.
+    // SAFETY: the buffer has the given length and outlives the call.
     let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
     if sent == bytes.len() as isize { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
 }
